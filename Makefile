@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Everything works on a fresh Debian 12 machine as root, with nothing done before.
+#
+#   make demo     a kernel is marked, dies, and answers from its core image;
+#                 make demo ARCH=aarch64 does it on an Arm machine, and
+#                 make demo BACKEND=minidump with the firmware of a phone
+#   make test     all tests but the full matrix (boots machines, minutes)
+#   make check    the tests that boot nothing (seconds)
+#   make matrix   all tests, with every kernel, CPU count, memory size and death
+#   make lint     ruff and mypy
+#   make fuzz     all parsers with millions of inputs, guided by coverage (an hour)
+#   make bench    kmemdump against what people use today
+#   make docs     the manual, in build/docs, and the manual pages, in build/man
+#   make clean    remove all of the above
+#
+# ARGS adds arguments to pytest: make test ARGS='-k lab -x'. KMEMDUMP_LAB names
+# the folder of the kernels, to share it or to keep it from make clean.
+
+PYTHON ?= python3
+ARGS ?=
+BACKEND ?= vm
+ARCH ?= $(if $(filter vm,$(BACKEND)),x86_64,aarch64)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Each process may have a machine of 4 GiB and a debugger.
+PARALLEL := -n auto --maxprocesses=4 --dist loadgroup
+
+.NOTPARALLEL:
+.PHONY: demo test check matrix lint fuzz bench docs clean system system-demo system-test
+
+demo: system-demo .venv/run
+	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
+
+test: system-test .venv/dev
+	$(PYTEST) $(PARALLEL) -m 'not matrix' $(ARGS)
+
+check: .venv/dev
+	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix' $(ARGS)
+
+matrix: system-test .venv/dev
+	$(PYTEST) $(PARALLEL) $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fuzz: .venv/fuzz
+	PYTHONPATH=tests $(BIN)/python tests/fuzz.py $(ARGS)
+
+bench: system-test .venv/dev
+	$(BIN)/python -m benchmarks
+
+docs: .venv/docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -t man -b man docs build/man
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+system:
+	@tools/bootstrap
+
+system-demo:
+	@tools/bootstrap demo $(ARCH)
+
+system-test:
+	@tools/bootstrap test x86_64 aarch64
+
+# One stamp for each set of Python packages in the one virtual environment.
+.venv/python: | system
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/run: pyproject.toml | .venv/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/dev: pyproject.toml | .venv/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/fuzz: pyproject.toml | .venv/python
+	$(BIN)/pip install --quiet --editable '.[dev,fuzz]'
+	@touch $@
+
+.venv/docs: pyproject.toml | .venv/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	@touch $@

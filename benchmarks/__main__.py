@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``python -m benchmarks``: measure, and print tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.collect import measure_collect
+from benchmarks.scene import Plan, Scene, play
+from benchmarks.tables import print_collect, print_scene
+from kmemdump.errors import KmemdumpError
+from kmemdump.lab import SERIES, PackageCache, default_folder
+
+_WIDTH = 110
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--kernel", choices=SERIES, default="6.1")
+    parser.add_argument(
+        "--tasks", type=int, nargs="+", help="one VM for each (default: 200 2000)"
+    )
+    parser.add_argument("--runs", type=int, help="of what is cheap (default: 5)")
+    parser.add_argument(
+        "--quick", action="store_true", help="1 GiB, 200 tasks, one run of each"
+    )
+    parser.add_argument(
+        "--collect", action="store_true", help="only what needs no VM: collecting"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write this")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/bench"),
+        help="for dumps, 6 GB for a while (default: %(default)s)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _plans(options: argparse.Namespace) -> list[Plan]:
+    memory, random = (1024, 0) if options.quick else (4096, 1024)
+    tasks = options.tasks or ([200] if options.quick else [200, 2000])
+    runs = options.runs or (1 if options.quick else 5)
+    return [Plan(options.kernel, memory, random, count, runs) for count in tasks]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    cache = PackageCache(default_folder(os.environ))
+    progress = Console(stderr=True, highlight=False)
+    wide = None if sys.stdout.isatty() else _WIDTH
+    console = Console(width=wide, highlight=False)
+    for line in _surroundings():
+        console.print(line)
+    runs = options.runs or (1 if options.quick else 5)
+    print_collect(measure_collect(options.folder, runs), console)
+    if options.collect:
+        return 0
+    scenes: list[Scene] = []
+    try:
+        for plan in _plans(options):
+            scenes.append(play(plan, cache, options.folder, progress.print))
+            print_scene(scenes[-1], console)
+    except KmemdumpError as error:
+        progress.print(f"benchmarks: {error}")
+        return int(error.exit_code)
+    if options.json:
+        text = json.dumps([asdict(scene) for scene in scenes], indent=2)
+        options.json.write_text(text + "\n")
+    return 0
+
+
+def _surroundings() -> list[str]:
+    """Say what it was measured on, and with."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return [
+        f"host: {os.cpu_count()} CPUs ({_cpu_model()}), {memory / 2**30:.0f} GiB, "
+        f"load {os.getloadavg()[0]:.1f}, Linux {platform.release()}",
+        f"guest: emulated (TCG) by {_first_line('qemu-system-x86_64', '--version')}",
+        f"with: kmemdump {version('kmemdump')}, drgn {version('drgn')}, "
+        f"{_first_line('crash', '--version')}, Python {platform.python_version()}",
+        "seconds and CPU seconds are medians; files were in the page cache",
+    ]
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _first_line(*argv: str) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return f"no {argv[0]}"
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    return lines[0].partition(" (")[0] if lines else argv[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

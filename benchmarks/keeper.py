@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A process that marks a VM while it lives, and writes its core image when it is dead.
+
+``python -m benchmarks.keeper QMP_SOCKET`` reads a command from each line of standard
+input, and answers with a line of JSON: ``mark`` (first), ``refresh``, ``write PATH``.
+It has a process of its own, so that what it costs can be told from what the benchmark
+costs.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kmemdump.areas import choose_areas
+from kmemdump.capture import Wishes
+from kmemdump.targets import open_target
+from kmemdump.watch.keeper import Keeper
+
+__all__: list[str] = []
+
+
+class _Session:
+    def __init__(self, socket: str) -> None:
+        self._target = open_target(f"qmp:{socket}")
+        self._keeper: Keeper | None = None
+
+    def mark(self) -> dict[str, object]:
+        """Mark for the first time."""
+        self._keeper = Keeper(self._target, Wishes(choose_areas()))
+        return {
+            "regions": len(self._keeper.registry),
+            "bytes": self._keeper.size,
+            "areas": [
+                {
+                    "name": area.name,
+                    "regions": len(area.ranges),
+                    "bytes": sum(item.size for item in area.ranges),
+                    "seconds": area.seconds,
+                    "packed": area.packed,
+                    "reason": area.reason,
+                }
+                for area in self._keeper.capture.marks.areas
+            ],
+        }
+
+    def refresh(self) -> dict[str, object]:
+        """Mark again what may have changed."""
+        self.keeper.refresh()
+        return {"regions": len(self.keeper.registry)}
+
+    def write(self, path: str) -> dict[str, object]:
+        """Write the core image."""
+        start = time.monotonic()
+        saved = self.keeper.save(Path(path))
+        missing = sum(item.size for item in saved.missing)
+        return {"missing": missing, "named": saved.named - start}
+
+    @property
+    def keeper(self) -> Keeper:
+        assert self._keeper is not None, "the first command is mark"
+        return self._keeper
+
+
+def _measured(work: Callable[[], dict[str, object]]) -> dict[str, object]:
+    wall, cpu = time.monotonic(), time.process_time()
+    result = work()
+    result["wall"] = time.monotonic() - wall
+    result["cpu"] = time.process_time() - cpu
+    result["peak"] = _peak()
+    return result
+
+
+def _peak() -> int:
+    # Not ru_maxrss, which starts with what the parent had.
+    for line in Path(f"/proc/{os.getpid()}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def main(socket: str) -> None:
+    session = _Session(socket)
+    for line in sys.stdin:
+        verb, *arguments = line.split()
+        work = functools.partial(getattr(session, verb), *arguments)
+        print(json.dumps(_measured(work)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Figures, printed as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.scene import Figure, Scene
+
+__all__ = ["print_collect", "print_scene"]
+
+
+def print_scene(scene: Scene, console: Console) -> None:
+    """Print what was measured on one VM."""
+    plan = scene.plan
+    console.print(
+        f"\n[bold]{scene.release}, {plan.cpus} CPUs, {plan.memory} MiB with "
+        f"{plan.random} MiB of random data, {plan.tasks} tasks[/]"
+    )
+    console.print(_dumps(scene.dumps))
+    for question, figures in scene.answers.items():
+        console.print(_answers(question, figures))
+    console.print(_marking(scene.marking))
+    console.print(_areas(scene))
+
+
+def print_collect(figures: Sequence[Figure], console: Console) -> None:
+    """Print what collecting costs, beside the first figure."""
+    table = _table(
+        "201 files of 64 MiB together into one", "", "s", "times", "CPU s", "peak MB"
+    )
+    first = figures[0]
+    for figure in figures:
+        cost = figure.cost
+        if cost.problem:
+            table.add_row(f"{figure.name}: {cost.problem}")
+            continue
+        if figure.name.startswith(first.name):
+            first = figure
+        table.add_row(
+            figure.name,
+            f"{cost.wall:.3f}",
+            f"{cost.wall / first.cost.wall:.2f}x" if first.cost.wall else "",
+            f"{cost.cpu:.3f}",
+            f"{cost.peak / 1e6:.0f}" if "the call" in figure.name else "",
+        )
+    console.print()
+    console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for i, column in enumerate(columns):
+        # The first column names things, the others are numbers.
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def _times(figure: Figure, ours: float, value: float) -> str:
+    if not figure.peer or not ours or not value:
+        return ""
+    return f"{value / ours:,.0f}x" if value >= 10 * ours else f"{value / ours:.1f}x"
+
+
+def _dumps(figures: Sequence[Figure]) -> Table:
+    table = _table(
+        "From death to a named file", "", "s", "times", "CPU s", "times", "MB", "times"
+    )
+    ours = figures[0]
+    for figure in figures:
+        if figure.cost.problem:
+            table.add_row(figure.name, figure.cost.problem)
+            continue
+        table.add_row(
+            figure.name,
+            f"{figure.cost.wall:.3f}",
+            _times(figure, ours.cost.wall, figure.cost.wall),
+            f"{figure.cost.cpu:.3f}" if figure.cost.cpu else "",
+            _times(figure, ours.cost.cpu, figure.cost.cpu),
+            f"{figure.size / 1e6:,.1f}",
+            _times(figure, ours.size, figure.size),
+        )
+    return table
+
+
+def _answers(question: str, figures: Sequence[Figure]) -> Table:
+    title = f"From nothing to the answer to {question!r}, whole process"
+    table = _table(title, "", "s", "times", "CPU s", "times", "peak MB")
+    ours = figures[0].cost
+    for figure in figures:
+        cost = figure.cost
+        if cost.problem:
+            table.add_row(f"{figure.name}: {cost.problem}")
+            continue
+        table.add_row(
+            figure.name,
+            f"{cost.wall:.2f}",
+            _times(figure, ours.wall, cost.wall),
+            f"{cost.cpu:.2f}",
+            _times(figure, ours.cpu, cost.cpu),
+            f"{cost.peak / 1e6:.0f}",
+        )
+    return table
+
+
+def _marking(figures: Sequence[Figure]) -> Table:
+    table = _table("Marking a running VM", "", "s", "CPU s", "peak MB", "MB marked")
+    for figure in figures:
+        table.add_row(
+            figure.name,
+            f"{figure.cost.wall:.3f}",
+            f"{figure.cost.cpu:.3f}",
+            f"{figure.cost.peak / 1e6:.0f}",
+            f"{figure.size / 1e6:.1f}" if figure.size else "",
+        )
+    return table
+
+
+def _areas(scene: Scene) -> Table:
+    table = _table("What each area adds", "", "regions", "bytes", "ms", "complete")
+    for area in scene.areas:
+        packed = " (to be packed)" if area["packed"] else ""
+        table.add_row(
+            area["name"],
+            f"{area['regions']:,}",
+            f"{area['bytes']:,}{packed}",
+            f"{area['seconds'] * 1e3:.0f}",
+            "yes" if area["reason"] is None else f"no: {area['reason']}",
+        )
+    return table

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Mark small areas of a running Linux kernel's memory, so that a dead machine answers.
+
+The public API, in the order of its use:
+
+>>> from kmemdump import Wishes, choose_areas, open_target, take, write
+>>> target = open_target("qmp:/run/vm.qmp")
+>>> capture = take(target, Wishes(choose_areas()))
+>>> missing = write("vm.core", target, capture)
+
+What is not named here may change without notice. Names are imported when they are
+first used: drgn is not loaded for those that do not need it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kmemdump.areas import AREAS, choose_areas
+    from kmemdump.areas.area import Area, area
+    from kmemdump.backends import Backend
+    from kmemdump.backends.minidump import MinidumpBackend
+    from kmemdump.backends.smem_search import find_smem
+    from kmemdump.backends.vm import VmBackend
+    from kmemdump.capture import Capture, Wishes, take, write
+    from kmemdump.coreimage import CoreImage, read_core, verify
+    from kmemdump.errors import (
+        BackendError,
+        BudgetExceededError,
+        ExitCode,
+        FormatError,
+        KmemdumpError,
+        NotCapturedError,
+        RegistrationError,
+        TargetError,
+        UnsupportedError,
+        UsageError,
+    )
+    from kmemdump.kernel.attach import Kernel, attach
+    from kmemdump.kernel.find import find_vmcoreinfo
+    from kmemdump.kernel.log import read_log
+    from kmemdump.marker import Marked, Marker
+    from kmemdump.marking import Marks, mark
+    from kmemdump.memory import Memory
+    from kmemdump.plan import Plan, PlannedArea
+    from kmemdump.questions import Question, answer, command, function, load_questions
+    from kmemdump.recorder import Budget, Recorder
+    from kmemdump.region import Range, Region, fit
+    from kmemdump.registry import Registry
+    from kmemdump.report import Report, gather
+    from kmemdump.targets import Target, open_target
+    from kmemdump.targets.writable import open_writable
+    from kmemdump.vmcoreinfo import VmcoreInfo
+
+_HOMES = {
+    "areas": ("AREAS", "choose_areas"),
+    "areas.area": ("Area", "area"),
+    "backends": ("Backend",),
+    "backends.minidump": ("MinidumpBackend",),
+    "backends.smem_search": ("find_smem",),
+    "backends.vm": ("VmBackend",),
+    "capture": ("Capture", "Wishes", "take", "write"),
+    "coreimage": ("CoreImage", "read_core", "verify"),
+    "errors": (
+        "BackendError",
+        "BudgetExceededError",
+        "ExitCode",
+        "FormatError",
+        "KmemdumpError",
+        "NotCapturedError",
+        "RegistrationError",
+        "TargetError",
+        "UnsupportedError",
+        "UsageError",
+    ),
+    "kernel.attach": ("Kernel", "attach"),
+    "kernel.find": ("find_vmcoreinfo",),
+    "kernel.log": ("read_log",),
+    "marker": ("Marked", "Marker"),
+    "marking": ("Marks", "mark"),
+    "memory": ("Memory",),
+    "plan": ("Plan", "PlannedArea"),
+    "questions": ("Question", "answer", "command", "function", "load_questions"),
+    "recorder": ("Budget", "Recorder"),
+    "region": ("Range", "Region", "fit"),
+    "registry": ("Registry",),
+    "report": ("Report", "gather"),
+    "targets": ("Target", "open_target"),
+    "targets.writable": ("open_writable",),
+    "vmcoreinfo": ("VmcoreInfo",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AREAS",
+    "Area",
+    "Backend",
+    "BackendError",
+    "Budget",
+    "BudgetExceededError",
+    "Capture",
+    "CoreImage",
+    "ExitCode",
+    "FormatError",
+    "Kernel",
+    "KmemdumpError",
+    "Marked",
+    "Marker",
+    "Marks",
+    "Memory",
+    "MinidumpBackend",
+    "NotCapturedError",
+    "Plan",
+    "PlannedArea",
+    "Question",
+    "Range",
+    "Recorder",
+    "Region",
+    "RegistrationError",
+    "Registry",
+    "Report",
+    "Target",
+    "TargetError",
+    "UnsupportedError",
+    "UsageError",
+    "VmBackend",
+    "VmcoreInfo",
+    "Wishes",
+    "answer",
+    "area",
+    "attach",
+    "choose_areas",
+    "command",
+    "find_smem",
+    "find_vmcoreinfo",
+    "fit",
+    "function",
+    "gather",
+    "load_questions",
+    "mark",
+    "open_target",
+    "open_writable",
+    "read_core",
+    "read_log",
+    "take",
+    "verify",
+    "write",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

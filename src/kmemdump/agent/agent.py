@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Refresh marks on a timer and when asked, whatever happens, until told to stop.
+
+SIGUSR1 and SIGHUP ask for a refresh at once, SIGTERM and SIGINT for an end. They are
+taken between two looks at the kernel, so that no change of the table is torn by one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kmemdump.agent import status
+from kmemdump.agent.status import Meter
+from kmemdump.errors import KmemdumpError
+from kmemdump.marker import Marked, Marker
+from kmemdump.questions import explain
+
+__all__ = ["DEFAULT_INTERVAL", "Agent", "held_signals"]
+
+DEFAULT_INTERVAL = 300.0
+"""Seconds. What a refresh costs is in the manual: howto/device."""
+
+_STOP = {signal.SIGTERM, signal.SIGINT}
+_REFRESH = {signal.SIGUSR1, signal.SIGHUP}
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Keep the agent's signals waiting, until it asks for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP | _REFRESH)
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait(_STOP | _REFRESH, 0):  # Too late for an agent.
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Agent:
+    """
+    Keeps a marker fresh. To be used within :func:`held_signals`.
+
+    :param target: Name of the machine.
+    :param table: Name of the table, for files, too.
+    :param interval: Seconds from the start of a look to the next.
+    :param tell: Called after each look, with what came of it.
+    :param folder: Where the status is left; ``None`` for nowhere.
+    """
+
+    def __init__(
+        self,
+        marker: Marker,
+        target: str,
+        table: str,
+        interval: float,
+        tell: Callable[[Marked | Exception], None],
+        folder: Path | None = None,
+    ) -> None:
+        self._marker = marker
+        self._target = target
+        self._table = table
+        self._interval = interval
+        self._tell = tell
+        self._folder = folder
+        self._meter = Meter()
+        self._meter.begin()
+        self._started = self._marked = time.time()
+        self._refreshes = self._failures = 0
+        self._failure = ""
+        self._publish()
+
+    def run(self) -> None:
+        """
+        Refresh until SIGTERM or SIGINT.
+
+        :raises TargetError: If the kernel is gone.
+        """
+        due = time.monotonic() + self._interval
+        while True:
+            wait = max(due - time.monotonic(), 0)
+            came = signal.sigtimedwait(_STOP | _REFRESH, wait)
+            if came is not None and came.si_signo in _STOP:
+                return
+            if came is None and time.monotonic() < due:
+                continue  # A signal of others, such as SIGCONT.
+            due = time.monotonic() + self._interval
+            self._refresh()
+
+    def close(self) -> None:
+        """Leave no status: nobody looks any more."""
+        if self._folder is not None:
+            status.remove(self._folder, self._table)
+
+    def _refresh(self) -> None:
+        self._marker.check()
+        start, now = time.process_time(), time.time()
+        news: Marked | Exception
+        try:
+            news = self._marker.refresh()
+        # What is registered is still good. Live memory changes under us, and breaks
+        # other people's code in any way it likes.
+        except Exception as error:
+            self._failures += 1
+            self._failure = explain(error)
+            news = error
+        else:
+            self._marked = now
+            self._failure = ""
+        self._refreshes += 1
+        self._meter.add_look(time.process_time() - start)
+        self._tell(news)
+        self._publish()
+
+    def _publish(self) -> None:
+        if self._folder is None:
+            return
+        last = self._marker.last
+        held = status.Status(
+            target=self._target,
+            table=self._table,
+            pid=os.getpid(),
+            kernel=self._marker.kernel,
+            started=self._started,
+            marked=self._marked,
+            interval=self._interval,
+            regions=len(last.plan.regions),
+            bytes=last.plan.size,
+            refreshes=self._refreshes,
+            failures=self._failures,
+            failure=self._failure,
+            problems=last.problems,
+            cost=self._meter.read(),
+        )
+        try:
+            status.write(self._folder, self._table, held)
+        except KmemdumpError as error:  # Such as a full /run.
+            self._tell(error)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What an agent says of itself: a file that it replaces after each look at the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from kmemdump.agent.lock import is_locked
+from kmemdump.errors import FormatError, TargetError
+from kmemdump.files import atomic_output
+
+__all__ = ["Cost", "Meter", "Status", "read_all", "remove", "write"]
+
+_VERSION = 1
+_MAX_BYTES = 1 << 20
+_MAX_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an agent costs its machine."""
+
+    memory: int
+    """What it has in memory now, in bytes (VmRSS)."""
+    most_memory: int
+    """The most that it ever had (VmHWM)."""
+    first_look: float
+    """CPU seconds from its start to the first look at the kernel, done once."""
+    each_look: float
+    """CPU seconds of a refresh, on average; 0 before the first."""
+    share: float
+    """CPU seconds for each second since then, refreshes and rest: 0.01 is 1 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What an agent does. Times are seconds since the epoch."""
+
+    target: str
+    table: str
+    """Backend, and where its table is."""
+    pid: int
+    kernel: str
+    started: float
+    marked: float
+    """When the kernel was looked at for the last time with success."""
+    interval: float
+    """Seconds between two looks."""
+    regions: int
+    bytes: int
+    refreshes: int
+    failures: int
+    failure: str
+    """Why the last look failed; empty if it did not."""
+    problems: Sequence[str]
+    """What is missing of what was asked for."""
+    cost: Cost
+    alive: bool = field(default=True)
+    """Whether its process is there; not in the file."""
+
+
+class Meter:
+    """Measures what this process costs."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._first_look = 0.0
+        self._looks = 0
+        self._looking = 0.0
+
+    def begin(self) -> None:
+        """Say that the first look is done."""
+        self._start = time.monotonic()
+        self._first_look = time.process_time()
+
+    def add_look(self, seconds: float) -> None:
+        """
+        Count a refresh.
+
+        :param seconds: CPU seconds that it took.
+        """
+        self._looks += 1
+        self._looking += seconds
+
+    def read(self, status: Path = Path("/proc/self/status")) -> Cost:
+        """Return what it has cost up to now."""
+        text = status.read_text()
+        elapsed = max(time.monotonic() - self._start, 0.001)
+        return Cost(
+            _bytes(text, "VmRSS"),
+            _bytes(text, "VmHWM"),
+            round(self._first_look, 3),
+            round(self._looking / self._looks, 3) if self._looks else 0.0,
+            round((time.process_time() - self._first_look) / elapsed, 6),
+        )
+
+
+def _bytes(text: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def write(folder: Path, name: str, status: Status) -> None:
+    """
+    Replace what *folder* says of the agent of a table.
+
+    :raises KmemdumpError: If that cannot be written.
+    """
+    record = asdict(status)
+    del record["alive"]
+    record["problems"] = list(status.problems)[:_MAX_LINES]
+    with atomic_output(folder / f"{name}.json") as file:
+        text = json.dumps({"version": _VERSION, **record}, indent=2)
+        file.write(f"{text}\n".encode())
+
+
+def remove(folder: Path, name: str) -> None:
+    """Remove what :func:`write` wrote."""
+    (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+def read_all(folder: Path) -> list[Status]:
+    """
+    Return what all agents say that leave it in *folder*, those that died included.
+
+    :raises FormatError: If one of the files is none of an agent's.
+    :raises TargetError: If one cannot be read.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_BYTES)
+        except OSError as error:
+            raise TargetError(f"{path}: {error.strerror}") from error
+        found.append(_parse(data, str(path), is_locked(folder, path.stem)))
+    return found
+
+
+def _parse(data: bytes, source: str, alive: bool) -> Status:
+    try:
+        record = json.loads(data)
+        if record["version"] != _VERSION:
+            raise ValueError(f"version {record['version']}, expected {_VERSION}")
+        values = {
+            it.name: record[it.name] for it in fields(Status) if it.name != "alive"
+        }
+        values["cost"] = Cost(**_known(Cost, values["cost"]))
+        return Status(**values, alive=alive)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(source, f"no status of an agent: {error}") from error
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {it.name: values[it.name] for it in fields(kind)}

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What systemd wants to be told: sd_notify(3), and the priority of a line."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+
+__all__ = ["in_journal", "notify"]
+
+
+def notify(environ: Mapping[str, str], **news: str) -> None:
+    """
+    Tell the service manager; nothing happens without one.
+
+    :param news: Such as ``READY="1"`` or ``STATUS="…"``.
+    """
+    address = environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):  # Linux's abstract sockets.
+        address = "\0" + address[1:]
+    text = "\n".join(f"{key}={' '.join(value.split())}" for key, value in news.items())
+    # It may be gone; that is none of the kernel's.
+    with (
+        suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as it,
+    ):
+        it.connect(address)
+        it.sendall(text.encode())
+
+
+def in_journal(environ: Mapping[str, str]) -> bool:
+    """Return whether what is printed goes to the journal, which wants priorities."""
+    return "JOURNAL_STREAM" in environ

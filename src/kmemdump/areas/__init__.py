@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Areas: what can be marked, one file for each kernel subsystem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from kmemdump.areas.area import Area
+from kmemdump.areas.coreinfo import COREINFO
+from kmemdump.areas.crash import CRASH
+from kmemdump.areas.irq import IRQ
+from kmemdump.areas.kernel import KERNEL
+from kmemdump.areas.kmsg import KMSG
+from kmemdump.areas.memory import MEMORY
+from kmemdump.areas.modules import MODULES
+from kmemdump.areas.panic import PANIC
+from kmemdump.areas.sched import SCHED
+from kmemdump.areas.simple import DEVICES, MOUNTS, NET, TIMERS
+from kmemdump.areas.stacks import ALL_STACKS, STACKS
+from kmemdump.areas.symbols import SYMBOLS
+from kmemdump.areas.tasks import TASKS
+from kmemdump.errors import UsageError
+from kmemdump.questions import load_module
+
+__all__ = ["AREAS", "Area", "choose_areas", "load_areas"]
+
+AREAS: tuple[Area, ...] = (
+    COREINFO,
+    KMSG,
+    PANIC,
+    KERNEL,
+    SCHED,
+    STACKS,
+    TASKS,
+    IRQ,
+    MODULES,
+    TIMERS,
+    MEMORY,
+    MOUNTS,
+    DEVICES,
+    NET,
+    SYMBOLS,
+    CRASH,
+    ALL_STACKS,
+)
+"""All areas, the most important first."""
+
+
+def choose_areas(names: Iterable[str] = ()) -> list[Area]:
+    """
+    Return the areas with these names, or the default ones.
+
+    ``coreinfo`` is always among them, since all others stand on it; a name with a
+    ``-`` before it leaves one out. ``FILE.py`` adds the areas in it, see
+    :func:`load_areas`.
+
+    :raises UsageError: If there is no such area.
+    """
+    by_name = {area.name: area for area in AREAS}
+    wanted = list(names)
+    files = [name for name in wanted if name.endswith(".py")]
+    wanted = [name for name in wanted if name not in files]
+    for name in wanted:
+        if name.removeprefix("-") not in by_name:
+            raise UsageError(
+                f"no area {name!r}; there are {', '.join(by_name)}, and FILE.py"
+            )
+    without = {name[1:] for name in wanted if name.startswith("-")}
+    named = [name for name in wanted if not name.startswith("-")]
+    chosen = named or [area.name for area in AREAS if area.default]
+    if COREINFO.name not in chosen:
+        chosen.insert(0, COREINFO.name)
+    found = [by_name[name] for name in dict.fromkeys(chosen) if name not in without]
+    for file in dict.fromkeys(files):
+        for own in load_areas(Path(file)):
+            if own.name in by_name:
+                raise UsageError(
+                    f"{file}: there is an area {own.name!r} already, "
+                    "expected another name"
+                )
+            by_name[own.name] = own
+            found.append(own)
+    return found
+
+
+def load_areas(path: Path) -> list[Area]:
+    """
+    Load areas from a Python file that a person named.
+
+    Each global variable that is an :class:`Area` is one.
+
+    :raises UsageError: If the file cannot be run, or has none.
+    """
+    values = vars(load_module(path)).values()
+    found = [value for value in values if isinstance(value, Area)]
+    if not found:
+        raise UsageError(f"{path}: no area; expected NAME = kmemdump.area(…)")
+    return found

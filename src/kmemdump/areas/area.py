@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an area is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from drgn import FaultError, Object, Program
+from drgn.helpers.linux.cpumask import for_each_possible_cpu
+
+from kmemdump.questions import Question, command, function
+
+__all__ = ["Area", "area", "read_bytes", "read_symbol"]
+
+_MAX_SYMBOL = 1 << 20
+"""More than this is not read for one variable by name."""
+_UNKNOWN_SIZE = 512
+"""What is read of a variable of which nothing but its address is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A named set of variables and questions about one kernel subsystem."""
+
+    name: str
+    summary: str
+    questions: tuple[Question, ...]
+    variables: tuple[str, ...] = ()
+    """Global variables that are recorded whole; what a kernel lacks is left out."""
+    default: bool = True
+    """Whether it is marked if no area is named."""
+    packed: bool = False
+    """Whether it never changes, so that a core image keeps it compressed."""
+
+
+def area(
+    name: str,
+    summary: str,
+    *questions: str | Question | Callable[[Program], None],
+    variables: tuple[str, ...] = (),
+    default: bool = True,
+    packed: bool = False,
+) -> Area:
+    """Make an area of crash commands and Python functions."""
+    return Area(
+        name,
+        summary,
+        tuple(_question(question) for question in questions),
+        variables,
+        default,
+        packed,
+    )
+
+
+def _question(given: str | Question | Callable[[Program], None]) -> Question:
+    if isinstance(given, Question):
+        return given
+    return command(given) if isinstance(given, str) else function(given)
+
+
+def read_symbol(prog: Program, name: str) -> bool:
+    """
+    Read a variable whole; what it points to is not followed.
+
+    :return: Whether the kernel has such a variable.
+    """
+    offsets = _per_cpu_offsets(prog, name)
+    try:
+        value: Object = prog.variable(name)
+        for offset in offsets:
+            address = (value.address_ + offset) % (1 << 64)
+            Object(prog, value.type_, address=address).read_()
+    except (LookupError, TypeError):  # TypeError: an array without a length.
+        return _read_untyped(prog, name, offsets)
+    return True
+
+
+def _per_cpu_offsets(prog: Program, name: str) -> list[int]:
+    """Return where each CPU has its own of a per-CPU variable; [0] of any other."""
+    try:
+        address = prog.symbol(name).address
+        start, end = (
+            prog.symbol(f"__per_cpu_{bound}").address for bound in ("start", "end")
+        )
+    except LookupError:
+        return [0]
+    if not start <= address < end:
+        return [0]
+    offsets = prog["__per_cpu_offset"]
+    return [offsets[cpu].value_() for cpu in for_each_possible_cpu(prog)]
+
+
+def _read_untyped(prog: Program, name: str, offsets: list[int]) -> bool:
+    try:
+        symbol = prog.symbol(name)
+    except LookupError:
+        return False
+    for offset in offsets:
+        address = (symbol.address + offset) % (1 << 64)
+        prog.read(address, min(symbol.size or _UNKNOWN_SIZE, _MAX_SYMBOL))
+    return True
+
+
+def read_bytes(prog: Program, address: int, size: int, limit: int) -> bool:
+    """
+    Read memory that may be unmapped or damaged.
+
+    :param limit: Most bytes that make sense; more is a damaged size.
+    :return: Whether it could be read.
+    """
+    if not 0 < size <= limit:
+        return False
+    try:
+        prog.read(address, size)
+    except FaultError:
+        return False
+    return True

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What an unpatched ``crash`` reads beyond drgn's questions.
+
+``crash`` reads whole structures where drgn reads members, the kernel's text where
+drgn needs none, and refuses to start for want of a page here and there. Found by
+tracing ``crash`` 8.0.2 on whole dumps and read up in its sources, whose functions
+are named below. Not here: the ``struct page`` of all memory, which ``kmem -i`` sums
+up, because that grows with RAM.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from itertools import islice
+
+from drgn import FaultError, Object, ObjectAbsentError, Program, sizeof
+from drgn.helpers.linux.fs import for_each_file, for_each_mount
+from drgn.helpers.linux.irq import for_each_irq_desc
+from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
+from drgn.helpers.linux.mmzone import for_each_online_pgdat
+from drgn.helpers.linux.module import for_each_module, module_address_regions
+from drgn.helpers.linux.net import for_each_netdev
+from drgn.helpers.linux.pid import find_task
+
+from kmemdump.areas.area import area
+from kmemdump.areas.crash_names import PER_CPU, STRING_TABLES, VARIABLES
+from kmemdump.areas.crash_stacks import stacks, text
+from kmemdump.areas.touch import (
+    MAX_ENTRIES,
+    MAX_VARIABLE,
+    STRING,
+    cpus,
+    main_tasks,
+    per_cpu_offset,
+    symbols,
+    touch,
+    touch_object,
+    touch_path,
+    touch_string,
+)
+from kmemdump.errors import UnsupportedError
+from kmemdump.memory import PAGE_SIZE
+
+__all__ = ["CRASH", "crash_needs"]
+
+_NOTES = 512  # More than note_buf_t has: an NT_PRSTATUS and the end.
+_MAX_LOG = 16 << 20
+_MAX_MODULES = 4 << 20
+_MAX_SECTION_ROOTS = 4 << 20
+
+
+def crash_needs(prog: Program) -> None:
+    """
+    Read what an unpatched ``crash`` reads to start and to answer.
+
+    What one part lacks does not stop the others.
+
+    :raises UnsupportedError: In the end, if parts could not be read completely.
+    """
+    problems = []
+    for need in _NEEDS:
+        try:
+            need(prog)
+        except (
+            AttributeError,
+            FaultError,
+            LookupError,
+            ObjectAbsentError,
+            UnsupportedError,
+            ValueError,
+        ) as error:
+            part = need.__name__.strip("_").replace("_", " ")
+            problems.append(f"{part}: {error}".replace("\n", " "))
+    if problems:
+        raise UnsupportedError(f"crash will miss something: {'; '.join(problems)}")
+
+
+def _variables(prog: Program) -> None:
+    for name in VARIABLES:
+        for symbol in symbols(prog, name):
+            touch(prog, symbol.address, min(symbol.size or STRING, MAX_VARIABLE))
+
+
+def _strings(prog: Program) -> None:
+    for name in STRING_TABLES:
+        for symbol in symbols(prog, name):
+            data = prog.read(symbol.address, min(symbol.size, PAGE_SIZE) // 8 * 8)
+            for (word,) in struct.iter_unpack("<Q", data):
+                if word >> 63:
+                    touch_string(prog, word)
+
+
+def _per_cpu_variables(prog: Program) -> None:
+    offsets = [per_cpu_offset(prog, cpu) for cpu in cpus(prog)]
+    for name in PER_CPU:
+        for symbol in symbols(prog, name):
+            for offset in offsets:
+                address = (symbol.address + offset) % (1 << 64)
+                touch(prog, address, min(symbol.size or STRING, MAX_VARIABLE))
+
+
+def _memory_sections(prog: Program) -> None:
+    # The table of pointers is read whole, whatever is in it: sparse_mem_init().
+    # That is 16 KiB, and 1 MiB with 5-level page tables.
+    table = prog.read_u64(prog.symbol("mem_section").address)
+    size = 8 * prog["NR_SECTION_ROOTS"].value_()
+    if size > _MAX_SECTION_ROOTS:
+        raise ValueError(f"{size} bytes of mem_section are too many")
+    data = prog.read(table, size)
+    roots = (root for (root,) in struct.iter_unpack("<Q", data) if root)
+    for root in islice(roots, MAX_ENTRIES):
+        touch(prog, root, PAGE_SIZE)
+
+
+def _slab_cache(prog: Program) -> None:
+    # kmem_cache_init_slub() reads the size of the caches' own cache.
+    cache = prog.read_u64(prog.symbol("kmem_cache").address)
+    touch_object(Object(prog, "struct kmem_cache", address=cache))
+
+
+def _nodes(prog: Program) -> None:
+    for node in islice(for_each_online_pgdat(prog), MAX_ENTRIES):
+        # What lies between these two, node_zonelists, is large and not read.
+        touch_object(node.node_zones)
+        rest = node.nr_zones.address_ or 0
+        touch(prog, rest, min(node.value_() + sizeof(node[0]) - rest, MAX_VARIABLE))
+
+
+def _log(prog: Program) -> None:
+    # dump_lockless_record_log() reads descriptors, infos and text whole.
+    prb = Object(
+        prog,
+        "struct printk_ringbuffer *",
+        value=prog.read_u64(prog.symbol("prb").address),
+    )
+    descriptors, text = prb.desc_ring, prb.text_data_ring
+    bits = descriptors.count_bits.value_(), text.size_bits.value_()
+    if max(bits) > 31:  # LOG_BUF_LEN_MAX
+        raise ValueError(f"prb says 2**{bits[0]} records in 2**{bits[1]} bytes")
+    pieces = (
+        (descriptors.descs, sizeof(descriptors.descs[0]) << bits[0]),
+        (descriptors.infos, sizeof(descriptors.infos[0]) << bits[0]),
+        (text.data, 1 << bits[1]),
+    )
+    size = sum(size for _, size in pieces)
+    if size > _MAX_LOG:
+        raise UnsupportedError(f"the log takes {size} bytes, more than {_MAX_LOG}")
+    for start, length in pieces:
+        touch(prog, start.value_(), length)
+
+
+def _modules(prog: Program) -> None:
+    # store_module_kallsyms_v2() reads every module whole: its code, data, symbols
+    # and unwind tables.
+    sizes = []
+    for module in islice(for_each_module(prog), MAX_ENTRIES):
+        touch_object(module[0])
+        regions = [item for item in module_address_regions(module) if item[1]]
+        sizes.append((sum(size for _, size in regions), regions))
+    total = 0
+    for size, regions in sorted(sizes):
+        total += size
+        if total <= _MAX_MODULES:
+            for region in regions:
+                touch(prog, *region)
+    if total > _MAX_MODULES:
+        raise UnsupportedError(
+            f"modules take {total} bytes; the largest are left out to stay below "
+            f"{_MAX_MODULES}"
+        )
+
+
+def _crash_notes(prog: Program) -> None:
+    # arm64_get_crash_notes() reads them even if kdump has never written any.
+    for symbol in symbols(prog, "crash_notes"):
+        notes = prog.read_u64(symbol.address)
+        if notes:
+            for cpu in cpus(prog):
+                touch(prog, (notes + per_cpu_offset(prog, cpu)) % (1 << 64), _NOTES)
+
+
+def _tasks(prog: Program) -> None:
+    for task in main_tasks(prog):
+        touch_object(task[0])
+        for pointer in (task.mm, task.active_mm, task.signal, task.sighand):
+            if pointer:
+                touch_object(pointer[0])
+
+
+def _first_process(prog: Program) -> None:
+    # vm 1 and files 1 read these structures whole.
+    task = find_task(prog, 1)
+    if not task:
+        return
+    touch_object(task.fs[0])
+    touch_object(task.files[0])
+    for _, file in islice(for_each_file(task), MAX_ENTRIES):
+        touch_object(file[0])
+        touch_object(file.f_inode[0])
+        touch_path(file.f_path.dentry)
+    if task.mm:
+        for vma in islice(for_each_vma(task.mm), MAX_ENTRIES):
+            touch_object(vma[0])
+
+
+def _mounts(prog: Program) -> None:
+    for mount in islice(for_each_mount(prog), MAX_ENTRIES):
+        touch_object(mount[0])
+        touch_string(prog, mount.mnt_devname.value_())
+        super_block = mount.mnt.mnt_sb
+        touch_object(super_block[0])
+        touch_object(super_block.s_type[0])
+        touch_string(prog, super_block.s_type.name.value_())
+        for dentry in (mount.mnt.mnt_root, mount.mnt_mountpoint):
+            touch_path(dentry)
+
+
+def _interrupts(prog: Program) -> None:
+    for _, descriptor in islice(for_each_irq_desc(prog), MAX_ENTRIES):
+        touch_object(descriptor[0])
+        action = descriptor.action
+        for _ in range(MAX_ENTRIES):
+            if not action:
+                break
+            touch_object(action[0])
+            touch_string(prog, action.name.value_())
+            action = action.next
+
+
+def _network_devices(prog: Program) -> None:
+    for device in islice(for_each_netdev(prog), MAX_ENTRIES):
+        touch_object(device[0])
+        if device.ip_ptr:
+            touch_object(device.ip_ptr[0])
+
+
+def _vmalloc_areas(prog: Program) -> None:
+    for mapped in islice(for_each_vmap_area(prog), MAX_ENTRIES):  # kmem -v
+        touch_object(mapped[0])
+        if mapped.vm:
+            touch_object(mapped.vm[0])
+
+
+_NEEDS: tuple[Callable[[Program], None], ...] = (
+    _variables,
+    _strings,
+    _per_cpu_variables,
+    _memory_sections,
+    _slab_cache,
+    _nodes,
+    _log,
+    _modules,
+    _crash_notes,
+    _tasks,
+    _first_process,
+    _mounts,
+    _interrupts,
+    _network_devices,
+    _vmalloc_areas,
+    text,
+    stacks,
+)
+
+
+CRASH = area("crash", "what an unpatched crash reads beyond all that", crash_needs)

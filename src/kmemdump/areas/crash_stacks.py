@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an unpatched ``crash`` reads for stack traces and disassembly."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import islice
+
+from drgn import FaultError, Program
+from drgn.helpers.linux.sched import cpu_curr
+
+from kmemdump.areas.touch import MAX_ENTRIES, cpus, main_tasks, symbols, touch
+from kmemdump.kernel.arch import arch_in
+from kmemdump.memory import PAGE_SIZE
+
+__all__ = ["stacks", "text"]
+
+_LOOKED_AT = (
+    "__ia32_sys_fork",
+    "__x64_sys_fork",
+    "__x64_sys_open",
+    "__x64_sys_read",
+    "_do_fork",
+    "do_fork",
+    "do_futex",
+    "sys_fork",
+    "sys_open",
+    "sys_read",
+    "sys_write",
+    "vfs_read",
+)
+"""Functions whose first bytes x86_64_framepointer_init() reads."""
+
+_DISASSEMBLED = (
+    "common_interrupt",  # x86_64_irq_eframe_link_init()
+    "schedule",  # x86_64_thread_return_init(), dis schedule
+    "__schedule",  # x86_64_thread_return_init()
+)
+
+_STOPPED_IN = (
+    "acpi_idle_enter",
+    "acpi_safe_halt",
+    "default_idle",
+    "delay_tsc",
+    "intel_idle",
+    "mwait_idle",
+    "native_halt",
+    "native_safe_halt",
+    "panic",
+    "pv_native_safe_halt",
+    "stop_this_cpu",
+)
+"""Where CPUs are when a dump is made; registers that say so may not be known."""
+
+_DIES_IN = (
+    "__handle_sysrq",
+    "asm_exc_page_fault",
+    "die",
+    "do_syscall_64",
+    "entry_SYSCALL_64",
+    "exc_page_fault",
+    "ksys_write",
+    "make_task_dead",
+    "nmi_panic",
+    "oops_end",
+    "page_fault_oops",
+    "panic",
+    "proc_reg_write",
+    "sysrq_handle_crash",
+    "vfs_write",
+    "watchdog_timer_fn",
+    "write_sysrq_trigger",
+)
+"""
+What is on the stack of a CPU that dies. A backend in firmware has nobody who looks at
+the kernel once more after its death.
+"""
+
+_EXCEPTION_STACK = 2 * PAGE_SIZE  # EXCEPTION_STKSZ, asm/page_64_types.h.
+_MAX_STACK = 256 << 10
+_MAX_FUNCTION = 64 << 10
+_ORC_BLOCK = 256  # LOOKUP_BLOCK_SIZE, asm/orc_lookup.h.
+_ORC_CALL = 5  # sp_reg ORC_REG_SP and type ORC_TYPE_CALL, asm/orc_types.h in v6.1.
+
+
+def text(prog: Program) -> None:
+    """Read the instructions that crash looks at to start."""
+    for name in _LOOKED_AT:
+        for symbol in symbols(prog, name):
+            touch(prog, symbol.address, 16)
+    for name in _DISASSEMBLED:
+        for symbol in symbols(prog, name):
+            _touch_instructions(prog, symbol.address, symbol.size)
+    for name in _STOPPED_IN + _DIES_IN:
+        for symbol in symbols(prog, name):
+            touch(prog, symbol.address, min(symbol.size, PAGE_SIZE))
+
+
+def stacks(prog: Program) -> None:
+    """Read stacks, and the unwind entries and text of what is on them."""
+    # bt reads stacks whole. Of each frame on them, x86_64_get_framesize() wants the
+    # unwind entry of its return address, and the function's text if that entry does
+    # not tell the size; x86_64_function_called_by() wants the call before it.
+    extents = [(task.stack.value_(), _thread_size(prog)) for task in main_tasks(prog)]
+    for cpu in cpus(prog):
+        extents.extend(_other_stacks(prog, cpu))
+    start, end = (prog.symbol(name).address for name in ("_stext", "_etext"))
+    code: set[int] = set()
+    for address, size in extents:
+        for page in range(address, address + size, PAGE_SIZE):
+            # There may be no memory for a stack that is not needed: VC, for one.
+            data = touch(prog, page, PAGE_SIZE)
+            words = (word for (word,) in struct.iter_unpack("<Q", data))
+            code.update(word for word in words if start <= word < end)
+    code.update(pc for pc in _program_counters(prog) if start <= pc < end)
+    names = _STOPPED_IN + _DIES_IN
+    for symbol in (item for name in names for item in symbols(prog, name)):
+        code.add(symbol.address + max(symbol.size - 1, 0))
+    for pc in islice(sorted(code), MAX_ENTRIES):
+        touch(prog, pc - 5, 8)
+        if not _touch_unwind_entry(prog, pc):
+            _touch_function(prog, pc)
+
+
+def _thread_size(prog: Program) -> int:
+    size: int = prog["THREAD_SIZE"].value_()
+    return min(size, _MAX_STACK)
+
+
+def _other_stacks(prog: Program, cpu: int) -> Iterator[tuple[int, int]]:
+    """Iterate over addresses and sizes of a CPU's interrupt and exception stacks."""
+    arch = arch_in(prog)
+    stack = arch.interrupt_stack(prog, cpu)
+    if stack is not None:
+        yield stack.start, min(stack.size, _MAX_STACK)
+    for stack in arch.exception_stacks(prog, cpu):
+        size = min(stack.size, _EXCEPTION_STACK)
+        yield stack.end - size, size
+
+
+def _program_counters(prog: Program) -> Iterator[int]:
+    """Iterate over where the CPUs are, if their registers are known."""
+    for cpu in cpus(prog):
+        try:
+            for frame in islice(prog.stack_trace(cpu_curr(prog, cpu)), 64):
+                yield frame.pc
+        except (FaultError, LookupError, ValueError):
+            continue
+
+
+def _touch_unwind_entry(prog: Program, pc: int) -> bool:
+    """
+    Read what orc_find() of crash reads, of which drgn's unwinder reads less.
+
+    :return: Whether the entry tells crash the size of the frame.
+    """
+    tables = [
+        symbols(prog, name)
+        for name in (
+            "orc_lookup",
+            "__start_orc_unwind_ip",
+            "__stop_orc_unwind_ip",
+            "__start_orc_unwind",
+            "__stop_orc_unwind",
+        )
+    ]
+    if not all(tables):
+        return False  # CONFIG_UNWINDER_FRAME_POINTER
+    lookup, ips, ips_end, entries, entries_end = (item[0].address for item in tables)
+    count = (ips_end - ips) // 4
+    if count <= 0:
+        return False
+    size = (entries_end - entries) // count
+    block = (pc - prog.symbol("_stext").address) // _ORC_BLOCK
+    found = touch(prog, lookup + 4 * block, 8)
+    if len(found) < 8:
+        return False
+    first, last = struct.unpack("<2I", found)
+    last = min(last + 1, count, first + _ORC_BLOCK)
+    if first >= last:
+        return False
+    touch(prog, ips + 4 * first, 4 * (last - first))
+    entry = first
+    for i in range(first, last):
+        offset = prog.read_u32(ips + 4 * i)
+        offset -= (offset & 1 << 31) << 1
+        if ips + 4 * i + offset > pc:
+            break
+        entry = i
+    flags = touch(prog, entries + size * entry, size)[4:6]
+    return len(flags) == 2 and int.from_bytes(flags, "little") & 0x30F == _ORC_CALL
+
+
+def _touch_function(prog: Program, pc: int) -> None:
+    try:
+        start = prog.symbol(pc).address
+    except LookupError:
+        return
+    _touch_instructions(prog, start, pc - start)
+
+
+def _touch_instructions(prog: Program, start: int, size: int) -> None:
+    # crash asks its debugger for as many instructions as there are bytes, and looks
+    # at those within the bytes; an instruction has 3 to 5 bytes on the average.
+    touch(prog, start, min(5 * size + 64, _MAX_FUNCTION))

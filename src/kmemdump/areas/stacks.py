@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel stacks: of what runs on each CPU, of blocked tasks, and all on request."""
+
+from __future__ import annotations
+
+from drgn import FaultError, Object, Program
+from drgn.helpers.linux.cpumask import for_each_possible_cpu
+from drgn.helpers.linux.percpu import per_cpu
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.sched import idle_task, task_state_to_char
+
+from kmemdump.areas.area import area, read_bytes
+from kmemdump.kernel.arch import arch_in
+from kmemdump.memory import PAGE_SIZE
+
+__all__ = ["ALL_STACKS", "STACKS"]
+
+_MAX_STACK = 1 << 17
+_MAX_BLOCKED = 1000
+
+
+def running_stacks(prog: Program) -> None:
+    """The whole stack of whatever runs on each CPU, and of its idle task."""
+    for cpu in for_each_possible_cpu(prog):
+        for task in (per_cpu(prog["runqueues"], cpu).curr, idle_task(prog, cpu)):
+            _read_stack(prog, task)
+
+
+def interrupt_stacks(prog: Program) -> None:
+    """The stack that each CPU takes interrupts on."""
+    arch = arch_in(prog)
+    for cpu in for_each_possible_cpu(prog):
+        stack = arch.interrupt_stack(prog, cpu)
+        if stack is not None:
+            read_bytes(prog, stack.start, stack.size, _MAX_STACK)
+
+
+def exception_stacks(prog: Program) -> None:
+    """The stacks for NMI, double fault, overflow and the like, as they are mapped."""
+    arch = arch_in(prog)
+    for cpu in for_each_possible_cpu(prog):
+        for stack in arch.exception_stacks(prog, cpu):
+            end = stack.end
+            while end > stack.start:
+                start = max((end - 1) & -PAGE_SIZE, stack.start)
+                if not read_bytes(prog, start, end - start, PAGE_SIZE):
+                    break  # A guard page.
+                end = start
+
+
+def blocked_stacks(prog: Program) -> None:
+    """Stack traces of tasks that wait uninterruptibly (state D)."""
+    blocked = 0
+    for task in for_each_task(prog):
+        if task_state_to_char(task) != "D":
+            continue
+        blocked += 1
+        if blocked > _MAX_BLOCKED:
+            break
+        _unwind(prog, task)
+
+
+def all_stacks(prog: Program) -> None:
+    """Stack traces of all tasks."""
+    for task in for_each_task(prog):
+        _unwind(prog, task)
+
+
+def _unwind(prog: Program, task: Object) -> None:
+    try:
+        for frame in prog.stack_trace(task):
+            _ = frame.name
+    except (FaultError, ValueError, LookupError):
+        return  # It runs on a CPU, or its stack is damaged: the next one.
+
+
+def _read_stack(prog: Program, task: Object) -> None:
+    size = prog["THREAD_SIZE"].value_()
+    read_bytes(prog, task.stack.value_(), size, _MAX_STACK)
+
+
+STACKS = area(
+    "stacks",
+    "stacks of what runs on each CPU, of interrupts, of blocked tasks",
+    "bt -a",
+    "bt 1",
+    running_stacks,
+    interrupt_stacks,
+    exception_stacks,
+    blocked_stacks,
+    # x86_64: where each CPU's exception stacks are. A trace from registers reads it,
+    # and a machine that looks at itself has no registers.
+    variables=("_cea_offset",),
+)
+
+ALL_STACKS = area("all-stacks", "stacks of all tasks", all_stacks, default=False)

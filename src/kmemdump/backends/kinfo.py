@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The ``kinfo`` backend: Android's ``debug_kinfo``, which tells where kernel tables are.
+
+It is no list: each kernel symbol that it knows has a field of its own, and a region
+with that symbol's name sets it. Firmware and tools that look at a whole RAM dump read
+it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kmemdump.backends.writable import WritableMemory
+from kmemdump.errors import BackendError, FormatError
+from kmemdump.formats.kinfo import ADDRESSES, KINFO_MAGIC, Kinfo, pack_kinfo
+from kmemdump.region import Range, Region
+
+__all__ = ["KinfoBackend", "erase_kinfo"]
+
+_WORD = 4
+_INFO_AT = 8  # Behind the magic number and the checksum.
+
+
+class KinfoBackend:
+    """
+    Holds the addresses of kernel symbols in a ``debug_kinfo``.
+
+    If the machine dies between two stores, the field that was being changed may be
+    wrong and the checksum tells so; readers are used to that: the kernel's own driver
+    leaves it so as well.
+
+    :param memory: The machine's memory; stays the caller's.
+    :param where: The reserved region.
+    :param facts: Layout and all that is no address: number of symbols, release, ….
+    :raises BackendError: If the region is too small for the layout.
+    """
+
+    name = "kinfo"
+
+    def __init__(self, memory: WritableMemory, where: Range, facts: Kinfo) -> None:
+        self._memory = memory
+        self._where = where
+        self._held: dict[str, Region] = {}
+        self._kinfo = replace(facts, addresses={})
+        self._bytes = self._pack(self._kinfo)
+        if len(self._bytes) > where.size:
+            raise BackendError(
+                f"kinfo of layout {facts.layout.value} has {len(self._bytes)} bytes, "
+                f"but its region {where.size}"
+            )
+        # The magic number last: until then it is nothing.
+        memory.write(where.start, bytes(_WORD))
+        memory.write(where.start + _WORD, self._bytes[_WORD:])
+        memory.write(where.start, self._bytes[:_WORD])
+
+    @property
+    def capacity(self) -> int:
+        return len(ADDRESSES)
+
+    def register(self, region: Region) -> None:
+        if region.name not in ADDRESSES:
+            raise BackendError(f"kinfo has no field for {region.name}")
+        if region.name in self._held:
+            raise BackendError(f"kinfo holds {region.name} already")
+        self._set({**self._held, region.name: region})
+
+    def unregister(self, region: Region) -> None:
+        held = {name: it for name, it in self._held.items() if it.id != region.id}
+        if len(held) == len(self._held):
+            raise BackendError(f"id {region.id} is not registered")
+        self._set(held)
+
+    def _set(self, held: dict[str, Region]) -> None:
+        addresses = {name: region.address for name, region in held.items()}
+        kinfo = replace(self._kinfo, addresses=addresses)
+        new = self._pack(kinfo)
+        # Fields are packed, not aligned: what changes is written word by word.
+        for at in (*range(_INFO_AT, len(new), _WORD), _WORD):
+            if new[at : at + _WORD] != self._bytes[at : at + _WORD]:
+                self._memory.write(self._where.start + at, new[at : at + _WORD])
+        self._bytes, self._kinfo, self._held = new, kinfo, held
+
+    def _pack(self, kinfo: Kinfo) -> bytes:
+        try:
+            return pack_kinfo(kinfo)
+        except FormatError as error:
+            raise BackendError(str(error)) from error
+
+
+def erase_kinfo(memory: WritableMemory, where: Range) -> bool:
+    """
+    Leave nothing that a reader would take for a kinfo.
+
+    :return: Whether there was one.
+    """
+    magic = KINFO_MAGIC.to_bytes(_WORD, "little")
+    found = memory.read(where.start, _WORD) == magic
+    if found:
+        memory.write(where.start, bytes(_WORD))
+    return found

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The ``minidump`` backend: Qualcomm's boot firmware copies the regions.
+
+It finds them in a table that item 602 of SMEM leads to. What another owner (a driver in
+the kernel) has in the table is left as it is; its rows and ours share the room.
+
+Names and numbers are those of the kernel's kmemdump series: what reads its dumps reads
+these.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID
+from kmemdump.backends.description import row_name
+from kmemdump.backends.minidump_scratch import Scratch
+from kmemdump.backends.minidump_table import RegionTable
+from kmemdump.backends.writable import WritableMemory
+from kmemdump.errors import BackendError, FormatError, NotCapturedError
+from kmemdump.formats.elfheader import parse_header_region
+from kmemdump.formats.minidump import (
+    MINIDUMP_ITEM,
+    REGION_SIZE,
+    SUBSYSTEM_SIZE,
+    TOC_SIZE,
+    Subsystem,
+    TableRegion,
+    Word,
+    pack_subsystem,
+    parse_regions,
+    parse_toc,
+    region_array_size,
+)
+from kmemdump.formats.smem import HOST_ANY, Smem, parse_smem
+from kmemdump.memory import Memory
+from kmemdump.region import Range, Region
+
+__all__ = ["ROWS", "MinidumpBackend", "is_marked"]
+
+ROWS = 201
+"""Rows that Linux keeps to: old firmware has 300 for all subsystems together."""
+
+_4G = 1 << 32
+
+
+class MinidumpBackend:
+    """
+    Holds regions in the minidump table of one machine.
+
+    :param memory: The machine's memory; stays the caller's.
+    :param smem: Where SMEM is; see :func:`kmemdump.backends.smem_search.find_smem`.
+    :param scratch: Physically contiguous memory that nobody else uses, for the region
+        array (if nobody has made one), the ELF header and VMCOREINFO.
+    :param scratch_item: Instead of that, number of an SMEM item that is allocated for
+        it, 64 KiB. Only where no other processor allocates meanwhile.
+    :param rows: Rows in the array of another owner, if there is one.
+    :param no_encryption: Tell the firmware not to encrypt the dump: whoever holds the
+        device can read what is in it, and without it nobody but the vendor.
+    :raises BackendError: If the table is not ready or has no room.
+    """
+
+    name = "minidump"
+    alignment = 4
+
+    def __init__(
+        self,
+        memory: WritableMemory,
+        smem: Range,
+        *,
+        scratch: Range | None = None,
+        scratch_item: int | None = None,
+        subsystem: int = 0,
+        rows: int = ROWS,
+        no_encryption: bool = False,
+    ) -> None:
+        self._memory = memory
+        self._ids: list[int] = []  # Of our rows, in their order.
+        self._own: int | None = None  # The subsystem's row, if we made its table.
+        try:
+            area = self._open_smem(smem)
+            if scratch is None and scratch_item is not None:
+                scratch = self._allocate(area, scratch_item)
+            self._scratch = Scratch(memory, scratch) if scratch else None
+            self._open_table(area, subsystem, rows, no_encryption)
+        except (FormatError, NotCapturedError) as error:
+            raise BackendError(
+                f"no minidump table that can be used: {error}"
+            ) from error
+
+    @property
+    def capacity(self) -> int:
+        return self._table.capacity
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the firmware is free to encrypt the dump."""
+        row = parse_toc(
+            self._memory.read(self._toc.start, self._toc.size), "minidump table"
+        ).subsystems[self._index]
+        return row.encryption_required != Word.NR
+
+    def register(self, region: Region) -> None:
+        if region.id in self._ids:
+            raise BackendError(f"id {region.id} is already used")
+        if region.size <= 0:
+            raise BackendError(f"{region.name} has no bytes")
+        self._table.append(_row(region))
+        self._ids.append(region.id)
+
+    def unregister(self, region: Region) -> None:
+        if region.id not in self._ids:
+            raise BackendError(f"id {region.id} is not registered")
+        index = self._ids.index(region.id)
+        self._table.remove(index)
+        del self._ids[index]
+
+    def withdraw(self) -> None:
+        """
+        Take all our rows off, those of an earlier run included.
+
+        A table that we made is none then: firmware finds it as it was before.
+        """
+        for region_id in reversed(self._ids):
+            self._table.remove(self._ids.index(region_id))
+        self._ids.clear()
+        if self._own is not None:
+            self._memory.write(self._own + _ENABLED_AT, _word(Word.DSBL))
+            self._memory.write(self._own, _word(0))
+
+    def describe(self, header: bytes, vmcoreinfo: bytes) -> tuple[Region, Region]:
+        if self._scratch is None:
+            raise BackendError(
+                "no scratch area for the ELF header: the dump cannot describe itself"
+            )
+        # VMCOREINFO never changes in a kernel's life. Both are written where they are
+        # not used yet.
+        text = self._scratch.place("vmcoreinfo", vmcoreinfo)
+        table = self._scratch.place("header", header)
+        first = Region(ELF_HEADER_ID, "elfhdr", table.start, table.size)
+        second = Region(VMCOREINFO_ID, "vmcoreinfo", text.start, text.size)
+        for region in (second, first) if self._ids else (first, second):
+            if region.id in self._ids:
+                row = _row(region)
+                self._table.move(self._ids.index(region.id), row.address, row.size)
+            else:
+                self.register(region)
+        self._scratch.commit()
+        return first, second
+
+    def _open_smem(self, where: Range) -> Smem:
+        if where.end > _4G:
+            raise BackendError(
+                f"SMEM at {where}, expected it below 4 GiB: Linux's driver and the "
+                "firmware compute with 32 bits"
+            )
+        data = self._memory.read(where.start, where.size)
+        return parse_smem(data, f"SMEM at {where.start:#x}", address=where.start)
+
+    def _allocate(self, smem: Smem, number: int) -> Range:
+        try:
+            item = smem.lookup(HOST_ANY, number)  # Of an earlier run.
+        except FormatError:
+            plan = smem.allocate(HOST_ANY, number, _SCRATCH_SIZE)
+            for address, data in plan.stores:
+                self._memory.write(address, data)
+            item = plan.item
+        return Range(item.address, item.size)
+
+    def _open_table(
+        self, smem: Smem, index: int, rows: int, no_encryption: bool
+    ) -> None:
+        item = smem.lookup(HOST_ANY, MINIDUMP_ITEM)
+        self._toc, self._index = Range(item.address, item.size), index
+        source = f"minidump table at {item.address:#x}"
+        toc = parse_toc(self._memory.read(item.address, item.size), source)
+        if toc.status == 0:
+            raise BackendError(
+                f"{source}: status 0: firmware is not ready for minidumps"
+            )
+        if not 0 <= index < len(toc.subsystems):
+            raise BackendError(
+                f"{source}: no subsystem {index}, it has {len(toc.subsystems)}"
+            )
+        row = toc.subsystems[index]
+        address = item.address + TOC_SIZE + index * SUBSYSTEM_SIZE
+        array = self._scratch.array if self._scratch else None
+        if row.initialized and row.regions_address != array:
+            self._share(row, address, rows, source)
+            if no_encryption:
+                self._memory.write(address + _REQUIRED_AT, _word(Word.NR))
+                self._memory.write(address + _STATUS_AT, _word(Word.DONE))
+        else:
+            self._initialize(address, no_encryption, source)
+
+    def _share(self, row: Subsystem, address: int, rows: int, source: str) -> None:
+        """Go on behind the rows of another owner."""
+        if row.enabled != Word.ENBL:
+            raise BackendError(
+                f"{source}: its owner has not enabled it ({row.enabled:#010x})"
+            )
+        size = region_array_size(row, source)
+        data = self._memory.read(row.regions_address, size)
+        others = parse_regions(data, row.region_count, source)
+        kept = len(others) - self._count_left_behind(others)
+        if kept >= rows:
+            raise BackendError(f"{source}: no room: others have all {kept} rows")
+        if kept < len(others):
+            self._memory.write(address + _COUNT_AT, _word(kept))
+        self._table = RegionTable(
+            self._memory, address, row.regions_address, kept, rows
+        )
+
+    def _count_left_behind(self, rows: list[TableRegion]) -> int:
+        """
+        Count the last rows that an earlier run of this tool has left.
+
+        They start with the one whose ELF header is in our scratch area, which speaks
+        of all the others.
+        """
+        scratch = self._scratch
+        for i, row in enumerate(rows):
+            if scratch is None or not scratch.holds(row.address, row.size):
+                continue
+            try:
+                header = parse_header_region(
+                    self._memory.read(row.address, row.size), row.name
+                )
+            except (FormatError, NotCapturedError):
+                return 0
+            known = {(entry.paddr, entry.size + 3 & ~3) for entry in header.entries}
+            ours = all(
+                scratch.holds(it.address, it.size) or (it.address, it.size) in known
+                for it in rows[i:]
+            )
+            return len(rows) - i if ours else 0
+        return 0
+
+    def _initialize(self, address: int, no_encryption: bool, source: str) -> None:
+        """Make a table where there is none."""
+        if self._scratch is None or self._scratch.size < ROWS * REGION_SIZE:
+            raise BackendError(
+                f"{source}: nobody has made a region array, and there is no scratch "
+                f"area of {ROWS * REGION_SIZE} bytes or more for it\n"
+                "give reserved memory with --scratch ADDRESS:SIZE, or allocate an item "
+                "of SMEM with --scratch-item NUMBER"
+            )
+        array = self._scratch.reserve_array(ROWS * REGION_SIZE)
+        self._own = address
+        status, required = Word.NONE, Word.YES
+        if no_encryption:
+            status, required = Word.DONE, Word.NR
+        row = Subsystem(0, Word.DSBL, status, required, 0, array)
+        # Not initialised while it is made; nobody counts rows then.
+        self._memory.write(address, _word(0))
+        self._memory.write(address + _COUNT_AT, _word(0))
+        self._memory.write(array, bytes(ROWS * REGION_SIZE))
+        self._memory.write(address, pack_subsystem(row))
+        self._memory.write(address + _ENABLED_AT, _word(Word.ENBL))
+        self._memory.write(address, _word(1))
+        self._table = RegionTable(self._memory, address, array, 0, ROWS)
+
+
+def is_marked(memory: Memory, smem: Range, subsystem: int = 0) -> bool:
+    """
+    Tell whether anybody has registered anything in a minidump table.
+
+    :raises FormatError: If there is no such table.
+    """
+    data = memory.read(smem.start, smem.size)
+    found = parse_smem(data, f"SMEM at {smem.start:#x}", address=smem.start)
+    item = found.lookup(HOST_ANY, MINIDUMP_ITEM)
+    source = f"minidump table at {item.address:#x}"
+    rows = parse_toc(memory.read(item.address, item.size), source).subsystems
+    return subsystem < len(rows) and rows[subsystem].initialized
+
+
+_SCRATCH_SIZE = 64 << 10
+# Offsets in struct minidump_subsystem.
+_ENABLED_AT = 4
+_STATUS_AT = 8
+_REQUIRED_AT = 12
+_COUNT_AT = 16
+
+
+def _word(value: int) -> bytes:
+    return struct.pack("<I", value)
+
+
+def _row(region: Region) -> TableRegion:
+    return TableRegion(
+        row_name(region),
+        region.id,
+        Word.VALI,
+        region.address,
+        (region.size + 3) & ~3,  # As Linux's driver does: firmware copies words.
+    )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The region array of a minidump subsystem, changed so that it is right at any time.
+
+The machine may die between any two stores, and its firmware then takes what is there:
+the valid ones of the first ``region_count`` rows. So a row is filled while it is not
+valid, then made valid, then counted; and where a row goes, the others move down through
+copies: for a moment a region is there twice, and never not at all.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+
+from kmemdump.backends.writable import WritableMemory
+from kmemdump.errors import BackendError
+from kmemdump.formats.minidump import REGION_SIZE, TableRegion, Word, pack_region
+
+__all__ = ["RegionTable"]
+
+# Offsets in struct minidump_subsystem and struct minidump_region.
+_COUNT_AT = 16
+_VALID_AT = 20
+_ADDRESS_AT = 24
+_SIZE_AT = 32
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+
+class RegionTable:
+    """
+    The rows of one owner, which are the last ones of the array.
+
+    :param subsystem: Physical address of the subsystem's row.
+    :param array: Physical address of the region array.
+    :param first: Rows before, which belong to somebody else.
+    :param limit: Rows that the array has room for.
+    """
+
+    def __init__(
+        self,
+        memory: WritableMemory,
+        subsystem: int,
+        array: int,
+        first: int,
+        limit: int,
+    ) -> None:
+        self.rows: list[TableRegion] = []
+        self._memory = memory
+        self._subsystem = subsystem
+        self._array = array
+        self._first = first
+        self._limit = limit
+        self._broken = ""
+
+    @property
+    def capacity(self) -> int:
+        """Number of rows that there is room for."""
+        return self._limit - self._first
+
+    def append(self, region: TableRegion) -> None:
+        """
+        Add a row behind the others.
+
+        :raises BackendError: If there is no room, or somebody else changes the table.
+        """
+        self._check()
+        if len(self.rows) >= self.capacity:
+            raise BackendError(
+                f"the minidump table is full: {self._first} rows of others and "
+                f"{len(self.rows)} of ours"
+            )
+        index = len(self.rows)
+        self._guarded(lambda: self._append(index, region))
+        self.rows.append(region)
+
+    def remove(self, index: int) -> None:
+        """
+        Take a row out, and close the gap.
+
+        :raises BackendError: If somebody else changes the table.
+        """
+        self._check()
+        self._guarded(lambda: self._remove(index))
+        del self.rows[index]
+
+    def move(self, index: int, address: int, size: int) -> None:
+        """
+        Let a row point elsewhere, where the bytes are already.
+
+        When size and place change, in between the old place is taken with the larger
+        size, or the new one: with some bytes too many behind it, and none too few.
+
+        :raises BackendError: If somebody else changes the table.
+        """
+        self._check()
+        old = self.rows[index]
+        stores = [(_ADDRESS_AT, address)] if address != old.address else []
+        if size != old.size:
+            stores.insert(0 if size > old.size else 1, (_SIZE_AT, size))
+        self._guarded(lambda: self._move(index, stores))
+        self.rows[index] = replace(old, address=address, size=size)
+
+    def _append(self, index: int, region: TableRegion) -> None:
+        self._fill(index, region)
+        self._set_valid(index, Word.VALI)
+        self._set_count(index + 1)
+
+    def _remove(self, index: int) -> None:
+        last = len(self.rows) - 1
+        for i in range(index, last):
+            self._set_valid(i, Word.INVA)
+            self._fill(i, self.rows[i + 1])
+            self._set_valid(i, Word.VALI)
+        self._set_count(last)
+        self._memory.write(self._row(last), bytes(REGION_SIZE))
+
+    def _move(self, index: int, stores: list[tuple[int, int]]) -> None:
+        for at, value in stores:
+            self._memory.write(self._row(index) + at, _U64.pack(value))
+
+    def _row(self, index: int) -> int:
+        return self._array + (self._first + index) * REGION_SIZE
+
+    def _fill(self, index: int, region: TableRegion) -> None:
+        self._memory.write(
+            self._row(index), pack_region(replace(region, valid=Word.INVA))
+        )
+
+    def _set_valid(self, index: int, word: Word) -> None:
+        self._memory.write(self._row(index) + _VALID_AT, _U32.pack(word))
+
+    def _set_count(self, count: int) -> None:
+        self._memory.write(self._subsystem + _COUNT_AT, _U32.pack(self._first + count))
+
+    def _check(self) -> None:
+        if self._broken:
+            raise BackendError(
+                f"an earlier store into the minidump table failed: {self._broken}"
+            )
+        raw = self._memory.read(self._subsystem + _COUNT_AT, _U32.size)
+        found, expected = _U32.unpack(raw)[0], self._first + len(self.rows)
+        if found != expected:
+            raise BackendError(
+                f"somebody else changes the minidump table: it has {found} rows, "
+                f"expected {expected}"
+            )
+
+    def _guarded(self, stores: Callable[[], object]) -> None:
+        try:
+            stores()
+        except BaseException as error:
+            # What is there is right, but it is not known what it is.
+            self._broken = str(error) or type(error).__name__
+            raise

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The ``vm`` backend: a host that copies the regions out of its VM's memory.
+
+It needs nothing but a :class:`~kmemdump.memory.Memory`, so that it is also the
+backend of tests.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID
+from kmemdump.errors import BackendError, KmemdumpError, NotCapturedError
+from kmemdump.memory import Memory
+from kmemdump.region import Region
+
+__all__ = ["Dump", "VmBackend"]
+
+# The host keeps the description itself. Physical addresses have at most 52 bits
+# on x86_64 and aarch64, so this one is none of the guest's.
+_HOST_PLACE = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """The regions of a VM at one time."""
+
+    time: float
+    """When copying began: seconds since the epoch."""
+    pieces: tuple[tuple[Region, bytes], ...]
+    """What was copied, in the backend's order; its description first."""
+    missing: tuple[tuple[Region, str], ...] = ()
+    """What could not be read, and why."""
+
+    def core(self) -> bytes:
+        """
+        Concatenate the pieces: a core file, if the backend was described.
+
+        :raises NotCapturedError: If a piece is missing: all that is behind it
+            would be at a wrong place.
+        """
+        if self.missing:
+            names = ", ".join(region.name for region, _ in self.missing)
+            raise NotCapturedError(
+                f"the dump lacks {len(self.missing)} regions: {names}"
+            )
+        return b"".join(data for _, data in self.pieces)
+
+
+class VmBackend:
+    """
+    Holds regions by remembering them, and reads them when it is told to.
+
+    :param memory: The VM's memory; stays the caller's.
+    :param capacity: Number of regions it takes, the description included.
+    :param max_bytes: Size of all regions together that it takes, in bytes.
+    :param clock: Returns the time for dumps.
+    """
+
+    alignment = 1
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        capacity: int | None = None,
+        max_bytes: int = 1 << 30,
+        name: str = "vm",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.capacity = capacity
+        self._memory = memory
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._regions: dict[int, Region] = {}
+        self._bytes = 0
+        self._described: list[tuple[Region, bytes]] = []
+        self._lock = threading.Lock()  # One thread marks, another may dump.
+
+    @property
+    def regions(self) -> Sequence[Region]:
+        """What it holds, in the order of a dump."""
+        with self._lock:
+            return [*(region for region, _ in self._described), *self._regions.values()]
+
+    def register(self, region: Region) -> None:
+        with self._lock:
+            if region.id in self._regions:
+                raise BackendError(f"id {region.id} is already used")
+            size = self._bytes + region.size
+            if size > self._max_bytes:
+                raise BackendError(
+                    f"{region.name} would make it {size} bytes, "
+                    f"expected at most {self._max_bytes}"
+                )
+            self._regions[region.id] = region
+            self._bytes = size
+
+    def unregister(self, region: Region) -> None:
+        with self._lock:
+            kept = [item for item in self._described if item[0].id != region.id]
+            if len(kept) < len(self._described):
+                self._described = kept
+            elif region.id in self._regions:
+                self._bytes -= self._regions.pop(region.id).size
+            else:
+                raise BackendError(f"id {region.id} is not registered")
+
+    def describe(self, header: bytes, vmcoreinfo: bytes) -> tuple[Region, Region]:
+        place = _HOST_PLACE
+        first = Region(ELF_HEADER_ID, "elfhdr", place, len(header))
+        place += len(header)
+        second = Region(VMCOREINFO_ID, "vmcoreinfo", place, len(vmcoreinfo))
+        with self._lock:
+            self._described = [(first, header), (second, vmcoreinfo)]
+        return first, second
+
+    def dump(self) -> Dump:
+        """Copy all regions now; one that cannot be read doesn't stop the others."""
+        with self._lock:
+            pieces = list(self._described)
+            regions = list(self._regions.values())
+        missing: list[tuple[Region, str]] = []
+        begin = self._clock()
+        for region in regions:
+            try:
+                data = self._memory.read(region.address, region.size)
+            except (KmemdumpError, OSError) as error:
+                missing.append((region, str(error)))
+                continue
+            if len(data) != region.size:
+                problem = f"found {len(data)} bytes, expected {region.size}"
+                missing.append((region, problem))
+                continue
+            pieces.append((region, data))
+        return Dump(begin, tuple(pieces), tuple(missing))

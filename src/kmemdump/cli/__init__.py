@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line: one file for each verb, and no logic."""
+
+import io
+import sys
+
+from kmemdump.cli.main import main
+
+__all__ = ["main", "run"]
+
+
+def run() -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files, and what a dead kernel holds, may be in no encoding.
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(main())

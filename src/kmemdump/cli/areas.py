@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump areas``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from kmemdump.cli.options import parse_wishes, target_options, targeted, wish_options
+from kmemdump.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kmemdump.marking import Marks
+    from kmemdump.plan import Plan
+    from kmemdump.region import Range
+
+__all__ = ["command"]
+
+
+@click.command("areas")
+@click.argument("target", required=False)
+@click.option(
+    "--backend",
+    type=click.Choice(["minidump"]),
+    help="Show what fits into this firmware's table, and what that costs.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(0, 100_000),
+    metavar="NUMBER",
+    help="Rows that the table has room for; by default, as many as Linux keeps to.",
+)
+@wish_options
+@target_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    target: str | None,
+    backend: str | None,
+    rows: int | None,
+    areas: tuple[str, ...],
+    questions: tuple[str, ...],
+    symbols: tuple[str, ...],
+    regions: tuple[str, ...],
+    vmlinux: Path | None,
+    vmcoreinfo: Path | None,
+    memory_map: str | None,
+    as_json: bool,
+) -> int:
+    """
+    List what can be marked; with TARGET, what each area costs there.
+
+    Regions and bytes of an area are those that no area above it needs, too. For a
+    firmware's table, neighbours share a region, with what lies between them as extra
+    bytes; the areas come in their order of importance, or in that of --area, and what
+    would cost too many extra bytes is left out.
+    """
+    from kmemdump.capture import take
+
+    wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
+    if target is None:
+        _print_known(as_json)
+        return ExitCode.DONE
+    with targeted(target, vmcoreinfo, memory_map) as opened:
+        marks = take(opened, wishes).marks
+        ranges = opened.memory.ranges
+    if backend is not None:
+        return _show_plan(marks, ranges, rows, as_json)
+    if as_json:
+        click.echo(json.dumps(_records(marks), indent=2))
+    else:
+        _print_marks(marks)
+    return ExitCode.DONE if marks.complete else ExitCode.INCOMPLETE
+
+
+def _show_plan(
+    marks: Marks, ranges: Sequence[Range], rows: int | None, as_json: bool
+) -> int:
+    from kmemdump.backends.minidump import ROWS
+    from kmemdump.plan import DESCRIPTION, plan
+
+    planned = plan(
+        marks, max((ROWS if rows is None else rows) - DESCRIPTION, 0), ranges
+    )
+    if as_json:
+        click.echo(json.dumps(_plan_record(planned), indent=2))
+    else:
+        _print_plan(planned)
+    whole = marks.complete and not planned.left_out
+    return ExitCode.DONE if whole else ExitCode.INCOMPLETE
+
+
+def _plan_record(planned: Plan) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "rows": planned.capacity,
+        "regions": len(planned.regions),
+        "bytes": planned.size,
+        "extra": planned.extra,
+        "areas": [
+            {
+                "name": area.mark.name,
+                "bytes": area.size,
+                "extra": area.extra,
+                "fits": area.left_out is None,
+                "reason": area.left_out or area.mark.reason,
+            }
+            for area in planned.areas
+        ],
+    }
+
+
+def _print_plan(planned: Plan) -> None:
+    record = _plan_record(planned)
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
+    table.add_column("area", "all")
+    table.add_column("bytes", f"{record['bytes']:,}", justify="right")
+    table.add_column("extra bytes", f"{record['extra']:,}", justify="right")
+    regions = f"{record['regions']} regions, room for {record['rows']}"
+    table.add_column("fits", regions, overflow="fold")
+    for area in record["areas"]:
+        fits = "yes" if area["fits"] else "no"
+        reason = f": {area['reason']}" if area["reason"] else ""
+        table.add_row(
+            area["name"], f"{area['bytes']:,}", f"{area['extra']:,}", fits + reason
+        )
+    Console().print(table)
+
+
+def _print_known(as_json: bool) -> None:
+    from kmemdump.areas import AREAS
+
+    if as_json:
+        known = [
+            {
+                "name": area.name,
+                "summary": area.summary,
+                "default": area.default,
+                "questions": [question.text for question in area.questions],
+                "variables": list(area.variables),
+            }
+            for area in AREAS
+        ]
+        click.echo(json.dumps({"version": 1, "areas": known}, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("area", "what it keeps", "questions"):
+        table.add_column(column, overflow="fold")
+    for area in AREAS:
+        name = area.name if area.default else f"{area.name} (on request)"
+        asked = ", ".join(question.text for question in area.questions)
+        table.add_row(name, area.summary, asked)
+    Console().print(table)
+
+
+def _records(marks: Marks) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "areas": [
+            {
+                "name": area.name,
+                "regions": len(area.ranges),
+                "bytes": sum(item.size for item in area.ranges),
+                "seconds": round(area.seconds, 6),
+                "complete": area.reason is None,
+                "reason": area.reason,
+                "packed": area.packed,
+            }
+            for area in marks.areas
+        ],
+    }
+
+
+def _print_marks(marks: Marks) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
+    records = _records(marks)["areas"]
+    sums = {
+        key: sum(record[key] for record in records)
+        for key in ("regions", "bytes", "seconds")
+    }
+    table.add_column("area", "all")
+    table.add_column("regions", str(sums["regions"]), justify="right")
+    table.add_column("bytes", f"{sums['bytes']:,}", justify="right")
+    table.add_column("ms", f"{sums['seconds'] * 1e3:.0f}", justify="right")
+    table.add_column("complete", overflow="fold")
+    for record in records:
+        table.add_row(
+            record["name"],
+            str(record["regions"]),
+            f"{record['bytes']:,}",
+            f"{record['seconds'] * 1e3:.0f}",
+            "yes" if record["complete"] else f"no: {record['reason']}",
+        )
+    Console().print(table)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump ask``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmemdump.cli.options import parse_question, target_options, targeted
+from kmemdump.cli.terminal import typed
+from kmemdump.errors import ExitCode, KmemdumpError, UsageError
+
+if TYPE_CHECKING:
+    from kmemdump.collect.ramoops import Ramoops
+    from kmemdump.kernel.attach import Kernel
+    from kmemdump.questions import Question
+
+__all__ = ["command"]
+
+_RAMOOPS = "ramoops"
+
+
+@click.command("ask")
+@click.argument("target", metavar="CORE")
+@click.argument("questions", nargs=-1, metavar="[QUESTION…]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, once all is asked.")
+@target_options
+def command(
+    target: str,
+    questions: tuple[str, ...],
+    as_json: bool,
+    vmlinux: Path | None,
+    vmcoreinfo: Path | None,
+    memory_map: str | None,
+) -> int:
+    """
+    Put questions to CORE, which may be any other target, too.
+
+    A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), or FILE.py,
+    whose public functions of a drgn.Program are put. Without one, questions are
+    read from the terminal, or from standard input, a line each; there, Python with
+    "prog" and drgn's helpers is one, too.
+
+    "ramoops", as the only question, prints what ramoops has kept in that memory. No
+    kernel is needed then: CORE may be a file of that RAM alone.
+    """
+    if _RAMOOPS in questions:
+        if len(questions) > 1 or as_json:
+            raise UsageError(
+                f"{_RAMOOPS!r} is no question to a kernel: ask it alone, without --json"
+            )
+        return _ask_ramoops(target, vmcoreinfo, memory_map)
+    from kmemdump.kernel.attach import attach
+
+    wanted = [item for text in questions for item in parse_question(text)]
+    talking = not questions and sys.stdin.isatty() and not as_json
+    answers: list[dict[str, object]] = []
+    print_answer = answers.append if as_json else _print
+    with targeted(target, vmcoreinfo, memory_map, progress=False) as opened:
+        kernel = attach(opened, vmlinux=vmlinux)
+        if kernel.problem and not (wanted and all(item.bare for item in wanted)):
+            click.echo(f"kmemdump: {kernel.problem}", err=True)
+        failed = [
+            question
+            for question in (wanted if questions else typed(kernel, talking))
+            if question is None or not _put(kernel, question, print_answer, talking)
+        ]
+    if as_json:
+        click.echo(json.dumps({"version": 1, "answers": answers}, indent=2))
+    return ExitCode.INCOMPLETE if failed and not talking else ExitCode.DONE
+
+
+def _ask_ramoops(target: str, vmcoreinfo: Path | None, map: str | None) -> int:
+    from kmemdump.collect.ramoops import read_ramoops
+    from kmemdump.memory import Extent, FileMemory
+    from kmemdump.targets.file import OpenFile
+
+    try:
+        with targeted(target, vmcoreinfo, map) as opened:
+            found = read_ramoops(opened.memory, target)
+    except KmemdumpError:
+        # It may be the RAM of ramoops alone: no kernel is in it.
+        if not Path(target).is_file():
+            raise
+        file = OpenFile(Path(target))
+        extents = [Extent(0, file.size, 0)]
+        with closing(FileMemory(file.detach(), extents, file.name)) as memory:
+            found = read_ramoops(memory, target)
+        if not found.zones:
+            raise
+    return _print_ramoops(found, target)
+
+
+def _print_ramoops(found: Ramoops, name: str) -> int:
+    """Print what ramoops has kept, whole, by address."""
+    problems = [found.unchecked] if found.unchecked and found.zones else []
+    for zone in found.zones:
+        where = f"{zone.address:#x}"
+        when = ""
+        if zone.seconds is not None:
+            when = f", {datetime.fromtimestamp(zone.seconds, UTC):%F %T} UTC"
+        click.echo(f"== ramoops zone at {where}{when}")
+        click.echo(zone.text, nl=not zone.text.endswith("\n"))
+        problems += [f"ramoops zone at {where}: {text}" for text in zone.problems]
+    if not found.zones:
+        problems.append(f"{name}: no zone of ramoops that is in use")
+    for problem in problems:
+        click.echo(f"kmemdump: {'; '.join(problem.splitlines())}", err=True)
+    return ExitCode.INCOMPLETE if problems else ExitCode.DONE
+
+
+def _put(
+    kernel: Kernel,
+    question: Question,
+    print_answer: Callable[[dict[str, object]], None],
+    talking: bool,
+) -> bool:
+    """Put a question, print the answer, and return whether there was one."""
+    from kmemdump.questions import attempt, explain
+    from kmemdump.recorder import Budget
+
+    # Ends a question whose answer a damaged kernel would make endless.
+    budget = Budget(reads=20_000_000, bytes=2 << 30, seconds=300)
+    try:
+        with kernel.recorder.reading(budget):
+            text, error = attempt(kernel.prog, question)
+    except KeyboardInterrupt:
+        if not talking:
+            raise
+        click.echo("kmemdump: stopped", err=True)
+        return False
+    reason = None if error is None else explain(error)
+    print_answer({"question": question.text, "answer": text, "error": reason})
+    return error is None
+
+
+def _print(answer: dict[str, object]) -> None:
+    click.echo(answer["answer"], nl=False)
+    if answer["error"] is not None:
+        what = str(answer["question"]).splitlines()[0]
+        click.echo(f"kmemdump: {what}: {answer['error']}", err=True)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump capture``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmemdump.cli.options import parse_wishes, target_options, targeted, wish_options
+from kmemdump.errors import ExitCode, UsageError
+from kmemdump.files import format_size
+
+if TYPE_CHECKING:
+    from kmemdump.capture import Capture
+    from kmemdump.region import Range
+    from kmemdump.targets import Target
+
+__all__ = ["command"]
+
+
+@click.command("capture")
+@click.argument("target")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CORE",
+    help="The core image to write.",
+)
+@click.option("--pause", is_flag=True, help="Pause a VM that runs, for that long.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@wish_options
+@target_options
+def command(
+    target: str,
+    output: Path,
+    pause: bool,
+    as_json: bool,
+    areas: tuple[str, ...],
+    questions: tuple[str, ...],
+    symbols: tuple[str, ...],
+    regions: tuple[str, ...],
+    vmlinux: Path | None,
+    vmcoreinfo: Path | None,
+    memory_map: str | None,
+) -> int:
+    """
+    Mark TARGET and write its core image now.
+
+    TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET), a raw
+    RAM image, or a vmcore.
+    """
+    from kmemdump.capture import take, write
+
+    wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
+    _check_output(output, target)
+    with (
+        targeted(target, vmcoreinfo, memory_map) as opened,
+        _paused(opened) if pause else contextlib.nullcontext(),
+    ):
+        capture = take(opened, wishes)
+        missing = write(output, opened, capture)
+    _complain_of_areas(capture)
+    for item in missing:
+        click.echo(f"kmemdump: memory at {item} is missing", err=True)
+    size = output.stat().st_size
+    if as_json:
+        click.echo(json.dumps(_record(output, size, capture, missing), indent=2))
+    else:
+        click.echo(
+            f"{output}: {capture.kernel.vmcoreinfo.osrelease}, "
+            f"{len(capture.marks.areas)} areas, {format_size(size)}"
+        )
+    complete = capture.marks.complete and not missing
+    return ExitCode.DONE if complete else ExitCode.INCOMPLETE
+
+
+def _record(
+    output: Path, size: int, capture: Capture, missing: Sequence[Range]
+) -> dict[str, object]:
+    return {
+        "version": 1,
+        "core": str(output),
+        "size": size,
+        "release": capture.kernel.vmcoreinfo.osrelease,
+        "areas": [
+            {"name": area.name, "complete": not area.reason, "reason": area.reason}
+            for area in capture.marks.areas
+        ],
+        "missing": [
+            {"address": hex(item.start), "size": item.size} for item in missing
+        ],
+    }
+
+
+@contextlib.contextmanager
+def _paused(target: Target) -> Iterator[None]:
+    """Keep a VM from running meanwhile, so that its memory is all of one moment."""
+    from kmemdump.targets.qmp import QmpTarget
+
+    if not isinstance(target, QmpTarget):
+        raise UsageError(f"{target.name}: only a VM (qmp:SOCKET) can be paused")
+    running = target.status() == "running"
+    if running:
+        target.stop()
+    try:
+        yield
+    finally:
+        if running:
+            target.cont()
+
+
+def _check_output(output: Path, target: str) -> None:
+    # A core image of a core image holds less; whoever replaces one loses the rest.
+    same = False
+    with contextlib.suppress(OSError, ValueError):
+        same = output.samefile(target.removeprefix("file:"))
+    if same:
+        raise UsageError(f"{output}: is the target itself, expected another file")
+
+
+def _complain_of_areas(capture: Capture) -> None:
+    problem = capture.kernel.problem
+    if problem is not None:
+        click.echo(f"kmemdump: {problem}", err=True)
+        held = [area.name for area in capture.marks.areas if not area.reason]
+        if held:
+            click.echo(f"kmemdump: complete without it: {', '.join(held)}", err=True)
+        return
+    for area in capture.marks.areas:
+        if area.reason:
+            click.echo(
+                f"kmemdump: area {area.name} is incomplete: {area.reason}", err=True
+            )

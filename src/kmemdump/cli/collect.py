@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump collect``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmemdump.cli.options import firmware_options
+from kmemdump.errors import ExitCode, UsageError
+from kmemdump.files import format_size
+
+if TYPE_CHECKING:
+    from kmemdump.collect.source import Options
+
+__all__ = ["command"]
+
+_MOST = 20
+"""Lines about what is wrong or missing; the core image's manifest has all regions."""
+
+
+@click.command("collect")
+@click.argument("source")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="CORE",
+    help="The core image to write.",
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Keep the files that a device gave, in a new folder.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="PATTERN",
+    help="Of a device, download only files whose names fit, as in 'md_*'.",
+)
+@click.option(
+    "--vmcoreinfo",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Text of VMCOREINFO, if the dump does not hold it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@firmware_options
+def command(
+    source: str,
+    output: Path,
+    keep: Path | None,
+    only: tuple[str, ...],
+    vmcoreinfo: Path | None,
+    as_json: bool,
+    options: Options,
+) -> int:
+    """
+    Make a core image of what firmware left of a crashed machine.
+
+    SOURCE is one of
+
+    \b
+      a folder of md_*.BIN files, as qdl, edl and others leave it
+      a rawdump image, or the partition where firmware wrote one
+      usb, usb:SERIAL: a device in ramdump mode on USB
+      sahara:SOCKET: one behind a Unix socket
+      a RAM image, or another target, with the minidump table or a kinfo in it
+    """
+    from dataclasses import replace
+
+    from kmemdump.collect.source import is_device
+
+    options = replace(options, vmcoreinfo=vmcoreinfo)
+    if not is_device(source):
+        if keep is not None or only:
+            raise UsageError(
+                "--keep and --only are for devices, and here nothing is downloaded"
+            )
+        return _collect(source, output, options, as_json)
+    return _from_device(source, output, keep, only, options, as_json)
+
+
+def _from_device(
+    source: str,
+    output: Path,
+    keep: Path | None,
+    only: tuple[str, ...],
+    options: Options,
+    as_json: bool,
+) -> int:
+    import tempfile
+
+    folder = keep or Path(tempfile.mkdtemp(dir=output.parent, prefix="kmemdump-"))
+    status = None
+    try:
+        for line in _download(source, folder, only):
+            click.echo(f"kmemdump: {line}", err=True)
+        status = _collect(str(folder), output, options, as_json)
+    finally:
+        if keep is None:
+            _leave(folder, status == ExitCode.DONE)
+    return status
+
+
+def _leave(folder: Path, complete: bool) -> None:
+    """Remove what a device gave if all of it is in the core image."""
+    import shutil
+
+    # A device gives its memory once.
+    if complete or not any(folder.iterdir()):
+        shutil.rmtree(folder)
+    else:
+        click.echo(f"kmemdump: what the device gave is kept in {folder}", err=True)
+
+
+def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
+    from kmemdump.collect.source import open_source
+    from kmemdump.collect.write import write_collected
+
+    with open_source(source, options) as dump:
+        missing = write_collected(output, dump)
+        collected = dump.collected
+        held = sum(item.size for item in collected.memory.ranges)
+    lines = list(collected.problems)
+    for item in collected.missing:
+        lines.append(f"{item.name} is missing: {item.range}")
+    if as_json:
+        found = {"core": str(output), "regions": len(collected.regions), "bytes": held}
+        click.echo(json.dumps({"version": 1, **found, "problems": lines}, indent=2))
+        return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
+    for line in lines[:_MOST]:
+        click.echo(f"kmemdump: {line}", err=True)
+    if len(lines) > _MOST:
+        click.echo(f"kmemdump: {len(lines) - _MOST} more problems", err=True)
+    click.echo(f"{output}: {len(collected.regions)} regions, {format_size(held)}")
+    return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
+
+
+def _download(source: str, folder: Path, only: tuple[str, ...]) -> tuple[str, ...]:
+    from kmemdump.collect.source import read_device
+
+    with _progress() as step:
+        return read_device(source, folder, only=only, progress=step)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("downloading", total=None)
+        yield lambda name, done, size: progress.update(
+            task, description=name, completed=done, total=size
+        )

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Options from TOML files: those in the usual places, and the one that ``--config`` names.
+
+An option before any table holds for every verb that has it; one in a table ``[VERB]``
+for that verb. A file that is named last counts more, the command line most.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kmemdump.errors import UsageError
+
+__all__ = ["config_option", "read_usual_places", "usual_places"]
+
+_MAX_BYTES = 1 << 20
+_VERBS = f"{__name__}.verbs"
+
+GetVerb = Callable[[str], click.Command | None]
+
+
+def usual_places(environ: Mapping[str, str]) -> list[Path]:
+    """Return where options are looked for, what counts more last."""
+    # As the XDG Base Directory Specification has it.
+    home = Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return [Path("/etc/kmemdump.toml"), home / "kmemdump" / "config.toml"]
+
+
+def config_option() -> click.Option:
+    """Return ``--config FILE``, which every verb has."""
+    return click.Option(
+        ["--config"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=_read_named,
+        help="Take options from this TOML file: area = ['kmsg'], and so on.",
+    )
+
+
+def read_usual_places(context: click.Context, verbs: Mapping[str, GetVerb]) -> None:
+    """
+    Let a verb take options from the files in the usual places, if there are any.
+
+    :param context: The program's own.
+    :param verbs: Every verb, and what imports it.
+    """
+    context.meta[_VERBS] = verbs
+    verb = context.invoked_subcommand
+    if verb is None or verb not in verbs:
+        return
+    found: dict[str, Any] = {}
+    for path in usual_places(os.environ):
+        try:
+            there = path.is_file()
+        except OSError:
+            there = False  # Nobody may look there: another user's home.
+        if there:
+            found |= _options(context, path, verb)
+    if found:
+        context.default_map = {verb: found}
+
+
+def _read_named(
+    context: click.Context, _parameter: click.Parameter, path: Path | None
+) -> None:
+    if path is not None:
+        before = context.default_map or {}
+        found = _options(context, path, context.info_name or "")
+        context.default_map = {**before, **found}
+
+
+def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
+    """Return what a file says of a verb's options, by their parameters' names."""
+    verbs = context.meta[_VERBS]
+    content = _parse(path)
+    tables = {name: value for name, value in content.items() if name in verbs}
+    common = {name: value for name, value in content.items() if name not in verbs}
+    known = _known(verbs, verb)
+    found: dict[str, Any] = {}
+    for name, value in common.items():
+        if name in known:
+            found |= _one(path, known, name, value)
+        elif not any(name in _known(verbs, other) for other in verbs):
+            raise UsageError(
+                f"{path}: no option {name!r}; there are {', '.join(known)}"
+            )
+    for other, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {other} is a verb, expected a table [{other}]")
+        options = _known(verbs, other)
+        for name, value in table.items():
+            if name not in options:
+                raise UsageError(
+                    f"{path}: [{other}]: no option {name!r}; "
+                    f"there are {', '.join(options)}"
+                )
+            if other == verb:
+                found |= _one(path, options, name, value)
+    return found
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.loads(file.read(_MAX_BYTES).decode())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _known(verbs: Mapping[str, GetVerb], verb: str) -> dict[str, click.Option]:
+    return dict(_each_option(verbs[verb](verb)))
+
+
+def _each_option(verb: click.Command | None) -> Iterator[tuple[str, click.Option]]:
+    for parameter in verb.params if verb is not None else ():
+        if isinstance(parameter, click.Option) and parameter.name != "config":
+            for option in parameter.opts:
+                if option.startswith("--"):
+                    yield option.removeprefix("--"), parameter
+
+
+def _one(
+    path: Path, known: Mapping[str, click.Option], name: str, value: object
+) -> dict[str, Any]:
+    option = known[name]
+    if option.multiple and not isinstance(value, list):
+        raise UsageError(f"{path}: {name} is {value!r}, expected a list")
+    if option.is_flag and not isinstance(value, bool):
+        raise UsageError(f"{path}: {name} is {value!r}, expected true or false")
+    return {option.name or name: value}

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump info``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from kmemdump.cli.options import target_options, targeted
+from kmemdump.errors import ExitCode, UnsupportedError
+
+if TYPE_CHECKING:
+    from kmemdump.coreimage import AreaRecord
+    from kmemdump.report.contents import Contents
+    from kmemdump.report.tried import Tried
+
+__all__ = ["command"]
+
+_MOST_QUESTIONS = 5
+
+
+@click.command("info")
+@click.argument("target", metavar="CORE")
+@target_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, all regions in it.")
+@click.option("-v", "--verbose", is_flag=True, help="List questions and regions, too.")
+def command(
+    target: str,
+    vmlinux: Path | None,
+    vmcoreinfo: Path | None,
+    memory_map: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """
+    Tell what is in CORE, whether it is as it was written, and what opens it.
+
+    All of it is read and compared with its checksums, and our own questions are put
+    to it, to see which it answers.
+    """
+    from kmemdump.report.contents import find_contents, shorten
+    from kmemdump.report.schema import VERSION, to_plain
+
+    path = None if target.startswith("qmp:") else Path(target.removeprefix("file:"))
+    with targeted(target, vmcoreinfo, memory_map) as opened:
+        contents = find_contents(opened, path, vmlinux=vmlinux)
+    if as_json:
+        click.echo(json.dumps({"version": VERSION, **to_plain(contents)}, indent=2))
+    else:
+        _print(contents, verbose)
+    for problem in shorten(contents.problems):
+        click.echo(f"kmemdump: {target}: {problem}", err=True)
+    for item in contents.broken[:_MOST_QUESTIONS]:
+        click.echo(
+            f"kmemdump: {target}: area {item.area} does not answer {item.question}: "
+            f"{item.reason}",
+            err=True,
+        )
+    incomplete = [area.name for area in contents.areas if not area.complete]
+    complete = not (contents.problems or contents.broken or incomplete)
+    return ExitCode.DONE if complete else ExitCode.INCOMPLETE
+
+
+def _print(contents: Contents, verbose: bool) -> None:
+    from kmemdump.report.text import print_lines
+
+    console = Console(highlight=False)
+    for name, value in _facts(contents):
+        print_lines(console, value, head=f"{name + ':':<12}")
+    if contents.areas:
+        console.print()
+        console.print(f"{'Area':<12} {'bytes':>10}  complete", style="bold")
+    tried = {(item.area, item.question): item for item in contents.tried}
+    for area in contents.areas:
+        how = "yes" if area.complete else f"no: {area.reason}"
+        head = f"{area.name:<12} {area.bytes:>10,}  "
+        print_lines(console, how, head=head)
+        if verbose:
+            _print_questions(area, tried)
+    if verbose and contents.regions:
+        console.print()
+        console.print(f"{'Region':<32} {'address':>14} {'bytes':>10}", style="bold")
+        for region in contents.regions:
+            numbers = f"{region.address:#14x} {region.size:>10,}"
+            print_lines(console, f"{region.name:<32} {numbers}")
+    if contents.debuggers:
+        console.print()
+        console.print("Open it with", style="bold")
+    for debugger in contents.debuggers:
+        if not debugger.command:
+            print_lines(console, f"not {debugger.name}: {debugger.note}", indent=2)
+            continue
+        console.print(f"  {debugger.command}", markup=False, soft_wrap=True)
+        if debugger.note:
+            print_lines(console, debugger.note, indent=6)
+    if any(
+        debugger.needs_vmlinux and debugger.command for debugger in contents.debuggers
+    ):
+        build = f", build id {contents.build_id}" if contents.build_id else ""
+        text = f"VMLINUX is the debug file of kernel {contents.release}{build}."
+        print_lines(console, text, indent=2)
+
+
+def _print_questions(area: AreaRecord, tried: Mapping[tuple[str, str], Tried]) -> None:
+    """Print what an area's questions come to, by a try of ours if they are ours."""
+    from kmemdump.report.text import print_lines
+
+    console = Console(highlight=False)
+    for question in area.questions:
+        ours = tried.get((area.name, question.text))
+        # A person's own questions are not run: that is what the file says of them.
+        good = ours.answered if ours else question.complete
+        why = ours.reason if ours else question.reason
+        mark = "answers" if good else "lacks"
+        claim = "" if ours else " (not tried)"
+        text = f"{question.text}{claim}" if good else f"{question.text}{claim}: {why}"
+        print_lines(console, text, head=f"  {mark:<8}", indent=2)
+
+
+def _answers(contents: Contents) -> str:
+    good = [item.question for item in contents.tried if item.answered]
+    if contents.unanswerable is not None:
+        only = f"only {', '.join(good)}" if good else "none"
+        return f"{only}: {' '.join(contents.unanswerable.split())}"
+    commands = [text for text in good if "_" not in text]
+    return (
+        f"{len(good)} of {len(contents.tried)} of kmemdump's own questions, tried just "
+        f"now: {', '.join(commands)}, …"
+    )
+
+
+def _facts(contents: Contents) -> Iterator[tuple[str, str]]:
+    from kmemdump.kernel.arch import get_arch
+    from kmemdump.report.contents import shorten
+    from kmemdump.report.words import duration
+
+    try:
+        machine = get_arch(contents.machine).name
+    except UnsupportedError:  # What was collected may be of any machine.
+        machine = f"ELF machine {contents.machine}"
+    release = contents.release or "unknown: there is no VMCOREINFO"
+    yield "File", contents.source
+    yield "Kernel", f"{release}, {machine}"
+    if contents.build_id:
+        yield "Build id", contents.build_id
+    if contents.tool is None:
+        yield "Written by", "another program: there is no list of areas and checksums"
+    else:
+        held = f", regions held by {contents.backend}" if contents.backend else ""
+        yield "Written by", f"{contents.tool}{held}"
+    if contents.cause is not None:
+        yield "Because", contents.cause
+    if contents.captured is not None:
+        age = (datetime.now(UTC) - contents.captured).total_seconds()
+        ago = f", {duration(age)} ago" if age >= 0 else ""
+        yield "Captured", f"{contents.captured:%Y-%m-%d %H:%M:%S} UTC{ago}"
+        if contents.marked is not None:
+            before = (contents.captured - contents.marked).total_seconds()
+            yield "Marked", f"{duration(max(before, 0))} before it was captured"
+        else:
+            yield "Marked", "when it was captured, not before"
+    if contents.size is not None:
+        yield "Size", f"{contents.size:,} bytes"
+    where = f"{contents.ranges} ranges"
+    yield "Memory", f"{contents.bytes:,} bytes in {where}"
+    if contents.tool is not None:
+        captured = sum(region.captured for region in contents.regions)
+        yield "Regions", f"{len(contents.regions)}, {captured:,} bytes"
+    yield "Registers", f"of {contents.cpus} CPUs" if contents.cpus else "none"
+    yield "Answers", _answers(contents)
+    if contents.problems:
+        yield "Damaged", "; ".join(shorten(contents.problems))
+    elif contents.regions:
+        yield "Checksums", "all regions are as they were written"

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump``: finds the verb, and turns errors into lines and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from kmemdump.cli.configuration import config_option, read_usual_places
+from kmemdump.cli.warnings import verbose_option
+from kmemdump.errors import ExitCode, KmemdumpError
+
+__all__ = ["main"]
+
+_VERBS = {
+    "demo": "Show the whole story in a VM: mark, crash, report.",
+    "areas": "List what can be marked, and what it costs on a target.",
+    "capture": "Mark a target and write its core image now.",
+    "watch": "Mark VMs while they run; write a core image when one dies.",
+    "mark": "Register regions with a machine's firmware.",
+    "status": "Tell what the agents that keep marks fresh hold, and cost.",
+    "regions": "List what is registered with a machine's firmware.",
+    "collect": "Make a core image of what firmware left after a crash.",
+    "info": "Tell what is in a core image, and what opens it.",
+    "ask": "Put questions to a core image or target.",
+    "report": "Tell what happened.",
+    "open": "Start drgn, crash or gdb on a core image.",
+}
+
+
+class _Verbs(click.Group):
+    """Imports a verb when it is used, so that ``--help`` does not wait for drgn."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f"kmemdump.cli.{cmd_name}")
+        command: click.Command = module.command
+        _add_common_options(command)
+        return command
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+def _add_common_options(command: click.Command) -> None:
+    """Add the options that every verb has."""
+    names = {parameter.name for parameter in command.params}
+    if "verbose" not in names:
+        command.params.append(verbose_option())
+    if "config" not in names:
+        command.params.append(config_option())
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kmemdump")
+@click.pass_context
+def _program(context: click.Context) -> None:
+    """
+    Mark small areas of a running Linux kernel's memory, so that a dead machine
+    still answers.
+
+    A TARGET is live (this machine), qmp:SOCKET (a QEMU VM) or a file: a raw RAM
+    image, an ELF or kdump-compressed vmcore, LiME, a core image, or what firmware
+    left: a folder of md_*.BIN files, a rawdump image.
+    """
+    verbs = _Verbs()
+    read_usual_places(
+        context, {name: lambda n: verbs.get_command(context, n) for name in _VERBS}
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    :return: Exit status: see :class:`kmemdump.errors.ExitCode`.
+    """
+    try:
+        status = _program.main(arguments, prog_name="kmemdump", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # The reader (head, less) left: nothing to complain about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.INCOMPLETE
+    except click.exceptions.Abort:
+        _complain("stopped")
+        return 130
+    except KeyboardInterrupt:
+        _complain("stopped")
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except KmemdumpError as error:
+        _complain(f"error: {error}")
+        return error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"error: {where}{error.strerror or error}")
+        return ExitCode.UNREADABLE
+    except MemoryError:
+        _complain("error: not enough memory for what the target claims to hold")
+        return ExitCode.UNREADABLE
+    except Exception:
+        traceback.print_exc()
+        _complain("a bug of kmemdump: please report the lines above")
+        return ExitCode.BUG
+    return int(status or 0)
+
+
+def _complain(problem: str) -> None:
+    # One line, so that a log has it whole; the second of a problem is what to do.
+    line = "; ".join(problem.splitlines())
+    # What a file is named, or holds, must not get at somebody's terminal.
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    click.echo(f"kmemdump: {plain}", err=True)

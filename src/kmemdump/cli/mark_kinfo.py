@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump mark --backend kinfo``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from kmemdump.cli.warnings import held_back_warnings
+from kmemdump.errors import ExitCode
+from kmemdump.region import Range
+
+__all__ = ["mark_kinfo"]
+
+
+def mark_kinfo(
+    spec: str,
+    where: Range | None,
+    tree: Path | None,
+    layout: str,
+    vmlinux: Path | None,
+    *,
+    off: bool,
+) -> int:
+    """
+    Write a kinfo into a machine's memory, or take it away.
+
+    :param where: Its place, if it is not the device tree's.
+    """
+    from kmemdump.backends.kinfo import KinfoBackend, erase_kinfo
+    from kmemdump.backends.places import find_kinfo_place
+    from kmemdump.formats.kinfo import KinfoLayout, fields_of
+    from kmemdump.kernel.attach import attach
+    from kmemdump.kernel.kinfo import kinfo_facts, kinfo_regions
+    from kmemdump.marker import check_reserved
+    from kmemdump.registry import Registry
+    from kmemdump.targets import open_target
+    from kmemdump.targets.live import LiveTarget
+    from kmemdump.targets.writable import check_writable, open_writable
+
+    chosen = KinfoLayout(layout)
+    with held_back_warnings(), closing(open_target(spec)) as machine:
+        check_writable(machine)
+        searched = None if isinstance(machine, LiveTarget) else machine.memory
+        place = where or find_kinfo_place(searched, machine.name, tree)
+        if off:
+            with closing(open_writable(machine, [place])) as memory:
+                erase_kinfo(memory, place)
+            click.echo(f"{machine.name}: there is no kinfo any more")
+            return ExitCode.DONE
+        kernel = attach(machine, vmlinux=vmlinux)
+        check_reserved(kernel, [place])
+        with closing(open_writable(machine, [place])) as memory:
+            backend = KinfoBackend(memory, place, kinfo_facts(kernel, chosen))
+            registry = Registry(machine.memory.ranges)
+            registry.attach(backend)
+            result = registry.update(kinfo_regions(kernel, chosen))
+    click.echo(f"kinfo at {place.start:#x}: {len(result.added)} addresses")
+    for refusal in result.refused:
+        click.echo(f"kmemdump: {refusal.region.name}: {refusal.reason}", err=True)
+    told = {region.name for region in result.added}
+    missing = set(fields_of(chosen)) - told
+    if "kallsyms_relative_base" in told:
+        missing.discard("kallsyms_addresses")  # A kernel has one or the other.
+    for name in sorted(missing):
+        click.echo(f"kmemdump: the kernel does not tell where {name} is", err=True)
+    return ExitCode.INCOMPLETE if missing else ExitCode.DONE

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump open``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from kmemdump.cli.options import target_options, targeted
+from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
+
+__all__ = ["command"]
+
+
+@click.command("open")
+@click.argument("target", metavar="CORE")
+@click.argument("arguments", nargs=-1, metavar="[-- ARGUMENT…]")
+@click.option(
+    "--with",
+    "debugger",
+    type=click.Choice(["drgn", "crash", "gdb"]),
+    default="drgn",
+    show_default=True,
+    help="The debugger.",
+)
+@click.option(
+    "--print", "only_print", is_flag=True, help="Only print the command line."
+)
+@target_options
+def command(
+    target: str,
+    arguments: tuple[str, ...],
+    debugger: str,
+    only_print: bool,
+    vmlinux: Path | None,
+    vmcoreinfo: Path | None,
+    memory_map: str | None,
+) -> int:
+    """
+    Start a debugger on CORE, with the right vmlinux, offsets and options.
+
+    The vmlinux is looked for by its build id in the usual places (/usr/lib/debug, …)
+    and by debuginfod where DEBUGINFOD_URLS is set. drgn needs none for a core image.
+    In gdb, "log" and "tasks" print the kernel's. Arguments after "--" are passed on.
+    """
+    from kmemdump.debuggers import find_debuggers, find_vmlinux, look_at
+    from kmemdump.kernel.attach import debug_file_build_id
+
+    if target == "live" or target.startswith("qmp:"):
+        raise UsageError(
+            f"{target}: debuggers open files\nfirst: kmemdump capture {target} -o CORE"
+        )
+    path = Path(target.removeprefix("file:"))
+    with targeted(target, vmcoreinfo, memory_map) as found:
+        try:
+            info = found.vmcoreinfo()
+        except KmemdumpError:
+            info = None
+        opened = look_at(path, info, found.machine)
+    (choice,) = (item for item in find_debuggers(opened) if item.name == debugger)
+    if not choice.command:
+        raise UnsupportedError(
+            f"{path}: {debugger} cannot open it: {choice.note}\n"
+            "'kmemdump info' says what can"
+        )
+    if choice.note and debugger != "drgn":
+        click.echo(f"kmemdump: {debugger}: {choice.note}", err=True)
+    if vmlinux is not None:
+        if opened.build_id is not None:
+            its = debug_file_build_id(vmlinux)
+            if its != opened.build_id:
+                raise UsageError(
+                    f"{vmlinux}: build id {its}, but the kernel is {opened.release} "
+                    f"with build id {opened.build_id}"
+                )
+    elif choice.needs_vmlinux:
+        if opened.release is None:
+            raise UsageError(f"{path}: names no kernel\nname its --vmlinux FILE")
+        vmlinux = find_vmlinux(opened.release, opened.build_id, os.environ)
+    argv = opened.argv(debugger, vmlinux, arguments)
+    click.echo(shlex.join(argv), err=not only_print)
+    if only_print:
+        return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(argv[0], argv)
+    except FileNotFoundError:
+        package = {"drgn": "pip install drgn"}.get(debugger, f"apt install {debugger}")
+        raise UnsupportedError(
+            f"{argv[0]} is not installed\ninstall it: {package}"
+        ) from None

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump regions``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from kmemdump.cli.options import firmware_options
+from kmemdump.errors import ExitCode
+
+if TYPE_CHECKING:
+    from kmemdump.collect import Collected, Table
+    from kmemdump.collect.source import Options
+    from kmemdump.formats.kinfo import Kinfo
+
+__all__ = ["command"]
+
+_Row = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What is printed, as a table or as JSON."""
+
+    kind: str
+    """``minidump``, ``kinfo``, or ``dump`` for what firmware has made of it."""
+    facts: dict[str, object]
+    rows: list[_Row]
+    problems: Sequence[str]
+
+
+@click.command("regions")
+@click.argument("source")
+@click.option(
+    "--subsystem",
+    type=click.IntRange(0, 1000),
+    default=0,
+    metavar="NUMBER",
+    help="Processor whose regions to list; 0 (default) is Linux's.",
+)
+@firmware_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(source: str, subsystem: int, as_json: bool, options: Options) -> int:
+    """
+    List the regions that are registered with firmware, and what it would refuse.
+
+    SOURCE is a machine whose memory has the minidump table or a kinfo (a VM, a RAM
+    image), a kinfo in a file of its own, or what firmware made of a table: a folder
+    of md_*.BIN files, a rawdump image.
+    """
+    listing = _list(source, subsystem, options)
+    if as_json:
+        whole = {
+            "kind": listing.kind,
+            **listing.facts,
+            "regions": listing.rows,
+            "problems": listing.problems,
+        }
+        click.echo(json.dumps(whole, indent=2))
+    else:
+        _print(listing)
+    return ExitCode.INCOMPLETE if listing.problems else ExitCode.DONE
+
+
+def _list(source: str, subsystem: int, options: Options) -> _Listing:
+    from kmemdump.collect import DumpTarget
+    from kmemdump.collect.kinfo import read_kinfo
+    from kmemdump.collect.source import find_table, kinfo_in_file
+    from kmemdump.collect.table import read_table
+    from kmemdump.region import Range
+    from kmemdump.targets import open_target
+    from kmemdump.targets.devmem import ReservedMemory
+    from kmemdump.targets.live import LiveTarget
+
+    kinfo = kinfo_in_file(source)
+    if kinfo is not None:
+        return _of_kinfo(kinfo, None)
+    with ExitStack() as stack:
+        target = open_target(source, memory_map=options.memory_map)
+        stack.enter_context(closing(target))
+        given = options.smem is not None or options.kinfo is not None
+        if isinstance(target, DumpTarget) and not given:
+            return _of_dump(target.collected)
+        place = find_table(target, options)
+        memory, name = target.memory, target.name
+        if isinstance(target, LiveTarget):
+            memory = stack.enter_context(closing(ReservedMemory(memory)))
+        if isinstance(place, Range):
+            return _of_table(read_table(memory, place, name, subsystem=subsystem))
+        return _of_kinfo(read_kinfo(memory, place, name), place)
+
+
+def _of_table(table: Table) -> _Listing:
+    toc, row = table.toc, table.subsystem
+    facts: dict[str, object] = {"table": table.source}
+    if toc is not None and row is not None:
+        facts |= {
+            "ready": toc.status != 0,
+            "revision": toc.revision,
+            "enabled": row.is_enabled,
+            "encrypted": not row.is_plain,
+        }
+    rows: list[_Row] = [
+        {
+            "name": region.name,
+            "number": region.sequence,
+            "address": hex(region.address),
+            "size": region.size,
+            "valid": region.is_valid,
+            "problems": list(problems),
+        }
+        for region, problems in zip(table.regions, table.row_problems, strict=True)
+    ]
+    return _Listing("minidump", facts, rows, table.problems)
+
+
+def _of_dump(collected: Collected) -> _Listing:
+    missing = {item.range.start for item in collected.missing}
+    rows: list[_Row] = [
+        {
+            "name": item.name,
+            "address": hex(item.range.start),
+            "size": item.range.size,
+            "virtual": None if item.virtual is None else hex(item.virtual),
+            "complete": not any(
+                item.range.start <= start < item.range.end for start in missing
+            ),
+        }
+        for item in collected.regions
+    ]
+    lines = [*collected.problems]
+    lines += [f"{item.name} is missing: {item.range}" for item in collected.missing]
+    return _Listing("dump", {"dump": collected.source}, rows, lines)
+
+
+def _of_kinfo(kinfo: Kinfo, address: int | None) -> _Listing:
+    from kmemdump.collect.kinfo import check_kinfo
+
+    facts: dict[str, object] = {} if address is None else {"kinfo": hex(address)}
+    facts |= {
+        "layout": kinfo.layout.value,
+        "release": kinfo.release,
+        "build_info": kinfo.build_info,
+        "symbols": kinfo.num_syms,
+        "checksum_ok": kinfo.checksum_ok,
+    }
+    rows: list[_Row] = [
+        {"name": name, "address": hex(at) if at else None}
+        for name, at in kinfo.addresses.items()
+    ]
+    return _Listing("kinfo", facts, rows, check_kinfo(kinfo))
+
+
+def _print(listing: _Listing) -> None:
+    from rich.console import Console
+    from rich.table import Table as Lines
+
+    # A name comes from outside: it must not be taken for markup.
+    console = Console(markup=False, highlight=False)
+    for name, value in listing.facts.items():
+        if value != "":
+            label = name.replace("_", " ") + ":"
+            console.print(f"{label:<12} {_cell(value)}", soft_wrap=True)
+    lines = Lines(box=None, header_style="bold", pad_edge=False)
+    columns = [name for name in (listing.rows or [{}])[0] if name != "problems"]
+    for column in columns:
+        lines.add_column(
+            column.upper(),
+            justify="left" if column == "name" else "right",
+            no_wrap=True,
+        )
+    for row in listing.rows:
+        lines.add_row(*(_cell(row[column]) for column in columns))
+    console.print(lines)
+    for problem in listing.problems:
+        click.echo(f"kmemdump: {problem}", err=True)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

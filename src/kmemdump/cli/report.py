@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump report``."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from kmemdump.cli.options import target_options, targeted
+from kmemdump.errors import ExitCode
+from kmemdump.files import atomic_output
+
+__all__ = ["command"]
+
+_FILE_WIDTH = 100
+
+
+@click.command("report")
+@click.argument("target", metavar="CORE")
+@target_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report to a file.",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write one page for a browser, which needs nothing else.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, the log whole.")
+@click.option(
+    "--lines",
+    type=click.IntRange(min=0),
+    default=30,
+    show_default=True,
+    metavar="N",
+    help="How many of the log's last records to show.",
+)
+def command(
+    target: str,
+    vmlinux: Path | None,
+    vmcoreinfo: Path | None,
+    memory_map: str | None,
+    output: Path | None,
+    page: Path | None,
+    as_json: bool,
+    lines: int,
+) -> int:
+    """
+    Tell what happened to the kernel in CORE, which may be any other target, too.
+
+    The cause of death comes first, then what each CPU did, and the end of the log.
+    """
+    from kmemdump.kernel.attach import attach
+    from kmemdump.report import gather, print_report, to_html, to_json
+    from kmemdump.report.contents import read_manifest
+    from kmemdump.report.words import escape
+
+    with targeted(target, vmcoreinfo, memory_map) as opened:
+        manifest, damage = read_manifest(target)
+        now = datetime.now(UTC) if target.startswith("qmp:") else None
+        kernel = attach(opened, vmlinux=vmlinux)
+        report = gather(
+            kernel,
+            opened.name,
+            manifest,
+            damage,
+            captured=now,
+            held=opened.memory.ranges,
+        )
+    if page is not None:
+        with atomic_output(page) as file:
+            file.write(to_html(report).encode())
+    if as_json:
+        text = json.dumps(to_json(report), indent=2) + "\n"
+    elif page is not None and output is None:
+        text = f"{page}: {escape(report.cause.sentence)}\n"
+    elif output is None:
+        print_report(report, Console(highlight=False), lines=lines)
+        text = ""
+    else:
+        lines_of = io.StringIO()
+        console = Console(file=lines_of, width=_FILE_WIDTH, highlight=False)
+        print_report(report, console, lines=lines)
+        text = lines_of.getvalue()
+    if output is not None:
+        with atomic_output(output) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    else:
+        click.echo(text, nl=False)
+    if report.missing:
+        names = ", ".join(dict.fromkeys(loss.what for loss in report.missing))
+        click.echo(f"kmemdump: {target}: the report lacks {names}", err=True)
+        return ExitCode.INCOMPLETE
+    return ExitCode.DONE

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kmemdump status``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from kmemdump.cli.agent import run_folder
+from kmemdump.errors import ExitCode, TargetError
+
+if TYPE_CHECKING:
+    from kmemdump.agent import Status
+
+__all__ = ["command"]
+
+_LATE = 2.0
+"""A look that is not there after so many intervals is late."""
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> int:
+    """
+    Tell what the agents of this machine hold, how old that is, and what they cost.
+
+    The exit status is 0 if all is well, and 1 if something is missing, late or dead.
+    """
+    from kmemdump.agent import read_all
+
+    folder = run_folder(os.environ)
+    found = read_all(folder)
+    if not found:
+        raise TargetError(
+            f"no agent has left its status in {folder}\n"
+            "'kmemdump mark live --daemon' starts one"
+        )
+    now = time.time()
+    if as_json:
+        click.echo(json.dumps([asdict(status) for status in found], indent=2))
+    else:
+        for status in found:
+            _print(status, now)
+    return ExitCode.INCOMPLETE if any(_ill(it, now) for it in found) else ExitCode.DONE
+
+
+def _ill(status: Status, now: float) -> bool:
+    late = now - status.marked > _LATE * status.interval + 60
+    return not status.alive or bool(status.failure) or bool(status.problems) or late
+
+
+def _print(status: Status, now: float) -> None:
+    from kmemdump.report.words import duration
+
+    who = f"process {status.pid}, since {duration(max(now - status.started, 0))}"
+    if not status.alive:
+        who = f"process {status.pid} is gone, and what it registered is still there"
+    click.echo(f"{status.table}: kernel {status.kernel}; {who}")
+    age = duration(max(now - status.marked, 0))
+    click.echo(
+        f"  holds   {status.regions} regions, {status.bytes / 1e6:.1f} MB, looked at "
+        f"{age} ago, every {duration(status.interval)}"
+    )
+    click.echo(f"  looks   {status.refreshes} again, {status.failures} of them failed")
+    cost = status.cost
+    click.echo(
+        f"  costs   {cost.memory / 1e6:.0f} MB of memory (at most "
+        f"{cost.most_memory / 1e6:.0f} MB), {cost.share:.2%} of one CPU "
+        f"({cost.each_look:.2f} s each look, {cost.first_look:.1f} s the first)"
+    )
+    if status.failure:
+        click.echo(f"  failed  {status.failure}")
+    for problem in status.problems:
+        click.echo(f"  lacks   {problem}")

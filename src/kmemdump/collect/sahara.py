@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A device in ramdump mode: its regions become files in a folder, with a list of them.
+
+So what has been downloaded is kept as the device gave it, and a download that was cut
+off can be put together, too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from kmemdump.collect.folder import INFO_NAME, info_line
+from kmemdump.errors import FormatError, KmemdumpError, TargetError
+from kmemdump.formats.sahara import MAX_PACKET, Row
+from kmemdump.formats.sahara_host import Data, Failure, Finished, Host, Send, Table
+
+__all__ = ["Connection", "Saved", "SocketConnection", "download"]
+
+_MAX_BYTES = 64 << 30
+_STRANGE = re.compile(r"[^A-Za-z0-9_.-]")
+_TRANSFER = 1 << 20
+
+
+class Connection(Protocol):
+    """A way to a device that keeps transfers apart, as USB does."""
+
+    def send(self, data: bytes) -> None:
+        """
+        Send one transfer.
+
+        :raises TargetError: If the device is gone.
+        """
+
+    def receive(self, limit: int) -> bytes:
+        """
+        Receive one transfer.
+
+        :param limit: Most bytes.
+        :raises TargetError: If the device is gone, or says nothing for too long.
+        """
+
+
+class SocketConnection:
+    """
+    A Unix socket that speaks Sahara: the lab's device, or a bridge to USB.
+
+    :param path: Of the socket; one that keeps packets apart is tried first.
+    :param timeout: For each transfer, in seconds.
+    """
+
+    def __init__(self, path: Path, timeout: float = 30.0) -> None:
+        self._name = str(path)
+        for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
+            self._socket = socket.socket(socket.AF_UNIX, kind)
+            self._socket.settimeout(timeout)
+            try:
+                self._socket.connect(str(path))
+            except OSError as error:
+                self._socket.close()
+                if kind is socket.SOCK_STREAM:
+                    raise TargetError(f"{path}: {error}") from error
+            else:
+                return
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise TargetError(f"{self._name}: {error}") from error
+
+    def receive(self, limit: int) -> bytes:
+        try:
+            data = self._socket.recv(limit)
+        except OSError as error:
+            raise TargetError(f"{self._name}: {error}") from error
+        if not data:
+            raise TargetError(f"{self._name}: the device has hung up")
+        return data
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What was downloaded."""
+
+    rows: tuple[Row, ...]
+    """The device's whole table."""
+    files: tuple[str, ...]
+    """Names in the folder, one for each row that was wanted."""
+    problems: tuple[str, ...]
+
+
+def download(
+    connection: Connection,
+    folder: Path,
+    *,
+    wanted: Callable[[Sequence[Row]], Iterable[Row]] = tuple,
+    source: str = "device",
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Saved:
+    """
+    Download a device's regions into a folder, and let it restart.
+
+    :param folder: Created if it is not there; must be empty.
+    :param wanted: Chooses rows of the table; all by default.
+    :param progress: Is told a file's name, and how many of how many bytes it has.
+    :raises TargetError: If the device goes away. What has come is in the folder.
+    :raises FormatError: If it does not speak as it should; it has been reset then.
+    """
+    saving = _Saving(folder, wanted, progress)
+    host = Host(source, wanted=saving.choose)
+    try:
+        while not host.finished:
+            limit = min(host.expected, _TRANSFER) if host.expected else MAX_PACKET
+            for event in host.receive(connection.receive(limit)):
+                if isinstance(event, Send):
+                    connection.send(event.data)
+                elif isinstance(event, Table):
+                    saving.rows = event.rows
+                elif isinstance(event, Data):
+                    saving.write(event)
+                elif isinstance(event, Failure):
+                    saving.fail(event)
+                else:
+                    assert isinstance(event, Finished)
+    except (FormatError, OSError):
+        with suppress(TargetError):
+            connection.send(host.reset())
+        raise
+    finally:
+        saving.close()
+    return Saved(saving.rows, tuple(saving.names), tuple(saving.problems))
+
+
+class _Saving:
+    def __init__(
+        self,
+        folder: Path,
+        wanted: Callable[[Sequence[Row]], Iterable[Row]],
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        self.rows: tuple[Row, ...] = ()
+        self.names: list[str] = []
+        self.problems: list[str] = []
+        self._folder = folder
+        self._wanted = wanted
+        self._progress = progress
+        self._chosen: list[Row] = []
+        self._current = -1
+        self._fd = -1
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise KmemdumpError(
+                    f"{folder}: is not empty, expected a new folder for the dump"
+                )
+        except OSError as error:
+            raise KmemdumpError(f"{folder}: {error.strerror}") from error
+
+    def choose(self, rows: Sequence[Row]) -> list[Row]:
+        """Choose what to download, and write the list of it."""
+        self._chosen = list(self._wanted(rows))
+        total = sum(row.size for row in self._chosen)
+        if total > _MAX_BYTES:
+            raise FormatError(
+                "region table", f"{total} bytes in all, expected at most {_MAX_BYTES}"
+            )
+        taken = {INFO_NAME}
+        for row in self._chosen:
+            name = _file_name(row, taken)
+            if name != row.file_name:
+                self.problems.append(f"{row.file_name!r} is saved as {name}")
+            taken.add(name.lower())
+            self.names.append(name)
+        pairs = zip(self.names, self._chosen, strict=True)
+        lines = [info_line(name, row.address, row.size) for name, row in pairs]
+        self._create(INFO_NAME)
+        self._put("".join(lines).encode())
+        return self._chosen
+
+    def write(self, event: Data) -> None:
+        if event.offset == 0:
+            self._next(event.row)
+        self._put(event.data)
+        name = self.names[self._current]
+        self._progress(name, event.offset + len(event.data), event.row.size)
+
+    def fail(self, event: Failure) -> None:
+        if event.offset == 0:
+            self._next(event.row)
+        self.problems.append(
+            f"{self.names[self._current]}: the device gave {event.offset} of "
+            f"{event.row.size} bytes: {event.reason}"
+        )
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _next(self, row: Row) -> None:
+        self._current += 1
+        assert self._chosen[self._current] is row
+        self._create(self.names[self._current])
+
+    def _create(self, name: str) -> None:
+        self.close()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self._folder / name, flags, 0o600)
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+
+def _file_name(row: Row, taken: set[str]) -> str:
+    """Return a name that is none of another file, here or elsewhere."""
+    name = _STRANGE.sub("_", row.file_name).lstrip(".") or f"{row.address:x}.BIN"
+    stem, dot, ending = name.rpartition(".")
+    count = 1
+    while name.lower() in taken:
+        count += 1
+        name = f"{stem or ending}~{count}{dot}{ending if stem else ''}"
+    return name

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A device in ramdump mode on USB: the transport that Sahara runs over.
+
+pyusb, which needs libusb, does the work; both come with the extra ``usb``. Which
+devices, interfaces and endpoints are right is as in qdl's ``usb.c``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from kmemdump.errors import TargetError, UnsupportedError
+
+if TYPE_CHECKING:
+    import usb.core
+
+__all__ = ["UsbConnection"]
+
+_QUALCOMM = 0x05C6
+_VENDOR_CLASS = 0xFF
+_PROTOCOLS = (0xFF, 0x10, 0x11, 0x13)
+_EMPTY_TRANSFERS = 4
+"""Of no bytes, one after another; one ends each transfer of whole packets."""
+_SERIAL = "_SN:"
+"""Before the serial number in the name of a product."""
+
+_INSTALL = "install what it needs: pip install 'kmemdump[usb]' and libusb 1.0"
+_ACCESS = "run it as root, or give yourself the device with a udev rule"
+_SILENCE = (
+    "it says where its memory is only once: if another program has asked before, "
+    "restart the device into ramdump mode"
+)
+
+
+class UsbConnection:
+    """
+    A device in ramdump mode on USB.
+
+    :param serial: Its serial number; any that is alone by default.
+    :param timeout: For each transfer, in seconds.
+    :param backend: pyusb's way to USB; the first that works by default.
+    :raises UnsupportedError: If pyusb or libusb is not installed.
+    :raises TargetError: If there is no such device, several, or one that is in use.
+    """
+
+    def __init__(
+        self, serial: str | None = None, timeout: float = 30.0, backend: Any = None
+    ) -> None:
+        try:
+            import usb.core
+            import usb.util
+        except ImportError as error:
+            raise UnsupportedError(f"usb: {error.name} is not there\n{_INSTALL}") from (
+                error
+            )
+        self._usb = usb
+        self._timeout = round(timeout * 1000)
+        try:
+            self._device, self._interface = self._choose(serial, backend)
+            self.name = _describe(self._device)
+            self._claim()
+        except usb.core.NoBackendError as error:
+            raise UnsupportedError(f"usb: libusb is not there\n{_INSTALL}") from error
+        except usb.core.USBError as error:
+            raise self._explain("usb", error) from error
+
+    def send(self, data: bytes) -> None:
+        """Send one transfer. See :class:`kmemdump.collect.sahara.Connection`."""
+        try:
+            self._out.write(data, self._timeout)
+            # Whole packets do not tell the device that this was the last one.
+            if len(data) % self._out.wMaxPacketSize == 0:
+                self._out.write(b"", self._timeout)
+        except self._usb.core.USBError as error:
+            raise self._explain(self.name, error) from error
+
+    def receive(self, limit: int) -> bytes:
+        """Receive one transfer. See :class:`kmemdump.collect.sahara.Connection`."""
+        packet = self._in.wMaxPacketSize
+        # Whole packets: with less room for the last one, libusb would drop it.
+        room = -(-limit // packet) * packet
+        try:
+            for _ in range(_EMPTY_TRANSFERS):
+                data = self._in.read(room, self._timeout).tobytes()
+                if data:
+                    return bytes(data)
+        except self._usb.core.USBError as error:
+            raise self._explain(self.name, error) from error
+        raise TargetError(f"{self.name}: sends nothing but empty transfers")
+
+    def close(self) -> None:
+        """Give the device free."""
+        self._usb.util.dispose_resources(self._device)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _choose(
+        self, serial: str | None, backend: Any
+    ) -> tuple[usb.core.Device, usb.core.Interface]:
+        found = list(
+            self._usb.core.find(find_all=True, idVendor=_QUALCOMM, backend=backend)
+        )
+        fitting = [
+            (device, interface)
+            for device in found
+            if (interface := _find_interface(device)) is not None
+            and serial in (None, _serial(device))
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        names = ", ".join(_describe(device) for device in found) or "none"
+        if fitting:
+            raise TargetError(
+                f"usb: {len(fitting)} devices, expected one: {names}\n"
+                "say which one with usb:SERIAL"
+            )
+        wanted = f"device with serial number {serial}" if serial else "device"
+        raise TargetError(
+            f"usb: no {wanted} in ramdump mode; Qualcomm devices here: {names}\n"
+            "a device whose kernel has died shows up as 05c6:900e or so, if its "
+            "download mode is on"
+        )
+
+    def _claim(self) -> None:
+        number = self._interface.bInterfaceNumber
+        util = self._usb.util
+        # Linux's qcserial takes some of these devices for a modem.
+        try:
+            if self._device.is_kernel_driver_active(number):
+                self._device.detach_kernel_driver(number)
+        except NotImplementedError:  # Not on this operating system.
+            pass
+        util.claim_interface(self._device, number)
+        bulk = [it for it in self._interface if _is_bulk(it)]
+        self._in = next(it for it in bulk if it.bEndpointAddress & util.ENDPOINT_IN)
+        self._out = next(
+            it for it in bulk if not it.bEndpointAddress & util.ENDPOINT_IN
+        )
+
+    def _explain(self, name: str, error: usb.core.USBError) -> TargetError:
+        if isinstance(error, self._usb.core.USBTimeoutError):
+            return TargetError(
+                f"{name}: said nothing for {self._timeout / 1000:g} s\n{_SILENCE}"
+            )
+        advice = ""
+        if error.errno in (errno.EACCES, errno.EPERM):
+            advice = f"\n{_ACCESS}"
+        elif error.errno == errno.EBUSY:
+            advice = "\nanother program uses it"
+        return TargetError(f"{name}: {error.strerror or error}{advice}")
+
+
+def _find_interface(device: usb.core.Device) -> usb.core.Interface | None:
+    for configuration in device:
+        for interface in configuration:
+            bulk = [it.bEndpointAddress >> 7 for it in interface if _is_bulk(it)]
+            if (
+                interface.bInterfaceClass == _VENDOR_CLASS
+                and interface.bInterfaceSubClass == _VENDOR_CLASS
+                and interface.bInterfaceProtocol in _PROTOCOLS
+                and 0 in bulk
+                and 1 in bulk
+            ):
+                return interface
+    return None
+
+
+def _is_bulk(endpoint: usb.core.Endpoint) -> bool:
+    # Its largest packet divides; a hostile device may say 0.
+    return bool(endpoint.bmAttributes & 3 == 2 and endpoint.wMaxPacketSize > 0)
+
+
+def _serial(device: usb.core.Device) -> str | None:
+    for text in _texts(device):
+        _, mark, rest = text.partition(_SERIAL)
+        if mark:
+            return rest.split("_")[0].split(" ")[0]
+    return None
+
+
+def _texts(device: usb.core.Device) -> Iterator[str]:
+    import usb.core
+
+    for index in (device.iProduct,):
+        try:
+            yield usb.util.get_string(device, index) or ""
+        # pyusb raises the last one where it may not open the device.
+        except (usb.core.USBError, NotImplementedError, ValueError):
+            yield ""
+
+
+def _describe(device: usb.core.Device) -> str:
+    name = f"usb {device.idVendor:04x}:{device.idProduct:04x}"
+    serial = _serial(device)
+    return f"{name} (serial number {serial})" if serial else name

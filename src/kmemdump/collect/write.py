@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a collected dump to a core image."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from kmemdump.collect.target import DumpTarget
+from kmemdump.coreimage import CoreContents, KernelRecord, Manifest, write_core
+from kmemdump.errors import KmemdumpError
+from kmemdump.region import Range, Region
+from kmemdump.version import VERSION
+
+__all__ = ["write_collected"]
+
+_FIRST_ID = 3  # As if registered: 1 and 2 describe the dump.
+
+
+def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Range]:
+    """
+    Write the core image of a collected dump.
+
+    :return: Physical memory that should be there and is not.
+    :raises KmemdumpError: If *path* cannot be written.
+    """
+    collected = target.collected
+    try:
+        info = target.vmcoreinfo()
+        kernel = KernelRecord(info.osrelease, info.build_id, target.machine)
+        text = info.raw
+    except KmemdumpError:
+        kernel, text = KernelRecord("", None, target.machine), b""
+    regions = [
+        Region(
+            _FIRST_ID + i, item.name, item.range.start, item.range.size, item.virtual
+        )
+        for i, item in enumerate(collected.regions)
+    ]
+    manifest = Manifest(
+        tool=f"kmemdump {VERSION}",
+        time=datetime.now(UTC),
+        kernel=kernel,
+        backend=collected.backend,
+        marked_at=_time(collected.marked),
+    )
+    contents = CoreContents(
+        machine=target.machine,
+        memory=target.memory,
+        regions=regions,
+        manifest=manifest,
+        prstatus=target.registers(),
+        vmcoreinfo=text,
+        aliases=target.aliases,
+        share_zeros=False,  # A region is chosen; few pages of it are nothing but zeros.
+    )
+    return write_core(path, contents)
+
+
+def _time(seconds: int | None) -> datetime | None:
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None  # No year that there is: the dump is damaged.

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The core image: an ELF core that crash, gdb and drgn open as it is."""
+
+from kmemdump.coreimage.manifest import (
+    AreaRecord,
+    KernelRecord,
+    Manifest,
+    QuestionRecord,
+    RegionRecord,
+)
+from kmemdump.coreimage.read import CoreImage, read_core, verify
+from kmemdump.coreimage.write import CoreContents, write_core
+from kmemdump.packed import PackedMemory, pack_memory
+
+__all__ = [
+    "AreaRecord",
+    "CoreContents",
+    "CoreImage",
+    "KernelRecord",
+    "Manifest",
+    "PackedMemory",
+    "QuestionRecord",
+    "RegionRecord",
+    "pack_memory",
+    "read_core",
+    "verify",
+    "write_core",
+]

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Where everything goes in a core image, and what debuggers need for that.
+
+Every piece of physical memory is in the file once; every virtual name of it has
+a PT_LOAD of its own that points there. Since crash reads physical addresses
+(the first PT_LOAD that has it) and gdb virtual ones, both find what they want.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kmemdump.formats.elf import (
+    PF_R,
+    PF_W,
+    PF_X,
+    PT_LOAD,
+    PT_NOTE,
+    ProgramHeader,
+    header_size,
+)
+from kmemdump.memory import PAGE_SIZE, Extent
+from kmemdump.region import Range, intersect, merge, subtract
+
+if TYPE_CHECKING:
+    from kmemdump.kernel.pagetable import Alias
+
+__all__ = ["MAX_ZEROS", "UNNAMED", "Layout", "lay_out"]
+
+UNNAMED = 1 << 63
+"""
+Added to the physical address of memory that has no virtual name.
+
+No pointer of any kernel leads there: it is neither in the lower nor in the upper
+half of an address space. With 0 instead, address 0 could be read, and a debugger
+would take NULL for a pointer to something.
+"""
+
+MAX_ZEROS = 64 << 10
+"""So many zeros are in a file at most, and shared by all that is zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The parts of a core image."""
+
+    headers: Sequence[ProgramHeader]
+    notes_offset: int
+    extents: Sequence[Extent]
+    """The memory: sorted, offsets ascending but for those of zeros."""
+    zero_offset: int
+    """Where the zeros are that all extents of zeros share."""
+    size: int
+    """Size of the file in bytes."""
+
+
+def lay_out(
+    ranges: Iterable[Range],
+    notes_size: int,
+    direct: Alias | None,
+    aliases: Iterable[Alias],
+    zeros: Iterable[Range] = (),
+) -> Layout:
+    """
+    Lay out a core image.
+
+    :param ranges: The physical memory that is to be in it.
+    :param notes_size: Size of all notes together in bytes.
+    :param direct: The direct map, if the kernel has one.
+    :param aliases: Other names; what they name need not be in *ranges*.
+    :param zeros: What of *ranges* is nothing but zeros, which the file has once.
+    """
+    memory = merge(ranges)
+    pieces = sorted([*subtract(memory, zeros), *_cut(intersect(memory, zeros))])
+    empty = set(_cut(intersect(memory, zeros)))
+    names = list(_split(_name(memory, direct, aliases), pieces))
+    notes_offset = header_size(1 + len(names))
+    offset = notes_offset + notes_size
+    places: dict[Range, int] = {}
+    for item in pieces:
+        if item not in empty:
+            # Whole pages can be mapped; smaller pieces waste no room.
+            offset += -offset % _alignment(item)
+            places[item] = offset
+            offset += item.size
+    zero_offset = offset
+    if empty:
+        zero_offset += -offset % PAGE_SIZE
+        offset = zero_offset + max(item.size for item in empty)
+    extents = [
+        Extent(item.start, item.size, places.get(item, zero_offset)) for item in pieces
+    ]
+    starts = [item.start for item in pieces]
+    headers = [ProgramHeader(PT_NOTE, 0, notes_offset, 0, 0, notes_size, notes_size, 4)]
+    for virtual, piece in names:
+        extent = extents[bisect_right(starts, piece.start) - 1]
+        headers.append(
+            ProgramHeader(
+                type=PT_LOAD,
+                flags=PF_R | PF_W | PF_X,
+                offset=extent.offset + piece.start - extent.address,
+                vaddr=virtual,
+                paddr=piece.start,
+                filesz=piece.size,
+                memsz=piece.size,
+                # crash takes an aligned p_align together with an aligned
+                # p_offset for a dump of diskdump or netdump, and not of kdump.
+                align=0,
+            )
+        )
+    # The offset of the first PT_LOAD is what crash takes for the size of all headers.
+    first = min(range(1, len(headers)), key=lambda i: headers[i].offset, default=0)
+    if first:
+        headers.insert(1, headers.pop(first))
+    return Layout(headers, notes_offset, extents, zero_offset, offset)
+
+
+def _cut(zeros: Iterable[Range]) -> list[Range]:
+    """Cut ranges of zeros into pieces that can share one."""
+    return [
+        Range(start, min(MAX_ZEROS, item.end - start))
+        for item in zeros
+        for start in range(item.start, item.end, MAX_ZEROS)
+    ]
+
+
+def _split(
+    names: Iterable[tuple[int, Range]], pieces: Sequence[Range]
+) -> Iterator[tuple[int, Range]]:
+    """Split names where the pieces that they name are not contiguous in the file."""
+    starts = [item.start for item in pieces]
+    for virtual, item in names:
+        i = bisect_right(starts, item.start) - 1
+        while i < len(pieces) and pieces[i].start < item.end:
+            start = max(item.start, pieces[i].start)
+            size = min(item.end, pieces[i].end) - start
+            yield virtual + start - item.start, Range(start, size)
+            i += 1
+
+
+def _name(
+    memory: Sequence[Range], direct: Alias | None, aliases: Iterable[Alias]
+) -> list[tuple[int, Range]]:
+    """
+    Return a virtual address and a piece of memory for each name.
+
+    Those of the direct map come first: there crash finds most.
+    """
+    names: list[tuple[int, Range]] = []
+    unnamed = list(memory)
+    if direct is not None:
+        shift = direct.virtual - direct.physical
+        mapped = [Range(direct.physical, direct.size)]
+        names.extend((item.start + shift, item) for item in intersect(memory, mapped))
+        unnamed = subtract(memory, mapped)
+    others = []
+    starts = [item.start for item in memory]
+    for alias in aliases:
+        end = alias.physical + alias.size
+        i = max(bisect_right(starts, alias.physical) - 1, 0)
+        while i < len(memory) and memory[i].start < end:
+            start = max(alias.physical, memory[i].start)
+            size = min(end, memory[i].end) - start
+            if size > 0:
+                virtual = alias.virtual + start - alias.physical
+                others.append((virtual, Range(start, size)))
+            i += 1
+    unnamed = subtract(unnamed, [item for _, item in others])
+    names.extend((UNNAMED | item.start, item) for item in unnamed)
+    names.extend(sorted(set(others)))
+    return names
+
+
+def _alignment(item: Range) -> int:
+    both = item.start | item.size | PAGE_SIZE
+    return both & -both

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The manifest: what a core image says about itself, in a note of our own.
+
+The note's desc is a JSON object in UTF-8. Addresses are strings in hexadecimal.
+A reader ignores fields that it does not know and refuses a higher version.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from kmemdump.errors import FormatError
+from kmemdump.packed import NOTE_NAME
+
+__all__ = [
+    "NOTE_NAME",
+    "NOTE_TYPE",
+    "AreaRecord",
+    "KernelRecord",
+    "Manifest",
+    "QuestionRecord",
+    "RegionRecord",
+]
+
+NOTE_TYPE = 0x4B4D4431
+"""
+"KMD1". None of the small numbers that the kernel uses: crash looks at nothing but
+the type of a note, and takes whatever is 1 for the registers of one more CPU.
+"""
+
+VERSION = 1
+MAX_BYTES = 32 << 20
+"""Most bytes of JSON that are parsed."""
+MAX_TEXT = 1 << 16
+"""Longest string in characters; a longer one is cut when it is written."""
+MAX_RECORDS = 1 << 18
+"""Most entries of a list."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRecord:
+    """What became of a question."""
+
+    text: str
+    complete: bool
+    """Whether everything that was read for the answer is in the core image."""
+    reason: str = ""
+    """Why it is not complete."""
+    seconds: float = 0.0
+    """What it took when it was put the last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class AreaRecord:
+    """What became of an area."""
+
+    name: str
+    complete: bool
+    reason: str = ""
+    """Why it is not complete."""
+    bytes: int = 0
+    questions: Sequence[QuestionRecord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRecord:
+    """A region, and how much of it is in the core image."""
+
+    id: int
+    name: str
+    address: int
+    """Physical address in bytes."""
+    size: int
+    """Size in bytes."""
+    captured: int
+    """How many bytes of it are in the core image."""
+    crc32: int
+    """Checksum (that of zlib) of those bytes, in the order of their addresses."""
+    virtual: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """The kernel that was looked at."""
+
+    osrelease: str
+    build_id: str | None
+    """In hexadecimal."""
+    machine: int
+    """``e_machine`` of its ELF files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a core image says about itself."""
+
+    tool: str
+    """Program and version that wrote it."""
+    time: datetime
+    """When its memory was copied."""
+    kernel: KernelRecord
+    backend: str = ""
+    """Name of the backend that held the regions."""
+    marked_at: datetime | None = None
+    """When the regions were marked for the last time before."""
+    cause: str = ""
+    """Why it was written, in the words of who watched the kernel die."""
+    regions: Sequence[RegionRecord] = ()
+    areas: Sequence[AreaRecord] = ()
+    questions: Sequence[QuestionRecord] = ()
+    """Questions that belong to no area."""
+
+    def to_json(self) -> bytes:
+        """Return the desc of the note."""
+        fields = {
+            "version": VERSION,
+            "tool": _clean(self.tool),
+            "time": _from_time(self.time),
+            "kernel": {
+                "osrelease": _clean(self.kernel.osrelease),
+                "build_id": self.kernel.build_id,
+                "machine": self.kernel.machine,
+            },
+            "backend": _clean(self.backend),
+            "marked_at": self.marked_at and _from_time(self.marked_at),
+            "cause": _clean(self.cause),
+            "areas": [
+                {
+                    "name": _clean(area.name),
+                    "complete": area.complete,
+                    "reason": _clean(area.reason),
+                    "bytes": area.bytes,
+                    "questions": [_from_question(item) for item in area.questions],
+                }
+                for area in self.areas
+            ],
+            "questions": [_from_question(item) for item in self.questions],
+            "regions": [_from_region(region) for region in self.regions],
+        }
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, source: str) -> Manifest:
+        """
+        Parse the desc of the note.
+
+        :param source: Name of the input, for messages.
+        :raises FormatError: If it is none, or of a higher version.
+        """
+        if len(data) > MAX_BYTES:
+            raise FormatError(
+                source, f"{len(data)} bytes of JSON, expected at most {MAX_BYTES}"
+            )
+        try:
+            value = json.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            raise FormatError(source, f"no JSON: {error}") from None
+        fields = _Fields(value, source)
+        version = fields.count("version")
+        if version > VERSION:
+            raise FormatError(
+                source,
+                f"version {version}, expected at most {VERSION}: "
+                "use the kmemdump that wrote it, or a newer one",
+            )
+        return cls(
+            tool=fields.text("tool"),
+            time=fields.time("time"),
+            kernel=_to_kernel(_Fields(fields.get("kernel"), f"{source}.kernel")),
+            backend=fields.text("backend", ""),
+            marked_at=fields.optional("marked_at", fields.time),
+            cause=fields.text("cause", ""),
+            regions=fields.records("regions", _to_region),
+            areas=fields.records("areas", _to_area),
+            questions=fields.records("questions", _to_question),
+        )
+
+
+class _Fields:
+    """An object of JSON whose fields are checked one by one."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise _wrong(where, value, "an object")
+        self.value: dict[str, Any] = value
+        self.where = where
+
+    def get(self, name: str, default: object = None) -> Any:
+        return self.value.get(name, default)
+
+    def optional(self, name: str, parse: Callable[[str], _T]) -> _T | None:
+        return None if self.get(name) is None else parse(name)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.get(name, default)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        if len(value) > MAX_TEXT:
+            raise self._wrong(name, f"at most {MAX_TEXT} characters")
+        # Whatever prints it must not have to think of escape sequences.
+        if _clean(value) != value:
+            raise self._wrong(name, "a string without control characters")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.get(name)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def count(self, name: str, default: int | None = None) -> int:
+        value = self.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(name, "an integer")
+        if not 0 <= value < 1 << 64:
+            raise self._wrong(name, "an unsigned 64-bit integer")
+        return value
+
+    def seconds(self, name: str) -> float:
+        value = self.get(name, 0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(name, "a number")
+        if not 0 <= value <= 1e12 or not math.isfinite(value):
+            raise self._wrong(name, "a number of seconds")
+        return float(value)
+
+    def hexadecimal(self, name: str) -> int:
+        value = self.get(name)
+        if not isinstance(value, str) or not _HEX.fullmatch(value):
+            raise self._wrong(name, "up to 16 hexadecimal digits after 0x")
+        return int(value, 16)
+
+    def time(self, name: str) -> datetime:
+        value = self.get(name)
+        try:
+            time = datetime.fromisoformat(value)
+            if time.tzinfo is not None:
+                return time.astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise self._wrong(name, "a time with its zone, as 2025-04-22T11:31:00+00:00")
+
+    def records(self, name: str, parse: Callable[[_Fields], _T]) -> tuple[_T, ...]:
+        value = self.get(name, [])
+        if not isinstance(value, list) or len(value) > MAX_RECORDS:
+            raise self._wrong(name, f"a list of at most {MAX_RECORDS} objects")
+        return tuple(
+            parse(_Fields(item, f"{self.where}.{name}[{i}]"))
+            for i, item in enumerate(value)
+        )
+
+    def _wrong(self, name: str, expected: str) -> FormatError:
+        return _wrong(f"{self.where}.{name}", self.get(name), expected)
+
+
+_HEX = re.compile("0x[0-9a-f]{1,16}")
+_BUILD_ID = re.compile("(?:[0-9a-f]{2}){1,64}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _clean(text: str) -> str:
+    """Escape what neither a terminal nor UTF-8 should get, and cut."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)[:MAX_TEXT]
+
+
+def _wrong(where: str, value: object, expected: str) -> FormatError:
+    found = ascii(value if not isinstance(value, list | dict) else type(value).__name__)
+    if len(found) > 40:
+        found = f"{found[:37]}..."
+    return FormatError(where, f"is {found}, expected {expected}")
+
+
+def _from_time(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat()
+
+
+def _from_question(question: QuestionRecord) -> dict[str, object]:
+    return {
+        "text": _clean(question.text),
+        "complete": question.complete,
+        "reason": _clean(question.reason),
+        "seconds": question.seconds,
+    }
+
+
+def _from_region(region: RegionRecord) -> dict[str, object]:
+    # captured and crc32 have a fixed width: the size of the note must be known
+    # before the memory has been copied.
+    fields = {
+        "id": region.id,
+        "name": _clean(region.name),
+        "address": f"{region.address:#x}",
+        "size": region.size,
+        "captured": f"{region.captured:#018x}",
+        "crc32": f"{region.crc32:#010x}",
+    }
+    if region.virtual is not None:
+        fields["virtual"] = f"{region.virtual:#x}"
+    return fields
+
+
+def _to_kernel(fields: _Fields) -> KernelRecord:
+    build_id = fields.optional("build_id", fields.text)
+    if build_id is not None and not _BUILD_ID.fullmatch(build_id):
+        raise _wrong(f"{fields.where}.build_id", build_id, "hexadecimal digits")
+    return KernelRecord(fields.text("osrelease"), build_id, fields.count("machine"))
+
+
+def _to_question(fields: _Fields) -> QuestionRecord:
+    return QuestionRecord(
+        text=fields.text("text"),
+        complete=fields.flag("complete"),
+        reason=fields.text("reason", ""),
+        seconds=fields.seconds("seconds"),
+    )
+
+
+def _to_area(fields: _Fields) -> AreaRecord:
+    return AreaRecord(
+        name=fields.text("name"),
+        complete=fields.flag("complete"),
+        reason=fields.text("reason", ""),
+        bytes=fields.count("bytes", 0),
+        questions=fields.records("questions", _to_question),
+    )
+
+
+def _to_region(fields: _Fields) -> RegionRecord:
+    region = RegionRecord(
+        id=fields.count("id"),
+        name=fields.text("name"),
+        address=fields.hexadecimal("address"),
+        size=fields.count("size"),
+        captured=fields.hexadecimal("captured"),
+        crc32=fields.hexadecimal("crc32"),
+        virtual=fields.optional("virtual", fields.hexadecimal),
+    )
+    if region.address + region.size > 1 << 64:
+        raise _wrong(f"{fields.where}.size", region.size, "no wrap-around")
+    return region

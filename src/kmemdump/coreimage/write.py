@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writing a core image."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, BinaryIO
+
+from kmemdump.coreimage.layout import Layout, lay_out
+from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
+from kmemdump.errors import NotCapturedError, TargetError
+from kmemdump.files import atomic_output
+from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
+from kmemdump.memory import PAGE_SIZE, Memory
+from kmemdump.packed import PACKED_NOTE_TYPE
+from kmemdump.region import Range, Region, intersect, merge, subtract
+
+if TYPE_CHECKING:
+    from kmemdump.kernel.pagetable import Alias
+
+__all__ = ["CoreContents", "write_core"]
+
+_CHUNK = 1 << 20
+_ATTEMPTS = 4
+_WAITING = 2
+
+# struct elf_prpsinfo, Linux include/linux/elfcore.h, on a 64-bit architecture:
+# state, sname, zomb, nice; flag; uid, gid; pid, ppid, pgrp, sid; fname; psargs.
+_PRPSINFO = struct.Struct("<BcBb4xQII4i16s80s")
+
+
+@dataclass(frozen=True, slots=True)
+class CoreContents:
+    """What goes into a core image."""
+
+    machine: int
+    """``e_machine``."""
+    memory: Memory
+    """Where the bytes come from."""
+    regions: Sequence[Region]
+    manifest: Manifest
+    """All but its regions, which are filled in."""
+    prstatus: Sequence[bytes] = ()
+    """``struct elf_prstatus`` of each CPU, as crash wants them: online ones first."""
+    vmcoreinfo: bytes = b""
+    """Text of the kernel's VMCOREINFO; left out if empty."""
+    command_line: str = ""
+    """Of the kernel."""
+    direct: Alias | None = None
+    """The direct map."""
+    aliases: Sequence[Alias] = ()
+    """Virtual names outside of the direct map."""
+    packed: bytes = b""
+    """What :func:`pack_memory` made of what never changes; left out if empty."""
+    share_zeros: bool = True
+    """Whether pages of zeros are in the file once; they are looked for beforehand."""
+
+
+@dataclass(slots=True)
+class _Checksum:
+    region: Region
+    captured: int = 0
+    crc32: int = 0
+
+
+@dataclass(slots=True)
+class _Copy:
+    """One attempt to copy the memory."""
+
+    checksums: list[_Checksum]
+    """In the order of the regions."""
+    complete: bool = True
+    lost: list[Range] = field(default_factory=list)
+    """What could not be read."""
+
+
+def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Range]:
+    """
+    Write a core image, which gets its name when it is whole.
+
+    :return: The physical memory of the regions that could not be read and is not
+        in the core image.
+    :raises KmemdumpError: If *path* cannot be written.
+    :raises TargetError: If more and more of the memory vanishes meanwhile.
+    """
+    wanted = merge(region.range for region in contents.regions)
+    readable = intersect(wanted, contents.memory.ranges)
+    with atomic_output(path) as output:
+        # Headers and notes stand before the memory (crash reads them so), and
+        # their size depends on how many pieces there are. So a hole that is met
+        # on the way, which is rare, means to start again without it.
+        for _ in range(_ATTEMPTS):
+            sums = [_Checksum(region) for region in contents.regions]
+            notes_size = len(_pack_notes(contents, sums))
+            zeros = (
+                _find_zeros(contents.memory, readable) if contents.share_zeros else []
+            )
+            layout = lay_out(
+                readable, notes_size, contents.direct, contents.aliases, zeros
+            )
+            copy = _copy_memory(output, layout, contents.memory, sums)
+            if copy.complete:
+                break
+            readable = subtract(readable, copy.lost)
+        else:
+            raise TargetError(
+                f"memory vanished in each of {_ATTEMPTS} attempts to copy it"
+            )
+        notes = _pack_notes(contents, copy.checksums)
+        assert len(notes) == notes_size
+        output.truncate(layout.size)
+        output.seek(layout.notes_offset)
+        output.write(notes)
+        output.seek(0)  # Last of all, so that only a whole file is an ELF file.
+        output.write(pack_header(contents.machine, layout.headers))
+    return subtract(wanted, readable)
+
+
+def _pack_notes(contents: CoreContents, checksums: Sequence[_Checksum]) -> bytes:
+    notes = [pack_note("CORE", NT_PRSTATUS, desc) for desc in contents.prstatus]
+    # As the kernel's own core headers say it: a running vmlinux.
+    arguments = contents.command_line.encode("utf-8", "backslashreplace")[:79]
+    psinfo = _PRPSINFO.pack(
+        *(0, b"R", 0, 0, 0, 0, 0, 0, 0, 0, 0, b"vmlinux", arguments)
+    )
+    notes.append(pack_note("CORE", NT_PRPSINFO, psinfo))
+    if contents.vmcoreinfo:
+        notes.append(pack_note("VMCOREINFO", 0, contents.vmcoreinfo))
+    records = [
+        RegionRecord(
+            id=item.region.id,
+            name=item.region.name,
+            address=item.region.address,
+            size=item.region.size,
+            captured=item.captured,
+            crc32=item.crc32,
+            virtual=item.region.virtual,
+        )
+        for item in checksums
+    ]
+    manifest = replace(contents.manifest, regions=records)
+    notes.append(pack_note(NOTE_NAME, NOTE_TYPE, manifest.to_json()))
+    if contents.packed:
+        notes.append(pack_note(NOTE_NAME, PACKED_NOTE_TYPE, contents.packed))
+    return b"".join(notes)
+
+
+def _copy_memory(
+    output: BinaryIO, layout: Layout, memory: Memory, checksums: list[_Checksum]
+) -> _Copy:
+    copy = _Copy(checksums)
+    with _Summing(checksums) as summing:
+        _copy_extents(output, layout, memory, copy, summing)
+    return copy
+
+
+def _copy_extents(
+    output: BinaryIO, layout: Layout, memory: Memory, copy: _Copy, summing: _Summing
+) -> None:
+    for extent in layout.extents:
+        is_zero = extent.offset == layout.zero_offset
+        output.seek(extent.offset)
+        end = extent.address + extent.size
+        start = extent.address
+        while start < end:
+            # Chunks end at multiples of their size, where regions often start.
+            piece = Range(start, min(end, (start // _CHUNK + 1) * _CHUNK) - start)
+            start = piece.end
+            try:
+                if is_zero:
+                    data = bytes(piece.size)
+                else:
+                    data = memory.read(piece.start, piece.size)
+            except NotCapturedError:
+                copy.complete = False
+                copy.lost.extend(_find_lost(memory, piece))
+                continue
+            if not copy.complete:
+                continue  # Only what else is lost is of interest now.
+            summing.add(piece, data)
+            if not is_zero:  # The file ends with them.
+                output.write(data)
+
+
+class _Summing(Thread):
+    """
+    Sums the regions up, in a thread beside the one that copies them.
+
+    Both mostly wait for what needs no Python: zlib here, the kernel there.
+    """
+
+    def __init__(self, checksums: Iterable[_Checksum]) -> None:
+        super().__init__(name="checksums", daemon=True)
+        self._error: BaseException | None = None
+        # Few pieces wait: they are a megabyte each.
+        self._pieces: Queue[tuple[Range, bytes] | None] = Queue(_WAITING)
+        self._waiting = sorted(
+            checksums, key=lambda item: item.region.address, reverse=True
+        )
+
+    def add(self, piece: Range, data: bytes) -> None:
+        """Take the next piece of memory, upwards."""
+        self._pieces.put((piece, data))
+
+    def run(self) -> None:
+        try:
+            self._sum()
+        except BaseException as error:  # Out of memory, most likely.
+            self._error = error
+            while self._pieces.get() is not None:
+                pass  # Nobody must wait for us for ever.
+
+    def _sum(self) -> None:
+        active: list[_Checksum] = []
+        while (found := self._pieces.get()) is not None:
+            piece, data = found
+            while self._waiting and self._waiting[-1].region.address < piece.end:
+                active.append(self._waiting.pop())
+            for item in active:
+                _add(item, piece.start, data)
+            active = [item for item in active if item.region.range.end > piece.end]
+
+    def __enter__(self) -> _Summing:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pieces.put(None)
+        self.join()
+        if self._error is not None and exception[0] is None:
+            raise self._error
+
+
+def _add(checksum: _Checksum, address: int, data: bytes) -> None:
+    wanted = checksum.region.range
+    first = max(wanted.start - address, 0)
+    last = min(wanted.end - address, len(data))
+    if first < last:
+        piece = memoryview(data)[first:last]
+        checksum.crc32 = zlib.crc32(piece, checksum.crc32)
+        checksum.captured += len(piece)
+
+
+def _find_zeros(memory: Memory, ranges: Iterable[Range]) -> list[Range]:
+    """Return the whole pages that are nothing but zeros."""
+    zeros: list[Range] = []
+    nothing = bytes(PAGE_SIZE)
+    for item in ranges:
+        first = -(-item.start // PAGE_SIZE) * PAGE_SIZE
+        last = item.end // PAGE_SIZE * PAGE_SIZE
+        for start in range(first, last, _CHUNK):
+            try:
+                data = memory.read(start, min(_CHUNK, last - start))
+            except NotCapturedError:
+                continue  # Copying finds out what is lost.
+            zeros.extend(
+                Range(start + at, PAGE_SIZE)
+                for at in range(0, len(data), PAGE_SIZE)
+                if data.startswith(nothing, at)
+            )
+    return merge(zeros)
+
+
+def _find_lost(memory: Memory, piece: Range) -> list[Range]:
+    """Return the pages of *piece* that cannot be read."""
+    lost = []
+    start = piece.start
+    while start < piece.end:
+        end = min(piece.end, (start // PAGE_SIZE + 1) * PAGE_SIZE)
+        try:
+            memory.read(start, end - start)
+        except NotCapturedError:
+            lost.append(Range(start, end - start))
+        start = end
+    return lost

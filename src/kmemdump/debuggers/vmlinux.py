@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Find the debug file of a kernel: by its build id, where such files usually are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.kernel.attach import debug_file_build_id
+
+__all__ = ["find_vmlinux", "usual_places"]
+
+_DEBUGINFOD = "debuginfod-find"
+
+
+def usual_places(
+    release: str, build_id: str | None, root: Path = Path("/")
+) -> Iterator[Path]:
+    """
+    Iterate over where distributions put the debug file of a kernel.
+
+    :param build_id: In hexadecimal.
+    """
+    debug = root / "usr/lib/debug"
+    if build_id is not None:
+        yield debug / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"
+    yield debug / "boot" / f"vmlinux-{release}"  # Debian, Ubuntu
+    yield debug / "lib/modules" / release / "vmlinux"  # Fedora, RHEL
+    yield debug / "usr/lib/modules" / release / "vmlinux"
+    yield root / "lib/modules" / release / "build/vmlinux"  # Built on this machine.
+
+
+def find_vmlinux(
+    release: str,
+    build_id: str | None,
+    environ: Mapping[str, str],
+    *,
+    root: Path = Path("/"),
+) -> Path:
+    """
+    Find the debug file of a kernel.
+
+    :param build_id: In hexadecimal; without one, the release has to do.
+    :param environ: The environment. Where it has ``DEBUGINFOD_URLS``, those servers
+        are asked if the file is nowhere here, by elfutils' client.
+    :param root: Where the file system is.
+    :raises TargetError: If it is nowhere; says what to do.
+    """
+    others = []
+    for path in usual_places(release, build_id, root):
+        if not path.is_file():
+            continue
+        try:
+            found = debug_file_build_id(path)
+        except KmemdumpError:
+            continue  # A vmlinux without debug information.
+        if build_id is None or found == build_id:
+            return path
+        others.append(str(path))
+    which = f"kernel {release}" + (f", build id {build_id}" if build_id else "")
+    problem = f"no vmlinux of {which} in the usual places"
+    if others:
+        problem += f" ({', '.join(others)}: another build's)"
+    if build_id is not None and environ.get("DEBUGINFOD_URLS"):
+        downloaded, why = _ask_debuginfod(build_id, environ)
+        if downloaded is not None:
+            return downloaded
+        problem += f", nor by debuginfod: {why}"
+    advice = "name it with --vmlinux FILE (Debian: package linux-image-…-dbg)"
+    raise TargetError(f"{problem}\n{advice}")
+
+
+def _ask_debuginfod(
+    build_id: str, environ: Mapping[str, str]
+) -> tuple[Path | None, str]:
+    program = shutil.which(_DEBUGINFOD, path=environ.get("PATH"))
+    if program is None:
+        return None, f"{_DEBUGINFOD} is not installed (Debian: package debuginfod)"
+    # Hundreds of megabytes: it shows its progress itself, if told so.
+    done = subprocess.run(
+        (program, "debuginfo", build_id),
+        env={"DEBUGINFOD_PROGRESS": "1", **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if os.isatty(2) else subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode == 0:
+        return Path(done.stdout.strip()), ""
+    lines = (done.stderr or "").strip().splitlines()
+    return None, lines[-1] if lines else "no server has it"

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One error family. Anything else that escapes kmemdump is a bug of ours."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit status of every ``kmemdump`` verb."""
+
+    DONE = 0
+    INCOMPLETE = 1
+    """Done, but something that was asked for is missing (and was named)."""
+    USAGE = 2
+    UNREADABLE = 3
+    """The target or file cannot be read."""
+    BUG = 4
+
+
+class KmemdumpError(Exception):
+    """Base of all errors that kmemdump raises on purpose."""
+
+    exit_code = ExitCode.UNREADABLE
+
+
+class FormatError(KmemdumpError):
+    """
+    Bytes from outside break the format that they claim to have.
+
+    :param where: The input, and the offset or field in it.
+    :param problem: What was found and what was expected.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)  # Both in args, so that it can be pickled.
+        self.where = where
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+class TargetError(KmemdumpError):
+    """The target cannot be reached, or stopped answering."""
+
+
+class NotCapturedError(KmemdumpError):
+    """Memory was asked for that the target or core image does not hold."""
+
+
+class UnsupportedError(KmemdumpError):
+    """The kernel or the host lacks something that this needs."""
+
+
+class BudgetExceededError(KmemdumpError):
+    """A question read more, or took longer, than it was allowed to."""
+
+
+class RegistrationError(KmemdumpError):
+    """A region cannot be registered; the registry is unchanged."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class BackendError(RegistrationError):
+    """The backend refuses a region, or is full."""
+
+
+class UsageError(KmemdumpError):
+    """What a person asked for makes no sense."""
+
+    exit_code = ExitCode.USAGE

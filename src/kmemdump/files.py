@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writing files that appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from kmemdump.errors import KmemdumpError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["atomic_output", "format_size"]
+
+
+@contextmanager
+def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """
+    Open a file for writing that gets its name when the body has succeeded.
+
+    It is written beside its place as ``.NAME.partial-XXXXXXXX``, readable by its
+    owner only, synced, and renamed; what was under the name is replaced. If the
+    body raises, nothing is left. If the process is killed, the partial file is
+    left, and removed by the next one that writes *path*.
+
+    :raises KmemdumpError: If *path* cannot be written, or the disk is full; also
+        out of the methods of the file.
+    """
+    # A symbolic link stays, and what it points to is replaced.
+    final = Path(os.path.realpath(path))
+    with _translated(final):
+        _check_place(final)
+        prefix = f".{final.name[:50]}.partial-"
+        _remove_stale(final.parent, prefix)
+        fd, name = _create_locked(final.parent, prefix)
+    try:
+        with io.BufferedWriter(_Output(fd, final)) as output:
+            yield output
+            output.flush()
+            with _translated(final):
+                os.fsync(fd)
+                # Before the file is closed: that would end the lock.
+                os.replace(name, final)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync_folder(final.parent)
+
+
+def format_size(size: int) -> str:
+    """Return a size in bytes for people."""
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+_SYNC_BYTES = 8 << 20
+
+
+class _Output(io.FileIO):
+    """
+    A file whose write errors name the file that is to be.
+
+    The disk starts to write while there is more to come: in the end, all has to be
+    on it.
+    """
+
+    def __init__(self, fd: int, final: Path) -> None:
+        super().__init__(fd, "w")
+        self._final = final
+        self._waiting = 0
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        with _translated(self._final):
+            count = super().write(data)
+        self._waiting += count
+        if self._waiting >= _SYNC_BYTES:
+            self._start_sync(self._waiting)
+            self._waiting = 0
+        return count
+
+    def _start_sync(self, count: int) -> None:
+        # Linux starts to write pages that are not needed any more, and does not wait;
+        # it keeps them in memory, for they are not written yet. Where that does not
+        # work, nothing is lost.
+        with suppress(OSError):
+            start = max(self.tell() - count, 0)
+            os.posix_fadvise(self.fileno(), start, count, os.POSIX_FADV_DONTNEED)
+
+
+@contextmanager
+def _translated(final: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KmemdumpError(f"cannot write {final}: {error.strerror}") from error
+
+
+def _check_place(final: Path) -> None:
+    """Tell early what :func:`os.replace` would tell after all the work."""
+    try:
+        mode = os.stat(final).st_mode
+    except FileNotFoundError:
+        if not final.parent.is_dir():
+            raise KmemdumpError(
+                f"cannot write {final}: folder {final.parent} does not exist"
+            ) from None
+        return
+    if stat.S_ISDIR(mode):
+        raise KmemdumpError(f"cannot write {final}: it is a folder")
+    if not stat.S_ISREG(mode):
+        raise KmemdumpError(f"cannot write {final}: it is not a regular file")
+
+
+def _create_locked(folder: Path, prefix: str) -> tuple[int, str]:
+    """
+    Create a partial file and lock it for as long as it is open.
+
+    The lock tells others that its writer lives, also across containers and, by
+    NFS, hosts, where process ids tell nothing.
+    """
+    while True:
+        fd, name = tempfile.mkstemp(prefix=prefix, dir=folder)  # Mode 0600.
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            # Between the two lines above it looked stale to other writers.
+            if os.fstat(fd).st_nlink:
+                return fd, name
+        except BaseException:
+            os.unlink(name)
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _remove_stale(folder: Path, prefix: str) -> None:
+    """Remove partial files whose writers have died."""
+    with os.scandir(folder) as entries:
+        names = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    for name in names:
+        with suppress(OSError):
+            # Not following links or waiting on a FIFO that somebody put there.
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(name, flags)
+            try:
+                status = os.fstat(fd)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name)
+            finally:
+                os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The file is whole and in place already, and not every file system can sync
+    # a folder, so that a failure here is none of the caller's.
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

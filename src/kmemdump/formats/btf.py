@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+BTF, the type information that a kernel carries in its own memory.
+
+This module indexes the bytes; :mod:`kmemdump.kernel.types` makes drgn types of
+them. The format is that of Documentation/bpf/btf.rst.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from kmemdump.errors import FormatError
+
+__all__ = ["Btf", "BtfKind", "BtfMember", "BtfType", "parse_btf"]
+
+MAX_SIZE = 256 << 20
+"""BTF larger than this is refused; Debian's kernels have 4 to 7 MB."""
+
+_HEADER = struct.Struct("<HBBIIIII")  # struct btf_header
+_TYPE = struct.Struct("<III")  # struct btf_type: name_off, info, size or type
+_ARRAY = struct.Struct("<III")  # struct btf_array: type, index_type, nelems
+_MEMBER = struct.Struct("<III")  # struct btf_member: name_off, type, offset
+_ENUM = struct.Struct("<Ii")  # struct btf_enum: name_off, val
+_UNSIGNED_ENUM = struct.Struct("<II")
+_ENUM64 = struct.Struct("<III")  # struct btf_enum64: name_off, val_lo32, val_hi32
+_PARAM = struct.Struct("<II")  # struct btf_param: name_off, type
+_VAR_SECINFO = struct.Struct("<III")  # struct btf_var_secinfo: type, offset, size
+_U32 = struct.Struct("<I")
+
+_MAGIC = 0xEB9F
+
+
+class BtfKind(IntEnum):
+    """``BTF_KIND_*`` of include/uapi/linux/btf.h."""
+
+    VOID = 0
+    INT = 1
+    PTR = 2
+    ARRAY = 3
+    STRUCT = 4
+    UNION = 5
+    ENUM = 6
+    FWD = 7
+    TYPEDEF = 8
+    VOLATILE = 9
+    CONST = 10
+    RESTRICT = 11
+    FUNC = 12
+    FUNC_PROTO = 13
+    VAR = 14
+    DATASEC = 15
+    FLOAT = 16
+    DECL_TAG = 17
+    TYPE_TAG = 18
+    ENUM64 = 19
+
+
+# Bytes that follow struct btf_type: a fixed part, and one for each of vlen.
+_FIXED = {BtfKind.INT: 4, BtfKind.ARRAY: 12, BtfKind.VAR: 4, BtfKind.DECL_TAG: 4}
+_EACH = {
+    BtfKind.STRUCT: 12,
+    BtfKind.UNION: 12,
+    BtfKind.ENUM: 8,
+    BtfKind.FUNC_PROTO: 8,
+    BtfKind.DATASEC: 12,
+    BtfKind.ENUM64: 12,
+}
+_KINDS = tuple(BtfKind)  # Faster than BtfKind(number), and asked for often.
+_FIXED_WORDS = [(_TYPE.size + _FIXED.get(kind, 0)) // 4 for kind in BtfKind]
+_EACH_WORDS = [_EACH.get(kind, 0) // 4 for kind in BtfKind]
+_LISTED = (BtfKind.ENUM, BtfKind.ENUM64, BtfKind.DATASEC)
+
+
+@dataclass(frozen=True, slots=True)
+class BtfType:
+    """``struct btf_type``, decoded."""
+
+    kind: BtfKind
+    name: str
+    """Empty for an anonymous type."""
+    count: int
+    """``vlen``: members, enumerators or parameters."""
+    flag: bool
+    """``kind_flag``: bit-field layout of a struct, signedness of an enum."""
+    size_or_type: int
+    """Size in bytes, or id of another type, depending on *kind*."""
+    body: int
+    """Offset in the type section of what follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class BtfMember:
+    """A member of a struct or union."""
+
+    name: str
+    type: int
+    bit_offset: int
+    bit_size: int
+    """0 unless a bit field."""
+
+
+@dataclass(slots=True)
+class Btf:
+    """Indexed BTF. Type id 0 is ``void``; ids go on from *base*, if there is one."""
+
+    types: bytes
+    strings: bytes
+    source: str
+    base: Btf | None = None
+    offsets: list[int] = field(default_factory=list)
+    """Offset in *types* of each type of this BTF."""
+    named: dict[int, list[int]] = field(default_factory=dict)
+    """Offset of a name in *strings*: ids of the types with that name."""
+    listed: dict[BtfKind, list[int]] = field(
+        default_factory=lambda: {kind: [] for kind in _LISTED}
+    )
+    """Ids of all types of a few kinds."""
+    first_id: int = 1
+    first_string: int = 0
+    _enumerators: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
+    """Offset of a name in *strings*: id of its enumeration, index in it."""
+    _searched: dict[str, int | None] = field(default_factory=dict, repr=False)
+    """Name: its offset in *strings*, as far as it was looked for."""
+
+    def type(self, type_id: int) -> BtfType:
+        """
+        Return a type.
+
+        :raises FormatError: If there is no such type.
+        """
+        if type_id < self.first_id and self.base is not None:
+            return self.base.type(type_id)
+        if type_id == 0:
+            return BtfType(BtfKind.VOID, "void", 0, False, 0, 0)
+        index = type_id - self.first_id
+        if not 0 <= index < len(self.offsets):
+            raise FormatError(self.source, f"no type {type_id} in BTF")
+        offset = self.offsets[index]
+        name, info, size_or_type = _TYPE.unpack_from(self.types, offset)
+        return BtfType(
+            _KINDS[info >> 24 & 0x1F],
+            self.string(name),
+            info & 0xFFFF,
+            bool(info >> 31),
+            size_or_type,
+            offset + _TYPE.size,
+        )
+
+    def string(self, offset: int) -> str:
+        """Return the string at *offset*."""
+        if offset < self.first_string and self.base is not None:
+            return self.base.string(offset)
+        start = offset - self.first_string
+        end = self.strings.find(b"\0", start)
+        if end < 0:
+            raise FormatError(self.source, f"no string at offset {offset:#x} in BTF")
+        return self.strings[start:end].decode("ascii", "backslashreplace")
+
+    def _name_offset(self, name: str) -> int | None:
+        if name not in self._searched:
+            self._searched[name] = self._search(name)
+        return self._searched[name]
+
+    def _search(self, name: str) -> int | None:
+        # BTF's strings are unique, so one search finds the only offset; a split BTF
+        # uses the base's string for a name that both have.
+        if self.base is not None:
+            offset = self.base._name_offset(name)
+            if offset is not None:
+                return offset
+        raw = name.encode("utf-8", "backslashreplace") + b"\0"
+        if self.strings.startswith(raw):
+            return self.first_string
+        found = self.strings.find(b"\0" + raw)
+        return None if found < 0 else found + 1 + self.first_string
+
+    def find(self, name: str, kinds: set[BtfKind]) -> int | None:
+        """Return the id of the first type of one of *kinds* with this name."""
+        offset = self._name_offset(name)
+        if offset is None:
+            return None
+        for type_id in self.named.get(offset, ()):
+            if self.type(type_id).kind in kinds:
+                return type_id
+        return self.base.find(name, kinds) if self.base else None
+
+    @property
+    def data_sections(self) -> list[int]:
+        """Ids of the DATASECs."""
+        return self.listed[BtfKind.DATASEC]
+
+    def _index_enumerators(self) -> None:
+        for kind in (BtfKind.ENUM, BtfKind.ENUM64):
+            layout = _ENUM64 if kind == BtfKind.ENUM64 else _ENUM
+            for type_id in self.listed[kind]:
+                type = self.type(type_id)
+                for i in range(type.count):
+                    at = type.body + i * layout.size
+                    name = _U32.unpack_from(self.types, at)[0]
+                    self._enumerators.setdefault(name, (type_id, i))
+
+    def find_enumerator(self, name: str) -> tuple[int, int] | None:
+        """Return the id of the enumeration that has *name*, and the index in it."""
+        offset = self._name_offset(name)
+        if not self._enumerators:
+            self._index_enumerators()
+        if offset is not None and offset in self._enumerators:
+            return self._enumerators[offset]
+        return self.base.find_enumerator(name) if self.base else None
+
+    def int_encoding(self, type: BtfType) -> int:
+        """Return the word after an INT: encoding, offset and bits."""
+        value: int = _U32.unpack_from(self.types, type.body)[0]
+        return value
+
+    def array(self, type: BtfType) -> tuple[int, int]:
+        """Return the element type and the number of elements of an ARRAY."""
+        element, _, length = _ARRAY.unpack_from(self.types, type.body)
+        return element, length
+
+    def members(self, type: BtfType) -> Iterator[BtfMember]:
+        """Iterate over the members of a STRUCT or UNION."""
+        for i in range(type.count):
+            name, member_type, offset = _MEMBER.unpack_from(
+                self.types, type.body + i * _MEMBER.size
+            )
+            bits = offset >> 24 if type.flag else 0
+            position = offset & 0xFFFFFF if type.flag else offset
+            yield BtfMember(self.string(name), member_type, position, bits)
+
+    def enumerator_values(self, type: BtfType) -> Iterator[tuple[str, int]]:
+        """Iterate over names and values of an ENUM or ENUM64."""
+        for i in range(type.count):
+            if type.kind == BtfKind.ENUM64:
+                name, low, high = _ENUM64.unpack_from(
+                    self.types, type.body + i * _ENUM64.size
+                )
+                value = high << 32 | low
+                if type.flag and value >> 63:
+                    value -= 1 << 64
+            else:
+                layout = _ENUM if type.flag else _UNSIGNED_ENUM
+                name, value = layout.unpack_from(
+                    self.types, type.body + i * layout.size
+                )
+            yield self.string(name), value
+
+    def parameters(self, type: BtfType) -> Iterator[tuple[str, int]]:
+        """Iterate over names and types of a FUNC_PROTO's parameters."""
+        for i in range(type.count):
+            name, parameter = _PARAM.unpack_from(
+                self.types, type.body + i * _PARAM.size
+            )
+            yield self.string(name), parameter
+
+    def section_variables(self, type: BtfType) -> Iterator[tuple[int, int]]:
+        """Iterate over the VARs of a DATASEC: type id and offset in the section."""
+        for i in range(type.count):
+            variable, offset, _ = _VAR_SECINFO.unpack_from(
+                self.types, type.body + i * _VAR_SECINFO.size
+            )
+            yield variable, offset
+
+
+def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
+    """
+    Index BTF.
+
+    :param data: From the header on, as in ``/sys/kernel/btf/vmlinux``.
+    :param source: Name of the input, for messages.
+    :param base: The kernel's BTF, if *data* is a module's, which goes on from it.
+    :raises FormatError: If *data* is not BTF that this can read.
+    """
+    if len(data) < _HEADER.size or len(data) > MAX_SIZE:
+        raise FormatError(source, f"{len(data)} bytes are no BTF")
+    magic, version, _, header, type_off, type_len, str_off, str_len = (
+        _HEADER.unpack_from(data)
+    )
+    if magic != _MAGIC or version != 1:
+        raise FormatError(
+            source,
+            f"magic {magic:#x} and version {version}, expected BTF {_MAGIC:#x} and 1",
+        )
+    if max(header + type_off + type_len, header + str_off + str_len) > len(data):
+        raise FormatError(source, f"BTF sections end after {len(data)} bytes")
+    types = data[header + type_off : header + type_off + type_len]
+    strings = data[header + str_off : header + str_off + str_len]
+    # The kernel's begin with the empty string; a module's may be none at all.
+    if (strings or base is None) and not strings.endswith(b"\0"):
+        raise FormatError(source, "BTF strings lack a terminating NUL")
+    if base is None and not strings.startswith(b"\0"):
+        raise FormatError(source, "BTF strings do not begin with an empty one")
+    btf = Btf(types, strings, source, base)
+    if base is not None:
+        btf.first_id = base.first_id + len(base.offsets)
+        btf.first_string = base.first_string + len(base.strings)
+    _index(btf)
+    return btf
+
+
+def _index(btf: Btf) -> None:
+    # A hundred thousand types: this is what opening a core image waits for.
+    named, offsets = btf.named, btf.offsets
+    words = array("I", btf.types[: len(btf.types) // 4 * 4])
+    if sys.byteorder == "big":
+        words.byteswap()
+    at, type_id, end = 0, btf.first_id, len(words)
+    while at + 3 <= end:
+        name, info = words[at], words[at + 1]
+        kind = info >> 24 & 0x1F
+        if not 0 < kind < len(_EACH_WORDS):
+            raise FormatError(
+                btf.source, f"unknown BTF kind {kind} at offset {4 * at:#x}"
+            )
+        after = at + _FIXED_WORDS[kind]
+        if _EACH_WORDS[kind]:
+            after += _EACH_WORDS[kind] * (info & 0xFFFF)
+            if kind in _LISTED:
+                btf.listed[BtfKind(kind)].append(type_id)
+        if after > end:
+            break
+        offsets.append(4 * at)
+        if name:
+            if name in named:
+                named[name].append(type_id)
+            else:
+                named[name] = [type_id]
+        at = after
+        type_id += 1
+    if 4 * at != len(btf.types):
+        raise FormatError(btf.source, f"BTF type at offset {4 * at:#x} is cut short")

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+ELF64 little-endian core files: headers and notes.
+
+Names and numbers are those of the System V ABI (chapters 4 and 5) and, for the
+notes of a core, of Linux ``include/uapi/linux/elf.h``. What the program headers
+point at is not looked at here: a core that ends too early still has headers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kmemdump.errors import FormatError
+
+__all__ = [
+    "EM_AARCH64",
+    "EM_X86_64",
+    "MAX_HEADERS",
+    "MAX_NOTES",
+    "MAX_NOTE_BYTES",
+    "NT_PRPSINFO",
+    "NT_PRSTATUS",
+    "PF_R",
+    "PF_W",
+    "PF_X",
+    "PT_LOAD",
+    "PT_NOTE",
+    "ElfCore",
+    "Note",
+    "ProgramHeader",
+    "header_size",
+    "iter_notes",
+    "pack_header",
+    "pack_note",
+    "parse_core",
+]
+
+EM_X86_64 = 62
+EM_AARCH64 = 183
+PT_LOAD = 1
+PT_NOTE = 4
+PF_X = 1
+PF_W = 2
+PF_R = 4
+NT_PRSTATUS = 1
+NT_PRPSINFO = 3
+
+MAX_HEADERS = 1 << 20
+"""Most program headers that are parsed."""
+MAX_NOTE_BYTES = 64 << 20
+"""Most bytes of notes that are parsed, over all segments together."""
+MAX_NOTES = 1 << 18
+"""Most notes that are parsed: a kernel with 8192 CPUs has a few per CPU."""
+
+_IDENT = b"\x7fELF\x02\x01\x01"  # ELFCLASS64, ELFDATA2LSB, EV_CURRENT.
+_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
+_PHDR = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
+_SHDR = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
+_NHDR = struct.Struct("<III")  # Elf64_Nhdr
+_ET_CORE = 4
+_EV_CURRENT = 1
+# e_phnum has 16 bits. PN_XNUM there means that sh_info of section header 0 has
+# the number: Linux commit 8d9032bbe4671 ("elf coredump: add extended numbering
+# support") (in v2.6.34).
+_PN_XNUM = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One entry of a PT_NOTE segment."""
+
+    name: str
+    """Owner of *type*: ``CORE``, ``VMCOREINFO``, …"""
+    type: int
+    desc: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramHeader:
+    """An ``Elf64_Phdr``."""
+
+    type: int
+    flags: int
+    offset: int
+    """Offset in the file in bytes."""
+    vaddr: int
+    paddr: int
+    filesz: int
+    """Size in the file in bytes."""
+    memsz: int
+    align: int
+
+
+@dataclass(frozen=True, slots=True)
+class ElfCore:
+    """What the headers of a core file say."""
+
+    machine: int
+    """``e_machine``."""
+    headers: list[ProgramHeader]
+    notes: list[Note]
+
+
+def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> ElfCore:
+    """
+    Parse the headers and the notes of a core file.
+
+    Where PT_LOAD segments lie is not checked against *size*.
+
+    :param read: Reads (offset, count) of the file; may return less.
+    :param size: Size of the file in bytes.
+    :param source: Name of the file, for messages.
+    :raises FormatError: If this is no ELF64 little-endian core, or if headers or
+        notes are not wholly in the file or are too many.
+    """
+    raw = _read(read, 0, _EHDR.size, size, source, "the ELF header")
+    # fmt: off
+    (ident, type_, machine, _version, _entry, phoff, shoff, _flags, _ehsize,
+     phentsize, phnum, shentsize, _shnum, _shstrndx) = _EHDR.unpack(raw)
+    # fmt: on
+    _check_ident(ident, source)
+    if type_ != _ET_CORE:
+        raise FormatError(
+            source, f"ELF file of type {type_}, expected a core (type {_ET_CORE})"
+        )
+    if phnum == _PN_XNUM:
+        if shentsize != _SHDR.size:
+            raise FormatError(
+                f"{source}: e_shentsize", f"is {shentsize}, expected {_SHDR.size}"
+            )
+        raw = _read(read, shoff, _SHDR.size, size, source, "section header 0")
+        phnum = _SHDR.unpack(raw)[7]
+    if phnum and phentsize != _PHDR.size:
+        raise FormatError(
+            f"{source}: e_phentsize", f"is {phentsize}, expected {_PHDR.size}"
+        )
+    if phnum > MAX_HEADERS:
+        raise FormatError(
+            f"{source}: e_phnum",
+            f"{phnum} program headers, expected at most {MAX_HEADERS}",
+        )
+    raw = _read(read, phoff, phnum * _PHDR.size, size, source, "the program headers")
+    headers = [ProgramHeader(*fields) for fields in _PHDR.iter_unpack(raw)]
+    return ElfCore(machine, headers, _parse_notes(read, headers, size, source))
+
+
+def _check_ident(ident: bytes, source: str) -> None:
+    if not ident.startswith(_IDENT[:4]):
+        raise FormatError(
+            source, f"starts with {ident[:4].hex(' ')}, expected 7f 45 4c 46 (ELF)"
+        )
+    if not ident.startswith(_IDENT):
+        raise FormatError(
+            source,
+            f"ELF class {ident[4]}, byte order {ident[5]}, version {ident[6]}, "
+            "expected 2, 1, 1 (64-bit little-endian)",
+        )
+
+
+def _parse_notes(
+    read: Callable[[int, int], bytes],
+    headers: Sequence[ProgramHeader],
+    size: int,
+    source: str,
+) -> list[Note]:
+    notes: list[Note] = []
+    total = 0
+    for header in headers:
+        if header.type != PT_NOTE:
+            continue
+        total += header.filesz
+        if total > MAX_NOTE_BYTES:
+            raise FormatError(
+                source,
+                f"{total} or more bytes of notes, expected at most {MAX_NOTE_BYTES}",
+            )
+        data = _read(read, header.offset, header.filesz, size, source, "the notes")
+        for note in iter_notes(data, f"{source}: notes at {header.offset:#x}"):
+            if len(notes) == MAX_NOTES:
+                raise FormatError(source, f"more than {MAX_NOTES} notes")
+            notes.append(note)
+    return notes
+
+
+def _read(
+    read: Callable[[int, int], bytes],
+    offset: int,
+    count: int,
+    size: int,
+    source: str,
+    what: str,
+) -> bytes:
+    if count == 0:
+        return b""
+    if offset + count > size:
+        raise FormatError(
+            source,
+            f"{what} need bytes {offset:#x} to {offset + count:#x}, "
+            f"but the file ends at {size:#x}: {max(offset + count - size, 1)} bytes "
+            "are missing",
+        )
+    data = read(offset, count)
+    if len(data) != count:
+        raise FormatError(
+            source, f"{what}: read {len(data)} of {count} bytes at {offset:#x}"
+        )
+    return data
+
+
+def iter_notes(data: bytes, source: str) -> Iterator[Note]:
+    """
+    Parse the notes of one PT_NOTE segment.
+
+    Both name and desc are padded to 4 bytes, as in all cores of Linux and QEMU,
+    whatever p_align says. Zeros at the end are padding.
+
+    :raises FormatError: If a note is not wholly in *data*.
+    """
+    offset = 0
+    while offset < len(data):
+        if len(data) - offset < _NHDR.size:
+            if data.count(0, offset) == len(data) - offset:
+                return
+            raise FormatError(
+                f"{source}+{offset:#x}",
+                f"{len(data) - offset} bytes left, expected a note's header "
+                f"of {_NHDR.size}",
+            )
+        namesz, descsz, type_ = _NHDR.unpack_from(data, offset)
+        if namesz == descsz == type_ == 0:
+            offset += _NHDR.size
+            continue
+        start = offset + _NHDR.size + _align4(namesz)
+        if start + descsz > len(data):
+            raise FormatError(
+                f"{source}+{offset:#x}",
+                f"note with a name of {namesz} and a desc of {descsz} bytes, "
+                f"only {len(data) - offset - _NHDR.size} bytes left",
+            )
+        raw_name = data[offset + _NHDR.size : offset + _NHDR.size + namesz]
+        name = raw_name.partition(b"\0")[0].decode("ascii", "backslashreplace")
+        yield Note(name, type_, data[start : start + descsz])
+        offset = start + _align4(descsz)
+
+
+def pack_note(name: str, type: int, desc: bytes) -> bytes:
+    """Return a note with its padding; *name* is ASCII."""
+    raw_name = name.encode("ascii") + b"\0"
+    return b"".join(
+        (
+            _NHDR.pack(len(raw_name), len(desc), type),
+            raw_name.ljust(_align4(len(raw_name)), b"\0"),
+            desc.ljust(_align4(len(desc)), b"\0"),
+        )
+    )
+
+
+def header_size(count: int) -> int:
+    """Return the size of :func:`pack_header` of *count* program headers."""
+    extra = _SHDR.size if count >= _PN_XNUM else 0
+    return _EHDR.size + extra + count * _PHDR.size
+
+
+def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
+    """
+    Return the start of a core file: ELF header and program headers.
+
+    From 0xffff program headers on, section header 0 stands between the two and
+    tells their number.
+    """
+    extended = len(headers) >= _PN_XNUM
+    phoff = _EHDR.size + (_SHDR.size if extended else 0)
+    pieces = [
+        _EHDR.pack(
+            _IDENT,
+            _ET_CORE,
+            machine,
+            _EV_CURRENT,
+            0,
+            phoff,
+            _EHDR.size if extended else 0,
+            0,
+            _EHDR.size,
+            _PHDR.size,
+            min(len(headers), _PN_XNUM),
+            _SHDR.size if extended else 0,
+            1 if extended else 0,
+            0,
+        )
+    ]
+    if extended:
+        # As the kernel does: sh_size is e_shnum, sh_info is e_phnum.
+        pieces.append(_SHDR.pack(0, 0, 0, 0, 0, 1, 0, len(headers), 0, 0))
+    pieces.extend(
+        _PHDR.pack(
+            header.type,
+            header.flags,
+            header.offset,
+            header.vaddr,
+            header.paddr,
+            header.filesz,
+            header.memsz,
+            header.align,
+        )
+        for header in headers
+    )
+    return b"".join(pieces)
+
+
+def _align4(size: int) -> int:
+    return (size + 3) & ~3

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Flattened device tree (DTB), version 17: what hardware there is, and what memory is
+reserved for whom.
+
+Layout: Devicetree Specification v0.4, chapter 5. All integers are big-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from kmemdump.errors import FormatError
+from kmemdump.region import Range
+
+__all__ = [
+    "FDT_MAGIC",
+    "MAX_FDT",
+    "Node",
+    "fdt_size",
+    "pack_fdt",
+    "parse_fdt",
+    "reserved_ranges",
+]
+
+FDT_MAGIC = bytes.fromhex("d00dfeed")
+MAX_FDT = 2 << 20
+"""Size in bytes that the kernel accepts (arm64: MAX_FDT_SIZE)."""
+
+_HEADER = struct.Struct(">10I")
+_VERSION, _COMPATIBLE = 17, 16
+_BEGIN, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
+_MAX_DEPTH = 64  # FDT_MAX_DEPTH, Linux drivers/of/fdt.c.
+_MAX_REGIONS = 64
+"""More reserved memory than any device has; a broken tree may name it for ever."""
+_U32 = struct.Struct(">I")
+
+
+@dataclass(slots=True)
+class Node:
+    """A node of the tree."""
+
+    name: str
+    """With the unit address, as in ``smem@86000000``; empty for the root."""
+    properties: dict[str, bytes] = field(default_factory=dict)
+    children: list[Node] = field(default_factory=list)
+
+    def child(self, name: str) -> Node | None:
+        """Return the child with this name, with or without its unit address."""
+        for node in self.children:
+            if name in (node.name, node.name.partition("@")[0]):
+                return node
+        return None
+
+    def walk(self) -> Iterator[Node]:
+        """Return this node and all below it."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(reversed(node.children))
+
+    def strings(self, name: str) -> list[str]:
+        """Return a property that is a list of strings; empty if it is not there."""
+        raw = self.properties.get(name, b"")
+        return [part.decode("latin-1") for part in raw.split(b"\0") if part]
+
+    def cells(self, name: str) -> tuple[int, ...]:
+        """Return a property that is a list of 32-bit cells; empty if it is none."""
+        raw = self.properties.get(name, b"")
+        if len(raw) % 4:
+            return ()
+        return struct.unpack(f">{len(raw) // 4}I", raw)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it is there to be used."""
+        return self.strings("status") in ([], ["okay"], ["ok"])
+
+
+def fdt_size(head: bytes) -> int | None:
+    """
+    Return how large the tree is that starts with these bytes.
+
+    :return: ``None`` if it is none that is accepted.
+    """
+    if len(head) < _HEADER.size or not head.startswith(FDT_MAGIC):
+        return None
+    _, size, *_, version, compatible, _, _, _ = _HEADER.unpack_from(head)
+    fits = _HEADER.size <= size <= MAX_FDT
+    return size if fits and compatible <= _VERSION <= version else None
+
+
+def parse_fdt(data: bytes, source: str) -> Node:
+    """
+    Parse a device tree.
+
+    :param data: May be longer than the tree.
+    :return: The root.
+    :raises FormatError: If it is none, or broken.
+    """
+    size = fdt_size(data)
+    if size is None:
+        raise FormatError(
+            source,
+            f"starts with {data[:4].hex(' ')}, expected a flattened device tree "
+            f"(d0 0d fe ed) of version {_VERSION} and at most {MAX_FDT} bytes",
+        )
+    if size > len(data):
+        raise FormatError(source, f"is cut: {len(data)} of {size} bytes")
+    _, _, struct_at, strings_at, *_, strings_size, struct_size = _HEADER.unpack_from(
+        data
+    )
+    for name, at, length in (
+        ("structure", struct_at, struct_size),
+        ("strings", strings_at, strings_size),
+    ):
+        if at + length > size:
+            raise FormatError(
+                source, f"its {name} block ends at {at + length}, behind its {size}"
+            )
+    block = data[struct_at : struct_at + struct_size]
+    strings = data[strings_at : strings_at + strings_size]
+    return _Reader(block, strings, source).read_tree()
+
+
+class _Reader:
+    def __init__(self, block: bytes, strings: bytes, source: str) -> None:
+        self._block = block
+        self._strings = strings
+        self._source = source
+        self._at = 0
+
+    def read_tree(self) -> Node:
+        path: list[Node] = []
+        while True:
+            token = self._word()
+            if token == _NOP:
+                continue
+            if token == _BEGIN:
+                node = Node(self._name())
+                if len(path) >= _MAX_DEPTH:
+                    raise self._error(f"more than {_MAX_DEPTH} nodes in each other")
+                if path:
+                    path[-1].children.append(node)
+                path.append(node)
+            elif token == _PROPERTY and path:
+                size, name_at = self._word(), self._word()
+                value = self._bytes(size)
+                path[-1].properties[self._string(name_at)] = value
+            elif token == _END_NODE and path:
+                node = path.pop()
+                if not path:
+                    return node  # Only one root; what follows is of no interest.
+            else:
+                raise self._error(f"unexpected token {token}")
+
+    def _word(self) -> int:
+        try:
+            (value,) = _U32.unpack_from(self._block, self._at)
+        except struct.error:
+            raise self._error("ends in the middle") from None
+        self._at += 4
+        return int(value)
+
+    def _bytes(self, size: int) -> bytes:
+        if size > len(self._block) - self._at:
+            raise self._error(f"property of {size} bytes")
+        value = self._block[self._at : self._at + size]
+        self._at += -(-size // 4) * 4
+        return value
+
+    def _name(self) -> str:
+        end = self._block.find(b"\0", self._at)
+        if end < 0:
+            raise self._error("name without an end")
+        name = self._block[self._at : end].decode("latin-1")
+        self._at = -(-(end + 1) // 4) * 4
+        return name
+
+    def _string(self, at: int) -> str:
+        end = self._strings.find(b"\0", at)
+        if at >= len(self._strings) or end < 0:
+            raise self._error(f"no name at {at} of the strings block")
+        return self._strings[at:end].decode("latin-1")
+
+    def _error(self, problem: str) -> FormatError:
+        return FormatError(f"{self._source}: structure block+{self._at:#x}", problem)
+
+
+def pack_fdt(root: Node) -> bytes:
+    """Return the bytes of a tree; without any memory reservation block entry."""
+    strings = bytearray()
+    places: dict[str, int] = {}
+    block = bytearray()
+
+    def add(node: Node) -> None:
+        block.extend(_U32.pack(_BEGIN) + _padded(node.name.encode("latin-1") + b"\0"))
+        for name, value in node.properties.items():
+            if name not in places:
+                places[name] = len(strings)
+                strings.extend(name.encode("latin-1") + b"\0")
+            block.extend(struct.pack(">3I", _PROPERTY, len(value), places[name]))
+            block.extend(_padded(value))
+        for child in node.children:
+            add(child)
+        block.extend(_U32.pack(_END_NODE))
+
+    add(root)
+    block.extend(_U32.pack(_END))
+    reserve_at = _HEADER.size
+    struct_at = reserve_at + 16
+    strings_at = struct_at + len(block)
+    size = strings_at + len(strings)
+    header = _HEADER.pack(
+        int.from_bytes(FDT_MAGIC),
+        size,
+        struct_at,
+        strings_at,
+        reserve_at,
+        _VERSION,
+        _COMPATIBLE,
+        0,
+        len(strings),
+        len(block),
+    )
+    return header + bytes(16) + bytes(block) + bytes(strings)
+
+
+def reserved_ranges(root: Node, compatible: str) -> list[Range]:
+    """
+    Return the reserved memory of a device, in the order of the tree.
+
+    The device is a child of ``/reserved-memory`` itself, or names some with
+    ``memory-region``.
+
+    :param compatible: What the device's node says that it is.
+    """
+    memory = root.child("reserved-memory")
+    if memory is None:
+        return []
+    cells = _cells(memory)
+    by_handle = {node.cells("phandle"): node for node in memory.children}
+    found: list[Range] = []
+    for node in root.walk():
+        if compatible not in node.strings("compatible") or not node.enabled:
+            continue
+        regions = [node] if any(node is child for child in memory.children) else []
+        for handle in node.cells("memory-region")[:_MAX_REGIONS]:
+            region = by_handle.get((handle,))
+            if region is not None:
+                regions.append(region)
+        for region in regions:
+            found.extend(islice(_reg(region, *cells), _MAX_REGIONS))
+            if len(found) >= _MAX_REGIONS:
+                return found
+    return found
+
+
+def _cells(node: Node) -> tuple[int, int]:
+    """Return how many cells an address and a size of the node's children have."""
+    address, size = node.cells("#address-cells"), node.cells("#size-cells")
+    # The defaults of the specification, section 2.3.5.
+    return (address or (2,))[0], (size or (1,))[0]
+
+
+def _reg(node: Node, address_cells: int, size_cells: int) -> Iterator[Range]:
+    cells = node.cells("reg")
+    if not (1 <= address_cells <= 2 and 1 <= size_cells <= 2):
+        return
+    step = address_cells + size_cells
+    for at in range(0, len(cells) - step + 1, step):
+        start = _join(cells[at : at + address_cells])
+        size = _join(cells[at + address_cells : at + step])
+        if size and start + size <= 1 << 64:
+            yield Range(start, size)
+
+
+def _join(cells: Sequence[int]) -> int:
+    value = 0
+    for cell in cells:
+        value = value << 32 | cell
+    return value
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)

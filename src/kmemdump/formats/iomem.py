@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``/proc/iomem``: what physical addresses are used for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kmemdump.errors import FormatError
+from kmemdump.region import Range, intersect
+
+__all__ = ["Resource", "find_use", "parse_iomem"]
+
+# "  40210000-4166ffff : Kernel code"
+_LINE = re.compile(r"( *)([0-9a-f]{8,16})-([0-9a-f]{8,16}) : (.*)")
+_MAX_LINES = 1 << 16
+_FREE = ("reserved",)
+"""What nobody uses: a device tree's no-map, ``memmap=``, firmware's map of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A range that is used for something."""
+
+    range: Range
+    name: str
+    depth: int
+    """0 for those that are within no other."""
+
+
+def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
+    """
+    Parse the text of ``/proc/iomem``.
+
+    :raises FormatError: If it is something else, or does not tell addresses.
+    """
+    found: list[Resource] = []
+    for number, line in enumerate(text.splitlines()[:_MAX_LINES], 1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            where = f"{source}, line {number}"
+            raise FormatError(where, f"{line[:60]!r}, expected START-END : NAME")
+        start, last = int(match[2], 16), int(match[3], 16)
+        if last < start:
+            raise FormatError(f"{source}, line {number}", "ends before it starts")
+        size = last - start + 1
+        found.append(Resource(Range(start, size), match[4], len(match[1]) // 2))
+    if not any(resource.range.start for resource in found):
+        # What who lacks CAP_SYS_ADMIN is shown: all of them 0.
+        raise FormatError(
+            source, "hides its addresses, expected to read it with CAP_SYS_ADMIN"
+        )
+    return found
+
+
+def find_use(resources: Iterable[Resource], wanted: Range) -> str | None:
+    """
+    Say what a range is used for, if it is not free to be written.
+
+    Free is what is reserved, or in no list at all, as memory that a device tree keeps
+    from the kernel.
+    """
+    uses: Sequence[str] = [
+        resource.name
+        for resource in resources
+        if resource.name.lower() not in _FREE and intersect([resource.range], [wanted])
+    ]
+    return uses[-1] if uses else None

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+``Raw_Dmp!``: the image that firmware leaves in a partition (rawdump, logdump, ftm).
+
+Header and sections are those of Microsoft's OfflineDumpHeaders.h; Qualcomm's firmware
+writes minidump regions as sections with names like ``md_KELF.BIN``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any
+
+from kmemdump.errors import FormatError
+
+__all__ = [
+    "RAWDUMP_MAGIC",
+    "Rawdump",
+    "RawdumpFlag",
+    "Section",
+    "SectionType",
+    "parse_rawdump",
+]
+
+RAWDUMP_MAGIC = b"Raw_Dmp!"
+_SEEN_MAGIC = b"MiniDump"  # A vendor's script overwrites the signature with this.
+
+_HEADER = struct.Struct("<8sII8s8sIQQI")
+_SECTION = struct.Struct("<IIIQQ16s20s")
+_MAX_SECTIONS = 4096
+
+
+class RawdumpFlag(IntFlag):
+    """Flags of the image."""
+
+    VALID = 1
+    INCOMPLETE = 2
+    """The storage was too small."""
+    PROTECTED = 4
+    FLUSHED = 8
+    """Caches were written back before."""
+
+
+class SectionType(IntEnum):
+    """What a section holds."""
+
+    NONE = 0
+    DDR = 1
+    CPU_CONTEXT = 2
+    VENDOR = 3
+    """Qualcomm's, with the physical address where a DDR section has it."""
+    REASON = 4
+    SYSTEM = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the image."""
+
+    name: str
+    flags: int
+    version: int
+    type: int
+    """A :class:`SectionType`, if it is known."""
+    offset: int
+    """Offset in the image in bytes."""
+    size: int
+    """Size in bytes that it should have."""
+    held: int
+    """Size in bytes that is in the image."""
+    address: int | None
+    """Physical address in bytes, if the section is memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rawdump:
+    """What an image says about itself."""
+
+    version: int
+    flags: int
+    dump_size: int
+    """Bytes that were written."""
+    total_size: int
+    """Bytes that would have been needed, if storage was too small."""
+    sections: tuple[Section, ...]
+    problems: tuple[str, ...]
+    """What is not as it should be; the sections are as good as they can be."""
+
+
+def parse_rawdump(read: Callable[[int, int], bytes], size: int, source: str) -> Rawdump:
+    """
+    Parse the headers of an image.
+
+    :param read: Reads (offset, count) of the image; may return less.
+    :param size: Size of the image, or of the partition it is in, in bytes.
+    :raises FormatError: If this is no such image, or its table is cut.
+    """
+    raw = read(0, _HEADER.size)
+    if len(raw) < _HEADER.size or raw[:8] not in (RAWDUMP_MAGIC, _SEEN_MAGIC):
+        raise FormatError(
+            source,
+            f"starts with {raw[:8].hex(' ')}, expected {RAWDUMP_MAGIC.hex(' ')} "
+            "(Raw_Dmp!)",
+        )
+    _, version, flags, _, _, _, dump_size, total, count = _HEADER.unpack(raw)
+    if count > _MAX_SECTIONS:
+        raise FormatError(source, f"{count} sections, expected at most {_MAX_SECTIONS}")
+    table = read(_HEADER.size, count * _SECTION.size)
+    if len(table) < count * _SECTION.size:
+        raise FormatError(
+            source,
+            f"{count} sections need {count * _SECTION.size} bytes, but the image has "
+            f"{len(table)} behind its header",
+        )
+    problems = _header_problems(flags, total, size)
+    sections = []
+    for i, fields in enumerate(_SECTION.iter_unpack(table)):
+        section, problem = _section(fields, size)
+        sections.append(section)
+        if problem:
+            problems.append(f"section {i} ({section.name or 'no name'}) {problem}")
+    return Rawdump(version, flags, dump_size, total, tuple(sections), tuple(problems))
+
+
+def _header_problems(flags: int, total: int, size: int) -> list[str]:
+    problems = []
+    if not flags & RawdumpFlag.VALID:
+        problems.append(
+            f"the image is not marked as valid (flags {flags:#x}): firmware was "
+            "interrupted while it wrote"
+        )
+    if flags & RawdumpFlag.INCOMPLETE:
+        problems.append(
+            f"the storage was too small: {total} bytes were needed, it has {size}"
+        )
+    return problems
+
+
+def _section(fields: tuple[Any, ...], size: int) -> tuple[Section, str]:
+    flags, version, type_, offset, length, information, raw_name = fields
+    name = raw_name.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    held = max(min(length, size - offset), 0)
+    problem = ""
+    if not flags & RawdumpFlag.VALID:
+        held = 0
+        problem = f"is not valid (flags {flags:#x})"
+    elif held < length:
+        problem = f"has {held} of {length} bytes: the image ends before"
+    address: int | None = None
+    if type_ in (SectionType.DDR, SectionType.VENDOR):
+        address = int.from_bytes(information[:8], "little")
+        if address + length > 1 << 64:
+            address, problem = None, "wraps around the end of memory"
+    section = Section(name, flags, version, type_, offset, length, held, address)
+    return section, problem

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a kernel would write into its ``debug_kinfo`` itself, found out from outside."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+
+from drgn import FaultError, Program, Type
+
+from kmemdump.errors import NotCapturedError, UnsupportedError
+from kmemdump.formats.kinfo import Kinfo, KinfoLayout, fields_of
+from kmemdump.kernel.arch import image_address
+from kmemdump.kernel.attach import Kernel
+from kmemdump.region import Region
+
+__all__ = ["kinfo_facts", "kinfo_regions"]
+
+_BITS = 64
+_MARKER_STEP = 256
+_PAGE = 4096
+_MAX_SYMBOLS = 4 << 20
+
+
+def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
+    """
+    Return all of a kinfo that is no address.
+
+    :raises UnsupportedError: If the kernel does not tell.
+    """
+    prog, info = kernel.prog, kernel.vmcoreinfo
+    try:
+        module = prog.type("struct module")
+        names = prog.type("struct kallsym_iter")  # kernel/kallsyms.c
+        name_size = names.member("name").type.length or 0
+        module_size = names.member("module_name").type.length or 0
+        count = prog.read_u32(info.symbol("kallsyms_num_syms"))
+        stack = prog["THREAD_SIZE"].value_()
+    except (LookupError, FaultError, NotCapturedError) as error:
+        raise UnsupportedError(
+            f"{info.source}: the kernel does not tell what a kinfo holds: {error}"
+        ) from error
+    # KSYM_SYMBOL_LEN of include/linux/kallsyms.h (in v6.1): "%s+%#lx/%#lx [%s %s]" with
+    # its end, and what is put there.
+    symbol_size = 21 + name_size - 1 + 2 * (_BITS * 3 // 10) + module_size - 1 + 40 + 1
+    flags = (
+        _has(prog, "init_uts_ns"),  # CONFIG_KALLSYMS_ALL
+        "SYMBOL(kallsyms_relative_base)" in info.values,
+        _has_absolute_percpu(prog),
+        _has(prog, "report_cfi_failure"),
+    )
+    return Kinfo(
+        layout,
+        {},
+        count,
+        stack,
+        info.osrelease,
+        "",
+        (int(flags[0]), int(flags[1]), int(flags[2]), int(flags[3])),
+        (name_size, _BITS, module_size, symbol_size),
+        (int(_has_tree(prog)), _offset(module, "mem"), _offset(module, "kallsyms")),
+    )
+
+
+def kinfo_regions(kernel: Kernel, layout: KinfoLayout) -> list[Region]:
+    """
+    Return the kernel symbols that a kinfo has fields for; a registry numbers them.
+
+    Only their addresses are of interest. Their sizes differ, for a registry takes two
+    regions that are the same memory for one, and _text and _stext often are.
+    """
+    found = []
+    for i, name in enumerate(fields_of(layout)):
+        virtual = _find(kernel, name)
+        if virtual is not None:
+            physical = image_address(kernel.vmcoreinfo, virtual)
+            found.append(Region(0, name, physical, i + 1, virtual))
+    return found
+
+
+def _find(kernel: Kernel, name: str) -> int | None:
+    prog, info = kernel.prog, kernel.vmcoreinfo
+    if f"SYMBOL({name})" in info.values:
+        return info.symbol(name)
+    try:
+        return int(prog.symbol(name).address)
+    except LookupError:
+        pass
+    # kallsyms does not list its own tables. These are beside others.
+    try:
+        if name == "kallsyms_markers":
+            return _find_markers(kernel)
+        if name == "kallsyms_seqs_of_names":
+            return _find_sequences(kernel)
+    except (FaultError, NotCapturedError):
+        pass
+    return None
+
+
+def _find_markers(kernel: Kernel) -> int | None:
+    """Find the index of each 256th name; it ends where another table starts."""
+    prog, count = kernel.prog, _count(kernel)
+    size = -(-count // _MARKER_STEP) * 4
+    ends = (kernel.vmcoreinfo.symbol("kallsyms_token_table"), _find_sequences(kernel))
+    for address in (end - _padded(size) for end in ends if end):
+        markers = struct.unpack(f"<{size // 4}I", prog.read(address, size))
+        if markers[0] == 0 and all(a < b for a, b in pairwise(markers)):
+            return address
+    return None
+
+
+def _find_sequences(kernel: Kernel) -> int | None:
+    """Find the order of names: a number of three bytes for each of them."""
+    prog, info, count = kernel.prog, kernel.vmcoreinfo, _count(kernel)
+    # It is there since v6.2, beside another table then and later; that it has each
+    # number once must prove it.
+    for address in (
+        info.symbol("kallsyms_relative_base") + 8,
+        info.symbol("kallsyms_token_table") - _padded(3 * count),
+    ):
+        raw = prog.read(address, 3 * count)
+        order = {int.from_bytes(raw[i : i + 3], "big") for i in range(0, len(raw), 3)}
+        if order == set(range(count)):
+            return address
+    return None
+
+
+def _count(kernel: Kernel) -> int:
+    address = kernel.vmcoreinfo.symbol("kallsyms_num_syms")
+    count: int = kernel.prog.read_u32(address)
+    if not 0 < count <= _MAX_SYMBOLS:
+        raise NotCapturedError(f"{count} symbols")
+    return count
+
+
+def _padded(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def _has(prog: Program, name: str) -> bool:
+    try:
+        prog.symbol(name)
+    except LookupError:
+        return False
+    return True
+
+
+def _has_absolute_percpu(prog: Program) -> bool:
+    # x86_64 links per-CPU variables at 0 (until v6.15).
+    try:
+        return int(prog.symbol("__per_cpu_start").address) < _PAGE
+    except LookupError:
+        return False
+
+
+def _has_tree(prog: Program) -> bool:
+    """CONFIG_MODULES_TREE_LOOKUP."""
+    for name in ("struct module_memory", "struct module_layout"):  # Since v6.4; before.
+        try:
+            return bool(prog.type(name).has_member("mtn"))
+        except LookupError:
+            continue
+    return False
+
+
+def _offset(module: Type, name: str) -> int:
+    try:
+        return int(module.member(name).bit_offset // 8)
+    except LookupError:
+        return 0

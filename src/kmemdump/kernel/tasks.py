@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tasks that a dump holds, where it does not hold all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from drgn import FaultError, Object, Program
+from drgn.helpers.linux.list import list_for_each_entry
+
+__all__ = ["readable_pids"]
+
+_MAX_TASKS = 1 << 22
+"""PID_MAX_LIMIT of 64-bit kernels."""
+
+
+def readable_pids(prog: Program) -> Iterator[int]:
+    """
+    Return the ids of all tasks up to one that cannot be read.
+
+    That is one that started after the dump's memory was marked: the newest are the last
+    in the kernel's list. A search by id would end at any of them.
+    """
+    found: set[int] = set()
+    first = prog["init_task"]
+    with suppress(FaultError):
+        for leader in _with_threads(first):
+            pid = leader.pid.value_()
+            if pid in found or len(found) >= _MAX_TASKS:
+                continue
+            found.add(pid)
+            yield pid
+
+
+def _with_threads(first: Object) -> Iterator[Object]:
+    yield first
+    head = first.tasks.address_of_()
+    for leader in list_for_each_entry("struct task_struct", head, "tasks"):
+        yield leader
+        with suppress(FaultError):
+            threads = leader.signal.thread_head.address_of_()
+            yield from list_for_each_entry("struct task_struct", threads, "thread_node")

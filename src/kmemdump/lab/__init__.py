@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels that crash on purpose: Debian's, in QEMU, with a guest of our own."""
+
+from kmemdump.lab.architectures import (
+    AARCH64,
+    ARCHITECTURES,
+    X86_64,
+    Architecture,
+    get_architecture,
+)
+from kmemdump.lab.carry import python_image
+from kmemdump.lab.control import Control
+from kmemdump.lab.deaths import Death, kernel_arguments, kill, needs_module
+from kmemdump.lab.machine import Machine
+from kmemdump.lab.module import build_module, build_modules
+from kmemdump.lab.packages import SERIES, KernelPackage, PackageCache, default_folder
+from kmemdump.lab.setup import Setup
+
+__all__ = [
+    "AARCH64",
+    "ARCHITECTURES",
+    "SERIES",
+    "X86_64",
+    "Architecture",
+    "Control",
+    "Death",
+    "KernelPackage",
+    "Machine",
+    "PackageCache",
+    "Setup",
+    "build_module",
+    "build_modules",
+    "default_folder",
+    "get_architecture",
+    "kernel_arguments",
+    "kill",
+    "needs_module",
+    "python_image",
+]

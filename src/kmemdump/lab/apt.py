@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Debian's package lists and archive, for this machine's architecture and others.
+
+Of another architecture apt keeps lists of its own in our folder, with this
+machine's sources and keys: nothing about this machine changes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kmemdump.errors import UnsupportedError
+
+__all__ = ["Apt", "CommandError", "run"]
+
+_FRESH = 7 * 24 * 3600
+"""Seconds; older lists may name files that the archive has deleted."""
+
+
+class CommandError(UnsupportedError):
+    """A command failed; the message has its last words."""
+
+
+def run(*argv: str, cwd: Path | None = None) -> str:
+    """
+    Run a command and return what it prints.
+
+    :raises CommandError: If it fails.
+    :raises UnsupportedError: If it is not there.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env=os.environ | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except FileNotFoundError as e:
+        problem = f"{argv[0]} is not here: the lab fetches its kernels from Debian"
+        raise UnsupportedError(problem) from e
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise CommandError(f"{' '.join(argv)}: {words[-1]}")
+    return done.stdout
+
+
+class Apt:
+    """
+    The packages of one architecture.
+
+    :param debian: Debian's name of the architecture.
+    :param folder: Where lists are kept that are not this machine's own.
+    """
+
+    def __init__(self, debian: str, folder: Path) -> None:
+        self.debian = debian
+        self._folder = folder
+        self._options: tuple[str, ...] | None = None
+
+    @property
+    def native(self) -> bool:
+        """Whether it is this machine's architecture."""
+        return run("dpkg", "--print-architecture").strip() == self.debian
+
+    def show(self, package: str) -> str:
+        """
+        Return what apt says of the newest version of a package.
+
+        :raises CommandError: If it knows none.
+        """
+        options = self._prepared()
+        return run("apt-cache", *options, "show", "--no-all-versions", package)
+
+    @contextmanager
+    def downloaded(self, package: str, version: str | None) -> Iterator[Path]:
+        """
+        Download a package, which is kept only as long as the context lasts.
+
+        :param version: The newest, if it is None.
+        :raises UnsupportedError: If that fails.
+        """
+        # The debug packages are 300 MB each.
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".download-") as name:
+            wanted = package if version is None else f"{package}={version}"
+            options = self._prepared()
+            try:
+                run("apt-get", *options, "-q", "download", wanted, cwd=Path(name))
+            except CommandError as e:
+                problem = f"{e}\n{self.advice()}"
+                raise UnsupportedError(problem) from e
+            found = list(Path(name).glob("*.deb"))
+            if len(found) != 1:
+                raise UnsupportedError(f"apt-get download {wanted}: no package came")
+            yield found[0]
+
+    def advice(self) -> str:
+        """Return what to do when a package is not found."""
+        if self._lists is None:
+            return "if the network is up, run 'apt-get update' as root"
+        return f"if the network is up, remove {self._lists}"
+
+    @property
+    def _lists(self) -> Path | None:
+        return None if self.native else self._folder / f"apt-{self.debian}"
+
+    def _prepared(self) -> tuple[str, ...]:
+        if self._options is None:
+            place = self._lists
+            self._options = () if place is None else self._foreign(place)
+        return self._options
+
+    def _foreign(self, place: Path) -> tuple[str, ...]:
+        settings = {
+            "APT::Architecture": self.debian,
+            "APT::Architectures": self.debian,
+            "APT::Sandbox::User": "",  # Our folder may be root's alone.
+            "Dir::State": place,
+            "Dir::State::lists": place / "lists",
+            "Dir::State::status": "/dev/null",
+            "Dir::Cache": place / "cache",
+        }
+        options = tuple(f"-o{name}={value}" for name, value in settings.items())
+        stamp = place / "updated"
+        place.mkdir(parents=True, exist_ok=True)
+        with open(place / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_fresh(stamp):
+                for folder in ("lists/partial", "cache/archives/partial"):
+                    (place / folder).mkdir(parents=True, exist_ok=True)
+                try:
+                    run("apt-get", *options, "-q", "update")
+                except CommandError:
+                    if not stamp.exists():
+                        raise
+                    return options  # Old lists may still do.
+                stamp.touch()
+        return options
+
+
+def _is_fresh(stamp: Path) -> bool:
+    try:
+        return time.time() - stamp.stat().st_mtime < _FRESH
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Carry this machine's Python, with kmemdump in it, into a guest; into one of another
+architecture, Debian's.
+
+The interpreter, its library and the packages that kmemdump needs lie in an ext4 image,
+which a guest mounts as a disk; they change seldom. kmemdump itself lies in the guest's
+initramfs, so that a change of it needs no new image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import py_compile
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
+from importlib.resources import files
+from pathlib import Path
+
+from kmemdump.lab import foreign
+from kmemdump.lab.apt import run
+from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.foreign import build_drgn, unpack_python
+from kmemdump.lab.initramfs import Entry
+from kmemdump.lab.packages import PackageCache
+
+__all__ = ["kmemdump_entries", "python_image"]
+
+_PLACES = ("dev", "kmemdump", "packages", "proc", "run", "sys", "tmp", "usr/bin")
+_UNUSED = (
+    "__pycache__",
+    "site-packages",
+    "config-*",
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "ensurepip",
+    "*.a",
+)
+_ROOM = 1.3
+"""Size of the image as a multiple of the files'."""
+_REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def python_image(cache: PackageCache, architecture: Architecture) -> Path:
+    """
+    Return an ext4 image with this machine's Python and kmemdump's packages.
+
+    Mounted, and changed root into, it needs only :func:`kmemdump_entries` bound to
+    ``/kmemdump``.
+
+    :raises UnsupportedError: If this machine is of another architecture, and what it
+        takes to build for the guest's is not here.
+    """
+    packages = list(_packages("kmemdump"))
+    other = platform.machine() != architecture.name
+    drgn = build_drgn(cache, architecture) if other else Path()
+    made_of = [sys.version, *(f"{item.name}-{item.version}" for item in packages)]
+    source = Path(__file__).read_bytes() + Path(foreign.__file__).read_bytes()
+    digest = hashlib.sha256(source + "\n".join(made_of).encode()).hexdigest()[:12]
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
+            root = Path(name)
+            for place in _PLACES:
+                (root / place).mkdir(parents=True)
+            if other:
+                unpack_python(cache.apt(architecture), root)
+                _copy_packages(packages, root)
+                shutil.copy(drgn, root / "packages")
+            else:
+                _fill(root, packages)
+            _compile(root)
+            _make_ext4(root, folder / "python.ext4")
+
+    name = f"python-{digest}-{architecture.name}"
+    return cache.entry(name, make) / "python.ext4"
+
+
+def kmemdump_entries(place: str) -> Iterator[Entry]:
+    """
+    Yield kmemdump itself for an initramfs, compiled: a guest's CPU is slow.
+
+    :param place: Folder in the initramfs, which is made.
+    """
+    yield Entry(place, stat.S_IFDIR | 0o755)
+    package = Path(str(files("kmemdump")))
+    sources = sorted(
+        path for path in package.rglob("*") if "__pycache__" not in path.parts
+    )
+    yield Entry(f"{place}/kmemdump", stat.S_IFDIR | 0o755)
+    for path in sources:
+        name = f"{place}/kmemdump/{path.relative_to(package)}"
+        if path.is_dir():
+            yield Entry(name, stat.S_IFDIR | 0o755)
+        else:
+            yield Entry(name, stat.S_IFREG | 0o644, path.read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "compiled")
+        caches = set()
+        for path in sources:
+            if path.suffix != ".py":
+                continue
+            inside = path.relative_to(package)
+            cached = f"{place}/kmemdump/{inside.parent}/__pycache__"
+            if cached not in caches:
+                caches.add(cached)
+                yield Entry(cached, stat.S_IFDIR | 0o755)
+            py_compile.compile(
+                str(path),
+                str(compiled),
+                dfile=f"/kmemdump/kmemdump/{inside}",
+                doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+            name = f"{cached}/{path.stem}.{sys.implementation.cache_tag}.pyc"
+            yield Entry(name, stat.S_IFREG | 0o644, compiled.read_bytes())
+    # What tells its version.
+    info = "kmemdump.dist-info"
+    metadata = distribution("kmemdump").read_text("METADATA") or ""
+    yield Entry(f"{place}/{info}", stat.S_IFDIR | 0o755)
+    yield Entry(f"{place}/{info}/METADATA", stat.S_IFREG | 0o644, metadata.encode())
+
+
+def _packages(name: str) -> Iterator[Distribution]:
+    """Yield what a package needs to run, without itself."""
+    seen = {name}
+    todo = [name]
+    while todo:
+        for requirement in distribution(todo.pop()).requires or ():
+            found = _REQUIREMENT.match(requirement)
+            if found is None or "extra ==" in requirement:
+                continue
+            wanted = found[0].lower().replace("_", "-")
+            if wanted not in seen:
+                seen.add(wanted)
+                todo.append(wanted)
+                yield distribution(wanted)
+
+
+def _fill(root: Path, packages: list[Distribution]) -> None:
+    library = Path(sysconfig.get_path("stdlib"))
+    shutil.copytree(
+        library,
+        root / library.relative_to("/"),
+        symlinks=True,
+        ignore=shutil.ignore_patterns(*_UNUSED),
+        ignore_dangling_symlinks=True,
+    )
+    interpreter = Path(sys.executable).resolve()
+    _copy(interpreter, root)
+    if interpreter != Path("/usr/bin/python3"):
+        (root / "usr/bin/python3").symlink_to(interpreter)
+    _copy_packages(packages, root)
+    programs = [root / interpreter.relative_to("/"), *root.rglob("*.so")]
+    for path in _libraries(programs):
+        _copy(path, root)
+
+
+def _copy_packages(packages: list[Distribution], root: Path) -> None:
+    for package in packages:
+        for item in package.files or ():
+            if ".." not in item.parts and "__pycache__" not in item.parts:
+                target = root / "packages" / item
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(Path(str(item.locate())), target)
+
+
+def _compile(root: Path) -> None:
+    # Some of the standard library's own are for other versions of Python.
+    argv = [sys.executable, "-m", "compileall", "-q", "-s", str(root), "-p", "/"]
+    argv += ["--invalidation-mode", "unchecked-hash", str(root)]
+    subprocess.run(argv, stdout=subprocess.DEVNULL, check=False)
+
+
+def _copy(path: Path, root: Path) -> None:
+    target = root / path.relative_to("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, target)
+
+
+def _libraries(programs: list[Path]) -> set[Path]:
+    """Return the shared libraries of this machine that *programs* need."""
+    done = subprocess.run(
+        ["ldd", *map(str, programs)], capture_output=True, text=True, check=False
+    )
+    paths = re.findall(r"^\t(?:\S+ => )?(/\S+) \(0x", done.stdout, re.MULTILINE)
+    return {
+        Path(path) for path in paths if not path.startswith(str(programs[0].parent))
+    }
+
+
+def _make_ext4(root: Path, image: Path) -> None:
+    size = sum(path.lstat().st_size for path in root.rglob("*"))
+    blocks = int(size * _ROOM) // 1024 + 8192
+    # Debian has it where only root's shell looks.
+    program = shutil.which("mke2fs") or "/usr/sbin/mke2fs"
+    options = [
+        "-q",
+        "-t",
+        "ext4",
+        "-O",
+        "^has_journal",
+        "-m",
+        "0",
+        "-E",
+        "root_owner=0:0",
+    ]
+    run(program, *options, "-d", str(root), "-b", "1024", str(image), str(blocks))

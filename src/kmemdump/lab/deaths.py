@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ways in which a guest dies, and how to tell that it did."""
+
+import re
+import time
+from enum import StrEnum
+
+from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.lab.architectures import X86_64, Architecture
+from kmemdump.lab.machine import PANIC_ENDS, Machine
+from kmemdump.lab.module import MODULE_NAME
+
+__all__ = ["Death", "kernel_arguments", "kill", "needs_module", "trigger"]
+
+
+class Death(StrEnum):
+    """A way to die."""
+
+    PANIC = "panic"
+    """A panic by sysrq."""
+    NULL = "null"
+    """A NULL dereference in a module, which becomes a panic."""
+    SPIN = "spin"
+    """One CPU spins in a module with interrupts off."""
+    SPIN_ALL = "spinall"
+    """All CPUs do."""
+    NMI = "nmi"
+    """A panic by an NMI that the host injects, as for a guest that hangs."""
+
+
+_MODULE_SIZE = 1 << 16
+"""More than the code of our module is."""
+
+
+def kernel_arguments(
+    death: Death, architecture: Architecture = X86_64
+) -> tuple[str, ...]:
+    """Return what a kernel's command line needs for it to die this way."""
+    return architecture.arguments.get(death, ())
+
+
+def needs_module(death: Death) -> bool:
+    """Return whether the guest needs our module (`build_module`) to die this way."""
+    return death in (Death.NULL, Death.SPIN, Death.SPIN_ALL)
+
+
+def kill(machine: Machine, death: Death, *, timeout: float = 60) -> None:
+    """
+    Make a guest die, and wait until it has.
+
+    The machine is not paused, unless its own setup does that.
+
+    :param timeout: Seconds that dying may take.
+    :raises UnsupportedError: If a machine of its architecture cannot die this way.
+    :raises TargetError: If it survives.
+    """
+    spinning = death in (Death.SPIN, Death.SPIN_ALL)
+    code = _module_code(machine) if spinning else range(0)
+    trigger(machine, death)
+    deadline = time.monotonic() + timeout
+    while not _is_dead(machine, death, code):
+        if time.monotonic() > deadline:
+            raise TargetError(f"the guest did not die of {death} in {timeout:.0f} s")
+        time.sleep(0.1)
+
+
+def _module_code(machine: Machine) -> range:
+    start = machine.run(f"cat /sys/module/{MODULE_NAME}/sections/.text")
+    return range(int(start, 16), int(start, 16) + _MODULE_SIZE)
+
+
+def trigger(machine: Machine, death: Death) -> None:
+    """Start a guest's death, without waiting for it."""
+    if death is Death.NMI:
+        architecture = machine.setup.architecture
+        if not architecture.nmi:
+            raise UnsupportedError(f"{architecture.name}: QEMU has no NMI to inject")
+        machine.control.execute("inject-nmi")
+    elif death is Death.PANIC:
+        machine.send("echo c >/proc/sysrq-trigger")
+    else:
+        # By a process of its own: the death of process 1 is another one.
+        parameter = f"/sys/module/{MODULE_NAME}/parameters/die"
+        machine.send(f"sh -c 'echo {death} >{parameter}' &")
+
+
+def _is_dead(machine: Machine, death: Death, code: range) -> bool:
+    if machine.control.status() != "running":
+        return True  # By pvpanic, or paused at its reboot.
+    if code:
+        spinning = _spinning_cpus(machine, code)
+        return spinning >= (machine.setup.cpus if death is Death.SPIN_ALL else 1)
+    return PANIC_ENDS.search(machine.console) is not None
+
+
+def _spinning_cpus(machine: Machine, code: range) -> int:
+    mask, masked = machine.setup.architecture.masked
+    states = re.finditer(
+        machine.setup.architecture.state, machine.control.monitor("info registers -a")
+    )
+    return sum(
+        int(state["pc"], 16) in code and int(state["flags"], 16) & mask == masked
+        for state in states
+    )

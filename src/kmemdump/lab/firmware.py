@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Boot firmware after a crash, played: it dumps what a dead guest's minidump table names.
+
+It knows where SMEM is and nothing else: neither the kernel, nor who filled the table.
+What a real one's dump looks like is in the same three shapes: a folder of files, an
+image in a partition, and a device in ramdump mode.
+
+Of CPUs, firmware saves the registers in a format of its vendor's. This one saves ELF
+notes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError, TargetError
+from kmemdump.formats.elf import (
+    NT_PRSTATUS,
+    PT_NOTE,
+    ProgramHeader,
+    header_size,
+    pack_header,
+    pack_note,
+    parse_core,
+)
+from kmemdump.formats.minidump import (
+    MINIDUMP_ITEM,
+    TableRegion,
+    Word,
+    parse_regions,
+    parse_toc,
+    region_array_size,
+)
+from kmemdump.formats.sahara import name_row
+from kmemdump.formats.sahara_device import Device
+from kmemdump.formats.smem import HOST_ANY, parse_smem
+from kmemdump.lab.machine import Machine
+from kmemdump.lab.reserved import smem_range
+from kmemdump.memory import Extent, FileMemory
+
+__all__ = ["Firmware"]
+
+_APPLICATIONS = 0  # The subsystem that Linux is.
+_CONTEXT = TableRegion("CPUS", 0, Word.VALI, 0xFE000000, 0)
+"""Registers: in memory that is the firmware's own, outside of RAM."""
+_NAME = re.compile(r"[A-Za-z0-9_]{1,15}")
+_MAX_REGION = 512 << 20
+_CHUNK = 1 << 20
+_TRANSFER = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    row: TableRegion
+    data: bytes | None
+    """``None``: what is in RAM there."""
+
+    @property
+    def file(self) -> str:
+        return f"md_{self.row.name}.BIN"
+
+    @property
+    def size(self) -> int:
+        return self.row.size if self.data is None else len(self.data)
+
+
+class Firmware:
+    """
+    The firmware of a machine of the lab, once its kernel is dead.
+
+    :param machine: Paused; stays the caller's.
+    :raises KmemdumpError: If there is nothing that it would dump.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        setup = machine.setup
+        if machine.ram is None or not setup.firmware:
+            raise TargetError("this machine has no firmware that dumps regions")
+        ram = Extent(setup.architecture.ram, setup.memory << 20, 0)
+        fd = os.open(machine.ram, os.O_RDONLY | os.O_CLOEXEC)
+        self._memory = FileMemory(fd, [ram], "RAM of the dead machine")
+        self.refused: list[str] = []
+        """Rows that it does not dump, and why."""
+        try:
+            self._parts = [_Part(row, None) for row in self._rows(machine)]
+            self._parts.append(_Part(_CONTEXT, _read_registers(machine)))
+        except BaseException:
+            self._memory.close()
+            raise
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the files that it leaves."""
+        return [part.file for part in self._parts]
+
+    def close(self) -> None:
+        self._memory.close()
+
+    def leave_folder(self, folder: Path) -> None:
+        """Leave a file for each region, as a tool that asked the device for all."""
+        folder.mkdir()
+        for part in self._parts:
+            with open(folder / part.file, "wb") as file:
+                for piece in self._pieces(part):
+                    file.write(piece)
+
+    def leave_image(self, path: Path) -> None:
+        """Leave what it writes to a partition: a ``Raw_Dmp!`` image."""
+        offset = _HEADER.size + _SECTION.size * len(self._parts)
+        sections = []
+        for part in self._parts:
+            kind = _CPU_CONTEXT if part.data is not None else _VENDOR
+            address = 0 if part.data is not None else part.row.address
+            name = part.file.encode()
+            fields = (1, 0x1000, kind, offset, part.size, address, 0, name)
+            sections.append(_SECTION.pack(*fields))
+            offset += part.size
+        header = (b"Raw_Dmp!", 0x1000, 1, 0, 0, 0, offset, 0, len(self._parts))
+        with open(path, "wb") as file:
+            file.write(_HEADER.pack(*header) + b"".join(sections))
+            for part in self._parts:
+                for piece in self._pieces(part):
+                    file.write(piece)
+
+    @contextmanager
+    def device(self, path: Path) -> Iterator[None]:
+        """Be a device in ramdump mode behind a Unix socket, for one host."""
+        rows = [
+            name_row(part.row.name, part.row.address, part.size) for part in self._parts
+        ]
+        device = Device(rows, self._read_for_host)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(path))
+            listener.listen(1)
+            thread = threading.Thread(target=_serve, args=(listener, device))
+            thread.start()
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+    def _rows(self, machine: Machine) -> Iterator[TableRegion]:
+        where = smem_range(machine.setup.architecture)
+        data = self._memory.read(where.start, where.size)
+        item = parse_smem(data, "SMEM", address=where.start).lookup(
+            HOST_ANY, MINIDUMP_ITEM
+        )
+        raw = self._memory.read(item.address, item.size)
+        row = parse_toc(raw, "minidump table").subsystems[_APPLICATIONS]
+        if not row.initialized or row.enabled != Word.ENBL:
+            raise TargetError("nobody has registered anything with the firmware")
+        if row.encryption_status != Word.DONE or row.encryption_required != Word.NR:
+            raise TargetError(
+                "the firmware would encrypt the dump with its vendor's key, which the "
+                "lab has not: mark with --no-encryption"
+            )
+        size = region_array_size(row, "minidump table")
+        array = self._memory.read(row.regions_address, size)
+        for region in parse_regions(array, row.region_count, "minidump table"):
+            problem = self._judge(region)
+            if problem is None:
+                yield region
+            else:
+                self.refused.append(f"{region.name}: {problem}")
+
+    def _judge(self, region: TableRegion) -> str | None:
+        if not region.is_valid:
+            return "is not valid"
+        if not _NAME.fullmatch(region.name):
+            return "is no name for a file"
+        if not 0 < region.size <= _MAX_REGION:
+            return f"has {region.size} bytes"
+        try:
+            self._memory.read(region.address, 1)
+            self._memory.read(region.address + region.size - 1, 1)
+        except NotCapturedError:
+            return f"{region.address:#x} is not in RAM"
+        return None
+
+    def _pieces(self, part: _Part) -> Iterator[bytes]:
+        if part.data is not None:
+            yield part.data
+            return
+        for at in range(0, part.row.size, _CHUNK):
+            count = min(_CHUNK, part.row.size - at)
+            yield self._memory.read(part.row.address + at, count)
+
+    def _read_for_host(self, address: int, size: int) -> bytes:
+        context = self._parts[-1]
+        start = address - context.row.address
+        if context.data is not None and 0 <= start <= context.size - size:
+            return context.data[start : start + size]
+        return self._memory.read(address, size)
+
+
+_HEADER = struct.Struct("<8sIIQQIQQI")
+_SECTION = struct.Struct("<IIIQQQQ20s")
+_CPU_CONTEXT, _VENDOR = 2, 3
+
+
+def _read_registers(machine: Machine) -> bytes:
+    """Return the registers of all CPUs: NT_PRSTATUS notes in an ELF core file."""
+    path = machine.folder / "cpus"
+    path.unlink(missing_ok=True)
+    machine.control.execute(
+        "dump-guest-memory",
+        paging=False,
+        protocol=f"file:{path}",
+        begin=machine.setup.architecture.ram + 4096,
+        length=4096,
+    )
+    data = path.read_bytes()
+    core = parse_core(lambda at, count: data[at : at + count], len(data), "registers")
+    notes = b"".join(
+        pack_note("CORE", NT_PRSTATUS, note.desc)
+        for note in core.notes
+        if note.name == "CORE" and note.type == NT_PRSTATUS
+    )
+    if not notes:
+        raise FormatError("registers", "QEMU tells of no CPU")
+    start, size = header_size(1), len(notes)
+    header = ProgramHeader(PT_NOTE, 0, start, 0, 0, size, size, 4)
+    return pack_header(core.machine, [header]) + notes
+
+
+def _serve(listener: socket.socket, device: Device) -> None:
+    # The other side may go away at any time.
+    with suppress(OSError, KmemdumpError):
+        connection, _ = listener.accept()
+        with connection:
+            answer = device.start()
+            while True:
+                for at in range(0, len(answer), _TRANSFER):
+                    connection.sendall(answer[at : at + _TRANSFER])
+                request = b"" if device.finished else connection.recv(4096)
+                if not request:
+                    return
+                answer = device.receive(request)

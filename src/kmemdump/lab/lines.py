@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lines of text to and from a machine, each wait with an end."""
+
+import socket
+import time
+
+from kmemdump.errors import TargetError
+
+__all__ = ["LineSocket", "SilenceError"]
+
+_MAX_LINE = 16 << 20  # Bytes; the longest answer, of query-qmp-schema, is 0.2 MB.
+
+
+class SilenceError(TargetError):
+    """The other end says nothing."""
+
+
+class LineSocket:
+    """
+    A connected socket that carries lines.
+
+    :param connection: Closed with this object.
+    :param name: What is at the other end, for messages.
+    """
+
+    def __init__(self, connection: socket.socket, name: str) -> None:
+        self._socket = connection
+        self._name = name
+        self._buffer = b""
+
+    def write(self, line: str) -> None:
+        """Send a line; its end is added."""
+        try:
+            self._socket.settimeout(10)
+            self._socket.sendall(line.encode() + b"\n")
+        except OSError as e:
+            raise TargetError(f"{self._name}: cannot be written to: {e}") from e
+
+    def read(self, deadline: float) -> str:
+        """
+        Return the next line without its end.
+
+        :param deadline: When to stop waiting, in terms of `time.monotonic`.
+        :raises SilenceError: If nothing comes in time.
+        :raises TargetError: If the other end is gone.
+        """
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > _MAX_LINE:
+                raise TargetError(f"{self._name}: a line is over {_MAX_LINE} bytes")
+            try:
+                # Zero would mean "do not block", which reports otherwise.
+                self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+                data = self._socket.recv(1 << 16)
+            except TimeoutError as e:
+                raise SilenceError(f"{self._name}: no answer in time") from e
+            except OSError as e:
+                raise TargetError(f"{self._name}: cannot be read: {e}") from e
+            if not data:
+                raise TargetError(f"{self._name}: is gone")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode(errors="replace").removesuffix("\r")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

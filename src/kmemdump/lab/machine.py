@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A virtual machine to be tried on, and killed."""
+
+import logging
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.lab.carry import kmemdump_entries
+from kmemdump.lab.control import Control
+from kmemdump.lab.folders import MachineFolder
+from kmemdump.lab.initramfs import Entry, make_initramfs
+from kmemdump.lab.lines import LineSocket, SilenceError
+from kmemdump.lab.packages import PackageCache
+from kmemdump.lab.setup import Setup, prepare_firmware, qemu_arguments
+
+__all__ = ["PANIC_ENDS", "BootPanicError", "Machine"]
+
+_READY = "GUEST-READY"  # Both written by guest/init.
+_DONE = "GUEST-DONE "
+_OUTBOX = 512 << 20
+"""Most bytes of a file that a guest hands out; they take no room before."""
+
+PANIC_ENDS = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
+"""A kernel's last words."""
+
+_BOOTS = 2
+"""
+Attempts to boot. With more emulated CPUs than real ones, a kernel panics now and then
+in its first seconds ("Fatal exception in interrupt", QEMU 7.2, 6.12 with 8 CPUs).
+"""
+
+_logger = logging.getLogger(__name__)
+
+
+class BootPanicError(TargetError):
+    """The kernel of a machine panicked before anybody asked it to."""
+
+
+class Machine:
+    """
+    A QEMU process with a Debian kernel in it.
+
+    As a context manager it boots on entry and is gone on exit. Should Python
+    die without an exit, the kernel kills QEMU. It also does that when the
+    *thread* ends that started the machine, so start it in one that stays.
+
+    >>> cache = PackageCache(Path("build/lab"))
+    >>> with Machine(cache, Setup(cache.kernel("6.1"))) as machine:
+    ...     print(machine.run("uname -r"))
+    6.1.0-56-cloud-amd64
+
+    :param cache: Where busybox comes from.
+    :param setup: What the machine is made of.
+    :param timeout: Seconds that the boot may take.
+    """
+
+    def __init__(
+        self, cache: PackageCache, setup: Setup, *, timeout: float = 300
+    ) -> None:
+        self.setup = setup
+        self._cache = cache
+        self._timeout = timeout
+        self._folder: MachineFolder | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: Control | None = None
+        self._guest: LineSocket | None = None
+
+    def __enter__(self) -> Self:
+        for attempt in range(_BOOTS):
+            try:
+                self.start()
+                self.wait_ready()
+                break
+            except BootPanicError as e:
+                self.close()
+                if attempt == _BOOTS - 1:
+                    raise
+                _logger.warning("%s; booting it again", e)
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """
+        Start QEMU, without waiting for the guest.
+
+        :raises UnsupportedError: If QEMU is not installed.
+        :raises TargetError: If it does not start.
+        """
+        arch = self.setup.architecture
+        if None in (shutil.which("setpriv"), shutil.which(arch.qemu)):
+            problem = f"{arch.qemu} and setpriv are needed; install {arch.qemu_package}"
+            raise UnsupportedError(problem)
+        initramfs = self._initramfs()
+        need = len(initramfs) + (self.setup.memory << 20 if self.setup.share else 0)
+        self._folder = MachineFolder(need)
+        (self.folder / "initramfs").write_bytes(initramfs)
+        if self.setup.firmware:
+            prepare_firmware(self.setup, self.folder)
+        if self.setup.python is not None:
+            with open(self.folder / "outbox", "wb") as outbox:
+                outbox.truncate(_OUTBOX)
+        guest, guest_inside = socket.socketpair()
+        control, control_inside = socket.socketpair()
+        self._guest = LineSocket(guest, "the guest's second serial port")
+        self._control = Control(control)
+        inherited = (
+            guest_inside.fileno(),
+            control_inside.fileno(),
+            self._folder.descriptor,
+        )
+        arguments = qemu_arguments(
+            self.setup, self.folder, guest=inherited[0], control=inherited[1]
+        )
+        with guest_inside, control_inside, open(self.folder / "log", "wb") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", arch.qemu, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=inherited,
+            )
+        try:
+            self._control.negotiate()
+        except TargetError as e:
+            raise TargetError(f"qemu does not start: {self._last_words()}") from e
+
+    def wait_ready(self) -> None:
+        """
+        Wait until the guest has booted and made its tasks.
+
+        :raises BootPanicError: If its kernel panics instead.
+        :raises TargetError: If that does not happen in time.
+        """
+        deadline = time.monotonic() + self._timeout
+        try:
+            while not self._is_ready(deadline):
+                pass
+        except BootPanicError:
+            raise
+        except TargetError as e:
+            raise TargetError(
+                f"kernel {self.setup.kernel.release} did not boot "
+                f"in {self._timeout:g} s; qemu said: {self._last_words()}; "
+                f"the guest's last line: {self._last_line()}"
+            ) from e
+
+    def _is_ready(self, deadline: float) -> bool:
+        now = time.monotonic()
+        try:
+            return self._lines.read(min(deadline, now + 1)) == _READY
+        except SilenceError:
+            if PANIC_ENDS.search(self.console):
+                raise BootPanicError(
+                    f"kernel {self.setup.kernel.release} panicked in its boot; "
+                    f"the guest's last line: {self._last_line()}"
+                ) from None
+            if now >= deadline:
+                raise
+            return False
+
+    def _last_line(self) -> str:
+        return (self.console.strip().splitlines() or ["nothing"])[-1]
+
+    def run(self, command: str, *, timeout: float = 60) -> str:
+        """
+        Run a shell command in the guest and return what it prints.
+
+        :param command: One line, run by process 1 of the guest.
+        :raises TargetError: If it fails, or does not end in time.
+        """
+        self.send(command)
+        deadline = time.monotonic() + timeout
+        lines = []
+        while not (line := self._lines.read(deadline)).startswith(_DONE):
+            lines.append(line)
+        output = "\n".join(lines)
+        if line != f"{_DONE}0":
+            raise TargetError(f"the guest's {command!r} failed: {output}")
+        return output
+
+    def send(self, command: str) -> None:
+        """Have the guest run a shell command that is not expected to end."""
+        self._lines.write(command)
+
+    def fetch(self, name: str, path: Path) -> None:
+        """
+        Copy a file out of the guest, which must have Python.
+
+        :param name: In the guest.
+        :param path: Here.
+        :raises TargetError: If the guest cannot read it, or it is too large.
+        """
+        size = int(self.run(f"wc -c <{name}"))
+        if size > _OUTBOX:
+            raise TargetError(f"the guest's {name} has {size} bytes, too many")
+        self.run(f"dd if={name} of=/dev/vdb bs=1M conv=fsync 2>/dev/null", timeout=300)
+        with open(self.folder / "outbox", "rb") as source, open(path, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.truncate(size)
+
+    def pause(self) -> None:
+        """Stop the machine's CPUs; they burn ours even when the guest is dead."""
+        self.control.execute("stop")
+
+    def resume(self) -> None:
+        """Let the machine's CPUs go on."""
+        self.control.execute("cont")
+
+    def full_dump(self, path: Path, *, format: str = "elf") -> None:
+        """
+        Have QEMU write the whole memory, and registers, to a file.
+
+        The machine stands still meanwhile. 4 GiB take about 20 s.
+
+        :param path: Replaced if it is there.
+        :param format: ``elf``, ``kdump-zlib``, or what else QEMU knows.
+        """
+        path.unlink(missing_ok=True)  # QEMU makes it read-only.
+        protocol = f"file:{path.absolute()}"
+        self.control.execute(
+            "dump-guest-memory",
+            timeout=900,
+            paging=False,
+            protocol=protocol,
+            format=format,
+        )
+
+    def close(self) -> None:
+        """Kill QEMU and remove what it leaves."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._control is not None:
+            self._control.close()
+        if self._guest is not None:
+            self._guest.close()
+        if self._folder is not None:
+            self._folder.close()
+        self._process = self._control = self._guest = self._folder = None
+
+    @property
+    def control(self) -> Control:
+        """The lab's own monitor."""
+        if self._control is None:
+            raise TargetError("the machine is not started")
+        return self._control
+
+    @property
+    def folder(self) -> Path:
+        """Where the machine's files are."""
+        if self._folder is None:
+            raise TargetError("the machine is not started")
+        return self._folder.path
+
+    @property
+    def qmp(self) -> Path:
+        """A QMP socket that the lab does not use; for one client at a time."""
+        return self.folder / "qmp"
+
+    @property
+    def ram(self) -> Path | None:
+        """The file that is the guest's RAM, if it is shared."""
+        return self.folder / "ram" if self.setup.share else None
+
+    @property
+    def pid(self) -> int:
+        """Process id of QEMU."""
+        if self._process is None:
+            raise TargetError("the machine is not started")
+        return self._process.pid
+
+    @property
+    def console(self) -> str:
+        """What the guest wrote to its first serial port up to now."""
+        try:
+            return (self.folder / "console").read_text(errors="replace")
+        except FileNotFoundError:  # QEMU has not come that far.
+            return ""
+
+    @property
+    def _lines(self) -> LineSocket:
+        if self._guest is None:
+            raise TargetError("the machine is not started")
+        return self._guest
+
+    def _initramfs(self) -> bytes:
+        setup = self.setup
+        modules = {name: setup.kernel.module(name) for name in setup.modules}
+        if setup.module is not None:
+            modules[setup.module.stem] = setup.module.read_bytes()
+        return make_initramfs(
+            self._cache.busybox(setup.architecture).read_bytes(),
+            modules,
+            port=setup.architecture.port,
+            tasks=setup.tasks,
+            random_mib=setup.random,
+            more=_more_entries(setup),
+        )
+
+    def _last_words(self) -> str:
+        text = (self.folder / "log").read_text(errors="replace")
+        lines = text.strip().splitlines() or ["nothing"]
+        return lines[-1]
+
+
+def _more_entries(setup: Setup) -> Iterator[Entry]:
+    yield Entry("files", stat.S_IFDIR | 0o755)
+    for path in setup.files:
+        yield Entry(f"files/{path.name}", stat.S_IFREG | 0o755, path.read_bytes())
+    if setup.python is not None:
+        yield from kmemdump_entries("kmemdump")

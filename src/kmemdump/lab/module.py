@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build modules for guests, which needs gcc, make and kernel headers."""
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from kmemdump.errors import UnsupportedError
+from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.packages import KernelPackage, PackageCache
+
+__all__ = ["MODULE_NAME", "build_module", "build_modules"]
+
+MODULE_NAME = "kmemdump_lab"
+
+
+def build_module(cache: PackageCache, kernel: KernelPackage) -> Path:
+    """
+    Return the module that makes a guest die, built for a kernel.
+
+    :raises UnsupportedError: If the compiler or the headers are missing, or the
+        compiler refuses the source.
+    """
+    source = Path(str(files("kmemdump.lab") / "guest"))
+    sources = [source / name for name in ("Kbuild", f"{MODULE_NAME}.c")]
+    return build_modules(cache, kernel, MODULE_NAME, sources) / f"{MODULE_NAME}.ko"
+
+
+def build_modules(
+    cache: PackageCache,
+    kernel: KernelPackage,
+    name: str,
+    sources: Iterable[Path],
+    options: Sequence[str] = (),
+) -> Path:
+    """
+    Return a folder with modules, built for a kernel.
+
+    :param name: What to call them in messages and in the folder of the lab.
+    :param sources: Files with different names; but what Kbuild files there are becomes
+        one.
+    :param options: For make.
+    :raises UnsupportedError: If the compiler or the headers are missing, or the
+        compiler refuses a source.
+    """
+    texts: dict[str, bytes] = {}
+    for path in sources:
+        texts[path.name] = texts.get(path.name, b"") + path.read_bytes()
+    made_of = [*texts.values(), *(option.encode() for option in options)]
+    digest = hashlib.sha256(b"".join(made_of)).hexdigest()[:12]
+    headers = cache.headers(kernel)
+
+    def make(folder: Path) -> None:
+        for file, text in texts.items():
+            (folder / file).write_bytes(text)
+        _make(headers, folder, kernel.architecture, name, options)
+        for path in folder.iterdir():
+            if path.suffix == ".ko":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    return cache.entry(f"{name}-{digest}-{kernel.release}", make)
+
+
+def _make(
+    headers: Path,
+    folder: Path,
+    arch: Architecture,
+    name: str,
+    more: Sequence[str],
+) -> None:
+    compiler = f"{arch.compiler}gcc"
+    if shutil.which(compiler) is None:
+        problem = f"{compiler} is not here; install {arch.compiler_package}"
+        raise UnsupportedError(problem)
+    # No type information, which 6.12's build would need pahole for.
+    options = [f"M={folder}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
+    # Debian's Makefile names a version of the compiler, which need not be installed.
+    options += [f"CROSS_COMPILE={arch.compiler}", f"CC={compiler}"]
+    argv = ["make", "-C", str(headers), *options, *more, "modules"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace")
+    except FileNotFoundError as e:
+        raise UnsupportedError("make is not here; install gcc and make") from e
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise UnsupportedError(
+            f"{name} does not build in {headers}: {lines[0] if lines else 'no output'}"
+        )

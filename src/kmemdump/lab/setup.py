@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a machine of the lab is made of, and the QEMU command line for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmemdump.errors import UsageError
+from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.packages import KernelPackage
+from kmemdump.lab.reserved import (
+    add_reserved_memory,
+    boot_smem,
+    dump_device_tree,
+    reserved_arguments,
+    smem_range,
+)
+
+__all__ = ["DEFAULT_ACTION", "Setup", "prepare_firmware", "qemu_arguments"]
+
+DEFAULT_ACTION = "panic=pause,reboot=shutdown,shutdown=pause"
+"""Keeps a dead machine and its memory."""
+
+_DISK_MODULES = (
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "crc16",
+    "crc32c_generic",
+    "mbcache",
+    "jbd2",
+    "ext4",
+)
+"""What it takes to read a disk, in the order to load them. Many are built in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a machine is made of."""
+
+    kernel: KernelPackage
+    cpus: int = 2
+    memory: int = 1024
+    """MiB."""
+    share: bool = True
+    """Whether guest RAM is a file that other processes can map."""
+    vmcoreinfo: bool = True
+    """Whether the guest leaves its VMCOREINFO with QEMU."""
+    pvpanic: bool = False
+    """Whether the guest tells QEMU when it panics."""
+    cpu: str | None = None
+    """
+    QEMU's CPU model instead of the architecture's usual one; ``max`` has page tables
+    of five levels.
+    """
+    accel: str = "tcg,thread=multi"
+    action: str = DEFAULT_ACTION
+    """What QEMU does when the guest panics, reboots or shuts down."""
+    arguments: tuple[str, ...] = ()
+    """Kernel command line; added to ``console=… panic=0``, which they override."""
+    tasks: int = 200
+    """Number of sleeping tasks."""
+    random: int = 0
+    """MiB of random data in the guest's memory, rounded up to a multiple of 16."""
+    module: Path | None = None
+    """A module of our own to load, see `build_module`."""
+    firmware: bool = False
+    """
+    Whether the machine has boot firmware that dumps regions (see
+    :mod:`kmemdump.lab.firmware`): its SMEM is in reserved memory.
+    """
+    files: tuple[Path, ...] = ()
+    """Files that the guest finds in ``/files``."""
+    python: Path | None = None
+    """An image with Python, see `python_image`: the guest then has ``kmemdump``."""
+
+    def __post_init__(self) -> None:
+        # Firmware knows but one range of RAM, with its own memory in it.
+        least, most = (1024, 2048) if self.firmware else (256, 1 << 20)
+        bounds = (
+            ("cpus", self.cpus, 1, 255),
+            ("memory", self.memory, least, most),
+            ("tasks", self.tasks, 0, 2000),
+            ("random", self.random, 0, self.memory // 2),
+        )
+        for name, value, low, high in bounds:
+            if not low <= value <= high:
+                raise UsageError(f"{name} is {value}, expected {low} to {high}")
+        if self.firmware and not self.share:
+            raise UsageError("firmware's memory is written into a shared file")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The kernel's."""
+        return self.kernel.architecture
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules of the kernel's package that the guest loads, in their order."""
+        names = ["dummy"]
+        if self.vmcoreinfo:
+            names.append("qemu_fw_cfg")
+        if self.pvpanic:
+            names += self.architecture.pvpanic
+        if self.python is not None:
+            names += [
+                name for name in _DISK_MODULES if not self.kernel.has_builtin(name)
+            ]
+        return tuple(names)
+
+
+def prepare_firmware(setup: Setup, folder: Path) -> None:
+    """
+    Do what boot firmware does before a kernel starts.
+
+    :param folder: Gets ``ram``, with SMEM in it, and ``device-tree``.
+    :raises TargetError: If QEMU does not tell what the machine is made of.
+    """
+    arch = setup.architecture
+    with open(folder / "ram", "wb") as ram:
+        ram.truncate(setup.memory << 20)
+        ram.seek(smem_range(arch).start - arch.ram)
+        ram.write(boot_smem())
+    if arch.device_tree:
+        path = folder / "device-tree"
+        dump_device_tree(arch.qemu, [arch.machine, *_board(setup)], path)
+        add_reserved_memory(path, arch)
+
+
+def _board(setup: Setup) -> list[str]:
+    cpu = setup.cpu or setup.architecture.cpu
+    return ["-cpu", cpu, "-smp", str(setup.cpus), "-m", f"{setup.memory}M"]
+
+
+def qemu_arguments(
+    setup: Setup, folder: Path, *, guest: int, control: int
+) -> list[str]:
+    """
+    Return the arguments for QEMU; it listens nowhere but in *folder*.
+
+    :param folder: Holds the initramfs; QEMU makes ``qmp``, ``console`` and ``ram``.
+    :param guest: File descriptor for the guest's second serial port.
+    :param control: File descriptor for the lab's monitor.
+    """
+    # A comma ends a value, two are one.
+    place = str(folder).replace(",", ",,")
+    arch = setup.architecture
+    reserved = reserved_arguments(arch) if setup.firmware else ()
+    command_line = " ".join(
+        (f"console={arch.console}", "panic=0", *reserved, *setup.arguments)
+    )
+    arguments = ["-accel", setup.accel, *_board(setup)]
+    if setup.share:
+        backend = f"id=ram,size={setup.memory}M,mem-path={place}/ram,share=on"
+        arguments += ["-machine", f"{arch.machine},memory-backend=ram"]
+        arguments += ["-object", f"memory-backend-file,{backend}"]
+    else:
+        arguments += ["-machine", arch.machine]
+    if setup.firmware and arch.device_tree:
+        arguments += ["-dtb", str(folder / "device-tree")]
+    arguments += ["-nodefaults", "-display", "none", "-action", setup.action]
+    arguments += ["-chardev", f"file,id=console,path={place}/console"]
+    arguments += ["-serial", "chardev:console"]
+    arguments += ["-chardev", f"socket,id=guest,fd={guest}"]
+    arguments += arch.port_device
+    arguments += ["-chardev", f"socket,id=qmp,path={place}/qmp,server=on,wait=off"]
+    arguments += ["-mon", "chardev=qmp,mode=control"]
+    arguments += ["-chardev", f"socket,id=control,fd={control}"]
+    arguments += ["-mon", "chardev=control,mode=control"]
+    if setup.vmcoreinfo:
+        arguments += ["-device", "vmcoreinfo"]
+    if setup.pvpanic:
+        arguments += ["-device", "pvpanic-pci"]
+    if setup.python is not None:
+        image = str(setup.python).replace(",", ",,")
+        for disk in (f"{image},readonly=on", f"{place}/outbox"):
+            arguments += ["-drive", f"if=virtio,format=raw,file={disk}"]
+    arguments += ["-kernel", str(setup.kernel.vmlinuz)]
+    arguments += ["-initrd", str(folder / "initramfs"), "-append", command_line]
+    return arguments

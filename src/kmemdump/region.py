@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ranges of physical memory, and the plan that covers them with few regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+__all__ = ["Range", "Region", "align", "fit", "intersect", "merge", "subtract", "total"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Range:
+    """A contiguous range of physical memory, *start* included, *end* not."""
+
+    start: int
+    """Physical address in bytes."""
+    size: int
+    """Size in bytes."""
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    def __str__(self) -> str:
+        return f"{self.start:#x}-{self.end:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One contiguous range that is registered."""
+
+    id: int
+    """Unique in its registry."""
+    name: str
+    address: int
+    """Physical address in bytes."""
+    size: int
+    """Size in bytes."""
+    virtual: int | None = None
+    """Kernel virtual address, where one is known."""
+
+    @property
+    def range(self) -> Range:
+        return Range(self.address, self.size)
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """Sort *ranges* and join those that overlap or touch; empty ones vanish."""
+    merged: list[Range] = []
+    for item in sorted(ranges):
+        if item.size <= 0:
+            continue
+        if merged and item.start <= merged[-1].end:
+            last = merged[-1]
+            merged[-1] = Range(last.start, max(last.end, item.end) - last.start)
+        else:
+            merged.append(item)
+    return merged
+
+
+def unit_ranges(units: Iterable[int], size: int) -> list[Range]:
+    """Return the merged ranges of distinct units (pages, say) of *size* bytes."""
+    ranges: list[Range] = []
+    start = end = -1
+    for unit in sorted(units):
+        if unit != end:
+            if end > start >= 0:
+                ranges.append(Range(start * size, (end - start) * size))
+            start = unit
+        end = unit + 1
+    if end > start >= 0:
+        ranges.append(Range(start * size, (end - start) * size))
+    return ranges
+
+
+def intersect(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
+    """Return what is in *left* and in *right*."""
+    a, b = merge(left), merge(right)
+    common: list[Range] = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        start, end = max(a[i].start, b[j].start), min(a[i].end, b[j].end)
+        if start < end:
+            common.append(Range(start, end - start))
+        if a[i].end <= b[j].end:
+            i += 1
+        else:
+            j += 1
+    return common
+
+
+def subtract(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
+    """Return what is in *left* and not in *right*."""
+    holes = merge(right)
+    rest: list[Range] = []
+    first = 0  # Holes before this one end before the range at hand.
+    for item in merge(left):
+        start = item.start
+        while first < len(holes) and holes[first].end <= start:
+            first += 1
+        for hole in holes[first:]:
+            if hole.start >= item.end:
+                break
+            if hole.start > start:
+                rest.append(Range(start, hole.start - start))
+            start = max(start, hole.end)
+        if start < item.end:
+            rest.append(Range(start, item.end - start))
+    return rest
+
+
+def align(ranges: Iterable[Range], granularity: int) -> list[Range]:
+    """Widen *ranges* to multiples of *granularity* bytes, and merge them."""
+    widened = []
+    for item in merge(ranges):  # Merged first: an empty range must not grow.
+        start = item.start // granularity * granularity
+        end = -(-item.end // granularity) * granularity
+        widened.append(Range(start, end - start))
+    return merge(widened)
+
+
+def fit(
+    ranges: Iterable[Range], capacity: int, within: Iterable[Range] | None = None
+) -> list[Range]:
+    """
+    Cover *ranges* with at most *capacity* ranges and the least extra bytes.
+
+    With the ranges sorted, a cover closes all gaps between them but
+    ``capacity - 1``; keeping the widest gaps open costs the least.
+
+    :param within: What extra bytes may be taken from; ``None``: from anywhere.
+    :raises ValueError: If *capacity* does not do.
+    """
+    merged = merge(ranges)
+    if not merged or len(merged) <= capacity:
+        return merged
+    gaps = [Range(left.end, right.start - left.end) for left, right in pairwise(merged)]
+    closed = subtract(gaps, within) if within is not None else []
+    fixed = [bool(intersect([gap], closed)) for gap in gaps] if closed else []
+    least = 1 + sum(fixed)
+    if capacity < least:
+        raise ValueError(f"{least} ranges cannot fit into {capacity} regions")
+    widest = sorted(
+        range(len(gaps)), key=lambda i: (not (fixed and fixed[i]), -gaps[i].size)
+    )
+    starts = [0, *sorted(i + 1 for i in widest[: capacity - 1])]
+    ends = [*(i - 1 for i in starts[1:]), len(merged) - 1]
+    return [
+        Range(merged[first].start, merged[last].end - merged[first].start)
+        for first, last in zip(starts, ends, strict=True)
+    ]
+
+
+def total(ranges: Sequence[Range]) -> int:
+    """Return the number of bytes in *ranges*, which must not overlap."""
+    return sum(item.size for item in ranges)

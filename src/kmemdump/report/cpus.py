@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Part of a report: each CPU, what ran there, and whether it still took its ticks.
+
+A CPU that spins with interrupts off leaves no word in the log. But it does not take
+its timer interrupt, and the time of the next one stands in its memory: the longer
+that is past, the longer the CPU has been deaf.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+from drgn import FaultError, Object, Program, StackFrame
+from drgn.helpers.linux.cpumask import for_each_online_cpu, for_each_present_cpu
+from drgn.helpers.linux.percpu import per_cpu
+from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
+
+from kmemdump.kernel.arch import arch_in
+from kmemdump.report.parts import reason
+from kmemdump.report.records import Cpu
+from kmemdump.report.stacks import find_frames
+from kmemdump.report.tasks import make_task
+
+__all__ = ["find_cpus", "find_now", "find_panic_cpu"]
+
+_MAX_CPUS = 8192
+_NEVER = 1 << 62  # Above that, no timer is pending: KTIME_MAX is 2^63 - 1.
+
+
+def find_now(prog: Program) -> float:
+    """
+    Return the latest time since boot, in seconds, that the memory knows of.
+
+    The CPU that keeps the clock may be the one that hangs. Others then still note
+    when they go idle, by a clock that they read themselves.
+    """
+    times: list[int] = [ktime_get_coarse_ns(prog).value_()]
+    try:
+        for cpu in for_each_online_cpu(prog):
+            tick = per_cpu(prog["tick_cpu_sched"], cpu)
+            times.append(tick.idle_entrytime.value_())
+            times.append(tick.idle_exittime.value_())
+    except (LookupError, FaultError):
+        pass  # The clock alone is most often right.
+    return max(time for time in times if time < _NEVER) / 1e9
+
+
+def find_panic_cpu(prog: Program) -> int | None:
+    """Return the CPU that called ``panic()``, if one has."""
+    number: int = prog["panic_cpu"].counter.value_()
+    return number if 0 <= number < _MAX_CPUS else None  # PANIC_CPU_INVALID is -1.
+
+
+def find_cpus(prog: Program, now: float | None) -> tuple[Cpu, ...]:
+    """
+    Look at each CPU.
+
+    :param now: From :func:`find_now`, if known.
+    """
+    online = frozenset(for_each_online_cpu(prog))
+    present = sorted(online.union(for_each_present_cpu(prog)))
+    return tuple(
+        _cpu(prog, cpu, cpu in online, now) for cpu in present if cpu < _MAX_CPUS
+    )
+
+
+def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
+    silent = None
+    if now is not None and online:
+        with contextlib.suppress(LookupError, FaultError):
+            silent = _silent(prog, number, now)
+    found = Cpu(number, online, silent=silent)
+    try:
+        queue = per_cpu(prog["runqueues"], number)
+        task = queue.curr.read_()
+        found = replace(
+            found,
+            idle=task.value_() == queue.idle.value_(),
+            task=make_task(task, state=False),
+        )
+        frames, first = find_frames(task)
+    except (LookupError, FaultError, ValueError) as error:
+        problem = reason(error)
+        if "running task" in problem or "registers for CPU" in problem:
+            problem = "the registers of this CPU were not recorded"
+        return replace(found, problem=problem)
+    return replace(
+        found,
+        interrupted=any(frame.interrupted for frame in frames[1:]),
+        ip=_ip(first),
+        interrupts=arch_in(prog).takes_interrupts(first.registers()) if first else None,
+        frames=frames,
+    )
+
+
+def _silent(prog: Program, cpu: int, now: float) -> float | None:
+    """Return for how many seconds a CPU's timer is overdue."""
+    base = per_cpu(prog["hrtimer_bases"], cpu)
+    if base.hres_active:
+        due = base.expires_next
+    else:
+        due = _event_device(per_cpu(prog["tick_cpu_device"], cpu)).next_event
+    nanoseconds: int = due.value_()
+    return now - nanoseconds / 1e9 if 0 < nanoseconds < _NEVER else None
+
+
+def _event_device(device: Object) -> Object:
+    found: Object = device.evtdev.read_()
+    return found
+
+
+def _ip(frame: StackFrame | None) -> int | None:
+    try:
+        return frame.pc if frame is not None else None
+    except LookupError:
+        return None

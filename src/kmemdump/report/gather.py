@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Gather a report from a kernel that is looked at from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from kmemdump.coreimage import Manifest
+from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.log import Log, read_log
+from kmemdump.kernel.ram import find_ram
+from kmemdump.recorder import Budget
+from kmemdump.region import Range
+from kmemdump.report.cause import Clues, find_cause
+from kmemdump.report.contents import shorten
+from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
+from kmemdump.report.map import map_memory
+from kmemdump.report.parts import PART_BUDGET, Parts
+from kmemdump.report.records import Cpu, KernelPart, Loss, Report, TimePart
+from kmemdump.report.system import (
+    find_date,
+    find_interrupts,
+    find_kernel,
+    find_load,
+    find_memory,
+    find_modules,
+    find_taints,
+    find_uptime,
+)
+from kmemdump.report.tasks import find_blocked, find_tasks
+
+__all__ = ["gather"]
+
+
+def gather(
+    kernel: Kernel,
+    source: str,
+    manifest: Manifest | None = None,
+    damage: Sequence[str] = (),
+    *,
+    captured: datetime | None = None,
+    held: Sequence[Range] = (),
+    budget: Budget = PART_BUDGET,
+) -> Report:
+    """
+    Find out what happened to a kernel.
+
+    What cannot be found out is left out, and :attr:`Report.missing` says why.
+
+    :param source: Name of what the kernel's memory is in.
+    :param manifest: What the core image says about itself.
+    :param damage: In what the core image is not what it says.
+    :param captured: When the memory was copied, if *manifest* does not tell; now,
+        if it is that of a machine that is still there.
+    :param held: The physical memory that the target holds.
+    :param budget: What each part of the report may cost.
+    """
+    prog, info = kernel.prog, kernel.vmcoreinfo
+    parts = Parts(kernel.recorder, budget)
+    log = parts.run("the kernel log", lambda: read_log(prog.read, info), None)
+    now = parts.run("the time of the last tick", lambda: find_now(prog), None)
+    nothing: tuple[Cpu, ...] = ()
+    cpus = parts.run("the CPUs", lambda: find_cpus(prog, now), nothing)
+    time = TimePart(
+        date=parts.run("the date", lambda: find_date(prog), None),
+        uptime=parts.run("the uptime", lambda: find_uptime(prog), None),
+        captured=manifest.time if manifest else captured,
+        marked=manifest.marked_at if manifest else None,
+    )
+    panic_cpu = parts.run("the CPU that panicked", lambda: find_panic_cpu(prog), None)
+    records = log.records if log else None
+    witness = manifest.cause if manifest else ""
+    cause = find_cause(Clues(records, cpus, now, panic_cpu, time, witness))
+    kernel_part = KernelPart(info.osrelease, info.build_id)
+    return Report(
+        source=source,
+        kernel=parts.run(
+            "the kernel's names", lambda: find_kernel(prog, info), kernel_part
+        ),
+        time=time,
+        cause=cause,
+        cpus=_order(cpus, cause.cpu),
+        blocked=parts.run("the blocked tasks", lambda: find_blocked(prog), ()),
+        tasks=parts.run("the tasks", lambda: find_tasks(prog), ()),
+        load=parts.run("the load", lambda: find_load(prog), None),
+        memory=parts.run(
+            "the use of memory", lambda: find_memory(prog, info.page_size), None
+        ),
+        memory_map=map_memory(
+            manifest,
+            held,
+            parts.run("the places of RAM", lambda: find_ram(prog), []),
+        ),
+        modules=parts.run("the modules", lambda: find_modules(prog), ()),
+        taints=parts.run("the taints", lambda: find_taints(prog), ()),
+        interrupts=parts.run("the interrupts", lambda: find_interrupts(prog), ()),
+        log=log.records if log else (),
+        log_lost=log.lost if log else 0,
+        log_overwritten=_overwritten(log),
+        missing=(
+            *(Loss("unchanged memory", problem) for problem in shorten(damage)),
+            *parts.missing,
+            *_lost_stacks(cpus),
+            *_incomplete(manifest),
+        ),
+    )
+
+
+def _order(cpus: Sequence[Cpu], first: int | None) -> tuple[Cpu, ...]:
+    return tuple(sorted(cpus, key=lambda cpu: (cpu.number != first, cpu.number)))
+
+
+def _overwritten(log: Log | None) -> int:
+    # The first record of a boot has number 0.
+    return log.records[0].sequence if log and log.records else 0
+
+
+def _lost_stacks(cpus: Sequence[Cpu]) -> Iterator[Loss]:
+    for cpu in cpus:
+        if cpu.problem is not None:
+            yield Loss(f"the stack of CPU {cpu.number}", cpu.problem)
+
+
+def _incomplete(manifest: Manifest | None) -> Iterator[Loss]:
+    for area in manifest.areas if manifest else ():
+        if not area.complete:
+            yield Loss(f"a part of area {area.name}", area.reason or "not said")
+    for region in manifest.regions if manifest else ():
+        if region.captured < region.size:
+            lost = region.size - region.captured
+            yield Loss(f"{lost} bytes of region {region.name}", "could not be copied")

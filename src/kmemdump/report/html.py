@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A report as one HTML page that needs no other file and no network.
+
+Strings of the dead kernel are escaped twice: what cannot be seen, as on a terminal,
+and what HTML would take for markup. Besides, the page's Content-Security-Policy allows
+no script and no style but its own, by their hashes, and no connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from kmemdump.kernel.log import format_time
+from kmemdump.report import words
+from kmemdump.report.map import Row, draw_map
+from kmemdump.report.records import MemoryMap, MemoryPart, Portion, Report
+from kmemdump.version import VERSION
+
+__all__ = ["to_html"]
+
+_LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_COLUMNS = 64
+_ROWS = 24
+
+
+def to_html(report: Report) -> str:
+    """Return a report as a page."""
+    shown = {
+        "report": report,
+        "css": _part("page.css"),
+        "js": _part("page.js"),
+        "version": VERSION,
+        "host": words.host(report),
+        "facts": list(words.facts(report)),
+        "groups": words.group_cpus(report),
+        "log_notes": words.log_notes(report, len(report.log)),
+        "use": _use(report.memory),
+        "swap": words.swap_words(report.memory) if report.memory else None,
+        "map": _draw(report.memory_map) if report.memory_map else None,
+    }
+    page = _template().render(shown, sections=_sections(shown, report))
+    return page.lstrip()
+
+
+def _part(name: str) -> Markup:
+    text = files("kmemdump.report").joinpath("page", name).read_text("utf-8")
+    return Markup(text)  # Our own, not the kernel's.
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        "digest": _digest,
+        "lines": _lines,
+        "seconds": lambda nanoseconds: f"[{format_time(nanoseconds)}]",
+    }
+    environment.globals |= {
+        name: getattr(words, name)
+        for name in (
+            "cpu_frames",
+            "cpu_notes",
+            "cpu_problem",
+            "interruption",
+            "numbers",
+            "size",
+        )
+    }
+    environment.globals |= {"levels": _LEVELS, "states": words.STATES}
+    return environment.from_string(str(_part("page.html")))
+
+
+def _finalize(value: Any) -> Any:
+    """Escape what cannot be seen; Jinja escapes the rest after that."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return words.escape(value)
+    return value
+
+
+def _lines(text: str) -> Markup:
+    # The only control character that is let through.
+    escaped = (words.escape(line) for line in text.split("\n"))
+    return Markup("\n").join(escaped)
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _sections(shown: dict[str, Any], report: Report) -> list[tuple[str, str]]:
+    wanted = (
+        ("cause", "Cause", True),
+        ("missing", "Missing", report.missing),
+        ("cpus", "CPUs", report.cpus),
+        ("blocked", "Blocked", report.blocked),
+        ("log", "Log", report.log),
+        ("tasks", "Tasks", report.tasks),
+        ("interrupts", "Interrupts", report.interrupts),
+        ("memory", "Memory", shown["use"]),
+        ("modules", "Modules", report.modules or report.taints),
+        ("map", "Map", shown["map"]),
+    )
+    return [(name, title) for name, title, there in wanted if there]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a bar of 1000 units."""
+
+    name: str
+    bytes: int
+    x: float
+    width: float
+    colour: str
+
+
+def _use(memory: MemoryPart | None) -> list[_Part]:
+    if memory is None or not memory.total:
+        return []
+    sizes = dict(words.memory_parts(memory))
+    total = sizes.pop("total")
+    free = sizes.pop("free", 0)
+    sizes["other"] = max(total - free - sum(sizes.values()), 0)
+    sizes["free"] = free
+    scale = 1000 / max(sum(sizes.values()), 1)
+    parts = []
+    x = 0.0
+    for number, (name, count) in enumerate(sizes.items()):
+        width = count * scale
+        colour = "#8a94a0" if name == "free" else _colour(number)
+        parts.append(_Part(name, count, round(x, 2), round(width, 2), colour))
+        x += width
+    return parts
+
+
+def _colour(number: int) -> str:
+    # The golden angle keeps neighbours apart, however many there are.
+    hue = (210 + number * 137.5) % 360
+    return f"hsl({hue:.0f} 62% {44 + number % 3 * 8}%)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    columns: int
+    cell: int
+    rows: list[Row]
+    portions: tuple[Portion, ...]
+    colours: list[str]
+    captured: int
+    total: int
+
+
+def _draw(map: MemoryMap) -> _Map:
+    cell, rows = draw_map(map, columns=_COLUMNS, rows=_ROWS)
+    return _Map(
+        _COLUMNS,
+        cell,
+        rows,
+        map.portions,
+        [_colour(number) for number in range(len(map.portions))],
+        sum(portion.bytes for portion in map.portions),
+        sum(span.size for span in map.ram),
+    )

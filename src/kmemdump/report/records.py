@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What a report says, as plain records.
+
+A field is ``None`` where the memory did not tell; :attr:`Report.missing` says why.
+Strings come from a dead kernel: whoever shows them escapes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from kmemdump.kernel.log import LogRecord
+
+__all__ = [
+    "ADDRESS",
+    "BlockedTask",
+    "Cause",
+    "CauseKind",
+    "Cpu",
+    "Frame",
+    "Interrupt",
+    "KernelPart",
+    "Loss",
+    "MemoryMap",
+    "MemoryPart",
+    "Module",
+    "Portion",
+    "Report",
+    "Span",
+    "Taint",
+    "Task",
+    "TimePart",
+]
+
+ADDRESS: dict[str, Any] = {"address": True}
+"""Metadata of a field that is an address, which JSON shows in hexadecimal."""
+
+
+class CauseKind(StrEnum):
+    """How a kernel died."""
+
+    PANIC = "panic"
+    OOPS = "oops"
+    NULL = "null dereference"
+    HANG = "hang"
+    NMI = "nmi"
+    REBOOT = "reboot"
+    ALIVE = "alive"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the kernel died."""
+
+    kind: CauseKind
+    sentence: str
+    """For somebody who does not know the kernel."""
+    log: tuple[LogRecord, ...] = ()
+    """The lines of the kernel log that tell it."""
+    evidence: tuple[str, ...] = ()
+    """What else tells it."""
+    cpu: int | None = None
+    """The CPU on which it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPart:
+    """Which kernel it was."""
+
+    release: str
+    build_id: str | None = None
+    version: str | None = None
+    machine: str | None = None
+    """Architecture, as ``uname -m`` prints it."""
+    hostname: str | None = None
+    command_line: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimePart:
+    """When it was."""
+
+    date: datetime | None = None
+    """By the kernel's own clock, which stands still once the kernel does."""
+    uptime: float | None = None
+    """Seconds since boot, by the same clock."""
+    captured: datetime | None = None
+    """When the memory was copied, by the clock of whoever did it."""
+    marked: datetime | None = None
+    """When its regions were marked for the last time before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One function on a stack."""
+
+    pc: int = field(metadata=ADDRESS)
+    symbol: str | None = None
+    offset: int | None = None
+    """Bytes from the start of the function."""
+    module: str | None = None
+    source: str | None = None
+    """File and line, with a vmlinux."""
+    inline: bool = False
+    interrupted: bool = False
+    """Whether an interrupt or exception hit here."""
+    stack: str | None = None
+    """Kind of stack: ``task``, ``irq``, ``nmi``, ``exception``, …"""
+
+    @property
+    def place(self) -> str:
+        """As the kernel itself prints it."""
+        if self.symbol is None:
+            name = f"{self.pc:#x}"
+        elif self.offset is None or self.inline:
+            name = self.symbol
+        else:
+            name = f"{self.symbol}+{self.offset:#x}"
+        return f"{name} [{self.module}]" if self.module else name
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task."""
+
+    pid: int
+    comm: str
+    state: str | None = None
+    """One letter, as ``ps`` prints it."""
+    cpu: int | None = None
+    """Where it ran last."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.comm} (pid {self.pid})"
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """A CPU, and what ran there."""
+
+    number: int
+    online: bool
+    """A panic takes all CPUs offline but the one that it is on."""
+    idle: bool | None = None
+    """Whether its idle task was on it."""
+    interrupted: bool | None = None
+    """Whether it was in an interrupt or exception."""
+    task: Task | None = None
+    ip: int | None = field(default=None, metadata=ADDRESS)
+    """Program counter in the registers."""
+    interrupts: bool | None = None
+    """Whether it took interrupts, by its registers."""
+    silent: float | None = None
+    """Seconds for which its timer interrupt was overdue; negative if not yet due."""
+    frames: tuple[Frame, ...] = ()
+    problem: str | None = None
+    """Why there are no frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedTask:
+    """A task that waits uninterruptibly (state D)."""
+
+    task: Task
+    frames: tuple[Frame, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPart:
+    """How memory was used, in bytes."""
+
+    total: int | None = None
+    free: int | None = None
+    anonymous: int | None = None
+    file: int | None = None
+    slab: int | None = None
+    swap_total: int | None = None
+    swap_free: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A contiguous piece of physical memory."""
+
+    address: int = field(metadata=ADDRESS)
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What was captured of memory on behalf of one area."""
+
+    area: str
+    bytes: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMap:
+    """What was captured, out of what there was."""
+
+    ram: tuple[Span, ...] = ()
+    """The memory that the kernel had; empty if that is not known."""
+    portions: tuple[Portion, ...] = ()
+    """Memory that several areas need is the first one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A reason not to trust the kernel."""
+
+    letter: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A loaded module."""
+
+    name: str
+    address: int | None = field(default=None, metadata=ADDRESS)
+    size: int | None = None
+    """Bytes, of all its parts."""
+    taints: tuple[Taint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """An interrupt that fired."""
+
+    number: int
+    names: tuple[str, ...]
+    """Of its handlers."""
+    count: int
+    """On all CPUs, since boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that is not there."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened to a kernel."""
+
+    source: str
+    """Name of the core image or other target."""
+    kernel: KernelPart
+    time: TimePart
+    cause: Cause
+    cpus: Sequence[Cpu] = ()
+    """The one on which it happened first."""
+    blocked: Sequence[BlockedTask] = ()
+    tasks: Sequence[Task] = ()
+    load: tuple[float, float, float] | None = None
+    """Averages over 1, 5 and 15 minutes."""
+    memory: MemoryPart | None = None
+    memory_map: MemoryMap | None = None
+    modules: Sequence[Module] = ()
+    taints: Sequence[Taint] = ()
+    interrupts: Sequence[Interrupt] = ()
+    """The busiest first."""
+    log: Sequence[LogRecord] = ()
+    log_lost: int = 0
+    """Records whose text is lost, though they are recent enough."""
+    log_overwritten: int = 0
+    """Records that newer ones have taken the room of."""
+    missing: Sequence[Loss] = ()

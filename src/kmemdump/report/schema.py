@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Records as JSON; a report as JSON of version 1.
+
+``report.schema.json`` beside this file, which the manual shows, says what is in it.
+What the memory did not tell is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from kmemdump.report.records import Report
+
+__all__ = ["VERSION", "to_json", "to_plain"]
+
+VERSION = 1
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return a report as what :func:`json.dumps` takes."""
+    return {"version": VERSION, **to_plain(report)}
+
+
+def to_plain(value: Any) -> Any:
+    """Return records as dictionaries and lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        found = {}
+        for item in fields(value):
+            content = getattr(value, item.name)
+            if content is not None:
+                address = item.metadata.get("address")
+                found[item.name] = f"{content:#x}" if address else to_plain(content)
+        return found
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    return value

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stack traces as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from drgn import FaultError, MainModule, Object, Program, StackFrame
+from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
+
+from kmemdump.report.records import Frame
+
+__all__ = ["find_frames", "find_place"]
+
+_MAX_FRAMES = 200
+
+
+def find_frames(task: Object) -> tuple[tuple[Frame, ...], StackFrame | None]:
+    """
+    Unwind a task's stack, as far as it is the kernel's.
+
+    :param task: ``struct task_struct *``
+    :return: The frames, and drgn's own of the first, which has the registers.
+    :raises ValueError: If it runs and there are no registers.
+    :raises FaultError: If the stack is not there.
+    """
+    prog = task.prog_
+    first: StackFrame | None = None
+    frames = []
+    for frame, kind in islice(_walk(prog, task), _MAX_FRAMES):
+        first = first or frame
+        found = _frame(prog, frame, kind)
+        if found is not None:
+            frames.append(found)
+    return tuple(frames), first
+
+
+def _walk(prog: Program, task: Object) -> Iterator[tuple[StackFrame, str | None]]:
+    try:
+        segments = kernel_stack_trace(task).segments
+    except (LookupError, FaultError):
+        # Where the stacks of interrupts are is not known; the trace still may be.
+        for frame in prog.stack_trace(task):
+            yield frame, None
+        return
+    for segment in segments:
+        if segment.kind == StackKind.USER:
+            return
+        for frame in segment.frames:
+            yield frame, segment.kind.name.lower()
+
+
+def _frame(prog: Program, frame: StackFrame, kind: str | None) -> Frame | None:
+    try:
+        pc = frame.pc
+    except LookupError:
+        return None
+    # A return address may be the first of the next function.
+    address = pc - int(pc > 0 and not frame.interrupted)
+    symbol, offset, module = find_place(prog, address)
+    source = None
+    try:
+        path, line, _ = frame.source()
+        source = f"{path}:{line}"
+    except LookupError:
+        pass
+    if frame.is_inline:
+        return Frame(pc, frame.name, None, module, source, inline=True, stack=kind)
+    if offset is not None:
+        offset += pc - address
+    return Frame(
+        pc, symbol, offset, module, source, interrupted=frame.interrupted, stack=kind
+    )
+
+
+def find_place(
+    prog: Program, address: int
+) -> tuple[str | None, int | None, str | None]:
+    """Return an address's symbol, offset in it and module, where they are known."""
+    name = offset = module = None
+    try:
+        symbol = prog.symbol(address)
+        name, offset = symbol.name, address - symbol.address
+    except LookupError:
+        pass
+    try:
+        found = prog.module(address)
+        if not isinstance(found, MainModule):
+            module = found.name
+    except LookupError:
+        pass
+    return name, offset, module

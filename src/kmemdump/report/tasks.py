@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Parts of a report: all tasks, and those that are blocked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from drgn import FaultError, Object, Program
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.sched import task_cpu, task_state_to_char
+
+from kmemdump.report.parts import reason
+from kmemdump.report.records import BlockedTask, Task
+from kmemdump.report.stacks import find_frames
+from kmemdump.report.system import decode
+
+__all__ = ["MAX_TASKS", "find_blocked", "find_tasks", "make_task"]
+
+MAX_TASKS = 1 << 17
+_MAX_BLOCKED = 100
+
+
+def make_task(task: Object, *, state: bool = True) -> Task:
+    """
+    Return the record of a task.
+
+    :param task: ``struct task_struct *``
+    :param state: Whether to find out its state, too.
+    """
+    return Task(
+        pid=task.pid.value_(),
+        comm=decode(task.comm.string_()),
+        state=task_state_to_char(task) if state else None,
+        cpu=task_cpu(task),
+    )
+
+
+def _each_task(prog: Program) -> Iterator[Object]:
+    tasks: Iterator[Object] = islice(for_each_task(prog), MAX_TASKS)
+    return tasks
+
+
+def find_tasks(prog: Program) -> tuple[Task, ...]:
+    """All tasks, by their process ids."""
+    return tuple(make_task(task) for task in _each_task(prog))
+
+
+def find_blocked(prog: Program) -> tuple[BlockedTask, ...]:
+    """The tasks in state D and their stacks."""
+    return tuple(
+        _blocked(task)
+        for task in islice(
+            (task for task in _each_task(prog) if task_state_to_char(task) == "D"),
+            _MAX_BLOCKED,
+        )
+    )
+
+
+def _blocked(task: Object) -> BlockedTask:
+    record = make_task(task)
+    try:
+        return BlockedTask(record, find_frames(task)[0])
+    except (FaultError, ValueError, LookupError) as error:
+        return BlockedTask(record, problem=reason(error))

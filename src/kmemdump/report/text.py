@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A report for a terminal, or for a file: plain text where colours are of no use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from kmemdump.kernel.log import LogRecord, format_record
+from kmemdump.report.records import Cause, CauseKind, Cpu, Frame, Report
+from kmemdump.report.words import (
+    cpu_frames,
+    cpu_notes,
+    cpu_problem,
+    escape,
+    facts,
+    group_cpus,
+    interruption,
+    log_notes,
+    numbers,
+)
+
+__all__ = ["DEFAULT_LINES", "print_lines", "print_report"]
+
+DEFAULT_LINES = 30
+"""How many of the last records of the log are shown."""
+_MOST_INTERRUPTS = 8
+_MOST_BLOCKED = 20
+_INDENT = 2
+_WIDEST = 100
+"""Sentences are easier to read in lines that are not as wide as a screen."""
+
+
+def print_report(
+    report: Report, console: Console, *, lines: int | None = DEFAULT_LINES
+) -> None:
+    """
+    Print a report, the cause of death first.
+
+    :param lines: How many of the last records of the log, ``None`` for all.
+    """
+    printer = _Printer(console)
+    printer.cause(report.cause)
+    printer.facts(facts(report))
+    printer.cpus(report)
+    printer.blocked(report)
+    printer.interrupts(report)
+    printer.log(report, lines)
+    printer.missing(report)
+
+
+def print_lines(
+    console: Console, text: str, style: str = "", *, indent: int = 0, head: str = ""
+) -> None:
+    """
+    Print text that may be hostile, wrapped to the console.
+
+    :param indent: Columns before each line.
+    :param head: What is before the first line; the others leave room for it.
+    """
+    width = max(min(console.width, _WIDEST) - indent - len(head), 20)
+    lines = Text(escape(text), style).wrap(console, width, overflow="fold")
+    for i, line in enumerate(lines):
+        line.rstrip()
+        start = " " * indent + (" " * len(head) if i else head)
+        console.print(Text(start) + line, soft_wrap=True)
+
+
+class _Printer:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def heading(self, title: str, note: str = "") -> None:
+        heading = Text.assemble((title, "bold"), escape(note))
+        self._console.print(heading, soft_wrap=True)
+
+    def line(self, text: str, style: str = "", indent: int = _INDENT) -> None:
+        # Not wrapped where nobody sees it: such lines are searched for.
+        if self._console.is_terminal:
+            print_lines(self._console, text, style, indent=indent)
+        else:
+            self._console.print(
+                " " * indent + escape(text), soft_wrap=True, markup=False
+            )
+
+    def records(self, records: Iterable[LogRecord]) -> None:
+        for record in records:
+            style = "red" if record.level <= 3 else ""
+            for line in format_record(record).split("\n"):
+                self.line(line, style)
+
+    def cause(self, cause: Cause) -> None:
+        alive = cause.kind == CauseKind.ALIVE
+        self.heading("State" if alive else "Cause of death")
+        style = "bold green" if alive else "bold red"
+        print_lines(self._console, cause.sentence, style, indent=_INDENT)
+        for evidence in cause.evidence:
+            print_lines(self._console, evidence, indent=_INDENT, head="- ")
+        if cause.log:
+            self._console.print()
+            self.records(cause.log)
+
+    def facts(self, facts: Iterable[tuple[str, str]]) -> None:
+        self._console.print()
+        for name, value in facts:
+            print_lines(self._console, value, head=f"{name + ':':<14}")
+
+    def cpus(self, report: Report) -> None:
+        for group in group_cpus(report):
+            self.cpu(group, report.cause)
+
+    def cpu(self, cpus: Sequence[Cpu], cause: Cause) -> None:
+        self._console.print()
+        cpu = cpus[0]
+        notes = "".join(f", {note}" for note in cpu_notes(cpu, cause))
+        self.heading(numbers(cpus), notes)
+        problem = cpu_problem(cpu)
+        if problem is not None:
+            self.line(problem)
+        self.frames(cpu_frames(cpu, cause))
+
+    def frames(self, frames: Sequence[Frame]) -> None:
+        for i, frame in enumerate(frames):
+            came = interruption(frames, i)
+            if came is not None:
+                self.line(f"    ^ {came}", "dim")
+            inline = " (inlined)" if frame.inline else ""
+            source = f"  {frame.source}" if frame.source else ""
+            self.line(f"#{i:<3}{frame.place}{inline}{source}")
+
+    def blocked(self, report: Report) -> None:
+        if not report.blocked:
+            return
+        self._console.print()
+        self.heading("Blocked tasks", f" ({len(report.blocked)} in state D)")
+        for blocked in report.blocked[:_MOST_BLOCKED]:
+            self.line(blocked.task.title)
+            if blocked.problem is not None:
+                self.line(f"no stack: {blocked.problem}")
+            self.frames(blocked.frames)
+        if len(report.blocked) > _MOST_BLOCKED:
+            self.line(f"and {len(report.blocked) - _MOST_BLOCKED} more")
+
+    def interrupts(self, report: Report) -> None:
+        if not report.interrupts:
+            return
+        self._console.print()
+        self.heading("Interrupts", " (the busiest)")
+        for item in report.interrupts[:_MOST_INTERRUPTS]:
+            self.line(f"{item.number:>4} {item.count:>12,}  {', '.join(item.names)}")
+
+    def log(self, report: Report, lines: int | None) -> None:
+        if not report.log or lines == 0:
+            return
+        shown = report.log if lines is None else report.log[-lines:]
+        self._console.print()
+        self.heading("Kernel log", f" ({log_notes(report, len(shown))})")
+        self.records(shown)
+
+    def missing(self, report: Report) -> None:
+        if not report.missing:
+            return
+        self._console.print()
+        self.heading("Missing in this report")
+        for loss in report.missing:
+            text = f"{loss.what}: {loss.why}"
+            print_lines(self._console, text, indent=_INDENT, head="- ")

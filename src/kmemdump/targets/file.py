@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all targets that are files have in common."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.formats.elf import NT_PRSTATUS, Note
+from kmemdump.kernel.arch import get_arch
+from kmemdump.kernel.find import find_vmcoreinfo, is_current
+from kmemdump.memory import Memory
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = [
+    "FileTarget",
+    "OpenFile",
+    "check_whole",
+    "noted_vmcoreinfo",
+    "prstatus",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class OpenFile:
+    """
+    A file that is open for reading, and its size.
+
+    :raises TargetError: If it cannot be opened, or is no file with contents.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        try:
+            # O_NONBLOCK: opening a FIFO must not wait for its writer.
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise TargetError(
+                    f"{path}: is a socket, expected a RAM image or a dump of a kernel\n"
+                    f"if it is QEMU's, say qmp:{path}"
+                ) from error
+            raise TargetError(f"{path}: {error.strerror}") from error
+        except ValueError as error:  # A zero byte in the path.
+            raise TargetError(f"{path!r}: {error}") from error
+        try:
+            mode = os.fstat(self.fd).st_mode
+            kind = _KINDS.get(stat.S_IFMT(mode))
+            if kind is not None:
+                raise TargetError(
+                    f"{path}: is {kind}, expected a RAM image or a dump of a kernel"
+                )
+            self.size = os.fstat(self.fd).st_size
+            if stat.S_ISBLK(mode):
+                self.size = os.lseek(self.fd, 0, os.SEEK_END)
+            if self.size == 0:
+                raise TargetError(
+                    f"{path}: is empty, expected a RAM image or a dump of a kernel"
+                )
+        except OSError as error:
+            os.close(self.fd)
+            raise TargetError(f"{path}: {error.strerror}") from error
+        except TargetError:
+            os.close(self.fd)
+            raise
+
+    def read(self, offset: int, count: int) -> bytes:
+        """
+        Read; returns less at the end of the file.
+
+        :raises TargetError: If the device or file system fails.
+        """
+        try:
+            return os.pread(self.fd, count, offset)
+        except (OSError, OverflowError) as error:
+            raise TargetError(f"{self.path}+{offset:#x}: {error}") from error
+
+    def detach(self) -> int:
+        """Return the file descriptor, which belongs to the caller from here on."""
+        fd, self.fd = self.fd, -1
+        return fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFIFO: "a FIFO",
+}
+
+
+def check_whole(file: OpenFile, end: int, damaged: bool) -> None:
+    """
+    Refuse a file that is truncated, as a full disk or a copy that stopped leave it.
+
+    :param end: Where the file should end, at least.
+    :param damaged: Whether to go on with the rest, and only warn.
+    :raises FormatError: If it ends before.
+    """
+    if end <= file.size:
+        return
+    problem = (
+        f"is truncated: {file.size} bytes, expected {end}; "
+        f"{end - file.size} are missing"
+    )
+    if not damaged:
+        raise FormatError(
+            file.name, f"{problem}, copy it again\n--damaged goes on with the rest"
+        )
+    logger.warning("%s: %s", file.name, problem)
+
+
+def noted_vmcoreinfo(notes: Iterable[Note], source: str) -> VmcoreInfo | None:
+    """Return the VMCOREINFO among *notes*, if there is one that can be parsed."""
+    for note in notes:
+        if note.name == "VMCOREINFO":
+            try:
+                return VmcoreInfo.parse(note.desc, f"{source}: VMCOREINFO")
+            except FormatError as error:
+                logger.warning("%s", error)
+    return None
+
+
+def prstatus(notes: Iterable[Note], machine: int, source: str) -> list[bytes]:
+    """Return the NT_PRSTATUS descriptors among *notes*, one per CPU."""
+    try:
+        size = get_arch(machine).prstatus_size
+    except UnsupportedError:  # What was collected may be of any machine.
+        size = -1
+    found = []
+    for note in notes:
+        if note.name == "CORE" and note.type == NT_PRSTATUS:
+            if len(note.desc) == size:
+                found.append(note.desc)
+            else:
+                logger.warning(
+                    "%s: NT_PRSTATUS of %d bytes skipped", source, len(note.desc)
+                )
+    return found
+
+
+class FileTarget:
+    """
+    A file with a kernel's memory.
+
+    :param machine: ELF ``e_machine``.
+    :param notes: What the file says about CPUs and kernel, if anything.
+    :param vmcoreinfo: VMCOREINFO, if it is known already; else it is looked for
+        in *notes*, then in *memory*.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        machine: int,
+        memory: Memory,
+        notes: Iterable[Note] = (),
+        vmcoreinfo: VmcoreInfo | None = None,
+    ) -> None:
+        self.name = name
+        self.machine = machine
+        self.memory = memory
+        self._notes = list(notes)
+        self._vmcoreinfo = vmcoreinfo or noted_vmcoreinfo(self._notes, name)
+
+    def vmcoreinfo(self) -> VmcoreInfo:
+        """
+        Return the VMCOREINFO of the kernel; a search's result is kept.
+
+        :raises TargetError: If there is none.
+        :raises FormatError: If there are several in memory.
+        """
+        if self._vmcoreinfo is None:
+            self._vmcoreinfo = find_vmcoreinfo(
+                self.memory,
+                self.name,
+                lambda info: is_current(info, self.memory, self._notes),
+            )
+        if self._vmcoreinfo is None:
+            raise TargetError(
+                f"{self.name}: no VMCOREINFO in the notes nor in the memory, expected "
+                "the memory of a Linux kernel\ngive it with --vmcoreinfo FILE if the "
+                "memory is not complete"
+            )
+        return self._vmcoreinfo
+
+    def registers(self) -> list[bytes]:
+        """Return the NT_PRSTATUS descriptors in the order of the file."""
+        return prstatus(self._notes, self.machine, self.name)
+
+    def close(self) -> None:
+        self.memory.close()

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A raw RAM image: bytes of physical memory and nothing else.
+
+Such a file does not say where in physical memory its bytes were. A PC with much
+RAM has a hole below 4 GiB for devices, so that offset and address differ above.
+The kernel in the image knows where RAM is; that is how the map is found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from kmemdump.errors import TargetError, UsageError
+from kmemdump.kernel.arch import arch_of
+from kmemdump.kernel.find import find_vmcoreinfo, is_alive
+from kmemdump.memory import Extent, FileMemory, Memory
+from kmemdump.targets.file import FileTarget, OpenFile
+from kmemdump.vmcoreinfo import VmcoreInfo, scan_vmcoreinfo
+
+__all__ = ["open_image", "parse_memory_map"]
+
+_MAX_MAP = 1024
+_PIECE = re.compile(
+    r"(0x[0-9a-f]{1,16}|[0-9]{1,20})"
+    r"(?:-(0x[0-9a-f]{1,16}|[0-9]{1,20}))?"
+    r"(?:@(0x[0-9a-f]{1,16}|[0-9]{1,20}))?",
+    re.IGNORECASE,
+)
+
+
+def parse_memory_map(text: str, size: int) -> list[Extent]:
+    """
+    Parse what a person says about a RAM image.
+
+    Pieces ``FIRST-LAST@OFFSET`` with commas between them: physical addresses as
+    /proc/iomem shows them, LAST included, and the offset in the file. Without
+    ``@OFFSET`` a piece follows the one before it in the file; without ``-LAST`` it
+    goes to the end of the file.
+
+    >>> parse_memory_map("0-0x7fffffff,0x100000000", 3 << 30)
+    [Extent(address=0, size=2147483648, offset=0),
+     Extent(address=4294967296, size=1073741824, offset=2147483648)]
+
+    :param size: Size of the file in bytes.
+    :raises UsageError: If it is malformed, or does not fit the file.
+    """
+    extents: list[Extent] = []
+    offset = 0
+    for piece in text.split(","):
+        match = _PIECE.fullmatch(piece.strip())
+        if match is None:
+            raise UsageError(
+                f"memory map: {piece.strip()[:60]!r}, expected FIRST-LAST@OFFSET, for "
+                "example 0-0x7fffffff@0,0x100000000-0x17fffffff@0x80000000"
+            )
+        first = _number(match[1])
+        if match[3]:
+            offset = _number(match[3])
+        count = _number(match[2]) - first + 1 if match[2] else size - offset
+        if count <= 0 or offset + count > size or first + count > 1 << 64:
+            raise UsageError(
+                f"memory map: {piece.strip()} is {count:#x} bytes at offset "
+                f"{offset:#x}, but the file has {size:#x} bytes"
+            )
+        extents.append(Extent(first, count, offset))
+        offset += count
+        if len(extents) > _MAX_MAP:
+            raise UsageError(f"memory map: more than {_MAX_MAP} pieces")
+    extents.sort()
+    for left, right in pairwise(extents):
+        if left.address + left.size > right.address:
+            raise UsageError(f"memory map: two pieces at {right.address:#x}")
+    return extents
+
+
+def _number(text: str) -> int:
+    return int(text, 16 if text[:2].lower() == "0x" else 10)
+
+
+def open_image(
+    file: OpenFile,
+    memory_map: str | None = None,
+    vmcoreinfo: VmcoreInfo | None = None,
+) -> FileTarget:
+    """
+    Open a raw RAM image.
+
+    :param file: Belongs to the target from here on.
+    :param memory_map: See :func:`parse_memory_map`; found if not given.
+    :param vmcoreinfo: To be used instead of what is in the memory.
+    :raises TargetError: If there is no kernel, or its memory map is not found.
+    """
+    if memory_map is not None:
+        extents = parse_memory_map(memory_map, file.size)
+        memory = FileMemory(file.detach(), extents, file.name)
+        try:
+            info = vmcoreinfo or find_vmcoreinfo(memory, file.name)
+            if info is None:
+                raise _no_kernel(file)
+            return FileTarget(file.name, arch_of(info).machine, memory, (), info)
+        except BaseException:
+            memory.close()
+            raise
+    # By offset: a note is contiguous, wherever it is.
+    memory = FileMemory(os.dup(file.fd), [Extent(0, file.size, 0)], file.name)
+    try:
+        notes = [vmcoreinfo] if vmcoreinfo else _notes(memory, file.name)
+    finally:
+        memory.close()
+    if not notes:
+        raise _no_kernel(file)
+    target = _find(notes, file)
+    file.close()
+    return target
+
+
+def _notes(memory: Memory, source: str) -> list[VmcoreInfo]:
+    return list(dict.fromkeys(scan_vmcoreinfo(memory, source)))
+
+
+def _no_kernel(file: OpenFile) -> TargetError:
+    return TargetError(
+        f"{file.name}: is no dump in a format that is known, and as a raw RAM image "
+        f"of {file.size:#x} bytes it holds no VMCOREINFO, expected that of a Linux "
+        "kernel\ngive it with --vmcoreinfo FILE if the memory is not complete"
+    )
+
+
+def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
+    """
+    Find the memory map with which a kernel is where its VMCOREINFO says.
+
+    A hole that is not where the map has it shows as well: the kernel's own map of
+    all RAM has to end where the map does.
+
+    :raises TargetError: If there is no such map, or several kernels have one.
+    """
+    found: list[FileTarget] = []
+    try:
+        for info in notes:
+            arch = arch_of(info)
+            for extents in arch.memory_maps(file.size):
+                memory = FileMemory(os.dup(file.fd), extents, file.name)
+                if is_alive(info, memory) and arch.is_memory_map(info, memory):
+                    found.append(FileTarget(file.name, arch.machine, memory, (), info))
+                    break
+                memory.close()
+        if len(found) == 1:
+            return found.pop()
+        releases = ", ".join(info.osrelease for info in notes[:5])
+        if found:
+            problem = f"{len(found)} kernels in it ({releases})"
+        else:
+            problem = f"the memory map is not known (kernel {releases})"
+        raise TargetError(
+            f"{file.name}: raw RAM image of {file.size:#x} bytes: {problem}\n"
+            "give --memory-map FIRST-LAST@OFFSET,… and --vmcoreinfo FILE"
+        )
+    finally:
+        for target in found:
+            target.close()

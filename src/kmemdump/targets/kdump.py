@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+kdump-compressed dumps, flattened or not.
+
+Pages that are stored as they are or with zlib are read here: QEMU's dumps lack
+what libkdumpfile wants of a header. Other compressions are left to drgn.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from drgn import FaultError, Platform, PlatformFlags, Program
+
+from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
+from kmemdump.formats.flat import FLAT_MAGIC, FlatFile, parse_flat
+from kmemdump.formats.kdump import Compression, Kdump, PageDescriptor, parse_kdump
+from kmemdump.kernel.arch import arch_named, arch_of
+from kmemdump.region import Range, merge
+from kmemdump.targets.file import FileTarget, OpenFile, check_whole
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = ["KdumpMemory", "open_kdump"]
+
+_CACHED_PAGES = 4096
+
+
+class KdumpMemory:
+    """
+    Physical memory in a kdump-compressed dump.
+
+    :param file: The dump; owned by this object from here on.
+    :param flat: The dump reassembled, if it is flattened.
+    """
+
+    def __init__(
+        self, file: OpenFile, dump: Kdump, flat: FlatFile | None = None
+    ) -> None:
+        self._file = file
+        self._is_flat = flat is not None
+        self._read = file.read if flat is None else flat.read
+        self._dump = dump
+        self._pages: OrderedDict[int, bytes] = OrderedDict()
+        self._program: Program | None = None
+        self.ranges: Sequence[Range] = merge(
+            Range(address, size) for address, size in dump.ranges
+        )
+
+    def read(self, address: int, size: int) -> bytes:
+        page_size = self._dump.page_size
+        pieces = []
+        end = address + size
+        while address < end:
+            frame, skip = divmod(address, page_size)
+            count = min(end - address, page_size - skip)
+            pieces.append(self._page(frame)[skip : skip + count])
+            address += count
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _page(self, frame: int) -> bytes:
+        address = frame * self._dump.page_size
+        try:
+            place = self._dump.descriptor(self._read, frame)
+            if place is None:
+                raise NotCapturedError(f"{self._file.name} does not hold {address:#x}")
+            # Pages of zeros share one place.
+            page = self._pages.get(place.offset)
+            if page is None:
+                page = self._pages[place.offset] = self._decompress(place, address)
+                if len(self._pages) > _CACHED_PAGES:
+                    self._pages.popitem(last=False)
+        except FormatError as error:
+            raise NotCapturedError(str(error)) from error
+        return page
+
+    def _decompress(self, place: PageDescriptor, address: int) -> bytes:
+        size = self._dump.page_size
+        where = f"{self._file.name}+{place.offset:#x}"
+        if place.flags & ~Compression.ZLIB:
+            return self._read_by_drgn(address, size)
+        page = self._read(place.offset, place.size)
+        if len(page) != place.size:
+            raise FormatError(where, f"the file ends, expected page {address:#x}")
+        if place.flags:
+            try:
+                page = zlib.decompressobj().decompress(page, size)
+            except zlib.error as error:
+                raise FormatError(where, f"page {address:#x}: {error}") from error
+            if len(page) != size:
+                raise FormatError(where, f"page {address:#x}: {len(page)} bytes in it")
+        return page
+
+    def _read_by_drgn(self, address: int, size: int) -> bytes:
+        if self._program is None:
+            self._program = self._open_by_drgn()
+        try:
+            page: bytes = self._program.read(address, size, physical=True)
+            return page
+        except FaultError as error:
+            raise NotCapturedError(f"{self._file.name}: {error}") from error
+
+    def _open_by_drgn(self) -> Program:
+        if self._is_flat:
+            raise UnsupportedError(
+                f"{self._file.name}: is flattened, and its pages are compressed with "
+                "LZO, Snappy or Zstandard, expected zlib or a file that is not flat\n"
+                "reassemble it with makedumpfile -R NEW <OLD"
+            )
+        flags = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
+        platform = None
+        if self._dump.machine is not None:
+            platform = Platform(arch_named(self._dump.machine).drgn, flags)
+        program = Program(platform)
+        try:
+            program.set_core_dump(os.dup(self._file.fd))  # drgn closes it.
+        except Exception as error:  # drgn raises plain Exception for libkdumpfile's.
+            raise UnsupportedError(
+                f"{self._file.name}: its pages are compressed with LZO, Snappy or "
+                f"Zstandard, and drgn cannot open the dump: {error}\n"
+                "convert it with makedumpfile -c, which uses zlib"
+            ) from error
+        return program
+
+    def close(self) -> None:
+        self._program = None
+        self._pages.clear()
+        self._file.close()
+
+
+def open_kdump(
+    file: OpenFile, vmcoreinfo: VmcoreInfo | None = None, damaged: bool = False
+) -> FileTarget:
+    """
+    Open a kdump-compressed dump.
+
+    :param file: Belongs to the target from here on.
+    :param vmcoreinfo: To be used instead of what the dump has.
+    :param damaged: Whether it may be truncated.
+    :raises FormatError: If the dump is broken.
+    :raises UnsupportedError: If it is of an architecture that we do not know.
+    """
+    flat = None
+    if file.read(0, len(FLAT_MAGIC)) == FLAT_MAGIC:
+        flat = parse_flat(file.read, file.size, file.name)
+        check_whole(file, file.size + flat.missing, damaged)
+    whole = flat or file
+    dump = parse_kdump(whole.read, whole.size, file.name)
+    if flat is None:
+        check_whole(file, dump.end(file.read), damaged)
+    info = vmcoreinfo
+    if info is None and dump.vmcoreinfo is not None:
+        info = VmcoreInfo.parse(dump.vmcoreinfo, f"{file.name}: VMCOREINFO")
+    machine = 0
+    if dump.machine is not None:
+        try:
+            machine = arch_named(dump.machine).machine
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{file.name}: utsname.machine: {error}") from None
+    memory = KdumpMemory(file, dump, flat)
+    target = FileTarget(file.name, machine, memory, dump.notes, info)
+    if not machine:
+        try:
+            target.machine = arch_of(target.vmcoreinfo()).machine
+        except BaseException:
+            target.close()
+            raise
+    return target

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+This machine's own kernel, by way of /proc/kcore.
+
+That is an ELF core which the kernel makes up as it is read: memory, and VMCOREINFO in
+a note. Addresses and types are then taken from the memory itself, as for any other
+target, so that kptr_restrict hides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.formats.elf import parse_core
+from kmemdump.memory import FileMemory, flatten
+from kmemdump.targets.file import FileTarget, OpenFile, noted_vmcoreinfo
+from kmemdump.targets.vmcore import physical_extents
+from kmemdump.vmcoreinfo import VmcoreInfo, read_note
+
+__all__ = ["NAME", "LiveTarget", "open_live"]
+
+NAME = "live"
+
+_CAP_SYS_RAWIO = 17  # Linux include/uapi/linux/capability.h.
+
+_OUTSIDE = (
+    "look at this kernel from outside: if it is a VM's, with qmp:SOCKET on its host"
+)
+
+
+class LiveTarget(FileTarget):
+    """The kernel that we run on."""
+
+
+def open_live(
+    vmcoreinfo: VmcoreInfo | None = None, root: Path = Path("/")
+) -> LiveTarget:
+    """
+    Open this machine's kernel.
+
+    :param vmcoreinfo: To be used instead of what the kernel tells.
+    :param root: Where ``proc`` and ``sys`` are.
+    :raises UnsupportedError: If the kernel does not let us, with the way out.
+    """
+    kcore = root / "proc/kcore"
+    try:
+        if not stat.S_ISREG(kcore.stat().st_mode):
+            # Container engines put /dev/null over it.
+            raise UnsupportedError(
+                f"{NAME}: {kcore} is masked, as in a container\n"
+                "run kmemdump on the machine itself, or in a privileged container"
+            )
+        file = OpenFile(kcore)
+    except FileNotFoundError:
+        raise UnsupportedError(
+            f"{NAME}: there is no {kcore} (CONFIG_PROC_KCORE is not set)\n{_OUTSIDE}"
+        ) from None
+    except TargetError as error:
+        raise UnsupportedError(f"{NAME}: {_refusal(root, error)}") from error
+    try:
+        core = parse_core(file.read, file.size, file.name)
+        extents = flatten(physical_extents(core.headers, file))
+        if not extents:
+            raise UnsupportedError(
+                f"{NAME}: {kcore} tells no physical addresses (Linux before 4.19)\n"
+                f"{_OUTSIDE}"
+            )
+        info = vmcoreinfo or noted_vmcoreinfo(core.notes, NAME)
+        memory = FileMemory(file.detach(), extents, NAME)
+    except BaseException:
+        file.close()
+        raise
+    # Without the notes: the NT_PRSTATUS in them is that of whoever opened the file.
+    target = LiveTarget(NAME, core.machine, memory, (), info)
+    if info is None:
+        try:
+            target = LiveTarget(NAME, core.machine, memory, (), _sysfs(target, root))
+        except BaseException:
+            target.close()
+            raise
+    return target
+
+
+def _sysfs(target: LiveTarget, root: Path) -> VmcoreInfo:
+    """Read the VMCOREINFO that /sys/kernel/vmcoreinfo tells the place of."""
+    path = root / "sys/kernel/vmcoreinfo"
+    try:
+        line = path.read_text()
+    except OSError as error:
+        raise UnsupportedError(
+            f"{NAME}: no VMCOREINFO in /proc/kcore, and {path}: {error.strerror}\n"
+            "the kernel needs CONFIG_CRASH_CORE or CONFIG_VMCORE_INFO, or give the "
+            "text with --vmcoreinfo FILE"
+        ) from error
+    match = re.fullmatch(r"(?:0x)?([0-9a-f]{1,16}) [0-9a-f]{1,8}\s*", line)
+    if match is None:
+        raise FormatError(str(path), f"{line[:40]!r}, expected an address and a size")
+    info = read_note(target.memory, int(match[1], 16), NAME)
+    if info is None:
+        raise FormatError(str(path), f"no VMCOREINFO at 0x{match[1]}, where it points")
+    return info
+
+
+def _refusal(root: Path, error: TargetError) -> str:
+    cause = error.__cause__
+    if not isinstance(cause, PermissionError):
+        return str(error)
+    if os.geteuid() != 0:
+        return "reading /proc/kcore needs root\nrun it with sudo"
+    lockdown = _lockdown(root)
+    if lockdown == "confidentiality":
+        return (
+            "the kernel is locked down (confidentiality), so nobody may read its "
+            "memory\nboot with lockdown=integrity, or look from outside (qmp:SOCKET)"
+        )
+    if not _may_read(root):
+        return (
+            "reading /proc/kcore needs the capability CAP_SYS_RAWIO, which this "
+            "process has not\nin a container, run it with --privileged; in a unit, "
+            "with AmbientCapabilities=CAP_SYS_RAWIO"
+        )
+    return f"/proc/kcore: {cause.strerror}, though we are root\nask the security module"
+
+
+def _lockdown(root: Path) -> str | None:
+    try:
+        text = (root / "sys/kernel/security/lockdown").read_text()
+    except OSError:
+        return None
+    chosen = re.search(r"\[(\w+)\]", text)
+    return chosen[1] if chosen else None
+
+
+def _may_read(root: Path) -> bool:
+    try:
+        status = (root / "proc/self/status").read_text()
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    except OSError:
+        return True
+    return found is None or bool(int(found[1], 16) >> _CAP_SYS_RAWIO & 1)

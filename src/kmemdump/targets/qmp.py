@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU VM over its QMP socket, whether it runs, is paused or has crashed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.formats.elf import ElfCore, Note, parse_core
+from kmemdump.kernel.arch import arch_named
+from kmemdump.kernel.find import find_vmcoreinfo, is_current
+from kmemdump.memory import FileMemory
+from kmemdump.targets.file import noted_vmcoreinfo, prstatus
+from kmemdump.targets.qmp_client import DEFAULT_TIMEOUT, QmpClient
+from kmemdump.targets.qmp_ram import open_ram
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = ["QmpTarget"]
+
+_PAGE = 4096
+_MAX_DUMP = 64 << 20
+
+
+class QmpTarget:
+    """
+    A VM.
+
+    :param socket: Its QMP socket.
+    :param timeout: Seconds that QEMU has for each answer.
+    :param vmcoreinfo: To be used instead of what the guest tells.
+    :raises TargetError: If it does not answer, or its RAM cannot be read.
+    :raises UnsupportedError: If it is of an architecture that we do not know.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        vmcoreinfo: VmcoreInfo | None = None,
+    ) -> None:
+        self.name = f"qmp:{socket}"
+        self.timeout = timeout
+        self.client = QmpClient(socket, timeout)
+        try:
+            self.machine = self._machine()
+            self.memory: FileMemory = open_ram(self.client)
+        except BaseException:
+            self.client.close()
+            raise
+        self._given = self._vmcoreinfo = vmcoreinfo
+
+    def _machine(self) -> int:
+        answer = self.client.execute("query-target", timeout=self.timeout)
+        arch = answer.get("arch") if isinstance(answer, dict) else None
+        try:
+            return arch_named(str(arch)).machine
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{self.name}: a VM of {error}") from None
+
+    def vmcoreinfo(self) -> VmcoreInfo:
+        """
+        Return the VMCOREINFO of the guest's kernel.
+
+        From QEMU, if the guest told it (``-device vmcoreinfo`` and the guest's
+        module qemu_fw_cfg), else found in RAM. Kept for later calls.
+
+        :raises TargetError: If there is none.
+        """
+        if self._vmcoreinfo is None:
+            try:
+                notes = self._dump().notes
+            except (FormatError, TargetError):
+                notes = []  # Whatever the dump lacks, RAM may have.
+            self._vmcoreinfo = noted_vmcoreinfo(notes, self.name)
+            self._vmcoreinfo = self._vmcoreinfo or self._find_vmcoreinfo(notes)
+        return self._vmcoreinfo
+
+    def forget(self) -> None:
+        """Forget which kernel it runs, since it may boot another one."""
+        self._vmcoreinfo = self._given
+
+    def _find_vmcoreinfo(self, notes: Sequence[Note]) -> VmcoreInfo:
+        found = find_vmcoreinfo(
+            self.memory,
+            self.name,
+            lambda info: is_current(info, self.memory, notes),
+        )
+        if found is None:
+            raise TargetError(
+                f"{self.name}: no VMCOREINFO in the VM's memory, expected a Linux "
+                "kernel with CONFIG_VMCORE_INFO that has booted"
+            )
+        return found
+
+    def registers(self) -> list[bytes]:
+        """
+        Return ``struct elf_prstatus`` of each vCPU, in the order of vCPUs.
+
+        QEMU stops a running VM for that, for about 2 ms, and lets it run again;
+        both are events (STOP, RESUME).
+
+        :raises TargetError: If QEMU does not tell.
+        :raises FormatError: If the vCPUs are not in 64-bit mode (still booting).
+        """
+        return prstatus(self._dump().notes, self.machine, self.name)
+
+    def _dump(self) -> ElfCore:
+        """Let QEMU dump one page: its notes are all about the vCPUs and kernel."""
+        begin = max(self.memory.ranges[0].start, _PAGE)  # Page 0 may be special.
+        fd = os.memfd_create("kmemdump-registers", os.MFD_CLOEXEC)
+        try:
+            before = self.status()
+            self.client.send_fd(fd, "kmemdump", self.timeout)
+            arguments = {
+                "paging": False,
+                "protocol": "fd:kmemdump",
+                "begin": begin,
+                "length": _PAGE,
+            }
+            self.client.execute("dump-guest-memory", arguments, self.timeout)
+            if before == "running" and self.status() == "save-vm":
+                self.cont()
+            # Bytes that QEMU writes from here on are not looked at.
+            data = os.pread(fd, _MAX_DUMP, 0)
+        finally:
+            os.close(fd)
+
+        def read(offset: int, count: int) -> bytes:
+            return data[offset : offset + count]
+
+        return parse_core(read, len(data), f"registers of {self.name}")
+
+    def status(self) -> str:
+        """Return QEMU's run state: ``running``, ``paused``, ``guest-panicked``, …"""
+        answer = self.client.execute("query-status", timeout=self.timeout)
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if not isinstance(status, str):
+            raise TargetError(f"{self.name}: query-status: no status in the answer")
+        return status
+
+    def stop(self) -> None:
+        """Pause the VM."""
+        self.client.execute("stop", timeout=self.timeout)
+
+    def cont(self) -> None:
+        """Let the VM run."""
+        self.client.execute("cont", timeout=self.timeout)
+
+    def system_reset(self) -> None:
+        """Reset the VM; its memory is lost."""
+        self.client.execute("system_reset", timeout=self.timeout)
+
+    def quit(self) -> None:
+        """End QEMU."""
+        self.client.execute("quit", timeout=self.timeout)
+
+    def close(self) -> None:
+        self.memory.close()
+        self.client.close()

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A synchronous QMP connection, in which nothing waits for ever.
+
+The library qemu.qmp is asynchronous; each connection runs it in a thread of its
+own, so that events arrive while nobody waits for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import logging
+import os
+import queue
+import socket
+import struct
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+from qemu.qmp.message import Message
+
+from kmemdump.errors import TargetError
+
+__all__ = ["QmpClient", "QmpCommandError", "QmpTimeoutError"]
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds that QEMU has for an answer, where nothing else is said."""
+
+_MAX_EVENTS = 4096
+_CLOSE_TIMEOUT = 2.0
+_UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
+_T = TypeVar("_T")
+
+# A VM that goes away is an error that we report ourselves; the library would
+# report it once more, on standard error.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
+
+
+class QmpCommandError(TargetError):
+    """QEMU answered, and refused the command."""
+
+
+class QmpTimeoutError(TargetError):
+    """QEMU did not answer in time."""
+
+
+class QmpClient:
+    """
+    A connection to the QMP socket of a VM. QEMU takes one at a time.
+
+    All methods may be called from any thread.
+
+    :param path: Unix socket.
+    :param timeout: Seconds for connecting and the greeting.
+    :raises TargetError: If nothing answers there as QEMU does.
+    """
+
+    def __init__(self, path: Path, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self.path = path
+        deadline = time.monotonic() + timeout
+        connection = _connect(path, deadline)
+        credentials = connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
+        )
+        self.peer: int = _UCRED.unpack(credentials)[0]
+        """PID of who listens there; 0 if it is in another PID namespace."""
+        self._events: queue.Queue[Mapping[str, object]] = queue.Queue(_MAX_EVENTS)
+        self._qmp = QMPClient()
+        self._qmp.events.event_filter = self._take_event
+        self._loop = asyncio.new_event_loop()
+        # A lost connection is reported by whoever waits for an answer; asyncio
+        # would print "_GatheringFuture exception was never retrieved" as well.
+        self._loop.set_exception_handler(lambda _loop, _context: None)
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"qmp:{path}", daemon=True
+        )
+        self._thread.start()
+        # Somebody who exits without closing must not see asyncio complain.
+        atexit.register(self.close)
+        try:
+            left = max(deadline - time.monotonic(), 0.1)
+            self._run(self._qmp.connect(connection), left, "the greeting")
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            if self._qmp.runstate.name == "IDLE":
+                connection.close()
+
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> object:
+        """
+        Execute a QMP command and return its answer.
+
+        :param timeout: Seconds.
+        :raises QmpCommandError: If QEMU refuses the command.
+        :raises TargetError: If QEMU does not answer in time, or went away.
+        """
+        sent = dict(arguments) if arguments else None
+        return self._run(self._qmp.execute(command, sent), timeout, command)
+
+    def command_line(self, line: str, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """Execute a command of the human monitor (HMP) and return what it prints."""
+        answer = self.execute("human-monitor-command", {"command-line": line}, timeout)
+        if not isinstance(answer, str):
+            raise TargetError(f"{self.path}: {line}: answer is no text")
+        return answer.replace("\r\n", "\n")
+
+    def send_fd(self, fd: int, name: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Give QEMU a copy of a file descriptor; *name* names it in commands."""
+
+        async def send() -> None:
+            # QEMU takes the descriptor that arrived last for getfd's.
+            self._qmp.send_fd_scm(fd)
+            await self._qmp.execute("getfd", {"fdname": name})
+
+        self._run(send(), timeout, "getfd")
+
+    def event(self, timeout: float | None = None) -> Mapping[str, object] | None:
+        """
+        Return the oldest event that was not returned yet.
+
+        :param timeout: Seconds to wait for one; None does not wait.
+        :return: None if there is none.
+        """
+        try:
+            if timeout is None:
+                return self._events.get_nowait()
+            return self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _take_event(self, event: Message) -> bool:
+        # The oldest is lost if nobody takes them. The library's own queue, which
+        # would keep every event for ever, gets none.
+        if self._events.full():
+            with contextlib.suppress(queue.Empty):
+                self._events.get_nowait()
+        self._events.put_nowait(dict(event))
+        return False
+
+    @property
+    def connected(self) -> bool:
+        """Whether QEMU is still there, as far as is known."""
+        return not self._closed and self._qmp.runstate.name == "RUNNING"
+
+    def close(self) -> None:
+        """Disconnect. Does not fail and does not hang."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        with contextlib.suppress(TimeoutError):
+            future = asyncio.run_coroutine_threadsafe(self._shut(), self._loop)
+            future.result(2 * _CLOSE_TIMEOUT)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CLOSE_TIMEOUT)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def __enter__(self) -> QmpClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _shut(self) -> None:
+        # Whatever ended the connection was or will be told to who used it.
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._qmp.disconnect(), _CLOSE_TIMEOUT)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _run(
+        self, work: Coroutine[object, object, _T], timeout: float, what: str
+    ) -> _T:
+        if self._closed:
+            work.close()
+            raise TargetError(f"{self.path}: {what}: the connection is closed")
+        limited = asyncio.wait_for(work, timeout)
+        future = asyncio.run_coroutine_threadsafe(limited, self._loop)
+        try:
+            return future.result(timeout + 1)
+        except TimeoutError:
+            future.cancel()
+            hint = (
+                "\nQEMU takes one QMP client at a time: is another one connected?"
+                if what == "the greeting"
+                else ""
+            )
+            raise QmpTimeoutError(
+                f"{self.path}: {what}: no answer from QEMU in {timeout:.1f} s{hint}"
+            ) from None
+        except ExecuteError as error:
+            raise QmpCommandError(f"{self.path}: {what}: QEMU says: {error}") from error
+        except ConnectError as error:
+            if isinstance(error.exc, EOFError | ConnectionError):
+                raise TargetError(
+                    f"{self.path}: the connection was closed before a greeting; "
+                    "the VM is going away, or does not speak QMP"
+                ) from error
+            raise TargetError(
+                f"{self.path}: does not speak QMP ({error}), "
+                "expected QEMU's -qmp unix:PATH,server=on"
+            ) from error
+        except (QMPError, EOFError, OSError, asyncio.CancelledError,
+                concurrent.futures.CancelledError) as error:  # fmt: skip
+            raise TargetError(f"{self.path}: {what}: the VM went away") from error
+
+
+def _connect(path: Path, deadline: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = -1
+    try:
+        # sun_path has 108 bytes; through its folder every socket can be named.
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        address = f"/proc/self/fd/{folder}/{path.name}"
+        connection.settimeout(max(deadline - time.monotonic(), 0.1))
+        while True:
+            try:
+                connection.connect(address)
+                break
+            except BlockingIOError:
+                # The queue of those who wait for QEMU's accept() is full.
+                if time.monotonic() > deadline:
+                    raise TimeoutError("QEMU does not accept connections") from None
+                time.sleep(0.05)
+        connection.settimeout(None)
+    except OSError as error:
+        connection.close()
+        problem = error.strerror or str(error)
+        raise TargetError(
+            f"{path}: cannot connect: {problem}, "
+            "expected a socket of QEMU's -qmp unix:PATH,server=on"
+        ) from error
+    finally:
+        if folder >= 0:
+            os.close(folder)
+    return connection

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Where a VM's RAM is for us: in a file that QEMU shares, or in its process.
+
+Either is compared with what QEMU itself reads in guest memory before it is used:
+a path may mean another file for us than for QEMU, a process ID another process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
+from kmemdump.memory import Extent, FileMemory
+from kmemdump.targets.mtree import Section, parse_mtree
+from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
+
+__all__ = ["open_ram", "ram_sections"]
+
+_MAX_BACKENDS = 4096
+_SAMPLE = 64
+"""Bytes that are compared at a place."""
+_PLACES = 32
+"""Places that are looked at in each range, in search of data to compare."""
+_COMPARISONS = 8
+"""Places that QEMU is asked for."""
+
+
+def _backends(client: QmpClient) -> dict[str, str]:
+    """Return the name and the QOM type of each memory backend."""
+    answer = client.execute("qom-list", {"path": "/objects"})
+    found: dict[str, str] = {}
+    for item in _dicts(answer):
+        match = re.fullmatch(r"child<(memory-backend-[\w-]+)>", str(item.get("type")))
+        if match and len(found) < _MAX_BACKENDS:
+            found[str(item.get("name"))] = match[1]
+    return found
+
+
+def _dicts(answer: object) -> list[dict[str, object]]:
+    """Return what is an object in a QMP answer that should be a list of them."""
+    items = answer if isinstance(answer, list) else []
+    return [item for item in items if isinstance(item, dict)]
+
+
+def ram_sections(client: QmpClient, backends: Sequence[str]) -> list[Section]:
+    """
+    Return where the memory *backends* appear in the guest, sorted.
+
+    :raises TargetError: If none of them does.
+    """
+    text = client.command_line("info mtree -f", timeout=30)
+    sections = [
+        section
+        for item in parse_mtree(text, str(client.path))
+        # Machine types before 4.0 give the canonical path as the name.
+        if (name := item.region.removeprefix("/objects/")) in backends
+        for section in [Section(item.address, item.size, name, item.offset)]
+    ]
+    if not sections:
+        raise TargetError(
+            f"{client.path}: QEMU shows no RAM in the address space of the guest"
+        )
+    return sections
+
+
+def open_ram(client: QmpClient) -> FileMemory:
+    """
+    Open the RAM of a VM.
+
+    :raises TargetError: If neither a shared file nor the process can be read.
+    """
+    backends = _backends(client)
+    sections = ram_sections(client, list(backends))
+    processes = _processes(client)
+    problems: list[str] = []
+    if len({section.region for section in sections}) == 1:
+        try:
+            return _open_file(client, backends, sections, processes)
+        except _NotSharedError:
+            pass
+        except KmemdumpError as error:
+            problems.append(str(error))
+    for pid in processes:
+        try:
+            return _open_process(client, sections, pid)
+        except KmemdumpError as error:
+            problems.append(str(error))
+    why = "; ".join(problems) or "its process is not known on this host"
+    raise TargetError(
+        f"{client.path}: cannot read the VM's RAM: {why}\n"
+        "run as root (or with CAP_SYS_PTRACE), or start QEMU with "
+        "-object memory-backend-file,share=on,mem-path=FILE,…"
+    )
+
+
+class _NotSharedError(Exception):
+    """The RAM is not in a file that can be shared; the process must do."""
+
+
+def _open_file(
+    client: QmpClient,
+    backends: dict[str, str],
+    sections: Sequence[Section],
+    processes: Sequence[int],
+) -> FileMemory:
+    name = sections[0].region
+    if backends[name] != "memory-backend-file" or not _get(client, name, "share"):
+        raise _NotSharedError
+    path = str(_get(client, name, "mem-path"))
+    try:
+        # Since QEMU commit 4b870dc4d0c0 ("hostmem-file: add offset option") (8.1).
+        offset = int(str(_get(client, name, "offset")))
+    except (QmpCommandError, ValueError):
+        offset = 0
+    end = offset + max(section.offset + section.size for section in sections)
+    problem = ""
+    for candidate in _paths(path, processes):
+        try:
+            fd = os.open(candidate, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            problem = problem or f"{path}: {error.strerror}"
+            continue
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < end:
+            os.close(fd)
+            if stat.S_ISDIR(status.st_mode):  # QEMU made an unnamed file there.
+                raise _NotSharedError
+            problem = f"{path} has {status.st_size} bytes, expected {end} of RAM"
+            continue
+        extents = [
+            Extent(section.address, section.size, offset + section.offset)
+            for section in sections
+        ]
+        memory = FileMemory(fd, extents, f"RAM of {client.path} in {path}")
+        if _is_ram_of(memory, client, sections):
+            return memory
+        memory.close()
+        problem = f"{path} does not hold what QEMU reads in the guest's memory"
+    raise TargetError(problem)
+
+
+def _get(client: QmpClient, backend: str, name: str) -> object:
+    arguments = {"path": f"/objects/{backend}", "property": name}
+    return client.execute("qom-get", arguments)
+
+
+def _paths(path: str, processes: Sequence[int]) -> list[Path]:
+    # As QEMU sees the path, then as we do: with the same mounts both are one file.
+    seen = [
+        Path(
+            f"/proc/{pid}/root{path}" if path[:1] == "/" else f"/proc/{pid}/cwd/{path}"
+        )
+        for pid in processes
+    ]
+    return [*seen, Path(path)]
+
+
+def _processes(client: QmpClient) -> list[int]:
+    """Return processes that may be QEMU, the likeliest first."""
+    found = [client.peer] if client.peer > 0 else []
+    # A manager may have made the socket for QEMU: look for the vCPU threads too.
+    for cpu in _dicts(client.execute("query-cpus-fast"))[:1]:
+        thread = cpu.get("thread-id")
+        if not isinstance(thread, int):
+            continue
+        try:
+            with open(f"/proc/{thread}/status", "rb") as status:
+                match = re.search(rb"^Tgid:\s+(\d+)$", status.read(), re.M)
+        except OSError:
+            continue
+        if match and int(match[1]) not in found:
+            found.append(int(match[1]))
+    return found
+
+
+def _open_process(
+    client: QmpClient, sections: Sequence[Section], pid: int
+) -> FileMemory:
+    extents = []
+    for section in sections:
+        last = section.size - 1
+        start = _host_address(client, section.address)
+        if _host_address(client, section.address + last) != start + last:
+            raise TargetError(
+                f"RAM at {section.address:#x} is not contiguous in process {pid}"
+            )
+        extents.append(Extent(section.address, section.size, start))
+    try:
+        fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise TargetError(f"memory of process {pid}: {error.strerror}") from error
+    memory = FileMemory(fd, extents, f"RAM of {client.path} in process {pid}")
+    if not _is_ram_of(memory, client, sections):
+        memory.close()
+        raise TargetError(
+            f"process {pid} does not hold what QEMU reads in the guest's memory"
+        )
+    return memory
+
+
+def _host_address(client: QmpClient, address: int) -> int:
+    answer = client.command_line(f"gpa2hva {address:#x}")
+    match = re.search(r" is 0x([0-9a-f]{1,16})\s*$", answer)
+    if match is None:
+        raise TargetError(f"gpa2hva {address:#x}: QEMU says {answer.strip()[:200]!r}")
+    return int(match[1], 16)
+
+
+def _is_ram_of(
+    memory: FileMemory, client: QmpClient, sections: Sequence[Section]
+) -> bool:
+    """Compare samples of *memory* with what QEMU reads there."""
+    samples = []
+    for section in sections:
+        step = max(section.size // _PLACES, 4096) & -4096
+        places = range(section.address, section.address + section.size, step)
+        for address in places[:_PLACES]:
+            count = min(_SAMPLE, section.address + section.size - address)
+            try:
+                data = memory.read(address, count)
+            except NotCapturedError:
+                return False
+            samples.append((any(data), address, count))
+    # Memory that is all zeros proves little: it comes last.
+    samples.sort(key=lambda sample: not sample[0])
+    return all(
+        _is_same(memory, client, address, count)
+        for _, address, count in samples[:_COMPARISONS]
+    )
+
+
+def _is_same(memory: FileMemory, client: QmpClient, address: int, count: int) -> bool:
+    before = memory.read(address, count)
+    for _ in range(3):
+        answer = client.command_line(f"xp /{count}xb {address:#x}")
+        seen = bytes(
+            int(byte, 16) for byte in re.findall(r" 0x([0-9a-f]{2})\b", answer)
+        )
+        after = memory.read(address, count)
+        if seen in (before, after):
+            return True
+        if before == after:
+            return False
+        before = after
+    return True  # The guest writes there all the time: nothing can be said.

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which target's memory can be written, and how: one function for each kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.memory import FileMemory
+from kmemdump.region import Range
+from kmemdump.targets import Target
+from kmemdump.targets.devmem import open_reserved
+from kmemdump.targets.live import LiveTarget
+from kmemdump.targets.mapped import MappedMemory
+
+__all__ = ["check_writable", "open_writable"]
+
+
+def check_writable(target: Target) -> None:
+    """
+    Refuse a target whose memory cannot be written, before anything is looked for in it.
+
+    :raises UnsupportedError: If it is of such a kind.
+    """
+    # Here, so that those who have a file need not wait for asyncio.
+    from kmemdump.targets.qmp import QmpTarget
+
+    if not isinstance(target, (LiveTarget, QmpTarget)):
+        raise UnsupportedError(
+            f"{target.name}: its memory cannot be written, expected live or qmp:SOCKET"
+        )
+
+
+def open_writable(target: Target, places: Iterable[Range] = ()) -> MappedMemory:
+    """
+    Open a target's memory for a backend that keeps its list there.
+
+    :param places: What of it; of a live machine, no other memory can be written.
+    :return: To be closed before the target is.
+    :raises UnsupportedError: If this kind of target cannot be written.
+    :raises TargetError: If it cannot be opened.
+    """
+    check_writable(target)
+    if isinstance(target, LiveTarget):
+        return open_reserved(places)
+    assert isinstance(target.memory, FileMemory)
+    return _map_ram(target.memory, target.name)
+
+
+def _map_ram(memory: FileMemory, name: str) -> MappedMemory:
+    try:
+        fd = memory.reopen()
+    except OSError as error:
+        raise TargetError(
+            f"{name}: the VM's RAM cannot be opened for writing: {error.strerror}"
+        ) from error
+    try:
+        # The memory of QEMU's process has no size.
+        if os.fstat(fd).st_size == 0:
+            raise UnsupportedError(
+                f"{name}: the VM's RAM is in no file that can be shared\n"
+                "start QEMU with -object memory-backend-file,share=on,mem-path=FILE,…"
+            )
+        return MappedMemory(fd, memory.extents, f"RAM of {name}")
+    finally:
+        os.close(fd)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+VMCOREINFO: what a kernel says about itself to whoever reads its memory.
+
+Lines of ``KEY=value``; the keys are listed in the kernel's
+Documentation/admin-guide/kdump/vmcoreinfo.rst. The kernel keeps them as an ELF
+note in its memory, where :func:`scan_vmcoreinfo` finds it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.memory import Memory
+
+__all__ = [
+    "VMCOREINFO_LIMIT",
+    "VmcoreInfo",
+    "read_note",
+    "scan_vmcoreinfo",
+]
+
+VMCOREINFO_LIMIT = 1 << 20
+"""Most bytes that are parsed; the kernel's own limit is one page, 4 to 64 KiB."""
+
+_LINE = re.compile(r"([A-Za-z0-9_.-]+(?:\([^()=\s]{1,256}\))?)=(.*)")
+_HEX = re.compile(r"-?(?:0[xX])?[0-9a-fA-F]{1,16}")
+_DECIMAL = re.compile(r"-?[0-9]{1,20}")
+
+
+@dataclass(frozen=True, slots=True)
+class VmcoreInfo:
+    """The parsed lines of a VMCOREINFO."""
+
+    raw: bytes
+    """As the kernel wrote it, without padding."""
+    source: str = field(compare=False)
+    """Where it was found, for messages."""
+    values: dict[str, str] = field(repr=False, compare=False)
+    """Key to value; the last one of equal keys, as drgn takes it."""
+
+    @classmethod
+    def parse(cls, raw: bytes, source: str) -> VmcoreInfo:
+        """
+        Parse the text of a VMCOREINFO: of a note, or of a file a person gives.
+
+        Lines that are no ``KEY=value`` are ignored, as debuggers do.
+
+        :param source: Name of the input, for messages.
+        :raises FormatError: If it is too large, no text, or names no kernel.
+        """
+        if len(raw) > VMCOREINFO_LIMIT:
+            raise FormatError(
+                source,
+                f"{len(raw)} bytes of VMCOREINFO, expected at most {VMCOREINFO_LIMIT}",
+            )
+        raw = raw.rstrip(b"\0")
+        try:
+            text = raw.decode("ascii")
+        except UnicodeDecodeError as error:
+            raise FormatError(
+                f"{source}+{error.start:#x}",
+                f"byte {raw[error.start]:#04x}, expected VMCOREINFO text (ASCII)",
+            ) from None
+        values: dict[str, str] = {}
+        for line in text.split("\n"):
+            match = _LINE.fullmatch(line.removesuffix("\r"))
+            if match:
+                values[match[1]] = match[2]
+        if not values.get("OSRELEASE"):
+            raise FormatError(source, "no line OSRELEASE=, expected VMCOREINFO")
+        return cls(raw, source, values)
+
+    @property
+    def osrelease(self) -> str:
+        """Kernel release, as ``uname -r`` prints it."""
+        return self.values["OSRELEASE"]
+
+    @property
+    def build_id(self) -> str | None:
+        """Build ID of vmlinux in hexadecimal; None before Linux 5.9."""
+        # Since Linux kernel commit 0935288c6e00 ("kdump: append kernel build-id
+        # string to VMCOREINFO") (in v5.9).
+        value = self.values.get("BUILD-ID", "").strip().lower()
+        return value if re.fullmatch(r"(?:[0-9a-f]{2}){1,64}", value) else None
+
+    @property
+    def page_size(self) -> int:
+        """``PAGE_SIZE`` in bytes."""
+        return self._number("PAGESIZE", 10)
+
+    @property
+    def kernel_offset(self) -> int:
+        """How far KASLR moved the kernel's virtual addresses, in bytes."""
+        return self._number("KERNELOFFSET", 16)
+
+    def symbol(self, name: str) -> int:
+        """
+        Return ``SYMBOL(name)``, an unsigned 64-bit address.
+
+        :raises NotCapturedError: If there is no such line.
+        """
+        return self._number(f"SYMBOL({name})", 16) % (1 << 64)
+
+    def number(self, name: str) -> int:
+        """
+        Return ``NUMBER(name)``; the kernel prints some of them in hexadecimal.
+
+        :raises NotCapturedError: If there is no such line.
+        """
+        return self._number(f"NUMBER({name})", 10)
+
+    def size(self, name: str) -> int:
+        """
+        Return ``SIZE(name)`` in bytes.
+
+        :raises NotCapturedError: If there is no such line.
+        """
+        return self._number(f"SIZE({name})", 10)
+
+    def offset(self, name: str) -> int:
+        """
+        Return ``OFFSET(name)`` in bytes.
+
+        :raises NotCapturedError: If there is no such line.
+        """
+        return self._number(f"OFFSET({name})", 10)
+
+    def length(self, name: str) -> int:
+        """
+        Return ``LENGTH(name)`` in elements.
+
+        :raises NotCapturedError: If there is no such line.
+        """
+        return self._number(f"LENGTH({name})", 10)
+
+    def _number(self, key: str, base: int) -> int:
+        value = self.values.get(key)
+        if value is None:
+            raise NotCapturedError(f"{self.source}: VMCOREINFO has no line {key}=")
+        value = value.strip()
+        if base == 10 and value[:2].lower() == "0x":
+            base = 16
+        pattern = _HEX if base == 16 else _DECIMAL
+        if not pattern.fullmatch(value):
+            raise FormatError(
+                self.source, f"{key}={value[:40]!r}, expected a number of base {base}"
+            )
+        return int(value, base)
+
+
+# Elf64_Nhdr with n_namesz 11 and n_type 0 before the name; the kernel pads names
+# to 4 bytes (append_elf_note() in kernel/crash_core.c).
+_NHDR = struct.Struct("<III")
+_NAME = b"VMCOREINFO\0\0"
+_NEEDLE = _NAME + b"OSRELEASE="
+_CHUNK = 8 << 20
+_SMALL_CHUNK = 64 << 10
+"""Step past memory that cannot be read."""
+_MAX_NOTES = 1000
+
+
+def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreInfo]:
+    """
+    Find everything in *memory* that is a VMCOREINFO note by its content.
+
+    Stale copies are found too: a previous boot's, a file's in the page cache.
+    At most 1000 notes are looked at. Parts that cannot be read are passed over.
+    """
+    found = 0
+    # A kernel boots with its free memory in order, and takes from its highest
+    # zone: the note tends to be near the start of the highest range.
+    for item in reversed(memory.ranges):
+        start = item.start
+        tail = b""
+        chunk = _CHUNK
+        while start < item.end:
+            count = min(chunk, item.end - start)
+            try:
+                data = tail + memory.read(start, count)
+            except NotCapturedError:
+                if chunk == _SMALL_CHUNK:
+                    tail = b""
+                    start += count
+                chunk = _SMALL_CHUNK
+                continue
+            chunk = min(2 * chunk, _CHUNK)
+            at = data.find(_NEEDLE)
+            while at >= 0:
+                note = read_note(memory, start - len(tail) + at - _NHDR.size, source)
+                if note is not None:
+                    yield note
+                found += 1
+                if found == _MAX_NOTES:
+                    return
+                at = data.find(_NEEDLE, at + 1)
+            tail = data[-len(_NEEDLE) + 1 :]
+            start += count
+
+
+def read_note(memory: Memory, address: int, source: str) -> VmcoreInfo | None:
+    """
+    Read the VMCOREINFO note at a physical address; None if there is none.
+
+    :param source: Name of the memory, for messages.
+    """
+    name_address = address + _NHDR.size
+    try:
+        namesz, descsz, type_ = _NHDR.unpack(memory.read(address, _NHDR.size))
+        if namesz != len(_NAME) - 1 or type_ != 0 or not 0 < descsz <= VMCOREINFO_LIMIT:
+            return None
+        raw = memory.read(name_address + len(_NAME), descsz)
+        note = VmcoreInfo.parse(raw, f"{source}, VMCOREINFO at {address:#x}")
+        # What every kernel writes, early and late: a copy that was partly
+        # overwritten ends before KERNELOFFSET or is no text.
+        if note.page_size not in (4096, 16384, 65536):
+            return None
+        note.symbol("init_uts_ns")
+        note.symbol("swapper_pg_dir")
+        if "KERNELOFFSET" not in note.values:
+            return None
+    except (FormatError, NotCapturedError):
+        return None
+    return note

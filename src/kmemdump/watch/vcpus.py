@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the host knows of a VM's CPUs: whether they wait, where they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+from kmemdump.errors import TargetError
+from kmemdump.kernel.arch import Arch
+from kmemdump.targets.qmp_client import QmpClient
+from kmemdump.watch.health import Vcpu
+
+__all__ = ["VcpuThreads", "parse_vcpus"]
+
+MAX_CPUS = 4096
+
+
+def parse_vcpus(text: str, arch: Arch) -> list[Vcpu | None]:
+    """
+    Parse what QEMU's ``info registers -a`` prints.
+
+    :param arch: The VM's.
+    :return: None for a CPU of which it tells nothing that we know.
+    """
+    parts = re.split(r"^CPU#\d+\s*$", text, flags=re.M)[1:]
+    return [_parse_vcpu(part, arch) for part in parts[:MAX_CPUS]]
+
+
+def _parse_vcpu(text: str, arch: Arch) -> Vcpu | None:
+    match = arch.cpu_state.search(text)
+    if match is None:
+        return None
+    found = match.groupdict()
+    halted = found["halted"] == "1" if "halted" in found else None
+    return Vcpu(halted, found["user"] is not None, int(found["pc"], 16))
+
+
+class VcpuThreads:
+    """
+    The threads that are a VM's CPUs on this host, as far as they can be seen.
+
+    :param client: Connection to QEMU.
+    :param arch: The VM's.
+    """
+
+    def __init__(self, client: QmpClient, arch: Arch) -> None:
+        self._client = client
+        self._arch = arch
+        self._threads: dict[int, int] = {}
+        try:
+            answer = client.execute("query-cpus-fast")
+        except TargetError:
+            return  # It is gone, as will be found out.
+        for item in answer[:MAX_CPUS] if isinstance(answer, list) else []:
+            if not isinstance(item, dict):
+                continue
+            index, thread = item.get("cpu-index"), item.get("thread-id")
+            if isinstance(index, int) and isinstance(thread, int):
+                self._threads[index] = thread
+
+    def look(self, timeout: float) -> list[Vcpu | None]:
+        """
+        Return the state of each CPU.
+
+        :raises TargetError: If QEMU does not tell.
+        """
+        text = self._client.command_line("info registers -a", timeout)
+        vcpus = parse_vcpus(text, self._arch)
+        return [
+            replace(vcpu, ran=self._ran(index)) if vcpu else None
+            for index, vcpu in enumerate(vcpus)
+        ]
+
+    def _ran(self, index: int) -> float | None:
+        thread = self._threads.get(index)
+        if thread is None:
+            return None
+        try:
+            with open(f"/proc/{thread}/stat", "rb") as file:
+                # The name, in parentheses, may hold anything.
+                head, _, rest = file.read(4096).rpartition(b")")
+            fields = rest.split()
+            # utime and stime; the guest's time is in utime (man 5 proc).
+            ticks = int(fields[11]) + int(fields[12])
+        except (OSError, ValueError, IndexError):
+            return None
+        # A QEMU in a container names threads that are somebody else's here.
+        name = head.partition(b"(")[2]
+        if not name.startswith((b"qemu", b"CPU ", b"ALL CPUs")):
+            return None
+        return ticks / os.sysconf("SC_CLK_TCK")

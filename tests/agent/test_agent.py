@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent without a machine: its loop, its lock, its status, what systemd is told."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from kmemdump.agent import Agent, Cost, Status, read_all, table_lock
+from kmemdump.agent import status as status_file
+from kmemdump.agent.agent import held_signals
+from kmemdump.agent.systemd import in_journal, notify
+from kmemdump.cli import main
+from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.marker import Marked
+from kmemdump.plan import Plan
+
+MARKED = Marked(Plan(201, (), (), 0), 0, 0, (), None, 0.5)
+STATUS = Status(
+    target="live",
+    table="live-minidump-30000000",
+    pid=77,
+    kernel="6.12.117",
+    started=1000.0,
+    marked=1100.0,
+    interval=300.0,
+    regions=199,
+    bytes=18_000_000,
+    refreshes=3,
+    failures=1,
+    failure="",
+    problems=(),
+    cost=Cost(100 << 20, 110 << 20, 2.5, 0.3, 0.001),
+)
+
+
+class Marker:
+    """What the loop needs of one; each look ends as is wished."""
+
+    def __init__(self, *endings):
+        self.last = MARKED
+        self.kernel = "6.12.117"
+        self.gone = False
+        self.endings = list(endings)
+
+    def check(self):
+        if self.gone:
+            raise TargetError("live: the kernel that was marked is gone")
+
+    def refresh(self):
+        ending = self.endings.pop(0)
+        if isinstance(ending, Exception):
+            raise ending
+        self.last = ending
+        return ending
+
+
+def run_agent(folder, marker, *signals, interval=300.0):
+    """Run an agent that finds *signals* waiting, of which it takes the lowest first."""
+    told = []
+    with held_signals():
+        agent = Agent(marker, "live", "table", interval, told.append, folder)
+        for number in signals:
+            signal.raise_signal(number)  # For this thread: there are others.
+        agent.run()
+        (status,) = read_all(folder)
+    return told, status
+
+
+@pytest.mark.parametrize("ask", [signal.SIGUSR1, signal.SIGHUP])
+def test_refreshes_when_asked(tmp_path, ask):
+    told, status = run_agent(tmp_path, Marker(MARKED), ask, signal.SIGTERM)
+    assert told == [MARKED]
+    assert (status.refreshes, status.failures) == (1, 0)
+
+
+def test_refreshes_on_the_timer(tmp_path):
+    class Ending(Marker):
+        def refresh(self):
+            if len(self.endings) == 1:
+                signal.raise_signal(signal.SIGINT)
+            return super().refresh()
+
+    told, _ = run_agent(tmp_path, Ending(MARKED, MARKED, MARKED), interval=0.01)
+    assert told == [MARKED] * 3
+
+
+@pytest.mark.parametrize("error", [TargetError("torn"), RecursionError(), OSError(5)])
+def test_survives_a_look_that_fails(tmp_path, error):
+    marker = Marker(error, MARKED)
+    told, status = run_agent(tmp_path, marker, signal.SIGUSR1, signal.SIGTERM)
+    assert told == [error]
+    assert (status.refreshes, status.failures) == (1, 1)
+    assert status.failure
+    told, status = run_agent(tmp_path, marker, signal.SIGUSR1, signal.SIGTERM)
+    assert (status.failures, status.failure) == (0, "")
+
+
+def test_ends_when_the_kernel_is_another_one(tmp_path):
+    marker = Marker()
+    marker.gone = True
+    with pytest.raises(TargetError, match="is gone"):
+        run_agent(tmp_path, marker, signal.SIGUSR1)
+
+
+HOLDER = """
+import sys, time; from pathlib import Path
+from kmemdump.agent import table_lock
+with table_lock(Path(sys.argv[1]), "table"):
+    print("held", flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_one_agent_for_a_table(tmp_path):
+    argv = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(UnsupportedError, match=rf"process {holder.pid} keeps this"),
+            table_lock(tmp_path, "table"),
+        ):
+            pass
+        status_file.write(tmp_path, "table", STATUS)
+        assert [item.alive for item in read_all(tmp_path)] == [True]
+        with table_lock(tmp_path, "another"):
+            pass
+        holder.kill()
+    # The kernel has let go of it.
+    assert [item.alive for item in read_all(tmp_path)] == [False]
+    with table_lock(tmp_path, "table"):
+        pass
+
+
+def test_no_place_for_the_lock(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(TargetError, match="File exists"):  # noqa: SIM117
+        with table_lock(tmp_path / "file", "table"):
+            pass
+
+
+def test_status_is_what_was_written(tmp_path):
+    assert read_all(tmp_path) == []
+    status_file.write(tmp_path, "a", STATUS)
+    status_file.write(tmp_path, "a", replace(STATUS, problems=("area x is left out",)))
+    (found,) = read_all(tmp_path)
+    assert found == replace(STATUS, problems=["area x is left out"], alive=False)
+    status_file.remove(tmp_path, "a")
+    assert read_all(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', "\0"])
+def test_status_that_is_none(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(FormatError, match=r"a\.json: no status of an agent"):
+        read_all(tmp_path)
+
+
+def test_verb_status(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    assert main(["status"]) == 3
+    assert "'kmemdump mark live --daemon' starts one" in capsys.readouterr().err
+    status_file.write(tmp_path, "table", STATUS)
+    assert main(["status"]) == 1
+    out = capsys.readouterr().out
+    assert "process 77 is gone, and what it registered is still there" in out
+    with table_lock(tmp_path, "table"):
+        assert main(["status"]) == 1  # It looked for the last time in 1970.
+        out = capsys.readouterr().out
+        assert "199 regions, 18.0 MB" in out
+        assert "105 MB of memory (at most 115 MB), 0.10% of one CPU" in out
+        assert main(["status", "--json"]) == 1
+        (record,) = json.loads(capsys.readouterr().out)
+        assert record["cost"]["each_look"] == 0.3
+
+
+def test_what_systemd_is_told(tmp_path):
+    place = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(place)
+        notify({"NOTIFY_SOCKET": place}, READY="1", STATUS="two\nlines")
+        assert manager.recv(1000) == b"READY=1\nSTATUS=two lines"
+    notify({"NOTIFY_SOCKET": place}, READY="1")  # Nobody is there any more.
+    notify({}, READY="1")
+    assert in_journal({"JOURNAL_STREAM": "8:1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("refresh = 5", "--refresh needs --daemon"),
+        ("daemon = true\noff = true", "exclude each other"),
+        ("nosuch = 1", "no option 'nosuch'; there are"),
+        ("area = 'kmsg'", "area is 'kmsg', expected a list"),
+        ("area = ['nosuch']", "no area 'nosuch'"),
+        ("daemon = 1", "daemon is 1, expected true or false"),
+        ("refresh = 'often'", "'often' is not a valid float"),
+        ("what?", "Expected '=' after a key"),
+        (None, "No such file"),
+    ],
+)
+def test_configuration(tmp_path, capsys, text, problem):
+    path = tmp_path / "mark.toml"
+    if text is not None:
+        path.write_text(text)
+    assert main(["mark", "nosuch", "--config", str(path)]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_command_line_counts_more_than_the_configuration(tmp_path, capsys):
+    path = tmp_path / "mark.toml"
+    path.write_text("area = ['nosuch']\nno-encryption = true\n")
+    # So it comes as far as opening the target.
+    assert main(["mark", "nosuch", "--config", str(path), "--area", "kmsg"]) == 3
+    assert "nosuch: No such file" in capsys.readouterr().err

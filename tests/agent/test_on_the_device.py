@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent at work inside of machines that die."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from kmemdump.backends.minidump import MinidumpBackend
+from kmemdump.cli import main
+from kmemdump.collect import read_table
+from kmemdump.coreimage import read_core
+from kmemdump.kernel.attach import attach
+from kmemdump.lab import (
+    AARCH64,
+    X86_64,
+    Death,
+    Machine,
+    build_modules,
+    kill,
+    python_image,
+)
+from kmemdump.lab.firmware import Firmware
+from kmemdump.lab.reserved import scratch_range, smem_range
+from kmemdump.questions import answer, command
+from kmemdump.region import Range, Region
+from kmemdump.targets import open_target
+from kmemdump.targets.mapped import MappedMemory
+from kmemdump.targets.writable import open_writable
+
+KMOD = Path(__file__).parents[2] / "kmod"
+QUESTIONS = ("log", "sys", "ps", "bt -a", "irq", "mod")
+RING = 4 * 4096
+CAPABILITIES = {"CAP_SYS_RAWIO": 17, "CAP_SYS_ADMIN": 21}
+UNIT = KMOD.parent / "systemd/kmemdump.service"
+LEAST = (
+    "import ctypes, os, sys; libc = ctypes.CDLL(None); "
+    # PR_CAPBSET_DROP and PR_SET_NO_NEW_PRIVS
+    f"[libc.prctl(24, it, 0, 0, 0) for it in range(64) if it not in "
+    f"{tuple(CAPABILITIES.values())}]; libc.prctl(38, 1, 0, 0, 0); "
+    'os.execv(sys.executable, [sys.executable, "-m", "kmemdump", *sys.argv[1:]])'
+)
+
+
+@pytest.fixture
+def device(boot, lab_cache, lab_kernel):
+    """``device(death)`` is a machine with firmware, Python, and the module kmemdump."""
+
+    def make(death=Death.PANIC, architecture=X86_64, **fields) -> Device:
+        kernel = lab_kernel("6.12", architecture)
+        sources = [it for it in KMOD.iterdir() if it.suffix in (".c", ".h")]
+        built = build_modules(
+            lab_cache, kernel, "kmemdump_kmod", [*sorted(sources), KMOD / "Kbuild"]
+        )
+        machine = boot(
+            "6.12",
+            death,
+            architecture=architecture,
+            firmware=True,
+            python=python_image(lab_cache, architecture),
+            files=tuple(sorted(built.glob("*.ko"))),
+            **fields,
+        )
+        return Device(machine)
+
+    return make
+
+
+class Device:
+    """A machine and the agent in it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.run = partial(machine.run, timeout=300)
+        smem, scratch = (
+            it(machine.setup.architecture) for it in (smem_range, scratch_range)
+        )
+        self.places = ""
+        if not machine.setup.architecture.device_tree:
+            self.places = (
+                f"--smem {smem.start:#x}:{smem.size:#x} "
+                f"--scratch {scratch.start:#x}:{scratch.size:#x}"
+            )
+        self.table = f"live-minidump-{smem.start:x}"
+
+    def kmemdump(self, arguments: str, status: int = 0) -> str:
+        """Run a verb in the guest."""
+        return self.run(f"kmemdump {arguments} || [ $? = {status} ]")
+
+    def start(self, options: str = "") -> None:
+        """Start the agent, with the rights of its unit; wait until it has marked."""
+        arguments = f"mark live {self.places} --no-encryption --daemon {options}"
+        self.run(
+            f"chroot /python /usr/bin/python3 -c '{LEAST}' {arguments} "
+            ">/run/said 2>&1 &"
+        )
+        self.wait(lambda status: status is not None)
+
+    def status(self) -> dict[str, object] | None:
+        text = self.run(f"cat /run/kmemdump/{self.table}.json 2>/dev/null || true")
+        return json.loads(text) if text.startswith("{") else None
+
+    def wait(self, wanted: Callable[[dict[str, object] | None], bool]) -> dict:
+        for _ in range(300):
+            status = self.status()
+            if wanted(status):
+                return status
+            assert "kmemdump: error" not in self.said()
+            time.sleep(1)
+        raise AssertionError(f"waited in vain: {status}; {self.said()}")
+
+    def refresh(self, signal: str = "USR1") -> None:
+        """Ask for a look, and wait for it."""
+        before = self.status()
+        self.run(f"kill -{signal} {before['pid']}")
+        self.wait(lambda status: status["refreshes"] > before["refreshes"])
+
+    def stop(self) -> str:
+        """Tell the agent to end; return the last that it says."""
+        self.run(f"kill {self.status()['pid']}")
+        for _ in range(300):
+            if "stopped" in self.said():
+                break
+            time.sleep(1)
+        return self.said().splitlines()[-1]
+
+    def said(self) -> str:
+        return self.run("cat /run/said")
+
+
+def answers(target: str, *options) -> dict[str, str]:
+    opened = open_target(target)
+    try:
+        prog = attach(opened).prog
+        return {
+            text: answer(prog, command(text)).replace(target, "DUMP")
+            for text in QUESTIONS
+        }
+    finally:
+        opened.close()
+
+
+def test_the_unit_has_the_rights_that_are_tested():
+    found = re.search(r"^CapabilityBoundingSet=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert set(found[1].split()) == set(CAPABILITIES)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_systemd_understands_the_unit(tmp_path):
+    # It wants the program to be there.
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/usr/bin/kmemdump", sys.executable))
+    argv = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_units_configuration(tmp_path, capsys):
+    """As it is shipped, and with everything in it."""
+    text = (UNIT.parent / "mark.toml").read_text()
+    path = tmp_path / "mark.toml"
+    for content in (text, re.sub(r"^#(?=[a-z])", "", text, flags=re.MULTILINE)):
+        path.write_text(content)
+        assert main(["mark", "nosuch", "--daemon", "--config", str(path)]) == 3
+        assert "nosuch: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize(
+    ("architecture", "death"),
+    [
+        pytest.param(X86_64, Death.PANIC, id="x86_64-panic"),
+        pytest.param(X86_64, Death.SPIN, id="x86_64-spin", marks=pytest.mark.matrix),
+        # With the matrix, too: as all machines of this architecture.
+        pytest.param(AARCH64, Death.PANIC, id="aarch64-panic"),
+        pytest.param(AARCH64, Death.SPIN, id="aarch64-spin"),
+    ],
+)
+def test_a_machine_that_marks_itself_and_dies(
+    device, architecture, death, tmp_path, capsys
+):
+    it = device(death, architecture)
+    it.run("insmod /files/kmemdump.ko && insmod /files/kmemdump_sample.ko")
+    say = "/sys/module/kmemdump_sample/parameters/say"
+    it.run(f"echo -n 'the last words of a driver' >{say}")
+    it.start()
+    status = it.status()
+    assert status["problems"] == []
+    assert 100 < status["regions"] <= 199
+
+    refused = it.kmemdump(f"mark live {it.places}", status=3)
+    assert f"process {status['pid']} keeps this table already" in refused
+
+    newest = int(it.run("sleep 4000 >/dev/null & echo $!").split()[-1])
+    it.refresh("HUP" if death is Death.SPIN else "USR1")
+    it.run("sleep 5000 >/dev/null & echo")
+    kill(it.machine, death)
+    it.machine.pause()
+
+    firmware = Firmware(it.machine)
+    assert firmware.refused == []
+    firmware.leave_folder(tmp_path / "dump")
+    firmware.close()
+    core = tmp_path / "core"
+    assert main(["collect", str(tmp_path / "dump"), "-o", str(core)]) == 0
+    full = tmp_path / "full.elf"
+    it.machine.full_dump(full)
+    expected, found = answers(str(full)), answers(str(core))
+    full.unlink()
+    # Who came after the last look is the only one that is not there.
+    missing = pids(expected["ps"]) - pids(found["ps"])
+    assert all(pid > newest for pid in missing), missing
+    assert len(pids(found["ps"])) > 200
+    for text in QUESTIONS:
+        if text not in ("ps", "sys", "bt -a"):
+            assert found[text] == expected[text], text
+    assert "lab_spin" in found["bt -a"] or "sysrq_handle_crash" in found["bt -a"]
+
+    capsys.readouterr()
+    main(["info", str(core)])
+    assert re.search(r"^Marked: +.* before", capsys.readouterr().out, re.MULTILINE)
+
+    # The driver's own memory, byte for byte.
+    with read_core(core) as image:
+        regions = {item.name: item for item in image.manifest.regions}
+        state = regions["Ksample_s"]
+        written, size, ring = struct.unpack(
+            "<3Q", image.read(state.address, state.size)
+        )
+        assert (written, size) == (26, RING)
+    opened = open_target(str(core))
+    text = attach(opened).prog.read(ring, RING)
+    opened.close()
+    assert text == b"the last words of a driver".ljust(RING, b"\0")
+
+
+def pids(answer: str) -> set[int]:
+    return {int(it) for it in re.findall(r"^>? *(\d+) ", answer, re.MULTILINE)}
+
+
+@contextmanager
+def ram(machine: Machine) -> Iterator[MappedMemory]:
+    """The memory of a machine, to be written from outside."""
+    target = open_target(f"qmp:{machine.qmp}")
+    try:
+        with closing(open_writable(target)) as memory:
+            yield memory
+    finally:
+        target.close()
+
+
+def rows(machine: Machine) -> list[tuple[str, int, int]]:
+    """What firmware finds in the table: names, addresses, sizes."""
+    where = smem_range(machine.setup.architecture)
+    with ram(machine) as memory:
+        table = read_table(memory, where, "table")
+    assert all(row.is_valid for row in table.regions)
+    return [(row.name, row.address, row.size) for row in table.regions]
+
+
+def smem(machine: Machine) -> bytes:
+    where = smem_range(machine.setup.architecture)
+    with ram(machine) as memory:
+        return memory.read(where.start, where.size)
+
+
+@pytest.mark.vm
+def test_what_can_go_wrong(device):
+    it = device(tasks=30, action="panic=pause,reboot=reset,shutdown=pause")
+    machine = it.machine
+
+    # Killed: its marks stay, and the next one takes them over.
+    it.start("--refresh 86400")
+    it.run(f"kill -9 {it.status()['pid']}")
+    assert "is gone, and what it registered is still there" in it.kmemdump("status", 1)
+    left = rows(machine)
+    it.run(f"rm /run/kmemdump/{it.table}.json")
+    it.start("--refresh 86400")
+    assert 100 < len(left) <= 201
+    assert 100 < len(rows(machine)) <= 201
+    assert len({row[0] for row in rows(machine)}) == len(rows(machine))
+    assert "199 regions" in it.kmemdump("status")
+    where = it.places.partition(" --scratch")[0]
+    listed = json.loads(it.kmemdump(f"regions live {where} --json", 1))["regions"]
+    assert [row["name"] for row in listed] == [row[0] for row in rows(machine)]
+
+    # Somebody else writes to the table: nothing more is written, and it is told.
+    where = smem_range(machine.setup.architecture)
+    good = smem(machine)
+    count = good.index(b"LBNE") + 12  # region_count, in struct minidump_subsystem
+    with ram(machine) as memory:
+        memory.write(where.start + count, struct.pack("<I", 150))
+    damaged = smem(machine)
+    it.run("sleep 4000 & echo")
+    it.refresh()
+    assert any("somebody else changes" in line for line in it.status()["problems"])
+    assert "somebody else changes the minidump table" in it.said()
+    assert smem(machine) == damaged
+    with ram(machine) as memory:
+        memory.write(where.start + count, good[count : count + 4])
+    it.refresh()
+    assert it.status()["problems"] == []
+
+    # The kernel changes while it is looked at.
+    it.run("(i=0; while [ $i -lt 300 ]; do sleep 0.01; i=$((i+1)); done) & echo")
+    for _ in range(3):
+        it.refresh()
+    assert it.status()["failures"] == 0
+    assert len(rows(machine)) <= 201
+
+    # A reboot that SMEM survives.
+    machine.send("reboot -f")
+    machine.wait_ready()
+    before = rows(machine)
+    assert len(before) > 100
+    it.start("--refresh 86400")
+    assert len(rows(machine)) <= 201
+    assert rows(machine) != before
+
+    # An orderly end.
+    assert it.stop() == "live: stopped; the regions are taken off"
+    assert it.status() is None
+    assert rows(machine) == []
+
+
+@pytest.mark.vm
+def test_tables_that_are_full_or_damaged(device):
+    it = device(tasks=30)
+    machine = it.machine
+    where = smem_range(machine.setup.architecture)
+    # The table has room for a few only: others have the rest.
+    with ram(machine) as memory:
+        scratch = Range(where.start + (1 << 20), 64 << 10)  # In SMEM, and not in use.
+        backend = MinidumpBackend(memory, where, scratch=scratch)
+        for i in range(190):
+            backend.register(Region(i + 3, f"other{i}", 0x1000000 + i * 4096, 64))
+    foreign = rows(machine)
+    it.start("--refresh 86400 --keep")
+    assert any("is left out: would take" in line for line in it.status()["problems"])
+    assert rows(machine)[: len(foreign)] == foreign
+    assert len(foreign) < len(rows(machine)) <= 201
+    assert it.stop() == "live: stopped; the regions are left"
+    assert len(rows(machine)) > len(foreign)
+
+    # A table that is none.
+    with ram(machine) as memory:
+        memory.write(where.end - 4096, b"what")  # It was $TOC.
+    damaged = smem(machine)
+    said = it.kmemdump(f"mark live {it.places}", status=1)
+    assert said.startswith("kmemdump: error: no minidump table that can be used: SMEM")
+    assert len(said.splitlines()) == 1
+    assert smem(machine) == damaged

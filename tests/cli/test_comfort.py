@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all verbs share: configuration files, completion, colours, -v, --json."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from cli.test_info import write
+from kmemdump.cli import main
+from kmemdump.cli.configuration import usual_places
+from kmemdump.cli.main import _VERBS, _program
+from kmemdump.errors import ExitCode
+
+# Configuration
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> Path:
+    """The person's own file, which is not there yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    path = tmp_path / "kmemdump" / "config.toml"
+    path.parent.mkdir()
+    return path
+
+
+def test_usual_places():
+    assert usual_places({"XDG_CONFIG_HOME": "/x"}) == [
+        Path("/etc/kmemdump.toml"),
+        Path("/x/kmemdump/config.toml"),
+    ]
+    assert usual_places({})[1] == Path.home() / ".config/kmemdump/config.toml"
+
+
+def test_a_verbs_table(config, tmp_path, capsys):
+    config.write_text("[info]\njson = true\n[watch]\ninterval = 5\n")
+    core = write(tmp_path / "core")
+    assert main(["info", str(core)]) == 0
+    assert json.loads(capsys.readouterr().out)["release"] == "6.1.0-test"
+
+
+def test_options_of_all_verbs(config, capsys):
+    # Those verbs take it that have it.
+    config.write_text("json = true\n")
+    assert main(["areas"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 1
+    config.write_text("area = ['nosuch']\n")
+    assert main(["capture", "x", "-o", "y"]) == ExitCode.USAGE
+    assert "no area 'nosuch'" in capsys.readouterr().err
+
+
+def test_what_counts_more(config, tmp_path, capsys):
+    config.write_text("area = ['nosuch']\n[capture]\narea = ['nosuch2']\n")
+    named = tmp_path / "named.toml"
+    named.write_text("[capture]\narea = ['nosuch3']\n")
+    capture = ["capture", "nowhere", "-o", "y"]
+    for arguments, complaint in (
+        ([], "no area 'nosuch2'"),
+        (["--config", str(named)], "no area 'nosuch3'"),
+        (["--config", str(named), "--area", "kmsg"], "nowhere: No such file"),
+    ):
+        assert main([*capture, *arguments]) in (2, 3)
+        assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("nosuch = 1", "no option 'nosuch'; there are"),
+        ("[info]\nnosuch = 1", "[info]: no option 'nosuch'; there are"),
+        ("[watch]\nnosuch = 1", "[watch]: no option 'nosuch'; there are"),
+        ("info = 1", "info is a verb, expected a table [info]"),
+        ("[info]\njson = 1", "json is 1, expected true or false"),
+        ("[nosuch]\njson = true", "no option 'nosuch'"),
+        ("=", "Invalid"),
+    ],
+)
+def test_wrong_configuration(config, capsys, text, problem):
+    config.write_text(text)
+    assert main(["info", "x"]) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert str(config) in err
+    assert problem in err
+
+
+def test_help_needs_no_configuration(config, capsys):
+    config.write_text("nonsense")
+    assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_every_verb_has_them(verb):
+    context = click.Context(_program, info_name="kmemdump")
+    found = _program.get_command(context, verb)
+    options = {text for parameter in found.params for text in parameter.opts}
+    assert {"-v", "--verbose", "--config"} <= options
+
+
+# Other comforts
+
+
+def kmemdump(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kmemdump", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environ},
+    )
+
+
+COMPLETIONS = {
+    "bash": {"COMP_WORDS": "kmemdump re", "COMP_CWORD": "1"},
+    "zsh": {"COMP_WORDS": "kmemdump re", "COMP_CWORD": "1"},
+    "fish": {"COMP_WORDS": "kmemdump re", "COMP_CWORD": "re"},
+}
+
+
+@pytest.mark.parametrize("shell", COMPLETIONS)
+def test_shell_completion(shell):
+    script = kmemdump(_KMEMDUMP_COMPLETE=f"{shell}_source").stdout
+    assert "_KMEMDUMP_COMPLETE" in script
+    words = COMPLETIONS[shell]
+    said = kmemdump(_KMEMDUMP_COMPLETE=f"{shell}_complete", **words).stdout
+    assert "regions" in said
+    assert "report" in said
+    assert "watch" not in said
+
+
+def test_areas_and_options_are_completed():
+    words = {"COMP_WORDS": "kmemdump capture --area km", "COMP_CWORD": "3"}
+    said = kmemdump(_KMEMDUMP_COMPLETE="bash_complete", **words).stdout
+    assert said.split() == ["plain,kmsg"]
+    words = {"COMP_WORDS": "kmemdump report --ht", "COMP_CWORD": "2"}
+    said = kmemdump(_KMEMDUMP_COMPLETE="bash_complete", **words).stdout
+    assert said.split() == ["plain,--html"]
+
+
+def test_colours_are_off_where_not_wanted():
+    forced = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert "\x1b[1m" in kmemdump("areas", **forced).stdout
+    assert "\x1b[3" not in kmemdump("areas", NO_COLOR="1", **forced).stdout
+    assert "\x1b" not in kmemdump("areas").stdout
+
+
+def test_verbose(tmp_path, capsys):
+    core = write(tmp_path / "core")
+    main(["report", str(core), "-v"])
+    assert "s: attaching to " in capsys.readouterr().err
+    main(["report", str(core)])
+    assert "attaching" not in capsys.readouterr().err
+
+
+def test_pause_is_for_machines(tmp_path, capsys):
+    core = write(tmp_path / "core")
+    out = tmp_path / "out"
+    assert main(["capture", str(core), "-o", str(out), "--pause"]) == ExitCode.USAGE
+    assert "only a VM (qmp:SOCKET) can be paused" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole story, told on each architecture."""
+
+import pytest
+
+from kmemdump.cli import main
+from kmemdump.lab import AARCH64, X86_64
+
+pytestmark = pytest.mark.vm
+
+FRAME = {X86_64: "entry_SYSCALL_64_after_hwframe", AARCH64: "el0t_64_sync"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "series"),
+    [
+        (X86_64, "6.12"),
+        (AARCH64, "6.12"),
+        pytest.param(X86_64, "6.1", marks=pytest.mark.matrix),
+    ],
+    ids=lambda item: getattr(item, "name", item),
+)
+def test_demo(architecture, series, lab_cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KMEMDUMP_LAB", str(lab_cache.folder))
+    demo = ["demo", "-o", str(tmp_path), "--kernel", series]
+    assert main([*demo, "--arch", architecture.name]) == 0
+    told = capsys.readouterr().out
+    report = (tmp_path / "report.txt").read_text()
+    for text in (told, report):
+        assert "asked for a crash through sysrq" in " ".join(text.split())
+    for frame in ("panic", "sysrq_handle_crash", FRAME[architecture]):
+        assert frame in report
+    assert main(["ask", str(tmp_path / "core.elf"), "ps"]) == 0
+    assert capsys.readouterr().out.count("sleep") == 200

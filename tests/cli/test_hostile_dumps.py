@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whatever a dump holds, collecting it ends with a core image or one clear line."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from collect.leftovers import leave
+from kmemdump.cli import main
+
+SOURCES = ("dump", "rawdump.img", "ram.img", "kinfo.img", "kinfo.bin")
+RAM = ("--memory-map", "0x80000000")
+INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("left")
+    leave(folder)
+    return folder
+
+
+def damage(data: st.DataObject, content: bytes) -> bytes:
+    """Change some bytes that mean something, or cut the file."""
+    damaged = bytearray(content)
+    places = [i for i, byte in enumerate(content[:0x6000]) if byte] or [0]
+    for _ in range(data.draw(st.integers(0, 6))):
+        at = data.draw(st.sampled_from(places)) + data.draw(st.integers(-3, 3))
+        if 0 <= at < len(damaged):
+            damaged[at] = data.draw(st.sampled_from(INTERESTING))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, len(damaged))) :]
+    return bytes(damaged)
+
+
+def spoil(data: st.DataObject, left: Path, source: str, folder: Path) -> Path:
+    """Return a damaged copy of one of the leftovers."""
+    path = folder / source
+    if not (left / source).is_dir():
+        path.write_bytes(damage(data, (left / source).read_bytes()))
+        return path
+    path.mkdir()
+    for file in sorted((left / source).iterdir()):
+        what = data.draw(st.sampled_from(("keep",) * 5 + ("damage", "leave out")))
+        content = file.read_bytes()
+        if what == "damage":
+            content = damage(data, content)
+        if what != "leave out":
+            (path / file.name).write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@settings(
+    deadline=None,
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_damage(
+    left: Path, capsys: pytest.CaptureFixture[str], source: str, data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        path = spoil(data, left, source, folder)
+        core = folder / "core"
+        memory = RAM if source.startswith(("ram", "kinfo.img")) else ()
+        status = main(["collect", str(path), "-o", str(core), *memory])
+        said = capsys.readouterr()
+        assert status in (0, 1, 3), said.err
+        assert core.exists() == (status != 3)
+        assert (status == 0) == (said.err == "")
+        assert sorted(os.listdir(folder)) == sorted(
+            [source, *(["core"] if status != 3 else [])]
+        )
+        assert main(["regions", str(path), *memory]) in (0, 1, 3)
+        if status != 3:
+            assert main(["info", str(core)]) in (0, 1)
+            assert main(["ask", str(core), "log"]) in (0, 1, 3)
+        assert main(["ask", str(path), "ramoops", *memory]) in (0, 1, 3)
+        capsys.readouterr()

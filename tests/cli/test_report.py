@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verb ``report``: without a machine, and on each of the deaths."""
+
+import html
+import json
+import random
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from kmemdump.cli import main
+from kmemdump.kernel.attach import attach
+from kmemdump.lab import SERIES, Death, kill
+from kmemdump.report import gather
+from kmemdump.report.records import Cause, CauseKind, KernelPart, Loss, Report, TimePart
+from kmemdump.targets import open_target
+from scenarios import each_scenario
+from schema import check_schema
+
+REPORT = Report(
+    "a.core",
+    KernelPart("6.1.0"),
+    TimePart(),
+    Cause(CauseKind.PANIC, "Somebody asked for a crash through sysrq."),
+)
+
+
+@pytest.fixture
+def gathered(monkeypatch):
+    """What is gathered, whatever the target is."""
+
+    @contextmanager
+    def targeted(*args):
+        yield SimpleNamespace(name="a.core", memory=SimpleNamespace(ranges=()))
+
+    shown = SimpleNamespace(report=REPORT)
+    monkeypatch.setattr("kmemdump.cli.report.targeted", targeted)
+    monkeypatch.setattr("kmemdump.kernel.attach.attach", lambda target, vmlinux: None)
+    monkeypatch.setattr("kmemdump.report.gather", lambda *args, **fields: shown.report)
+    return shown
+
+
+def test_text(gathered, capsys):
+    assert main(["report", "a.core"]) == 0
+    assert "Somebody asked for a crash" in capsys.readouterr().out
+
+
+def test_json(gathered, capsys):
+    assert main(["report", "a.core", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cause"]["kind"] == "panic"
+
+
+def test_output(gathered, capsys, tmp_path):
+    out = tmp_path / "report.txt"
+    assert main(["report", "a.core", "-o", str(out)]) == 0
+    assert out.read_text().startswith("Cause of death\n")
+    assert capsys.readouterr().out == ""
+    assert main(["report", "a.core", "--json", "-o", str(out)]) == 0
+    assert json.loads(out.read_text())["version"] == 1
+    assert main(["report", "a.core", "-o", str(tmp_path / "no/where")]) == 3
+
+
+def test_page(gathered, capsys, tmp_path):
+    page = tmp_path / "report.html"
+    assert main(["report", "a.core", "--html", str(page)]) == 0
+    assert REPORT.cause.sentence in page.read_text()
+    assert capsys.readouterr().out == f"{page}: {REPORT.cause.sentence}\n"
+    assert main(["report", "a.core", "--html", str(page), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 1
+    assert main(["report", "a.core", "--html", str(tmp_path / "no/where")]) == 3
+
+
+def test_missing_parts(gathered, capsys):
+    gathered.report = replace(REPORT, missing=(Loss("the tasks", "they are gone"),))
+    assert main(["report", "a.core"]) == 1
+    out, err = capsys.readouterr()
+    assert "- the tasks: they are gone" in out
+    assert err == "kmemdump: a.core: the report lacks the tasks\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF", b"random\0" * 999])
+def test_other_files(capsys, tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert main(["report", str(path)]) == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"kmemdump: error: {path}")
+    assert "Traceback" not in err
+
+
+def report_on(path, *arguments):
+    """Return exit status and JSON of a report on a core image."""
+    out = path.with_suffix(".json")
+    status = main(["report", str(path), "--json", "-o", str(out), *arguments])
+    return status, json.loads(out.read_text())
+
+
+SENTENCES = {
+    Death.PANIC: r"Task \S+ \(pid \d+\) asked for a crash through sysrq, on CPU \d+\.",
+    Death.NULL: r"The kernel dereferenced a NULL pointer in lab_null\+0x\w+/0x\w+ "
+    r"\[kmemdump_lab\] \(write at address 0x0\) in task sh \(pid \d+\) on CPU \d+, "
+    r"and panicked\.",
+    Death.NMI: r"CPU 0 got a non-maskable interrupt \(NMI\) without a known reason.*",
+    Death.SPIN: r"CPU \d+ hangs in lab_spin\+0x\w+ \[kmemdump_lab\], "
+    r"called by task sh \(pid \d+\): .*",
+}
+KINDS = {
+    Death.PANIC: "panic",
+    Death.NULL: "null dereference",
+    Death.NMI: "nmi",
+    Death.SPIN: "hang",
+}
+
+
+@each_scenario
+def test_deaths(dead, tmp_path, capsys):
+    scenario, machine = dead.scenario, dead.machine
+    core = tmp_path / "core"
+    capture = ["capture", f"qmp:{machine.qmp}", "-o", str(core)]
+    assert main([*capture, *dead.options]) == 0
+    status, report = report_on(core, *dead.options)
+    assert status == 0
+    assert report["missing"] == []
+    check_schema(report)
+    cause = report["cause"]
+    if scenario.death is Death.SPIN:
+        # It was paused so soon that nobody could tell whether that would last.
+        told = [cause["sentence"], *cause["evidence"]]
+        assert any("lab_spin+0x" in text for text in told)
+    else:
+        assert re.fullmatch(SENTENCES[scenario.death], cause["sentence"])
+        assert cause["kind"] == KINDS[scenario.death]
+        assert report["cpus"][0]["number"] == cause["cpu"]
+    assert len(report["cpus"]) == scenario.cpus
+    assert all(cpu["frames"] for cpu in report["cpus"])
+    symbols = [frame.get("symbol") for cpu in report["cpus"] for frame in cpu["frames"]]
+    expected = {
+        Death.PANIC: "sysrq_handle_crash",
+        Death.NULL: "lab_null",
+        Death.NMI: "exc_nmi",
+        Death.SPIN: "lab_spin",
+    }
+    assert expected[scenario.death] in symbols
+    names = {module["name"] for module in report["modules"]}
+    assert "dummy" in names
+    assert sum(task["comm"] == "sleep" for task in report["tasks"]) == 200
+    assert len(report["memory_map"]["ram"]) in (1, 2, 3)
+    page = tmp_path / "page.html"
+    assert main(["report", str(core), "--html", str(page), *dead.options]) == 0
+    assert page.stat().st_size < 3_000_000
+    assert cause["sentence"] in html.unescape(page.read_text())
+    # The same from the machine's memory; it is only the name that differs.
+    capsys.readouterr()
+    assert main(["report", f"qmp:{machine.qmp}", "--json", *dead.options]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    for key in ("kernel", "cpus", "tasks", "modules", "taints", "interrupts", "log"):
+        assert report[key] == whole[key], key
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("series", SERIES)
+def test_hang_noticed_while_others_block(boot, series, tmp_path, capsys):
+    machine = boot(series, Death.SPIN, tasks=5)
+    # Whoever is to go on must not wait for the CPU that spins.
+    machine.run("taskset -p 1 $$")
+    parameter = "/sys/module/kmemdump_lab/parameters/die"
+    machine.send(f"taskset 2 sh -c 'echo spin >{parameter}' &")
+    time.sleep(1)
+    # This waits until each CPU has been through the scheduler: for ever.
+    machine.send("busybox rmmod dummy &")
+    time.sleep(5)
+    machine.pause()
+    core = tmp_path / "core"
+    assert main(["capture", f"qmp:{machine.qmp}", "-o", str(core)]) == 0
+    status, report = report_on(core)
+    assert status == 0
+    assert report["cause"]["kind"] == "hang"
+    assert re.fullmatch(SENTENCES[Death.SPIN], report["cause"]["sentence"])
+    assert report["cause"]["cpu"] == report["cpus"][0]["number"] == 1
+    assert report["cpus"][0]["silent"] > 3
+    blocked = {item["task"]["comm"]: item for item in report["blocked"]}
+    frames = blocked["busybox"]["frames"]
+    assert any("rcu" in frame["symbol"] for frame in frames)
+    main(["report", str(core)])
+    assert "Blocked tasks" in capsys.readouterr().out
+
+
+@pytest.mark.vm
+def test_healthy_and_damaged_memory(boot, tmp_path, capsys, vmlinux):
+    machine = boot("6.12", Death.NULL, tasks=20)
+    live = tmp_path / "live"
+    capture = ["capture", f"qmp:{machine.qmp}", "-o", str(live)]
+    assert main([*capture, "--pause", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["size"] == live.stat().st_size
+    assert all(area["complete"] for area in said["areas"])
+    assert machine.control.status() == "running"
+    status, report = report_on(live)
+    assert (status, report["cause"]["kind"]) == (0, "alive")
+    kill(machine, Death.NULL)
+    machine.pause()
+    core = tmp_path / "core"
+    assert main(["capture", f"qmp:{machine.qmp}", "-o", str(core)]) == 0
+    status, report = report_on(core, "--vmlinux", str(vmlinux("6.12")))
+    assert status == 0
+    assert any("source" in frame for frame in report["cpus"][0]["frames"])
+    # Whatever is damaged: a report, or an error of ours, in a bounded time.
+    whole = core.read_bytes()
+    damaged = tmp_path / "damaged"
+    chance = random.Random(1)
+    for _ in range(15):
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 20, 400))):
+            at = chance.randrange(len(data) // 2, len(data) - 64)
+            data[at : at + 64] = chance.randbytes(64)
+        damaged.write_bytes(data)
+        target = open_target(str(damaged))
+        try:
+            found = gather(attach(target), "damaged")
+        finally:
+            target.close()
+        assert found.cause.sentence

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A device that speaks Sahara over a socket."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from collect.phone import LOG, Phone
+from kmemdump.collect import (
+    DumpTarget,
+    Saved,
+    SocketConnection,
+    collect_folder,
+    download,
+)
+from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError, TargetError
+from kmemdump.formats.sahara import Row, name_row
+from kmemdump.formats.sahara_device import Device
+from kmemdump.kernel.attach import attach
+from kmemdump.questions import answer, command
+
+TRANSFER = 16384
+
+Serve = Callable[..., Path]
+
+
+def rows_of(phone: Phone) -> list[Row]:
+    return [name_row(row.name, row.address, len(row.padded)) for row in phone.table]
+
+
+def reader(phone: Phone) -> Callable[[int, int], bytes]:
+    def read(address: int, size: int) -> bytes:
+        for row in phone.table:
+            if row.address <= address and address + size <= row.address + len(
+                row.padded
+            ):
+                return row.padded[address - row.address :][:size]
+        raise NotCapturedError("nothing there")
+
+    return read
+
+
+def talk(device: Device, connection: socket.socket, limit: int) -> None:
+    """Be the device, until so many bytes have been sent."""
+    answer = device.start()
+    while True:
+        for at in range(0, len(answer), TRANSFER):
+            piece = answer[at : at + TRANSFER][:limit]
+            connection.sendall(piece)
+            limit -= len(piece)
+            if not limit:
+                return
+        request = b"" if device.finished else connection.recv(4096)
+        if not request:
+            return
+        answer = device.receive(request)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """``serve(device, kind)`` is the socket of a device, for one connection."""
+    with ExitStack() as stack:
+
+        def start(
+            device: Device, kind: int = socket.SOCK_SEQPACKET, limit: int = 1 << 30
+        ) -> Path:
+            path = tmp_path / f"device{len(list(tmp_path.iterdir()))}"
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+            listener.bind(str(path))
+            listener.listen(1)
+            listener.settimeout(10)
+
+            def run() -> None:
+                # The other side may go away at any time.
+                with suppress(OSError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        talk(device, connection, limit)
+
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            stack.callback(thread.join, 10)
+            return path
+
+        yield start
+
+
+def fetch(path: Path, folder: Path, **settings: object) -> Saved:
+    with SocketConnection(path) as connection:
+        return download(connection, folder, **settings)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_STREAM])
+@pytest.mark.parametrize("wide", [True, False])
+def test_download(tmp_path: Path, serve: Serve, wide: bool, kind: int) -> None:
+    phone = Phone.with_log()
+    path = serve(Device(rows_of(phone), reader(phone), wide=wide), kind)
+    told: list[tuple[str, int, int]] = []
+    saved = fetch(path, tmp_path / "dump", progress=lambda *step: told.append(step))
+    assert [row.file_name for row in saved.rows] == [
+        row.file_name for row in rows_of(phone)
+    ]
+    # Two of one name don't overwrite each other.
+    assert saved.files.count("md_Kprintk_r.BIN") == 1
+    assert "md_Kprintk_r~2.BIN" in saved.files
+    assert saved.problems == ("'md_Kprintk_r.BIN' is saved as md_Kprintk_r~2.BIN",)
+    assert told[0][0] == "md_KELF.BIN"
+    assert {step[0] for step in told} == set(saved.files)
+    collected = collect_folder(tmp_path / "dump")
+    assert collected.problems == ()
+    assert collected.missing == ()
+    target = DumpTarget(collected)
+    assert answer(attach(target).prog, command("log")) == LOG
+    assert (tmp_path / "dump").stat().st_mode & 0o777 == 0o700
+
+
+def test_only_what_is_wanted(tmp_path: Path, serve: Serve) -> None:
+    phone = Phone.with_log()
+
+    def wanted(rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if row.file_name != "md_Klinux_ba.BIN"]
+
+    path = serve(Device(rows_of(phone), reader(phone)))
+    fetch(path, tmp_path / "dump", wanted=wanted)
+    collected = collect_folder(tmp_path / "dump")
+    assert [it.range.size for it in collected.missing] == [24]
+
+
+def test_device_that_hangs_up(tmp_path: Path, serve: Serve) -> None:
+    phone = Phone.with_log()
+    path = serve(Device(rows_of(phone), reader(phone)), limit=12000)
+    with pytest.raises(TargetError, match="the device has hung up"):
+        fetch(path, tmp_path / "dump")
+    # What has come is there, and what has not is named.
+    collected = collect_folder(tmp_path / "dump")
+    assert {"Kprb", "Klinux_ba"} <= {it.name for it in collected.missing}
+
+
+def test_device_that_does_not_give_all(tmp_path: Path, serve: Serve) -> None:
+    phone = Phone.with_log()
+    rows = [*rows_of(phone), name_row("Kgone", 0x2000000, 100)]
+    path = serve(Device(rows, reader(phone)))
+    saved = fetch(path, tmp_path / "dump")
+    assert saved.problems[-1] == (
+        "md_Kgone.BIN: the device gave 0 of 100 bytes: "
+        "status 0x19 (invalid memory read)"
+    )
+    collected = collect_folder(tmp_path / "dump")
+    assert [it.name for it in collected.missing] == ["Kgone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "saved_as"),
+    [
+        ("../../etc/x", "_.._etc_x"),
+        ("", "1000.BIN"),
+        ("...", "1000.BIN"),
+        ("dump_info.txt", "dump_info~2.txt"),
+        ("a\\b\n c", "a_b__c"),
+    ],
+)
+def test_names_stay_in_the_folder(
+    tmp_path: Path, serve: Serve, name: str, saved_as: str
+) -> None:
+    device = Device([Row(1, 0x1000, 4, "x", name)], lambda _, size: bytes(size))
+    folder = tmp_path / "dump"
+    saved = fetch(serve(device), folder)
+    assert saved.files == (saved_as,)
+    assert sorted(it.name for it in folder.iterdir()) == sorted(
+        [saved_as, "dump_info.txt"]
+    )
+
+
+def test_refused(tmp_path: Path, serve: Serve) -> None:
+    huge = Device([Row(1, 0, 65 << 30, "x", "x.BIN")], lambda _, size: bytes(size))
+    with pytest.raises(FormatError, match="bytes in all, expected at most"):
+        fetch(serve(huge), tmp_path / "dump")
+    with pytest.raises(KmemdumpError, match="is not empty"):
+        fetch(serve(huge), tmp_path)
+    with pytest.raises(TargetError, match="none"):
+        SocketConnection(tmp_path / "none")

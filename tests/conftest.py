@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines for the tests. Kernels are downloaded once and kept."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from kmemdump.cli import main
+from kmemdump.lab import (
+    X86_64,
+    Architecture,
+    Death,
+    KernelPackage,
+    Machine,
+    PackageCache,
+    Setup,
+    build_module,
+    default_folder,
+    kernel_arguments,
+    kill,
+    needs_module,
+)
+from scenarios import Scenario
+
+# How long something takes is for benchmarks; a busy host is slow.
+hypothesis.settings.register_profile("kmemdump", deadline=None)
+hypothesis.settings.load_profile("kmemdump")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares a machine, where tests run in several processes."""
+    for item in items:
+        if not item.get_closest_marker("vm"):
+            continue
+        callspec = getattr(item, "callspec", None)
+        params = callspec.params if callspec is not None else {}
+        machine = str(params.get("dead", item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(machine))
+
+
+@pytest.fixture(scope="session")
+def lab_cache() -> PackageCache:
+    """Where unpacked packages are: $KMEMDUMP_LAB or build/lab."""
+    return PackageCache(default_folder(os.environ))
+
+
+@pytest.fixture(scope="session")
+def lab_kernel(lab_cache: PackageCache) -> Callable[..., KernelPackage]:
+    """``lab_kernel("6.1", AARCH64)`` is the kernel of a series."""
+    return cache(lab_cache.kernel)
+
+
+@pytest.fixture(scope="session")
+def vmlinux(
+    lab_cache: PackageCache, lab_kernel: Callable[..., KernelPackage]
+) -> Callable[..., Path]:
+    """``vmlinux("6.1", AARCH64)`` is that kernel with debug information."""
+    return lambda *which: lab_cache.vmlinux(lab_kernel(*which))
+
+
+@pytest.fixture(scope="session")
+def make_setup(
+    lab_cache: PackageCache, lab_kernel: Callable[..., KernelPackage]
+) -> Callable[..., Setup]:
+    """``make_setup(series, death, **fields)`` is a `Setup` that can die that way."""
+
+    def make(
+        series: str = "6.1",
+        death: Death = Death.PANIC,
+        *,
+        architecture: Architecture = X86_64,
+        arguments: tuple[str, ...] = (),
+        **fields: object,
+    ) -> Setup:
+        kernel = lab_kernel(series, architecture)
+        if needs_module(death):
+            fields.setdefault("module", build_module(lab_cache, kernel))
+        arguments = (*kernel_arguments(death, architecture), *arguments)
+        return Setup(kernel, arguments=arguments, **fields)
+
+    return make
+
+
+@pytest.fixture
+def boot(
+    lab_cache: PackageCache, make_setup: Callable[..., Setup]
+) -> Iterator[Callable[..., Machine]]:
+    """
+    ``boot(series, death, **fields)`` is a running machine, gone after the test.
+
+    The death is only prepared; `kmemdump.lab.kill` makes it happen.
+    """
+    with ExitStack() as machines:
+        yield lambda *args, **fields: machines.enter_context(
+            Machine(lab_cache, make_setup(*args, **fields))
+        )
+
+
+@dataclass
+class DeadMachine:
+    """A machine whose kernel has died, paused."""
+
+    scenario: Scenario
+    machine: Machine
+    scratch: Path
+    """A folder for files of any size, gone with the machine."""
+    find_vmlinux: Callable[..., Path]
+
+    @cached_property
+    def vmlinux(self) -> Path:
+        """The kernel with debug information."""
+        return self.find_vmlinux(self.scenario.series, self.scenario.architecture)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What every verb needs to answer for this kernel."""
+        return () if self.scenario.tells else ("--vmlinux", str(self.vmlinux))
+
+    @cached_property
+    def full_dump(self) -> Path:
+        """The machine's whole memory at death, as QEMU writes it."""
+        path = self.scratch / "full.elf"
+        self.machine.full_dump(path)
+        return path
+
+
+@pytest.fixture(scope="session")
+def dead(
+    request: pytest.FixtureRequest,
+    lab_cache: PackageCache,
+    make_setup: Callable[..., Setup],
+    vmlinux: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[DeadMachine]:
+    """A dead machine for each scenario (see `scenarios.each_scenario`)."""
+    scenario: Scenario = request.param
+    setup = make_setup(
+        scenario.series,
+        scenario.death,
+        architecture=scenario.architecture,
+        cpus=scenario.cpus,
+        memory=scenario.memory,
+        random=scenario.random,
+    )
+    scratch = tmp_path_factory.mktemp(str(scenario))
+    try:
+        with Machine(lab_cache, setup) as machine:
+            if scenario.offline:
+                for cpu in range(1, scenario.cpus):
+                    machine.run(f"echo 0 >/sys/devices/system/cpu/cpu{cpu}/online")
+            kill(machine, scenario.death)
+            machine.pause()
+            yield DeadMachine(scenario, machine, scratch, vmlinux)
+    finally:
+        shutil.rmtree(scratch)  # pytest would keep three runs of it.
+
+
+@pytest.fixture(scope="session")
+def core_image(dead: DeadMachine) -> Path:
+    """The core image of a dead machine, with everything in it."""
+    path = dead.scratch / "image.core"
+    assert main(["capture", f"qmp:{dead.machine.qmp}", "-o", str(path)]) == 0
+    return path

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdump-compressed dumps: headers, page bitmaps and page descriptors."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmemdump.errors import FormatError
+from kmemdump.formats.kdump import Kdump, PageBitmap, parse_kdump
+from targets.synthetic import PAGE, kdump, note, vmcoreinfo
+
+INFO = vmcoreinfo()
+PAGES = {frame: bytes([frame & 255]) * PAGE for frame in (0, 1, 2, 9, 40000)}
+
+
+def parse(data: bytes) -> Kdump:
+    return parse_kdump(
+        lambda offset, count: data[offset : offset + count], len(data), "k"
+    )
+
+
+def test_header():
+    data = kdump(PAGES, info=INFO, notes=note(b"CORE", 1, b"abc"))
+    dump = parse(data)
+    assert (dump.machine, dump.page_size) == ("x86_64", PAGE)
+    assert dump.ranges == [(0, 3 * PAGE), (9 * PAGE, PAGE), (40000 * PAGE, PAGE)]
+    assert dump.vmcoreinfo == INFO
+    assert [(item.name, item.type, item.desc) for item in dump.notes] == [
+        ("CORE", 1, b"abc")
+    ]
+    places = [
+        dump.descriptor(lambda offset, count: data[offset : offset + count], frame)
+        for frame in (*PAGES, 3, 40001, 1 << 50)
+    ]
+    assert None not in places[:5]
+    assert places[5:] == [None] * 3
+    assert [place.offset for place in places[:5]] == sorted(
+        place.offset for place in places[:5]
+    )
+
+
+def test_old_versions_lack_the_later_fields():
+    dump = parse(kdump(PAGES, info=INFO, version=2, notes=note(b"CORE", 1, b"abc")))
+    assert (dump.vmcoreinfo, dump.notes) == (None, [])
+    assert len(dump.pages) == len(PAGES)
+
+
+def test_frames_past_the_end_do_not_count():
+    small = {0: bytes(PAGE), 5: bytes(PAGE)}
+    assert parse(kdump(small, max_frame=5)).ranges == [(0, PAGE)]
+
+
+def test_aarch64():
+    assert parse(kdump(PAGES, machine=b"aarch64")).machine == "aarch64"
+    assert parse(kdump(PAGES, machine=b"Unknown")).machine is None
+
+
+def change(offset: int, format_: str, value: int) -> bytes:
+    data = bytearray(kdump(PAGES, info=INFO))
+    struct.pack_into(format_, data, offset, value)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "the header need"),
+        (b"KDUMPX  " + bytes(500), "starts with b'KDUMPX  '"),
+        (
+            kdump(PAGES, machine=b"x\xff"),
+            r"machine: b'x\\xff', expected a name",
+        ),
+        (kdump(PAGES, split=1), "makedumpfile --reassemble"),
+        (change(428, "<i", 1000), "block_size"),
+        (change(428, "<i", -1), "block_size"),
+        (change(432, "<i", 0), "sub_hdr_size"),
+        (change(436, "<I", 0xFFFFFFFF), "bitmap_blocks"),
+        (change(436, "<I", 60000), "the page bitmap need"),
+        (change(PAGE + 96, "<Q", 1 << 60), "max_mapnr"),
+        (change(PAGE + 40, "<Q", 1 << 60), "size_vmcoreinfo"),
+        (change(PAGE + 32, "<Q", 1 << 60), "VMCOREINFO need"),
+        (change(PAGE + 56, "<Q", 1 << 60), "size_note"),
+        (kdump(PAGES, info=INFO)[:5000], "need bytes"),
+    ],
+)
+def test_refused(data, problem):
+    with pytest.raises(FormatError, match=problem):
+        parse(data)
+
+
+def test_wrong_descriptor():
+    data = bytearray(kdump(PAGES))
+    dump = parse(bytes(data))
+
+    def read(offset: int, count: int) -> bytes:
+        return bytes(data[offset : offset + count])
+
+    for offset, size in ((-1, 10), (5, 5000), (5, 0)):
+        struct.pack_into("<qI", data, dump.descriptors, offset, size)
+        with pytest.raises(FormatError, match="page 0x0 has"):
+            dump.descriptor(read, 0)
+    with pytest.raises(FormatError, match="the file ends"):
+        dump.descriptor(lambda offset, count: b"", 0)
+
+
+@given(st.binary(max_size=40), st.integers(0, 2 * PAGE - 41))
+def test_any_bytes(data, offset):
+    raw = bytearray(kdump(PAGES, info=INFO))
+    raw[offset : offset + len(data)] = data
+    try:
+        dump = parse(bytes(raw))
+    except FormatError:
+        return
+    for frame in PAGES:
+        try:
+            dump.descriptor(lambda at, count: bytes(raw[at : at + count]), frame)
+        except FormatError:
+            continue
+
+
+@given(
+    st.lists(st.sampled_from([b"\0" * 40, b"\xff" * 40, b"\x01", b"\x80", b"\x5a"]))
+    .map(b"".join)
+    .flatmap(lambda bits: st.sampled_from([bits, bits * 60]))
+)
+def test_bitmap(bits):
+    members = [i for i in range(len(bits) * 8) if bits[i // 8] >> i % 8 & 1]
+    bitmap = PageBitmap(bits)
+    assert len(bitmap) == len(members)
+    assert [frame for start, end in bitmap.runs() for frame in range(start, end)] == (
+        members
+    )
+    for index, frame in list(enumerate(members))[:: max(len(members) // 50, 1)]:
+        assert bitmap.index(frame) == index
+    assert bitmap.index(len(bits) * 8) is None
+    for frame in set(range(0, len(bits) * 8, 37)) - set(members):
+        assert bitmap.index(frame) is None

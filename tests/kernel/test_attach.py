@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Attaching to a kernel: whole, damaged, without symbols, with debug info."""
+
+import os
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from drgn.helpers.linux.mm import page_to_phys, vmalloc_to_page
+from drgn.helpers.linux.module import for_each_module
+from drgn.helpers.linux.pid import for_each_task
+
+from conftest import DeadMachine
+from kmemdump.areas import choose_areas
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.kernel.arch import image_address
+from kmemdump.kernel.attach import attach, debug_file_build_id
+from kmemdump.marking import mark
+from kmemdump.memory import Memory
+from kmemdump.questions import answer, command
+from kmemdump.region import Range
+from kmemdump.targets import Target, open_target
+from kmemdump.vmcoreinfo import VmcoreInfo
+from scenarios import each_series
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda path: None, "No such file or directory"),
+        (Path.mkdir, "not a regular file, expected a vmlinux"),
+        (make_fifo, "not a regular file, expected a vmlinux"),
+        (Path.touch, "not an ELF file"),
+        (lambda path: path.write_text("hello"), "not an ELF file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    ],
+)
+def test_a_debug_file_that_is_none(make, problem, tmp_path):
+    path = tmp_path / "vmlinux"
+    make(path)
+    with pytest.raises(FormatError, match=f"^{path}: {problem}"):
+        debug_file_build_id(path)
+
+
+class Altered:
+    """A target some of whose memory is different, or gone."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.name, self.machine = target.name, target.machine
+        self.memory: Memory = self
+        self.info = target.vmcoreinfo()
+        self.words: dict[int, int] = {}
+        self.gone: list[Range] = []
+
+    def vmcoreinfo(self) -> VmcoreInfo:
+        return self.info
+
+    def registers(self) -> list[bytes]:
+        return []
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        return self._target.memory.ranges
+
+    def read(self, address: int, size: int) -> bytes:
+        for item in self.gone:
+            if address < item.end and item.start < address + size:
+                raise NotCapturedError(f"the test does not hold {item.start:#x}")
+        data = bytearray(self._target.memory.read(address, size))
+        for place, value in self.words.items():
+            if address <= place <= address + size - 8:
+                struct.pack_into("<Q", data, place - address, value)
+        return bytes(data)
+
+    def close(self) -> None:
+        self._target.close()
+
+
+@pytest.fixture
+def altered(dead: DeadMachine):
+    target = Altered(open_target(f"qmp:{dead.machine.qmp}"))
+    yield target
+    target.close()
+
+
+def physical(target: Altered, virtual: int) -> int:
+    """Where a symbol of the kernel's image lies."""
+    info = target.info
+    return image_address(info, virtual)
+
+
+@each_series
+def test_a_looping_list_of_modules(dead: DeadMachine, altered: Altered) -> None:
+    prog = attach(altered).prog
+    first, second = list(for_each_module(prog))[:2]
+    place = first.list.next.address_of_().value_()
+    assert prog.read(place, 8) == struct.pack("<Q", second.list.address_of_().value_())
+    page = page_to_phys(vmalloc_to_page(prog, place)).value_()
+    altered.words[page + place % 4096] = first.list.address_of_().value_()  # To itself.
+    kernel = attach(altered)  # Costs the traces through modules, no more.
+    assert answer(kernel.prog, command("sys"))
+    assert len(list(for_each_task(kernel.prog))) > 50
+
+
+@each_series
+def test_without_kallsyms(dead: DeadMachine, altered: Altered) -> None:
+    start = physical(altered, altered.info.symbol("kallsyms_token_table"))
+    altered.gone.append(Range(start, 256))
+    kernel = attach(altered)
+    assert kernel.knowledge is None
+    assert kernel.problem is not None
+    assert "no kallsyms in the kernel's memory" in kernel.problem
+    release = dead.machine.setup.kernel.release
+    assert f"give the debug file of {release} with --vmlinux" in kernel.problem
+    marks = mark(kernel, choose_areas(["kmsg", "tasks"]))
+    by_name = {area.name: area for area in marks.areas}
+    assert by_name["kmsg"].reason is None
+    assert by_name["tasks"].reason is not None
+
+
+@each_series
+def test_without_kallsyms_but_with_debug_info(
+    dead: DeadMachine, altered: Altered
+) -> None:
+    start = physical(altered, altered.info.symbol("kallsyms_token_table"))
+    altered.gone.append(Range(start, 256))
+    kernel = attach(altered, vmlinux=dead.vmlinux, self_contained=True)
+    assert kernel.problem is None
+    assert "sleep" in answer(kernel.prog, command("ps"))
+
+
+@each_series
+def test_damaged_btf(dead: DeadMachine, altered: Altered) -> None:
+    known = attach(altered)
+    start = known.prog.symbol("__start_BTF").address
+    altered.words[physical(altered, start)] = 0x1122334455667788
+    kernel = attach(altered)
+    assert kernel.problem is not None
+    assert "magic 0x7788" in kernel.problem
+    assert kernel.knowledge is None
+
+
+@each_series
+def test_another_kernels_debug_file(
+    dead: DeadMachine, altered: Altered, vmlinux: Callable[..., Path]
+) -> None:
+    other = {"6.1": "6.12", "6.12": "6.1"}[dead.scenario.series]
+    with pytest.raises(FormatError, match=r"build id .*, but the kernel is 6"):
+        attach(altered, vmlinux=vmlinux(other))
+
+
+@each_series
+def test_what_is_known_is_not_read_again(dead: DeadMachine, altered: Altered) -> None:
+    first = attach(altered)
+    again = attach(altered, known=first)
+    assert again.knowledge is first.knowledge
+    assert again.knowledge_blocks == first.knowledge_blocks
+    whole, rest = (
+        sum(item.size for item in kernel.recorder.recording().ranges)
+        for kernel in (first, again)
+    )
+    assert rest < whole / 2
+    assert answer(again.prog, command("ps")) == answer(first.prog, command("ps"))

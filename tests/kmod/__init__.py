@@ -1,0 +1,1 @@
+"""The module for kernels that do not carry the series."""

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The deaths that kmemdump must answer for: every kernel, size and way to die."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+
+from kmemdump.lab import AARCH64, ARCHITECTURES, SERIES, X86_64, Architecture, Death
+
+CPUS = (1, 2, 8)
+MEMORY = (1024, 4096)
+DEATHS = (Death.PANIC, Death.NULL, Death.SPIN, Death.NMI)
+
+
+def tells(architecture: Architecture, series: str) -> bool:
+    """
+    Tell whether a kernel tells of its variables and types.
+
+    Debian's arm64 6.1 is built without CONFIG_KALLSYMS_ALL.
+    """
+    return (architecture, series) != (AARCH64, "6.1")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One kernel's death."""
+
+    series: str
+    cpus: int
+    memory: int
+    """MiB."""
+    death: Death
+    architecture: Architecture = X86_64
+    offline: bool = False
+    """Whether all CPUs but the first were taken offline before."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether the kernel tells of its variables and types."""
+        return tells(self.architecture, self.series)
+
+    @property
+    def random(self) -> int:
+        """MiB of random data, which must not find its way into a dump."""
+        return 1024 if self.memory >= 4096 else 0
+
+    def __str__(self) -> str:
+        name = f"{self.series}-{self.cpus}cpu-{self.memory}m-{self.death}"
+        if self.architecture is not X86_64:
+            name += f"-{self.architecture.name}"
+        return f"{name}-offline" if self.offline else name
+
+
+# What QEMU has no NMI for dies in three ways.
+ARM_DEATHS = (Death.PANIC, Death.NULL, Death.SPIN)
+
+MATRIX = (
+    *(Scenario(*values) for values in product(SERIES, CPUS, MEMORY, DEATHS)),
+    *(
+        Scenario(*values, AARCH64)
+        for values in product(SERIES, CPUS, MEMORY, ARM_DEATHS)
+    ),
+    *(
+        Scenario(series, 8, 1024, death, AARCH64, offline=True)
+        for series, death in product(SERIES, ARM_DEATHS)
+    ),
+)
+
+# Each value of a column meets each value of the others (test_lab.py checks).
+PAIRWISE_X86_64 = (
+    Scenario("6.1", 1, 1024, Death.PANIC),
+    Scenario("6.12", 1, 4096, Death.NULL),
+    Scenario("6.1", 1, 1024, Death.SPIN),
+    Scenario("6.12", 1, 4096, Death.NMI),
+    Scenario("6.12", 2, 4096, Death.PANIC),
+    Scenario("6.1", 2, 1024, Death.NULL),
+    Scenario("6.12", 2, 1024, Death.SPIN),
+    Scenario("6.1", 2, 4096, Death.NMI),
+    Scenario("6.12", 8, 1024, Death.PANIC),
+    Scenario("6.1", 8, 4096, Death.NULL),
+    Scenario("6.12", 8, 4096, Death.SPIN),
+    Scenario("6.1", 8, 1024, Death.NMI),
+)
+# These take twice as long, so that they are few: each series and death, and the machine
+# of the kernel mailing list's series, eight CPUs of which seven are offline.
+PAIRWISE_AARCH64 = (
+    Scenario("6.12", 1, 1024, Death.PANIC, AARCH64),
+    Scenario("6.12", 8, 1024, Death.SPIN, AARCH64),
+    Scenario("6.12", 8, 1024, Death.PANIC, AARCH64, offline=True),
+    Scenario("6.1", 8, 1024, Death.NULL, AARCH64, offline=True),
+)
+PAIRWISE = PAIRWISE_X86_64 + PAIRWISE_AARCH64
+
+
+def _decorate(
+    chosen: Collection[Scenario], tells: bool | None = None
+) -> pytest.MarkDecorator:
+    # All scenarios in the same order, whatever is chosen: pytest runs tests together
+    # whose parameter has the same place, and then a machine is booted once for all.
+    def marks(scenario: Scenario) -> Iterator[pytest.MarkDecorator]:
+        yield pytest.mark.vm
+        if scenario not in chosen:
+            yield pytest.mark.matrix
+        if tells not in (None, scenario.tells):
+            yield pytest.mark.skip(f"not for a kernel of which {scenario.tells=}")
+
+    return pytest.mark.parametrize(
+        "dead",
+        [
+            pytest.param(scenario, id=str(scenario), marks=list(marks(scenario)))
+            for scenario in MATRIX
+        ],
+        indirect=True,
+    )
+
+
+# Decorate a test that takes the fixture "dead": once for each scenario, or for one
+# with each kernel that tells of itself, if the way to die does not matter.
+each_scenario = _decorate(PAIRWISE)
+each_series = _decorate(
+    (PAIRWISE_X86_64[5], PAIRWISE_X86_64[6], PAIRWISE_AARCH64[0]), tells=True
+)
+# For one kernel that does not.
+each_silent = _decorate((PAIRWISE_AARCH64[3],), tells=False)
+
+# Decorate a test that boots a machine of its own: once for each kernel.
+each_kernel = pytest.mark.parametrize(
+    ("architecture", "series"),
+    [
+        pytest.param(
+            architecture,
+            series,
+            id=f"{series}-{architecture.name}",
+            marks=[] if tells(architecture, series) else [pytest.mark.matrix],
+        )
+        for architecture, series in product(ARCHITECTURES, SERIES)
+    ],
+)

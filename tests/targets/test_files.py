@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Dumps as targets, and the refusal of files that are something else."""
+
+import lzma
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kmemdump.errors import (
+    FormatError,
+    KmemdumpError,
+    NotCapturedError,
+    TargetError,
+    UnsupportedError,
+    UsageError,
+)
+from kmemdump.memory import Extent, flatten
+from kmemdump.region import Range
+from kmemdump.targets import open_target
+from kmemdump.targets.foreign import describe_foreign
+from targets.synthetic import (
+    LZO,
+    PAGE,
+    SNAPPY,
+    UTS,
+    ZLIB,
+    ZSTD,
+    elf_core,
+    flat,
+    kdump,
+    lime,
+    note,
+    prstatus,
+    uts,
+    vmcoreinfo,
+    vmcoreinfo_note,
+)
+
+INFO = vmcoreinfo()
+NOTE = vmcoreinfo_note(INFO)
+CPUS = note(b"CORE", 1, prstatus(0)) + note(b"CORE", 1, prstatus(1))
+
+
+def save(tmp_path: Path, data: bytes) -> str:
+    path = tmp_path / "dump"
+    path.write_bytes(data)
+    return str(path)
+
+
+def test_elf_core(tmp_path):
+    data = elf_core([(0x5000, b"b" * 100), (0x1000, b"a" * PAGE)], CPUS + NOTE)
+    target = open_target(save(tmp_path, data))
+    assert target.machine == 62
+    assert target.memory.ranges == [Range(0x1000, PAGE), Range(0x5000, 100)]
+    assert target.memory.read(0x1FF0, 16) == b"a" * 16
+    assert target.memory.read(0x5000, 100) == b"b" * 100
+    for address, size in ((0x5000, 101), (0x2000, 1), (0, 8)):
+        with pytest.raises(NotCapturedError):
+            target.memory.read(address, size)
+    assert target.vmcoreinfo().raw == INFO
+    assert target.registers() == [prstatus(0), prstatus(1)]
+    target.close()
+
+
+def test_elf_core_with_two_names_for_a_page(tmp_path):
+    page = bytes(range(256)) * 16
+    data = elf_core([(0x1000, page), (0x1000, page), (0x1800, page[:0x800])], NOTE)
+    target = open_target(save(tmp_path, data))
+    assert target.memory.ranges == [Range(0x1000, PAGE)]
+    assert target.memory.read(0x1000, PAGE) == page
+    target.close()
+
+
+@given(
+    st.lists(
+        st.builds(Extent, st.integers(0, 50), st.integers(1, 20), st.integers(0, 999)),
+        max_size=12,
+    )
+)
+def test_flatten(extents):
+    held = {
+        address
+        for item in extents
+        for address in range(item.address, item.address + item.size)
+    }
+    flattened = flatten(extents)
+    seen = [
+        a for item in flattened for a in range(item.address, item.address + item.size)
+    ]
+    assert seen == sorted(held)
+    for item in flattened:
+        assert any(
+            item.address - other.address == item.offset - other.offset
+            and other.address <= item.address
+            and item.address + item.size <= other.address + other.size
+            for other in extents
+        )
+
+
+def test_elf_core_that_is_truncated(tmp_path, caplog):
+    data = elf_core([(0x1000, bytes(PAGE)), (0x5000, bytes(PAGE))], NOTE)
+    path = save(tmp_path, data[:-5000])
+    with pytest.raises(FormatError, match=r"is truncated: .* 5000 are missing"):
+        open_target(path)
+    target = open_target(path, damaged=True)
+    assert target.memory.ranges == [Range(0x1000, 2 * PAGE - 5000)]
+    assert f"expected {len(data)}; 5000 are missing" in caplog.text
+    target.close()
+
+
+def test_elf_core_for_aarch64(tmp_path):
+    notes = note(b"CORE", 1, prstatus(0, 392)) + NOTE
+    target = open_target(save(tmp_path, elf_core([(1 << 30, b"x")], notes, 183)))
+    assert (target.machine, len(target.registers())) == (183, 1)
+    target.close()
+
+
+def test_vmcoreinfo_in_the_memory_of_a_core(tmp_path):
+    data = elf_core([(0x1000, bytes(0x200) + NOTE)], CPUS)
+    target = open_target(save(tmp_path, data))
+    assert "VMCOREINFO at 0x1200" in target.vmcoreinfo().source
+    target.close()
+
+
+def test_vmcoreinfo_that_a_person_gives(tmp_path):
+    given_file = tmp_path / "info"
+    given_file.write_bytes(vmcoreinfo("6.6.6-given"))
+    spec = save(tmp_path, elf_core([(0x1000, b"x")], NOTE))
+    target = open_target(spec, vmcoreinfo=given_file)
+    assert target.vmcoreinfo().osrelease == "6.6.6-given"
+    target.close()
+    given_file.write_bytes(b"\x7fELF")
+    with pytest.raises(FormatError, match="info"):
+        open_target(spec, vmcoreinfo=given_file)
+    with pytest.raises(TargetError, match="nothing: No such file"):
+        open_target(spec, vmcoreinfo=tmp_path / "nothing")
+
+
+def test_no_vmcoreinfo(tmp_path):
+    target = open_target(save(tmp_path, elf_core([(0x1000, bytes(PAGE))], CPUS)))
+    with pytest.raises(TargetError, match="no VMCOREINFO in the notes nor"):
+        target.vmcoreinfo()
+    target.close()
+
+
+def test_broken_vmcoreinfo_note_is_passed_over(tmp_path, caplog):
+    data = elf_core([(0x1000, NOTE)], note(b"VMCOREINFO", 0, b"\xff"))
+    target = open_target(save(tmp_path, data))
+    assert target.vmcoreinfo().raw == INFO
+    assert "byte 0xff" in caplog.text
+    target.close()
+
+
+def test_lime(tmp_path):
+    data = lime([(0x100000, NOTE), (0x1000, b"abc")])
+    target = open_target(save(tmp_path, data))
+    assert target.machine == 62
+    assert target.memory.ranges == [Range(0x1000, 3), Range(0x100000, len(NOTE))]
+    assert target.memory.read(0x1001, 2) == b"bc"
+    assert target.registers() == []
+    target.close()
+    with pytest.raises(TargetError, match="no VMCOREINFO"):
+        open_target(save(tmp_path, lime([(0, bytes(100))])))
+
+
+PAGES = {
+    frame: (f"page {frame} ".encode() * 600)[:2048].ljust(PAGE, b"\0")
+    for frame in (1, 2, 3, 77, 0x100005)
+}
+
+
+@pytest.mark.parametrize("kind", [0, ZLIB, LZO, SNAPPY, ZSTD])
+@pytest.mark.parametrize("flattened", [False, True])
+def test_kdump(tmp_path, kind, flattened):
+    data = kdump(PAGES, kind=kind, info=INFO, notes=CPUS + NOTE)
+    if flattened:
+        cuts = range(0, len(data), 1000)
+        data = flat((at, data[at : at + 1000]) for at in sorted(cuts, key=lambda i: -i))
+    target = open_target(save(tmp_path, data))
+    if flattened and kind in (LZO, SNAPPY, ZSTD):
+        with pytest.raises(UnsupportedError, match="makedumpfile -R"):
+            target.memory.read(PAGE, 1)
+        target.close()
+        return
+    assert target.machine == 62
+    assert target.memory.ranges == [
+        Range(PAGE, 3 * PAGE),
+        Range(77 * PAGE, PAGE),
+        Range(0x100005 * PAGE, PAGE),
+    ]
+    assert target.memory.read(PAGE, 3 * PAGE) == PAGES[1] + PAGES[2] + PAGES[3]
+    assert target.memory.read(0x100005 * PAGE + 99, 9) == PAGES[0x100005][99:108]
+    for address in (0, 4 * PAGE - 1, 1 << 52):
+        with pytest.raises(NotCapturedError, match="does not hold"):
+            target.memory.read(address, 2)
+    assert target.vmcoreinfo().raw == INFO
+    assert target.registers() == [prstatus(0), prstatus(1)]
+    target.close()
+
+
+def test_kdump_with_random_pages(tmp_path):
+    pages = {frame: os.urandom(PAGE) for frame in range(0, 600, 3)}
+    target = open_target(save(tmp_path, kdump(pages, info=INFO)))
+    for frame, page in pages.items():
+        assert target.memory.read(frame * PAGE, PAGE) == page
+    target.close()
+
+
+def test_kdump_without_vmcoreinfo_in_its_header(tmp_path):
+    pages = {7: NOTE.ljust(PAGE, b"\0")}
+    target = open_target(save(tmp_path, kdump(pages, notes=CPUS)))
+    assert target.vmcoreinfo().raw == INFO
+    target.close()
+
+
+def test_kdump_with_pages_that_are_wrong(tmp_path):
+    good = kdump({1: PAGES[1]}, info=INFO)
+    at = len(good) - len(zlib.compress(PAGES[1]))
+    short = zlib.compress(b"short").ljust(len(good) - at, b"\0")
+    for data, problem in (
+        (good[:at] + b"x" * 8 + good[at + 8 :], "incorrect header check"),
+        (good[:-1], "the file ends"),
+        (good[:at] + short, "5 bytes in it"),
+    ):
+        target = open_target(save(tmp_path, data), damaged=True)
+        with pytest.raises(NotCapturedError, match=problem):
+            target.memory.read(PAGE, 1)
+        target.close()
+
+
+def test_kdump_that_drgn_refuses(tmp_path):
+    target = open_target(save(tmp_path, kdump(PAGES, kind=LZO)))
+    with pytest.raises(UnsupportedError, match="convert it with makedumpfile -c"):
+        target.memory.read(PAGE, 1)
+    target.close()
+
+
+def elf(class_: int = 2, order: int = 1, type_: int = 4, machine: int = 62) -> bytes:
+    data = bytearray(elf_core([(0x1000, b"x")], NOTE, machine))
+    data[4:6] = bytes([class_, order])
+    struct.pack_into("<H" if order == 1 else ">H", data, 16, type_)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "is empty"),
+        (b"\x7fELF", "is a truncated ELF file"),
+        (elf(class_=1), "is a 32-bit ELF file"),
+        (elf(order=2), "is a big-endian ELF file"),
+        (elf(type_=1), "ELF object"),
+        (elf(type_=2), r"ELF executable.*\na vmlinux is passed with --vmlinux"),
+        (elf(type_=9), "ELF file of type 9"),
+        (elf(machine=40), "core of ELF machine 40"),
+        (elf_core([(0, b"x")], note(b"CORE", 0x46494C45, b"")), "core of a process"),
+        (elf_core([(0, b"x")], note(b"CORE", 6, b"")), "core of a process"),
+        (elf_core([], NOTE), "holds no physical memory"),
+        (elf_core([((1 << 64) - 2, b"xxx")], NOTE), "wrap around"),
+        (zlib.compress(b"x", wbits=31), "is compressed with gzip, decompress"),
+        (lzma.compress(b"x"), "is compressed with xz"),
+        (b"PAGEDU64" + bytes(5000), "crash dump of Windows"),
+        (b"QFI\xfb" + bytes(5000), "a disk image .qcow2."),
+        (b"\xd2\xbe\xd2\xbe" + bytes(5000), r"VMware VM, expected its \.vmem"),
+        (bytes(4086) + b"SWAPSPACE2", "swap space"),
+        (bytes(0x202) + b"HdrS", "a compressed kernel"),
+        (INFO, "pass it with --vmcoreinfo"),
+        ("Läuft nicht.\n".encode() * 1000, "is text"),
+        (bytes(1 << 20), "it holds no VMCOREINFO"),
+        (b"KDUMP   ", "the header need"),
+        (kdump(PAGES, machine=b"i686"), "utsname.machine: architecture i686 is not"),
+        (b"makedumpfile", "is text"),
+        (b"makedumpfile" + bytes(9), "type 0, version 0|starts with"),
+        (b"EMiL", "expected a LiME header"),
+    ],
+)
+def test_refused(tmp_path, data, problem):
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(KmemdumpError, match=f"(?s)dump.*{problem}") as caught:
+        open_target(save(tmp_path, data))
+    assert caught.value.exit_code == 3
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path, problem in (
+        (tmp_path, "is a directory without md_"),
+        (tmp_path / "fifo", "is a FIFO"),
+        ("/dev/zero", "is a character device"),
+        (tmp_path / "nothing", "No such file or directory"),
+        ("a\0b", "embedded null byte"),
+    ):
+        with pytest.raises(TargetError, match=problem):
+            open_target(str(path))
+    with pytest.raises(UsageError, match="no target"):
+        open_target("")
+    with pytest.raises(TargetError, match="an ELF"):
+        open_target(sys.executable)
+
+
+def test_memory_map_is_for_raw_images_only(tmp_path):
+    with pytest.raises(UsageError, match="is no raw RAM image"):
+        open_target(save(tmp_path, elf_core([(0, b"x")], NOTE)), memory_map="0")
+
+
+@given(st.binary(max_size=5000))
+def test_description_of_anything(data):
+    text = describe_foreign(data)
+    assert text is None or text.startswith("is ")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    st.sampled_from(
+        [
+            b"",
+            elf_core([(0x1000, b"x" * 99)], NOTE),
+            kdump(PAGES, info=INFO),
+            flat([(0, kdump({1: PAGES[1]}, info=INFO))]),
+            lime([(0x1000, NOTE)]),
+        ]
+    ),
+    st.integers(0, 9000),
+    st.binary(max_size=100),
+)
+def test_damaged_files(tmp_path, data, at, damage):
+    """Whatever is opened answers or fails with an error of ours."""
+    try:
+        target = open_target(
+            save(tmp_path, data[:at] + damage + data[at + len(damage) :])
+        )
+    except KmemdumpError:
+        return
+    try:
+        target.vmcoreinfo()
+        target.registers()
+        for item in target.memory.ranges[:3]:
+            target.memory.read(item.start, min(item.size, 9000))
+    except KmemdumpError:
+        pass
+    finally:
+        target.close()
+
+
+def test_uts_is_where_it_should_be():
+    assert len(uts()) == 390
+    assert UTS % 16 == 0

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The QMP target, with a server that plays QEMU in this process."""
+
+import mmap
+import os
+
+import pytest
+
+from kmemdump.errors import (
+    FormatError,
+    NotCapturedError,
+    TargetError,
+    UnsupportedError,
+)
+from kmemdump.region import Range
+from kmemdump.targets import open_target
+from kmemdump.targets.qmp import QmpTarget
+from targets.fake_qemu import GONE, HANG, FakeQemu, Refusal
+from targets.synthetic import note, prstatus, vmcoreinfo, vmcoreinfo_note
+
+INFO = vmcoreinfo()
+
+
+@pytest.fixture
+def qemu(tmp_path):
+    notes = b"".join(note(b"CORE", 1, prstatus(cpu)) for cpu in range(3))
+    server = FakeQemu(tmp_path / "qmp", notes=notes + note(b"QEMU", 0, bytes(440)))
+    server.ram[:] = bytes(i * 7 & 255 for i in range(4096)) * (server.size // 4096)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def shared(qemu, tmp_path):
+    qemu.file = tmp_path / "ram"
+    qemu.file.write_bytes(qemu.ram[:])
+    return qemu
+
+
+def test_memory_through_the_process(qemu):
+    target = open_target(f"qmp:{qemu.path}")
+    assert target.machine == 62
+    assert target.memory.ranges == [Range(0, 1 << 20)]
+    qemu.ram[0x4321:0x4325] = b"test"
+    assert target.memory.read(0x4320, 8) == qemu.ram[0x4320:0x4328]
+    with pytest.raises(NotCapturedError):
+        target.memory.read((1 << 20) - 4, 8)
+    target.close()
+
+
+def test_memory_in_a_file(shared):
+    target = open_target(f"qmp:{shared.path}")
+    assert target.memory.read(0x2001, 100) == shared.ram[0x2001:0x2065]
+    # It is the file that is read.
+    with shared.file.open("r+b") as file:
+        file.seek(0x3000)
+        file.write(b"changed")
+    assert target.memory.read(0x3000, 7) == b"changed"
+    assert "gpa2hva" not in str(shared.asked)
+    target.close()
+
+
+def test_file_with_other_contents_is_not_used(shared):
+    shared.file.write_bytes(bytes(1 << 20))
+    target = open_target(f"qmp:{shared.path}")
+    assert target.memory.read(0x3000, 9) == shared.ram[0x3000:0x3009]
+    target.close()
+
+
+@pytest.mark.parametrize("what", ["missing", "short", "folder", "fifo"])
+def test_file_that_cannot_be_used(shared, what):
+    shared.file.unlink()
+    match what:
+        case "short":
+            shared.file.write_bytes(b"x")
+        case "folder":
+            shared.file.mkdir()
+        case "fifo":
+            os.mkfifo(shared.file)
+    target = open_target(f"qmp:{shared.path}")
+    assert target.memory.read(0x3000, 9) == shared.ram[0x3000:0x3009]
+    shared.hmp["gpa2hva"] = "Memory at address 0x0 is not RAM\r\n"
+    target.close()
+    with pytest.raises(TargetError, match="memory-backend-file,share=on") as caught:
+        open_target(f"qmp:{shared.path}")
+    assert "is not RAM" in str(caught.value)
+
+
+def test_process_of_another(qemu):
+    other = mmap.mmap(-1, 1 << 20)
+    qemu.hmp["xp"] = "0000000000000000: " + "0xaa " * 64
+    with pytest.raises(TargetError, match="does not hold what QEMU reads"):
+        open_target(f"qmp:{qemu.path}")
+    other.close()
+
+
+def test_guest_that_writes_all_the_time_is_believed(qemu):
+    def examine(line: str) -> str:
+        address = int(line.split()[2], 0)
+        qemu.ram[address] = (qemu.ram[address] + 1) % 256
+        return "0: 0xaa"
+
+    qemu.hmp["xp"] = examine
+    open_target(f"qmp:{qemu.path}").close()
+
+
+def test_registers(qemu):
+    target = QmpTarget(qemu.path)
+    assert target.registers() == [prstatus(cpu) for cpu in range(3)]
+    qemu.answers["query-status"] = iter_answers(
+        {"status": "running"}, {"status": "save-vm"}
+    )
+    assert "cont" not in qemu.asked
+    target.registers()
+    assert qemu.asked.count("cont") == 1
+    qemu.answers["query-status"] = {"status": "paused"}
+    qemu.notes = b"\xff" * 64
+    with pytest.raises(FormatError):
+        target.registers()
+    qemu.answers["dump-guest-memory"] = Refusal("dump: no guest memory to dump")
+    with pytest.raises(TargetError, match="no guest memory"):
+        target.registers()
+    target.close()
+
+
+def iter_answers(*answers: object):
+    values = iter(answers)
+    return lambda _arguments: next(values)
+
+
+def test_vmcoreinfo_that_qemu_knows(qemu):
+    qemu.notes = vmcoreinfo_note(INFO)
+    target = QmpTarget(qemu.path)
+    assert target.vmcoreinfo().raw == INFO
+    qemu.notes = b""
+    assert target.vmcoreinfo().raw == INFO  # Kept.
+    target.close()
+
+
+@pytest.mark.parametrize("dump", [Refusal("no"), None])
+def test_vmcoreinfo_in_memory(qemu, dump):
+    if dump is not None:
+        qemu.answers["dump-guest-memory"] = dump
+    target = QmpTarget(qemu.path)
+    with pytest.raises(TargetError, match="no VMCOREINFO in the VM's memory"):
+        target.vmcoreinfo()
+    data = vmcoreinfo_note(INFO)
+    qemu.ram[0x8000 : 0x8000 + len(data)] = data
+    assert target.vmcoreinfo().raw == INFO
+    target.close()
+
+
+def test_vmcoreinfo_that_a_person_gives(qemu, tmp_path):
+    path = tmp_path / "info"
+    path.write_bytes(vmcoreinfo("6.6.6-given"))
+    target = open_target(f"qmp:{qemu.path}", vmcoreinfo=path)
+    assert target.vmcoreinfo().osrelease == "6.6.6-given"
+    target.close()
+
+
+def test_state(qemu):
+    target = QmpTarget(qemu.path)
+    assert target.status() == "running"
+    for name in ("system_reset", "quit"):
+        qemu.answers[name] = {}
+    target.stop()
+    target.cont()
+    target.system_reset()
+    target.quit()
+    assert qemu.asked[-4:] == ["stop", "cont", "system_reset", "quit"]
+    qemu.answers["query-status"] = []
+    with pytest.raises(TargetError, match="no status in the answer"):
+        target.status()
+    target.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "problem"),
+    [
+        ("query-target", {"arch": "riscv64"}, "architecture riscv64"),
+        ("query-target", [], "architecture None"),
+        ("query-target", HANG, "query-target: no answer"),
+        ("query-target", GONE, "query-target: the VM went away"),
+        ("qom-list", GONE, "qom-list: the VM went away"),
+        ("qom-list", [], "no RAM in the address space"),
+        ("qom-list", {"a": 1}, "no RAM in the address space"),
+        ("qom-list", [1, None, "x"], "no RAM in the address space"),
+        ("human-monitor-command", 5, "answer is no text"),
+        ("human-monitor-command", "unknown command", 'no address space "memory"'),
+    ],
+)
+def test_answers_that_are_wrong(qemu, command, answer, problem):
+    qemu.answers[command] = answer
+    with pytest.raises((TargetError, UnsupportedError, FormatError), match=problem):
+        QmpTarget(qemu.path, timeout=1)
+
+
+def test_cpus_that_are_wrong(qemu):
+    for answer in ([5], [{}], [{"thread-id": "x"}], [{"thread-id": -1}], {"a": 1}):
+        qemu.answers["query-cpus-fast"] = answer
+        QmpTarget(qemu.path).close()
+
+
+def test_aarch64(qemu):
+    qemu.answers["query-target"] = {"arch": "aarch64"}
+    qemu.notes = note(b"CORE", 1, prstatus(0, 392)) + note(b"CORE", 2, bytes(528))
+    target = QmpTarget(qemu.path)
+    assert target.machine == 183
+    assert target.registers() == [prstatus(0, 392)]
+    target.close()
+
+
+def test_no_memory_map_for_a_vm(tmp_path):
+    with pytest.raises(Exception, match="QEMU knows its memory map"):
+        open_target(f"qmp:{tmp_path}/qmp", memory_map="0")

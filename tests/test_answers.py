@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The main promise: what a VM's whole memory answers at death, the core image answers.
+
+Every question is put to the whole dump that QEMU writes, and to the core image of a
+few megabytes, without debug info and with it. Then other people's debuggers open it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from drgn.helpers.linux.mm import follow_phys
+
+from conftest import DeadMachine
+from crash_compare import STARTUP, compare, emulated_crash
+from dumps import answers
+from kmemdump.errors import UnsupportedError
+from kmemdump.formats.elf import PT_LOAD, parse_core
+from kmemdump.kernel.attach import attach
+from kmemdump.lab import (
+    AARCH64,
+    Death,
+    KernelPackage,
+    Machine,
+    PackageCache,
+    Setup,
+    kill,
+)
+from kmemdump.targets import open_target
+from kmemdump.watch.vitals import Vitals
+from scenarios import each_scenario, each_series, each_silent
+from support import require
+
+QUESTIONS = (
+    "sys",
+    "log",
+    "ps",
+    "bt -a",
+    "bt 1",
+    "mod",
+    "irq",
+    "runq",
+    "timer",
+    "mount",
+    "net",
+    "files 1",
+    "vm 1",
+    "kmem -i",
+    "dev",
+    "swap",
+    "task 1",
+    "sig 1",
+)
+
+EMULATED_COMMANDS = ("sys", "log", "ps", "bt -a", "mod", "irq", "mach")
+
+KMEMDUMP = (sys.executable, "-m", "kmemdump")
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="session")
+def core(dead: DeadMachine) -> Path:
+    """The core image of a dead machine, captured with default options."""
+    path = dead.scratch / "core.elf"
+    target = f"qmp:{dead.machine.qmp}"
+    captured = run(*KMEMDUMP, "capture", target, "-o", path, *dead.options)
+    assert captured.returncode == 0, captured.stderr
+    return path
+
+
+@each_scenario
+def test_answers_without_debug_info(dead: DeadMachine, core: Path) -> None:
+    require("test_answers_without_debug_info", dead.scenario)
+    expected = answers(dead.full_dump, QUESTIONS)
+    assert len(expected["ps"].splitlines()) > 200
+    assert answers(core, QUESTIONS) == expected
+
+
+@each_scenario
+def test_answers_with_debug_info(dead: DeadMachine, core: Path) -> None:
+    expected = answers(dead.full_dump, QUESTIONS, dead.vmlinux)
+    assert expected["ps"].count("sleep") >= 200
+    assert answers(core, QUESTIONS, dead.vmlinux) == expected
+    if dead.scenario.offline:
+        offline = dead.scenario.cpus - 1
+        assert f"CPUS: {offline + 1} [OFFLINE: {offline}]" in expected["sys"]
+        assert expected["bt -a"].count("psci_0_2_cpu_off") == offline
+
+
+@each_silent
+def test_kernel_without_names(dead: DeadMachine, tmp_path: Path) -> None:
+    """One line says what is missing, why, and where it is; the log is there."""
+    path = tmp_path / "core.elf"
+    captured = run(*KMEMDUMP, "capture", f"qmp:{dead.machine.qmp}", "-o", path)
+    assert captured.returncode == 1
+    problem, held = captured.stderr.splitlines()
+    for part in (
+        "neither variables nor types",
+        "CONFIG_KALLSYMS_ALL is not set",
+        "--vmlinux",
+        f"linux-image-{dead.machine.setup.kernel.release}-dbg",
+    ):
+        assert part in problem
+    assert held.endswith("complete without it: kmsg")
+    logs = [run(*KMEMDUMP, "ask", dump, "log") for dump in (path, dead.full_dump)]
+    assert "Kernel panic - not syncing: " in logs[0].stdout
+    assert logs[0].stdout == logs[1].stdout
+    assert logs[0].stderr == ""
+
+
+@each_silent
+def test_watching_a_kernel_without_names(dead: DeadMachine) -> None:
+    target = open_target(f"qmp:{dead.machine.qmp}")
+    try:
+        with pytest.raises(UnsupportedError, match="CONFIG_KALLSYMS_ALL is not set"):
+            Vitals(attach(target))
+        Vitals(attach(target, vmlinux=dead.vmlinux))
+    finally:
+        target.close()
+
+
+@each_silent
+def test_kernel_without_names_but_with_debug_info(
+    dead: DeadMachine, core: Path
+) -> None:
+    """All of it is there but symbols, which is said, and is no failure."""
+    target = f"qmp:{dead.machine.qmp}"
+    path = core.with_name("again.elf")
+    captured = run(*KMEMDUMP, "capture", target, "-o", path, *dead.options)
+    assert captured.returncode == 0
+    [note] = captured.stderr.splitlines()
+    assert "area symbols is left out" in note
+    named = ("--area", "kmsg", "--area", "symbols")
+    captured = run(*KMEMDUMP, "capture", target, "-o", path, *dead.options, *named)
+    assert captured.returncode == 1
+    assert "area symbols is incomplete: " in captured.stderr
+
+
+@each_scenario
+def test_names_of_memory(dead: DeadMachine, core: Path) -> None:
+    """The virtual addresses in the core image are those of the page table."""
+    target = open_target(str(dead.full_dump))
+    try:
+        prog = attach(target, vmlinux=dead.vmlinux).prog
+        with core.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            image = parse_core(
+                lambda at, count: os.pread(file.fileno(), count, at), size, str(core)
+            )
+        kernel = prog["init_mm"].address_of_()
+        loads = [header for header in image.headers if header.type == PT_LOAD]
+        for load in loads:
+            for offset in range(0, load.filesz, prog["PAGE_SIZE"].value_()):
+                found = follow_phys(kernel, load.vaddr + offset).value_()
+                assert found == load.paddr + offset, hex(load.vaddr + offset)
+        assert len(loads) > 100
+    finally:
+        target.close()
+
+
+@each_scenario
+def test_size(dead: DeadMachine, core: Path, tmp_path: Path) -> None:
+    assert core.stat().st_size <= 10e6
+    small = tmp_path / "small.elf"
+    leave_out = ("--area", "-symbols", "--area", "-crash")
+    target = f"qmp:{dead.machine.qmp}"
+    given = (*dead.options, *leave_out)
+    captured = run(*KMEMDUMP, "capture", target, "-o", small, *given)
+    assert captured.returncode == 0, captured.stderr
+    assert small.stat().st_size <= 3.5e6
+    # Without symbols and types there is still the log.
+    log = run(*KMEMDUMP, "ask", small, "log")
+    assert log.stdout == run(*KMEMDUMP, "ask", core, "log").stdout != ""
+
+
+@each_scenario
+def test_unpatched_crash(
+    dead: DeadMachine, core: Path, lab_cache: PackageCache
+) -> None:
+    require("test_unpatched_crash", dead.scenario)
+    if dead.scenario.architecture.name == platform.machine():
+        result = compare(dead.vmlinux, dead.full_dump, core)
+        assert len(result.identical) >= 17, result.different
+        return
+    if not dead.scenario.offline:
+        # A session of an emulated crash takes a minute. And where it is not CPU 0 that
+        # panicked, crash takes a full dump's registers for another CPU's.
+        pytest.skip("one scenario of a foreign architecture is enough")
+    result = compare(
+        dead.vmlinux,
+        dead.full_dump,
+        core,
+        EMULATED_COMMANDS,
+        seconds=600,
+        crash=emulated_crash(lab_cache, dead.scenario.architecture),
+    )
+    assert set(result.identical) == {STARTUP, *EMULATED_COMMANDS}, result.different
+    assert "OFFLINE: 7" in result.core["sys"]
+    assert "lab_null" in result.core["bt -a"]
+
+
+DRGN = Path(sys.executable).with_name("drgn")
+SCRIPT = "print(prog['init_uts_ns'].name.release.string_().decode())"
+
+
+@each_scenario
+def test_plain_drgn_with_the_plugin(dead: DeadMachine, core: Path) -> None:
+    require("test_plain_drgn_with_the_plugin", dead.scenario)
+    asked = run(DRGN, "--no-default-symbols", "-q", "-c", core, "-e", SCRIPT)
+    assert asked.stdout.strip() == dead.machine.setup.kernel.release, asked.stderr
+
+
+@each_scenario
+def test_plain_drgn_with_debug_info(dead: DeadMachine, core: Path) -> None:
+    """Without the plugin."""
+    using = ("-s", dead.vmlinux, "-q", "-c", core, "-e", SCRIPT)
+    options = ("--no-default-symbols", *using)
+    asked = run(DRGN, *options, DRGN_DISABLE_PLUGINS="kmemdump")
+    assert asked.stdout.strip() == dead.machine.setup.kernel.release, asked.stderr
+
+
+@each_scenario
+def test_gdb(dead: DeadMachine, core: Path) -> None:
+    commands = (
+        'printf "%s", linux_banner',
+        'printf "%s\\n", init_uts_ns.name.release',
+        'printf "%lu\\n", jiffies',
+        "echo LOG\\n",
+        "log",
+        "echo TASKS\\n",
+        "tasks",
+    )
+    arguments = [part for text in commands for part in ("-ex", text)]
+    options = ("-nx", "-batch", "-iex", "set auto-load off")
+    opened = (*KMEMDUMP, "open", core, "--with", "gdb", "--vmlinux", dead.vmlinux, "--")
+    said = run(*opened, *options, *arguments)
+    release = dead.machine.setup.kernel.release
+    lines = said.stdout.splitlines()
+    assert f"Linux version {release} " in said.stdout, said.stderr
+    assert release in lines
+    assert any(line.isdigit() and int(line) > 1000 for line in lines)
+    # The commands that we give gdb say what drgn says, without drgn.
+    log = run(*KMEMDUMP, "ask", core, "log", *dead.options).stdout.splitlines()
+    assert lines[lines.index("LOG") + 1 : lines.index("TASKS")] == log
+    tasks = [line.split() for line in lines[lines.index("TASKS") + 2 :]]
+    report = run(*KMEMDUMP, "report", core, "--json", *dead.options)
+    known = {
+        (str(task["pid"]), task["state"], str(task["cpu"]))
+        for task in json.loads(report.stdout)["tasks"]
+    }
+    assert known <= {(pid, state, cpu) for pid, state, cpu, *_ in tasks}
+
+
+@each_series
+def test_open_starts_crash_and_drgn(dead: DeadMachine, core: Path) -> None:
+    opened = (*KMEMDUMP, "open", core, "--vmlinux", dead.vmlinux, "--with")
+    release = dead.machine.setup.kernel.release
+    said = run(*opened, "drgn", "--", "-q", "-e", "print(prog['init_uts_ns'].name)")
+    assert release in said.stdout, said.stderr
+    vmlinux = shlex.quote(str(dead.vmlinux))
+    assert f"drgn --no-default-symbols -s {vmlinux} -c {core}" in said.stderr
+    if dead.scenario.architecture.name != platform.machine():
+        said = run(*opened, "crash")
+        assert said.returncode == 3
+        assert "it opens kernels of its own machine only" in said.stderr
+        return
+    script = dead.scratch / "crash.commands"
+    script.write_text("sys\nquit\n")
+    said = run(*opened, "crash", "--", "-s", "-i", script)
+    assert f"crash -s -i {script} {vmlinux} {core}" in said.stderr
+    if dead.scenario.series == "6.1":  # 8.0.2 is too old for 6.12.
+        assert release in said.stdout, said.stderr
+
+
+@each_scenario
+def test_manifest_says_complete(dead: DeadMachine, core: Path) -> None:
+    known = run(*KMEMDUMP, "info", core, "--json")
+    assert known.returncode == 0, known.stderr
+    said = json.loads(known.stdout)
+    assert said["release"] == dead.machine.setup.kernel.release
+    assert [area["name"] for area in said["areas"] if not area["complete"]] == []
+    if dead.scenario.tells:
+        # Not only as it says: the questions were put.
+        assert len(said["tried"]) > 25
+        assert [item for item in said["tried"] if not item["answered"]] == []
+
+
+@pytest.mark.vm
+def test_size_does_not_grow_with_memory(
+    lab_cache: PackageCache, make_setup: Callable[..., Setup], tmp_path: Path
+) -> None:
+    sizes = {}
+    for memory in (1024, 4096, 16384):
+        core = tmp_path / f"{memory}.elf"
+        with Machine(lab_cache, make_setup("6.12", memory=memory)) as machine:
+            captured = run(*KMEMDUMP, "capture", f"qmp:{machine.qmp}", "-o", core)
+        assert captured.returncode == 0, captured.stderr
+        sizes[memory] = core.stat().st_size
+    assert max(sizes.values()) <= 1.05 * min(sizes.values()), sizes
+
+
+def large_pages(cache: PackageCache, kernel: KernelPackage) -> KernelPackage:
+    """Return Debian's kernel with pages of 16 KiB, of the same version."""
+    release = kernel.release.replace("-cloud-arm64", "-arm64-16k")
+    package = f"linux-image-{release}-unsigned"
+
+    def unpack(folder: Path) -> None:
+        with cache.apt(AARCH64).downloaded(package, kernel.version) as deb:
+            subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+
+    return replace(kernel, release=release, folder=cache.entry(package, unpack))
+
+
+@pytest.mark.vm
+@pytest.mark.matrix
+def test_pages_of_16_kib(
+    lab_cache: PackageCache,
+    lab_kernel: Callable[..., KernelPackage],
+    tmp_path: Path,
+) -> None:
+    """On a CPU that has addresses of 52 bits, and signs return addresses."""
+    kernel = large_pages(lab_cache, lab_kernel("6.12", AARCH64))
+    full, core = tmp_path / "full.elf", tmp_path / "core.elf"
+    setup = Setup(kernel, cpu="max")
+    with Machine(lab_cache, setup, timeout=600) as machine:
+        kill(machine, Death.PANIC, timeout=300)
+        machine.pause()
+        machine.full_dump(full)
+        captured = run(*KMEMDUMP, "capture", f"qmp:{machine.qmp}", "-o", core)
+    assert captured.returncode == 0, captured.stderr
+    target = open_target(str(core))
+    info = target.vmcoreinfo()
+    target.close()
+    assert (info.page_size, info.number("TCR_EL1_T1SZ")) == (16384, 64 - 52)
+    expected = answers(full, QUESTIONS)
+    assert answers(core, QUESTIONS) == expected
+    assert "el0t_64_sync " in expected["bt -a"]
+    assert len(expected["ps"].splitlines()) > 200

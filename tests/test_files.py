@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files that get their name when they are whole."""
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kmemdump.errors import KmemdumpError
+from kmemdump.files import atomic_output
+
+_WRITE_AND_WAIT = """
+import sys, time
+from kmemdump.files import atomic_output
+with atomic_output(sys.argv[1]) as output:
+    output.write(b"half")
+    output.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_write(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    with atomic_output(path) as output:
+        output.seek(4)
+        output.write(b"data")
+        output.seek(0)
+        output.write(b"head")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"headdata"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["core"]
+
+
+def test_write_through_link(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "core"
+    link.symlink_to("far/core")
+    with atomic_output(link) as output:
+        output.write(b"data")
+    assert link.is_symlink()
+    assert (tmp_path / "far" / "core").read_bytes() == b"data"
+
+
+def write_and_raise(path: Path, error: type[BaseException]) -> None:
+    with atomic_output(path) as output:
+        output.write(b"data")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        write_and_raise(tmp_path / "core", error)
+    assert os.listdir(tmp_path) == []
+
+
+def test_failure_leaves_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        write_and_raise(path, ZeroDivisionError)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["core"]
+
+
+def test_disk_full(tmp_path: Path) -> None:
+    """What the limit on a file's size gives is what a full disk gives."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "core"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(KmemdumpError) as caught, atomic_output(path) as output:
+            output.write(bytes(1 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(caught.value) == f"cannot write {path}: {os.strerror(errno.EFBIG)}"
+    assert os.listdir(tmp_path) == []
+
+
+def test_disk_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "core"
+    with (
+        pytest.raises(KmemdumpError, match="No space left on device"),
+        atomic_output(path) as output,
+    ):
+        output.write(b"data")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("folder", "it is a folder"),
+        ("none/core", "does not exist"),
+        ("file/core", "Not a directory"),
+        ("fifo", "it is not a regular file"),
+    ],
+)
+def test_impossible_place(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    before = sorted(os.listdir(tmp_path))
+    with (
+        pytest.raises(KmemdumpError, match=f"cannot write .*{problem}"),
+        atomic_output(tmp_path / name),
+    ):
+        pytest.fail("the body was run")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_killed(tmp_path: Path) -> None:
+    """A killed writer leaves no name, and its rest goes with the next writer."""
+    path = tmp_path / "core"
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITE_AND_WAIT, path], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        (partial,) = os.listdir(tmp_path)
+        assert partial.startswith(".core.partial-")
+        # A second writer leaves the first one's file alone while it lives.
+        with atomic_output(path) as output:
+            output.write(b"other")
+        assert sorted(os.listdir(tmp_path)) == [partial, "core"]
+        process.kill()
+    path.unlink()
+    assert os.listdir(tmp_path) == [partial]
+    with atomic_output(path) as output:
+        output.write(b"whole")
+    assert os.listdir(tmp_path) == ["core"]
+
+
+def test_long_name(tmp_path: Path) -> None:
+    name = "ä" * 127  # 254 bytes; a file system has 255.
+    with atomic_output(tmp_path / name) as output:
+        output.write(b"data")
+    assert os.listdir(tmp_path) == [name]

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A VM that is marked from its host, dies, and is dumped by its firmware.
+
+The firmware leaves each of its three shapes. What the whole memory answers, each of
+them answers, collected: a kernel was marked while it was healthy, and nobody has looked
+at it since it was dead.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from crash_compare import compare
+from dumps import answers
+from kmemdump.coreimage import read_core
+from kmemdump.formats.kinfo import parse_kinfo
+from kmemdump.kernel.arch import image_address
+from kmemdump.kernel.attach import attach
+from kmemdump.lab import (
+    AARCH64,
+    X86_64,
+    Architecture,
+    Death,
+    Machine,
+    PackageCache,
+    Setup,
+    kill,
+)
+from kmemdump.lab.firmware import Firmware
+from kmemdump.lab.reserved import kinfo_range, scratch_range
+from kmemdump.targets import open_target
+
+KMEMDUMP = (sys.executable, "-m", "kmemdump")
+SHAPES = ("folder", "image", "device")
+QUESTIONS = ("sys", "log", "ps", "bt -a", "bt 1", "irq", "runq", "mod", "mount", "dev")
+CRASH = ("sys", "log", "ps", "irq", "runq", "mod", "mount", "dev")
+"""
+What crash, too, is to say of both. Not bt: it reads the text of what is on the stack of
+the CPU that dies, which nobody knows beforehand.
+"""
+DESCRIPTION = ("KELF", "Kvmcorein", "CPUS")
+"""Files that are no memory of the kernel's; without an address they have no place."""
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*KMEMDUMP, *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+
+
+def places(machine: Machine) -> tuple[str, ...]:
+    """Where memory is reserved, where no device tree tells."""
+    if machine.setup.architecture.device_tree:
+        return ()
+    where = scratch_range(machine.setup.architecture)
+    return ("--scratch", f"{where.start:#x}:{where.size:#x}")
+
+
+def registered(machine: Machine) -> list[dict[str, object]]:
+    listed = run("regions", f"qmp:{machine.qmp}", "--json")
+    rows: list[dict[str, object]] = json.loads(listed.stdout)["regions"]
+    return rows
+
+
+@contextmanager
+def marking(machine: Machine) -> Iterator[Callable[[], str]]:
+    """Stay and mark; the function waits for the next look."""
+    target = f"qmp:{machine.qmp}"
+    options = (
+        "--no-encryption",
+        "--daemon",
+        "--refresh",
+        "0.2",
+        "--keep",
+        *places(machine),
+    )
+    marker = subprocess.Popen(
+        [*KMEMDUMP, "mark", target, *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert marker.stdout is not None
+    try:
+        yield marker.stdout.readline
+    finally:
+        marker.kill()
+        marker.communicate()
+
+
+@dataclass(frozen=True)
+class Case:
+    """Not a Scenario: one on aarch64 is in every run."""
+
+    series: str
+    death: Death
+    arch: Architecture
+
+    def __str__(self) -> str:
+        return f"{self.series}-{self.arch.name}-{self.death}"
+
+
+CASES = [
+    pytest.param(Case("6.1", Death.PANIC, X86_64), id="6.1-x86_64-panic"),
+    pytest.param(Case("6.12", Death.SPIN, AARCH64), id="6.12-aarch64-spin"),
+    *(
+        pytest.param(
+            Case(series, death, arch),
+            id=f"{series}-{arch.name}-{death}",
+            marks=pytest.mark.matrix,
+        )
+        for series, death, arch in (
+            ("6.1", Death.SPIN, X86_64),
+            ("6.12", Death.PANIC, X86_64),
+            ("6.12", Death.SPIN, X86_64),
+            ("6.12", Death.PANIC, AARCH64),
+        )
+    ),
+]
+
+
+@dataclass
+class Dumped:
+    """What is left of a machine."""
+
+    case: Case
+    folder: Path
+    names: list[str]
+    """Of the files that firmware left."""
+    vmlinux: Callable[[], Path]
+
+    def core(self, shape: str) -> Path:
+        return self.folder / f"{shape}.core"
+
+    @property
+    def full(self) -> Path:
+        return self.folder / "full.elf"
+
+
+@pytest.fixture(scope="module")
+def dumped(
+    request: pytest.FixtureRequest,
+    lab_cache: PackageCache,
+    make_setup: Callable[..., Setup],
+    vmlinux: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Dumped]:
+    case: Case = request.param
+    folder = tmp_path_factory.mktemp(str(case))
+    setup = make_setup(case.series, case.death, architecture=case.arch, firmware=True)
+    with Machine(lab_cache, setup) as machine:
+        with marking(machine) as look:
+            assert " regions, " in look()
+            kill(machine, case.death)
+            if case.death is Death.SPIN:
+                look()  # It may have begun before.
+                look()  # Nobody notices that one CPU spins but who waits for it.
+            machine.pause()
+        firmware = Firmware(machine)
+        assert firmware.refused == []
+        firmware.leave_folder(folder / "folder")
+        firmware.leave_image(folder / "image")
+        sources = [str(folder / "folder"), str(folder / "image")]
+        with firmware.device(folder / "socket"):
+            sources.append(f"sahara:{folder / 'socket'}")
+            for shape, source in zip(SHAPES, sources, strict=True):
+                core = folder / f"{shape}.core"
+                collected = run("collect", source, "-o", core)
+                assert (collected.returncode, collected.stderr.strip()) == (0, "")
+        machine.full_dump(folder / "full.elf")
+        names = firmware.names
+        firmware.close()
+    yield Dumped(case, folder, names, lambda: vmlinux(case.series, case.arch))
+    (folder / "full.elf").unlink()
+
+
+each_case = pytest.mark.parametrize("dumped", CASES, indirect=True)
+
+
+@pytest.mark.vm
+@each_case
+def test_answers(dumped: Dumped) -> None:
+    expected = answers(dumped.full, QUESTIONS)
+    assert len(expected["ps"].splitlines()) > 200
+    death = "lab_spin" if dumped.case.death is Death.SPIN else "sysrq_handle_crash"
+    assert death in expected["bt -a"]
+    for shape in SHAPES:
+        assert answers(dumped.core(shape), QUESTIONS) == expected, shape
+
+
+@pytest.mark.vm
+@each_case
+def test_answers_with_debug_info(dumped: Dumped) -> None:
+    expected = answers(dumped.full, QUESTIONS, dumped.vmlinux())
+    assert answers(dumped.core("folder"), QUESTIONS, dumped.vmlinux()) == expected
+
+
+@pytest.mark.vm
+@each_case
+def test_three_shapes_have_the_same_memory(dumped: Dumped) -> None:
+    """And it is that of the machine."""
+    assert len(dumped.names) == len(set(dumped.names)) > 100
+    full = open_target(str(dumped.full))
+    contents = []
+    for shape in SHAPES:
+        with read_core(dumped.core(shape)) as image:
+            found = {}
+            for region in image.manifest.regions:
+                if region.name not in DESCRIPTION:
+                    data = image.read(region.address, region.size)
+                    assert data == full.memory.read(region.address, region.size)
+                    found[region.name] = (region.address, data)
+            contents.append(found)
+    full.close()
+    assert len(contents[0]) == len(dumped.names) - len(DESCRIPTION)
+    assert contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.vm
+@each_case
+def test_other_debuggers(dumped: Dumped) -> None:
+    core = dumped.core("folder")
+    target = open_target(str(core))
+    offset, release = target.vmcoreinfo().kernel_offset, target.vmcoreinfo().osrelease
+    target.close()
+    gdb = "gdb" if dumped.case.arch.name == platform.machine() else "gdb-multiarch"
+    script = (
+        f"symbol-file -o {offset:#x} {dumped.vmlinux()}",
+        f"core-file {core}",
+        'printf "%s\\n", init_uts_ns.name.release',
+        'printf "%.200s\\n", prb->text_data_ring.data + 8',
+    )
+    arguments = [part for text in script for part in ("-ex", text)]
+    said = subprocess.run(
+        [gdb, "-nx", "-batch", "-iex", "set auto-load off", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert release in said.stdout.splitlines(), said.stderr
+
+    drgn = Path(sys.executable).with_name("drgn")
+    text = "print(prog['init_uts_ns'].name.release.string_().decode())"
+    asked = subprocess.run(
+        [drgn, "--no-default-symbols", "-q", "-c", core, "-e", text],
+        capture_output=True,
+        text=True,
+    )
+    assert asked.stdout.strip() == release, asked.stderr
+
+    if (dumped.case.series, dumped.case.arch) == ("6.1", X86_64):
+        result = compare(dumped.vmlinux(), dumped.full, core, CRASH)
+        assert set(CRASH) <= set(result.identical), result.different
+
+
+def check_kinfo(machine: Machine, vmlinux: Path) -> None:
+    """Without debug info, all addresses are found that debug info tells."""
+    target = f"qmp:{machine.qmp}"
+    lost = run("mark", target, "--backend", "kinfo")
+    assert lost.returncode == 3
+    assert "no device tree reserves memory for a kinfo" in lost.stderr
+    place = kinfo_range(machine.setup.architecture)
+    where = ("--backend", "kinfo", "--kinfo", f"{place.start:#x}:{place.size:#x}")
+    marked = run("mark", target, *where)
+    assert (marked.returncode, marked.stderr) == (0, "")
+    opened = open_target(target)
+    kinfo = parse_kinfo(opened.memory.read(place.start, place.size), "kinfo")
+    kernel = attach(opened, vmlinux=vmlinux)
+    assert all(kinfo.addresses.values())
+    for name in kinfo.addresses:
+        if name == "swapper_pg_dir":  # A macro on x86.
+            symbol = kernel.vmcoreinfo.symbol(name)
+        else:
+            symbol = kernel.prog.symbol(name).address
+        assert kinfo.addresses[name] == image_address(kernel.vmcoreinfo, symbol), name
+    assert kinfo.num_syms == kernel.prog.read_u32(
+        kernel.prog.symbol("kallsyms_num_syms").address
+    )
+    assert kinfo.checksum_ok
+    opened.close()
+    assert run("mark", target, *where, "--off").returncode == 0
+    assert run("regions", target, "--kinfo", f"{place.start:#x}").returncode == 3
+
+
+@pytest.mark.vm
+def test_marks_come_and_go(
+    boot: Callable[..., Machine], vmlinux: Callable[..., Path]
+) -> None:
+    machine = boot("6.12", firmware=True)
+    target = f"qmp:{machine.qmp}"
+    refused = run("mark", target)
+    assert refused.returncode == 1
+    assert "there is no scratch area of 8040 bytes or more" in refused.stderr
+    used = run("mark", target, "--scratch", "0x1000000:0x10000")
+    assert used.returncode == 2
+    assert "is memory that the kernel uses" in used.stderr
+
+    where = places(machine)
+    marked = run("mark", target, "--no-encryption", *where)
+    assert (marked.returncode, marked.stderr) == (0, "")
+    rows = registered(machine)
+    assert 100 < len(rows) <= 201
+    assert [row["name"] for row in rows[:2]] == ["KELF", "Kvmcorein"]
+    assert len({row["name"] for row in rows}) == len(rows)
+
+    # Another run, with less in it, takes over.
+    smaller = run("mark", target, *where, "--area", "kmsg")
+    assert smaller.returncode == 0
+    assert 2 < len(registered(machine)) < len(rows)
+
+    assert run("mark", target, "--off", *where).returncode == 0
+    assert registered(machine) == []
+
+    staying = subprocess.Popen(
+        [*KMEMDUMP, "mark", target, *where, "--daemon", "--refresh", "0.1"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert staying.stdout is not None
+    assert " regions, " in staying.stdout.readline()
+    machine.run("sleep 1000 & echo")
+    assert " regions, " in staying.stdout.readline()
+    staying.send_signal(signal.SIGTERM)
+    out, _ = staying.communicate(timeout=60)
+    assert staying.returncode == 0
+    assert out.splitlines()[-1] == f"{target}: stopped; the regions are taken off"
+    assert registered(machine) == []
+
+    check_kinfo(machine, vmlinux("6.12"))
+
+    planned = run("areas", target, "--backend", "minidump")
+    assert planned.returncode == 0
+    assert re.search(r"^ +all .* 199 regions, room for 199", planned.stdout, re.M)
+    few = run("areas", target, "--backend", "minidump", "--rows", "12", "--json")
+    assert few.returncode == 1
+    plan = json.loads(few.stdout)
+    assert plan["regions"] <= 10
+    assert any("extra bytes" in (area["reason"] or "") for area in plan["areas"])

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Whatever a file holds, each verb ends in time, with an exit code and no traceback.
+
+A file that is no dump, or only a part of one, is refused in one line.
+"""
+
+import gzip
+import os
+import random
+import re
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from conftest import DeadMachine
+from kmemdump.coreimage import read_core
+from scenarios import each_series
+from targets.synthetic import (
+    elf_core,
+    flat,
+    kdump,
+    lime,
+    note,
+    prstatus,
+    vmcoreinfo,
+    vmcoreinfo_note,
+)
+from verbs import Run, run
+
+PAGE = 4096
+NOTE = vmcoreinfo_note(vmcoreinfo())
+VERBS: dict[str, tuple[str, ...]] = {
+    "areas": (),
+    "ask": ("log", "sys", "ps", "bt -a", "mod"),
+    "capture": (),
+    "info": (),
+    "report": (),
+}
+
+
+def put(verb: str, target: str | Path, folder: Path, *options: str) -> Run:
+    output = ("-o", str(folder / "output.core")) if verb == "capture" else ()
+    return run(verb, target, *VERBS[verb], *options, *output)
+
+
+def assert_ended_well(ended: Run) -> None:
+    assert ended.status in (0, 1, 2, 3), ended
+    assert "Traceback" not in ended.err + ended.out, ended
+    assert "a bug of kmemdump" not in ended.err, ended
+    if ended.status == 3:
+        assert len(ended.lines) == 1, ended
+        assert ended.lines[0].startswith("kmemdump: error: ")
+        assert ended.out == ""
+
+
+def assert_refused(ended: Run, problem: str) -> None:
+    assert_ended_well(ended)
+    assert ended.status == 3, ended
+    assert re.search(problem, ended.lines[0]), ended
+
+
+each_verb = pytest.mark.parametrize("verb", VERBS)
+
+
+# Files that are no dump
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))
+
+
+def make_process_core(path: Path) -> None:
+    auxv = note(b"CORE", 6, bytes(16))
+    files = note(b"CORE", 0x46494C45, struct.pack("<QQ", 0, PAGE))
+    notes = note(b"CORE", 1, prstatus(0)) + auxv + files
+    path.write_bytes(elf_core([(0, bytes(PAGE))], notes, vaddr=0x400000))
+
+
+RANDOM = random.Random(1).randbytes(100_000)
+
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "No such file or directory"),
+    "empty": (Path.touch, "is empty, expected a RAM image or a dump"),
+    "folder": (Path.mkdir, "is a directory"),
+    "text": (lambda path: path.write_text("To whom it may concern\n"), "is text"),
+    "fifo": (make_fifo, "is a FIFO"),
+    "socket": (make_socket, "is a socket, .* say qmp:"),
+    "zeros": (lambda path: path.write_bytes(bytes(99_999)), "no dump in a format"),
+    "noise": (lambda path: path.write_bytes(RANDOM), "no dump in a format"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"core")), "decompress it"),
+    "program": (lambda path: path.symlink_to(sys.executable), r"is an ELF (exec|sha)"),
+    "process": (make_process_core, "is the core of a process"),
+    "zero": (lambda path: path.symlink_to("/dev/zero"), "is a character device"),
+    "null": (lambda path: path.symlink_to("/dev/null"), "is a character device"),
+    "loop": (lambda path: path.symlink_to(path), "Too many levels"),
+    "elf": (lambda path: path.write_bytes(b"\x7fELF"), "is a truncated ELF file"),
+    "noisy-elf": (
+        lambda path: path.write_bytes(b"\x7fELF\2\1\1" + RANDOM),
+        "is an ELF file of type",
+    ),
+    "noisy-core": (
+        lambda path: path.write_bytes(elf_core([])[:20] + RANDOM),
+        "expected",
+    ),
+    "noisy-kdump": (lambda path: path.write_bytes(b"KDUMP   " + RANDOM), "expected"),
+    "noisy-flat": (
+        lambda path: path.write_bytes(flat([], end=False) + RANDOM),
+        "expected|record of|truncated",
+    ),
+    "noisy-lime": (lambda path: path.write_bytes(b"EMiL" + RANDOM), "expected"),
+}
+
+
+@each_verb
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_no_dump(verb, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make, problem = FILES[kind]
+    path = tmp_path / kind
+    make(path)
+    ended = put(verb, path, tmp_path)
+    assert_refused(ended, problem)
+    assert str(path) in ended.lines[0]
+    assert ended.seconds < 20
+    assert not (tmp_path / "output.core").exists()
+
+
+@each_verb
+def test_a_file_that_may_not_be_read(verb, tmp_path):
+    path = tmp_path / "secret"
+    options = ("-o", "output.core") if verb == "capture" else ()
+    path.write_bytes(b"secret")
+    path.chmod(0)
+    ended = run(verb, path, *VERBS[verb], *options, nobody=os.geteuid() == 0)
+    assert_refused(ended, "secret: Permission denied")
+
+
+@each_verb
+def test_a_name_that_no_terminal_should_see(verb, tmp_path):
+    ended = put(verb, tmp_path / "a\nb\x1b[31m", tmp_path)
+    assert_refused(ended, "No such file")
+    assert "\x1b" not in ended.err
+
+
+# Dumps without a kernel that can be looked at, and truncated ones
+
+
+def lime_file() -> bytes:
+    return lime([(0x100000, NOTE), (0x200000, bytes(5 * PAGE))])
+
+
+def kdump_file() -> bytes:
+    pages = {frame: os.urandom(8) * 512 for frame in range(1, 40)}
+    return kdump(pages, info=vmcoreinfo())
+
+
+def core_file() -> bytes:
+    return elf_core([(0x1000 * i, bytes([i]) * PAGE) for i in range(1, 9)], NOTE)
+
+
+DUMPS = {
+    "elf": core_file(),
+    "lime": lime_file(),
+    "kdump": kdump_file(),
+    "flat": flat([(0, kdump_file())]),
+}
+
+
+@each_verb
+@pytest.mark.parametrize("kind", DUMPS)
+def test_a_dump_without_a_kernel(verb, kind, tmp_path):
+    """Nothing is where its VMCOREINFO says; that is said, and no more happens."""
+    path = tmp_path / kind
+    path.write_bytes(DUMPS[kind])
+    ended = put(verb, path, tmp_path)
+    if verb in ("areas", "capture"):
+        assert_refused(ended, "no kallsyms in the kernel's memory")
+        assert not (tmp_path / "output.core").exists()
+    else:
+        assert_ended_well(ended)
+        assert ended.status == (0 if verb == "info" else 1), ended
+
+
+@pytest.mark.parametrize("kind", DUMPS)
+@pytest.mark.parametrize("verb", ["ask", "info"])
+def test_a_truncated_dump(verb, kind, tmp_path):
+    """At any length but those at which nothing shows that more should follow."""
+    data = DUMPS[kind]
+    path = tmp_path / kind
+    whole = {len(data)}
+    if kind == "lime":
+        whole.add(len(lime([(0x100000, NOTE)])))
+    lengths = {*range(8, len(data), len(data) // 12), len(data) - 1}
+    for length in sorted(lengths - whole):
+        path.write_bytes(data[:length])
+        ended = put(verb, path, tmp_path)
+        assert_refused(
+            ended, "missing|truncated|expected|no VMCOREINFO|file ends|header"
+        )
+
+
+@pytest.mark.parametrize("kind", DUMPS)
+def test_a_truncated_dump_says_what_is_missing(kind, tmp_path):
+    data = DUMPS[kind]
+    path = tmp_path / kind
+    path.write_bytes(data[:-100])
+    ended = put("info", path, tmp_path)
+    lack = "100" if kind != "flat" else r"\d+"
+    assert_refused(ended, f"is truncated: {len(data) - 100} bytes, .* {lack} are miss")
+    assert ended.lines[0].endswith("--damaged goes on with the rest")
+    ended = put("info", path, tmp_path, "--damaged")
+    assert_ended_well(ended)
+    assert ended.status in (0, 1)
+    assert f"warning: {path}: is truncated" in ended.err
+
+
+def test_memory_at_the_end_of_all_addresses(tmp_path):
+    path = tmp_path / "end"
+    path.write_bytes(elf_core([((1 << 64) - PAGE, bytes(PAGE))], NOTE))
+    for verb in VERBS:
+        assert_ended_well(put(verb, path, tmp_path))
+
+
+def test_a_hundred_thousand_program_headers(tmp_path):
+    header = struct.pack("<IIQQQQQQ", 1, 7, 64, 0, 0x1000, 1 << 40, 1 << 40, 0)
+    data = bytearray(core_file())
+    struct.pack_into("<Q", data, 32, len(data))  # e_phoff
+    struct.pack_into("<H", data, 56, 60_000)  # e_phnum
+    path = tmp_path / "many"
+    path.write_bytes(bytes(data) + header * 60_000)
+    for verb in VERBS:
+        ended = put(verb, path, tmp_path)
+        assert_refused(ended, "is truncated")
+        assert ended.seconds < 20
+
+
+# Real core images, damaged
+
+
+def spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Where the parts of a core image are in its file, found by their looks."""
+    data = path.read_bytes()
+    (phnum,) = struct.unpack_from("<H", data, 56)
+    notes = 64 + 56 * phnum
+    manifest = data.index(b"KMEMDUMP\0", notes) - 12
+    packed = data.index(b"KMEMDUMP\0", manifest + 21) - 12
+    (size,) = struct.unpack_from("<I", data, packed + 4)
+    info = data.index(b"VMCOREINFO\0", notes) - 12
+    end = packed + 24 + size
+    return {
+        "header": (0, 64),
+        "program headers": (64, notes),
+        "registers": (notes, info),
+        "VMCOREINFO": (info, manifest),
+        "manifest": (manifest, packed),
+        "packed memory's table": (packed, packed + 200),
+        "packed memory": (packed, end),
+        "memory": (end, len(data)),
+    }
+
+
+def damage(data: bytearray, start: int, end: int, chance: random.Random) -> None:
+    """Do to a part of a file what disks, firmware and dying kernels do to it."""
+    how = chance.choice(("flip", "ones", "zeros", "byte", "number", "move"))
+    times = chance.choice((1, 1, 2, 8, 64)) * (50 if end - start > 1 << 20 else 1)
+    for _ in range(times):
+        at = chance.randrange(start, end)
+        if how == "flip":
+            data[at] ^= 1 << chance.randrange(8)
+            continue
+        number = chance.choice((1 << 63, 1 << 31, 0xFFFFFFFF, 0x7FFFFFFF, 1 << 40))
+        other = chance.randrange(start, end)
+        piece = {
+            "ones": b"\xff" * chance.choice((1, 4, 8)),
+            "zeros": bytes(8),
+            "byte": chance.randbytes(1),
+            "number": struct.pack("<Q", number),
+            "move": bytes(data[other : other + 8]),  # Pointers that lead elsewhere.
+        }[how]
+        piece = piece[: end - at]
+        data[at : at + len(piece)] = piece
+
+
+@each_series
+@pytest.mark.parametrize(
+    "part",
+    [
+        "header",
+        "program headers",
+        "registers",
+        "VMCOREINFO",
+        "manifest",
+        "packed memory's table",
+        "packed memory",
+        "memory",
+    ],
+)
+def test_a_damaged_core_image(
+    dead: DeadMachine, core_image: Path, part: str, tmp_path: Path
+) -> None:
+    whole = core_image.read_bytes()
+    start, end = spans(core_image)[part]
+    path = tmp_path / "damaged.core"
+    verbs = list(VERBS)
+    for seed in range(8):
+        data = bytearray(whole)
+        damage(data, start, end, random.Random(f"{part} {seed}"))
+        path.write_bytes(data)
+        ended = put(verbs[seed % len(verbs)], path, tmp_path)
+        assert_ended_well(ended)
+        assert ended.seconds < 60
+
+
+@each_series
+def test_damaged_pointers(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
+    """Lists that loop or lead astray, tables that point to themselves."""
+    start, end = spans(core_image)["memory"]
+    whole = core_image.read_bytes()
+    places = [
+        at
+        for at in range(start + -start % 8, end, 8)
+        if whole[at + 6 : at + 8] == b"\xff\xff"  # A kernel pointer, very likely.
+    ]
+    path = tmp_path / "damaged.core"
+    for seed in range(5):
+        chance = random.Random(seed)
+        data = bytearray(whole)
+        for _ in range(chance.choice((20, 200, 2000))):
+            here, there = chance.choice(places), chance.choice(places)
+            data[here : here + 8] = whole[there : there + 8]
+        path.write_bytes(data)
+        for verb in ("ask", "report"):
+            ended = put(verb, path, tmp_path)
+            assert_ended_well(ended)
+            assert ended.seconds < 100
+
+
+@each_series
+def test_a_truncated_core_image(
+    dead: DeadMachine, core_image: Path, tmp_path: Path
+) -> None:
+    whole = core_image.read_bytes()
+    path = tmp_path / "truncated.core"
+    verbs = cycle(("info", "ask", "report"))
+    edges = {edge for span in spans(core_image).values() for edge in span}
+    lengths = {edge + step for edge in edges for step in (-1, 0, 1)}
+    lengths |= set(range(0, len(whole), len(whole) // 20))
+    for length in sorted(lengths & set(range(len(whole)))):
+        path.write_bytes(whole[:length])
+        assert_refused(put(next(verbs), path, tmp_path), ".")
+    path.write_bytes(whole[:-5000])
+    refused = put("ask", path, tmp_path)
+    assert_refused(refused, "5000 are missing, copy it again; --damaged goes on")
+    ended = put("ask", path, tmp_path, "--damaged")
+    assert_ended_well(ended)
+    assert f"RELEASE: {dead.machine.setup.kernel.release}" in ended.out
+
+
+@each_series
+def test_whole_it_is_good(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
+    """Or all the above would prove nothing."""
+    with read_core(core_image) as core:
+        assert core.manifest is not None
+    for verb in VERBS:
+        ended = put(verb, core_image, tmp_path)
+        assert ended.status == 0, ended

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What QEMU prints of its CPUs."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmemdump.kernel.arch import arch_named
+from kmemdump.watch.health import Vcpu
+from kmemdump.watch.vcpus import parse_vcpus
+
+# QEMU 7.2, qemu-system-x86_64, shortened.
+X86 = """
+CPU#0
+RAX=000000000001ad40 RBX=0000000000000000 RCX=0000000000000001 RDX=4000000000000000
+R12=0000000000000000 R13=0000000000000000 R14=0000000000000000 R15=0000000000014790
+RIP=ffffffffb4217a0b RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1
+ES =0000 0000000000000000 ffffffff 00c00000
+
+CPU#1
+RIP=000000000047b7a0 RFL=00000202 [-------] CPL=3 II=0 A20=1 SMM=0 HLT=0
+CPU#2
+what a newer version prints
+"""
+
+# QEMU 7.2, qemu-system-aarch64, shortened.
+ARM = """
+CPU#0
+ PC=ffff8000091a5e5c X00=0000000000000000 X01=ffff80000a2d6008
+X02=0000000000000000 X03=0000000000000001 X04=0000000000000000
+PSTATE=60000005 -ZC- EL1h
+CPU#1
+ PC=0000aaaad5e51b3c X00=0000000000000000 X01=0000000000000000
+PSTATE=80000000 N--- NS EL0t
+"""
+
+
+def test_x86():
+    assert parse_vcpus(X86, arch_named("x86_64")) == [
+        Vcpu(True, False, 0xFFFFFFFFB4217A0B),
+        Vcpu(False, True, 0x47B7A0),
+        None,
+    ]
+
+
+def test_aarch64():
+    assert parse_vcpus(ARM, arch_named("aarch64")) == [
+        Vcpu(None, False, 0xFFFF8000091A5E5C),
+        Vcpu(None, True, 0xAAAAD5E51B3C),
+    ]
+
+
+@given(st.text("CPU#0123=RIHLTESA \n", max_size=300))
+def test_any_text(text):
+    for name in ("x86_64", "aarch64"):
+        assert isinstance(parse_vcpus(text, arch_named(name)), list)

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Watching VMs that live, idle, reboot, vanish and die."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from kmemdump.coreimage import read_core, verify
+from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, Death, Machine
+from kmemdump.lab.deaths import trigger
+from scenarios import tells
+
+pytestmark = pytest.mark.vm
+
+KMEMDUMP = [sys.executable, "-m", "kmemdump"]
+PATIENCE = 120  # Seconds; the host may be busy.
+# Every question is asked by other tests; these take no long time to mark.
+AREAS = ("coreinfo", "kmsg", "panic", "sched", "stacks", "tasks", "symbols")
+REBOOTS = "panic=none,reboot=reset,shutdown=poweroff"
+MARKED = r"marked .* areas, .* regions"
+
+
+class Watch:
+    """A ``kmemdump watch`` that runs."""
+
+    def __init__(self, folder, *sockets, arguments=()):
+        self.folder = folder
+        areas = [word for name in AREAS for word in ("--area", name)]
+        command = [*KMEMDUMP, "watch", *map(str, sockets), "-o", str(folder)]
+        self.process = subprocess.Popen(
+            [*command, *areas, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def wait_for(self, pattern, *, after=0):
+        """Return the match of the first line with *pattern*, of those after some."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            for line in self.lines[after:]:
+                match = re.search(pattern, line)
+                if match:
+                    return match
+            ended = not self._reader.is_alive()
+            assert not ended, f"ended without {pattern!r}: {self.lines}"
+            assert time.monotonic() < deadline, f"no {pattern!r}: {self.lines}"
+            time.sleep(0.1)
+
+    def end(self):
+        """Return the exit status."""
+        status = self.process.wait(PATIENCE)
+        self._reader.join()
+        return status
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
+
+    @property
+    def cores(self):
+        return sorted(self.folder.glob("*.core"))
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """``watch(machine or socket…, arguments=[…])`` is a `Watch`."""
+    with ExitStack() as stack:
+
+        def start(*machines, arguments=()):
+            sockets = [
+                item.qmp if isinstance(item, Machine) else item for item in machines
+            ]
+            watch = Watch(tmp_path / "cores", *sockets, arguments=arguments)
+            stack.callback(watch.kill)
+            return watch
+
+        yield start
+
+
+def check_core(path, *expected, options=()):
+    """The core image is whole, and answers `bt -a` and `log`."""
+    core = read_core(path)
+    try:
+        assert verify(core) == []
+        assert core.manifest.marked_at is not None
+    finally:
+        core.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    done = subprocess.run(
+        [*KMEMDUMP, "ask", *options, str(path), "bt -a", "log"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    for text in ("PID:", *expected):
+        assert text in done.stdout
+    return done.stdout
+
+
+def seconds_of(watch, cause):
+    """Seconds from the death to the first core image, as told in the line about it."""
+    line = watch.wait_for(
+        rf": {cause}.*; \S+\.core, [0-9.]+ MB, ([0-9.]+) s"
+        r"(?:, completed after [0-9.]+ s)?$"
+    )
+    return float(line[1])
+
+
+def test_event(boot, watch):
+    """The guest tells QEMU; its RAM is not shared. It idles and oopses before."""
+    machine = boot("6.1", Death.SPIN, pvpanic=True, share=False)
+    watched = watch(machine, arguments=["--interval", "5", "--hang-after", "3"])
+    watched.wait_for(MARKED)
+    time.sleep(20)
+    assert len(watched.lines) == 1  # No alarm.
+    machine.run("sh -c 'echo null >/sys/module/kmemdump_lab/parameters/die' &")
+    seconds_of(watched, "oops: The kernel dereferenced a NULL pointer")
+    assert machine.run("echo I live") == "I live"
+    machine.run("echo it was seen after the marking >/dev/kmsg")
+    trigger(machine, Death.PANIC)
+    seconds = seconds_of(watched, "panic")
+    assert watched.end() == 0
+    assert machine.control.status() == "guest-panicked"
+    assert seconds < 20  # 0.3 s on a host with nothing else to do.
+    oops, core = watched.cores
+    check_core(oops, "kernel NULL pointer dereference")
+    check_core(core, "sysrq_handle_crash", "it was seen after the marking")
+
+
+def test_busy_then_frozen(boot, watch):
+    """
+    The only CPU. No frozen kernels are: a busy user; a VM that somebody paused; a
+    QEMU that hangs.
+    """
+    machine = boot("6.12", Death.SPIN, cpus=1, tasks=10)
+    watched = watch(
+        machine,
+        arguments=["--hang-after", "3", "--then", "continue", "--interval", "4"],
+    )
+    watched.wait_for(MARKED)
+    machine.run("busybox timeout 15 sh -c 'while :; do :; done' &")
+    time.sleep(8)
+    machine.pause()
+    time.sleep(6)
+    machine.resume()
+    time.sleep(12)
+    assert len(watched.lines) == 1
+    os.kill(machine.pid, signal.SIGSTOP)
+    watched.wait_for("no answer from QEMU in .*; its memory is still watched")
+    os.kill(machine.pid, signal.SIGCONT)
+    time.sleep(5)
+    assert len(watched.lines) == 2
+    trigger(machine, Death.SPIN)
+    seconds_of(watched, "frozen: CPU 0 served no interrupt for")
+    time.sleep(5)
+    watched.process.send_signal(signal.SIGTERM)
+    assert watched.end() == 0
+    [core] = watched.cores  # Told once.
+    check_core(core, "lab_spin", 'COMMAND: "sh"')
+
+
+def test_one_of_two_frozen_then_nmi(boot, watch):
+    """The other CPU goes on ticking. An NMI makes the guest panic, in memory only."""
+    machine = boot(
+        "6.12", Death.SPIN, cpus=2, tasks=10, arguments=("unknown_nmi_panic",)
+    )
+    watched = watch(
+        machine,
+        arguments=["--hang-after", "5", "--interval", "3", "--then", "continue"],
+    )
+    watched.wait_for(MARKED)
+    trigger(machine, Death.SPIN)
+    seconds_of(watched, r"frozen: CPU [01] served no interrupt for")
+    machine.control.execute("inject-nmi")
+    seconds_of(watched, "panic: .*NMI")
+    frozen, panic = watched.cores
+    check_core(frozen, "lab_spin")
+    check_core(panic, "Kernel panic - not syncing: NMI")
+    machine.control.execute("quit")
+    assert watched.end() == 0
+
+
+FROZEN = r"frozen: CPU \d served no interrupt for"
+RESET = ("panic=1",)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "series", "cpus", "death", "arguments", "cause", "expected"),
+    [
+        (X86_64, "6.12", 2, Death.PANIC, (), "panic: ", "sysrq_handle_crash"),
+        (X86_64, "6.1", 2, Death.NULL, RESET, "panic", "lab_null"),
+        (AARCH64, "6.12", 2, Death.PANIC, (), "panic: ", "sysrq_handle_crash"),
+        (AARCH64, "6.12", 8, Death.SPIN, (), FROZEN, "lab_spin"),
+        (AARCH64, "6.1", 2, Death.NULL, RESET, "panic", "lab_null"),
+    ],
+    ids=lambda item: getattr(item, "name", None) if item in ARCHITECTURES else None,
+)
+def test_without_an_event(
+    boot, watch, vmlinux, architecture, series, cpus, death, arguments, cause, expected
+):
+    """What memory tells, or a reset that is told to pause."""
+    machine = boot(
+        series, death, architecture=architecture, cpus=cpus, arguments=arguments
+    )
+    debug_info, areas = [], []
+    if not tells(architecture, series):
+        debug_info = ["--vmlinux", str(vmlinux(series, architecture))]
+        areas = ["--area", "-symbols"]  # It has none.
+    options = ["--hang-after", "3", "--interval", "5", *debug_info, *areas]
+    watched = watch(machine, arguments=options)
+    watched.wait_for(MARKED)
+    time.sleep(10)
+    assert len(watched.lines) == 1  # Idle CPUs are not frozen.
+    trigger(machine, death)
+    seconds_of(watched, cause)
+    assert watched.end() == 0
+    [core] = watched.cores
+    check_core(core, expected, options=debug_info)
+
+
+def test_orderly_reboot_and_poweroff(boot, watch):
+    """No core image; QEMU, told to pause instead, is made to reboot."""
+    machine = boot("6.1", Death.PANIC, cpus=2, tasks=10)
+    watched = watch(machine)
+    watched.wait_for(MARKED)
+    machine.send("busybox reboot -f")
+    watched.wait_for("rebooted in an orderly way")
+    machine.wait_ready()
+    watched.wait_for(MARKED, after=2)
+    machine.send("busybox poweroff -f")
+    watched.wait_for("powered off in an orderly way")
+    assert watched.end() == 0
+    assert watched.cores == []
+
+
+def test_resets(boot, watch):
+    """Nobody pauses the VM, and what a reset leaves of the memory has to do."""
+    machine = boot(
+        "6.1", Death.NULL, cpus=1, tasks=10, action=REBOOTS, arguments=("panic=-1",)
+    )
+    watched = watch(machine, arguments=["--then", "continue"])
+    watched.wait_for(MARKED)
+    trigger(machine, Death.NULL)
+    seconds_of(watched, "panic.*")
+    machine.wait_ready()
+    watched.wait_for(MARKED, after=2)  # The next boot.
+    lines = len(watched.lines)
+    machine.control.execute("system_reset")
+    seconds_of(watched, "reset by the host without a shutdown")
+    machine.wait_ready()
+    watched.wait_for(MARKED, after=lines)
+    os.kill(machine.pid, signal.SIGKILL)  # Its RAM was a file, which we have open.
+    seconds_of(watched, "QEMU ended unexpectedly")
+    watched.end()
+    assert len(watched.cores) == 3, watched.lines
+    for path in watched.cores:
+        core = read_core(path)
+        assert verify(core) == []
+        core.close()
+
+
+def test_two_of_three_go_wrong(boot, watch, tmp_path):
+    """One VM is killed, one QMP socket is silent; the third dies as it should."""
+    doomed = boot("6.1", Death.PANIC, cpus=1, memory=512, tasks=0, share=False)
+    machine = boot("6.12", Death.PANIC, cpus=2, memory=512, tasks=0)
+    silent = tmp_path / "silent"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(silent))
+        server.listen()
+        watched = watch(doomed, machine, silent)
+        names = [f"{item.folder.name}-qmp" for item in (doomed, machine)]
+        for name in names:
+            watched.wait_for(f"^{name}: {MARKED}")
+        os.kill(doomed.pid, signal.SIGKILL)
+        seconds_of(watched, "QEMU ended unexpectedly")
+        trigger(machine, Death.PANIC)
+        seconds_of(watched, "panic: ")
+        watched.wait_for(f"-silent: not watched: {silent}: the greeting: no answer")
+    assert watched.end() == 1
+    [old] = [core for core in watched.cores if core.name.startswith(names[0])]
+    [new] = [core for core in watched.cores if core.name.startswith(names[1])]
+    check_core(new, "sysrq_handle_crash")
+    # All that is left is the copy of the last refresh, and it is whole.
+    core = read_core(old)
+    assert verify(core) == []
+    last = core.manifest.areas[-1]
+    assert (last.name, last.complete) == ("second look", False)
+    assert "memory is gone" in last.reason
+
+
+def test_killed_while_writing(boot, watch):
+    """No half a core image has a name; a new watch takes it from the dead VM."""
+    machine = boot("6.12", Death.PANIC, cpus=1, memory=512, tasks=0)
+    watched = watch(machine)
+    watched.wait_for(MARKED)
+    folder = watched.folder
+    trigger(machine, Death.PANIC)
+    deadline = time.monotonic() + PATIENCE
+    while not os.listdir(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    watched.kill()
+    for path in folder.glob("*.core"):  # It may have been faster.
+        assert verify(read_core(path)) == []
+        path.unlink()
+    again = watch(machine)
+    seconds_of(again, "panic: ")
+    assert again.end() == 0
+    [core] = again.cores
+    check_core(core, "sysrq_handle_crash")
