@@ -243,3 +243,17 @@ def test_a_usage_error_in_a_question_is_its_reason(kernel):
     assert mark(kernel, [area("a", "", put)]).areas[0].reason == (
         "put: that makes no sense"
     )
+
+
+def test_what_runs_has_no_trace_without_registers(kernel):
+    """Nothing is wrong with its memory, and that is kept apart."""
+
+    def traces(prog: Program) -> None:
+        raise ValueError("registers for CPU 1 were not saved")
+
+    def breaks(prog: Program) -> None:
+        raise ValueError("a damaged list")
+
+    found = mark(kernel, [area("stacks", "", traces, breaks)]).areas[0].questions
+    assert [it.without_registers for it in found] == [True, False]
+    assert found[0].reason == "registers for CPU 1 were not saved"

@@ -13,7 +13,7 @@ import contextlib
 import ctypes
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -114,7 +114,7 @@ class Marker:
             # By itself, so that what it reads is gone before the questions are put.
             self._learned = attach(target).learned
             _give_back()
-        capture = take(target, wishes, self._learned)
+        capture = _look(target, wishes, self._learned)
         self._learned = capture.kernel.learned
         self._info = capture.kernel.vmcoreinfo
         check_reserved(capture.kernel, keep_out)
@@ -122,7 +122,7 @@ class Marker:
         self._description = describe_kernel(target, capture)
         self.registry = Registry(target.memory.ranges, description=self._description)
         self.registry.attach(self.backend)
-        self.last = self._update(capture.marks, start, capture.time)
+        self.last = self._update(_excuse(capture.marks), start, capture.time)
         """How the last look went."""
 
     @property
@@ -148,8 +148,9 @@ class Marker:
         :raises KmemdumpError: If it cannot be looked at; what is registered stays.
         """
         start = time.monotonic()
-        capture = take(self._target, self._wishes, self._learned)
-        marks, when = capture.marks, capture.time
+        before = {it.mark.name for it in self.last.plan.areas if it.mark.reason}
+        capture = _look(self._target, self._wishes, self._learned, before)
+        marks, when = _excuse(capture.marks), capture.time
         del capture  # Of no use any more, and large.
         _give_back()
         self.last = self._update(marks, start, when)
@@ -184,6 +185,48 @@ class Marker:
             self.registry.description_problem,
             time.monotonic() - start,
         )
+
+
+def _look(
+    target: Target,
+    wishes: Wishes,
+    learned: Learned | None,
+    incomplete: Collection[str] = (),
+) -> Capture:
+    """
+    Look at the kernel; once more if areas are incomplete that were not before.
+
+    It runs meanwhile, so that a list may be torn while it is walked. What is registered
+    for the next minutes should not suffer from that.
+
+    :param incomplete: Names of areas that were incomplete the last time.
+    """
+    capture = take(target, wishes, learned)
+    found = {area.name for area in _excuse(capture.marks).areas if area.reason}
+    if found <= set(incomplete):
+        return capture
+    learned = capture.kernel.learned
+    del capture
+    _give_back()
+    return take(target, wishes, learned)
+
+
+def _excuse(marks: Marks) -> Marks:
+    """
+    Forgive questions that lack nothing but registers: a machine that looks at itself
+    has none, but its firmware saves them when it dies.
+    """
+    areas = (
+        replace(
+            area,
+            questions=tuple(
+                replace(it, reason=None) if it.without_registers else it
+                for it in area.questions
+            ),
+        )
+        for area in marks.areas
+    )
+    return Marks(tuple(areas))
 
 
 def _give_back() -> None:

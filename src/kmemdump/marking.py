@@ -25,6 +25,7 @@ from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.marks import KernelMark, find_kernel_marks, physical_ranges
+from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.questions import Question, attempt, explain, function
 from kmemdump.recorder import BLOCK_SIZE, Budget, Reading, block_ranges
 from kmemdump.region import Range, subtract
@@ -42,6 +43,11 @@ class QuestionMark:
     text: str
     reason: str | None
     """Why it could not be answered; ``None`` if it was."""
+    without_registers: bool = False
+    """
+    Whether the reason is that what it asks of runs on a CPU whose registers nobody has.
+    Memory is not what is missing: area ``stacks`` has the stack whole.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +173,11 @@ def _mark_area(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:
 
     def put(question: Question, *, silent: bool = False) -> None:
         nonlocal seconds
-        reading, reason = _put(kernel, question, budget)
+        reading, answer = _put(kernel, question, budget)
         blocks.update(reading.blocks)
         seconds += reading.seconds
-        if not silent or reason:
-            answers.append(QuestionMark(question.text, reason))
+        if not silent or answer.reason:
+            answers.append(answer)
 
     if area.variables and kernel.problem is None:
 
@@ -194,18 +200,19 @@ def hindrance(kernel: Kernel, question: Question) -> str | None:
 
 def _put(
     kernel: Kernel, question: Question, budget: Budget
-) -> tuple[Reading, str | None]:
+) -> tuple[Reading, QuestionMark]:
     if reason := hindrance(kernel, question):
-        return Reading(budget), reason
+        return Reading(budget), QuestionMark(question.text, reason)
     with kernel.recorder.reading(budget) as reading:
         _, error = attempt(kernel.prog, question)
     if error is None or isinstance(error, CommandExitStatusError):
         # The kernel did answer, even if grep, say, found nothing in it.
-        return reading, None
+        return reading, QuestionMark(question.text, None)
     reason = explain(error)
     if isinstance(error, FaultError) and reading.missing is not None:
         reason += f", not in the target: {reading.missing:#x}"
-    return reading, reason
+    running = is_without_registers(error)
+    return reading, QuestionMark(question.text, reason, running)
 
 
 def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,7 +163,6 @@ def command(
         machine = stack.enter_context(closing(open_target(target)))
         check_writable(machine)
         places = _find_places(machine, given, device_tree)
-        wishes = _possible(wishes, machine)
         assert places.smem is not None
         table = _table_name(machine.name, backend, places.smem.start)
         stack.enter_context(table_lock(run_folder(os.environ), table))
@@ -231,24 +229,6 @@ def _find_places(machine: Target, given: Places, tree: Path | None) -> Places:
     if isinstance(machine, LiveTarget):
         return find_live_places(given, tree)
     return find_places(given, machine.memory, machine.name, tree)
-
-
-def _possible(wishes: Wishes, machine: Target) -> Wishes:
-    """Leave out what a live machine cannot answer: where its own CPUs are."""
-    from kmemdump.targets.live import LiveTarget
-
-    if not isinstance(machine, LiveTarget):
-        return wishes
-    # The firmware saves the registers when it dies, and the stacks are marked whole.
-    areas = [
-        replace(
-            area, questions=tuple(it for it in area.questions if it.text != "bt -a")
-        )
-        if any(it.text == "bt -a" for it in area.questions)
-        else area
-        for area in wishes.areas
-    ]
-    return replace(wishes, areas=areas)
 
 
 def _table_name(target: str, backend: str, address: int) -> str:

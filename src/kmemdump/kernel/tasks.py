@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tasks that a dump holds, where it does not hold all of them."""
+"""The tasks that a dump holds, where it does not hold all of them or all of one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from contextlib import suppress
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.list import list_for_each_entry
 
-__all__ = ["readable_pids"]
+__all__ = ["is_without_registers", "readable_pids"]
 
 _MAX_TASKS = 1 << 22
 """PID_MAX_LIMIT of 64-bit kernels."""
+
+
+def is_without_registers(error: BaseException) -> bool:
+    """
+    Tell whether an error of drgn's says that a task runs on a CPU whose registers
+    nobody has, so that its stack has no trace.
+    """
+    # drgn_get_initial_registers(), drgn's libdrgn/stack_trace.c: of a live and of a
+    # dead kernel.
+    return isinstance(error, ValueError) and (
+        "running task" in str(error) or "registers for CPU" in str(error)
+    )
 
 
 def readable_pids(prog: Program) -> Iterator[int]:

@@ -18,6 +18,7 @@ from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
 
 from kmemdump.kernel.arch import arch_in
+from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.report.parts import reason
 from kmemdump.report.records import Cpu
 from kmemdump.report.stacks import find_frames
@@ -83,7 +84,7 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
         frames, first = find_frames(task)
     except (LookupError, FaultError, ValueError) as error:
         problem = reason(error)
-        if "running task" in problem or "registers for CPU" in problem:
+        if is_without_registers(error):
             problem = "the registers of this CPU were not recorded"
         return replace(found, problem=problem)
     return replace(
