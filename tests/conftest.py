@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ from scenarios import Scenario
 # How long something takes is for benchmarks; a busy host is slow.
 hypothesis.settings.register_profile("kmemdump", deadline=None)
 hypothesis.settings.load_profile("kmemdump")
+
+# A shell that runs this in the background has Ctrl-C ignored, by all that is started
+# here, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
