@@ -8,7 +8,6 @@ import resource
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,10 @@ for name in (
 
 MEMORY = 2 << 30
 """Address space in bytes that a verb gets along with."""
-SECONDS = 120
+SECONDS = 60
+"""CPU time that it gets along with; the kernel kills it for more."""
+PATIENCE = 900
+"""Seconds after which one that waits is killed; the host may be busy."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class Run:
     """Negative: the signal that killed it."""
     out: str
     err: str
-    seconds: float
 
     @property
     def lines(self) -> list[str]:
@@ -58,19 +59,17 @@ def run(*arguments: str | Path, nobody: bool = False) -> Run:
     :param nobody: Whether to be somebody without rights, which takes root to become.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
             _run_and_exit([str(item) for item in arguments], out, err, nobody)
         _, status = os.waitpid(pid, 0)
-        seconds = time.monotonic() - start
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    return Run(os.waitstatus_to_exitcode(status), texts[0], texts[1], seconds)
+    return Run(os.waitstatus_to_exitcode(status), *texts)
 
 
 def _import_all() -> None:
@@ -91,8 +90,9 @@ def _run_and_exit(
             os.setresuid(65534, 65534, 65534)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
+        signal.alarm(PATIENCE)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)

@@ -58,10 +58,8 @@ def test_events_arrive_while_nobody_waits(qemu):
 def test_answer_that_never_comes(qemu):
     with QmpClient(qemu.path) as client:
         qemu.answers["stop"] = HANG
-        start = time.monotonic()
         with pytest.raises(TargetError, match=r"stop: no answer from QEMU in 0\.3 s"):
             client.execute("stop", timeout=0.3)
-        assert time.monotonic() - start < 2
         assert client.execute("cont") == {}
 
 
