@@ -271,12 +271,16 @@ def check_kinfo(machine: Machine, vmlinux: Path) -> None:
     assert "no device tree reserves memory for a kinfo" in lost.stderr
     place = kinfo_range(machine.setup.architecture)
     where = ("--backend", "kinfo", "--kinfo", f"{place.start:#x}:{place.size:#x}")
-    marked = run("mark", target, *where)
+    marked = run("mark", target, *where, "--json")
     assert (marked.returncode, marked.stderr) == (0, "")
+    told = json.loads(marked.stdout)
+    assert told["kinfo"] == hex(place.start)
+    assert (told["refused"], told["missing"]) == ([], [])
     opened = open_target(target)
     kinfo = parse_kinfo(opened.memory.read(place.start, place.size), "kinfo")
     kernel = attach(opened, vmlinux=vmlinux)
     assert all(kinfo.addresses.values())
+    assert told["addresses"] == {name: hex(at) for name, at in kinfo.addresses.items()}
     for name in kinfo.addresses:
         if name == "swapper_pg_dir":  # A macro on x86.
             symbol = kernel.vmcoreinfo.symbol(name)
@@ -314,26 +318,43 @@ def test_marks_come_and_go(
     assert len({row["name"] for row in rows}) == len(rows)
 
     # Another run, with less in it, takes over.
-    smaller = run("mark", target, *where, "--area", "kmsg")
+    smaller = run("mark", target, *where, "--area", "kmsg", "--json")
     assert smaller.returncode == 0
-    assert 2 < len(registered(machine)) < len(rows)
+    held = registered(machine)
+    assert 2 < len(held) < len(rows)
+    told = json.loads(smaller.stdout)
+    described = held[2:]  # Behind what describes the dump.
+    assert (told["version"], told["target"]) == (1, target)
+    assert told["regions"] == told["added"] == len(described)
+    assert told["bytes"] == sum(row["size"] for row in described)
+    assert [area["name"] for area in told["areas"] if area["fits"]] == ["kmsg"]
+    assert (told["refused"], told["problems"]) == ([], [])
+    assert told["seconds"] > 0
 
-    assert run("mark", target, "--off", *where).returncode == 0
+    off = run("mark", target, "--off", "--json", *where)
+    assert off.returncode == 0
+    assert json.loads(off.stdout)["text"] == "nothing of ours is registered any more"
     assert registered(machine) == []
 
     staying = subprocess.Popen(
-        [*KMEMDUMP, "mark", target, *where, "--daemon", "--refresh", "0.1"],
+        [*KMEMDUMP, "mark", target, *where, "--daemon", "--refresh", "0.1", "--json"],
         stdout=subprocess.PIPE,
         text=True,
     )
     assert staying.stdout is not None
-    assert " regions, " in staying.stdout.readline()
+    assert json.loads(staying.stdout.readline())["added"] > 100
     machine.run("sleep 1000 & echo")
-    assert " regions, " in staying.stdout.readline()
+    look = json.loads(staying.stdout.readline())
+    assert look["regions"] > 100
+    assert look["problems"] == []
     staying.send_signal(signal.SIGTERM)
     out, _ = staying.communicate(timeout=60)
     assert staying.returncode == 0
-    assert out.splitlines()[-1] == f"{target}: stopped; the regions are taken off"
+    last = json.loads(out.splitlines()[-1])
+    assert (last["target"], last["text"]) == (
+        target,
+        "stopped; the regions are taken off",
+    )
     assert registered(machine) == []
 
     check_kinfo(machine, vmlinux("6.12"))

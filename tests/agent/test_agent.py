@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -15,6 +16,7 @@ from kmemdump.agent import status as status_file
 from kmemdump.agent.agent import held_signals
 from kmemdump.agent.systemd import in_journal, notify
 from kmemdump.cli import main
+from kmemdump.cli.agent import JsonTeller, Teller
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.marker import Marked
 from kmemdump.plan import Plan
@@ -175,7 +177,43 @@ def test_verb_status(tmp_path, monkeypatch, capsys):
         assert "105 MB of memory (at most 115 MB), 0.10% of one CPU" in out
         assert main(["status", "--json"]) == 1
         (record,) = json.loads(capsys.readouterr().out)
+        assert record["version"] == 1
         assert record["cost"]["each_look"] == 0.3
+
+
+LACKS = replace(MARKED, problem="no room for the description")
+
+
+def test_what_people_are_told(capsys):
+    teller = Teller({}, "live")
+    for news in (LACKS, LACKS, TargetError("torn")):
+        teller.tell(news)
+    teller.say("stopped")
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [LACKS.summary, LACKS.summary, "live: stopped"]
+    assert err.splitlines() == [  # What is known is not said again.
+        "kmemdump: no room for the description",
+        "kmemdump: not refreshed, what is registered stays: torn",
+    ]
+
+
+def test_what_programs_are_told(capsys):
+    # As systemd starts it: a priority before an object would be no JSON.
+    teller = JsonTeller({"JOURNAL_STREAM": "8:1"}, "live", lines=True)
+    for news in (LACKS, LACKS, TargetError("torn")):
+        teller.tell(news)
+    teller.say("stopped")
+    out, err = capsys.readouterr()
+    told = [json.loads(line) for line in out.splitlines()]
+    assert err == ""
+    assert all((it["version"], it["target"]) == (1, "live") for it in told)
+    times = [datetime.fromisoformat(it["time"]) for it in told]
+    assert times == sorted(times)
+    for look in told[:2]:
+        assert look["rows"] == 201
+        assert look["problems"] == ["no room for the description"]
+    assert told[2]["problem"].endswith(": torn")
+    assert told[3]["text"] == "stopped"
 
 
 def test_what_systemd_is_told(tmp_path):

@@ -96,7 +96,7 @@ def test_collect_from_a_ram_image(tmp_path, capsys):
     assert capsys.readouterr().out == LOG
     assert main(["regions", *image, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["problems"] == []
+    assert (found["version"], found["problems"]) == (1, [])
     assert found["regions"][2] == {
         "name": "Kjiffies_",
         "number": 10,

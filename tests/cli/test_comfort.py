@@ -98,7 +98,7 @@ def test_every_verb_has_them(verb):
     context = click.Context(_program, info_name="kmemdump")
     found = _program.get_command(context, verb)
     options = {text for parameter in found.params for text in parameter.opts}
-    assert {"-v", "--verbose", "--config"} <= options
+    assert {"-v", "--verbose", "--config", "--json"} <= options
 
 
 # Other comforts

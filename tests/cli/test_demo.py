@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The whole story, told on each architecture."""
 
+import json
+
 import pytest
 
 from kmemdump.cli import main
@@ -23,10 +25,21 @@ FRAME = {X86_64: "entry_SYSCALL_64_after_hwframe", AARCH64: "el0t_64_sync"}
 def test_demo(architecture, series, lab_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KMEMDUMP_LAB", str(lab_cache.folder))
     demo = ["demo", "-o", str(tmp_path), "--kernel", series]
-    assert main([*demo, "--arch", architecture.name]) == 0
-    told = capsys.readouterr().out
-    report = (tmp_path / "report.txt").read_text()
-    for text in (told, report):
+    # What is printed for people, the manual's session of aarch64 shows.
+    assert main([*demo, "--arch", architecture.name, "--json"]) == 0
+    told, story = capsys.readouterr()
+    assert "== killing it" in story
+    record = json.loads(told)
+    core, path = tmp_path / "core.elf", tmp_path / "report.txt"
+    assert (record["core"], record["report"]) == (str(core), str(path))
+    assert record["size"] == core.stat().st_size
+    assert record["machine"] == architecture.name
+    assert record["kernel"].startswith(f"{series}.")
+    assert record["complete"]
+    assert 0 < record["seconds"] < record["finished"]
+    assert record["cause"]["kind"] == "panic"
+    report = path.read_text()
+    for text in (record["cause"]["sentence"], report):
         assert "asked for a crash through sysrq" in " ".join(text.split())
     for frame in ("panic", "sysrq_handle_crash", FRAME[architecture]):
         assert frame in report

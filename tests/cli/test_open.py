@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb ``open``, and how it finds a vmlinux; VMs: tests/test_answers.py."""
 
+import json
 import os
 import shlex
 import shutil
@@ -74,6 +75,23 @@ def test_gdb(core, capsys, monkeypatch):
     assert argv[argv.index("-c") + 1] == str(core)
     assert argv[-1].startswith("source ")
     assert Path(argv[-1].removeprefix("source ")).is_file()
+
+
+def test_json(tmp_path, capsys, monkeypatch):
+    core = write(tmp_path / "a core", areas=["kmsg"])
+    assert main(["open", str(core), "--json", "--", "-q"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["argv"] == [*command_line(capsys, core), "-q"]
+    del told["argv"]
+    assert told == {"version": 1, "debugger": "drgn", "vmlinux": None, "notes": []}
+    monkeypatch.setattr("kmemdump.debuggers.find_vmlinux", lambda *args: ELF)
+    assert main(["open", str(core), "--with", "crash", "--json"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["argv"] == ["crash", str(ELF), str(core)]
+    assert told["vmlinux"] == str(ELF)
+    assert told["notes"] == ["may not start: area crash was not marked"]
+    assert err == ""
 
 
 def test_what_cannot_be_opened(tmp_path, core, capsys):

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from kmemdump.cli.records import marked_record
 
 if TYPE_CHECKING:
     from kmemdump.marker import Marked
 
-__all__ = ["Teller", "run_folder"]
+__all__ = ["JsonTeller", "Teller", "run_folder"]
 
 _WARNING, _INFO = 4, 6  # syslog(3), as sd-daemon(3) wants them before a line.
 
@@ -35,16 +39,17 @@ def run_folder(environ: Mapping[str, str]) -> Path:
 class Teller:
     """Tells people and the service manager; of problems only what is new."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], target: str) -> None:
         from kmemdump.agent.systemd import in_journal
 
         self._environ = environ
+        self._target = target
         self._journal = in_journal(environ)
         self._known: set[str] = set()
 
     def say(self, line: str) -> None:
-        """Say something that is as it should be."""
-        click.echo(f"<{_INFO}>{line}" if self._journal else line)
+        """Say something of the target that is as it should be."""
+        self._print(f"{self._target}: {line}")
 
     def complain(self, line: str) -> None:
         """Say something that is not."""
@@ -64,12 +69,7 @@ class Teller:
             self.complain(line)
             notify(self._environ, STATUS=line)
             return
-        self.say(news.summary)
-        problems = news.problems
-        for problem in problems:
-            if problem not in self._known:
-                self.complain(problem)
-        self._known = set(problems)
+        self._show(news)
         notify(self._environ, STATUS=news.summary)
 
     def ready(self, news: Marked) -> None:
@@ -83,3 +83,41 @@ class Teller:
         from kmemdump.agent.systemd import notify
 
         notify(self._environ, STOPPING="1")
+
+    def _show(self, news: Marked) -> None:
+        self._print(news.summary)
+        problems = news.problems
+        for problem in problems:
+            if problem not in self._known:
+                self.complain(problem)
+        self._known = set(problems)
+
+    def _print(self, line: str) -> None:
+        click.echo(f"<{_INFO}>{line}" if self._journal else line)
+
+
+class JsonTeller(Teller):
+    """
+    Tells programs.
+
+    :param lines: Whether to print an object a line, each with its time.
+    """
+
+    def __init__(self, environ: Mapping[str, str], target: str, *, lines: bool) -> None:
+        super().__init__(environ, target)
+        self._lines = lines
+
+    def say(self, line: str) -> None:
+        self._put({"text": line})
+
+    def complain(self, line: str) -> None:
+        self._put({"problem": "; ".join(line.splitlines())})
+
+    def _show(self, news: Marked) -> None:
+        self._put(marked_record(news))
+
+    def _put(self, record: dict[str, Any]) -> None:
+        record = {"version": 1, "target": self._target, **record}
+        if self._lines:
+            record["time"] = datetime.now(UTC).isoformat()
+        click.echo(json.dumps(record, indent=None if self._lines else 2))

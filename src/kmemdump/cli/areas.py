@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kmemdump.cli.options import parse_wishes, target_options, targeted, wish_options
+from kmemdump.cli.records import plan_record
 from kmemdump.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -90,35 +91,15 @@ def _show_plan(
         marks, max((ROWS if rows is None else rows) - DESCRIPTION, 0), ranges
     )
     if as_json:
-        click.echo(json.dumps(_plan_record(planned), indent=2))
+        click.echo(json.dumps(plan_record(planned), indent=2))
     else:
         _print_plan(planned)
     whole = marks.complete and not planned.left_out
     return ExitCode.DONE if whole else ExitCode.INCOMPLETE
 
 
-def _plan_record(planned: Plan) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "rows": planned.capacity,
-        "regions": len(planned.regions),
-        "bytes": planned.size,
-        "extra": planned.extra,
-        "areas": [
-            {
-                "name": area.mark.name,
-                "bytes": area.size,
-                "extra": area.extra,
-                "fits": area.left_out is None,
-                "reason": area.left_out or area.mark.reason,
-            }
-            for area in planned.areas
-        ],
-    }
-
-
 def _print_plan(planned: Plan) -> None:
-    record = _plan_record(planned)
+    record = plan_record(planned)
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("area", "all")
     table.add_column("bytes", f"{record['bytes']:,}", justify="right")

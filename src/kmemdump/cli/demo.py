@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,15 @@ _LINES = 15
     type=click.Choice(["vm", "minidump"]),
     help="Who keeps the marked memory: the VM's host, or a phone's firmware, played.",
 )
-def command(output: Path, series: str, arch: str | None, backend: str) -> int:
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON; the story goes to standard error.",
+)
+def command(
+    output: Path, series: str, arch: str | None, backend: str, as_json: bool
+) -> int:
     """
     Show the whole story in a VM: a kernel is marked, dies, and is asked.
 
@@ -66,31 +76,64 @@ def command(output: Path, series: str, arch: str | None, backend: str) -> int:
     from kmemdump.report import print_report
 
     output.mkdir(parents=True, exist_ok=True)
-    screen = Console(highlight=False)
+    screen = Console(highlight=False, stderr=as_json)
 
     def say(line: str) -> None:
         screen.print(f"[bold]==[/] {line}")
 
     tell = _tell if backend == "vm" else _tell_of_firmware
-    core, whole = tell(output, series, arch, say)
-    report = _report(core)
+    told = tell(output, series, arch, say)
+    report = _report(told.core)
     path = output / "report.txt"
     with path.open("w", encoding="utf-8") as file:
         print_report(report, Console(file=file, width=100))
-    print_report(report, Console(), lines=_LINES)
-    say(
-        f"the whole report is in {path}; now ask more:\n"
-        f"     {_program('kmemdump')} ask {core} ps 'bt 1' mount\n"
-        f"     {_program('drgn')} -c {core}"
-    )
-    return ExitCode.DONE if whole else ExitCode.INCOMPLETE
+    if as_json:
+        click.echo(json.dumps(_record(told, path, report), indent=2))
+    else:
+        print_report(report, Console(), lines=_LINES)
+        say(
+            f"the whole report is in {path}; now ask more:\n"
+            f"     {_program('kmemdump')} ask {told.core} ps 'bt 1' mount\n"
+            f"     {_program('drgn')} -c {told.core}"
+        )
+    return ExitCode.DONE if told.complete else ExitCode.INCOMPLETE
 
 
 _Say = Callable[[str], None]
 
 
-def _tell(output: Path, series: str, arch: str | None, say: _Say) -> tuple[Path, bool]:
-    """Return the core image, and whether it is whole."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What came of a story."""
+
+    core: Path
+    complete: bool
+    seconds: float
+    """From the death, or from what firmware left, to a core image."""
+    finished: float | None = None
+    """Seconds until the dead kernel had been looked at again."""
+    dump: Path | None = None
+    """What firmware left."""
+
+
+def _record(told: _Told, path: Path, report: Report) -> dict[str, object]:
+    cause = report.cause
+    return {
+        "version": 1,
+        "kernel": report.kernel.release,
+        "machine": report.kernel.machine,
+        "core": str(told.core),
+        "size": told.core.stat().st_size,
+        "complete": told.complete,
+        "seconds": round(told.seconds, 6),
+        "finished": None if told.finished is None else round(told.finished, 6),
+        "dump": None if told.dump is None else str(told.dump),
+        "report": str(path),
+        "cause": {"kind": cause.kind, "sentence": cause.sentence, "cpu": cause.cpu},
+    }
+
+
+def _tell(output: Path, series: str, arch: str | None, say: _Say) -> _Told:
     from kmemdump.lab import PackageCache, default_folder, get_architecture
     from kmemdump.lab.story import tell
 
@@ -110,12 +153,10 @@ def _tell(output: Path, series: str, arch: str | None, say: _Say) -> tuple[Path,
         f"replaced {story.finished:.2f} s after the death, with what a second look "
         "added"
     )
-    return saved.path, not saved.missing
+    return _Told(saved.path, not saved.missing, story.named, story.finished)
 
 
-def _tell_of_firmware(
-    output: Path, series: str, arch: str | None, say: _Say
-) -> tuple[Path, bool]:
+def _tell_of_firmware(output: Path, series: str, arch: str | None, say: _Say) -> _Told:
     from kmemdump.lab import PackageCache, default_folder, get_architecture
     from kmemdump.lab.firmware_story import tell_of_firmware
 
@@ -128,7 +169,8 @@ def _tell_of_firmware(
     )
     size = format_size(story.core.stat().st_size)
     say(f"collected in {story.seconds:.2f} s: {story.core}, {size}")
-    return story.core, not story.missing
+    complete = not story.missing
+    return _Told(story.core, complete, story.seconds, dump=output / "dump")
 
 
 def _program(name: str) -> str:

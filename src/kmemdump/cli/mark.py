@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.agent import Teller, run_folder
+from kmemdump.cli.agent import JsonTeller, Teller, run_folder
 from kmemdump.cli.options import parse_range, parse_wishes, vmlinux_option, wish_options
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import ExitCode, UsageError
@@ -102,6 +102,12 @@ __all__ = ["command"]
 )
 @wish_options
 @vmlinux_option
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON; with --daemon, a line for each look.",
+)
 def command(
     target: str,
     backend: str,
@@ -121,6 +127,7 @@ def command(
     symbols: tuple[str, ...],
     regions: tuple[str, ...],
     vmlinux: Path | None,
+    as_json: bool,
 ) -> int:
     """
     Register regions with a machine's firmware, which dumps them when it dies.
@@ -150,7 +157,9 @@ def command(
                 "change: expected no --daemon, and nothing to mark"
             )
         where = parse_range("--kinfo", kinfo) if kinfo else None
-        return mark_kinfo(target, where, device_tree, layout, vmlinux, off=off)
+        return mark_kinfo(
+            target, where, device_tree, layout, vmlinux, off=off, as_json=as_json
+        )
     wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
     given = Places(
         parse_range("--smem", smem) if smem else None,
@@ -162,6 +171,11 @@ def command(
         stack.enter_context(held_back_warnings())
         machine = stack.enter_context(closing(open_target(target)))
         check_writable(machine)
+        teller = (
+            JsonTeller(os.environ, machine.name, lines=daemon)
+            if as_json
+            else Teller(os.environ, machine.name)
+        )
         places = _find_places(machine, given, device_tree)
         assert places.smem is not None
         table = _table_name(machine.name, backend, places.smem.start)
@@ -179,10 +193,12 @@ def command(
         if off:
             if is_marked(memory, places.smem):
                 open_backend().withdraw()
-            click.echo(f"{machine.name}: nothing of ours is registered any more")
+            teller.say("nothing of ours is registered any more")
             return ExitCode.DONE
         interval = (refresh or DEFAULT_INTERVAL) if daemon else None
-        return _mark(machine, wishes, open_backend, places, table, interval, keep)
+        return _mark(
+            machine, wishes, open_backend, places, table, teller, interval, keep
+        )
 
 
 def _mark(
@@ -191,6 +207,7 @@ def _mark(
     open_backend: Callable[[], MinidumpBackend],
     places: Places,
     table: str,
+    teller: Teller,
     interval: float | None,
     keep: bool,
 ) -> int:
@@ -203,7 +220,6 @@ def _mark(
     from kmemdump.marker import Marker
 
     marker = Marker(machine, wishes, lambda _: open_backend(), keep_out=places.known)
-    teller = Teller(os.environ)
     teller.tell(marker.last)
     if interval is not None:
         folder = run_folder(os.environ)
@@ -214,11 +230,11 @@ def _mark(
             agent.run()
             teller.stopping()
         if keep:
-            teller.say(f"{machine.name}: stopped; the regions are left")
+            teller.say("stopped; the regions are left")
         else:
             marker.close()
             open_backend().withdraw()
-            teller.say(f"{machine.name}: stopped; the regions are taken off")
+            teller.say("stopped; the regions are taken off")
     return ExitCode.DONE if marker.last.complete else ExitCode.INCOMPLETE
 
 

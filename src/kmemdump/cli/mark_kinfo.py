@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
 import click
 
+from kmemdump.cli.records import refusal_record
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import ExitCode
 from kmemdump.region import Range
@@ -23,6 +25,7 @@ def mark_kinfo(
     vmlinux: Path | None,
     *,
     off: bool,
+    as_json: bool,
 ) -> int:
     """
     Write a kinfo into a machine's memory, or take it away.
@@ -48,7 +51,11 @@ def mark_kinfo(
         if off:
             with closing(open_writable(machine, [place])) as memory:
                 erase_kinfo(memory, place)
-            click.echo(f"{machine.name}: there is no kinfo any more")
+            gone = "there is no kinfo any more"
+            if as_json:
+                _print_json(machine.name, text=gone)
+            else:
+                click.echo(f"{machine.name}: {gone}")
             return ExitCode.DONE
         kernel = attach(machine, vmlinux=vmlinux)
         check_reserved(kernel, [place])
@@ -57,13 +64,28 @@ def mark_kinfo(
             registry = Registry(machine.memory.ranges)
             registry.attach(backend)
             result = registry.update(kinfo_regions(kernel, chosen))
-    click.echo(f"kinfo at {place.start:#x}: {len(result.added)} addresses")
-    for refusal in result.refused:
-        click.echo(f"kmemdump: {refusal.region.name}: {refusal.reason}", err=True)
     told = {region.name for region in result.added}
     missing = set(fields_of(chosen)) - told
     if "kallsyms_relative_base" in told:
         missing.discard("kallsyms_addresses")  # A kernel has one or the other.
+    status = ExitCode.INCOMPLETE if missing else ExitCode.DONE
+    if as_json:
+        _print_json(
+            machine.name,
+            kinfo=hex(place.start),
+            layout=chosen.value,
+            addresses={region.name: hex(region.address) for region in result.added},
+            refused=[refusal_record(refusal) for refusal in result.refused],
+            missing=sorted(missing),
+        )
+        return status
+    click.echo(f"kinfo at {place.start:#x}: {len(result.added)} addresses")
+    for refusal in result.refused:
+        click.echo(f"kmemdump: {refusal.region.name}: {refusal.reason}", err=True)
     for name in sorted(missing):
         click.echo(f"kmemdump: the kernel does not tell where {name} is", err=True)
-    return ExitCode.INCOMPLETE if missing else ExitCode.DONE
+    return status
+
+
+def _print_json(target: str, **record: object) -> None:
+    click.echo(json.dumps({"version": 1, "target": target, **record}, indent=2))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -31,6 +32,9 @@ __all__ = ["command"]
     "--print", "only_print", is_flag=True, help="Only print the command line."
 )
 @target_options
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print it as JSON, and start nothing."
+)
 def command(
     target: str,
     arguments: tuple[str, ...],
@@ -39,6 +43,7 @@ def command(
     vmlinux: Path | None,
     vmcoreinfo: Path | None,
     memory_map: str | None,
+    as_json: bool,
 ) -> int:
     """
     Start a debugger on CORE, with the right vmlinux, offsets and options.
@@ -67,8 +72,6 @@ def command(
             f"{path}: {debugger} cannot open it: {choice.note}\n"
             "'kmemdump info' says what can"
         )
-    if choice.note and debugger != "drgn":
-        click.echo(f"kmemdump: {debugger}: {choice.note}", err=True)
     if vmlinux is not None:
         if opened.build_id is not None:
             its = debug_file_build_id(vmlinux)
@@ -82,6 +85,19 @@ def command(
             raise UsageError(f"{path}: names no kernel\nname its --vmlinux FILE")
         vmlinux = find_vmlinux(opened.release, opened.build_id, os.environ)
     argv = opened.argv(debugger, vmlinux, arguments)
+    note = choice.note if debugger != "drgn" else ""
+    if as_json:
+        record = {
+            "version": 1,
+            "debugger": debugger,
+            "argv": argv,
+            "vmlinux": None if vmlinux is None else str(vmlinux),
+            "notes": [note] if note else [],
+        }
+        click.echo(json.dumps(record, indent=2))
+        return 0
+    if note:
+        click.echo(f"kmemdump: {debugger}: {note}", err=True)
     click.echo(shlex.join(argv), err=not only_print)
     if only_print:
         return 0

@@ -57,6 +57,7 @@ def command(source: str, subsystem: int, as_json: bool, options: Options) -> int
     listing = _list(source, subsystem, options)
     if as_json:
         whole = {
+            "version": 1,
             "kind": listing.kind,
             **listing.facts,
             "regions": listing.rows,

@@ -42,7 +42,8 @@ def command(as_json: bool) -> int:
         )
     now = time.time()
     if as_json:
-        click.echo(json.dumps([asdict(status) for status in found], indent=2))
+        records = [{"version": 1, **asdict(status)} for status in found]
+        click.echo(json.dumps(records, indent=2))
     else:
         for status in found:
             _print(status, now)

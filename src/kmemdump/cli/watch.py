@@ -220,7 +220,9 @@ class _Screen:
         line = f"{name}: {text}"
         if self._as_json:
             now = datetime.now(UTC).isoformat()
-            click.echo(json.dumps({"time": now, "vm": name, "text": text}))
+            click.echo(
+                json.dumps({"version": 1, "time": now, "vm": name, "text": text})
+            )
         elif self._live is not None:
             self._live.console.print(Text(line))
         else:
