@@ -327,7 +327,8 @@ def test_marks_come_and_go(
     assert (told["version"], told["target"]) == (1, target)
     assert told["regions"] == told["added"] == len(described)
     assert told["bytes"] == sum(row["size"] for row in described)
-    assert [area["name"] for area in told["areas"] if area["fits"]] == ["kmsg"]
+    assert [area["name"] for area in told["areas"]] == ["coreinfo", "kmsg"]
+    assert all(area["fits"] for area in told["areas"])
     assert (told["refused"], told["problems"]) == ([], [])
     assert told["seconds"] > 0
 
