@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Device trees: what is reserved in them, and for whom."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.writers.fdt import Tree, cells, write_fdt
+from formats.writers.fdt import Tree, cells, write_blocks, write_fdt
 from kmemdump.errors import FormatError
 from kmemdump.formats.fdt import (
     Node,
@@ -73,6 +75,55 @@ def test_what_is_no_tree() -> None:
             parse_fdt(bad, "tree")
     with pytest.raises(FormatError, match="is cut: 60 of"):
         parse_fdt(good[:60], "tree")
+
+
+def seconds(data: bytes) -> float:
+    """What it takes of this process to parse a tree, and to look through it."""
+    start = time.process_time()
+    reserved_ranges(parse_fdt(data, "tree"), "a")
+    return time.process_time() - start
+
+
+def node(name: str, *properties: tuple[int, bytes]) -> bytes:
+    """The beginning of a node; names of properties are places in the strings block."""
+    out = cells(1) + name.encode().ljust(4, b"\0")
+    for at, value in properties:
+        out += cells(3, len(value), at) + value
+    return out
+
+
+STRINGS = b"compatible\0memory-region\0reg\0phandle\0"
+COMPATIBLE, REGION, REG, HANDLE = 0, 11, 25, 29
+
+
+def test_names_without_an_end() -> None:
+    """Each of 80,000 properties has a megabyte for a name."""
+    properties = b"".join(cells(3, 0, at) for at in range(80_000))
+    data = write_blocks(node("") + properties + cells(2, 9), b"x" * (1 << 20) + b"\0")
+    with pytest.raises(FormatError, match="no name at 0 of the strings block"):
+        parse_fdt(data, "tree")
+
+
+def test_thousands_of_devices_that_are_reserved() -> None:
+    """None of which has a place, so that no limit is ever reached."""
+    device = node("d", (COMPATIBLE, b"a\0\0\0")) + cells(2)
+    memory = cells(1) + b"reserved-memory\0" + device * 30_000 + cells(2)
+    assert seconds(write_blocks(node("") + memory + cells(2, 9), STRINGS)) < 2
+
+
+def test_thousands_of_devices_that_name_the_same_memory() -> None:
+    nothing = node("m", (HANDLE, cells(7)), (REG, bytes(200_000))) + cells(2)
+    memory = cells(1) + b"reserved-memory\0" + nothing + cells(2)
+    device = node("d", (COMPATIBLE, b"a\0\0\0"), (REGION, cells(7))) + cells(2)
+    data = write_blocks(node("") + memory + device * 20_000 + cells(2, 9), STRINGS)
+    assert seconds(data) < 2
+
+
+def test_devices_that_share_memory() -> None:
+    user: Tree = {"compatible": b"a\0", "memory-region": cells(7, 7)}
+    shared: Tree = {"reg": reg(SMEM), "phandle": cells(7)}
+    found = tree({**WIDE, "smem@86000000": shared}, one=user, two=user)
+    assert reserved_ranges(found, "a") == [SMEM]
 
 
 def test_nodes_in_each_other_without_an_end() -> None:

@@ -34,6 +34,11 @@ _HEADER = struct.Struct(">10I")
 _VERSION, _COMPATIBLE = 17, 16
 _BEGIN, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
 _MAX_DEPTH = 64  # FDT_MAX_DEPTH, Linux drivers/of/fdt.c.
+_MAX_NAME = 256
+"""
+Longest name of a property in bytes. The specification has 31, Linux no limit; but each
+property of a broken tree may have the whole strings block for a name.
+"""
 _MAX_REGIONS = 64
 """More reserved memory than any device has; a broken tree may name it for ever."""
 _U32 = struct.Struct(">I")
@@ -182,7 +187,7 @@ class _Reader:
         return name
 
     def _string(self, at: int) -> str:
-        end = self._strings.find(b"\0", at)
+        end = self._strings.find(b"\0", at, at + _MAX_NAME + 1)
         if at >= len(self._strings) or end < 0:
             raise self._error(f"no name at {at} of the strings block")
         return self._strings[at:end].decode("latin-1")
@@ -243,21 +248,22 @@ def reserved_ranges(root: Node, compatible: str) -> list[Range]:
     if memory is None:
         return []
     cells = _cells(memory)
-    by_handle = {node.cells("phandle"): node for node in memory.children}
+    # Each is looked at once: every device of a broken tree may name the same.
+    unused = {id(node): node for node in memory.children}
+    by_handle = {node.cells("phandle"): id(node) for node in memory.children}
     found: list[Range] = []
     for node in root.walk():
         if compatible not in node.strings("compatible") or not node.enabled:
             continue
-        regions = [node] if any(node is child for child in memory.children) else []
-        for handle in node.cells("memory-region")[:_MAX_REGIONS]:
-            region = by_handle.get((handle,))
-            if region is not None:
-                regions.append(region)
-        for region in regions:
-            found.extend(islice(_reg(region, *cells), _MAX_REGIONS))
-            if len(found) >= _MAX_REGIONS:
-                return found
-    return found
+        handles = node.cells("memory-region")[:_MAX_REGIONS]
+        named = [by_handle[handle,] for handle in handles if (handle,) in by_handle]
+        for region in (id(node), *named):
+            if region in unused:
+                ranges = _reg(unused.pop(region), *cells)
+                found.extend(islice(ranges, _MAX_REGIONS))
+        if len(found) >= _MAX_REGIONS:
+            break
+    return found[:_MAX_REGIONS]
 
 
 def _cells(node: Node) -> tuple[int, int]:

@@ -11,7 +11,11 @@ def write_fdt(root: Tree, *, version: int = 17) -> bytes:
     for name in names:
         offsets[name] = len(strings)
         strings += name.encode() + b"\0"
-    structure = _node("", root, offsets) + _u32(9)
+    return write_blocks(_node("", root, offsets) + _u32(9), strings, version=version)
+
+
+def write_blocks(structure: bytes, strings: bytes, *, version: int = 17) -> bytes:
+    """Return a tree whose two blocks are made already."""
     reservations = bytes(16)
     begin = 40 + len(reservations)
     end = begin + len(structure) + len(strings)
