@@ -41,8 +41,6 @@ from kmemdump.version import VERSION
 
 __all__ = ["Capture", "Wishes", "pack", "register", "take", "wanted_regions", "write"]
 
-logger = logging.getLogger(__name__)
-
 _logger = logging.getLogger(__name__)
 _PR_PID = 32
 """Offset of the member in ``struct elf_prstatus`` of every 64-bit architecture."""
@@ -102,7 +100,7 @@ def take(
     ):
         areas.remove(SYMBOLS)
         if known is None:  # Once is enough.
-            logger.warning(
+            _logger.warning(
                 "area symbols is left out, since the kernel's memory has none: opening "
                 "the core image takes the vmlinux, too"
             )
