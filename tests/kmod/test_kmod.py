@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The module kmemdump: how it builds, what it does, and that a host finds its marks."""
 
+import os
 import re
 import shutil
 import struct
@@ -160,6 +161,32 @@ def test_dkms_names_every_file(tmp_path):
     assert [f"{name}.o" for name in conf[1:]] == re.search(
         r"^obj-m \+= (.*)$", (KMOD / "Kbuild").read_text(), re.MULTILINE
     )[1].split()
+
+
+@pytest.mark.vm
+@pytest.mark.skipif(os.geteuid() != 0, reason="DKMS wants root")
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_dkms_installs_it(lab_cache, lab_kernel, tmp_path, series):
+    if missing := {it for it in ("dkms", "pahole") if shutil.which(it) is None}:
+        pytest.skip(f"install {', '.join(sorted(missing))}")
+    kernel = lab_kernel(series)
+    modules = tmp_path / "modules" / kernel.release
+    modules.mkdir(parents=True)
+    (tmp_path / "dkms").mkdir()
+    # --no-depmod: of all the kernel's modules, nothing but ours is there.
+    dkms = (
+        f"dkms --no-depmod -k {kernel.release} --dkmstree {tmp_path}/dkms "
+        f"--sourcetree {tmp_path}/usr/src --installtree {modules.parent} "
+        f"--kernelsourcedir {lab_cache.headers(kernel)}"
+    )
+    argv = ["make", "install", f"DESTDIR={tmp_path}", f"DKMS={dkms}"]
+    done = subprocess.run(argv, cwd=KMOD, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    installed = {path.name: path for path in modules.rglob("*.ko*")}
+    assert set(installed) == {"kmemdump.ko", "kmemdump_sample.ko"}
+    for path in installed.values():
+        assert path.parent == modules / "updates/dkms"
+        assert f"vermagic={kernel.release} ".encode() in path.read_bytes()
 
 
 # --- At work --------------------------------------------------------------------------
