@@ -48,12 +48,15 @@ def measure_collect(folder: Path, runs: int) -> list[Figure]:
         ("cat, then sync", lambda: run(durable)),
         ("cat", lambda: run(copy)),
         ("kmemdump, the call, synced", lambda: _call(call)),
-        ("kmemdump collect, whole process", lambda: run(ours)),
-        ("of it the start: kmemdump --version", lambda: run([*ours[:3], "--version"])),
+        ("kmemdump collect, whole process", lambda: _run(ours)),
+    ]
+    starts: list[tuple[str, Callable[[], Cost]]] = [
+        ("of it the start: kmemdump --version", lambda: _run([*ours[:3], "--version"])),
+        ("of that Python's own: python -c pass", lambda: _run([*ours[:1], "-c", ""])),
     ]
     figures = []
     for cold in (False, True):
-        for name, measure in rows[: None if not cold else -1]:
+        for name, measure in rows if cold else rows + starts:
             cost = middle(lambda m=measure, c=cold: _fresh(m, output, files, c), runs)
             label = f"{name}, files not in memory" if cold else name
             figures.append(Figure(label, cost, _BYTES, "cat" in name))
@@ -75,8 +78,13 @@ def _fresh(
     return measure()
 
 
+def _run(argv: list[str]) -> Cost:
+    # As it is installed: compiled, whatever the one who measures likes.
+    return run(argv, environment={"PYTHONDONTWRITEBYTECODE": ""})
+
+
 def _call(argv: list[str]) -> Cost:
-    cost = run(argv)
+    cost = _run(argv)
     if cost.problem:
         return cost
     wall, cpu, peak = map(float, cost.output.split())

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,42 @@ def test_disk_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         atomic_output(path) as output,
     ):
         output.write(b"data")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_disk_writes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Event()
+    fdatasync = os.fdatasync
+
+    def start(fd: int) -> None:
+        started.set()
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", start)
+    data = os.urandom(9 << 20)
+    with atomic_output(tmp_path / "core") as output:
+        output.write(data)
+        assert started.wait(60)
+        output.write(data)
+    assert (tmp_path / "core").read_bytes() == data + data
+
+
+def test_disk_that_fails_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells it once: the last sync of all then succeeds."""
+
+    def fdatasync(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with (
+        pytest.raises(KmemdumpError, match="Input/output error"),
+        atomic_output(tmp_path / "core") as output,
+    ):
+        output.write(bytes(9 << 20))
     assert os.listdir(tmp_path) == []
 
 

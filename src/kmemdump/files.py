@@ -7,10 +7,10 @@ import fcntl
 import io
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 
 from kmemdump.errors import KmemdumpError
@@ -42,11 +42,11 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         _remove_stale(final.parent, prefix)
         fd, name = _create_locked(final.parent, prefix)
     try:
-        with io.BufferedWriter(_Output(fd, final)) as output:
+        with io.BufferedWriter(file := _Output(fd, final)) as output:
             yield output
             output.flush()
+            file.sync()
             with _translated(final):
-                os.fsync(fd)
                 # Before the file is closed: that would end the lock.
                 os.replace(name, final)
     except BaseException:
@@ -68,31 +68,49 @@ class _Output(io.FileIO):
     """
     A file whose write errors name the file that is to be.
 
-    The disk starts to write while there is more to come: in the end, all has to be
-    on it.
+    The disk writes while there is more to come: in the end, all has to be on it.
     """
 
     def __init__(self, fd: int, final: Path) -> None:
         super().__init__(fd, "w")
         self._final = final
         self._waiting = 0
+        self._syncing: Thread | None = None
+        self._problem: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
         with _translated(self._final):
             count = super().write(data)
         self._waiting += count
-        if self._waiting >= _SYNC_BYTES:
-            self._start_sync(self._waiting)
+        busy = self._syncing is not None and self._syncing.is_alive()
+        if self._waiting >= _SYNC_BYTES and not busy:
             self._waiting = 0
+            # Whoever only asks a disk to start waits where its queue is full.
+            self._syncing = Thread(target=self._sync_data, name="sync")
+            self._syncing.start()
         return count
 
-    def _start_sync(self, count: int) -> None:
-        # Linux starts to write pages that are not needed any more, and does not wait;
-        # it keeps them in memory, for they are not written yet. Where that does not
-        # work, nothing is lost.
-        with suppress(OSError):
-            start = max(self.tell() - count, 0)
-            os.posix_fadvise(self.fileno(), start, count, os.POSIX_FADV_DONTNEED)
+    def sync(self) -> None:
+        """Wait until all is on the disk."""
+        self._join()
+        with _translated(self._final):
+            os.fsync(self.fileno())
+            if self._problem is not None:
+                raise self._problem
+
+    def close(self) -> None:
+        self._join()  # Its number may be another file's from here on.
+        super().close()
+
+    def _sync_data(self) -> None:
+        try:
+            os.fdatasync(self.fileno())
+        except OSError as error:
+            self._problem = error  # The kernel tells each of them once.
+
+    def _join(self) -> None:
+        if self._syncing is not None:
+            self._syncing.join()
 
 
 @contextmanager
@@ -127,7 +145,13 @@ def _create_locked(folder: Path, prefix: str) -> tuple[int, str]:
     NFS, hosts, where process ids tell nothing.
     """
     while True:
-        fd, name = tempfile.mkstemp(prefix=prefix, dir=folder)  # Mode 0600.
+        # Not tempfile, which takes longer to import than a small file to write.
+        name = os.path.join(folder, prefix + os.urandom(4).hex())
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            fd = os.open(name, flags, 0o600)
+        except FileExistsError:
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             # Between the two lines above it looked stale to other writers.

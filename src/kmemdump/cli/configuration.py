@@ -9,7 +9,6 @@ for that verb. A file that is named last counts more, the command line most.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +108,8 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    import tomllib  # Here, for most people have no such file.
+
     try:
         with path.open("rb") as file:
             return tomllib.loads(file.read(_MAX_BYTES).decode())

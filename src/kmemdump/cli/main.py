@@ -14,6 +14,7 @@ import click
 from kmemdump.cli.configuration import config_option, read_usual_places
 from kmemdump.cli.warnings import verbose_option
 from kmemdump.errors import ExitCode, KmemdumpError
+from kmemdump.version import VERSION
 
 __all__ = ["main"]
 
@@ -64,7 +65,7 @@ def _add_common_options(command: click.Command) -> None:
 
 
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="kmemdump")
+@click.version_option(VERSION)
 @click.pass_context
 def _program(context: click.Context) -> None:
     """

@@ -26,7 +26,8 @@ __all__ = [
     "label_of",
 ]
 
-_MAX_OPEN = 64
+_MAX_OPEN = 256
+"""As many as Qualcomm has regions, and more; processes mostly may have 1024."""
 
 
 class Store(Protocol):

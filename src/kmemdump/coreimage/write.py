@@ -8,8 +8,6 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from queue import Queue
-from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 
 from kmemdump.coreimage.layout import Layout, lay_out
@@ -28,7 +26,6 @@ __all__ = ["CoreContents", "write_core"]
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
-_WAITING = 2
 
 # struct elf_prpsinfo, Linux include/linux/elfcore.h, on a 64-bit architecture:
 # state, sname, zomb, nice; flag; uid, gid; pid, ppid, pgrp, sid; fname; psargs.
@@ -155,14 +152,7 @@ def _copy_memory(
     output: BinaryIO, layout: Layout, memory: Memory, checksums: list[_Checksum]
 ) -> _Copy:
     copy = _Copy(checksums)
-    with _Summing(checksums) as summing:
-        _copy_extents(output, layout, memory, copy, summing)
-    return copy
-
-
-def _copy_extents(
-    output: BinaryIO, layout: Layout, memory: Memory, copy: _Copy, summing: _Summing
-) -> None:
+    summing = _Summing(checksums)
     for extent in layout.extents:
         is_zero = extent.offset == layout.zero_offset
         output.seek(extent.offset)
@@ -186,55 +176,29 @@ def _copy_extents(
             summing.add(piece, data)
             if not is_zero:  # The file ends with them.
                 output.write(data)
+    return copy
 
 
-class _Summing(Thread):
+class _Summing:
     """
-    Sums the regions up, in a thread beside the one that copies them.
+    Sums the regions up while their memory is at hand.
 
-    Both mostly wait for what needs no Python: zlib here, the kernel there.
+    Not in a thread: that takes longer to be given the data than to sum it up.
     """
 
     def __init__(self, checksums: Iterable[_Checksum]) -> None:
-        super().__init__(name="checksums", daemon=True)
-        self._error: BaseException | None = None
-        # Few pieces wait: they are a megabyte each.
-        self._pieces: Queue[tuple[Range, bytes] | None] = Queue(_WAITING)
         self._waiting = sorted(
             checksums, key=lambda item: item.region.address, reverse=True
         )
+        self._active: list[_Checksum] = []
 
     def add(self, piece: Range, data: bytes) -> None:
         """Take the next piece of memory, upwards."""
-        self._pieces.put((piece, data))
-
-    def run(self) -> None:
-        try:
-            self._sum()
-        except BaseException as error:  # Out of memory, most likely.
-            self._error = error
-            while self._pieces.get() is not None:
-                pass  # Nobody must wait for us for ever.
-
-    def _sum(self) -> None:
-        active: list[_Checksum] = []
-        while (found := self._pieces.get()) is not None:
-            piece, data = found
-            while self._waiting and self._waiting[-1].region.address < piece.end:
-                active.append(self._waiting.pop())
-            for item in active:
-                _add(item, piece.start, data)
-            active = [item for item in active if item.region.range.end > piece.end]
-
-    def __enter__(self) -> _Summing:
-        self.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._pieces.put(None)
-        self.join()
-        if self._error is not None and exception[0] is None:
-            raise self._error
+        while self._waiting and self._waiting[-1].region.address < piece.end:
+            self._active.append(self._waiting.pop())
+        for item in self._active:
+            _add(item, piece.start, data)
+        self._active = [it for it in self._active if it.region.range.end > piece.end]
 
 
 def _add(checksum: _Checksum, address: int, data: bytes) -> None:
