@@ -38,7 +38,7 @@ from drgn.helpers.linux.sched import cpu_curr
 from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns, ktime_get_coarse_real_ns
 
 from kmemdump.errors import KmemdumpError, UsageError
-from kmemdump.kernel.log import LogRecord, format_log, read_log
+from kmemdump.kernel.log import LogRecord, format_record, read_log
 from kmemdump.kernel.program import NAME
 from kmemdump.kernel.tasks import readable_pids
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -351,28 +351,29 @@ def _vmcoreinfo(prog: Program) -> VmcoreInfo:
 
 
 def _print_log(prog: Program) -> None:
-    # Not drgn's, whose text of a record that wraps around the ring is wrong:
-    # drgn 0.3 cuts its last 8 bytes off and puts the block's id before it.
-    info = _vmcoreinfo(prog)
-    print(format_log(read_log(prog.read, info)), end="")
+    for record in _log_records(prog):
+        print(format_record(record))
 
 
 def _print_log_with_dates(prog: Program) -> None:
-    info = _vmcoreinfo(prog)
     boot = ktime_get_coarse_real_ns(prog).value_() - ktime_get_coarse_ns(prog).value_()
-
-    def line(record: LogRecord) -> str:
+    for record in _log_records(prog):
         date = datetime.fromtimestamp((boot + record.nanoseconds) // 10**9, UTC)
-        return f"[{date.astimezone():%a %b %e %T %Z %Y}] {record.text}"
-
-    for record in read_log(prog.read, info).records:
-        print(line(record))
+        print(f"[{date.astimezone():%a %b %e %T %Z %Y}] {record.text}")
 
 
 def _print_log_without_time(prog: Program) -> None:
-    info = _vmcoreinfo(prog)
-    for record in read_log(prog.read, info).records:
+    for record in _log_records(prog):
         print(record.text)
+
+
+def _log_records(prog: Program) -> Iterator[LogRecord]:
+    """Yield the records that are there, and raise if there should be more."""
+    # Not drgn's, whose text of a record that wraps around the ring is wrong:
+    # drgn 0.3 cuts its last 8 bytes off and puts the block's id before it.
+    log = read_log(prog.read, _vmcoreinfo(prog))
+    yield from log.records
+    log.check()
 
 
 _LOG_COMMANDS: dict[tuple[str, ...], Callable[[Program], None]] = {

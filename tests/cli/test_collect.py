@@ -13,7 +13,7 @@ import pytest
 import usb.core
 
 from backends.machine import FOREIGN, SMEM, FakeMachine
-from collect.phone import LOG, Phone, Row
+from collect.phone import LOG, MESSAGES, Phone, Row
 from collect.played_usb import Bus, PlayedUsb
 from collect.test_sahara import reader, rows_of, talk
 from formats.writers import put
@@ -51,6 +51,39 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     assert "Klinux_ba11 is missing: 0x80284100-0x80284118" in error
     assert main(["ask", str(core), "log"]) == 0
     assert capsys.readouterr().out == LOG
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("file", "size", "left"),
+    [
+        # Of 8 each; the records are 5, 6, 7 and, in the first place, 8.
+        (("__log_bu25", "new_log_46"), 63, [0, 2]),
+        (("prb_desc23", "new_desc44"), 24 * 6 + 23, [0, 3]),
+        (("prb_info24", "new_info45"), 88 * 7, [0, 1, 3]),
+    ],
+)
+def test_half_a_log(tmp_path, capsys, file, size, left, dynamic, listed):
+    """What is left is printed, and what is missing is counted."""
+    phone = Phone.with_log(dynamic=dynamic)
+    folder = phone.folder(tmp_path / "dump", listed=listed)
+    cut = folder / f"md_K{file[dynamic]}.BIN"
+    cut.write_bytes(cut.read_bytes()[:size])
+    core = tmp_path / "core"
+    assert main(["collect", str(folder), "-o", str(core)]) == 1
+    assert "is truncated" in capsys.readouterr().err
+    for target in folder, core:
+        assert main(["ask", str(target), "log"]) == 1
+        out, error = capsys.readouterr()
+        assert out == "".join(f"[    1.500000] {MESSAGES[i]}\n" for i in left)
+        assert error.startswith(
+            f"kmemdump: log: {4 - len(left)} of 4 records are missing"
+        )
+    assert main(["report", str(core), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["log"]) == len(left)
+    assert "a part of the kernel log" in [it["what"] for it in report["missing"]]
 
 
 @pytest.mark.parametrize("kept", [False, True])

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmemdump.errors import FormatError
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.kernel.holes import read_held
 from kmemdump.kernel.log import Log, LogRecord, format_log, read_log
+from kmemdump.region import Range, intersect
 from kmemdump.vmcoreinfo import VmcoreInfo
 from scenarios import each_kernel, tells
 
@@ -284,6 +286,96 @@ def test_reused_block_is_lost():
         "record 3",
     ]
     assert log.lost == 1
+
+
+def bytes_of(writer, desc):
+    """Return where a record is: (address, size) of each part."""
+    index = desc.id % writer.count
+    yield DESCS + index * DESC_SIZE, DESC_SIZE
+    yield INFOS + index * INFO_SIZE, INFO_SIZE
+    if not desc.begin & 1:
+        begin, end = desc.begin % writer.size, desc.next % writer.size or writer.size
+        yield TEXT + begin, 8
+        yield TEXT + (begin if begin < end else 0), end - (begin if begin < end else 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.booleans(),
+    st.lists(st.integers(0, 120), min_size=1, max_size=300),
+    st.sampled_from([DESCS, INFOS, TEXT]),
+    st.integers(0, 1 << 13),
+    st.booleans(),
+)
+def test_half_a_log(tight, lengths, array, cut, end):
+    """Of one of the arrays, only the beginning or the end is there."""
+    writer = Writer(7, 13, tight)
+    for i, length in enumerate(lengths):
+        writer.write(f"{i:03}{'x' * length}")
+    whole = writer.memory()
+    gone = Range(array + cut, 1 << 13) if end else Range(array, cut)
+
+    def there(address, size):
+        return not intersect([Range(address, size)], [gone])
+
+    def read(address, size):
+        if not there(address, size):
+            raise NotCapturedError(f"{address:#x} is not there")
+        return whole(address, size)
+
+    held = [
+        writer.desc(writer.tail_id + i)
+        for i in range((writer.head_id - writer.tail_id) % IDS + 1)
+    ]
+    left = [
+        desc.text
+        for desc in held
+        if desc.state in (COMMITTED, FINALIZED)
+        and all(there(*part) for part in bytes_of(writer, desc))
+    ]
+    if not left:
+        with pytest.raises(NotCapturedError, match="is not there"):
+            read_log(read, INFO)
+        return
+    log = read_log(read, INFO)
+    assert [record.text for record in log.records] == left
+    # Of a descriptor that is not there, nobody knows whether it was in use.
+    missing = len(writer.expected().records) - len(left)
+    assert missing <= log.missing <= len(held) - len(left)
+    if log.missing:
+        with pytest.raises(NotCapturedError, match=f"^{log.missing} of .* are missing"):
+            log.check()
+
+
+def test_hole_in_the_middle():
+    """A region that was cut, and the next one, which goes on from there."""
+    data = bytes(range(256)) * 64
+    hole = Range(5000, 300)
+
+    def read(address, size):
+        if intersect([Range(address, size)], [hole]):
+            raise NotCapturedError("a hole")
+        return data[address : address + size]
+
+    held = read_held(read, 100, 16000)
+    assert held.ranges == [Range(0, 4900), Range(5200, 10800)]
+    assert held.part(0, 4900) == data[100:5000]
+    assert held.part(5200, 10800) == data[5300:16100]
+    with pytest.raises(NotCapturedError, match="not all of"):
+        held.part(4899, 2)
+
+
+def test_a_hole_without_an_end():
+    """Of a gigabyte that is not there, not every page is looked for."""
+    reads = 0
+
+    def read(address, size):
+        nonlocal reads
+        reads += 1
+        raise NotCapturedError("nothing is there")
+
+    assert read_held(read, 0, 1 << 30).ranges == []
+    assert reads < 60_000
 
 
 def test_format():

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from kmemdump.collect.headers import Headers
 from kmemdump.collect.pieces import Piece
-from kmemdump.collect.ring import LABEL, pointer_in, ring_address
+from kmemdump.collect.ring import LABEL, STATIC, array_address, pointer_in, ring_address
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elfheader import HeaderEntry
 from kmemdump.kernel.arch import image_address
@@ -53,7 +53,13 @@ def identify(
     bare = sum(entry.name in names for entry in work.free)
     work.numbered = True
     work.numbered = sum(work.file_of(entry) in names for entry in work.free) > bare
-    for step in (work.by_name, work.by_symbol, work.by_contents, work.by_size):
+    for step in (
+        work.by_name,
+        work.by_symbol,
+        work.by_contents,
+        work.by_pointer,
+        work.by_size,
+    ):
         work.sizes = Counter(_padded(piece.store.size) for piece in waiting)
         sized = step == work.by_size
         claims = [
@@ -91,6 +97,7 @@ class _Identifying:
         """How many pieces without a place have each size."""
         self._by_symbol: dict[int, list[str]] = {}
         self._prb: int | None = None
+        self._rings: dict[str | None, Piece] = {}
         self._info = headers.vmcoreinfo
         self._symbols = _symbols(headers.vmcoreinfo)
         for name, address in self._symbols.items():
@@ -105,6 +112,9 @@ class _Identifying:
         self.free.remove(entry)
         if entry.vaddr == self._symbols.get("prb"):
             self._prb = pointer_in(piece)
+        elif _plain(piece.name) == LABEL:
+            static = entry.vaddr == self._symbols.get(STATIC)
+            self._rings[STATIC if static else None] = piece
 
     def by_name(self, piece: Piece) -> HeaderEntry | None:
         """The ELF header has the name, or name and number, once."""
@@ -121,8 +131,7 @@ class _Identifying:
         fitting = [
             entry
             for entry in self.free
-            # It may be truncated: what is there belongs here nevertheless.
-            if _padded(piece.store.size) <= _padded(entry.size)
+            if _has_room(entry, piece)
             and any(
                 _is_label(label, name) for name in self._by_symbol.get(entry.vaddr, ())
             )
@@ -135,6 +144,18 @@ class _Identifying:
             return None
         address = ring_address(piece, self._info, self._prb)
         fitting = [entry for entry in self.free if entry.vaddr == address]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def by_pointer(self, piece: Piece) -> HeaderEntry | None:
+        """One of the arrays that a log ring points to."""
+        if self._info is None:
+            return None
+        address = array_address(_plain(piece.name), self._info, self._rings)
+        fitting = [
+            entry
+            for entry in self.free
+            if entry.vaddr == address and _has_room(entry, piece)
+        ]
         return fitting[0] if len(fitting) == 1 else None
 
     def by_size(self, piece: Piece) -> HeaderEntry | None:
@@ -175,6 +196,11 @@ def _plain(name: str) -> str:
 def _is_label(label: str, symbol: str) -> bool:
     cut = symbol.lstrip("_")[:_LABEL]
     return len(label) > 1 and label.lstrip("_") in (cut, symbol[:_LABEL].lstrip("_"))
+
+
+def _has_room(entry: HeaderEntry, piece: Piece) -> bool:
+    # It may be truncated: what is there belongs here nevertheless.
+    return _padded(piece.store.size) <= _padded(entry.size)
 
 
 def _padded(size: int) -> int:

@@ -10,10 +10,10 @@ neither types nor symbols are needed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from kmemdump.errors import FormatError
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.kernel.holes import Held, ReadVirtual, read_held
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Log", "LogRecord", "format_log", "format_record", "format_time", "read_log"]
@@ -37,9 +37,6 @@ _NO_TEXT = 3  # EMPTY_LINE_LPOS of kernel/printk/printk_ringbuffer.h
 
 _ULONG = struct.Struct("<Q")
 _LPOS = struct.Struct("<QQ")
-
-ReadVirtual = Callable[[int, int], bytes]
-"""Reads kernel memory: virtual address and size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,21 @@ class Log:
     records: list[LogRecord]
     lost: int
     """Records whose text had no room in the ring any more, or is damaged."""
+    missing: int = 0
+    """Records that the dump does not hold, or not all of them."""
+
+    def check(self) -> None:
+        """
+        Complain if it is not whole.
+
+        :raises NotCapturedError: If records are missing.
+        """
+        if self.missing:
+            count = len(self.records) + self.lost + self.missing
+            raise NotCapturedError(
+                f"{self.missing} of {count} records are missing, with the memory that "
+                "they were in"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,10 @@ def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
     A record whose text wraps around the end of the ring starts over at the
     beginning of the ring, behind a second block id.
 
-    :raises NotCapturedError: If VMCOREINFO does not describe the ring.
+    Of a ring that is not there as a whole, it returns the records that are.
+
+    :raises NotCapturedError: If VMCOREINFO does not describe the ring. If no record
+        is there, *read* raises what it likes.
     :raises FormatError: If the ring is damaged.
     """
 
@@ -152,10 +167,10 @@ def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
             where, f"records {tail} to {head}, expected at most {count}: damaged"
         )
 
-    def array(address: int, size: int) -> bytes:
+    def array(address: int, size: int) -> Held:
         if address + size > 1 << 64:
             raise FormatError(where, f"{size} bytes at {address:#x}, which wrap around")
-        return read(address, size)
+        return read_held(read, address, size)
 
     start = word(descs + member("prb_desc_ring", "descs"))
     desc_data = array(start, count * layout.desc_size)
@@ -163,35 +178,43 @@ def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
     info_data = array(start, count * layout.info_size)
     text = array(word(texts + member("prb_data_ring", "data")), 1 << size_bits)
     records: list[LogRecord] = []
-    lost = 0
+    lost = missing = 0
     for step in range(held):
         current = tail + step & _ID_MASK
         index = current & count - 1
-        at = index * layout.desc_size
-        (state,) = _ULONG.unpack_from(desc_data, at + layout.state)
-        if state & _ID_MASK != current or state >> _ID_BITS not in (
-            _COMMITTED,
-            _FINALIZED,
-        ):
-            continue  # Reserved, or being reused: no record yet, or no more.
-        begin, end = _LPOS.unpack_from(desc_data, at + layout.lpos)
-        block = _block(text, begin, end, current)
-        if block is None:
-            lost += 1
-        else:
-            record_info = info_data[index * layout.info_size :][: layout.info_size]
-            records.append(_record(record_info, layout, block))
-    return Log(records, lost)
+        try:
+            desc = desc_data.part(index * layout.desc_size, layout.desc_size)
+            (state,) = _ULONG.unpack_from(desc, layout.state)
+            if state & _ID_MASK != current or state >> _ID_BITS not in (
+                _COMMITTED,
+                _FINALIZED,
+            ):
+                continue  # Reserved, or being reused: no record yet, or no more.
+            begin, end = _LPOS.unpack_from(desc, layout.lpos)
+            block = _block(text, begin, end, current)
+            if block is None:
+                lost += 1
+                continue
+            record = info_data.part(index * layout.info_size, layout.info_size)
+            records.append(_record(record, layout, block))
+        except NotCapturedError:
+            missing += 1
+    if missing and not records:
+        for item in (desc_data, info_data, text):
+            if item.problem is not None:
+                raise item.problem
+    return Log(records, lost, missing)
 
 
-def _block(text: bytes, begin: int, end: int, owner: int) -> bytes | None:
+def _block(text: Held, begin: int, end: int, owner: int) -> bytes | None:
     """
     Return the data of a block, padding included, ``None`` if it is lost.
 
     :param begin: Its logical positions: they count on over all turns of the ring.
     :param owner: Id of its descriptor.
+    :raises NotCapturedError: If not all of it is there.
     """
-    size = len(text)
+    size = len(text.data)
     if begin & 1 and end & 1:  # LPOS_DATALESS
         return b"" if begin == end == _NO_TEXT else None
     first, stop = begin % size, end % size
@@ -200,19 +223,18 @@ def _block(text: bytes, begin: int, end: int, owner: int) -> bytes | None:
         return None
     # A block may end where the ring does; older kernels let such a one wrap.
     if (end - 1 & _ULONG_MAX) // size == turn:
-        data = text[first : first + (end - begin & _ULONG_MAX)]
-        if len(data) != (end - begin & _ULONG_MAX):
-            return None
+        start, length = first, end - begin & _ULONG_MAX
     elif (end - size & _ULONG_MAX) // size == turn:
-        data = text[:stop]
+        start, length = 0, stop
     else:
+        return None
+    if not _ULONG.size <= length <= size - start:
         return None
     # Another id stands there if the block was used again, after the descriptor
     # was read: nothing stops a kernel that is looked at while it runs.
-    block_id = text[first : first + _ULONG.size]
-    if len(data) < _ULONG.size or block_id != _ULONG.pack(owner):
+    if text.part(first, _ULONG.size) != _ULONG.pack(owner):
         return None
-    return data[_ULONG.size :]
+    return text.part(start, length)[_ULONG.size :]
 
 
 def _record(data: bytes, layout: _Layout, block: bytes) -> LogRecord:

@@ -59,6 +59,8 @@ def gather(
     prog, info = kernel.prog, kernel.vmcoreinfo
     parts = Parts(kernel.recorder, budget)
     log = parts.run("the kernel log", lambda: read_log(prog.read, info), None)
+    if log is not None:
+        parts.run("a part of the kernel log", log.check, None)
     now = parts.run("the time of the last tick", lambda: find_now(prog), None)
     nothing: tuple[Cpu, ...] = ()
     cpus = parts.run("the CPUs", lambda: find_cpus(prog, now), nothing)
