@@ -3,6 +3,7 @@
 
 import mmap
 import os
+import struct
 
 import pytest
 
@@ -12,9 +13,11 @@ from kmemdump.errors import (
     TargetError,
     UnsupportedError,
 )
+from kmemdump.kernel.arch import get_arch
 from kmemdump.region import Range
 from kmemdump.targets import open_target
 from kmemdump.targets.qmp import QmpTarget
+from kmemdump.targets.qmp_registers import parse_registers
 from targets.fake_qemu import GONE, HANG, FakeQemu, Refusal
 from targets.synthetic import note, prstatus, vmcoreinfo, vmcoreinfo_note
 
@@ -120,6 +123,66 @@ def test_registers(qemu):
     qemu.answers["dump-guest-memory"] = Refusal("dump: no guest memory to dump")
     with pytest.raises(TargetError, match="no guest memory"):
         target.registers()
+    target.close()
+
+
+LIBVIRT = [{"label": "charserial0"}, {"label": "charmonitor"}]
+REGISTERS = """\
+\r
+CPU#0\r
+RAX=0000000000000001 RBX=0000000000000002 RCX=0000000000000003 RDX=0000000000000004
+RSI=0000000000000005 RDI=0000000000000006 RBP=0000000000000007 RSP=ffffc90000013e00
+R8 =0000000000000008 R9 =0000000000000009 R10=000000000000000a R11=000000000000000b
+R12=000000000000000c R13=000000000000000d R14=000000000000000e R15=000000000000000f
+RIP=ffffffff81000000 RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1
+ES =0000 0000000000000000 ffffffff 00c00000
+CS =0010 0000000000000000 ffffffff 00af9b00 DPL=0 CS64 [-RA]
+SS =0018 0000000000000000 ffffffff 00cf9300 DPL=0 DS   [-WA]
+DS =0000 0000000000000000 ffffffff 00c00000
+FS =0000 0000000000000000 ffffffff 00c00000
+GS =0000 ffff88803ea00000 ffffffff 00c00000
+"""
+
+
+def test_libvirt_hears_of_no_dump(qemu):
+    """Its daemon would die of the event."""
+    qemu.answers["query-chardev"] = LIBVIRT
+    mtree = qemu.hmp["info"]
+    qemu.hmp["info"] = lambda line: REGISTERS if line.endswith("-a") else mtree
+    qemu.answers["query-status"] = iter_answers(
+        *({"status": it} for it in ("running", "paused", "paused", "running")),
+        {"status": "guest-panicked"},
+    )
+    data = vmcoreinfo_note(INFO)
+    qemu.ram[0x8000 : 0x8000 + len(data)] = data
+    target = QmpTarget(qemu.path)
+    (cpu,) = target.registers()
+    assert (qemu.asked.count("stop"), qemu.asked.count("cont")) == (1, 1)
+    values = struct.unpack("<27Q", cpu[112:328])
+    assert values[:3] == (15, 14, 13)
+    assert values[15:17] == (0, 0xFFFFFFFF81000000)
+    assert values[19] == 0xFFFFC90000013E00
+    assert values[22] == 0xFFFF88803EA00000
+    assert target.vmcoreinfo().raw == INFO  # The VM is paused, and stays so.
+    assert (qemu.asked.count("stop"), qemu.asked.count("cont")) == (1, 1)
+    target.registers()  # It dies meanwhile, and is not woken up.
+    assert (qemu.asked.count("stop"), qemu.asked.count("cont")) == (2, 1)
+    assert "dump-guest-memory" not in qemu.asked
+    target.close()
+
+
+@pytest.mark.parametrize("text", ["", "CPU#0\nEAX=00000000 EIP=0000fff0\n"])
+def test_registers_that_are_none(text):
+    with pytest.raises(FormatError, match=r"no CPU|has no 'R15', expected 64-bit mode"):
+        parse_registers(text, get_arch(62), "vm")
+
+
+@pytest.mark.parametrize("answer", [[], {}, [5], [{}], [{"label": "serial0"}], None])
+def test_no_libvirt(qemu, answer):
+    if answer is not None:
+        qemu.answers["query-chardev"] = answer
+    target = QmpTarget(qemu.path)
+    assert len(target.registers()) == 3
     target.close()
 
 

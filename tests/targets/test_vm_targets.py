@@ -12,13 +12,14 @@ import pytest
 
 from kmemdump.cli import main
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
-from kmemdump.kernel.arch import image_address
+from kmemdump.kernel.arch import get_arch, image_address
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.find import is_alive
 from kmemdump.lab import AARCH64, X86_64
 from kmemdump.questions import answer, command
 from kmemdump.region import Range
 from kmemdump.targets import Target, open_target
+from kmemdump.targets.qmp_registers import parse_registers
 
 pytestmark = pytest.mark.vm
 
@@ -76,6 +77,9 @@ def test_all_ways_lead_to_the_same_memory(boot, tmp_path, share, architecture):
     assert is_alive(info, vm.memory)
     assert len(vm.registers()) == 2
     assert vm.status() == "paused"
+    told = vm.client.command_line("info registers -a")
+    notes = parse_registers(told, get_arch(vm.machine), "vm")
+    assert [note.desc for note in notes] == vm.registers()
     ways = []
     for format_ in ("elf", "kdump-zlib"):
         path = tmp_path / format_

@@ -46,6 +46,7 @@ class Aarch64:
     prstatus_size = 392
     pc_offset = 112 + 32 * 8
     sp_offset = 112 + 31 * 8
+    registers = (*(f"X{number:02}" for number in range(31)), "SP", "PC", "PSTATE")
     # aarch64_cpu_dump_state() in QEMU's target/arm/cpu.c; it does not tell of WFI.
     cpu_state = re.compile(
         r"^ *PC=(?P<pc>[0-9a-f]{16})\b(?s:.*?)"

@@ -58,6 +58,14 @@ class Arch(Protocol):
         """Offset of the stack pointer in ``struct elf_prstatus``."""
 
     @property
+    def registers(self) -> Sequence[str]:
+        """
+        What QEMU's ``info registers`` calls the registers of ``struct elf_prstatus``.
+
+        Empty for what has no name; ``.base`` is that of a segment.
+        """
+
+    @property
     def cpu_state(self) -> re.Pattern[str]:
         """
         A CPU in what QEMU's ``info registers -a`` prints.

@@ -59,6 +59,13 @@ class X86_64:
     prstatus_size = 336
     pc_offset = 112 + 16 * 8
     sp_offset = 112 + 19 * 8
+    # fmt: off
+    registers = (
+        "R15", "R14", "R13", "R12", "RBP", "RBX", "R11", "R10", "R9", "R8",
+        "RAX", "RCX", "RDX", "RSI", "RDI", "",  # orig_rax
+        "RIP", "CS", "RFL", "RSP", "SS", "FS.base", "GS.base", "DS", "ES", "FS", "GS",
+    )
+    # fmt: on
     # x86_cpu_dump_state() in QEMU's target/i386/cpu-dump.c.
     cpu_state = re.compile(
         r"\bRIP=(?P<pc>[0-9a-f]{1,16})\b.*"

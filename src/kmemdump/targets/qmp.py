@@ -9,12 +9,13 @@ from pathlib import Path
 
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
-from kmemdump.kernel.arch import arch_named
+from kmemdump.kernel.arch import arch_named, get_arch
 from kmemdump.kernel.find import find_vmcoreinfo, is_current
 from kmemdump.memory import FileMemory
 from kmemdump.targets.file import noted_vmcoreinfo, prstatus
 from kmemdump.targets.qmp_client import DEFAULT_TIMEOUT, QmpClient
 from kmemdump.targets.qmp_ram import open_ram
+from kmemdump.targets.qmp_registers import belongs_to_libvirt, parse_registers
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["QmpTarget"]
@@ -47,6 +48,7 @@ class QmpTarget:
         try:
             self.machine = self._machine()
             self.memory: FileMemory = open_ram(self.client)
+            self._libvirt = belongs_to_libvirt(self.client, timeout)
         except BaseException:
             self.client.close()
             raise
@@ -71,7 +73,7 @@ class QmpTarget:
         """
         if self._vmcoreinfo is None:
             try:
-                notes = self._dump().notes
+                notes = self._notes()
             except (FormatError, TargetError):
                 notes = []  # Whatever the dump lacks, RAM may have.
             self._vmcoreinfo = noted_vmcoreinfo(notes, self.name)
@@ -105,7 +107,22 @@ class QmpTarget:
         :raises TargetError: If QEMU does not tell.
         :raises FormatError: If the vCPUs are not in 64-bit mode (still booting).
         """
-        return prstatus(self._dump().notes, self.machine, self.name)
+        return prstatus(self._notes(), self.machine, self.name)
+
+    def _notes(self) -> Sequence[Note]:
+        return self._told() if self._libvirt else self._dump().notes
+
+    def _told(self) -> list[Note]:
+        """Let QEMU print the registers, and stop the VM meanwhile, as a dump does."""
+        running = self.status() == "running"
+        if running:
+            self.stop()
+        try:
+            text = self.client.command_line("info registers -a", self.timeout)
+        finally:
+            if running and self.status() == "paused":
+                self.cont()
+        return parse_registers(text, get_arch(self.machine), self.name)
 
     def _dump(self) -> ElfCore:
         """Let QEMU dump one page: its notes are all about the vCPUs and kernel."""

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What QEMU's ``info registers -a`` prints, as the notes that its dumps have.
+
+For VMs of libvirt: up to 9.0 at least, its daemon dies of the event that ends a dump
+(DUMP_COMPLETED) if it did not ask for the dump itself.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from kmemdump.errors import FormatError, TargetError
+from kmemdump.formats.elf import NT_PRSTATUS, Note
+from kmemdump.kernel.arch import Arch
+from kmemdump.targets.qmp_client import QmpClient
+
+__all__ = ["belongs_to_libvirt", "parse_registers"]
+
+_MAX_CPUS = 4096
+_LIBVIRT = "charmonitor"
+"""What libvirt calls its own monitor."""
+_CPU = re.compile(r"^CPU#\d+\s*$", re.M)
+# A segment has its base behind its selector.
+_REGISTER = re.compile(r"\b([A-Z][A-Z0-9]+) *=([0-9a-f]{1,16})\b(?: ([0-9a-f]{16})\b)?")
+_PID = struct.Struct("<32xi76x")
+"""``struct elf_prstatus`` before its registers; QEMU counts CPUs from 1 there."""
+
+
+def belongs_to_libvirt(client: QmpClient, timeout: float) -> bool:
+    """Return whether libvirt listens to the VM, too."""
+    try:
+        answer = client.execute("query-chardev", timeout=timeout)
+    except TargetError:  # It is old, or going away, which others will notice.
+        return False
+    return isinstance(answer, list) and any(
+        isinstance(item, dict) and item.get("label") == _LIBVIRT for item in answer
+    )
+
+
+def parse_registers(text: str, arch: Arch, source: str) -> list[Note]:
+    """
+    Return a note NT_PRSTATUS for each CPU, as QEMU's dumps have it.
+
+    :param source: Name of the VM, for messages.
+    :raises FormatError: If registers are missing, as in 32-bit mode.
+    """
+    parts = _CPU.split(text)[1:][:_MAX_CPUS]
+    if not parts:
+        raise FormatError(source, "info registers: no CPU in the answer")
+    return [
+        Note("CORE", NT_PRSTATUS, _prstatus(part, number, arch, source))
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+def _prstatus(text: str, number: int, arch: Arch, source: str) -> bytes:
+    values = {"": 0}
+    for name, value, base in _REGISTER.findall(text):
+        values.setdefault(name, int(value, 16))
+        if base:
+            values.setdefault(f"{name}.base", int(base, 16))
+    try:
+        found = [values[name] for name in arch.registers]
+    except KeyError as error:
+        raise FormatError(
+            source,
+            f"info registers: CPU {number - 1} has no {error}, expected 64-bit mode",
+        ) from None
+    data = _PID.pack(number) + struct.pack(f"<{len(found)}Q", *found)
+    return data.ljust(arch.prstatus_size, b"\0")
