@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from formats.writers.elfheader import write_downstream, write_series
-from formats.writers.fdt import cells, write_fdt
+from formats.writers.fdt import Tree, cells, write_fdt
 from formats.writers.kinfo import LAYOUTS, write_kinfo
 from formats.writers.minidump import VALI, write_old, write_regions, write_toc
 from formats.writers.ramoops import add_parity, write_zone
@@ -173,7 +173,22 @@ _SMEM_PARTS = [
     Part(0, 1, {8: b"eight"}, size=0x200),
 ]
 
-_RESERVED = {"compatible": b"a\0", "reg": cells(0, 1, 2), "phandle": cells(1)}
+_RESERVED: Tree = {"compatible": b"a\0", "reg": cells(0, 1, 2), "phandle": cells(1)}
+_TREES: tuple[Tree, ...] = (
+    {"reserved-memory": {"a": _RESERVED}},
+    {
+        "reserved-memory": {
+            "#address-cells": cells(2),
+            "#size-cells": cells(2),
+            "a@1": {"reg": cells(0, 1, 0, 2, 0, 4, 0, 8), "phandle": cells(1)},
+        },
+        "user": {
+            "compatible": b"b\0a\0",
+            "status": b"okay\0",
+            "memory-region": cells(1, 2),
+        },
+    },
+)
 
 PARSERS = (
     Parser(
@@ -200,7 +215,7 @@ PARSERS = (
         lambda data: parse_header_region(data, "KELF"),
         (write_series(LOADS, b"OSRELEASE=1", slots=3), write_downstream(LOADS, rows=8)),
     ),
-    Parser("fdt", _fdt, (write_fdt({"reserved-memory": {"a": _RESERVED}}),)),
+    Parser("fdt", _fdt, tuple(map(write_fdt, _TREES))),
     Parser("kinfo", _kinfo, tuple(map(write_kinfo, LAYOUTS))),
     Parser("rawdump", _rawdump, (write_rawdump([Sect("md_KELF.BIN", b"x" * 9)]),)),
     Parser("ramoops zone", _zone, (b"\0" + write_zone(b"text", 64, start=2),)),
