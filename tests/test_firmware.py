@@ -10,6 +10,7 @@ at it since it was dead.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import signal
@@ -24,6 +25,7 @@ import pytest
 
 from crash_compare import compare
 from dumps import answers
+from kmemdump.cli.agent import held_table
 from kmemdump.coreimage import read_core
 from kmemdump.formats.kinfo import parse_kinfo
 from kmemdump.kernel.arch import image_address
@@ -271,6 +273,11 @@ def check_kinfo(machine: Machine, vmlinux: Path) -> None:
     assert "no device tree reserves memory for a kinfo" in lost.stderr
     place = kinfo_range(machine.setup.architecture)
     where = ("--backend", "kinfo", "--kinfo", f"{place.start:#x}:{place.size:#x}")
+    with held_table(target, "kinfo", place.start, os.environ):
+        for options in (), ("--off",):
+            refused = run("mark", target, *where, *options)
+            assert refused.returncode == 3
+            assert f"process {os.getpid()} keeps this table" in refused.stderr
     marked = run("mark", target, *where, "--json")
     assert (marked.returncode, marked.stderr) == (0, "")
     told = json.loads(marked.stdout)

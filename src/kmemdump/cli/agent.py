@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from kmemdump.cli.records import marked_record
 if TYPE_CHECKING:
     from kmemdump.marker import Marked
 
-__all__ = ["JsonTeller", "Teller", "run_folder"]
+__all__ = ["JsonTeller", "Teller", "held_table", "run_folder"]
 
 _WARNING, _INFO = 4, 6  # syslog(3), as sd-daemon(3) wants them before a line.
 
@@ -34,6 +36,26 @@ def run_folder(environ: Mapping[str, str]) -> Path:
     if own:
         return Path(own) / "kmemdump"
     return Path(tempfile.gettempdir()) / f"kmemdump-{os.geteuid()}"
+
+
+@contextmanager
+def held_table(
+    target: str, backend: str, address: int, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """
+    Hold a machine's table for the body of a ``with`` statement.
+
+    :param target: Name of the machine.
+    :param address: Of the table, in its physical memory.
+    :return: Name of the table, for files.
+    :raises UnsupportedError: If another process holds it.
+    """
+    from kmemdump.agent import table_lock
+
+    who = re.sub(r"[^A-Za-z0-9.]+", "-", target.removeprefix("qmp:")).strip("-")[-80:]
+    name = f"{who}-{backend}-{address:x}"
+    with table_lock(run_folder(environ), name):
+        yield name
 
 
 class Teller:

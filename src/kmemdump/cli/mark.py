@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.agent import JsonTeller, Teller, run_folder
+from kmemdump.cli.agent import JsonTeller, Teller, held_table, run_folder
 from kmemdump.cli.options import parse_range, parse_wishes, vmlinux_option, wish_options
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import ExitCode, UsageError
@@ -136,7 +135,6 @@ def command(
     qmp:SOCKET: a VM that has its RAM in a shared file. What another owner has
     registered stays as it is.
     """
-    from kmemdump.agent import table_lock
     from kmemdump.agent.agent import DEFAULT_INTERVAL, held_signals
     from kmemdump.backends.minidump import MinidumpBackend, is_marked
     from kmemdump.backends.places import Places
@@ -178,8 +176,9 @@ def command(
         )
         places = _find_places(machine, given, device_tree)
         assert places.smem is not None
-        table = _table_name(machine.name, backend, places.smem.start)
-        stack.enter_context(table_lock(run_folder(os.environ), table))
+        table = stack.enter_context(
+            held_table(machine.name, backend, places.smem.start, os.environ)
+        )
         memory = open_writable(machine, places.known)
         stack.enter_context(closing(memory))
         open_backend = functools.partial(
@@ -245,9 +244,3 @@ def _find_places(machine: Target, given: Places, tree: Path | None) -> Places:
     if isinstance(machine, LiveTarget):
         return find_live_places(given, tree)
     return find_places(given, machine.memory, machine.name, tree)
-
-
-def _table_name(target: str, backend: str, address: int) -> str:
-    """Name a table, for a file."""
-    who = re.sub(r"[^A-Za-z0-9.]+", "-", target.removeprefix("qmp:")).strip("-")[-80:]
-    return f"{who}-{backend}-{address:x}"

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+import os
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
+from kmemdump.cli.agent import held_table
 from kmemdump.cli.records import refusal_record
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import ExitCode
@@ -44,10 +46,13 @@ def mark_kinfo(
     from kmemdump.targets.writable import check_writable, open_writable
 
     chosen = KinfoLayout(layout)
-    with held_back_warnings(), closing(open_target(spec)) as machine:
+    with ExitStack() as stack:
+        stack.enter_context(held_back_warnings())
+        machine = stack.enter_context(closing(open_target(spec)))
         check_writable(machine)
         searched = None if isinstance(machine, LiveTarget) else machine.memory
         place = where or find_kinfo_place(searched, machine.name, tree)
+        stack.enter_context(held_table(machine.name, "kinfo", place.start, os.environ))
         if off:
             with closing(open_writable(machine, [place])) as memory:
                 erase_kinfo(memory, place)
