@@ -26,6 +26,7 @@ from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.marks import KernelMark, find_kernel_marks, physical_ranges
 from kmemdump.kernel.tasks import is_without_registers
+from kmemdump.progress import tell_progress
 from kmemdump.questions import Question, attempt, explain, function
 from kmemdump.recorder import BLOCK_SIZE, Budget, Reading, block_ranges
 from kmemdump.region import Range, subtract
@@ -136,7 +137,8 @@ def mark(
         seen.update(blocks)
         marks.append(replace(found, blocks=blocks, own=own))
 
-    for item in chosen:
+    for number, item in enumerate(chosen):
+        tell_progress(f"marking area {item.name}", number, len(chosen))
         if item is SYMBOLS:
             continue
         found = (_mark_kernel if item is KERNEL else _mark_area)(kernel, item, budget)

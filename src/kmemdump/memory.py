@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kmemdump.errors import NotCapturedError
+from kmemdump.progress import tell_progress
 from kmemdump.region import Range, merge, unit_ranges
 
 __all__ = [
@@ -56,10 +57,12 @@ def places_of(
     :param alignment: In bytes; it divides 4096.
     :param end: Only before this address.
     """
+    done, total = 0, sum(item.size for item in memory.ranges)
     for item in memory.ranges:
         start, last = -(-item.start // alignment) * alignment, min(item.end, end)
         while start < last:
             size = min(_SEARCHED_AT_ONCE, last - start)
+            tell_progress("searching memory", done + start - item.start, total)
             # So much more that a mark may begin in this piece and end in the next.
             more = min(len(mark) - 1, last - start - size)
             try:
@@ -72,6 +75,7 @@ def places_of(
                     yield start + at
                 at = data.find(mark, at + 1)
             start += size
+        done += item.size
 
 
 _SEARCHED_AT_ONCE = 4 << 20

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.memory import Memory
+from kmemdump.progress import tell_progress
 
 __all__ = [
     "VMCOREINFO_LIMIT",
@@ -172,6 +173,7 @@ def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreIn
     At most 1000 notes are looked at. Parts that cannot be read are passed over.
     """
     found = 0
+    done, total = 0, sum(item.size for item in memory.ranges)
     # A kernel boots with its free memory in order, and takes from its highest
     # zone: the note tends to be near the start of the highest range.
     for item in reversed(memory.ranges):
@@ -180,6 +182,7 @@ def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreIn
         chunk = _CHUNK
         while start < item.end:
             count = min(chunk, item.end - start)
+            tell_progress("looking for a kernel", done + start - item.start, total)
             try:
                 data = tail + memory.read(start, count)
             except NotCapturedError:
@@ -200,6 +203,7 @@ def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreIn
                 at = data.find(_NEEDLE, at + 1)
             tail = data[-len(_NEEDLE) + 1 :]
             start += count
+        done += item.size
 
 
 def read_note(memory: Memory, address: int, source: str) -> VmcoreInfo | None:

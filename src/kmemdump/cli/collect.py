@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.options import firmware_options
+from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
 
@@ -126,7 +127,7 @@ def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
     from kmemdump.collect.source import open_source
     from kmemdump.collect.write import write_collected
 
-    with open_source(source, options) as dump:
+    with held_back_warnings(progress=True), open_source(source, options) as dump:
         missing = write_collected(output, dump)
         collected = dump.collected
         held = sum(item.size for item in collected.memory.ranges)

@@ -14,7 +14,7 @@ import click
 
 from kmemdump.cli.agent import JsonTeller, Teller, held_table, run_folder
 from kmemdump.cli.options import parse_range, parse_wishes, vmlinux_option, wish_options
-from kmemdump.cli.warnings import held_back_warnings
+from kmemdump.cli.warnings import held_back_warnings, shown_progress
 from kmemdump.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -218,7 +218,10 @@ def _mark(
     from kmemdump.agent import Agent
     from kmemdump.marker import Marker
 
-    marker = Marker(machine, wishes, lambda _: open_backend(), keep_out=places.known)
+    with shown_progress():
+        marker = Marker(
+            machine, wishes, lambda _: open_backend(), keep_out=places.known
+        )
     teller.tell(marker.last)
     if interval is not None:
         folder = run_folder(os.environ)

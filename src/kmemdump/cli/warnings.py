@@ -6,19 +6,24 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from rich.status import Status
+from kmemdump.progress import LOGGER, SHARE
 
-__all__ = ["held_back_warnings", "verbose_option"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.status import Status
+    from rich.text import Text
+
+__all__ = ["held_back_warnings", "shown_progress", "verbose_option"]
 
 _LOGGERS = ("kmemdump", "drgn")
+_BAR = 30  # Columns.
 _MOST = 20
 """Warnings that are printed; a hostile file could cause any number."""
 
@@ -82,17 +87,52 @@ class _Holder(logging.Handler):
 
 
 class _Spinner(logging.Handler):
-    """Shows what is done now, in a line that vanishes."""
+    """Shows what is done now, and how much of it, in a line that vanishes."""
 
     def __init__(self, status: Status) -> None:
-        super().__init__(logging.INFO)
+        super().__init__(logging.DEBUG)
         self._status = status
 
     def emit(self, record: logging.LogRecord) -> None:
         from rich.text import Text
 
         if record.levelno < logging.WARNING:
-            self._status.update(Text(f"{record.getMessage()} …"))
+            text = Text(f"{record.getMessage()} …")
+            share = getattr(record, SHARE, None)
+            self._status.update(text if share is None else _bar(text, share))
+
+
+def _bar(text: Text, share: float) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    line = Table.grid(padding=(0, 1))
+    line.add_row(text, ProgressBar(1.0, share, width=_BAR), f"{share:4.0%}")
+    return line
+
+
+@contextmanager
+def shown_progress() -> Iterator[None]:
+    """Show on a terminal what goes on in the body, which prints nothing itself."""
+    ours = logging.getLogger("kmemdump")
+    if not sys.stderr.isatty() or ours.isEnabledFor(logging.INFO):
+        yield
+        return
+    from rich.console import Console
+
+    loud = {ours: logging.INFO, logging.getLogger(LOGGER): logging.DEBUG}
+    with Console(stderr=True).status("opening …") as status:
+        # Only ours: drgn has much to say that means nothing to a person here.
+        spinner = _Spinner(status)
+        ours.addHandler(spinner)
+        for logger, level in loud.items():
+            logger.setLevel(level)
+        try:
+            yield
+        finally:
+            for logger in loud:
+                logger.setLevel(logging.NOTSET)
+            ours.removeHandler(spinner)
 
 
 @contextmanager
@@ -102,35 +142,15 @@ def held_back_warnings(*, progress: bool = False) -> Iterator[None]:
 
     If it raises, its error is all that there is to say.
 
-    :param progress: Whether to show on a terminal what goes on; the body then
-        prints nothing itself.
+    :param progress: As :func:`shown_progress` does.
     """
     holder = _Holder()
-    handlers: list[logging.Handler] = [holder]
-    verbose = logging.getLogger("kmemdump").isEnabledFor(logging.INFO)
-    with ExitStack() as shown:
-        if progress and sys.stderr.isatty() and not verbose:
-            from rich.console import Console
-
-            console = Console(stderr=True)
-            # Only ours: drgn has much to say that means nothing to a person here.
-            shown.callback(logging.getLogger("kmemdump").setLevel, logging.NOTSET)
-            logging.getLogger("kmemdump").setLevel(logging.INFO)
-            status = shown.enter_context(console.status("opening …"))
-            handlers.append(_Spinner(status))
-        with _handled(handlers):
-            yield
-    holder.print()
-
-
-@contextmanager
-def _handled(handlers: Sequence[logging.Handler]) -> Iterator[None]:
     for name in _LOGGERS:
-        for handler in handlers:
-            logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).addHandler(holder)
     try:
-        yield
+        with shown_progress() if progress else nullcontext():
+            yield
     finally:
         for name in _LOGGERS:
-            for handler in handlers:
-                logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).removeHandler(holder)
+    holder.print()

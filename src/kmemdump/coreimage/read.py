@@ -22,6 +22,7 @@ from kmemdump.formats.elf import (
 )
 from kmemdump.memory import Extent, FileMemory, JoinedMemory, Memory, flatten
 from kmemdump.packed import find_packed
+from kmemdump.progress import tell_progress
 from kmemdump.region import Range, intersect, subtract
 
 __all__ = ["CoreImage", "read_core", "verify"]
@@ -168,7 +169,8 @@ def verify(core: CoreImage) -> list[str]:
         return problems
     available = core.ranges
     starts = [item.start for item in available]
-    for region in regions:
+    for number, region in enumerate(regions):
+        tell_progress("comparing checksums", number, len(regions))
         # Only the ranges near the region, of which there may be thousands.
         first = max(bisect_right(starts, region.address) - 1, 0)
         last = bisect_right(starts, region.address + region.size)

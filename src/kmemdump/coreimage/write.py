@@ -17,6 +17,7 @@ from kmemdump.files import atomic_output
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
 from kmemdump.memory import PAGE_SIZE, Memory
 from kmemdump.packed import PACKED_NOTE_TYPE
+from kmemdump.progress import tell_progress
 from kmemdump.region import Range, Region, intersect, merge, subtract
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def _copy_memory(
 ) -> _Copy:
     copy = _Copy(checksums)
     summing = _Summing(checksums)
+    done, total = 0, sum(extent.size for extent in layout.extents)
     for extent in layout.extents:
         is_zero = extent.offset == layout.zero_offset
         output.seek(extent.offset)
@@ -162,6 +164,8 @@ def _copy_memory(
             # Chunks end at multiples of their size, where regions often start.
             piece = Range(start, min(end, (start // _CHUNK + 1) * _CHUNK) - start)
             start = piece.end
+            tell_progress("copying memory", done, total)
+            done += piece.size
             try:
                 if is_zero:
                     data = bytes(piece.size)

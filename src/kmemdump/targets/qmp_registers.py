@@ -2,7 +2,7 @@
 """
 What QEMU's ``info registers -a`` prints, as the notes that its dumps have.
 
-For VMs of libvirt: up to 9.0 at least, its daemon dies of the event that ends a dump
+For VMs of libvirt: the daemon of 9.0 dies of the event that ends a dump
 (DUMP_COMPLETED) if it did not ask for the dump itself.
 """
 

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How far work has come whose amount is known. By logging: most have nobody to tell."""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["LOGGER", "SHARE", "tell_progress"]
+
+LOGGER = "kmemdump.progress"
+"""Told of everything, at level DEBUG: it is much."""
+SHARE = "share"
+"""The attribute of a record that says how much is done, from 0 to 1."""
+
+_logger = logging.getLogger(LOGGER)
+
+
+def tell_progress(what: str, done: int, total: int) -> None:
+    """
+    Tell that *done* of *total* is done.
+
+    :param what: As in ``copying memory``.
+    """
+    if _logger.isEnabledFor(logging.DEBUG):
+        _logger.debug("%s", what, extra={SHARE: done / total if total else 1.0})
