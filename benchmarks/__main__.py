@@ -17,8 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.collect import measure_collect
+from benchmarks.peers import measure_peers
 from benchmarks.scene import Plan, Scene, play
-from benchmarks.tables import print_collect, print_scene
+from benchmarks.tables import print_collect, print_peers, print_scene
 from kmemdump.errors import KmemdumpError
 from kmemdump.lab import SERIES, PackageCache, default_folder
 
@@ -38,6 +39,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--collect", action="store_true", help="only what needs no VM: collecting"
     )
+    parser.add_argument(
+        "--peers", action="store_true", help="only what others leave: kdump, pstore"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write this")
     parser.add_argument(
         "--folder",
@@ -48,8 +52,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _memory(options: argparse.Namespace) -> tuple[int, int]:
+    return (1024, 0) if options.quick else (4096, 1024)
+
+
 def _plans(options: argparse.Namespace) -> list[Plan]:
-    memory, random = (1024, 0) if options.quick else (4096, 1024)
+    memory, random = _memory(options)
     tasks = options.tasks or ([200] if options.quick else [200, 2000])
     runs = options.runs or (1 if options.quick else 5)
     return [Plan(options.kernel, memory, random, count, runs) for count in tasks]
@@ -64,6 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=wide, highlight=False)
     for line in _surroundings():
         console.print(line)
+    if options.peers:
+        memory, random = _memory(options)
+        peers = measure_peers(
+            options.kernel, memory, random, cache, options.folder, progress.print
+        )
+        print_peers(peers, console)
+        return 0
     runs = options.runs or (1 if options.quick else 5)
     print_collect(measure_collect(options.folder, runs), console)
     if options.collect:

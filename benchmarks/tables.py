@@ -9,9 +9,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.peers import Peer
 from benchmarks.scene import Figure, Scene
 
-__all__ = ["print_collect", "print_scene"]
+__all__ = ["print_collect", "print_peers", "print_scene"]
 
 
 def print_scene(scene: Scene, console: Console) -> None:
@@ -47,6 +48,22 @@ def print_collect(figures: Sequence[Figure], console: Console) -> None:
             f"{cost.wall / first.cost.wall:.2f}x" if first.cost.wall else "",
             f"{cost.cpu:.3f}",
             f"{cost.peak / 1e6:.0f}" if "the call" in figure.name else "",
+        )
+    console.print()
+    console.print(table)
+
+
+def print_peers(peers: Sequence[Peer], console: Console) -> None:
+    """Print what others leave."""
+    table = _table(
+        "From death to a whole file, by others", "", "s", "MB", "MB set aside"
+    )
+    for peer in peers:
+        table.add_row(
+            peer.name,
+            f"{peer.seconds:.1f}",
+            f"{peer.size / 1e6:,.3f}",
+            f"{peer.reserved / 1e6:,.1f}",
         )
     console.print()
     console.print(table)

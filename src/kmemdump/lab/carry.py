@@ -32,7 +32,7 @@ from kmemdump.lab.foreign import build_drgn, unpack_python
 from kmemdump.lab.initramfs import Entry
 from kmemdump.lab.packages import PackageCache
 
-__all__ = ["kmemdump_entries", "python_image"]
+__all__ = ["kmemdump_entries", "libraries", "python_image"]
 
 _PLACES = ("dev", "kmemdump", "packages", "proc", "run", "sys", "tmp", "usr/bin")
 _UNUSED = (
@@ -162,7 +162,7 @@ def _fill(root: Path, packages: list[Distribution]) -> None:
         (root / "usr/bin/python3").symlink_to(interpreter)
     _copy_packages(packages, root)
     programs = [root / interpreter.relative_to("/"), *root.rglob("*.so")]
-    for path in _libraries(programs):
+    for path in libraries(programs):
         _copy(path, root)
 
 
@@ -188,7 +188,7 @@ def _copy(path: Path, root: Path) -> None:
     shutil.copy(path, target)
 
 
-def _libraries(programs: list[Path]) -> set[Path]:
+def libraries(programs: list[Path]) -> set[Path]:
     """Return the shared libraries of this machine that *programs* need."""
     done = subprocess.run(
         ["ldd", *map(str, programs)], capture_output=True, text=True, check=False

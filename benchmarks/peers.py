@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What kdump and pstore leave of a guest, and when it can be read.
+
+kdump: a second kernel is loaded as ``kexec -p -s`` does it, by the same system call;
+its initramfs holds nothing but what it takes to run makedumpfile. pstore: ramoops keeps
+the log in RAM, and the next boot reads it. Both boots are emulated.
+"""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmemdump.errors import TargetError
+from kmemdump.lab import Death, Machine, PackageCache, Setup, python_image
+from kmemdump.lab.apt import run
+from kmemdump.lab.carry import libraries
+from kmemdump.lab.deaths import kill, trigger
+from kmemdump.lab.initramfs import Entry, pack_cpio
+from kmemdump.region import Range
+
+__all__ = ["Peer", "measure_peers"]
+
+_CRASHKERNEL = "256M"
+_RAMOOPS = Range(0x30000000, 1 << 20)
+_PATIENCE = 1800.0
+"""Seconds for a boot, or for a dump, on a busy host."""
+
+# Documentation/admin-guide/kdump/kdump.rst has the arguments. The kernel adds where the
+# dead one's memory is.
+_LOAD = """
+import ctypes, os
+files = [os.open(f"/run/{name}", os.O_RDONLY) for name in ("vmlinuz", "second")]
+arguments = b"console=ttyS0 nr_cpus=1 irqpoll reset_devices panic=1"
+libc = ctypes.CDLL(None, use_errno=True)
+SYS_kexec_file_load, KEXEC_FILE_ON_CRASH = 320, 2
+size = ctypes.c_ulong(len(arguments) + 1)
+if libc.syscall(SYS_kexec_file_load, *files, size, arguments, KEXEC_FILE_ON_CRASH):
+    raise SystemExit(os.strerror(ctypes.get_errno()))
+"""
+
+_INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+for module in {modules}; do
+	insmod "/modules/$module.ko"
+done
+mount -t ext4 /dev/vdb /out
+makedumpfile -c -d 31 /proc/vmcore /out/vmcore
+umount /out
+echo "SECOND-DONE" >/dev/kmsg
+poweroff -f
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What one of them left."""
+
+    name: str
+    seconds: float
+    """From the death to a whole file."""
+    size: int
+    """Bytes of it."""
+    reserved: int
+    """Bytes of memory that were set aside while the kernel lived."""
+
+
+def measure_peers(
+    series: str,
+    memory: int,
+    random: int,
+    cache: PackageCache,
+    folder: Path,
+    say: Callable[[str], None],
+) -> list[Peer]:
+    """
+    Measure both, each on a machine of its own.
+
+    :param memory: MiB.
+    :param random: MiB of random data.
+    :param folder: ``kdump.vmcore`` and ``pstore.txt`` are left there, to be looked at.
+    :param say: Called with what happens, a line each.
+    :raises KmemdumpError: If it cannot be done on this machine.
+    """
+    kernel = cache.kernel(series)
+    say(f"kdump: {kernel.release}, {memory} MiB, {random} MiB of random data")
+    load, second = folder / "load.py", folder / "second"
+    setup = Setup(
+        kernel,
+        memory=memory,
+        random=random,
+        arguments=(f"crashkernel={_CRASHKERNEL}",),
+        files=(load, second, kernel.vmlinuz),
+        python=python_image(cache, kernel.architecture),
+    )
+    load.write_text(_LOAD)
+    second.write_bytes(pack_cpio(_second_system(setup, cache)))
+    kdump = _kdump(Machine(cache, setup, timeout=_PATIENCE), folder)
+    say("pstore")
+    modules = []
+    for name in ("reed_solomon", "ramoops"):
+        modules.append(folder / f"{name}.ko")
+        modules[-1].write_bytes(kernel.module(name))
+    setup = Setup(
+        kernel,
+        memory=memory,
+        arguments=(f"memmap={_RAMOOPS.size:#x}${_RAMOOPS.start:#x}",),
+        action="panic=pause,reboot=reset,shutdown=pause",
+        tasks=20,
+        files=tuple(modules),
+    )
+    pstore = _pstore(Machine(cache, setup, timeout=_PATIENCE), folder)
+    for path in (load, second, *modules):
+        path.unlink()
+    return [kdump, pstore]
+
+
+def _kdump(machine: Machine, folder: Path) -> Peer:
+    with machine:
+        release = machine.setup.kernel.release
+        for name, here in ((f"vmlinuz-{release}", "vmlinuz"), ("second", "second")):
+            machine.run(f"cat /files/{name} >/run/{here}", timeout=300)
+        machine.run("cat /files/load.py >/run/load.py")
+        machine.run("chroot /python /usr/bin/python3 /run/load.py", timeout=300)
+        reserved = int(machine.run("cat /sys/kernel/kexec_crash_size"))
+        disk = machine.folder / "outbox"
+        run("/usr/sbin/mke2fs", "-q", "-t", "ext4", str(disk))
+        trigger(machine, Death.PANIC)
+        _wait(machine, "Kernel panic", 1)
+        start = time.monotonic()
+        _wait(machine, "SECOND-DONE", 1)
+        seconds = time.monotonic() - start
+        path = folder / "kdump.vmcore"
+        path.unlink(missing_ok=True)
+        subprocess.run(
+            ["/usr/sbin/debugfs", "-R", f"dump /vmcore {path}", disk],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+    return Peer("kdump, makedumpfile -c -d 31", seconds, path.stat().st_size, reserved)
+
+
+def _second_system(setup: Setup, cache: PackageCache) -> Iterator[Entry]:
+    """Yield the initramfs of the second kernel."""
+
+    def make(folder: Path) -> None:
+        with cache.apt(setup.architecture).downloaded("makedumpfile", None) as deb:
+            run("dpkg-deb", "-x", str(deb), str(folder))
+
+    program = cache.entry("makedumpfile_amd64", make) / "usr/bin/makedumpfile"
+    modules = {name: setup.kernel.module(name) for name in setup.modules}
+    contents = {
+        "bin/busybox": cache.busybox(setup.architecture).read_bytes(),
+        "bin/makedumpfile": program.read_bytes(),
+        "init": _INIT.format(modules=" ".join(modules)).encode(),
+        **{f"modules/{name}.ko": data for name, data in modules.items()},
+        **{str(it)[1:]: it.read_bytes() for it in libraries([program])},
+    }
+    parents = {it for name in contents for it in Path(name).parents} - {Path()}
+    for folder in sorted(parents | set(map(Path, ("dev", "out", "proc", "tmp")))):
+        yield Entry(str(folder), stat.S_IFDIR | 0o755)
+    for name, data in contents.items():
+        yield Entry(name, stat.S_IFREG | 0o755, data)
+
+
+def _pstore(machine: Machine, folder: Path) -> Peer:
+    load = (
+        "insmod /files/reed_solomon.ko && insmod /files/ramoops.ko "
+        f"mem_address={_RAMOOPS.start} mem_size={_RAMOOPS.size} "
+        "record_size=131072 ecc=1"
+    )
+    with machine:
+        machine.run(load)
+        kill(machine, Death.PANIC)
+        start = time.monotonic()
+        machine.control.execute("system_reset")
+        _wait(machine, "GUEST-READY", 2)
+        command = "mount -t pstore pstore /sys/fs/pstore && cat /sys/fs/pstore/dmesg-*"
+        said = machine.run(f"{load} && {command}")
+        seconds = time.monotonic() - start
+        text = said.partition("\n")[2]  # Behind the line of a guest that is ready.
+        path = folder / "pstore.txt"
+        path.write_text(text)
+    return Peer("pstore, ramoops", seconds, path.stat().st_size, _RAMOOPS.size)
+
+
+def _wait(machine: Machine, text: str, count: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while machine.console.count(text) < count:
+        if time.monotonic() > deadline:
+            last = (machine.console.strip().splitlines() or ["nothing"])[-1]
+            raise TargetError(f"the guest does not say {text!r}; its last line: {last}")
+        time.sleep(0.05)
