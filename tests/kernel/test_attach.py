@@ -109,6 +109,14 @@ def test_a_looping_list_of_modules(dead: DeadMachine, altered: Altered) -> None:
 
 
 @each_series
+def test_without_registers(dead: DeadMachine, altered: Altered) -> None:
+    marks = mark(attach(altered), choose_areas(["stacks"]))
+    questions = {it.text: it for area in marks.areas for it in area.questions}
+    assert "registers for CPU" in (questions["bt -a"].reason or "")
+    assert questions["bt -a"].without_registers
+
+
+@each_series
 def test_without_kallsyms(dead: DeadMachine, altered: Altered) -> None:
     start = physical(altered, altered.info.symbol("kallsyms_token_table"))
     altered.gone.append(Range(start, 256))

@@ -20,9 +20,9 @@ def is_without_registers(error: BaseException) -> bool:
     Tell whether an error of drgn's says that a task runs on a CPU whose registers
     nobody has, so that its stack has no trace.
     """
-    # drgn_get_initial_registers(), drgn's libdrgn/stack_trace.c: of a live and of a
-    # dead kernel.
-    return isinstance(error, ValueError) and (
+    # drgn_get_initial_registers(), drgn's libdrgn/stack_trace.c: of a live kernel
+    # (ValueError) and of a dead one (LookupError).
+    return isinstance(error, ValueError | LookupError) and (
         "running task" in str(error) or "registers for CPU" in str(error)
     )
 
