@@ -22,12 +22,13 @@ from kmemdump.backends.description import Description
 from kmemdump.capture import Capture, Wishes, take
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.kernel.arch import get_arch
-from kmemdump.kernel.attach import Kernel, Learned, attach
+from kmemdump.kernel.attach import Kernel, Learned, learn_kernel
 from kmemdump.kernel.find import is_alive
 from kmemdump.kernel.linear import direct_map, image_end
 from kmemdump.kernel.ram import find_ram
 from kmemdump.marking import Marks
 from kmemdump.plan import DEFAULT_EXTRA, DESCRIPTION, Plan, plan
+from kmemdump.recorder import Recorder
 from kmemdump.region import Range, intersect, subtract
 from kmemdump.registry import Refusal, Registry
 from kmemdump.targets import Target
@@ -112,7 +113,7 @@ class Marker:
         self._learned: Learned | None = None
         if wishes.vmlinux is None:
             # By itself, so that what it reads is gone before the questions are put.
-            self._learned = attach(target).learned
+            self._learned = learn_kernel(target, Recorder(target.memory))
             _give_back()
         capture = _look(target, wishes, self._learned)
         self._learned = capture.kernel.learned
@@ -122,7 +123,10 @@ class Marker:
         self._description = describe_kernel(target, capture)
         self.registry = Registry(target.memory.ranges, description=self._description)
         self.registry.attach(self.backend)
-        self.last = self._update(_excuse(capture.marks), start, capture.time)
+        marks, when = _excuse(capture.marks), capture.time
+        del capture
+        _give_back()
+        self.last = self._update(marks, start, when)
         """How the last look went."""
 
     @property

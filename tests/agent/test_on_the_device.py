@@ -204,6 +204,7 @@ def test_a_machine_that_marks_itself_and_dies(
 
     newest = int(it.run("sleep 4000 >/dev/null & echo $!").split()[-1])
     it.refresh("HUP" if death is Death.SPIN else "USR1")
+    assert it.status()["cost"]["most_memory"] < 120e6
     it.run("sleep 5000 >/dev/null & echo")
     kill(it.machine, death)
     it.machine.pause()

@@ -22,7 +22,7 @@ from kmemdump.recorder import Budget, Recorder
 from kmemdump.targets import NamingTarget, Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Kernel", "Learned", "attach"]
+__all__ = ["Kernel", "Learned", "attach", "learn_kernel"]
 
 _logger = logging.getLogger(__name__)
 _ATTACH_BUDGET = Budget(reads=1_000_000, bytes=512 << 20, seconds=60)
@@ -101,8 +101,7 @@ def attach(
     if known is not None:
         learned = known.learned if isinstance(known, Kernel) else known
     elif vmlinux is None or self_contained:
-        # A program of its own, which debug info has no part in.
-        learned = _learn(_program(target, recorder, ()), target, recorder)
+        learned = learn_kernel(target, recorder)
     used = learned.knowledge if vmlinux is None else None
     with recorder.reading(_ATTACH_BUDGET) as reading:
         if vmlinux is not None:
@@ -128,7 +127,14 @@ def attach(
     )
 
 
-def _learn(prog: Program, target: Target, recorder: Recorder) -> Learned:
+def learn_kernel(target: Target, recorder: Recorder) -> Learned:
+    """
+    Read what never changes of the kernel of *target*.
+
+    :param recorder: Reads its memory, and keeps what was read.
+    """
+    # A program of its own, which debug info has no part in.
+    prog = _program(target, recorder, ())
     knowledge = unknown = None
     with recorder.reading(_ATTACH_BUDGET) as reading:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Knowledge:
     end: int
     per_cpu: dict[str, int] = field(default_factory=dict)
     """Per-CPU variables: name and BTF type id."""
-    _addresses: list[int] = field(default_factory=list, repr=False)
+    _addresses: array[int] = field(default_factory=lambda: array("Q"), repr=False)
     """Of all symbols, sorted; filled when it is first needed."""
 
     def symbol(self, name: str) -> Symbol | None:
@@ -229,11 +230,21 @@ def equip(prog: Program, get: Callable[[], Knowledge | None]) -> None:
         finder = types()
         return finder.find(prog, kinds, name, filename) if finder else None
 
+    objects: dict[tuple[str, FindObjectFlags], Object | None] = {}
+
     def find_object(
         prog: Program, name: str, flags: FindObjectFlags, filename: str | None
     ) -> Object | None:
+        if filename is not None:
+            return None
+        # Helpers look the same few up a thousand times.
+        if (name, flags) not in objects:
+            objects[name, flags] = make_object(prog, name, flags)
+        return objects[name, flags]
+
+    def make_object(prog: Program, name: str, flags: FindObjectFlags) -> Object | None:
         knowledge, finder = get(), types()
-        if knowledge is None or finder is None or filename is not None:
+        if knowledge is None or finder is None:
             return None
         if flags & FindObjectFlags.VARIABLE:
             symbol = knowledge.symbol(name)
