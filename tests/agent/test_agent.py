@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
-from kmemdump.agent import Agent, Cost, Status, read_all, table_lock
+from kmemdump.agent import Agent, Cost, Pace, Status, read_all, table_lock
 from kmemdump.agent import status as status_file
 from kmemdump.agent.agent import held_signals
 from kmemdump.agent.systemd import in_journal, notify
@@ -61,15 +62,21 @@ class Marker:
         return ending
 
 
-def run_agent(folder, marker, *signals, interval=300.0):
+def run_agent(folder, marker, *signals, refresh=None):
     """Run an agent that finds *signals* waiting, of which it takes the lowest first."""
-    told = []
+    told, intervals = [], []
+
+    def tell(news, interval):
+        told.append(news)
+        intervals.append(interval)
+
     with held_signals():
-        agent = Agent(marker, "live", "table", interval, told.append, folder)
+        agent = Agent(marker, "live", "table", Pace(refresh), tell, folder)
         for number in signals:
             signal.raise_signal(number)  # For this thread: there are others.
         agent.run()
         (status,) = read_all(folder)
+    assert intervals[-1:] in ([], [status.interval])
     return told, status
 
 
@@ -87,8 +94,31 @@ def test_refreshes_on_the_timer(tmp_path):
                 signal.raise_signal(signal.SIGINT)
             return super().refresh()
 
-    told, _ = run_agent(tmp_path, Ending(MARKED, MARKED, MARKED), interval=0.01)
+    told, _ = run_agent(tmp_path, Ending(MARKED, MARKED, MARKED), refresh=0.01)
     assert told == [MARKED] * 3
+
+
+def test_looks_take_one_percent_of_a_cpu_at_most(tmp_path, monkeypatch):
+    # A look in a guest that is emulated, one on a PC, and one that a person asked for.
+    assert Pace().interval() == Pace().interval(0.24) == 300
+    assert Pace().interval(7.5) == 750
+    assert Pace(10.0).interval(7.5) == 10
+
+    class Busy(Marker):
+        def refresh(self):
+            end = time.process_time() + 0.05
+            while time.process_time() < end:
+                pass
+            return super().refresh()
+
+    monkeypatch.setattr("kmemdump.agent.pace._INTERVAL", 1.0)
+    signals = signal.SIGUSR1, signal.SIGTERM
+    _, status = run_agent(tmp_path, Busy(MARKED), *signals)
+    assert 5 <= status.interval < 50
+    _, status = run_agent(tmp_path, Marker(MARKED), *signals)
+    assert status.interval < 5
+    _, status = run_agent(tmp_path, Busy(MARKED), *signals, refresh=60.0)
+    assert status.interval == 60
 
 
 @pytest.mark.parametrize("error", [TargetError("torn"), RecursionError(), OSError(5)])

@@ -3,6 +3,7 @@
 
 from kmemdump.agent.agent import Agent
 from kmemdump.agent.lock import table_lock
+from kmemdump.agent.pace import Pace
 from kmemdump.agent.status import Cost, Status, read_all
 
-__all__ = ["Agent", "Cost", "Status", "read_all", "table_lock"]
+__all__ = ["Agent", "Cost", "Pace", "Status", "read_all", "table_lock"]

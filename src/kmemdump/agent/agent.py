@@ -16,15 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kmemdump.agent import status
+from kmemdump.agent.pace import Pace
 from kmemdump.agent.status import Meter
 from kmemdump.errors import KmemdumpError
 from kmemdump.marker import Marked, Marker
 from kmemdump.questions import explain
 
-__all__ = ["DEFAULT_INTERVAL", "Agent", "held_signals"]
-
-DEFAULT_INTERVAL = 300.0
-"""Seconds. What a refresh costs is in the manual: howto/device."""
+__all__ = ["Agent", "held_signals"]
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 _REFRESH = {signal.SIGUSR1, signal.SIGHUP}
@@ -48,8 +46,9 @@ class Agent:
 
     :param target: Name of the machine.
     :param table: Name of the table, for files, too.
-    :param interval: Seconds from the start of a look to the next.
-    :param tell: Called after each look, with what came of it.
+    :param pace: When to look again.
+    :param tell: Called after each look, with what came of it, and the seconds from its
+        start to the next.
     :param folder: Where the status is left; ``None`` for nowhere.
     """
 
@@ -58,14 +57,15 @@ class Agent:
         marker: Marker,
         target: str,
         table: str,
-        interval: float,
-        tell: Callable[[Marked | Exception], None],
+        pace: Pace,
+        tell: Callable[[Marked | Exception, float], None],
         folder: Path | None = None,
     ) -> None:
         self._marker = marker
         self._target = target
         self._table = table
-        self._interval = interval
+        self._pace = pace
+        self._interval = pace.interval()
         self._tell = tell
         self._folder = folder
         self._meter = Meter()
@@ -81,15 +81,16 @@ class Agent:
 
         :raises TargetError: If the kernel is gone.
         """
-        due = time.monotonic() + self._interval
+        start = time.monotonic()
         while True:
+            due = start + self._interval
             wait = max(due - time.monotonic(), 0)
             came = signal.sigtimedwait(_STOP | _REFRESH, wait)
             if came is not None and came.si_signo in _STOP:
                 return
             if came is None and time.monotonic() < due:
                 continue  # A signal of others, such as SIGCONT.
-            due = time.monotonic() + self._interval
+            start = time.monotonic()
             self._refresh()
 
     def close(self) -> None:
@@ -113,8 +114,10 @@ class Agent:
             self._marked = now
             self._failure = ""
         self._refreshes += 1
-        self._meter.add_look(time.process_time() - start)
-        self._tell(news)
+        cost = time.process_time() - start
+        self._meter.add_look(cost)
+        self._interval = self._pace.interval(cost)
+        self._tell(news, self._interval)
         self._publish()
 
     def _publish(self) -> None:
@@ -140,4 +143,4 @@ class Agent:
         try:
             status.write(self._folder, self._table, held)
         except KmemdumpError as error:  # Such as a full /run.
-            self._tell(error)
+            self._tell(error, self._interval)

@@ -53,7 +53,7 @@ class Status:
     marked: float
     """When the kernel was looked at for the last time with success."""
     interval: float
-    """Seconds between two looks."""
+    """Seconds from the start of the last look to the next."""
     regions: int
     bytes: int
     refreshes: int

@@ -81,24 +81,31 @@ class Teller:
         else:
             click.echo(f"kmemdump: {line}", err=True)
 
-    def tell(self, news: Marked | Exception) -> None:
-        """Tell what came of a look at the kernel."""
+    def tell(self, news: Marked | Exception, interval: float | None = None) -> None:
+        """
+        Tell what came of a look at the kernel.
+
+        :param interval: Seconds to the next one, if there is one.
+        """
         from kmemdump.agent.systemd import notify
         from kmemdump.questions import explain
+        from kmemdump.report.words import duration
 
+        again = "" if interval is None else f"; again after {duration(interval)}"
         if isinstance(news, Exception):
-            line = f"not refreshed, what is registered stays: {explain(news)}"
+            line = f"not refreshed, what is registered stays: {explain(news)}{again}"
             self.complain(line)
             notify(self._environ, STATUS=line)
             return
-        self._show(news)
-        notify(self._environ, STATUS=news.summary)
+        summary = f"{news.summary}{again}"
+        self._show(news, summary, interval)
+        notify(self._environ, STATUS=summary)
 
-    def ready(self, news: Marked) -> None:
+    def ready(self) -> None:
         """Say that the first look is done."""
         from kmemdump.agent.systemd import notify
 
-        notify(self._environ, READY="1", STATUS=news.summary)
+        notify(self._environ, READY="1")
 
     def stopping(self) -> None:
         """Say that the end has begun."""
@@ -106,8 +113,8 @@ class Teller:
 
         notify(self._environ, STOPPING="1")
 
-    def _show(self, news: Marked) -> None:
-        self._print(news.summary)
+    def _show(self, news: Marked, summary: str, _interval: float | None) -> None:
+        self._print(summary)
         problems = news.problems
         for problem in problems:
             if problem not in self._known:
@@ -135,8 +142,9 @@ class JsonTeller(Teller):
     def complain(self, line: str) -> None:
         self._put({"problem": "; ".join(line.splitlines())})
 
-    def _show(self, news: Marked) -> None:
-        self._put(marked_record(news))
+    def _show(self, news: Marked, _summary: str, interval: float | None) -> None:
+        again = {} if interval is None else {"interval": interval}
+        self._put({**marked_record(news), **again})
 
     def _put(self, record: dict[str, Any]) -> None:
         record = {"version": 1, "target": self._target, **record}

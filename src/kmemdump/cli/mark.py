@@ -18,6 +18,7 @@ from kmemdump.cli.warnings import held_back_warnings, shown_progress
 from kmemdump.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from kmemdump.agent import Pace
     from kmemdump.backends.minidump import MinidumpBackend
     from kmemdump.backends.places import Places
     from kmemdump.capture import Wishes
@@ -94,7 +95,8 @@ __all__ = ["command"]
     "--refresh",
     type=click.FloatRange(0.1, 86400),
     metavar="SECONDS",
-    help="How often --daemon looks again.  [default: 300]",
+    help="How often --daemon looks again, whatever that costs.  [default: 300, or more "
+    "so that it takes at most 1 % of one CPU]",
 )
 @click.option(
     "--keep", is_flag=True, help="Leave the regions there at the end of --daemon."
@@ -135,7 +137,8 @@ def command(
     qmp:SOCKET: a VM that has its RAM in a shared file. What another owner has
     registered stays as it is.
     """
-    from kmemdump.agent.agent import DEFAULT_INTERVAL, held_signals
+    from kmemdump.agent import Pace
+    from kmemdump.agent.agent import held_signals
     from kmemdump.backends.minidump import MinidumpBackend, is_marked
     from kmemdump.backends.places import Places
     from kmemdump.cli.mark_kinfo import mark_kinfo
@@ -194,10 +197,8 @@ def command(
                 open_backend().withdraw()
             teller.say("nothing of ours is registered any more")
             return ExitCode.DONE
-        interval = (refresh or DEFAULT_INTERVAL) if daemon else None
-        return _mark(
-            machine, wishes, open_backend, places, table, teller, interval, keep
-        )
+        pace = Pace(refresh) if daemon else None
+        return _mark(machine, wishes, open_backend, places, table, teller, pace, keep)
 
 
 def _mark(
@@ -207,13 +208,13 @@ def _mark(
     places: Places,
     table: str,
     teller: Teller,
-    interval: float | None,
+    pace: Pace | None,
     keep: bool,
 ) -> int:
     """
     Register, and stay if that is wanted.
 
-    :param interval: Seconds between two looks; ``None`` does not stay.
+    :param pace: When to look again; ``None`` does not stay.
     """
     from kmemdump.agent import Agent
     from kmemdump.marker import Marker
@@ -222,13 +223,13 @@ def _mark(
         marker = Marker(
             machine, wishes, lambda _: open_backend(), keep_out=places.known
         )
-    teller.tell(marker.last)
-    if interval is not None:
+    teller.tell(marker.last, pace.interval() if pace else None)
+    if pace is not None:
         folder = run_folder(os.environ)
         with closing(
-            Agent(marker, machine.name, table, interval, teller.tell, folder)
+            Agent(marker, machine.name, table, pace, teller.tell, folder)
         ) as agent:
-            teller.ready(marker.last)
+            teller.ready()
             agent.run()
             teller.stopping()
         if keep:
