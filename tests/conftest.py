@@ -83,10 +83,11 @@ def make_setup(
         death: Death = Death.PANIC,
         *,
         architecture: Architecture = X86_64,
+        cloud: bool = True,
         arguments: tuple[str, ...] = (),
         **fields: object,
     ) -> Setup:
-        kernel = lab_kernel(series, architecture)
+        kernel = lab_kernel(series, architecture, cloud=cloud)
         if needs_module(death):
             fields.setdefault("module", build_module(lab_cache, kernel))
         arguments = (*kernel_arguments(death, architecture), *arguments)

@@ -58,8 +58,8 @@ LEAST = (
 def device(boot, lab_cache, lab_kernel):
     """``device(death)`` is a machine with firmware, Python, and the module kmemdump."""
 
-    def make(death=Death.PANIC, architecture=X86_64, **fields) -> Device:
-        kernel = lab_kernel("6.12", architecture)
+    def make(death=Death.PANIC, architecture=X86_64, *, cloud=True, **fields) -> Device:
+        kernel = lab_kernel("6.12", architecture, cloud=cloud)
         sources = [it for it in KMOD.iterdir() if it.suffix in (".c", ".h")]
         built = build_modules(
             lab_cache, kernel, "kmemdump_kmod", [*sorted(sources), KMOD / "Kbuild"]
@@ -68,6 +68,7 @@ def device(boot, lab_cache, lab_kernel):
             "6.12",
             death,
             architecture=architecture,
+            cloud=cloud,
             firmware=True,
             python=python_image(lab_cache, architecture),
             files=tuple(sorted(built.glob("*.ko"))),
@@ -179,19 +180,25 @@ def test_the_units_configuration(tmp_path, capsys):
 
 @pytest.mark.vm
 @pytest.mark.parametrize(
-    ("architecture", "death"),
+    ("architecture", "death", "cloud"),
     [
-        pytest.param(X86_64, Death.PANIC, id="x86_64-panic"),
-        pytest.param(X86_64, Death.SPIN, id="x86_64-spin", marks=pytest.mark.matrix),
-        # With the matrix, too: as all machines of this architecture.
-        pytest.param(AARCH64, Death.PANIC, id="aarch64-panic"),
-        pytest.param(AARCH64, Death.SPIN, id="aarch64-spin"),
+        pytest.param(X86_64, Death.PANIC, True, id="x86_64-panic"),
+        pytest.param(AARCH64, Death.PANIC, True, id="aarch64-panic"),
+        pytest.param(AARCH64, Death.SPIN, True, id="aarch64-spin"),
+        *(
+            pytest.param(*which, id=name, marks=pytest.mark.matrix)
+            for name, which in {
+                "x86_64-spin": (X86_64, Death.SPIN, True),
+                "x86_64-generic": (X86_64, Death.PANIC, False),
+                "aarch64-generic": (AARCH64, Death.PANIC, False),
+            }.items()
+        ),
     ],
 )
 def test_a_machine_that_marks_itself_and_dies(
-    device, architecture, death, tmp_path, capsys
+    device, architecture, death, cloud, tmp_path, capsys
 ):
-    it = device(death, architecture)
+    it = device(death, architecture, cloud=cloud)
     it.run("insmod /files/kmemdump.ko && insmod /files/kmemdump_sample.ko")
     say = "/sys/module/kmemdump_sample/parameters/say"
     it.run(f"echo -n 'the last words of a driver' >{say}")
