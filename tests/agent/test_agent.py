@@ -115,10 +115,17 @@ def test_looks_take_one_percent_of_a_cpu_at_most(tmp_path, monkeypatch):
     signals = signal.SIGUSR1, signal.SIGTERM
     _, status = run_agent(tmp_path, Busy(MARKED), *signals)
     assert 5 <= status.interval < 50
+    # Of the time until the next look, which is a hundred times as long.
+    assert 0.005 < status.cost.share < 0.02
     _, status = run_agent(tmp_path, Marker(MARKED), *signals)
     assert status.interval < 5
     _, status = run_agent(tmp_path, Busy(MARKED), *signals, refresh=60.0)
     assert status.interval == 60
+
+
+def test_an_agent_that_has_just_begun_costs_nothing_yet(tmp_path):
+    _, status = run_agent(tmp_path, Marker(), signal.SIGTERM)
+    assert status.cost.share < 0.001
 
 
 @pytest.mark.parametrize("error", [TargetError("torn"), RecursionError(), OSError(5)])

@@ -214,6 +214,7 @@ def test_a_machine_that_marks_itself_and_dies(
     it.refresh("HUP" if death is Death.SPIN else "USR1")
     status = it.status()
     assert status["cost"]["most_memory"] < 120e6
+    assert status["cost"]["share"] < 0.011
     # A look takes seconds in a machine that is emulated; it takes the more of a break.
     look = status["cost"]["each_look"]
     assert status["interval"] == pytest.approx(max(300, 100 * look), abs=0.1)

@@ -66,6 +66,7 @@ class Agent:
         self._table = table
         self._pace = pace
         self._interval = pace.interval()
+        self._due = time.monotonic() + self._interval
         self._tell = tell
         self._folder = folder
         self._meter = Meter()
@@ -81,16 +82,13 @@ class Agent:
 
         :raises TargetError: If the kernel is gone.
         """
-        start = time.monotonic()
         while True:
-            due = start + self._interval
-            wait = max(due - time.monotonic(), 0)
+            wait = max(self._due - time.monotonic(), 0)
             came = signal.sigtimedwait(_STOP | _REFRESH, wait)
             if came is not None and came.si_signo in _STOP:
                 return
-            if came is None and time.monotonic() < due:
+            if came is None and time.monotonic() < self._due:
                 continue  # A signal of others, such as SIGCONT.
-            start = time.monotonic()
             self._refresh()
 
     def close(self) -> None:
@@ -100,7 +98,7 @@ class Agent:
 
     def _refresh(self) -> None:
         self._marker.check()
-        start, now = time.process_time(), time.time()
+        start, before, now = time.monotonic(), time.process_time(), time.time()
         news: Marked | Exception
         try:
             news = self._marker.refresh()
@@ -114,9 +112,10 @@ class Agent:
             self._marked = now
             self._failure = ""
         self._refreshes += 1
-        cost = time.process_time() - start
+        cost = time.process_time() - before
         self._meter.add_look(cost)
         self._interval = self._pace.interval(cost)
+        self._due = start + self._interval
         self._tell(news, self._interval)
         self._publish()
 
@@ -138,7 +137,7 @@ class Agent:
             failures=self._failures,
             failure=self._failure,
             problems=last.problems,
-            cost=self._meter.read(),
+            cost=self._meter.read(self._due - time.monotonic()),
         )
         try:
             status.write(self._folder, self._table, held)

@@ -37,7 +37,7 @@ class Cost:
     each_look: float
     """CPU seconds of a refresh, on average; 0 before the first."""
     share: float
-    """CPU seconds for each second since then, refreshes and rest: 0.01 is 1 %."""
+    """CPU seconds for each second from then to the next refresh: 0.01 is 1 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,14 @@ class Meter:
         self._looks += 1
         self._looking += seconds
 
-    def read(self, status: Path = Path("/proc/self/status")) -> Cost:
-        """Return what it has cost up to now."""
-        text = status.read_text()
-        elapsed = max(time.monotonic() - self._start, 0.001)
+    def read(self, rest: float) -> Cost:
+        """
+        Return what it has cost up to now.
+
+        :param rest: Seconds to the next refresh, until when it costs nothing more.
+        """
+        text = Path("/proc/self/status").read_text()
+        elapsed = max(time.monotonic() - self._start + max(rest, 0), 0.001)
         return Cost(
             _bytes(text, "VmRSS"),
             _bytes(text, "VmHWM"),
