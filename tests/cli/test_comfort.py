@@ -53,6 +53,15 @@ def test_options_of_all_verbs(config, capsys):
     assert "no area 'nosuch'" in capsys.readouterr().err
 
 
+def test_an_option_with_the_name_of_a_verb(config, capsys):
+    config.write_text("ask = ['/nosuch.py']\n")
+    assert main(["capture", "x", "-o", "y"]) == ExitCode.USAGE
+    assert "/nosuch.py" in capsys.readouterr().err
+    config.write_text("[ask]\njson = true\n")
+    assert main(["capture", "nowhere", "-o", "y"]) == ExitCode.UNREADABLE
+    assert "nowhere: No such file" in capsys.readouterr().err
+
+
 def test_what_counts_more(config, tmp_path, capsys):
     config.write_text("area = ['nosuch']\n[capture]\narea = ['nosuch2']\n")
     named = tmp_path / "named.toml"

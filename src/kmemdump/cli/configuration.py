@@ -81,20 +81,26 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
     """Return what a file says of a verb's options, by their parameters' names."""
     verbs = context.meta[_VERBS]
     content = _parse(path)
-    tables = {name: value for name, value in content.items() if name in verbs}
-    common = {name: value for name, value in content.items() if name not in verbs}
+    # "ask" is a verb, with a table, and an option of others.
+    tables = {
+        name: value
+        for name, value in content.items()
+        if name in verbs and isinstance(value, dict)
+    }
     known = _known(verbs, verb)
     found: dict[str, Any] = {}
-    for name, value in common.items():
+    for name, value in content.items():
+        if name in tables:
+            continue
         if name in known:
             found |= _one(path, known, name, value)
         elif not any(name in _known(verbs, other) for other in verbs):
+            if name in verbs:
+                raise UsageError(f"{path}: {name} is a verb, expected a table [{name}]")
             raise UsageError(
                 f"{path}: no option {name!r}; there are {', '.join(known)}"
             )
     for other, table in tables.items():
-        if not isinstance(table, dict):
-            raise UsageError(f"{path}: {other} is a verb, expected a table [{other}]")
         options = _known(verbs, other)
         for name, value in table.items():
             if name not in options:
