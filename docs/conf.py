@@ -17,11 +17,13 @@ version = release = version_of("kmemdump")
 extensions = ["sphinx.ext.autodoc", "kmemdump_docs"]
 exclude_patterns = ["_ext", "examples"]
 highlight_language = "none"
+smartquotes_action = "qe"  # Dashes begin options.
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 
 html_theme = "alabaster"
+html_static_path = ["_static"]
 html_theme_options = {
     "description": "A dead kernel that still answers",
     "page_width": "1160px",

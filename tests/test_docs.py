@@ -420,5 +420,7 @@ def test_manual_builds(tmp_path: Path) -> None:
     assert pages == {"kmemdump.1", *(f"kmemdump-{verb}.1" for verb in verbs())}
     page = (tmp_path / "man/kmemdump-report.1").read_text()
     assert "\\-\\-html FILE" in page
+    reference = (tmp_path / "html/reference/kmemdump.html").read_text()
+    assert "With --backend minidump" in reference  # And no dash of a sentence.
     # It is the manual's page that other pages of the manual link to.
     assert not (tmp_path / "html/man").exists()

@@ -272,6 +272,17 @@ def test_nothing_known(show):
     assert "None" not in one(page, "body").text
 
 
+def test_words_in_a_table_on_a_phone(tmp_path):
+    path = tmp_path / "page.html"
+    words = "a module was loaded that is not part of the kernel"
+    module = Module("lab", 0xFFFFFFFFC0000000, 4096, (Taint("O", words),) * 2)
+    path.write_text(to_html(replace(REPORT, modules=(module,))))
+    with browse(width=360) as page:
+        page.get(path.as_uri())
+        row = one(page, "#module-table tbody tr")
+        assert row.size["height"] < 120  # A word a line took 400.
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_light_dark_and_narrow(tmp_path, dark, width):
