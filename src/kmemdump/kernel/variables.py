@@ -40,6 +40,7 @@ VARIABLES: dict[str, str] = {
     "class_kset": "struct kset *",
     "class_ktype": "struct kobj_type",
     "clear_seq": "struct latched_seq",
+    "crash_notes": "note_buf_t *",
     "crashing_cpu": "int",
     "dentry_hashtable": "struct hlist_bl_head *",
     "device_ktype": "struct kobj_type",
