@@ -40,7 +40,7 @@ def test_demo(architecture, series, lab_cache, tmp_path, monkeypatch, capsys):
     assert record["cause"]["kind"] == "panic"
     report = path.read_text()
     for text in (record["cause"]["sentence"], report):
-        assert "asked for a crash through sysrq" in " ".join(text.split())
+        assert "crash on purpose, through sysrq" in " ".join(text.split())
     for frame in ("panic", "sysrq_handle_crash", FRAME[architecture]):
         assert frame in report
     assert main(["ask", str(tmp_path / "core.elf"), "ps"]) == 0

@@ -25,7 +25,7 @@ REPORT = Report(
     "a.core",
     KernelPart("6.1.0"),
     TimePart(),
-    Cause(CauseKind.PANIC, "Somebody asked for a crash through sysrq."),
+    Cause(CauseKind.PANIC, "Somebody made the kernel crash on purpose."),
 )
 
 
@@ -46,7 +46,7 @@ def gathered(monkeypatch):
 
 def test_text(gathered, capsys):
     assert main(["report", "a.core"]) == 0
-    assert "Somebody asked for a crash" in capsys.readouterr().out
+    assert "Somebody made the kernel crash" in capsys.readouterr().out
 
 
 def test_json(gathered, capsys):
@@ -101,11 +101,13 @@ def report_on(path, *arguments):
 
 
 SENTENCES = {
-    Death.PANIC: r"Task \S+ \(pid \d+\) asked for a crash through sysrq, on CPU \d+\.",
+    Death.PANIC: r"Task \S+ \(pid \d+\) made the kernel crash on purpose, through "
+    r"sysrq, on CPU \d+\.",
     Death.NULL: r"The kernel dereferenced a NULL pointer in lab_null\+0x\w+/0x\w+ "
-    r"\[kmemdump_lab\] \(write at address 0x0\) in task sh \(pid \d+\) on CPU \d+, "
-    r"and panicked\.",
-    Death.NMI: r"CPU 0 got a non-maskable interrupt \(NMI\) without a known reason.*",
+    r"\[kmemdump_lab\] \(write at address 0x0\) in task sh \(pid \d+\) on CPU \d+\. "
+    r"The kernel panicked because panic_on_oops is set \(oops=panic\)\.",
+    Death.NMI: r"CPU 0 got a non-maskable interrupt \(NMI\) without a known reason\. "
+    r".* The kernel panicked because unknown_nmi_panic is set .*",
     Death.SPIN: r"CPU \d+ hangs in lab_spin\+0x\w+ \[kmemdump_lab\], "
     r"called by task sh \(pid \d+\): .*",
 }

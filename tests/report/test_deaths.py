@@ -42,7 +42,8 @@ def test_null_dereference_with_panic(call):
     assert cause.cpu == 1
     assert cause.sentence == (
         "The kernel dereferenced a NULL pointer in lab_null+0x5/0x20 [kmemdump_lab] "
-        "(write at address 0x8) in task sh (pid 116) on CPU 1, and panicked."
+        "(write at address 0x8) in task sh (pid 116) on CPU 1. The kernel panicked "
+        "because panic_on_oops is set (oops=panic)."
     )
     assert [record.text for record in cause.log] == [
         lines[0],
@@ -53,10 +54,33 @@ def test_null_dereference_with_panic(call):
     ]
 
 
+# Panics of die() of arch/arm64 and oops_end() of arch/x86.
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("Oops: Fatal exception", "because panic_on_oops is set (oops=panic)."),
+        (
+            "Fatal exception in interrupt",
+            "on CPU 1. It was in an interrupt, where that is always fatal.",
+        ),
+        (
+            "Oops: Fatal exception in interrupt",
+            "on CPU 1. It was in an interrupt, where that is always fatal.",
+        ),
+    ],
+)
+def test_why_an_oops_is_fatal(why, words):
+    cause = find_panic(log(*OOPS, f"Kernel panic - not syncing: {why}"))
+    assert cause.kind == CauseKind.NULL
+    assert cause.sentence.endswith(words)
+
+
 def test_oops_without_panic():
     cause = find_oops(log("hello", *OOPS, "goodbye"))
     assert cause.kind == CauseKind.NULL
-    assert cause.sentence.endswith("on CPU 1, killed that task, and went on.")
+    assert cause.sentence.endswith(
+        "on CPU 1. The task was killed, and the kernel went on."
+    )
 
 
 def test_last_oops_counts():
@@ -126,15 +150,34 @@ PANICS = [
         "sysrq triggered crash",
         [CALL],
         CauseKind.PANIC,
-        "Task sh (pid 116) asked for a crash through sysrq, on CPU 1.",
+        "Task sh (pid 116) made the kernel crash on purpose, through sysrq, on CPU 1.",
     ),
     (
         ["Uhhuh. NMI received for unknown reason 21 on CPU 0."],
         "NMI: Not continuing",
         [IDLE, "RIP: 0010:native_safe_halt+0xb/0x10"],
         CauseKind.NMI,
-        "CPU 0 got a non-maskable interrupt (NMI) without a known reason in "
-        "native_safe_halt+0xb/0x10 of its idle task",
+        "CPU 0 got a non-maskable interrupt (NMI) without a known reason. Most often "
+        "the host or a watchdog sends one to a machine that seems dead. The kernel "
+        "panicked because unknown_nmi_panic is set (or panic_on_unrecovered_nmi). The "
+        "CPU was just then in native_safe_halt+0xb/0x10 of its idle task, which need "
+        "not be to blame.",
+    ),
+    (
+        ["NMI: PCI system error (SERR) for reason b1 on CPU 0."],
+        "NMI: Not continuing",
+        [IDLE],
+        CauseKind.NMI,
+        "for an error on PCI (SERR). The kernel panicked because "
+        "panic_on_unrecovered_nmi is set.",
+    ),
+    (
+        ["NMI: IOCK error (debug interrupt?) for reason 71 on CPU 0."],
+        "NMI IOCK error: Not continuing",
+        [IDLE],
+        CauseKind.NMI,
+        "for an error of an I/O device (IOCK). The kernel panicked because "
+        "panic_on_io_nmi is set.",
     ),
     (
         [],
@@ -155,35 +198,54 @@ PANICS = [
         "softlockup: hung tasks",
         [CALL, RIP],
         CauseKind.HANG,
-        "CPU 1 was stuck for 22s in lab_null+0x5/0x20 [kmemdump_lab] of task sh",
+        "CPU 1 was stuck for 22s in lab_null+0x5/0x20 [kmemdump_lab] of task sh (pid "
+        "116) without letting another task run. The kernel panicked because "
+        "softlockup_panic is set.",
+    ),
+    (
+        ["Watchdog detected hard LOCKUP on cpu 1"],
+        "Hard LOCKUP",
+        [CALL],
+        CauseKind.HANG,
+        "A CPU was stuck with interrupts off in task sh (pid 116) on CPU 1. The kernel "
+        "panicked because hardlockup_panic is set (nmi_watchdog=panic).",
     ),
     (
         ["Watchdog detected hard LOCKUP on cpu 3"],
         "Hard LOCKUP",
         [CALL],
         CauseKind.HANG,
-        "A CPU was stuck with interrupts off in task sh (pid 116) on CPU 1",
+        "CPU 3 was stuck with interrupts off. The kernel panicked because hard",
     ),
     (
         ["INFO: task dd:77 blocked for more than 120 seconds."],
         "hung_task: blocked tasks",
         [CALL],
         CauseKind.HANG,
-        "Task dd (pid 77) was blocked for over 120 s",
+        "Task dd (pid 77) was blocked for over 120 s. The kernel panicked because "
+        "hung_task_panic is set.",
     ),
     (
         ["rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:"],
         "RCU Stall",
         [CALL],
         CauseKind.HANG,
-        "held up RCU for too long",
+        "held up RCU for too long (a stall) in task sh (pid 116) on CPU 1. The kernel "
+        "panicked because panic_on_rcu_stall is set.",
     ),
     (
         ["Out of memory: Killed process 77 (dd)"],
         "System is deadlocked on memory",
         [CALL],
         CauseKind.PANIC,
-        "Memory ran out in task sh (pid 116) on CPU 1",
+        "Memory ran out in task sh (pid 116) on CPU 1, and there was no task left to",
+    ),
+    (
+        ["dd invoked oom-killer: gfp_mask=0xcc0, order=0, oom_score_adj=0"],
+        "Out of memory: system-wide panic_on_oom is enabled",
+        [CALL],
+        CauseKind.PANIC,
+        "on CPU 1. The kernel panicked because panic_on_oom is set.",
     ),
     (
         ["VFS: Cannot open root device"],
@@ -211,7 +273,8 @@ PANICS = [
         "kernel: panic_on_warn set ...",
         [CALL],
         CauseKind.PANIC,
-        "The kernel warned in task sh (pid 116) on CPU 1",
+        "The kernel warned in task sh (pid 116) on CPU 1. The kernel panicked because "
+        "panic_on_warn is set.",
     ),
     (
         ["mce: [Hardware Error]: CPU 0: Machine Check Exception"],
@@ -247,7 +310,7 @@ def test_panics(before, why, after, kind, words):
 
 def test_panic_without_context():
     cause = find_panic(log("Kernel panic - not syncing: sysrq triggered crash"))
-    assert cause.sentence == "Somebody asked for a crash through sysrq."
+    assert cause.sentence == "Somebody made the kernel crash on purpose, through sysrq."
     assert cause.cpu is None
 
 

@@ -175,7 +175,7 @@ def find_panic(records: Sequence[LogRecord]) -> Cause | None:
 def _explain_panic(own: Sequence[LogRecord], at: int, why: str) -> Cause:
     block = _block(own, at)
     if _FATAL.match(why):
-        oops = find_oops(own[:at], panicked=True)
+        oops = find_oops(own[:at], panic=why)
         if oops is not None:
             return Cause(oops.kind, oops.sentence, (*oops.log, own[at]), cpu=oops.cpu)
     kind = CauseKind.PANIC
@@ -201,23 +201,47 @@ def _hints(before: Sequence[LogRecord], pattern: str) -> list[LogRecord]:
     return [record for record in before if re.search(pattern, record.text)]
 
 
+def _because(setting: str) -> str:
+    return f"The kernel panicked because {setting}."
+
+
 def _sysrq(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
     match = block.search(_CPU)
     named = match is not None and match[2] != "0"
     who = f"Task {match[3]} (pid {match[2]})" if match and named else "Somebody"
     where = f", on CPU {match[1]}" if match else ""
-    sentence = f"{who} asked for a crash through sysrq{where}."
+    sentence = f"{who} made the kernel crash on purpose, through sysrq{where}."
     return sentence, _hints(before, "sysrq: ")
 
 
+# What tells an NMI from others, why it came, what made it fatal, and what else there is
+# to say: functions of arch/x86/kernel/nmi.c, each of which asks a setting of its own.
+_NMIS = (
+    ("IOCK", "for an error of an I/O device (IOCK)", "panic_on_io_nmi is set", ""),
+    ("PCI system", "for an error on PCI (SERR)", "panic_on_unrecovered_nmi is set", ""),
+    (
+        "",
+        "without a known reason",
+        "unknown_nmi_panic is set (or panic_on_unrecovered_nmi)",
+        " Most often the host or a watchdog sends one to a machine that seems dead.",
+    ),
+)
+
+
 def _nmi(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
+    hints = _hints(before, "NMI received for unknown|NMI: (IOCK|PCI)")
+    said = f"{m.string} {hints[-1].text if hints else ''}"
+    _, reason, setting, more = next(item for item in _NMIS if item[0] in said)
     name = "A CPU" if block.cpu is None else f"CPU {block.cpu}"
     sentence = (
-        f"{name} got a non-maskable interrupt (NMI) without a known reason"
-        f"{block.where}{block.what}, and the kernel was set to panic then: most often "
-        "the host or a watchdog sends one to a machine that seems dead."
+        f"{name} got a non-maskable interrupt (NMI) {reason}.{more} {_because(setting)}"
     )
-    return sentence, _hints(before, "NMI received for unknown|NMI: (IOCK|PCI)")
+    if block.where:
+        sentence += (
+            f" The CPU was just then{block.where}{block.what}, which need not be to "
+            "blame."
+        )
+    return sentence, hints
 
 
 def _init(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
@@ -231,19 +255,20 @@ def _soft(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanat
     hints = _hints(before, "soft lockup")
     stuck = re.search(r"CPU#(\d+) stuck for (\w+)", hints[-1].text) if hints else None
     name = f"CPU {stuck[1]} was stuck for {stuck[2]}" if stuck else "A CPU was stuck"
-    sentence = (
-        f"{name}{block.where}{block.what} without letting another task run, and the "
-        "kernel was set to panic then."
-    )
-    return sentence, hints
+    sentence = f"{name}{block.where}{block.what} without letting another task run."
+    return f"{sentence} {_because('softlockup_panic is set')}", hints
 
 
 def _hard(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
-    sentence = (
-        f"A CPU was stuck with interrupts off{block.where}{block.who}, and the kernel "
-        "was set to panic then."
-    )
-    return sentence, _hints(before, "hard LOCKUP")
+    hints = _hints(before, "hard LOCKUP")
+    stuck = re.search(r"on cpu (\d+)", hints[-1].text) if hints else None
+    # It may be another CPU that noticed, and panicked: kernel/watchdog_buddy.c.
+    if stuck and int(stuck[1]) != block.cpu:
+        sentence = f"CPU {stuck[1]} was stuck with interrupts off."
+    else:
+        sentence = f"A CPU was stuck with interrupts off{block.where}{block.who}."
+    setting = "hardlockup_panic is set (nmi_watchdog=panic)"
+    return f"{sentence} {_because(setting)}", hints
 
 
 def _hung(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
@@ -252,21 +277,23 @@ def _hung(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanat
     match = re.search(pattern, hints[-1].text) if hints else None
     who = f"Task {match[1]} (pid {match[2]})" if match else "A task"
     time = f"over {match[3]} s" if match else "too long"
-    sentence = f"{who} was blocked for {time}, and the kernel was set to panic then."
-    return sentence, hints
+    sentence = f"{who} was blocked for {time}."
+    return f"{sentence} {_because('hung_task_panic is set')}", hints
 
 
 def _rcu(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
-    sentence = (
-        f"A CPU or task held up RCU for too long (a stall){block.who}, and the kernel "
-        "was set to panic then."
-    )
-    return sentence, _hints(before, "rcu: |detected stall")[:3]
+    sentence = f"A CPU or task held up RCU for too long (a stall){block.who}."
+    hints = _hints(before, "rcu: |detected stall")[:3]
+    return f"{sentence} {_because('panic_on_rcu_stall is set')}", hints
 
 
 def _memory(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
-    sentence = f"Memory ran out{block.who}, and the kernel panicked."
-    return sentence, _hints(before, "oom|Out of memory")
+    end = ", and the kernel panicked."
+    if "panic_on_oom" in m.string:
+        end = f". {_because('panic_on_oom is set')}"
+    elif re.search("deadlocked|no killable", m.string):
+        end = ", and there was no task left to kill."
+    return f"Memory ran out{block.who}{end}", _hints(before, "oom|Out of memory")
 
 
 def _root(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
@@ -284,8 +311,9 @@ def _stack(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explana
 
 
 def _warn(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
-    sentence = f"The kernel warned{block.where}{block.who}, and was set to panic then."
-    return sentence, _hints(before, "WARNING: ")
+    sentence = f"The kernel warned{block.where}{block.who}."
+    hints = _hints(before, "WARNING: ")
+    return f"{sentence} {_because('panic_on_warn is set')}", hints
 
 
 def _hardware(m: re.Match[str], block: _Block, before: list[LogRecord]) -> _Explanation:
@@ -319,11 +347,13 @@ _PANICS: tuple[tuple[re.Pattern[str], CauseKind, _Explain], ...] = tuple(
 )
 
 
-def find_oops(records: Sequence[LogRecord], *, panicked: bool = False) -> Cause | None:
+def find_oops(
+    records: Sequence[LogRecord], *, panic: str | None = None
+) -> Cause | None:
     """
     Find the last oops.
 
-    :param panicked: Whether it ended in a panic.
+    :param panic: What the kernel said when it panicked for this, if it did.
     """
     own = _own(records)
     ends = [-1] + [i for i, r in enumerate(own) if r.text.startswith(_END_TRACE)]
@@ -339,8 +369,7 @@ def find_oops(records: Sequence[LogRecord], *, panicked: bool = False) -> Cause 
         return None
     kind, words = found
     block = _block(own, i)
-    end = "and panicked" if panicked else "killed that task, and went on"
-    sentence = f"{words}{block.where}{block.access}{block.who}, {end}."
+    sentence = f"{words}{block.where}{block.access}{block.who}. {_end(panic)}"
     lines = {r.sequence: r for r in (own[i], *block.telling())}
     if kind is not CauseKind.NULL or "Oops" not in own[i].text:
         starts = ("Oops: ", "Internal error: Oops")
@@ -348,6 +377,15 @@ def find_oops(records: Sequence[LogRecord], *, panicked: bool = False) -> Cause 
         lines[oops.sequence] = oops
     log = tuple(lines[sequence] for sequence in sorted(lines))
     return Cause(kind, sentence, log, cpu=block.cpu)
+
+
+def _end(panic: str | None) -> str:
+    """Say what came of an oops: die() and oops_end() in the kernel's arch/."""
+    if panic is None:
+        return "The task was killed, and the kernel went on."
+    if "in interrupt" in panic:
+        return "It was in an interrupt, where that is always fatal."
+    return _because("panic_on_oops is set (oops=panic)")
 
 
 def _oops(record: LogRecord) -> tuple[CauseKind, str] | None:
