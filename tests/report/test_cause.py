@@ -49,7 +49,8 @@ def test_who_watched_it_is_believed():
     soon = replace(SPINS, silent=0.5)
     assert find_cause(clues(soon, IDLE)).kind == CauseKind.UNKNOWN
     cause = find_cause(clues(soon, IDLE, witness=FROZEN))
-    assert (cause.kind, cause.cpu) == (CauseKind.HANG, 0)
+    assert (cause.kind, cause.cpu, cause.frame) == (CauseKind.HANG, 0, 0)
+    assert (cause.fatal, cause.advice) == (True, None)
     assert cause.sentence == (
         "CPU 0 hangs in lab_spin+0xd [kmemdump_lab], called by task sh (pid 116): "
         "served no interrupt for 10 s."
@@ -79,9 +80,11 @@ def test_a_cpu_spins():
     assert cause.evidence == (
         "CPU 0: next timer interrupt due at 5.000 s, not taken by 20.000 s, interrupts "
         "are off",
-        "the kernel logged its last line at 5.000 s, 15.0 s before the latest sign of "
-        "life",
+        "the kernel logged nothing for 15.0 s, since 5.000 s: that fits a hang, but a "
+        "healthy kernel may be silent, too",
     )
+    assert cause.fatal
+    assert cause.frame == 0
 
 
 def test_two_cpus_spin():
@@ -132,16 +135,17 @@ def test_all_cpus_spin(count):
         assert cause.kind == CauseKind.UNKNOWN
         assert cause.sentence == (
             "CPU 0 may hang in lab_spin+0xd [kmemdump_lab], called by task sh (pid "
-            "116): it had interrupts off, when its memory was copied; one look cannot "
+            "116). It had interrupts off when its memory was copied. One look cannot "
             "tell whether that lasts."
         )
-        assert cause.cpu == 0
+        assert (cause.cpu, cause.frame, cause.fatal) == (0, 0, False)
+        assert cause.advice.startswith("capture it again. A CPU that hangs is still")
 
 
 def test_a_cpu_has_just_begun_to_spin():
     cause = find_cause(clues(replace(SPINS, silent=0.4), IDLE))
     assert cause.kind == CauseKind.UNKNOWN
-    assert "off, its timer 0.40 s overdue, when" in cause.sentence
+    assert "off, and its timer was 0.40 s overdue when" in cause.sentence
     # Any kernel turns interrupts off for a moment.
     cause = find_cause(clues(replace(SPINS, silent=0.01), IDLE))
     assert cause.kind == CauseKind.ALIVE
@@ -163,7 +167,8 @@ def test_alive():
     cause = find_cause(clues(IDLE, late))
     assert cause.kind == CauseKind.ALIVE
     assert cause.sentence.startswith("The kernel looks alive")
-    assert cause.cpu is None
+    assert (cause.cpu, cause.frame, cause.fatal) == (None, None, False)
+    assert cause.advice.startswith("if the machine does not answer, capture it again")
 
 
 def test_alive_but_complaining():
@@ -174,6 +179,15 @@ def test_alive_but_complaining():
     assert cause.kind == CauseKind.HANG
     assert cause.sentence.startswith("The kernel had not died, but it complained")
     assert cause.log == (line,)
+    assert not cause.fatal
+
+
+def test_a_line_of_a_moment_ago_speaks_against_a_hang():
+    cause = find_cause(clues(IDLE, now=5.3))
+    assert cause.evidence == (
+        "the kernel logged a line at 5.000 s, 0.3 s before the latest time in its "
+        "memory: up to then, it did not hang as a whole",
+    )
 
 
 def test_panic_that_logged_nothing():

@@ -45,6 +45,7 @@ def test_null_dereference_with_panic(call):
         "(write at address 0x8) in task sh (pid 116) on CPU 1. The kernel panicked "
         "because panic_on_oops is set (oops=panic)."
     )
+    assert cause.fatal
     assert [record.text for record in cause.log] == [
         lines[0],
         lines[2],
@@ -81,6 +82,7 @@ def test_oops_without_panic():
     assert cause.sentence.endswith(
         "on CPU 1. The task was killed, and the kernel went on."
     )
+    assert not cause.fatal
 
 
 def test_last_oops_counts():

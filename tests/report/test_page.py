@@ -57,6 +57,8 @@ REPORT = Report(
         (record(3, 1, f"BUG: {EVIL}"),),
         (EVIL_ATTRIBUTE,),
         1,
+        1,
+        advice=EVIL,
     ),
     cpus=(
         Cpu(
@@ -169,8 +171,29 @@ def test_everything_is_told(show):
         f"{EVIL}: {EVIL_ATTRIBUTE}",
         "second line",
         r"\x1b[2J\u202e",
+        f"Next: {EVIL}",
     ):
         assert words in text, words
+
+
+def test_what_matters_comes_first(show):
+    page = show(REPORT)
+    ids = [
+        item.get_attribute("id") for item in page.find_elements(By.TAG_NAME, "section")
+    ]
+    assert ids[:5] == ["cause", "stack", "machine", "missing", "cpus"]
+    (marked,) = page.find_elements(By.CSS_SELECTOR, ".stack .marked")
+    assert marked.text.startswith("→")
+    assert f"#1 {EVIL}+0x5" in marked.text
+    assert page.find_elements(By.CSS_SELECTOR, "#stack .marked") == [marked]
+
+
+def test_an_unproven_cause_has_no_cpu_of_its_own(show):
+    alive = Cause(CauseKind.ALIVE, "It lives.", fatal=False)
+    page = show(replace(REPORT, cause=alive))
+    assert one(page, "#cause h2").text == "State"
+    assert page.find_elements(By.CSS_SELECTOR, "#stack, .marked") == []
+    assert one(page, "#cpus h2").text == "CPUs"
 
 
 def test_hostile_strings_stay_text(show):

@@ -53,6 +53,11 @@ CRASHED = Cpu(
         Frame(0xFFFFFFFF81000100, "small", inline=True),
     ),
 )
+HALTS = (
+    Frame(1, "stop_this_cpu", 2, stack="irq"),
+    Frame(2, "default_idle", 2, interrupted=True, stack="task"),
+    Frame(3, "do_idle", 2, stack="task"),
+)
 FULL = Report(
     source="a.core",
     kernel=KernelPart("6.1.0", "ab" * 20, "#1 SMP", "x86_64", EVIL, EVIL),
@@ -63,6 +68,8 @@ FULL = Report(
         (LogRecord(3, 10**9, 1, 0, 7, False, f"BUG: {EVIL}\nsecond"),),
         ("one thing", "another"),
         1,
+        1,
+        advice="think",
     ),
     cpus=(
         CRASHED,
@@ -73,12 +80,7 @@ FULL = Report(
                 idle=True,
                 interrupted=True,
                 task=Task(0, f"swapper/{number}"),
-                frames=(
-                    Frame(1, "stop_this_cpu", 2, stack="irq"),
-                    Frame(2, "default_idle", 2, interrupted=True, stack="task"),
-                    Frame(3, "do_idle", 2, stack="task"),
-                    Frame(4 + number, f"start_{number}", 2, stack="task"),
-                ),
+                frames=(*HALTS, Frame(4 + number, f"start_{number}", 2, stack="task")),
             )
             for number in (0, 2, 3)
         ),
@@ -125,9 +127,43 @@ def test_cause_comes_first():
     lines = text(FULL).splitlines()
     assert lines[0] == "Cause of death"
     assert lines[1].startswith("  The kernel dereferenced a NULL pointer")
-    assert text(replace(FULL, cause=Cause(CauseKind.ALIVE, "Well."))).startswith(
-        "State"
+    assert lines[4:6] == ["  - another", "  Next: think"]
+    alive = Cause(CauseKind.ALIVE, "Well.", fatal=False)
+    assert text(replace(FULL, cause=alive)).startswith("State\n")
+
+
+def test_order():
+    page = text(FULL)
+    order = (
+        "Cause of death\n",
+        "\nCPU 1, task",
+        "\nKernel:",
+        "\nCPUs 0, 2, 3",
+        "\nCPU 4, task x (pid 5)\n",
+        "\nBlocked tasks",
+        "\nInterrupts",
+        "\nKernel log",
+        "\nMissing in this report",
     )
+    places = [page.index(part) for part in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_frame_where_it_happened_is_marked(terminal):
+    page = text(FULL, terminal=terminal, width=200)
+    page = re.sub(r"\x1b\[\d*m", "", page)
+    assert "\n-> #1  lab_null+0x5 [" in page
+    assert page.count("->") == 1
+    assert "\n   #0  delay_tsc+0x33\n       ^ exception or interrupt, which" in page
+
+
+def test_a_suspect_is_no_culprit():
+    unproven = Cause(CauseKind.UNKNOWN, "It may hang.", cpu=1, fatal=False)
+    page = text(replace(FULL, cause=unproven))
+    assert page.startswith("State\n")
+    assert "(pid 116), suspected, interrupts off\n" in page
+    assert "where it happened" not in page
 
 
 def test_text_tells_everything():
@@ -255,6 +291,7 @@ def test_json_leaves_out_what_is_not_known():
         "sentence": "Nobody knows.",
         "log": [],
         "evidence": [],
+        "fatal": True,
     }
     assert "memory" not in plain
     assert plain["time"] == {}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from kmemdump.kernel.log import LogRecord
+from kmemdump.report.culprit import find_culprit
 from kmemdump.report.deaths import find_complaints, find_oops, find_panic, find_reboot
 from kmemdump.report.records import Cause, CauseKind, Cpu, TimePart
 
@@ -26,6 +27,14 @@ a busy host makes a virtual CPU wait, far below the 20 s of the kernel's own wat
 _SUSPICIOUS_AFTER = 0.02
 """The same for a CPU that has interrupts off besides: two ticks at the lowest HZ."""
 _MOST_NAMED = 3
+_LOOK_AGAIN = (
+    "capture it again. A CPU that hangs is still there; 'kmemdump watch' looks twice "
+    "by itself."
+)
+_IF_SILENT = (
+    "if the machine does not answer, capture it again. What hangs is still there; "
+    "'kmemdump watch' looks twice by itself."
+)
 _FROZEN = re.compile(r"frozen: CPUs? ([\d, and]+) (served no interrupt .*)")
 """As kmemdump.watch says it."""
 
@@ -48,7 +57,12 @@ class Clues:
 
 def find_cause(clues: Clues) -> Cause:
     """Return the cause of death, as far as the clues tell."""
-    cause = _find_cause(clues)
+    cause = _believe(clues, _find_cause(clues))
+    return replace(cause, frame=find_culprit(cause, clues.cpus))
+
+
+def _believe(clues: Clues, cause: Cause) -> Cause:
+    """Add what the core image says, if it was written for a reason."""
     if not clues.witness:
         return cause
     said = f"who watched it wrote the core image for this reason: {clues.witness}"
@@ -64,8 +78,14 @@ def _seen_frozen(clues: Clues, cause: Cause, frozen: re.Match[str]) -> Cause:
     cpus = [cpu for cpu in clues.cpus if cpu.number in numbers]
     if not cpus:
         return cause
-    sentence = f"{_hanging(cpus)}: {frozen[2]}."
-    return replace(cause, kind=CauseKind.HANG, sentence=sentence, cpu=cpus[0].number)
+    return replace(
+        cause,
+        kind=CauseKind.HANG,
+        sentence=f"{_hanging(cpus)}: {frozen[2]}.",
+        cpu=cpus[0].number,
+        fatal=True,
+        advice=None,
+    )
 
 
 def _find_cause(clues: Clues) -> Cause:
@@ -168,7 +188,7 @@ def _alive(clues: Clues) -> Cause:
     complaints = find_complaints(clues.log or ())
     if clues.log is None:
         sentence = "The cause is unknown: the kernel's log could not be read."
-        return Cause(CauseKind.UNKNOWN, sentence, evidence=_last_word(clues))
+        return Cause(CauseKind.UNKNOWN, sentence, fatal=False)
     if all(cpu.silent is None for cpu in clues.cpus):
         return Cause(
             CauseKind.UNKNOWN,
@@ -176,20 +196,23 @@ def _alive(clues: Clues) -> Cause:
             "CPUs could not be read.",
             complaints,
             _last_word(clues),
+            fatal=False,
         )
     suspects = [cpu for cpu in clues.cpus if cpu.online and _is_deaf(cpu)]
     overdue = max((cpu.silent or 0 for cpu in suspects), default=0)
     alone = len(suspects) == sum(cpu.online for cpu in clues.cpus)
     if suspects and (alone or overdue > _SUSPICIOUS_AFTER):
-        late = f", its timer {overdue:.2f} s overdue" if overdue > 0 else ""
+        late = f", and its timer was {overdue:.2f} s overdue" if overdue > 0 else ""
         return Cause(
             CauseKind.UNKNOWN,
-            f"CPU {suspects[0].number} may hang{_describe(suspects[0])}: it had "
-            f"interrupts off{late}, when its memory was copied; one look cannot tell "
+            f"CPU {suspects[0].number} may hang{_describe(suspects[0])}. It had "
+            f"interrupts off{late} when its memory was copied. One look cannot tell "
             "whether that lasts.",
             complaints,
             _last_word(clues),
             suspects[0].number,
+            fatal=False,
+            advice=_LOOK_AGAIN,
         )
     if complaints:
         return Cause(
@@ -197,6 +220,8 @@ def _alive(clues: Clues) -> Cause:
             "The kernel had not died, but it complained: see its lines below.",
             complaints,
             _last_word(clues),
+            fatal=False,
+            advice=_IF_SILENT,
         )
     return Cause(
         CauseKind.ALIVE,
@@ -209,6 +234,8 @@ def _alive(clues: Clues) -> Cause:
             ),
             *_last_word(clues),
         ),
+        fatal=False,
+        advice=_IF_SILENT,
     )
 
 
@@ -216,9 +243,15 @@ def _last_word(clues: Clues) -> tuple[str, ...]:
     if not clues.log or clues.now is None:
         return ()
     at = clues.log[-1].nanoseconds / 1e9
+    silence = max(clues.now - at, 0)
+    if silence > HANGS_AFTER:
+        return (
+            f"the kernel logged nothing for {silence:.1f} s, since {at:.3f} s: that "
+            "fits a hang, but a healthy kernel may be silent, too",
+        )
     return (
-        f"the kernel logged its last line at {at:.3f} s, "
-        f"{max(clues.now - at, 0):.1f} s before the latest sign of life",
+        f"the kernel logged a line at {at:.3f} s, {silence:.1f} s before the latest "
+        "time in its memory: up to then, it did not hang as a whole",
     )
 
 

@@ -376,7 +376,7 @@ def find_oops(
         oops = next((r for r in block.records if r.text.startswith(starts)), own[i])
         lines[oops.sequence] = oops
     log = tuple(lines[sequence] for sequence in sorted(lines))
-    return Cause(kind, sentence, log, cpu=block.cpu)
+    return Cause(kind, sentence, log, cpu=block.cpu, fatal=panic is not None)
 
 
 def _end(panic: str | None) -> str:

@@ -34,14 +34,17 @@ _ROWS = 24
 
 def to_html(report: Report) -> str:
     """Return a report as a page."""
+    first, groups = words.split_cpus(report)
     shown = {
         "report": report,
         "css": _part("page.css"),
         "js": _part("page.js"),
         "version": VERSION,
+        "heading": words.heading(report.cause),
         "host": words.host(report),
         "facts": list(words.facts(report)),
-        "groups": words.group_cpus(report),
+        "first": first,
+        "groups": groups,
         "log_notes": words.log_notes(report, len(report.log)),
         "use": _use(report.memory),
         "swap": words.swap_words(report.memory) if report.memory else None,
@@ -106,8 +109,9 @@ def _digest(text: str) -> str:
 def _sections(shown: dict[str, Any], report: Report) -> list[tuple[str, str]]:
     wanted = (
         ("cause", "Cause", True),
+        ("stack", "Stack", shown["first"]),
         ("missing", "Missing", report.missing),
-        ("cpus", "CPUs", report.cpus),
+        ("cpus", "CPUs", shown["groups"]),
         ("blocked", "Blocked", report.blocked),
         ("log", "Log", report.log),
         ("tasks", "Tasks", report.tasks),

@@ -67,6 +67,15 @@ class Cause:
     """What else tells it."""
     cpu: int | None = None
     """The CPU on which it happened."""
+    frame: int | None = None
+    """
+    Where on that CPU's stack: the function that was interrupted, that hangs, or that
+    panicked.
+    """
+    fatal: bool = True
+    """Whether it is known that the kernel died of it."""
+    advice: str | None = None
+    """What to do next, if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

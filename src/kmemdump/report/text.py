@@ -16,10 +16,11 @@ from kmemdump.report.words import (
     cpu_problem,
     escape,
     facts,
-    group_cpus,
+    heading,
     interruption,
     log_notes,
     numbers,
+    split_cpus,
 )
 
 __all__ = ["DEFAULT_LINES", "print_lines", "print_report"]
@@ -37,14 +38,18 @@ def print_report(
     report: Report, console: Console, *, lines: int | None = DEFAULT_LINES
 ) -> None:
     """
-    Print a report, the cause of death first.
+    Print a report, the cause of death first, then the stack that goes with it.
 
     :param lines: How many of the last records of the log, ``None`` for all.
     """
     printer = _Printer(console)
+    first, others = split_cpus(report)
     printer.cause(report.cause)
+    if first is not None:
+        printer.cpu(first, report.cause)
     printer.facts(facts(report))
-    printer.cpus(report)
+    for group in others:
+        printer.cpu(group, report.cause)
     printer.blocked(report)
     printer.interrupts(report)
     printer.log(report, lines)
@@ -76,14 +81,12 @@ class _Printer:
         heading = Text.assemble((title, "bold"), escape(note))
         self._console.print(heading, soft_wrap=True)
 
-    def line(self, text: str, style: str = "", indent: int = _INDENT) -> None:
+    def line(self, text: str, style: str = "", head: str = " " * _INDENT) -> None:
         # Not wrapped where nobody sees it: such lines are searched for.
         if self._console.is_terminal:
-            print_lines(self._console, text, style, indent=indent)
+            print_lines(self._console, text, style, head=head)
         else:
-            self._console.print(
-                " " * indent + escape(text), soft_wrap=True, markup=False
-            )
+            self._console.print(head + escape(text), soft_wrap=True, markup=False)
 
     def records(self, records: Iterable[LogRecord]) -> None:
         for record in records:
@@ -92,12 +95,13 @@ class _Printer:
                 self.line(line, style)
 
     def cause(self, cause: Cause) -> None:
-        alive = cause.kind == CauseKind.ALIVE
-        self.heading("State" if alive else "Cause of death")
-        style = "bold green" if alive else "bold red"
+        self.heading(heading(cause))
+        style = "bold green" if cause.kind == CauseKind.ALIVE else "bold red"
         print_lines(self._console, cause.sentence, style, indent=_INDENT)
         for evidence in cause.evidence:
             print_lines(self._console, evidence, indent=_INDENT, head="- ")
+        if cause.advice:
+            print_lines(self._console, cause.advice, indent=_INDENT, head="Next: ")
         if cause.log:
             self._console.print()
             self.records(cause.log)
@@ -107,10 +111,6 @@ class _Printer:
         for name, value in facts:
             print_lines(self._console, value, head=f"{name + ':':<14}")
 
-    def cpus(self, report: Report) -> None:
-        for group in group_cpus(report):
-            self.cpu(group, report.cause)
-
     def cpu(self, cpus: Sequence[Cpu], cause: Cause) -> None:
         self._console.print()
         cpu = cpus[0]
@@ -119,16 +119,19 @@ class _Printer:
         problem = cpu_problem(cpu)
         if problem is not None:
             self.line(problem)
-        self.frames(cpu_frames(cpu, cause))
+        marked = cause.frame if cpu.number == cause.cpu else None
+        self.frames(cpu_frames(cpu, cause), marked)
 
-    def frames(self, frames: Sequence[Frame]) -> None:
+    def frames(self, frames: Sequence[Frame], marked: int | None = None) -> None:
         for i, frame in enumerate(frames):
             came = interruption(frames, i)
             if came is not None:
-                self.line(f"    ^ {came}", "dim")
+                self.line(f"^ {came}", "dim", head=" " * 7)
             inline = " (inlined)" if frame.inline else ""
             source = f"  {frame.source}" if frame.source else ""
-            self.line(f"#{i:<3}{frame.place}{inline}{source}")
+            style, arrow = ("bold", "->") if i == marked else ("", "")
+            text = f"#{i:<3}{frame.place}{inline}{source}"
+            self.line(text, style, head=f"{arrow:<3}")
 
     def blocked(self, report: Report) -> None:
         if not report.blocked:

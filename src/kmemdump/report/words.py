@@ -31,7 +31,7 @@ __all__ = [
     "duration",
     "escape",
     "facts",
-    "group_cpus",
+    "heading",
     "host",
     "idle_frames",
     "interruption",
@@ -40,6 +40,7 @@ __all__ = [
     "memory_parts",
     "numbers",
     "size",
+    "split_cpus",
     "swap_words",
 ]
 
@@ -76,6 +77,11 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def heading(cause: Cause) -> str:
+    """Return what the cause is called: one that is not proven is none of death."""
+    return "Cause of death" if cause.fatal else "State"
+
+
 def idle_frames(cpu: Cpu) -> Sequence[Frame]:
     """Return a CPU's frames without those below the loop that every idle CPU is in."""
     names = [frame.symbol for frame in cpu.frames]
@@ -94,7 +100,8 @@ def cpu_notes(cpu: Cpu, cause: Cause) -> list[str]:
     elif cpu.task is not None:
         notes.append(f"task {cpu.task.title}")
     if cpu.number == cause.cpu:
-        notes.append("where it happened")
+        suspected = cause.kind == CauseKind.UNKNOWN
+        notes.append("suspected" if suspected else "where it happened")
     elif not cpu.online:
         # It is an interrupt that tells a CPU to stop.
         notes.append("then stopped by the panic" if cpu.interrupted else "offline")
@@ -119,7 +126,15 @@ def cpu_problem(cpu: Cpu) -> str | None:
     return None
 
 
-def group_cpus(report: Report) -> list[list[Cpu]]:
+def split_cpus(report: Report) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
+    """Return the CPU on which it happened, if that is known, and groups of others."""
+    groups = {group[0].number: group for group in _group_cpus(report)}
+    number = report.cause.cpu
+    first = None if number is None else groups.pop(number, None)
+    return first, list(groups.values())
+
+
+def _group_cpus(report: Report) -> list[list[Cpu]]:
     """Return the CPUs, together those that idle in the same place, as most do."""
     groups: dict[str, list[Cpu]] = {}
     for cpu in report.cpus:
@@ -182,7 +197,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     if time.date is not None:
         when.append(f"{time.date:%Y-%m-%d %H:%M:%S} UTC by its own clock")
     if when:
-        ends = report.cause.kind in _ENDS
+        ends = report.cause.fatal and report.cause.kind in _ENDS
         yield "Died" if ends else "Last tick", ", ".join(when)
     if time.captured is not None:
         marked = f", marked {time.marked:%H:%M:%S}" if time.marked else ""
