@@ -185,6 +185,7 @@ def test_what_matters_comes_first(show):
     (marked,) = page.find_elements(By.CSS_SELECTOR, ".stack .marked")
     assert marked.text.startswith("→")
     assert f"#1 {EVIL}+0x5" in marked.text
+    assert one(page, "#machine dt").text == "Host"
     assert page.find_elements(By.CSS_SELECTOR, "#stack .marked") == [marked]
 
 

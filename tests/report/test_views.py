@@ -137,6 +137,7 @@ def test_order():
     order = (
         "Cause of death\n",
         "\nCPU 1, task",
+        "\nHost:",
         "\nKernel:",
         "\nCPUs 0, 2, 3",
         "\nCPU 4, task x (pid 5)\n",
@@ -164,6 +165,33 @@ def test_a_suspect_is_no_culprit():
     assert page.startswith("State\n")
     assert "(pid 116), suspected, interrupts off\n" in page
     assert "where it happened" not in page
+
+
+def test_idle_or_interrupted():
+    stopped = replace(FULL.cpus[1], number=7)
+    # It was in a timer interrupt when the panic's came.
+    irq = (Frame(1, "stop_this_cpu", 2), Frame(5, "spin_lock", 1, interrupted=True))
+    busy = replace(stopped, number=8, frames=(*irq, *HALTS[1:]))
+    awake = replace(stopped, number=9, online=True)
+    page = text(replace(FULL, cpus=(CRASHED, stopped, busy, awake)))
+    assert "\nCPU 7, idle, then stopped by the panic\n" in page
+    assert "\nCPU 8, its idle task, interrupted, then stopped by the panic\n" in page
+    assert "\nCPU 9, its idle task, interrupted\n" in page
+    assert "CPUs:         4, 1 of them idle\n" in page
+
+
+def test_whose_clock():
+    captured = datetime(2026, 4, 1, 0, 1, tzinfo=UTC)
+    time = replace(FULL.time, captured=captured, marked=captured)
+    words = " ".join(text(replace(FULL, time=time)).split())
+    assert "Died: 1 h 2 min 3 s after boot, 2026-04-01 00:00:00 UTC by its own" in words
+    assert (
+        "Captured: 2026-04-01 00:01:00 UTC (marked 00:01:00) by the clock of whoever "
+        "captured it" in words
+    )
+    # An oops alone does not stop the clock.
+    oops = replace(FULL.cause, fatal=False)
+    assert "Last tick:" in text(replace(FULL, cause=oops))
 
 
 def test_text_tells_everything():

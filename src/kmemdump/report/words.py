@@ -89,14 +89,21 @@ def idle_frames(cpu: Cpu) -> Sequence[Frame]:
     return cpu.frames[:end]
 
 
+def _idles(cpu: Cpu) -> bool:
+    """Tell whether a CPU had nothing to do, until the panic stopped it."""
+    if not cpu.idle or cpu.online:
+        return bool(cpu.idle and not cpu.interrupted)
+    # It is an interrupt that stops a CPU; another was there before.
+    return sum(frame.interrupted for frame in cpu.frames[1:]) < 2
+
+
 def cpu_notes(cpu: Cpu, cause: Cause) -> list[str]:
     """Return what is to be said of a CPU beside its number."""
     notes = []
     if not cpu.online and cause.kind == CauseKind.ALIVE:
         return ["offline"]
     if cpu.idle:
-        busy = cpu.interrupted and cpu.online
-        notes.append("idle, in an interrupt" if busy else "idle")
+        notes.append("idle" if _idles(cpu) else "its idle task, interrupted")
     elif cpu.task is not None:
         notes.append(f"task {cpu.task.title}")
     if cpu.number == cause.cpu:
@@ -186,11 +193,11 @@ def host(report: Report) -> str | None:
 def facts(report: Report) -> Iterator[tuple[str, str]]:
     """Iterate over what is said of the machine in a line each: names and values."""
     kernel, time = report.kernel, report.time
-    machine = f" {kernel.machine}" if kernel.machine else ""
-    yield "Kernel", f"{kernel.release}{machine}"
     name = host(report)
     if name:
         yield "Host", name
+    machine = f" {kernel.machine}" if kernel.machine else ""
+    yield "Kernel", f"{kernel.release}{machine}"
     when = []
     if time.uptime is not None:
         when.append(f"{duration(time.uptime)} after boot")
@@ -200,10 +207,14 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         ends = report.cause.fatal and report.cause.kind in _ENDS
         yield "Died" if ends else "Last tick", ", ".join(when)
     if time.captured is not None:
-        marked = f", marked {time.marked:%H:%M:%S}" if time.marked else ""
-        yield "Captured", f"{time.captured:%Y-%m-%d %H:%M:%S} UTC{marked}"
+        marked = f" (marked {time.marked:%H:%M:%S})" if time.marked else ""
+        yield (
+            "Captured",
+            f"{time.captured:%Y-%m-%d %H:%M:%S} UTC{marked} by the clock of whoever "
+            "captured it",
+        )
     if report.cpus:
-        idle = sum(cpu.idle is True for cpu in report.cpus)
+        idle = sum(_idles(cpu) for cpu in report.cpus)
         yield "CPUs", f"{len(report.cpus)}, {idle} of them idle"
     if report.load is not None:
         yield "Load", " ".join(f"{value:.2f}" for value in report.load)
