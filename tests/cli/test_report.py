@@ -138,6 +138,15 @@ def test_deaths(dead, tmp_path, capsys):
         assert re.fullmatch(SENTENCES[scenario.death], cause["sentence"])
         assert cause["kind"] == KINDS[scenario.death]
         assert report["cpus"][0]["number"] == cause["cpu"]
+    if "frame" in cause:
+        marked = report["cpus"][0]["frames"][cause["frame"]]["symbol"]
+        asked = scenario.death is Death.PANIC and marked == "sysrq_handle_crash"
+        assert asked or f" in {marked}+" in cause["sentence"]
+    assert ("frame" in cause) == ("cpu" in cause)
+    if scenario.death is Death.NULL:
+        assert {"letter": "D", "words": "the kernel had an oops or a bug"} in (
+            report["taints"]
+        )
     assert len(report["cpus"]) == scenario.cpus
     assert all(cpu["frames"] for cpu in report["cpus"])
     symbols = [frame.get("symbol") for cpu in report["cpus"] for frame in cpu["frames"]]

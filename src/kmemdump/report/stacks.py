@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -14,6 +15,12 @@ from kmemdump.report.records import Frame
 __all__ = ["find_frames", "find_place"]
 
 _MAX_FRAMES = 200
+_ENTRY = re.compile(r"el1[ht]_64_(sync|irq|fiq|error)")
+"""
+Where exceptions enter an aarch64 kernel from itself, arch/arm64/kernel/entry.S. drgn
+may get past them by the frame record, and does not see then that something was
+interrupted.
+"""
 
 
 def find_frames(task: Object) -> tuple[tuple[Frame, ...], StackFrame | None]:
@@ -27,10 +34,11 @@ def find_frames(task: Object) -> tuple[tuple[Frame, ...], StackFrame | None]:
     """
     prog = task.prog_
     first: StackFrame | None = None
-    frames = []
+    frames: list[Frame] = []
     for frame, kind in islice(_walk(prog, task), _MAX_FRAMES):
         first = first or frame
-        found = _frame(prog, frame, kind)
+        entered = bool(frames and _ENTRY.fullmatch(frames[-1].symbol or ""))
+        found = _frame(prog, frame, kind, frame.interrupted or entered)
         if found is not None:
             frames.append(found)
     return tuple(frames), first
@@ -51,13 +59,15 @@ def _walk(prog: Program, task: Object) -> Iterator[tuple[StackFrame, str | None]
             yield frame, segment.kind.name.lower()
 
 
-def _frame(prog: Program, frame: StackFrame, kind: str | None) -> Frame | None:
+def _frame(
+    prog: Program, frame: StackFrame, kind: str | None, interrupted: bool
+) -> Frame | None:
     try:
         pc = frame.pc
     except LookupError:
         return None
     # A return address may be the first of the next function.
-    address = pc - int(pc > 0 and not frame.interrupted)
+    address = pc - int(pc > 0 and not interrupted)
     symbol, offset, module = find_place(prog, address)
     source = None
     try:
@@ -70,7 +80,7 @@ def _frame(prog: Program, frame: StackFrame, kind: str | None) -> Frame | None:
     if offset is not None:
         offset += pc - address
     return Frame(
-        pc, symbol, offset, module, source, interrupted=frame.interrupted, stack=kind
+        pc, symbol, offset, module, source, interrupted=interrupted, stack=kind
     )
 
 
