@@ -8,6 +8,7 @@ Also a program: ``python tests/crash_compare.py VMLINUX FULL CORE [COMMAND...]``
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from difflib import unified_diff
 from pathlib import Path
 
 from kmemdump.lab import Architecture, PackageCache
+from kmemdump.lab.crash import NEWER_RELEASE, unpacked_crash
 
 COMMANDS = (
     "sys",
@@ -49,7 +51,8 @@ COMMANDS = (
 """Commands that are to say the same about a core image."""
 
 # A crash that is killed must not take what it said before with it.
-CRASH = ("stdbuf", "-oL", "crash")
+_BUFFERED_BY_LINE = ("stdbuf", "-oL")
+CRASH = (*_BUFFERED_BY_LINE, "crash")
 """This machine's crash."""
 
 UNAFFORDABLE = ("kmem -i",)
@@ -57,18 +60,6 @@ UNAFFORDABLE = ("kmem -i",)
 
 STARTUP = "startup"
 """Section of what crash says before the first command."""
-
-_LIBRARIES = (
-    "libc6",
-    "libgcc-s1",
-    "liblzo2-2",
-    "libncursesw6",
-    "libsnappy1v5",
-    "libstdc++6",
-    "libtinfo6",
-    "libzstd1",
-    "zlib1g",
-)
 
 _MARK = "@@@ section "
 
@@ -103,17 +94,11 @@ class Comparison:
         return "\n".join(lines)
 
 
-def emulated_crash(cache: PackageCache, architecture: Architecture) -> tuple[str, ...]:
-    """Return how to start the crash of a foreign architecture, unpacked in a folder."""
-
-    def unpack(folder: Path) -> None:
-        for package in ("crash", *_LIBRARIES):
-            with cache.apt(architecture).downloaded(package, None) as deb:
-                subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
-
-    root = cache.entry(f"crash_{architecture.debian}", unpack)
-    emulator = f"qemu-{architecture.name}-static"
-    return (emulator, "-L", str(root), str(root / "usr/bin/crash"))
+def newer_crash(cache: PackageCache, architecture: Architecture) -> tuple[str, ...]:
+    """Return how to start a crash that knows Linux 6.12, unpacked in a folder."""
+    argv = unpacked_crash(cache, architecture, NEWER_RELEASE)
+    emulated = architecture.name != platform.machine()
+    return argv if emulated else (*_BUFFERED_BY_LINE, *argv)
 
 
 def run_crash(

@@ -22,7 +22,7 @@ import pytest
 from drgn.helpers.linux.mm import follow_phys
 
 from conftest import DeadMachine
-from crash_compare import STARTUP, compare, emulated_crash
+from crash_compare import STARTUP, compare
 from dumps import answers
 from kmemdump.errors import UnsupportedError
 from kmemdump.formats.elf import PT_LOAD, parse_core
@@ -36,6 +36,7 @@ from kmemdump.lab import (
     Setup,
     kill,
 )
+from kmemdump.lab.crash import unpacked_crash
 from kmemdump.targets import open_target
 from kmemdump.watch.vitals import Vitals
 from scenarios import each_scenario, each_series, each_silent
@@ -213,7 +214,7 @@ def test_unpatched_crash(
         core,
         EMULATED_COMMANDS,
         seconds=600,
-        crash=emulated_crash(lab_cache, dead.scenario.architecture),
+        crash=unpacked_crash(lab_cache, dead.scenario.architecture),
     )
     assert set(result.identical) == {STARTUP, *EMULATED_COMMANDS}, result.different
     assert "OFFLINE: 7" in result.core["sys"]

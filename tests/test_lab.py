@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import TargetError, UnsupportedError, UsageError
-from kmemdump.lab import SERIES, KernelPackage, PackageCache, Setup, default_folder
+from kmemdump.lab import (
+    SERIES,
+    X86_64,
+    KernelPackage,
+    PackageCache,
+    Setup,
+    default_folder,
+)
 from kmemdump.lab.control import Control
 from kmemdump.lab.folders import MachineFolder
 from kmemdump.lab.initramfs import Entry, make_initramfs, pack_cpio
@@ -204,6 +211,35 @@ def test_kernel_not_on_debian(monkeypatch, tmp_path):
 def test_kernel_series_unknown(tmp_path):
     with pytest.raises(UnsupportedError, match=r"5\.10 is not one of 6\.1, 6\.12"):
         PackageCache(tmp_path).kernel("5.10")
+
+
+def test_packages_of_another_release(monkeypatch, tmp_path):
+    """From where this machine's come, and none of its settings are touched."""
+    targets = "Debian-Security main http://a.test/s\\nDebian main http://a.test/d/"
+    script = (
+        f'echo "$@" >>{tmp_path}/said\n'
+        f"case $1 in indextargets) printf '{targets}\\n' ;; esac"
+    )
+    fake_apt(monkeypatch, tmp_path, script)
+    apt = PackageCache(tmp_path / "lab").apt(X86_64, "trixie")
+    apt.show("crash")
+    place = tmp_path / "lab/apt-trixie-amd64"
+    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    [line] = (place / "sources.list").read_text().splitlines()
+    assert line == f"deb {signed} http://a.test/d/ trixie main"
+    _, update, show = (tmp_path / "said").read_text().splitlines()
+    for said in (update, show):
+        assert f"-oDir::Etc::sourcelist={place}/sources.list" in said
+        assert "-oDir::Etc::sourceparts=/dev/null" in said
+        assert f"-oDir::State={place} " in said
+    assert apt.advice().endswith(f"remove {place}")
+
+
+def test_release_without_lists(monkeypatch, tmp_path):
+    fake_apt(monkeypatch, tmp_path, "true")
+    apt = PackageCache(tmp_path / "lab").apt(X86_64, "trixie")
+    with pytest.raises(UnsupportedError, match=r"no archive .*\nrun 'apt-get update'"):
+        apt.show("crash")
 
 
 def test_module_missing(tmp_path):

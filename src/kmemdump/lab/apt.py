@@ -3,7 +3,8 @@
 Debian's package lists and archive, for this machine's architecture and others.
 
 Of another architecture apt keeps lists of its own in our folder, with this
-machine's sources and keys: nothing about this machine changes.
+machine's sources and keys: nothing about this machine changes. Of another release,
+too, from the archive that this machine's sources name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from kmemdump.errors import UnsupportedError
 
 __all__ = ["Apt", "CommandError", "run"]
 
+_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+"""Of all releases; package debian-archive-keyring."""
 _FRESH = 7 * 24 * 3600
 """Seconds; older lists may name files that the archive has deleted."""
 
@@ -61,11 +64,13 @@ class Apt:
 
     :param debian: Debian's name of the architecture.
     :param folder: Where lists are kept that are not this machine's own.
+    :param release: Debian's name of a release; this machine's, if it is None.
     """
 
-    def __init__(self, debian: str, folder: Path) -> None:
+    def __init__(self, debian: str, folder: Path, release: str | None = None) -> None:
         self.debian = debian
         self._folder = folder
+        self._release = release
         self._options: tuple[str, ...] | None = None
 
     @property
@@ -112,16 +117,18 @@ class Apt:
 
     @property
     def _lists(self) -> Path | None:
+        if self._release is not None:
+            return self._folder / f"apt-{self._release}-{self.debian}"
         return None if self.native else self._folder / f"apt-{self.debian}"
 
     def _prepared(self) -> tuple[str, ...]:
         if self._options is None:
             place = self._lists
-            self._options = () if place is None else self._foreign(place)
+            self._options = () if place is None else self._with_lists_in(place)
         return self._options
 
-    def _foreign(self, place: Path) -> tuple[str, ...]:
-        settings = {
+    def _with_lists_in(self, place: Path) -> tuple[str, ...]:
+        settings: dict[str, str | Path] = {
             "APT::Architecture": self.debian,
             "APT::Architectures": self.debian,
             "APT::Sandbox::User": "",  # Our folder may be root's alone.
@@ -130,12 +137,20 @@ class Apt:
             "Dir::State::status": "/dev/null",
             "Dir::Cache": place / "cache",
         }
+        sources = place / "sources.list"
+        if self._release is not None:
+            settings["Dir::Etc::sourcelist"] = sources
+            settings["Dir::Etc::sourceparts"] = "/dev/null"
         options = tuple(f"-o{name}={value}" for name, value in settings.items())
         stamp = place / "updated"
         place.mkdir(parents=True, exist_ok=True)
         with open(place / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_fresh(stamp):
+                if self._release is not None:
+                    signed = f"[signed-by={_KEYS}]"
+                    line = f"deb {signed} {_archive()} {self._release} main\n"
+                    sources.write_text(line)
                 for folder in ("lists/partial", "cache/archives/partial"):
                     (place / folder).mkdir(parents=True, exist_ok=True)
                 try:
@@ -146,6 +161,18 @@ class Apt:
                     return options  # Old lists may still do.
                 stamp.touch()
         return options
+
+
+def _archive() -> str:
+    """Return where this machine's own packages come from."""
+    what = ("--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
+    for line in run("apt-get", "indextargets", *what).splitlines():
+        label, component, address = line.split(" ", 2)
+        if (label, component) == ("Debian", "main"):  # Others: Debian-Security.
+            return address
+    raise UnsupportedError(
+        "apt knows no archive of Debian's\nrun 'apt-get update' as root"
+    )
 
 
 def _is_fresh(stamp: Path) -> bool:

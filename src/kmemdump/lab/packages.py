@@ -94,15 +94,19 @@ class PackageCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self._apts: dict[str, Apt] = {}
+        self._apts: dict[tuple[str, str | None], Apt] = {}
 
-    def apt(self, architecture: Architecture) -> Apt:
-        """Return the packages of an architecture."""
-        name = architecture.debian
-        if name not in self._apts:
+    def apt(self, architecture: Architecture, release: str | None = None) -> Apt:
+        """
+        Return the packages of an architecture.
+
+        :param release: Debian's name of a release; this machine's, if it is None.
+        """
+        key = architecture.debian, release
+        if key not in self._apts:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._apts[name] = Apt(name, self.folder)
-        return self._apts[name]
+            self._apts[key] = Apt(architecture.debian, self.folder, release)
+        return self._apts[key]
 
     def kernel(
         self, series: str, architecture: Architecture = X86_64, *, cloud: bool = True
