@@ -22,7 +22,7 @@ import pytest
 from drgn.helpers.linux.mm import follow_phys
 
 from conftest import DeadMachine
-from crash_compare import STARTUP, compare
+from crash_compare import COMMANDS, STARTUP, compare, newer_crash
 from dumps import answers
 from kmemdump.errors import UnsupportedError
 from kmemdump.formats.elf import PT_LOAD, parse_core
@@ -39,7 +39,13 @@ from kmemdump.lab import (
 from kmemdump.lab.crash import unpacked_crash
 from kmemdump.targets import open_target
 from kmemdump.watch.vitals import Vitals
-from scenarios import each_scenario, each_series, each_silent
+from scenarios import (
+    ONE_ON_AARCH64,
+    each_newer,
+    each_scenario,
+    each_series,
+    each_silent,
+)
 from support import require
 
 QUESTIONS = (
@@ -221,6 +227,37 @@ def test_unpatched_crash(
     assert "lab_null" in result.core["bt -a"]
 
 
+@each_newer
+def test_unpatched_newer_crash(
+    dead: DeadMachine, core: Path, lab_cache: PackageCache
+) -> None:
+    """
+    A crash that knows 6.12, and finds all tasks of 6.1, too.
+
+    It starts with a warning where CPUs are offline, as the others are after a panic:
+    kdump's notes, which it looks for then, nobody wrote. And where nobody panicked, it
+    takes registers from QEMU's own dumps only, and looks for panic() on all stacks.
+    """
+    require("test_unpatched_newer_crash", dead.scenario)
+    architecture = dead.scenario.architecture
+    commands, seconds = COMMANDS, 120
+    if architecture.name != platform.machine():
+        if dead.scenario != ONE_ON_AARCH64:
+            pytest.skip("an emulated session takes minutes: one scenario is enough")
+        commands, seconds = EMULATED_COMMANDS, 1800
+    result = compare(
+        dead.vmlinux,
+        dead.full_dump,
+        core,
+        commands,
+        seconds=seconds,
+        crash=newer_crash(lab_cache, architecture),
+    )
+    lost = {"bt -a"} if dead.scenario.death is Death.SPIN else set()
+    assert set(result.different) - {STARTUP} <= lost, result.different
+    assert result.core["ps"].count("sleep") >= 200
+
+
 DRGN = Path(sys.executable).with_name("drgn")
 SCRIPT = "print(prog['init_uts_ns'].name.release.string_().decode())"
 
@@ -290,8 +327,9 @@ def test_open_starts_crash_and_drgn(dead: DeadMachine, core: Path) -> None:
     script.write_text("sys\nquit\n")
     said = run(*opened, "crash", "--", "-s", "-i", script)
     assert f"crash -s -i {script} {vmlinux} {core}" in said.stderr
-    if dead.scenario.series == "6.1":  # 8.0.2 is too old for 6.12.
-        assert release in said.stdout, said.stderr
+    new = dead.scenario.series != "6.1"  # And 8.0.2, which is installed, is too old.
+    assert ("8.0.2 is too old for this kernel" in said.stderr) == new
+    assert (release in said.stdout) != new, said.stderr
 
 
 @each_scenario

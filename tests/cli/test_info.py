@@ -37,13 +37,21 @@ NUMBER(phys_base)=0
 """
 
 
-def write(path, *, areas=("kmsg", "crash"), reason="", marked=True, packed=True):
+def write(
+    path,
+    *,
+    areas=("kmsg", "crash"),
+    reason="",
+    marked=True,
+    packed=True,
+    release="6.1.0-test",
+):
     pages = {number: bytes([number]) * PAGE for number in (1, 2, 5)}
     memory = PageMemory(pages)
     manifest = Manifest(
         tool="kmemdump 0.1.0",
         time=TIME,
-        kernel=KernelRecord("6.1.0-test", BUILD_ID, 62),
+        kernel=KernelRecord(release, BUILD_ID, 62),
         backend="vm",
         cause="frozen: CPU 1 served no interrupt for 10 s",
         marked_at=TIME - timedelta(seconds=75) if marked else None,
@@ -67,7 +75,7 @@ def write(path, *, areas=("kmsg", "crash"), reason="", marked=True, packed=True)
         ],
         manifest=manifest,
         prstatus=[bytes(336)] * 2,
-        vmcoreinfo=VMCOREINFO.encode(),
+        vmcoreinfo=VMCOREINFO.replace("6.1.0-test", release).encode(),
         direct=Alias(0xFFFF888000000000, 0, 1 << 30),
         packed=pack_memory(memory, [Range(PAGE, PAGE)]) if packed else b"",
     )
@@ -143,6 +151,15 @@ def test_incomplete_area(tmp_path, capsys):
 def test_without_area_crash(tmp_path, capsys):
     _, out, _ = info(write(tmp_path / "core", areas=("kmsg",)), capsys)
     assert "area crash was not marked" in out
+
+
+@pytest.mark.parametrize(
+    ("release", "new"),
+    [("6.1.0-test", False), ("6.12.0-test", True), ("7.0-rc1", True)],
+)
+def test_kernel_that_an_old_crash_does_not_open(tmp_path, capsys, release, new):
+    _, out, _ = info(write(tmp_path / "core", release=release), capsys)
+    assert ("8.0.2 is too old for this kernel" in out) == new
 
 
 def test_checksum(tmp_path, capsys):

@@ -4,9 +4,9 @@ What an unpatched ``crash`` reads beyond drgn's questions.
 
 ``crash`` reads whole structures where drgn reads members, the kernel's text where
 drgn needs none, and refuses to start for want of a page here and there. Found by
-tracing ``crash`` 8.0.2 on whole dumps and read up in its sources, whose functions
-are named below. Not here: the ``struct page`` of all memory, which ``kmem -i`` sums
-up, because that grows with RAM.
+tracing ``crash`` 8.0.2 on whole dumps, by what 8.0.6 complains of in core images, and
+in its sources, whose functions are named below. Not here: the ``struct page`` of all
+memory, which ``kmem -i`` sums up, because that grows with RAM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.module import for_each_module, module_address_regions
 from drgn.helpers.linux.net import for_each_netdev
-from drgn.helpers.linux.pid import find_task
+from drgn.helpers.linux.pid import find_task, for_each_task
 
 from kmemdump.areas.area import area
 from kmemdump.areas.crash_names import PER_CPU, STRING_TABLES, VARIABLES
@@ -181,6 +181,29 @@ def _crash_notes(prog: Program) -> None:
                 touch(prog, (notes + per_cpu_offset(prog, cpu)) % (1 << 64), _NOTES)
 
 
+def _all_tasks(prog: Program) -> None:
+    # fill_task_struct() reads every task whole, get_task_mem_usage() its counters of
+    # pages. 8.0.2 finds no tasks but those that run.
+    offsets = [per_cpu_offset(prog, cpu) for cpu in cpus(prog)]
+    for task in islice(for_each_task(prog), MAX_ENTRIES):
+        touch_object(task[0])
+        if task.mm:
+            touch_object(task.mm[0])
+            for counter in _page_counters(task.mm):
+                for offset in offsets:
+                    touch(prog, (counter + offset) % (1 << 64), 4)
+
+
+def _page_counters(mm: Object) -> list[int]:
+    """Return the addresses of a memory map's per-CPU counters, as if of CPU 0."""
+    # Since Linux kernel commit f1a7941243c1 ("mm: convert mm's rss stats into
+    # percpu_counter") (in v6.2). Before, the counters were in the mm_struct itself.
+    try:
+        return [counter.counters.value_() for counter in mm.rss_stat]
+    except TypeError:
+        return []
+
+
 def _tasks(prog: Program) -> None:
     for task in main_tasks(prog):
         touch_object(task[0])
@@ -253,6 +276,7 @@ _NEEDS: tuple[Callable[[Program], None], ...] = (
     _log,
     _modules,
     _crash_notes,
+    _all_tasks,
     _tasks,
     _first_process,
     _mounts,

@@ -29,6 +29,8 @@ VARIABLES = {
     "major_names": "dev",
     "mem_section": "sparse_mem_init()",
     "modules": "module_init()",
+    "mt_pivots": "maple_init(); since v6.1",
+    "mt_slots": "maple_init(); since v6.1",
     "node_data": "node_table_init()",
     "node_states": "node_table_init()",
     "nr_irqs": "x86_64_init()",
