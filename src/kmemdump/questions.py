@@ -40,7 +40,7 @@ from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns, ktime_get_coarse
 from kmemdump.errors import KmemdumpError, UsageError
 from kmemdump.kernel.log import LogRecord, format_record, read_log
 from kmemdump.kernel.program import NAME
-from kmemdump.kernel.tasks import readable_pids
+from kmemdump.patient import PATIENT
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
@@ -143,6 +143,7 @@ def command(text: str, *, trusted: bool = False) -> Question:
     if not trusted and (parsed.pipeline is not None or parsed.redirections):
         raise UsageError(f"question {text!r} redirects its output")
     log = _LOG_COMMANDS.get(tuple(parsed.args)) if name == "log" else None
+    patient = PATIENT.get((name, *parsed.args))
 
     def put(prog: Program) -> None:
         with _redirected(parsed):
@@ -156,8 +157,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
                 names = {"prog": prog} if trusted else {}
                 found.run(prog, name, arguments, globals=names)
 
-            if name == "ps" and not parsed.args:
-                _print_tasks(prog, run)
+            if patient is not None:
+                patient(prog, run)
             else:
                 run(parsed.args)
 
@@ -319,30 +320,6 @@ def attempt(prog: Program, question: Question) -> tuple[str, BaseException | Non
     if NAME in prog.config and prog.core_dump_path:
         text = text.replace(prog.core_dump_path, prog.config[NAME])
     return text, problem
-
-
-def _print_tasks(prog: Program, run: Callable[[list[str]], None]) -> None:
-    """List the tasks; if not all are there, those that are, and say so."""
-    whole = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(whole):
-            run([])
-        print(whole.getvalue(), end="")
-        return
-    except FaultError as error:
-        problem = error
-    held = []
-    for pid in readable_pids(prog):
-        with (
-            contextlib.suppress(FaultError, LookupError, ValueError),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            run([str(pid)])
-            held.append(str(pid))
-    if not held:
-        raise problem
-    run(held)
-    print(f"(others cannot be read: {problem})")
 
 
 def _vmcoreinfo(prog: Program) -> VmcoreInfo:

@@ -24,7 +24,6 @@ from kmemdump.cli.main import _VERBS
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import ExitCode
 from kmemdump.formats.kinfo import KinfoLayout
-from kmemdump.report.text import DEFAULT_LINES
 from kmemdump.watch import Then
 from targets.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 
@@ -90,8 +89,6 @@ def test_what_help_says_is_what_the_library_has():
     assert list(watch["then"].type.choices) == [str(item) for item in Then]
     mark = {param.name: param for param in command_of("mark").params}
     assert set(mark["layout"].type.choices) == {item.value for item in KinfoLayout}
-    report = {param.name: param for param in command_of("report").params}
-    assert report["lines"].default == DEFAULT_LINES
 
 
 # Wrong uses

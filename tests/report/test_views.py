@@ -110,7 +110,7 @@ EMPTY = Report(
 )
 
 
-def text(report, *, terminal=False, width=80, lines=30):
+def text(report, *, terminal=False, width=80, lines=None):
     out = io.StringIO()
     console = Console(
         file=out,
@@ -226,7 +226,17 @@ def test_text_tells_everything():
 
 def test_lines():
     assert "Kernel log" not in text(FULL, lines=0)
-    assert "(all 51 records," in text(FULL, lines=None)
+    assert "(all 51 records," in text(FULL, lines=99)
+    assert "(the last 5 of 51 records," in text(FULL, lines=5)
+
+
+def test_what_led_to_the_death_is_shown():
+    told = replace(FULL.cause, log=FULL.log[15:16])
+    page = text(replace(FULL, cause=told))
+    assert "Kernel log (the last 46 of 51 records," in page
+    long = [replace(FULL.log[-1], sequence=100 + i, text="late") for i in range(99)]
+    page = text(replace(FULL, cause=told, log=(*FULL.log, *long)))
+    assert "Kernel log (100 of 150 records, 45 later ones are left out, 9 older" in page
 
 
 def test_nothing_known():

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_LINES = 15
+_RECORDS = 15
+"""Of the log, beside a report that has more of them."""
 
 
 @click.command("demo")
@@ -90,7 +91,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_record(told, path, report), indent=2))
     else:
-        print_report(report, Console(), lines=_LINES)
+        print_report(report, Console(), most=_RECORDS)
         say(
             f"the whole report is in {path}; now ask more:\n"
             f"     {_program('kmemdump')} ask {told.core} ps 'bt 1' mount\n"

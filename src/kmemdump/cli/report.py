@@ -41,10 +41,8 @@ _FILE_WIDTH = 100
 @click.option(
     "--lines",
     type=click.IntRange(min=0),
-    default=30,
-    show_default=True,
     metavar="N",
-    help="How many of the log's last records to show.",
+    help="How many of the log's last records to show; else, what led to the death.",
 )
 def command(
     target: str,
@@ -54,12 +52,13 @@ def command(
     output: Path | None,
     page: Path | None,
     as_json: bool,
-    lines: int,
+    lines: int | None,
 ) -> int:
     """
     Tell what happened to the kernel in CORE, which may be any other target, too.
 
-    The cause of death comes first, then what each CPU did, and the end of the log.
+    The cause of death comes first, with the stack of the CPU where it happened; then
+    the machine, its other CPUs, and what led to the death in the log.
     """
     from kmemdump.kernel.attach import attach
     from kmemdump.report import gather, print_report, to_html, to_json

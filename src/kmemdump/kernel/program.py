@@ -27,6 +27,8 @@ NAME = "kmemdump_name"
 Key in the ``config`` of a program made here: what the kernel's memory is in. Our drgn
 plugin has nothing to add to such a program.
 """
+REGISTERS = "kmemdump_registers"
+"""Likewise: NT_PRSTATUS of each CPU, in CPU order."""
 
 _NO_ADDRESS = (1 << 64) - 1
 
@@ -63,6 +65,7 @@ def core_program(
         )
     prog = Program()
     prog.config[NAME] = name
+    prog.config[REGISTERS] = tuple(registers)
     fd = os.memfd_create("kmemdump-core", os.MFD_CLOEXEC)
     with os.fdopen(fd, "wb") as file:
         file.write(pack_header(machine, headers) + note_data)

@@ -6,10 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from drgn import FaultError, Object, Program
+from drgn import FaultError, Object, Program, StackTrace, sizeof
 from drgn.helpers.linux.list import list_for_each_entry
 
-__all__ = ["is_without_registers", "readable_pids"]
+from kmemdump.kernel.program import REGISTERS
+
+__all__ = ["is_without_registers", "readable_pids", "stack_of_registers"]
+
+_REGISTERS_AT = 112
+"""Offset of ``pr_reg`` in ``struct elf_prstatus`` of 64-bit machines."""
 
 _MAX_TASKS = 1 << 22
 """PID_MAX_LIMIT of 64-bit kernels."""
@@ -25,6 +30,22 @@ def is_without_registers(error: BaseException) -> bool:
     return isinstance(error, ValueError | LookupError) and (
         "running task" in str(error) or "registers for CPU" in str(error)
     )
+
+
+def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
+    """
+    Unwind from a CPU's registers alone: its task began after the memory was marked.
+
+    :raises LookupError: If there are no registers, or no type for them.
+    """
+    found = prog.config.get(REGISTERS, ())
+    if cpu >= len(found):
+        raise LookupError(f"the registers of CPU {cpu} were not recorded")
+    # On x86_64 and aarch64 struct pt_regs begins as pr_reg does: user_regs_struct,
+    # user_pt_regs (Linux arch/*/include/*/ptrace.h).
+    kind = prog.type("struct pt_regs")
+    data = found[cpu][_REGISTERS_AT:][: sizeof(kind)].ljust(sizeof(kind), b"\0")
+    return prog.stack_trace(Object.from_bytes_(prog, kind, data))
 
 
 def readable_pids(prog: Program) -> Iterator[int]:

@@ -21,7 +21,7 @@ from kmemdump.kernel.arch import arch_in
 from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.report.parts import reason
 from kmemdump.report.records import Cpu
-from kmemdump.report.stacks import find_frames
+from kmemdump.report.stacks import find_frames, find_frames_without_task
 from kmemdump.report.tasks import make_task
 
 __all__ = ["find_cpus", "find_now", "find_panic_cpu"]
@@ -86,7 +86,11 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
         problem = reason(error)
         if is_without_registers(error):
             problem = "the registers of this CPU were not recorded"
-        return replace(found, problem=problem)
+        found = replace(found, problem=problem)
+        try:
+            frames, first = find_frames_without_task(prog, number)
+        except (LookupError, FaultError, ValueError):
+            return found
     return replace(
         found,
         interrupted=any(frame.interrupted for frame in frames[1:]),

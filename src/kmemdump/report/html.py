@@ -45,7 +45,7 @@ def to_html(report: Report) -> str:
         "facts": list(words.facts(report)),
         "first": first,
         "groups": groups,
-        "log_notes": words.log_notes(report, len(report.log)),
+        "log_notes": words.log_notes(report, range(len(report.log))),
         "use": _use(report.memory),
         "swap": words.swap_words(report.memory) if report.memory else None,
         "map": _draw(report.memory_map) if report.memory_map else None,

@@ -170,7 +170,7 @@ class Cpu:
     """Seconds for which its timer interrupt was overdue; negative if not yet due."""
     frames: tuple[Frame, ...] = ()
     problem: str | None = None
-    """Why there are no frames."""
+    """Why there are no frames, or those only that its registers tell of."""
 
 
 @dataclass(frozen=True, slots=True)

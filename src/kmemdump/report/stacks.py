@@ -10,9 +10,10 @@ from itertools import islice
 from drgn import FaultError, MainModule, Object, Program, StackFrame
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
+from kmemdump.kernel.tasks import stack_of_registers
 from kmemdump.report.records import Frame
 
-__all__ = ["find_frames", "find_place"]
+__all__ = ["find_frames", "find_frames_without_task", "find_place"]
 
 _MAX_FRAMES = 200
 _ENTRY = re.compile(r"el1[ht]_64_(sync|irq|fiq|error)")
@@ -32,10 +33,26 @@ def find_frames(task: Object) -> tuple[tuple[Frame, ...], StackFrame | None]:
     :raises ValueError: If it runs and there are no registers.
     :raises FaultError: If the stack is not there.
     """
-    prog = task.prog_
+    return _collect(task.prog_, _walk(task.prog_, task))
+
+
+def find_frames_without_task(
+    prog: Program, cpu: int
+) -> tuple[tuple[Frame, ...], StackFrame | None]:
+    """
+    Unwind from a CPU's registers alone, as far as its stack is there.
+
+    :raises LookupError: If there are no registers.
+    """
+    return _collect(prog, ((frame, None) for frame in stack_of_registers(prog, cpu)))
+
+
+def _collect(
+    prog: Program, walk: Iterator[tuple[StackFrame, str | None]]
+) -> tuple[tuple[Frame, ...], StackFrame | None]:
     first: StackFrame | None = None
     frames: list[Frame] = []
-    for frame, kind in islice(_walk(prog, task), _MAX_FRAMES):
+    for frame, kind in islice(walk, _MAX_FRAMES):
         first = first or frame
         entered = bool(frames and _ENTRY.fullmatch(frames[-1].symbol or ""))
         found = _frame(prog, frame, kind, frame.interrupted or entered)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kmemdump.kernel.log import LogRecord, format_record
+from kmemdump.report.excerpt import MOST_RECORDS, find_excerpt
 from kmemdump.report.records import Cause, CauseKind, Cpu, Frame, Report
 from kmemdump.report.words import (
     cpu_frames,
@@ -23,10 +24,8 @@ from kmemdump.report.words import (
     split_cpus,
 )
 
-__all__ = ["DEFAULT_LINES", "print_lines", "print_report"]
+__all__ = ["print_lines", "print_report"]
 
-DEFAULT_LINES = 30
-"""How many of the last records of the log are shown."""
 _MOST_INTERRUPTS = 8
 _MOST_BLOCKED = 20
 _INDENT = 2
@@ -35,12 +34,18 @@ _WIDEST = 100
 
 
 def print_report(
-    report: Report, console: Console, *, lines: int | None = DEFAULT_LINES
+    report: Report,
+    console: Console,
+    *,
+    lines: int | None = None,
+    most: int = MOST_RECORDS,
 ) -> None:
     """
     Print a report, the cause of death first, then the stack that goes with it.
 
-    :param lines: How many of the last records of the log, ``None`` for all.
+    :param lines: How many of the last records of the log, ``None`` for what led to the
+        death.
+    :param most: How many records may be shown then.
     """
     printer = _Printer(console)
     first, others = split_cpus(report)
@@ -52,7 +57,7 @@ def print_report(
         printer.cpu(group, report.cause)
     printer.blocked(report)
     printer.interrupts(report)
-    printer.log(report, lines)
+    printer.log(report, find_excerpt(report, lines, most))
     printer.missing(report)
 
 
@@ -154,13 +159,12 @@ class _Printer:
         for item in report.interrupts[:_MOST_INTERRUPTS]:
             self.line(f"{item.number:>4} {item.count:>12,}  {', '.join(item.names)}")
 
-    def log(self, report: Report, lines: int | None) -> None:
-        if not report.log or lines == 0:
+    def log(self, report: Report, shown: range) -> None:
+        if not shown:
             return
-        shown = report.log if lines is None else report.log[-lines:]
         self._console.print()
-        self.heading("Kernel log", f" ({log_notes(report, len(shown))})")
-        self.records(shown)
+        self.heading("Kernel log", f" ({log_notes(report, shown)})")
+        self.records(report.log[i] for i in shown)
 
     def missing(self, report: Report) -> None:
         if not report.missing:

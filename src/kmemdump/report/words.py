@@ -125,7 +125,9 @@ def cpu_frames(cpu: Cpu, cause: Cause) -> Sequence[Frame]:
 
 
 def cpu_problem(cpu: Cpu) -> str | None:
-    """Return why a CPU has no frames."""
+    """Return why a CPU has no frames, or few."""
+    if cpu.problem is not None and cpu.frames:
+        return f"from its registers alone: {cpu.problem}"
     if cpu.problem is not None:
         return f"no stack: {cpu.problem}"
     if cpu.ip is not None and not cpu.frames:
@@ -168,15 +170,20 @@ def interruption(frames: Sequence[Frame], at: int) -> str | None:
     return f"{kind}, which came here:"
 
 
-def log_notes(report: Report, shown: int) -> str:
+def log_notes(report: Report, shown: range) -> str:
     """
     Return how much of the log there is.
 
-    :param shown: How many records are shown.
+    :param shown: Positions of the records that are shown.
     """
-    notes = [f"the last {shown} of {len(report.log)} records"]
-    if shown == len(report.log):
-        notes = [f"all {shown} records"]
+    total = len(report.log)
+    if len(shown) == total:
+        notes = [f"all {total} records"]
+    elif shown.stop == total:
+        notes = [f"the last {len(shown)} of {total} records"]
+    else:
+        later = f"{total - shown.stop} later ones are left out"
+        notes = [f"{len(shown)} of {total} records", later]
     if report.log_overwritten:
         notes.append(f"{report.log_overwritten} older ones were overwritten")
     if report.log_lost:
