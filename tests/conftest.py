@@ -174,5 +174,6 @@ def dead(
 def core_image(dead: DeadMachine) -> Path:
     """The core image of a dead machine, with everything in it."""
     path = dead.scratch / "image.core"
-    assert main(["capture", f"qmp:{dead.machine.qmp}", "-o", str(path)]) == 0
+    target = f"qmp:{dead.machine.qmp}"
+    assert main(["capture", target, "-o", str(path), *dead.options]) == 0
     return path

@@ -122,6 +122,9 @@ each_scenario = _decorate(PAIRWISE)
 ONE_ON_AARCH64 = PAIRWISE_AARCH64[0]
 _ONE_OF_EACH = (PAIRWISE_X86_64[5], PAIRWISE_X86_64[6], ONE_ON_AARCH64)
 each_series = _decorate(_ONE_OF_EACH, tells=True)
+# Likewise; with the matrix also for kernels that do not, whose debug information every
+# verb must load first.
+each_series_and_silent = _decorate(_ONE_OF_EACH)
 # For one that an old crash does not open.
 each_newer = _decorate((PAIRWISE_X86_64[8],), tells=True)
 # For one kernel that does not tell of itself.

@@ -19,7 +19,7 @@ from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import UnsupportedError
 from kmemdump.registry import Registry
 from kmemdump.targets import open_target
-from scenarios import each_series
+from scenarios import each_series, each_series_and_silent
 from targets.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 from verbs import run
 
@@ -132,14 +132,15 @@ def check_name(path: Path) -> bool:
     return True
 
 
-@each_series
+@each_series_and_silent
 def test_killed_at_any_moment(
     dead: DeadMachine, core_image: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "dumps"
     folder.mkdir()
     path = folder / "killed.core"
-    capture = (sys.executable, "-m", "kmemdump", "capture", core_image, "-o", path)
+    arguments = ("capture", core_image, "-o", path, *dead.options)
+    capture = (sys.executable, "-m", "kmemdump", *arguments)
     start = time.monotonic()
     subprocess.run(capture, check=True, capture_output=True)
     whole = time.monotonic() - start
@@ -165,7 +166,7 @@ def test_killed_at_any_moment(
             path.unlink()
     assert killed >= 10
     # Who writes next cleans up behind those who were killed.
-    assert run("capture", core_image, "-o", path).status == 0
+    assert run(*arguments).status == 0
     assert [item.name for item in folder.iterdir()] == ["killed.core"]
 
 

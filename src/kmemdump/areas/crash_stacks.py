@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from drgn import FaultError, Program
-from drgn.helpers.linux.sched import cpu_curr
 
 from kmemdump.areas.touch import MAX_ENTRIES, cpus, main_tasks, symbols, touch
 from kmemdump.kernel.arch import arch_in
@@ -79,6 +78,7 @@ the kernel once more after its death.
 
 _EXCEPTION_STACK = 2 * PAGE_SIZE  # EXCEPTION_STKSZ, asm/page_64_types.h.
 _MAX_STACK = 256 << 10
+_MAX_FRAMES = 64
 _MAX_FUNCTION = 64 << 10
 _ORC_BLOCK = 256  # LOOKUP_BLOCK_SIZE, asm/orc_lookup.h.
 _ORC_CALL = 5  # sp_reg ORC_REG_SP and type ORC_TYPE_CALL, asm/orc_types.h in v6.1.
@@ -105,15 +105,16 @@ def stacks(prog: Program) -> None:
     extents = [(task.stack.value_(), _thread_size(prog)) for task in main_tasks(prog)]
     for cpu in cpus(prog):
         extents.extend(_other_stacks(prog, cpu))
+    frames = _frames(prog)
     start, end = (prog.symbol(name).address for name in ("_stext", "_etext"))
-    code: set[int] = set()
+    code = {pc for pc, _ in frames or () if start <= pc < end}
     for address, size in extents:
+        used = _used(range(address, address + size), frames)
         for page in range(address, address + size, PAGE_SIZE):
             # There may be no memory for a stack that is not needed: VC, for one.
             data = touch(prog, page, PAGE_SIZE)
-            words = (word for (word,) in struct.iter_unpack("<Q", data))
-            code.update(word for word in words if start <= word < end)
-    code.update(pc for pc in _program_counters(prog) if start <= pc < end)
+            words = struct.iter_unpack("<Q", data[max(used.start - page, 0) :])
+            code.update(word for (word,) in words if start <= word < end)
     names = _STOPPED_IN + _DIES_IN
     for symbol in (item for name in names for item in symbols(prog, name)):
         code.add(symbol.address + max(symbol.size - 1, 0))
@@ -139,14 +140,28 @@ def _other_stacks(prog: Program, cpu: int) -> Iterator[tuple[int, int]]:
         yield stack.end - size, size
 
 
-def _program_counters(prog: Program) -> Iterator[int]:
-    """Iterate over where the CPUs are, if their registers are known."""
-    for cpu in cpus(prog):
+def _frames(prog: Program) -> list[tuple[int, int]] | None:
+    """
+    Return program counters and stack pointers of what is on the main tasks' stacks.
+
+    :return: ``None`` if that is not known.
+    """
+    found: list[tuple[int, int]] = []
+    for task in main_tasks(prog):
         try:
-            for frame in islice(prog.stack_trace(cpu_curr(prog, cpu)), 64):
-                yield frame.pc
+            trace = prog.stack_trace(task)
+            found.extend((frame.pc, frame.sp) for frame in islice(trace, _MAX_FRAMES))
         except (FaultError, LookupError, ValueError):
-            continue
+            return None  # It runs, and nobody has its registers.
+    return found
+
+
+def _used(stack: range, frames: Sequence[tuple[int, int]] | None) -> range:
+    """Return the part of a stack that is in use; below it are yesterday's frames."""
+    if frames is None:
+        return stack
+    pointers = [sp for _, sp in frames if sp in stack]
+    return range(min(pointers, default=stack.stop) & -8, stack.stop)
 
 
 def _touch_unwind_entry(prog: Program, pc: int) -> bool:
