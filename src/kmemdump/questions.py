@@ -142,8 +142,10 @@ def command(text: str, *, trusted: bool = False) -> Question:
     parsed = _parse(text, name, arguments)
     if not trusted and (parsed.pipeline is not None or parsed.redirections):
         raise UsageError(f"question {text!r} redirects its output")
-    log = _LOG_COMMANDS.get(tuple(parsed.args)) if name == "log" else None
-    patient = PATIENT.get((name, *parsed.args))
+    # Python, for a command that runs it, is code and no list.
+    words = tuple(parsed.args) if isinstance(parsed.args, list) else ()
+    log = _LOG_COMMANDS.get(words) if name == "log" else None
+    patient = PATIENT.get((name, *words))
 
     def put(prog: Program) -> None:
         with _redirected(parsed):

@@ -190,7 +190,9 @@ def test_the_units_configuration(tmp_path, capsys):
             for name, which in {
                 "x86_64-spin": (X86_64, Death.SPIN, True),
                 "x86_64-generic": (X86_64, Death.PANIC, False),
+                "x86_64-generic-spin": (X86_64, Death.SPIN, False),
                 "aarch64-generic": (AARCH64, Death.PANIC, False),
+                "aarch64-generic-spin": (AARCH64, Death.SPIN, False),
             }.items()
         ),
     ],
