@@ -103,9 +103,10 @@ class Device:
     def start(self, options: str = "") -> None:
         """Start the agent, with the rights of its unit; wait until it has marked."""
         arguments = f"mark live {self.places} --no-encryption --daemon {options}"
+        # What it says has a file before it runs: it is read at once.
         self.run(
-            f"chroot /python /usr/bin/python3 -c '{LEAST}' {arguments} "
-            ">/run/said 2>&1 &"
+            f": >/run/said; chroot /python /usr/bin/python3 -c '{LEAST}' {arguments} "
+            ">>/run/said 2>&1 &"
         )
         self.wait(lambda status: status is not None)
 
@@ -183,12 +184,12 @@ def test_the_units_configuration(tmp_path, capsys):
     ("architecture", "death", "cloud"),
     [
         pytest.param(X86_64, Death.PANIC, True, id="x86_64-panic"),
-        pytest.param(AARCH64, Death.PANIC, True, id="aarch64-panic"),
         pytest.param(AARCH64, Death.SPIN, True, id="aarch64-spin"),
         *(
             pytest.param(*which, id=name, marks=pytest.mark.matrix)
             for name, which in {
                 "x86_64-spin": (X86_64, Death.SPIN, True),
+                "aarch64-panic": (AARCH64, Death.PANIC, True),
                 "x86_64-generic": (X86_64, Death.PANIC, False),
                 "x86_64-generic-spin": (X86_64, Death.SPIN, False),
                 "aarch64-generic": (AARCH64, Death.PANIC, False),
