@@ -29,7 +29,7 @@ VERBS = {
     "ask": "ask NAME sys log 'bt -a'",
     "report": "report NAME",
     "json": "report NAME --json",
-    "capture": "capture NAME -o run/again.core",
+    "capture": "capture NAME -o run/again.core --area -crash",
     "info-json": "info run/again.core --json",
 }
 """What is run, in this order."""
