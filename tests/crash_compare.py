@@ -44,9 +44,7 @@ COMMANDS = (
     "struct task_struct.pid,comm",
     "p jiffies",
     "rd linux_banner 8",
-    # Last: 8.0.2 looks forever for a process other than idle tasks if it knows none,
-    # and it knows only those that a CPU runs.
-    "mount",
+    "mount",  # Last: crash 8.0.2 may look without end for a process to take.
 )
 """Commands that are to say the same about a core image."""
 

@@ -119,14 +119,18 @@ def _decorate(
 # Decorate a test that takes the fixture "dead": once for each scenario, or for one
 # with each kernel that tells of itself, if the way to die does not matter.
 each_scenario = _decorate(PAIRWISE)
-ONE_ON_AARCH64 = PAIRWISE_AARCH64[0]
-_ONE_OF_EACH = (PAIRWISE_X86_64[5], PAIRWISE_X86_64[6], ONE_ON_AARCH64)
+ONE_OF_EACH_ON_AARCH64 = (PAIRWISE_AARCH64[0], PAIRWISE_AARCH64[3])
+_ONE_OF_EACH = (PAIRWISE_X86_64[5], PAIRWISE_X86_64[6], PAIRWISE_AARCH64[0])
 each_series = _decorate(_ONE_OF_EACH, tells=True)
+# Once for each architecture, if only the size and the order of things matter.
+each_architecture = _decorate(_ONE_OF_EACH[1:], tells=True)
 # Likewise; with the matrix also for kernels that do not, whose debug information every
 # verb must load first.
-each_series_and_silent = _decorate(_ONE_OF_EACH)
+each_architecture_and_silent = _decorate(_ONE_OF_EACH[1:])
+# Once for each kernel.
+each_kernel_dead = _decorate((*_ONE_OF_EACH, PAIRWISE_AARCH64[3]))
 # For one that an old crash does not open.
-each_newer = _decorate((PAIRWISE_X86_64[8],), tells=True)
+each_newer = _decorate((PAIRWISE_X86_64[8],))
 # For one kernel that does not tell of itself.
 each_silent = _decorate((PAIRWISE_AARCH64[3],), tells=False)
 

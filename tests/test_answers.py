@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from kmemdump.formats.elf import PT_LOAD, parse_core
 from kmemdump.kernel.attach import attach
 from kmemdump.lab import (
     AARCH64,
+    X86_64,
+    Architecture,
     Death,
     KernelPackage,
     Machine,
@@ -40,7 +43,8 @@ from kmemdump.lab.crash import unpacked_crash
 from kmemdump.targets import open_target
 from kmemdump.watch.vitals import Vitals
 from scenarios import (
-    ONE_ON_AARCH64,
+    ONE_OF_EACH_ON_AARCH64,
+    each_kernel_dead,
     each_newer,
     each_scenario,
     each_series,
@@ -207,7 +211,12 @@ def test_unpatched_crash(
 ) -> None:
     require("test_unpatched_crash", dead.scenario)
     if dead.scenario.architecture.name == platform.machine():
-        result = compare(dead.vmlinux, dead.full_dump, core)
+        # This crash finds but the tasks that a CPU runs; if all are idle, "mount" looks
+        # for one without end.
+        running = run(*KMEMDUMP, "ask", core, "bt -a").stdout
+        idle = re.search("^PID: +[1-9]", running, re.M) is None
+        commands = [name for name in COMMANDS if not (idle and name == "mount")]
+        result = compare(dead.vmlinux, dead.full_dump, core, commands)
         assert len(result.identical) >= 17, result.different
         return
     if not dead.scenario.offline:
@@ -242,8 +251,8 @@ def test_unpatched_newer_crash(
     architecture = dead.scenario.architecture
     commands, seconds = COMMANDS, 120
     if architecture.name != platform.machine():
-        if dead.scenario != ONE_ON_AARCH64:
-            pytest.skip("an emulated session takes minutes: one scenario is enough")
+        if dead.scenario not in ONE_OF_EACH_ON_AARCH64:
+            pytest.skip("an emulated session takes minutes: one of a kernel is enough")
         commands, seconds = EMULATED_COMMANDS, 1800
     result = compare(
         dead.vmlinux,
@@ -278,7 +287,7 @@ def test_plain_drgn_with_debug_info(dead: DeadMachine, core: Path) -> None:
     assert asked.stdout.strip() == dead.machine.setup.kernel.release, asked.stderr
 
 
-@each_scenario
+@each_kernel_dead
 def test_gdb(dead: DeadMachine, core: Path) -> None:
     commands = (
         'printf "%s", linux_banner',
@@ -346,13 +355,22 @@ def test_manifest_says_complete(dead: DeadMachine, core: Path) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.parametrize(
+    "architecture",
+    [X86_64, pytest.param(AARCH64, marks=pytest.mark.matrix)],
+    ids=lambda item: item.name,
+)
 def test_size_does_not_grow_with_memory(
-    lab_cache: PackageCache, make_setup: Callable[..., Setup], tmp_path: Path
+    lab_cache: PackageCache,
+    make_setup: Callable[..., Setup],
+    architecture: Architecture,
+    tmp_path: Path,
 ) -> None:
     sizes = {}
     for memory in (1024, 4096, 16384):
         core = tmp_path / f"{memory}.elf"
-        with Machine(lab_cache, make_setup("6.12", memory=memory)) as machine:
+        setup = make_setup("6.12", architecture=architecture, memory=memory)
+        with Machine(lab_cache, setup) as machine:
             captured = run(*KMEMDUMP, "capture", f"qmp:{machine.qmp}", "-o", core)
         assert captured.returncode == 0, captured.stderr
         sizes[memory] = core.stat().st_size

@@ -20,7 +20,7 @@ import pytest
 
 from conftest import DeadMachine
 from kmemdump.coreimage import read_core
-from scenarios import each_series, each_series_and_silent
+from scenarios import each_architecture, each_architecture_and_silent
 from targets.synthetic import (
     elf_core,
     flat,
@@ -296,7 +296,7 @@ def damage(data: bytearray, start: int, end: int, chance: random.Random) -> None
         data[at : at + len(piece)] = piece
 
 
-@each_series_and_silent
+@each_architecture_and_silent
 @pytest.mark.parametrize(
     "part",
     [
@@ -328,7 +328,7 @@ def test_a_damaged_core_image(
         assert_ended_well(ended)
 
 
-@each_series
+@each_architecture
 def test_damaged_pointers(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
     """Lists that loop or lead astray, tables that point to themselves."""
     start, end = spans(core_image)["memory"]
@@ -351,7 +351,7 @@ def test_damaged_pointers(dead: DeadMachine, core_image: Path, tmp_path: Path) -
             assert_ended_well(ended)
 
 
-@each_series
+@each_architecture
 def test_a_truncated_core_image(
     dead: DeadMachine, core_image: Path, tmp_path: Path
 ) -> None:
@@ -372,7 +372,7 @@ def test_a_truncated_core_image(
     assert f"RELEASE: {dead.machine.setup.kernel.release}" in ended.out
 
 
-@each_series
+@each_architecture
 def test_whole_it_is_good(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
     """Or all the above would prove nothing."""
     with read_core(core_image) as core:

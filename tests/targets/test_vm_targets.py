@@ -105,7 +105,10 @@ BOTH_SIDES = [Range(0, 2 * GIB), Range(4 * GIB, 2 * GIB)]
 @pytest.mark.parametrize(
     ("architecture", "cpu", "ranges", "line"),
     [
-        (X86_64, "qemu64", BOTH_SIDES, "NUMBER(pgtable_l5_enabled)=0"),
+        pytest.param(
+            *(X86_64, "qemu64", BOTH_SIDES, "NUMBER(pgtable_l5_enabled)=0"),
+            marks=pytest.mark.matrix,
+        ),
         (X86_64, "max", BOTH_SIDES, "NUMBER(pgtable_l5_enabled)=1"),
         pytest.param(
             *(AARCH64, "cortex-a72", [Range(GIB, 4 * GIB)]),

@@ -208,7 +208,10 @@ RESET = ("panic=1",)
     [
         (X86_64, "6.12", 2, Death.PANIC, (), "panic: ", "sysrq_handle_crash"),
         (X86_64, "6.1", 2, Death.NULL, RESET, "panic", "lab_null"),
-        (AARCH64, "6.12", 2, Death.PANIC, (), "panic: ", "sysrq_handle_crash"),
+        pytest.param(
+            *(AARCH64, "6.12", 2, Death.PANIC, (), "panic: ", "sysrq_handle_crash"),
+            marks=pytest.mark.matrix,
+        ),
         (AARCH64, "6.12", 8, Death.SPIN, (), FROZEN, "lab_spin"),
         (AARCH64, "6.1", 2, Death.NULL, RESET, "panic", "lab_null"),
     ],
