@@ -61,7 +61,7 @@ def format_size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
-_SYNC_BYTES = 8 << 20
+_SYNC_BYTES = 1 << 20
 
 
 class _Output(io.FileIO):

@@ -157,12 +157,12 @@ def test_busy_then_frozen(boot, watch):
         arguments=["--hang-after", "3", "--then", "continue", "--interval", "4"],
     )
     watched.wait_for(MARKED)
-    machine.run("busybox timeout 15 sh -c 'while :; do :; done' &")
-    time.sleep(8)
+    machine.run("busybox timeout 10 sh -c 'while :; do :; done' &")
+    time.sleep(5)
     machine.pause()
-    time.sleep(6)
+    time.sleep(5)
     machine.resume()
-    time.sleep(12)
+    time.sleep(8)
     assert len(watched.lines) == 1
     os.kill(machine.pid, signal.SIGSTOP)
     watched.wait_for("no answer from QEMU in .*; its memory is still watched")
