@@ -171,6 +171,13 @@ def test_alive():
     assert cause.advice.startswith("if the machine does not answer, capture it again")
 
 
+def test_alive_but_reset():
+    cause = find_cause(clues(IDLE, after_reset=True))
+    assert cause.kind == CauseKind.ALIVE
+    # There is nothing any more that could be captured again.
+    assert cause.advice.startswith("the machine was reset before its firmware copied")
+
+
 def test_alive_but_complaining():
     line = LogRecord(
         1, 0, 4, 0, 1, False, "INFO: task dd:7 blocked for more than 120 s"

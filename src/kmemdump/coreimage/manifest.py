@@ -44,6 +44,7 @@ MAX_RECORDS = 1 << 18
 """Most entries of a list."""
 
 _T = TypeVar("_T")
+_OF_FIRMWARE = ("minidump", "kinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,11 @@ class Manifest:
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
     """Questions that belong to no area."""
+
+    @property
+    def by_firmware(self) -> bool:
+        """Whether firmware copied the memory, after it had reset the machine."""
+        return self.backend in _OF_FIRMWARE
 
     def to_json(self) -> bytes:
         """Return the desc of the note."""

@@ -35,6 +35,10 @@ _IF_SILENT = (
     "if the machine does not answer, capture it again. What hangs is still there; "
     "'kmemdump watch' looks twice by itself."
 )
+_AFTER_RESET = (
+    "the machine was reset before its firmware copied the memory. Where nothing else "
+    "tells why, a watchdog did it because a CPU hung: look at what each CPU did."
+)
 _FROZEN = re.compile(r"frozen: CPUs? ([\d, and]+) (served no interrupt .*)")
 """As kmemdump.watch says it."""
 
@@ -53,11 +57,15 @@ class Clues:
     time: TimePart = field(default_factory=TimePart)
     witness: str = ""
     """Why the core image was written, in the words of who watched the kernel."""
+    after_reset: bool = False
+    """Whether the machine had been reset when the memory was copied."""
 
 
 def find_cause(clues: Clues) -> Cause:
     """Return the cause of death, as far as the clues tell."""
     cause = _believe(clues, _find_cause(clues))
+    if cause.advice and clues.after_reset:
+        cause = replace(cause, advice=_AFTER_RESET)
     return replace(cause, frame=find_culprit(cause, clues.cpus))
 
 

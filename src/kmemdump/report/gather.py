@@ -72,8 +72,17 @@ def gather(
     )
     panic_cpu = parts.run("the CPU that panicked", lambda: find_panic_cpu(prog), None)
     records = log.records if log else None
-    witness = manifest.cause if manifest else ""
-    cause = find_cause(Clues(records, cpus, now, panic_cpu, time, witness))
+    cause = find_cause(
+        Clues(
+            records,
+            cpus,
+            now,
+            panic_cpu,
+            time,
+            witness=manifest.cause if manifest else "",
+            after_reset=manifest.by_firmware if manifest else False,
+        )
+    )
     kernel_part = KernelPart(info.osrelease, info.build_id)
     return Report(
         source=source,
