@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kmemdump.errors import TargetError, UnsupportedError
 
-__all__ = ["is_locked", "table_lock"]
+__all__ = ["holder", "table_lock"]
 
 
 @contextmanager
@@ -36,9 +36,9 @@ def table_lock(folder: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+            pid = _read_pid(fd) or "unknown"
             raise UnsupportedError(
-                f"{name}: process {pid or 'unknown'} keeps this table already\n"
+                f"{name}: process {pid} keeps this table already\n"
                 "'kmemdump status' tells of it; stop it first"
             ) from None
         os.ftruncate(fd, 0)
@@ -48,16 +48,21 @@ def table_lock(folder: Path, name: str) -> Iterator[None]:
         os.close(fd)
 
 
-def is_locked(folder: Path, name: str) -> bool:
-    """Return whether a process holds a table."""
+def holder(folder: Path, name: str) -> int | None:
+    """Return the process that holds a table, or ``None``."""
     try:
         fd = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return _read_pid(fd)
     finally:
         os.close(fd)
-    return False
+    return None
+
+
+def _read_pid(fd: int) -> int | None:
+    text = os.pread(fd, 20, 0).strip()
+    return int(text) if text.isdigit() else None

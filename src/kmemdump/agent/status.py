@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kmemdump.agent.lock import is_locked
+from kmemdump.agent.lock import holder
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.files import atomic_output
 
@@ -145,11 +145,11 @@ def read_all(folder: Path) -> list[Status]:
                 data = file.read(_MAX_BYTES)
         except OSError as error:
             raise TargetError(f"{path}: {error.strerror}") from error
-        found.append(_parse(data, str(path), is_locked(folder, path.stem)))
+        found.append(_parse(data, str(path), holder(folder, path.stem)))
     return found
 
 
-def _parse(data: bytes, source: str, alive: bool) -> Status:
+def _parse(data: bytes, source: str, holder: int | None) -> Status:
     try:
         record = json.loads(data)
         if record["version"] != _VERSION:
@@ -158,7 +158,7 @@ def _parse(data: bytes, source: str, alive: bool) -> Status:
             it.name: record[it.name] for it in fields(Status) if it.name != "alive"
         }
         values["cost"] = Cost(**_known(Cost, values["cost"]))
-        return Status(**values, alive=alive)
+        return Status(**values, alive=values["pid"] == holder)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(source, f"no status of an agent: {error}") from error
 
