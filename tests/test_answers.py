@@ -46,6 +46,7 @@ from scenarios import (
     ONE_OF_EACH_ON_AARCH64,
     each_kernel_dead,
     each_newer,
+    each_older,
     each_scenario,
     each_series,
     each_silent,
@@ -205,7 +206,7 @@ def test_size(dead: DeadMachine, core: Path, tmp_path: Path) -> None:
     assert log.stdout == run(*KMEMDUMP, "ask", core, "log").stdout != ""
 
 
-@each_scenario
+@each_older
 def test_unpatched_crash(
     dead: DeadMachine, core: Path, lab_cache: PackageCache
 ) -> None:

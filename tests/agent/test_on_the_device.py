@@ -358,6 +358,7 @@ def test_what_can_go_wrong(device):
 
 
 @pytest.mark.vm
+@pytest.mark.matrix
 def test_tables_that_are_full_or_damaged(device):
     it = device(tasks=30)
     machine = it.machine

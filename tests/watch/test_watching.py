@@ -231,7 +231,7 @@ def test_without_an_event(
     options = ["--hang-after", "3", "--interval", "5", *debug_info, *areas]
     watched = watch(machine, arguments=options)
     watched.wait_for(MARKED)
-    time.sleep(10)
+    time.sleep(6)
     assert len(watched.lines) == 1  # Idle CPUs are not frozen.
     trigger(machine, death)
     seconds_of(watched, cause)
