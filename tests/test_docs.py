@@ -131,7 +131,11 @@ def pattern(output: str) -> str:
 
 
 def check_output(session: Session, command: str, expected: str, said: str) -> None:
-    lines = "".join(f"{normal(line)}\n" for line in said.splitlines())
+    lines = "".join(
+        f"{normal(line)}\n"
+        for line in said.splitlines()
+        if not line.endswith("; booting it again")  # An emulated CPU is not perfect.
+    )
     assert re.fullmatch(pattern(expected), lines), (
         f"{session}: $ {command}\nprints\n{said}\nand not\n{expected}"
     )
