@@ -119,7 +119,6 @@ def _decorate(
 # Decorate a test that takes the fixture "dead": once for each scenario, or for one
 # with each kernel that tells of itself, if the way to die does not matter.
 each_scenario = _decorate(PAIRWISE)
-ONE_OF_EACH_ON_AARCH64 = (PAIRWISE_AARCH64[0], PAIRWISE_AARCH64[3])
 _ONE_OF_EACH = (PAIRWISE_X86_64[5], PAIRWISE_X86_64[6], PAIRWISE_AARCH64[0])
 each_series = _decorate(_ONE_OF_EACH, tells=True)
 # Once for each architecture, if only the size and the order of things matter.
