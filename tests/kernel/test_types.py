@@ -3,6 +3,7 @@
 
 import contextlib
 import re
+import struct
 
 import pytest
 from drgn import (
@@ -252,6 +253,15 @@ def any_types(draw) -> bytes:
         body = b"".join(word.to_bytes(4, "little") for word in words)
         w.add(kind, f"t{number}", draw(_IDS), body, count, draw(st.booleans()))
     return w.bytes()
+
+
+def test_a_member_without_a_size():
+    w = BtfWriter()
+    w.add(3, "", 0, struct.pack("<III", 0, 0, 2), 0, False)  # void[2]
+    w.add(4, "t", 4, struct.pack("<III", w.name("m"), 1, 0), 1, False)
+    [member] = program(w.bytes()).type("struct t").members
+    with pytest.raises(FormatError, match="BTF member m: cannot get size of void"):
+        member.type  # noqa: B018
 
 
 @settings(max_examples=300)

@@ -16,9 +16,6 @@ __all__ = ["is_without_registers", "readable_pids", "stack_of_registers"]
 _REGISTERS_AT = 112
 """Offset of ``pr_reg`` in ``struct elf_prstatus`` of 64-bit machines."""
 
-_MAX_TASKS = 1 << 22
-"""PID_MAX_LIMIT of 64-bit kernels."""
-
 
 def is_without_registers(error: BaseException) -> bool:
     """
@@ -56,21 +53,34 @@ def readable_pids(prog: Program) -> Iterator[int]:
     in the kernel's list. A search by id would end at any of them.
     """
     found: set[int] = set()
-    first = prog["init_task"]
     with suppress(FaultError):
-        for leader in _with_threads(first):
-            pid = leader.pid.value_()
-            if pid in found or len(found) >= _MAX_TASKS:
-                continue
-            found.add(pid)
-            yield pid
+        for task in _with_threads(prog["init_task"]):
+            pid = task.pid.value_()
+            if pid not in found:
+                found.add(pid)
+                yield pid
 
 
 def _with_threads(first: Object) -> Iterator[Object]:
     yield first
-    head = first.tasks.address_of_()
-    for leader in list_for_each_entry("struct task_struct", head, "tasks"):
+    leaders: set[int] = set()
+    threads: set[int] = set()
+    for leader in _listed(first.tasks.address_of_(), "tasks", leaders):
         yield leader
         with suppress(FaultError):
-            threads = leader.signal.thread_head.address_of_()
-            yield from list_for_each_entry("struct task_struct", threads, "thread_node")
+            head = leader.signal.thread_head.address_of_()
+            yield from _listed(head, "thread_node", threads)
+
+
+def _listed(head: Object, link: str, seen: set[int]) -> Iterator[Object]:
+    """
+    Walk a list of tasks.
+
+    :param seen: Tasks to end at: a damaged list may run in a circle, and lead into
+        another one. Those that are met are added.
+    """
+    for task in list_for_each_entry("struct task_struct", head, link):
+        if task.value_() in seen:
+            return
+        seen.add(task.value_())
+        yield task

@@ -199,27 +199,27 @@ class BtfTypes:
 
     def _member(self, member: BtfMember, last: bool) -> TypeMember:
         name = member.name or None
-        if last and not member.bit_size:
+        if member.bit_size:
+            return TypeMember(lambda: self._bit_field(member), name, member.bit_offset)
+        return TypeMember(
+            lambda: self._whole_field(member, last), name, member.bit_offset
+        )
+
+    def _whole_field(self, member: BtfMember, last: bool) -> Type:
+        made = self.make(member.type)
+        if last and made.kind == TypeKind.ARRAY and made.length == 0:
             # BTF has no incomplete arrays: at the end, int[0] means int[].
-            return TypeMember(
-                lambda: self._incomplete(member.type), name, member.bit_offset
-            )
-        if not member.bit_size:
-            return TypeMember(self._later(member.type), name, member.bit_offset)
-
-        def bit_field() -> Object:
-            type = self.make(member.type)
-            try:
-                return Object(self._prog, type, bit_field_size=member.bit_size)
-            except (TypeError, ValueError) as error:
-                raise FormatError(
-                    self._btf.source, f"BTF member {member.name}: {error}"
-                ) from error
-
-        return TypeMember(bit_field, name, member.bit_offset)
-
-    def _incomplete(self, type_id: int) -> Type:
-        made = self.make(type_id)
-        if made.kind == TypeKind.ARRAY and made.length == 0:
-            return self._prog.array_type(made.type)
+            made = self._prog.array_type(made.type)
+        self._field(member, made)
         return made
+
+    def _bit_field(self, member: BtfMember) -> Object:
+        return self._field(member, self.make(member.type))
+
+    def _field(self, member: BtfMember, type: Type) -> Object:
+        try:
+            return Object(self._prog, type, bit_field_size=member.bit_size or None)
+        except (TypeError, ValueError) as error:
+            raise FormatError(
+                self._btf.source, f"BTF member {member.name}: {error}"
+            ) from error
