@@ -20,6 +20,10 @@ import pytest
 
 from conftest import DeadMachine
 from kmemdump.coreimage import read_core
+from kmemdump.formats.elf import PT_LOAD, parse_core
+from kmemdump.kernel.attach import attach
+from kmemdump.kernel.tasks import readable_pids
+from kmemdump.targets import open_target
 from scenarios import each_architecture, each_architecture_and_silent
 from targets.synthetic import (
     elf_core,
@@ -349,6 +353,30 @@ def test_damaged_pointers(dead: DeadMachine, core_image: Path, tmp_path: Path) -
         for verb in ("ask", "report"):
             ended = put(verb, path, tmp_path)
             assert_ended_well(ended)
+
+
+@each_architecture
+def test_tasks_in_a_circle(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
+    """Which the first task, where a walk would end, is no part of."""
+    target = open_target(str(core_image))
+    third = attach(target).prog["init_task"].tasks.next.next.next
+    place, first = third.next.address_of_().value_(), third.prev.prev.value_()
+    target.close()
+    data = bytearray(core_image.read_bytes())
+    image = parse_core(lambda at, count: data[at : at + count], len(data), "core")
+    [at] = [
+        load.offset + place - load.vaddr
+        for load in image.headers
+        if load.type == PT_LOAD and 0 <= place - load.vaddr < load.filesz
+    ]
+    data[at : at + 8] = first.to_bytes(8, "little")
+    path = tmp_path / "circle.core"
+    path.write_bytes(data)
+    target = open_target(str(path))
+    pids = list(readable_pids(attach(target).prog))
+    target.close()
+    assert pids[0] == 0
+    assert 3 <= len(pids) == len(set(pids)) < 20
 
 
 @each_architecture
