@@ -126,6 +126,8 @@ each_architecture = _decorate(_ONE_OF_EACH[1:], tells=True)
 # Likewise; with the matrix also for kernels that do not, whose debug information every
 # verb must load first.
 each_architecture_and_silent = _decorate(_ONE_OF_EACH[1:])
+# Once, if the host matters and not the kernel.
+once = _decorate(_ONE_OF_EACH[1:2])
 # Once for each kernel.
 each_kernel_dead = _decorate((*_ONE_OF_EACH, PAIRWISE_AARCH64[3]))
 # Each death and number of CPUs of the kernel that an old crash opens, in its own time.

@@ -19,7 +19,7 @@ from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import UnsupportedError
 from kmemdump.registry import Registry
 from kmemdump.targets import open_target
-from scenarios import each_architecture_and_silent, each_series
+from scenarios import each_series, once
 from targets.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 from verbs import run
 
@@ -132,7 +132,7 @@ def check_name(path: Path) -> bool:
     return True
 
 
-@each_architecture_and_silent
+@once
 def test_killed_at_any_moment(
     dead: DeadMachine, core_image: Path, tmp_path: Path
 ) -> None:

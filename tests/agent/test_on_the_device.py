@@ -299,6 +299,7 @@ def smem(machine: Machine) -> bytes:
 
 
 @pytest.mark.vm
+@pytest.mark.matrix
 def test_what_can_go_wrong(device):
     it = device(tasks=30, action="panic=pause,reboot=reset,shutdown=pause")
     machine = it.machine
