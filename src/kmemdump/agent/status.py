@@ -149,7 +149,7 @@ def read_all(folder: Path) -> list[Status]:
     return found
 
 
-def _parse(data: bytes, source: str, holder: int | None) -> Status:
+def _parse(data: bytes, source: str, held_by: int | None) -> Status:
     try:
         record = json.loads(data)
         if record["version"] != _VERSION:
@@ -158,7 +158,7 @@ def _parse(data: bytes, source: str, holder: int | None) -> Status:
             it.name: record[it.name] for it in fields(Status) if it.name != "alive"
         }
         values["cost"] = Cost(**_known(Cost, values["cost"]))
-        return Status(**values, alive=values["pid"] == holder)
+        return Status(**values, alive=values["pid"] == held_by)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(source, f"no status of an agent: {error}") from error
 

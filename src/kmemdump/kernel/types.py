@@ -198,27 +198,17 @@ class BtfTypes:
         return lambda: self.make(type_id)
 
     def _member(self, member: BtfMember, last: bool) -> TypeMember:
-        name = member.name or None
-        if member.bit_size:
-            return TypeMember(lambda: self._bit_field(member), name, member.bit_offset)
         return TypeMember(
-            lambda: self._whole_field(member, last), name, member.bit_offset
+            lambda: self._field(member, last), member.name or None, member.bit_offset
         )
 
-    def _whole_field(self, member: BtfMember, last: bool) -> Type:
-        made = self.make(member.type)
-        if last and made.kind == TypeKind.ARRAY and made.length == 0:
+    def _field(self, member: BtfMember, last: bool) -> Object:
+        made, bits = self.make(member.type), member.bit_size or None
+        if last and bits is None and made.kind == TypeKind.ARRAY and made.length == 0:
             # BTF has no incomplete arrays: at the end, int[0] means int[].
             made = self._prog.array_type(made.type)
-        self._field(member, made)
-        return made
-
-    def _bit_field(self, member: BtfMember) -> Object:
-        return self._field(member, self.make(member.type))
-
-    def _field(self, member: BtfMember, type: Type) -> Object:
         try:
-            return Object(self._prog, type, bit_field_size=member.bit_size or None)
+            return Object(self._prog, made, bit_field_size=bits)
         except (TypeError, ValueError) as error:
             raise FormatError(
                 self._btf.source, f"BTF member {member.name}: {error}"
