@@ -18,7 +18,7 @@ from kmemdump.errors import KmemdumpError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["atomic_output", "format_size"]
+__all__ = ["atomic_output", "format_size", "open_again"]
 
 
 @contextmanager
@@ -54,6 +54,16 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.unlink(name)
         raise
     _sync_folder(final.parent)
+
+
+def open_again(output: BinaryIO) -> BinaryIO:
+    """
+    Open once more what :func:`atomic_output` has opened, for another process.
+
+    It has a position of its own, and errors of the disk are told to both.
+    """
+    fd = os.open(f"/proc/self/fd/{output.fileno()}", os.O_WRONLY | os.O_CLOEXEC)
+    return io.BufferedWriter(_Output(fd, Path("the core image")))
 
 
 def format_size(size: int) -> str:

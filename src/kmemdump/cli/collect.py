@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,13 @@ import click
 
 from kmemdump.cli.options import firmware_options
 from kmemdump.cli.warnings import held_back_warnings
+from kmemdump.collect.early import collecting
+from kmemdump.collect.names import is_device
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
 
 if TYPE_CHECKING:
-    from kmemdump.collect.source import Options
+    from kmemdump.collect.options import Options
 
 __all__ = ["command"]
 
@@ -76,11 +77,7 @@ def command(
       sahara:SOCKET: one behind a Unix socket
       a RAM image, or another target, with the minidump table or a kinfo in it
     """
-    from dataclasses import replace
-
-    from kmemdump.collect.source import is_device
-
-    options = replace(options, vmcoreinfo=vmcoreinfo)
+    options = options._replace(vmcoreinfo=vmcoreinfo)
     if not is_device(source):
         if keep is not None or only:
             raise UsageError(
@@ -124,17 +121,21 @@ def _leave(folder: Path, complete: bool) -> None:
 
 
 def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
-    from kmemdump.collect.source import open_source
-    from kmemdump.collect.write import write_collected
+    with collecting(source, output) as copy:
+        # While files are copied: this takes as long.
+        from kmemdump.collect.source import open_source
+        from kmemdump.collect.write import finish_collected
 
-    with held_back_warnings(progress=True), open_source(source, options) as dump:
-        missing = write_collected(output, dump)
-        collected = dump.collected
-        held = sum(item.size for item in collected.memory.ranges)
+        with held_back_warnings(progress=True), open_source(source, options) as dump:
+            missing = finish_collected(copy, dump)
+            collected = dump.collected
+            held = sum(item.size for item in collected.memory.ranges)
     lines = list(collected.problems)
     for item in collected.missing:
         lines.append(f"{item.name} is missing: {item.range}")
     if as_json:
+        import json
+
         found = {"core": str(output), "regions": len(collected.regions), "bytes": held}
         click.echo(json.dumps({"version": 1, **found, "problems": lines}, indent=2))
         return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE

@@ -18,11 +18,11 @@ import click
 
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import UsageError
-from kmemdump.region import Range
 
 if TYPE_CHECKING:
     from kmemdump.capture import Wishes
     from kmemdump.questions import Question
+    from kmemdump.region import Range
     from kmemdump.targets import Target
 
 __all__ = [
@@ -97,7 +97,7 @@ def firmware_options(function: _Function) -> _Function:
         memory_map: str | None,
         **others: Any,
     ) -> Any:
-        from kmemdump.collect.source import Options
+        from kmemdump.collect.options import Options
 
         options = Options(
             parse_range("--smem", smem) if smem else None,
@@ -228,6 +228,8 @@ def parse_range(option: str, text: str) -> Range:
 
     :raises UsageError: If it is something else.
     """
+    from kmemdump.region import Range
+
     address, _, size = text.partition(":")
     try:
         found = Range(int(address, 0), int(size, 0))

@@ -16,7 +16,7 @@ from kmemdump.errors import ExitCode
 
 if TYPE_CHECKING:
     from kmemdump.collect import Collected, Table
-    from kmemdump.collect.source import Options
+    from kmemdump.collect.options import Options
     from kmemdump.formats.kinfo import Kinfo
 
 __all__ = ["command"]

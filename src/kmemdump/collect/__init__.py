@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from kmemdump.collect.assemble import Collected, Named, assemble
     from kmemdump.collect.folder import collect_folder
     from kmemdump.collect.kinfo import collect_kinfo, find_kinfo
+    from kmemdump.collect.options import Options
     from kmemdump.collect.ramoops import read_ramoops
     from kmemdump.collect.rawdump import collect_rawdump
     from kmemdump.collect.sahara import Saved, SocketConnection, download
-    from kmemdump.collect.source import Options, open_source, read_device
+    from kmemdump.collect.source import open_source, read_device
     from kmemdump.collect.table import Table, collect_table, read_table
     from kmemdump.collect.target import DumpTarget
     from kmemdump.collect.usb import UsbConnection
@@ -29,10 +30,11 @@ _HOMES = {
     "assemble": ("Collected", "Named", "assemble"),
     "folder": ("collect_folder",),
     "kinfo": ("collect_kinfo", "find_kinfo"),
+    "options": ("Options",),
     "ramoops": ("read_ramoops",),
     "rawdump": ("collect_rawdump",),
     "sahara": ("Saved", "SocketConnection", "download"),
-    "source": ("Options", "open_source", "read_device"),
+    "source": ("open_source", "read_device"),
     "table": ("Table", "collect_table", "read_table"),
     "target": ("DumpTarget",),
     "usb": ("UsbConnection",),

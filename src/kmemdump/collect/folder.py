@@ -8,14 +8,13 @@ Some tools leave a list beside them that has the addresses: ``dump_info.txt`` or
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from kmemdump.collect.assemble import Collected, assemble
-from kmemdump.collect.pieces import FileSet, FileStore, Piece, label_of
+from kmemdump.collect.names import MAX_FILES, is_piece, label_of, list_files
+from kmemdump.collect.pieces import FileSet, FileStore, Piece
 from kmemdump.errors import TargetError
 
 __all__ = ["INFO_NAME", "collect_folder", "info_line", "parse_list"]
@@ -23,8 +22,6 @@ __all__ = ["INFO_NAME", "collect_folder", "info_line", "parse_list"]
 INFO_NAME = "dump_info.txt"
 """List of addresses, sizes and names of files."""
 
-_MAX_FILES = 1024
-_MAX_ENTRIES = 100_000
 _MAX_LIST = 1 << 20
 _INFO_LINE = re.compile(
     r"\s*\d+\s+0x([0-9a-f]{1,16})\s+(\d{1,20})\s.*?([^\s/\\]+)\s*", re.IGNORECASE
@@ -44,17 +41,17 @@ def collect_folder(folder: Path) -> Collected:
     :raises TargetError: If there is nothing that firmware would leave.
     """
     problems: list[str] = []
-    sizes = _list_files(folder)
+    sizes = list_files(folder)
     places = _read_places(folder, sizes, problems)
-    names = sorted(name for name in sizes if _is_piece(name) or name in places)
+    names = sorted(name for name in sizes if is_piece(name) or name in places)
     if not names:
         raise TargetError(
             f"{folder}: is a directory without md_*.BIN files, expected what a "
             "device's firmware left"
         )
-    if len(names) > _MAX_FILES:
+    if len(names) > MAX_FILES:
         raise TargetError(
-            f"{folder}: {len(names)} files, expected at most {_MAX_FILES} regions"
+            f"{folder}: {len(names)} files, expected at most {MAX_FILES} regions"
         )
     files = FileSet()
     pieces = []
@@ -78,26 +75,6 @@ def collect_folder(folder: Path) -> Collected:
 def info_line(name: str, address: int, size: int) -> str:
     """Return the line of a file in :data:`INFO_NAME`."""
     return f"1 0x{address:016x}\t{size:016d}\t{name:>20}\t{name}\r\n"
-
-
-def _is_piece(name: str) -> bool:
-    return name.startswith("md_") and name.lower().endswith(".bin")
-
-
-def _list_files(folder: Path) -> dict[str, int]:
-    """Return the sizes of the regular files."""
-    sizes = {}
-    try:
-        with os.scandir(folder) as entries:
-            for i, entry in enumerate(entries):
-                if i == _MAX_ENTRIES:
-                    raise TargetError(f"{folder}: more than {_MAX_ENTRIES} files")
-                status = entry.stat() if not entry.is_symlink() else None
-                if status is not None and stat.S_ISREG(status.st_mode):
-                    sizes[entry.name] = status.st_size
-    except OSError as error:
-        raise TargetError(f"{folder}: {error.strerror}") from error
-    return sizes
 
 
 def _read_places(folder: Path, sizes: dict[str, int], problems: list[str]) -> _Places:

@@ -23,7 +23,6 @@ __all__ = [
     "PlacedMemory",
     "Placement",
     "Store",
-    "label_of",
 ]
 
 _MAX_OPEN = 256
@@ -142,19 +141,21 @@ class PlacedMemory:
     def __init__(
         self, placements: Iterable[Placement], name: str, files: FileSet | None = None
     ) -> None:
-        self._placements = sorted(placements, key=lambda it: it.address)
-        self._starts = [item.address for item in self._placements]
+        self.placements: Sequence[Placement] = sorted(
+            placements, key=lambda it: it.address
+        )
+        self._starts = [item.address for item in self.placements]
         self._name = name
         self._files = files
         self.ranges: Sequence[Range] = merge(
-            Range(item.address, item.size) for item in self._placements
+            Range(item.address, item.size) for item in self.placements
         )
 
     def read(self, address: int, size: int) -> bytes:
         pieces: list[bytes] = []
         while size > 0:
             i = bisect_right(self._starts, address) - 1
-            item = self._placements[i] if i >= 0 else None
+            item = self.placements[i] if i >= 0 else None
             skip = address - item.address if item else 0
             if item is None or skip >= item.size:
                 raise NotCapturedError(f"{self._name} does not hold {address:#x}")
@@ -171,11 +172,3 @@ class PlacedMemory:
     def close(self) -> None:
         if self._files is not None:
             self._files.close()
-
-
-def label_of(file_name: str) -> str:
-    """Return the name of a region from the name of its file: ``md_Klog.BIN``."""
-    label = file_name
-    if label.lower().endswith(".bin"):
-        label = label[:-4]
-    return label.removeprefix("md_")

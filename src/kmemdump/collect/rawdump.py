@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from kmemdump.collect.assemble import Collected, assemble
-from kmemdump.collect.pieces import FileSet, FileStore, Piece, label_of
+from kmemdump.collect.names import label_of
+from kmemdump.collect.pieces import FileSet, FileStore, Piece
 from kmemdump.formats.rawdump import SectionType, parse_rawdump
 from kmemdump.targets.file import OpenFile
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kmemdump.collect.options import Options
 from kmemdump.collect.target import DumpTarget
 from kmemdump.errors import KmemdumpError, TargetError, UsageError
 from kmemdump.memory import PAGE_SIZE
@@ -29,33 +30,13 @@ if TYPE_CHECKING:
     from kmemdump.formats.sahara import Row
 
 __all__ = [
-    "Options",
     "find_table",
-    "is_device",
     "kinfo_in_file",
     "open_source",
     "read_device",
 ]
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a person may have to say about a source."""
-
-    smem: Range | None = None
-    """Where SMEM is, in physical memory."""
-    kinfo: int | None = None
-    """Physical address of a ``debug_kinfo`` in bytes."""
-    vmcoreinfo: Path | None = None
-    memory_map: str | None = None
-
-
-def is_device(spec: str) -> bool:
-    """Tell whether a source is a device that has to be downloaded first."""
-    kind, colon, _ = spec.partition(":")
-    return kind == "usb" or (kind == "sahara" and bool(colon))
 
 
 def read_device(

@@ -3,16 +3,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+from kmemdump.collect.early import Copied, EarlyCopy
+from kmemdump.collect.pieces import FileStore, Placement
 from kmemdump.collect.target import DumpTarget
-from kmemdump.coreimage import CoreContents, KernelRecord, Manifest, write_core
+from kmemdump.coreimage import (
+    CoreContents,
+    Held,
+    KernelRecord,
+    Manifest,
+    fill_core,
+    write_core,
+)
 from kmemdump.errors import KmemdumpError
+from kmemdump.memory import Extent
 from kmemdump.region import Range, Region
 from kmemdump.version import VERSION
 
-__all__ = ["write_collected"]
+__all__ = ["finish_collected", "write_collected"]
+
+logger = logging.getLogger(__name__)
 
 _FIRST_ID = 3  # As if registered: 1 and 2 describe the dump.
 
@@ -24,6 +40,52 @@ def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Ra
     :return: Physical memory that should be there and is not.
     :raises KmemdumpError: If *path* cannot be written.
     """
+    return write_core(path, _contents(target))
+
+
+def finish_collected(copy: EarlyCopy, target: DumpTarget) -> list[Range]:
+    """
+    Write the core image of a dump whose files are being copied into it.
+
+    :return: As of :func:`write_collected`.
+    :raises KmemdumpError: If it cannot be written.
+    """
+    contents = _contents(target)
+    held = _held(copy.wait(), target)
+    return fill_core(copy.output, replace(contents, held=held))
+
+
+def _held(copied: Mapping[Path, Copied], target: DumpTarget) -> list[Held]:
+    """
+    Return what is in the core image already.
+
+    :return: Nothing if something is that does not belong there, so that it is written
+        anew: what is left out must not be in the file.
+    """
+    held = []
+    for item in target.collected.memory.placements:
+        found = _copied_for(item, copied)
+        if found is not None:
+            extent = Extent(item.address, item.size, found.offset)
+            held.append(Held(extent, found.crc32 if item.size == found.size else None))
+    if len(held) < len(copied):
+        logger.info("what was copied early is not all needed: copying again")
+        return []
+    return held
+
+
+def _copied_for(item: Placement, copied: Mapping[Path, Copied]) -> Copied | None:
+    """Return what was copied if it is all of *item*, and but for padding no more."""
+    store = item.store
+    if not isinstance(store, FileStore) or item.offset or store.offset:
+        return None
+    found = copied.get(store.path)
+    if found is None or found.size != store.size or item.size + 3 < found.size:
+        return None
+    return found
+
+
+def _contents(target: DumpTarget) -> CoreContents:
     collected = target.collected
     try:
         info = target.vmcoreinfo()
@@ -44,7 +106,7 @@ def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Ra
         backend=collected.backend,
         marked_at=_time(collected.marked),
     )
-    contents = CoreContents(
+    return CoreContents(
         machine=target.machine,
         memory=target.memory,
         regions=regions,
@@ -54,7 +116,6 @@ def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Ra
         aliases=target.aliases,
         share_zeros=False,  # A region is chosen; few pages of it are nothing but zeros.
     )
-    return write_core(path, contents)
 
 
 def _time(seconds: int | None) -> datetime | None:

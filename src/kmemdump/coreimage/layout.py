@@ -51,7 +51,7 @@ class Layout:
     headers: Sequence[ProgramHeader]
     notes_offset: int
     extents: Sequence[Extent]
-    """The memory: sorted, offsets ascending but for those of zeros."""
+    """The memory: sorted; offsets ascend but for those of zeros and of what is held."""
     zero_offset: int
     """Where the zeros are that all extents of zeros share."""
     size: int
@@ -64,6 +64,7 @@ def lay_out(
     direct: Alias | None,
     aliases: Iterable[Alias],
     zeros: Iterable[Range] = (),
+    held: Iterable[Extent] = (),
 ) -> Layout:
     """
     Lay out a core image.
@@ -73,16 +74,22 @@ def lay_out(
     :param direct: The direct map, if the kernel has one.
     :param aliases: Other names; what they name need not be in *ranges*.
     :param zeros: What of *ranges* is nothing but zeros, which the file has once.
+    :param held: What of *ranges* is in the file, and stays where it is, if the
+        headers have room before it.
     """
     memory = merge(ranges)
-    pieces = sorted([*subtract(memory, zeros), *_cut(intersect(memory, zeros))])
-    empty = set(_cut(intersect(memory, zeros)))
+    places = {Range(item.address, item.size): item.offset for item in held}
+    empty = set(_cut(subtract(intersect(memory, zeros), places)))
+    pieces = sorted([*subtract(memory, [*places, *empty]), *places, *empty])
     names = list(_split(_name(memory, direct, aliases), pieces))
     notes_offset = header_size(1 + len(names))
     offset = notes_offset + notes_size
-    places: dict[Range, int] = {}
+    if places:
+        if offset > min(places.values()):
+            return lay_out(memory, notes_size, direct, aliases, zeros)
+        offset = max(at + item.size for item, at in places.items())
     for item in pieces:
-        if item not in empty:
+        if item not in empty and item not in places:
             # Whole pages can be mapped; smaller pieces waste no room.
             offset += -offset % _alignment(item)
             places[item] = offset

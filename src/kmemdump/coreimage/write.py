@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from kmemdump.coreimage.checksums import Checksum, Summing, take_known
 from kmemdump.coreimage.layout import Layout, lay_out
 from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
 from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.files import atomic_output
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
-from kmemdump.memory import PAGE_SIZE, Memory
+from kmemdump.memory import PAGE_SIZE, Extent, Memory
 from kmemdump.packed import PACKED_NOTE_TYPE
 from kmemdump.progress import tell_progress
 from kmemdump.region import Range, Region, intersect, merge, subtract
@@ -23,7 +23,7 @@ from kmemdump.region import Range, Region, intersect, merge, subtract
 if TYPE_CHECKING:
     from kmemdump.kernel.pagetable import Alias
 
-__all__ = ["CoreContents", "write_core"]
+__all__ = ["CoreContents", "Held", "fill_core", "write_core"]
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
@@ -31,6 +31,14 @@ _ATTEMPTS = 4
 # struct elf_prpsinfo, Linux include/linux/elfcore.h, on a 64-bit architecture:
 # state, sname, zomb, nice; flag; uid, gid; pid, ppid, pgrp, sid; fname; psargs.
 _PRPSINFO = struct.Struct("<BcBb4xQII4i16s80s")
+
+
+class Held(NamedTuple):
+    """Memory that the file has before the core image is written."""
+
+    extent: Extent
+    crc32: int | None
+    """Of all of it, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +66,15 @@ class CoreContents:
     """What :func:`pack_memory` made of what never changes; left out if empty."""
     share_zeros: bool = True
     """Whether pages of zeros are in the file once; they are looked for beforehand."""
-
-
-@dataclass(slots=True)
-class _Checksum:
-    region: Region
-    captured: int = 0
-    crc32: int = 0
+    held: Sequence[Held] = ()
+    """Part of the regions; it stays where it is if the headers have room before it."""
 
 
 @dataclass(slots=True)
 class _Copy:
     """One attempt to copy the memory."""
 
-    checksums: list[_Checksum]
+    checksums: list[Checksum]
     """In the order of the regions."""
     complete: bool = True
     lost: list[Range] = field(default_factory=list)
@@ -87,40 +90,61 @@ def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Ran
     :raises KmemdumpError: If *path* cannot be written.
     :raises TargetError: If more and more of the memory vanishes meanwhile.
     """
+    with atomic_output(path) as output:
+        return fill_core(output, contents)
+
+
+def fill_core(output: BinaryIO, contents: CoreContents) -> list[Range]:
+    """
+    Write a core image into an open file: see :func:`write_core`.
+
+    :param output: Has nothing in it but what *contents* says that it holds.
+    """
     wanted = merge(region.range for region in contents.regions)
     readable = intersect(wanted, contents.memory.ranges)
-    with atomic_output(path) as output:
-        # Headers and notes stand before the memory (crash reads them so), and
-        # their size depends on how many pieces there are. So a hole that is met
-        # on the way, which is rare, means to start again without it.
-        for _ in range(_ATTEMPTS):
-            sums = [_Checksum(region) for region in contents.regions]
-            notes_size = len(_pack_notes(contents, sums))
-            zeros = (
-                _find_zeros(contents.memory, readable) if contents.share_zeros else []
-            )
-            layout = lay_out(
-                readable, notes_size, contents.direct, contents.aliases, zeros
-            )
-            copy = _copy_memory(output, layout, contents.memory, sums)
-            if copy.complete:
-                break
-            readable = subtract(readable, copy.lost)
-        else:
-            raise TargetError(
-                f"memory vanished in each of {_ATTEMPTS} attempts to copy it"
-            )
-        notes = _pack_notes(contents, copy.checksums)
-        assert len(notes) == notes_size
-        output.truncate(layout.size)
-        output.seek(layout.notes_offset)
-        output.write(notes)
-        output.seek(0)  # Last of all, so that only a whole file is an ELF file.
-        output.write(pack_header(contents.machine, layout.headers))
+    # Headers and notes stand before the memory (crash reads them so), and
+    # their size depends on how many pieces there are. So a hole that is met
+    # on the way, which is rare, means to start again without it.
+    placed = contents.held
+    for _ in range(_ATTEMPTS):
+        sums = [Checksum(region) for region in contents.regions]
+        notes_size = len(_pack_notes(contents, sums))
+        zeros = _find_zeros(contents.memory, readable) if contents.share_zeros else []
+        layout = lay_out(
+            readable,
+            notes_size,
+            contents.direct,
+            contents.aliases,
+            zeros,
+            [item.extent for item in placed],
+        )
+        held = _kept(placed, layout)
+        # Nothing of the last attempt may stay in gaps.
+        output.truncate(max((it.offset + it.size for it in held), default=0))
+        copy = _copy_memory(output, layout, contents.memory, sums, held)
+        if copy.complete:
+            break
+        readable = subtract(readable, copy.lost)
+        placed = ()
+    else:
+        raise TargetError(f"memory vanished in each of {_ATTEMPTS} attempts to copy it")
+    notes = _pack_notes(contents, copy.checksums)
+    assert len(notes) == notes_size
+    output.truncate(layout.size)
+    output.seek(layout.notes_offset)
+    output.write(notes)
+    output.seek(0)  # Last of all, so that only a whole file is an ELF file.
+    output.write(pack_header(contents.machine, layout.headers))
     return subtract(wanted, readable)
 
 
-def _pack_notes(contents: CoreContents, checksums: Sequence[_Checksum]) -> bytes:
+def _kept(held: Iterable[Held], layout: Layout) -> dict[Extent, int | None]:
+    """Return what is in the file and may stay where it is, with its checksums."""
+    known = {item.extent: item.crc32 for item in held}
+    return known if known.keys() <= set(layout.extents) else {}
+
+
+def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
     notes = [pack_note("CORE", NT_PRSTATUS, desc) for desc in contents.prstatus]
     # As the kernel's own core headers say it: a running vmlinux.
     arguments = contents.command_line.encode("utf-8", "backslashreplace")[:79]
@@ -150,13 +174,19 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[_Checksum]) -> bytes
 
 
 def _copy_memory(
-    output: BinaryIO, layout: Layout, memory: Memory, checksums: list[_Checksum]
+    output: BinaryIO,
+    layout: Layout,
+    memory: Memory,
+    checksums: list[Checksum],
+    held: Mapping[Extent, int | None],
 ) -> _Copy:
     copy = _Copy(checksums)
-    summing = _Summing(checksums)
+    known = {Range(it.address, it.size): crc32 for it, crc32 in held.items()}
+    summing = Summing(take_known(checksums, known))
     done, total = 0, sum(extent.size for extent in layout.extents)
     for extent in layout.extents:
         is_zero = extent.offset == layout.zero_offset
+        is_held = extent in held
         output.seek(extent.offset)
         end = extent.address + extent.size
         start = extent.address
@@ -166,6 +196,8 @@ def _copy_memory(
             start = piece.end
             tell_progress("copying memory", done, total)
             done += piece.size
+            if is_held and not summing.wants(piece):
+                continue
             try:
                 if is_zero:
                     data = bytes(piece.size)
@@ -178,41 +210,9 @@ def _copy_memory(
             if not copy.complete:
                 continue  # Only what else is lost is of interest now.
             summing.add(piece, data)
-            if not is_zero:  # The file ends with them.
+            if not is_zero and not is_held:  # The file ends with the zeros.
                 output.write(data)
     return copy
-
-
-class _Summing:
-    """
-    Sums the regions up while their memory is at hand.
-
-    Not in a thread: that takes longer to be given the data than to sum it up.
-    """
-
-    def __init__(self, checksums: Iterable[_Checksum]) -> None:
-        self._waiting = sorted(
-            checksums, key=lambda item: item.region.address, reverse=True
-        )
-        self._active: list[_Checksum] = []
-
-    def add(self, piece: Range, data: bytes) -> None:
-        """Take the next piece of memory, upwards."""
-        while self._waiting and self._waiting[-1].region.address < piece.end:
-            self._active.append(self._waiting.pop())
-        for item in self._active:
-            _add(item, piece.start, data)
-        self._active = [it for it in self._active if it.region.range.end > piece.end]
-
-
-def _add(checksum: _Checksum, address: int, data: bytes) -> None:
-    wanted = checksum.region.range
-    first = max(wanted.start - address, 0)
-    last = min(wanted.end - address, len(data))
-    if first < last:
-        piece = memoryview(data)[first:last]
-        checksum.crc32 = zlib.crc32(piece, checksum.crc32)
-        checksum.captured += len(piece)
 
 
 def _find_zeros(memory: Memory, ranges: Iterable[Range]) -> list[Range]:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checksums of regions, made while their memory is copied."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kmemdump.region import Range, Region
+
+__all__ = ["Checksum", "Summing", "take_known"]
+
+
+@dataclass(slots=True)
+class Checksum:
+    """How much of a region is in the core image, in bytes, and its checksum."""
+
+    region: Region
+    captured: int = 0
+    crc32: int = 0
+
+
+def take_known(
+    checksums: Iterable[Checksum], known: Mapping[Range, int | None]
+) -> list[Checksum]:
+    """Fill in the checksums that are known, and return the others."""
+    others = []
+    for item in checksums:
+        crc32 = known.get(item.region.range)
+        if crc32 is None:
+            others.append(item)
+        else:
+            item.captured, item.crc32 = item.region.size, crc32
+    return others
+
+
+class Summing:
+    """
+    Sums the regions up while their memory is at hand.
+
+    Not in a thread: that takes longer to be given the data than to sum it up.
+    """
+
+    def __init__(self, checksums: Iterable[Checksum]) -> None:
+        self._waiting = sorted(
+            checksums, key=lambda item: item.region.address, reverse=True
+        )
+        self._active: list[Checksum] = []
+
+    def wants(self, piece: Range) -> bool:
+        """Tell whether the next piece is part of a region, or may be."""
+        waiting = self._waiting and self._waiting[-1].region.address < piece.end
+        return bool(waiting or self._active)
+
+    def add(self, piece: Range, data: bytes) -> None:
+        """Take the next piece of memory, upwards, unless it is not wanted."""
+        while self._waiting and self._waiting[-1].region.address < piece.end:
+            self._active.append(self._waiting.pop())
+        for item in self._active:
+            _add(item, piece.start, data)
+        self._active = [it for it in self._active if it.region.range.end > piece.end]
+
+
+def _add(checksum: Checksum, address: int, data: bytes) -> None:
+    wanted = checksum.region.range
+    first = max(wanted.start - address, 0)
+    last = min(wanted.end - address, len(data))
+    if first < last:
+        piece = memoryview(data)[first:last]
+        checksum.crc32 = zlib.crc32(piece, checksum.crc32)
+        checksum.captured += len(piece)
