@@ -6,7 +6,6 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -188,8 +187,7 @@ def test_notes(tmp_path: Path) -> None:
         assert psinfo[1:2] == b"R"
         assert psinfo[40:56].rstrip(b"\0") == b"vmlinux"
         assert psinfo[56:] == b"console=ttyS0 " + b"x" * 65 + b"\0"
-        assert core.manifest == replace(
-            MANIFEST,
+        assert core.manifest == MANIFEST._replace(
             regions=(RegionRecord(1, "r1", 0, PAGE, PAGE, zlib.crc32(page(0))),),
         )
 
@@ -442,7 +440,7 @@ def test_manifest_round_trip(manifest: Manifest) -> None:
 
 def test_manifest_escapes() -> None:
     """What goes to a terminal later holds no escape sequences."""
-    manifest = replace(MANIFEST, tool="a\x1b[31m\ud800\0", backend="x" * 100_000)
+    manifest = MANIFEST._replace(tool="a\x1b[31m\ud800\0", backend="x" * 100_000)
     parsed = Manifest.from_json(manifest.to_json(), "x")
     assert parsed.tool == r"a\x1b[31m\xd800\x00"
     assert len(parsed.backend) == 1 << 16
@@ -537,7 +535,7 @@ def test_manifest_any_field(data: st.DataObject) -> None:
     region = RegionRecord(1, "r1", 0, PAGE, PAGE, 1, BASE)
     question = QuestionRecord("ps", True)
     area = AreaRecord("sched", True, questions=[question])
-    manifest = replace(MANIFEST, regions=[region], areas=[area], questions=[question])
+    manifest = MANIFEST._replace(regions=[region], areas=[area], questions=[question])
     fields = json.loads(manifest.to_json())
     target = fields
     while True:

@@ -5,7 +5,6 @@ import logging
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -431,7 +430,7 @@ def test_update_with_another_virtual_address_keeps_the_id() -> None:
     news: list[Region] = []
     registry.observe(lambda change, region: news.append(region))
     result = registry.update([wish("a", 0, virtual=0xFFFFFFFF81000000)])
-    assert result.kept == (replace(a, virtual=0xFFFFFFFF81000000),)
+    assert result.kept == (a._replace(virtual=0xFFFFFFFF81000000),)
     assert backend.regions == list(registry) == list(result.kept)
     assert registry.update([wish("a", 0)]).kept == result.kept  # None: as before.
     assert news == []

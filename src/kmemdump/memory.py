@@ -6,8 +6,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.progress import tell_progress
@@ -81,8 +80,7 @@ def places_of(
 _SEARCHED_AT_ONCE = 4 << 20
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Extent:
+class Extent(NamedTuple):
     """A range of physical memory that is contiguous somewhere else."""
 
     address: int

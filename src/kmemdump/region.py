@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 __all__ = ["Range", "Region", "align", "fit", "intersect", "merge", "subtract", "total"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Range:
+class Range(NamedTuple):
     """A contiguous range of physical memory, *start* included, *end* not."""
 
     start: int
@@ -27,8 +26,7 @@ class Range:
         return f"{self.start:#x}-{self.end:#x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """One contiguous range that is registered."""
 
     id: int

@@ -26,7 +26,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 from kmemdump.backends import Backend
@@ -228,7 +228,7 @@ class Registry:
                     except RegistrationError as error:
                         refused.append(Refusal(region, str(error)))
             for region in new:
-                region = replace(region, id=0)
+                region = region._replace(id=0)
                 try:
                     added.append(self._register(region, None))
                 except RegistrationError as error:
@@ -358,7 +358,7 @@ class Registry:
     def _register(self, region: Region, id: int | None) -> Region:
         self._check(region)
         if id is None:
-            region = replace(region, id=self._new_id())
+            region = region._replace(id=self._new_id())
         else:
             self._check_id(region)
         self._holding.offer(region)  # First: whatever it raises changes nothing.
@@ -425,7 +425,7 @@ class Registry:
     def _set_virtual(self, region: Region, virtual: int | None) -> None:
         if virtual is None or virtual == region.virtual:
             return
-        renamed = replace(region, virtual=virtual)
+        renamed = region._replace(virtual=virtual)
         _check_virtual(renamed)
         self._holding.take_off(region)
         self._regions[region.id] = renamed

@@ -83,7 +83,7 @@ def test_all_shapes_are_the_same(tmp_path: Path) -> None:
     assert [it.problems for it in shapes] == [(), (), ()]
     for i, collected in enumerate(shapes):
         core = tmp_path / f"core{i}"
-        target = DumpTarget(replace(collected, source="dump"))
+        target = DumpTarget(collected._replace(source="dump"))
         assert write_collected(core, target) == []
         assert log(open_target(str(core))) == LOG
         target.close()

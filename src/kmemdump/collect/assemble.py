@@ -9,7 +9,7 @@ right only if all regions are there, in the right order, none cut.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from kmemdump.collect.headers import Headers, find_headers, is_registers
 from kmemdump.collect.identify import identify
@@ -28,8 +28,7 @@ _MAX_COMPARED = 1 << 30
 _ADDRESS_END = 1 << 64
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """A range of physical memory with the name of its region."""
 
     name: str
@@ -38,8 +37,7 @@ class Named:
     """Kernel virtual address in bytes, if the ELF header tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(NamedTuple):
     """A dump, put together."""
 
     source: str
@@ -206,7 +204,7 @@ class _Assembly:
                 f"{piece.name} has {stored} bytes, expected {told}; "
                 "the rest is left out"
             )
-        return replace(piece, size=told)
+        return piece._replace(size=told)
 
     def _merge(self, wanted: list[tuple[Piece, Placement]]) -> None:
         """Keep one of what is there twice, and compare."""

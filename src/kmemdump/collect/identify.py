@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kmemdump.collect.headers import Headers
 from kmemdump.collect.pieces import Piece
@@ -71,14 +70,14 @@ def identify(
                 rest.append(piece)
                 continue
             work.take(entry, piece)
-            found.append(replace(piece, address=entry.paddr, size=entry.size))
+            found.append(piece._replace(address=entry.paddr, size=entry.size))
         waiting = rest
     for piece in waiting:
         if id(piece) in telling:
             continue  # It needs no place: mostly it has none.
         address = work.in_image(piece)
         if address is not None:
-            found.append(replace(piece, address=address))
+            found.append(piece._replace(address=address))
             continue
         problems.append(
             f"{piece.name} ({piece.store.size} bytes) is not placed: nothing tells "

@@ -9,7 +9,6 @@ variables; what was allocated needs the page tables and is a matter for ``captur
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 
 from kmemdump.collect.assemble import Collected, assemble
@@ -114,7 +113,7 @@ def collect_kinfo(memory: Memory, address: int, source: str = "memory") -> Colle
     if not any(piece.name == "image" for piece in pieces):
         raise TargetError(f"{source}: the image at {image} is not in the memory")
     collected = assemble(source, pieces, problems=check_kinfo(kinfo), described=False)
-    return replace(collected, backend="kinfo")
+    return collected._replace(backend="kinfo")
 
 
 def _without_table(image: Range, kinfo: Kinfo) -> list[Range]:

@@ -7,9 +7,8 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory import Memory
@@ -79,8 +78,7 @@ class FileSet:
             os.close(self._files.popitem()[1])
 
 
-@dataclass(frozen=True, slots=True)
-class FileStore:
+class FileStore(NamedTuple):
     """Bytes in a file."""
 
     files: FileSet
@@ -93,8 +91,7 @@ class FileStore:
         return self.files.read(self.path, self.offset + offset, count)
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStore:
+class MemoryStore(NamedTuple):
     """Bytes in the memory of a target."""
 
     memory: Memory
@@ -106,8 +103,7 @@ class MemoryStore:
         return self.memory.read(self.address + offset, count) if count else b""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What firmware made of one region."""
 
     name: str
@@ -119,8 +115,7 @@ class Piece:
     """Size in bytes that it should have, if the source tells."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Placement:
+class Placement(NamedTuple):
     """Physical memory that is in a store."""
 
     address: int

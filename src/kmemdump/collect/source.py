@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +92,7 @@ def open_source(spec: str, options: Options) -> Iterator[DumpTarget]:
             yield target
             return
         # The kernel was found there: what tables leave open, it tells.
-        collected = replace(_collect(target, options), machine=target.machine)
+        collected = _collect(target, options)._replace(machine=target.machine)
         text = read_vmcoreinfo(info) if info is not None else None
         if text is None and collected.backend == "kinfo":
             with suppress(KmemdumpError):  # The image alone does not hold it.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kmemdump.backends.minidump import ROWS
 from kmemdump.collect.assemble import Collected, assemble
@@ -32,8 +32,7 @@ _ALL_ROWS = 300
 """Room of old firmware for all subsystems, which is why Linux keeps to 201."""
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A subsystem's part of the minidump table."""
 
     source: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kmemdump.collect.assemble import Collected
 from kmemdump.errors import KmemdumpError
@@ -76,7 +75,7 @@ def _image(target: DumpTarget, *, guess: bool) -> list[Alias]:
     except KmemdumpError as error:
         logger.debug("no image: %s", error)
         return []
-    return [replace(image, size=min(image.size, _IMAGE_SIZE))]
+    return [image._replace(size=min(image.size, _IMAGE_SIZE))]
 
 
 def _linear(target: DumpTarget) -> list[Alias]:
@@ -91,4 +90,4 @@ def _linear(target: DumpTarget) -> list[Alias]:
         return []
     end = max((item.end for item in target.memory.ranges), default=0)
     size = min(end - direct.physical, direct.size)
-    return [replace(direct, size=size)] if size > 0 else []
+    return [direct._replace(size=size)] if size > 0 else []

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def finish_collected(copy: EarlyCopy, target: DumpTarget) -> list[Range]:
     """
     contents = _contents(target)
     held = _held(copy.wait(), target)
-    return fill_core(copy.output, replace(contents, held=held))
+    return fill_core(copy.output, contents._replace(held=held))
 
 
 def _held(copied: Mapping[Path, Copied], target: DumpTarget) -> list[Held]:

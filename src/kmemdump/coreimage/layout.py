@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kmemdump.formats.elf import (
     PF_R,
@@ -44,8 +43,7 @@ MAX_ZEROS = 64 << 10
 """So many zeros are in a file at most, and shared by all that is zero."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The parts of a core image."""
 
     headers: Sequence[ProgramHeader]

@@ -12,9 +12,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kmemdump.errors import FormatError
 from kmemdump.packed import NOTE_NAME
@@ -47,8 +46,7 @@ _T = TypeVar("_T")
 _OF_FIRMWARE = ("minidump", "kinfo")
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionRecord:
+class QuestionRecord(NamedTuple):
     """What became of a question."""
 
     text: str
@@ -60,8 +58,7 @@ class QuestionRecord:
     """What it took when it was put the last time."""
 
 
-@dataclass(frozen=True, slots=True)
-class AreaRecord:
+class AreaRecord(NamedTuple):
     """What became of an area."""
 
     name: str
@@ -72,8 +69,7 @@ class AreaRecord:
     questions: Sequence[QuestionRecord] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RegionRecord:
+class RegionRecord(NamedTuple):
     """A region, and how much of it is in the core image."""
 
     id: int
@@ -89,8 +85,7 @@ class RegionRecord:
     virtual: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KernelRecord:
+class KernelRecord(NamedTuple):
     """The kernel that was looked at."""
 
     osrelease: str
@@ -100,8 +95,7 @@ class KernelRecord:
     """``e_machine`` of its ELF files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What a core image says about itself."""
 
     tool: str

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from kmemdump.coreimage.checksums import Checksum, Summing, take_known
@@ -41,8 +41,7 @@ class Held(NamedTuple):
     """Of all of it, if that is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoreContents:
+class CoreContents(NamedTuple):
     """What goes into a core image."""
 
     machine: int
@@ -166,7 +165,7 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
         )
         for item in checksums
     ]
-    manifest = replace(contents.manifest, regions=records)
+    manifest = contents.manifest._replace(regions=records)
     notes.append(pack_note(NOTE_NAME, NOTE_TYPE, manifest.to_json()))
     if contents.packed:
         notes.append(pack_note(NOTE_NAME, PACKED_NOTE_TYPE, contents.packed))

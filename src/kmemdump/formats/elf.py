@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kmemdump.errors import FormatError
 
@@ -68,8 +68,7 @@ _EV_CURRENT = 1
 _PN_XNUM = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """One entry of a PT_NOTE segment."""
 
     name: str
@@ -78,8 +77,7 @@ class Note:
     desc: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramHeader:
+class ProgramHeader(NamedTuple):
     """An ``Elf64_Phdr``."""
 
     type: int
@@ -94,8 +92,7 @@ class ProgramHeader:
     align: int
 
 
-@dataclass(frozen=True, slots=True)
-class ElfCore:
+class ElfCore(NamedTuple):
     """What the headers of a core file say."""
 
     machine: int

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import PT_LOAD, PT_NOTE, Note
@@ -65,8 +65,7 @@ class Form(Enum):
     """Android's kernels: with sections and names."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderEntry:
+class HeaderEntry(NamedTuple):
     """A region that the header speaks of."""
 
     name: str | None
@@ -83,8 +82,7 @@ class HeaderEntry:
     """``seq_num`` of the region in the table, if this tool wrote the header."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderRegion:
+class HeaderRegion(NamedTuple):
     """What an ELF header region says."""
 
     form: Form
@@ -159,8 +157,7 @@ def parse_header_region(data: bytes, source: str) -> HeaderRegion:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     type: int
     flags: int
     offset: int
@@ -171,8 +168,7 @@ class _Header:
     align: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
+class _Section(NamedTuple):
     name: int
     type: int
     flags: int

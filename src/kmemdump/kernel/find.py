@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import islice
 
 from kmemdump.errors import FormatError, NotCapturedError
@@ -86,7 +85,7 @@ def is_current(info: VmcoreInfo, memory: Memory, notes: Iterable[Note]) -> bool:
     for root in islice(arch.used_tables(notes), _MAX_CPUS):
         try:
             virtual = info.symbol("init_uts_ns")
-            table = replace(arch.page_table(info), root=root)
+            table = arch.page_table(info)._replace(root=root)
             # In user space, a CPU may have a page table without the kernel.
             found = translate(table, memory.read, virtual)
             if found == arch.image_address(info, virtual):

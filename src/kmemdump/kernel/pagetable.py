@@ -13,7 +13,7 @@ import logging
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.region import Range, merge
@@ -28,8 +28,7 @@ MAX_ALIASES = 1 << 20
 """Most aliases that are found, before they are limited to what is captured."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Alias:
+class Alias(NamedTuple):
     """A range of virtual addresses that is contiguous in physical memory."""
 
     virtual: int
@@ -38,8 +37,7 @@ class Alias:
     """Size in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageTable:
+class PageTable(NamedTuple):
     """Where a kernel's page table is, and how to read it."""
 
     root: int

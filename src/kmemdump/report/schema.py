@@ -36,6 +36,9 @@ def to_plain(value: Any) -> Any:
                 address = item.metadata.get("address")
                 found[item.name] = f"{content:#x}" if address else to_plain(content)
         return found
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        known = {key: item for key, item in value._asdict().items() if item is not None}
+        return to_plain(known)
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
