@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from kmemdump.errors import KmemdumpError
-from kmemdump.files import atomic_output
+from kmemdump.files import PartialFile
 
 _WRITE_AND_WAIT = """
 import sys, time
-from kmemdump.files import atomic_output
-with atomic_output(sys.argv[1]) as output:
+from kmemdump.files import PartialFile
+with PartialFile(sys.argv[1]) as output:
     output.write(b"half")
     output.flush()
     print("ready", flush=True)
@@ -30,7 +30,7 @@ def test_write(tmp_path: Path) -> None:
     path = tmp_path / "core"
     path.write_bytes(b"old")
     path.chmod(0o644)
-    with atomic_output(path) as output:
+    with PartialFile(path) as output:
         output.seek(4)
         output.write(b"data")
         output.seek(0)
@@ -45,14 +45,14 @@ def test_write_through_link(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     link = tmp_path / "core"
     link.symlink_to("far/core")
-    with atomic_output(link) as output:
+    with PartialFile(link) as output:
         output.write(b"data")
     assert link.is_symlink()
     assert (tmp_path / "far" / "core").read_bytes() == b"data"
 
 
 def write_and_raise(path: Path, error: type[BaseException]) -> None:
-    with atomic_output(path) as output:
+    with PartialFile(path) as output:
         output.write(b"data")
         raise error
 
@@ -81,7 +81,7 @@ def test_disk_full(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(KmemdumpError) as caught, atomic_output(path) as output:
+        with pytest.raises(KmemdumpError) as caught, PartialFile(path) as output:
             output.write(bytes(1 << 20))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -98,7 +98,7 @@ def test_disk_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = tmp_path / "core"
     with (
         pytest.raises(KmemdumpError, match="No space left on device"),
-        atomic_output(path) as output,
+        PartialFile(path) as output,
     ):
         output.write(b"data")
     assert os.listdir(tmp_path) == []
@@ -116,7 +116,7 @@ def test_the_disk_writes_meanwhile(
 
     monkeypatch.setattr(os, "fdatasync", start)
     data = os.urandom(9 << 20)
-    with atomic_output(tmp_path / "core") as output:
+    with PartialFile(tmp_path / "core") as output:
         output.write(data)
         assert started.wait(60)
         output.write(data)
@@ -134,7 +134,7 @@ def test_disk_that_fails_meanwhile(
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     with (
         pytest.raises(KmemdumpError, match="Input/output error"),
-        atomic_output(tmp_path / "core") as output,
+        PartialFile(tmp_path / "core") as output,
     ):
         output.write(bytes(9 << 20))
     assert os.listdir(tmp_path) == []
@@ -156,7 +156,7 @@ def test_impossible_place(tmp_path: Path, name: str, problem: str) -> None:
     before = sorted(os.listdir(tmp_path))
     with (
         pytest.raises(KmemdumpError, match=f"cannot write .*{problem}"),
-        atomic_output(tmp_path / name),
+        PartialFile(tmp_path / name),
     ):
         pytest.fail("the body was run")
     assert sorted(os.listdir(tmp_path)) == before
@@ -173,19 +173,19 @@ def test_killed(tmp_path: Path) -> None:
         (partial,) = os.listdir(tmp_path)
         assert partial.startswith(".core.partial-")
         # A second writer leaves the first one's file alone while it lives.
-        with atomic_output(path) as output:
+        with PartialFile(path) as output:
             output.write(b"other")
         assert sorted(os.listdir(tmp_path)) == [partial, "core"]
         process.kill()
     path.unlink()
     assert os.listdir(tmp_path) == [partial]
-    with atomic_output(path) as output:
+    with PartialFile(path) as output:
         output.write(b"whole")
     assert os.listdir(tmp_path) == ["core"]
 
 
 def test_long_name(tmp_path: Path) -> None:
     name = "ä" * 127  # 254 bytes; a file system has 255.
-    with atomic_output(tmp_path / name) as output:
+    with PartialFile(tmp_path / name) as output:
         output.write(b"data")
     assert os.listdir(tmp_path) == [name]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``python -m kmemdump``."""
 
-from kmemdump.cli import run
+from kmemdump.start import run
 
 run()

@@ -18,47 +18,73 @@ from kmemdump.errors import KmemdumpError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["atomic_output", "format_size", "open_again"]
+__all__ = ["PartialFile", "format_size", "open_again"]
 
 
-@contextmanager
-def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+class PartialFile:
     """
-    Open a file for writing that gets its name when the body has succeeded.
+    A file that gets its name when it is whole: when a ``with`` statement's body has
+    succeeded. If that raises, nothing is left.
 
     It is written beside its place as ``.NAME.partial-XXXXXXXX``, readable by its
     owner only, synced, and renamed; what was under the name is replaced. If the
-    body raises, nothing is left. If the process is killed, the partial file is
-    left, and removed by the next one that writes *path*.
+    process is killed, the partial file is left, and removed by the next one that
+    writes *path*.
 
     :raises KmemdumpError: If *path* cannot be written, or the disk is full; also
         out of the methods of the file.
     """
-    # A symbolic link stays, and what it points to is replaced.
-    final = Path(os.path.realpath(path))
-    with _translated(final):
-        _check_place(final)
-        prefix = f".{final.name[:50]}.partial-"
-        _remove_stale(final.parent, prefix)
-        fd, name = _create_locked(final.parent, prefix)
-    try:
-        with io.BufferedWriter(file := _Output(fd, final)) as output:
-            yield output
-            output.flush()
-            file.sync()
-            with _translated(final):
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        # A symbolic link stays, and what it points to is replaced.
+        self._final = Path(os.path.realpath(path))
+        with _translated(self._final):
+            _check_place(self._final)
+            prefix = f".{self._final.name[:50]}.partial-"
+            _remove_stale(self._final.parent, prefix)
+            fd, self._name = _create_locked(self._final.parent, prefix)
+        self._raw = _Output(fd, self._final)
+        self.output: BinaryIO = io.BufferedWriter(self._raw)
+
+    def commit(self) -> None:
+        """
+        Give it its name, and close it.
+
+        :raises KmemdumpError: If the disk is full; then there is nothing left.
+        """
+        try:
+            self.output.flush()
+            self._raw.sync()
+            with _translated(self._final):
                 # Before the file is closed: that would end the lock.
-                os.replace(name, final)
-    except BaseException:
+                os.replace(self._name, self._final)
+        except BaseException:
+            self.discard()
+            raise
+        self.output.close()
+        _sync_folder(self._final.parent)
+
+    def discard(self) -> None:
+        """Close it, and leave nothing of it."""
         with suppress(OSError):
-            os.unlink(name)
-        raise
-    _sync_folder(final.parent)
+            os.unlink(self._name)
+        with suppress(KmemdumpError, OSError):
+            self.output.close()  # Writes what is left, which may not go.
+        self._raw.close()
+
+    def __enter__(self) -> BinaryIO:
+        return self.output
+
+    def __exit__(self, problem: type[BaseException] | None, *_: object) -> None:
+        if problem is None:
+            self.commit()
+        else:
+            self.discard()
 
 
 def open_again(output: BinaryIO) -> BinaryIO:
     """
-    Open once more what :func:`atomic_output` has opened, for another process.
+    Open the output of a :class:`PartialFile` once more, for another process.
 
     It has a position of its own, and errors of the disk are told to both.
     """

@@ -15,7 +15,7 @@ from typing import Any
 
 from kmemdump.agent.lock import holder
 from kmemdump.errors import FormatError, TargetError
-from kmemdump.files import atomic_output
+from kmemdump.files import PartialFile
 
 __all__ = ["Cost", "Meter", "Status", "read_all", "remove", "write"]
 
@@ -121,7 +121,7 @@ def write(folder: Path, name: str, status: Status) -> None:
     record = asdict(status)
     del record["alive"]
     record["problems"] = list(status.problems)[:_MAX_LINES]
-    with atomic_output(folder / f"{name}.json") as file:
+    with PartialFile(folder / f"{name}.json") as file:
         text = json.dumps({"version": _VERSION, **record}, indent=2)
         file.write(f"{text}\n".encode())
 

@@ -12,7 +12,7 @@ import click
 
 from kmemdump.cli.options import firmware_options
 from kmemdump.cli.warnings import held_back_warnings
-from kmemdump.collect.early import collecting
+from kmemdump.collect.early import EarlyCopy
 from kmemdump.collect.names import is_device
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
@@ -121,7 +121,7 @@ def _leave(folder: Path, complete: bool) -> None:
 
 
 def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
-    with collecting(source, output) as copy:
+    with _copy(source, output) as copy:
         # While files are copied: this takes as long.
         from kmemdump.collect.source import open_source
         from kmemdump.collect.write import finish_collected
@@ -145,6 +145,14 @@ def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
         click.echo(f"kmemdump: {len(lines) - _MOST} more problems", err=True)
     click.echo(f"{output}: {len(collected.regions)} regions, {format_size(held)}")
     return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
+
+
+def _copy(source: str, output: Path) -> EarlyCopy:
+    """Return what has begun for this, or begin it."""
+    begun = click.get_current_context().find_object(EarlyCopy)
+    if begun is not None and (begun.source, begun.path) == (source, output):
+        return begun
+    return EarlyCopy(source, output)
 
 
 def _download(source: str, folder: Path, only: tuple[str, ...]) -> tuple[str, ...]:

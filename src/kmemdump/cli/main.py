@@ -6,8 +6,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,9 @@ from kmemdump.cli.configuration import config_option, read_usual_places
 from kmemdump.cli.warnings import verbose_option
 from kmemdump.errors import ExitCode, KmemdumpError
 from kmemdump.version import VERSION
+
+if TYPE_CHECKING:
+    from kmemdump.collect.early import EarlyCopy
 
 __all__ = ["main"]
 
@@ -82,14 +85,19 @@ def _program(context: click.Context) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, *, begun: EarlyCopy | None = None
+) -> int:
     """
     Run the command line.
 
+    :param begun: What has begun before, for the verb that it belongs to.
     :return: Exit status: see :class:`kmemdump.errors.ExitCode`.
     """
     try:
-        status = _program.main(arguments, prog_name="kmemdump", standalone_mode=False)
+        status = _program.main(
+            arguments, prog_name="kmemdump", standalone_mode=False, obj=begun
+        )
         sys.stdout.flush()
     except BrokenPipeError:  # The reader (head, less) left: nothing to complain about.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("error: not enough memory for what the target claims to hold")
         return ExitCode.UNREADABLE
     except Exception:
+        import traceback
+
         traceback.print_exc()
         _complain("a bug of kmemdump: please report the lines above")
         return ExitCode.BUG

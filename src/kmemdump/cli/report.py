@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kmemdump.cli.options import target_options, targeted
 from kmemdump.errors import ExitCode
-from kmemdump.files import atomic_output
+from kmemdump.files import PartialFile
 
 __all__ = ["command"]
 
@@ -78,7 +78,7 @@ def command(
             held=opened.memory.ranges,
         )
     if page is not None:
-        with atomic_output(page) as file:
+        with PartialFile(page) as file:
             file.write(to_html(report).encode())
     if as_json:
         text = json.dumps(to_json(report), indent=2) + "\n"
@@ -93,7 +93,7 @@ def command(
         print_report(report, console, lines=lines)
         text = lines_of.getvalue()
     if output is not None:
-        with atomic_output(output) as file:
+        with PartialFile(output) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
     else:
         click.echo(text, nl=False)

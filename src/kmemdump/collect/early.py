@@ -9,28 +9,25 @@ tell what is where, are written last. Nothing is loaded here that can come later
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
 from kmemdump.collect.names import MAX_FILES, is_device, is_piece, list_files
 from kmemdump.errors import KmemdumpError
-from kmemdump.files import atomic_output, open_again
-from kmemdump.progress import tell_progress
+from kmemdump.files import PartialFile, open_again
 
-__all__ = ["Copied", "EarlyCopy", "collecting"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Copied", "EarlyCopy"]
 
 _MAX_BYTES = 1 << 30
 """Of more than this, the start of Python is no part that counts."""
 _CHUNK = 1 << 20
+_AHEAD = 16
+"""Files that the disk may read at once."""
 _PAGE = 4096
 _HEADER = b"\x7fELF"
 _ANSWER = 5
@@ -54,26 +51,40 @@ class _Place(NamedTuple):
 
 class EarlyCopy:
     """
-    The files of a folder on their way into a core image.
+    A core image into which the files of a folder are being copied.
 
-    :param output: Nothing else may be written to it before :meth:`wait` has returned.
+    At the end of a ``with`` statement's body it is given its name, or, if that raises,
+    removed.
+
+    :param source: As for :func:`~kmemdump.collect.open_source`; of what is no folder,
+        nothing is copied.
+    :raises KmemdumpError: If *path* cannot be written.
     """
 
-    def __init__(self, output: BinaryIO, places: Sequence[_Place]) -> None:
-        self.output = output
-        self._places = places
+    def __init__(self, source: str, path: str | os.PathLike[str]) -> None:
+        self.source = source
+        self.path = Path(path)
+        self.problem: str | None = None
+        """Why nothing was copied."""
+        self._file = PartialFile(path)
+        self._places = () if is_device(source) else _places(Path(source))
         self._pid = 0
         self._answers = -1
         # A copy of a process with threads has the locks that others of them held.
-        if places and threading.active_count() == 1:
+        if self._places and threading.active_count() == 1:
             self._start()
 
-    def wait(self) -> dict[Path, Copied]:
+    @property
+    def output(self) -> BinaryIO:
+        """Nothing else may be written to it before :meth:`wait` has returned."""
+        return self._file.output
+
+    def wait(self) -> dict[str, Copied]:
         """
         Wait until all is copied.
 
-        :return: What is; nothing if anything went wrong, which then the one who
-            copies everything again meets, too, and tells.
+        :return: What is, by its path; nothing if anything went wrong, which then the
+            one who copies everything again meets, too, and tells.
         """
         if not self._pid:
             return {}
@@ -82,58 +93,55 @@ class EarlyCopy:
         while len(answers) < len(self._places) * _ANSWER:
             more = os.read(self._answers, 1 << 16)
             if not more:
-                logger.info("copying files early went wrong")
+                self.problem = "something went wrong"
                 return {}
             answers += more
-            done = len(answers) // _ANSWER
-            tell_progress("copying memory", done, len(self._places))
         copied = {}
         for i, place in enumerate(self._places):
             answer = answers[i * _ANSWER : (i + 1) * _ANSWER]
             if answer[0]:
                 crc32 = int.from_bytes(answer[1:], "little")
-                copied[Path(place.path)] = Copied(place.offset, place.size, crc32)
+                copied[place.path] = Copied(place.offset, place.size, crc32)
         return copied
 
-    def stop(self) -> None:
-        """Stop copying, if that still goes on."""
+    def discard(self) -> None:
+        """Remove it, if it has no name yet."""
+        self._stop()
+        self._file.discard()
+
+    def __enter__(self) -> EarlyCopy:
+        return self
+
+    def __exit__(self, problem: type[BaseException] | None, *_: object) -> None:
+        if problem is None:
+            self._stop()
+            self._file.commit()
+        else:
+            self.discard()
+
+    def _start(self) -> None:
+        try:
+            self._answers, writer = os.pipe()
+            try:
+                self._pid = os.fork()
+            except OSError:
+                os.close(self._answers)
+                os.close(writer)
+                raise
+        except OSError as error:
+            self.problem = f"cannot start a process: {error.strerror}"
+            return
+        if not self._pid:
+            os.close(self._answers)
+            _copy_and_exit(self._places, self.output, writer)
+        os.close(writer)
+
+    def _stop(self) -> None:
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             os.close(self._answers)
             self._pid = 0
-
-    def _start(self) -> None:
-        try:
-            self._answers, writer = os.pipe()
-        except OSError as error:
-            logger.info("no early copy: %s", error.strerror)
-            return
-        try:
-            self._pid = os.fork()
-        except OSError as error:
-            logger.info("no early copy: %s", error.strerror)
-            os.close(self._answers)
-        else:
-            if not self._pid:
-                os.close(self._answers)
-                _copy_and_exit(self._places, self.output, writer)
-        os.close(writer)
-
-
-@contextmanager
-def collecting(source: str, path: str | os.PathLike[str]) -> Iterator[EarlyCopy]:
-    """
-    Open a core image, and begin to copy into it if *source* is a folder.
-
-    :raises KmemdumpError: As :func:`~kmemdump.files.atomic_output` does.
-    """
-    with atomic_output(path) as output:
-        copy = EarlyCopy(output, () if is_device(source) else _places(Path(source)))
-        try:
-            yield copy
-        finally:
-            copy.stop()
 
 
 def _places(folder: Path) -> list[_Place]:
@@ -164,7 +172,11 @@ def _copy_and_exit(
     try:
         buffer = memoryview(bytearray(_CHUNK))
         with open_again(output) as file:
-            for place in places:
+            for place in places[:_AHEAD]:
+                _read_ahead(place)
+            for i, place in enumerate(places):
+                for later in places[i + _AHEAD :][:1]:
+                    _read_ahead(later)
                 crc32 = _copy(place, file, buffer)
                 file.flush()
                 answer = bytes([crc32 is not None]) + (crc32 or 0).to_bytes(4, "little")
@@ -175,6 +187,18 @@ def _copy_and_exit(
         os._exit(status)
 
 
+def _read_ahead(place: _Place) -> None:
+    """Have the disk read the beginning, while others are copied."""
+    fd = _open(place)
+    os.posix_fadvise(fd, 0, _CHUNK, os.POSIX_FADV_WILLNEED)
+    os.close(fd)
+
+
+def _open(place: _Place) -> int:
+    # O_NONBLOCK: opening a FIFO must not wait for its writer.
+    return os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
 def _copy(place: _Place, output: BinaryIO, buffer: memoryview) -> int | None:
     """
     Copy a file.
@@ -183,9 +207,7 @@ def _copy(place: _Place, output: BinaryIO, buffer: memoryview) -> int | None:
         mostly is none.
     :raises OSError: If it cannot be read, or its size has changed.
     """
-    # O_NONBLOCK: opening a FIFO must not wait for its writer.
-    fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb", buffering=0) as file:
+    with open(_open(place), "rb", buffering=0) as file:
         output.seek(place.offset)
         copied = crc32 = 0
         while count := file.readinto(buffer):

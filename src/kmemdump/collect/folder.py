@@ -8,6 +8,7 @@ Some tools leave a list beside them that has the addresses: ``dump_info.txt`` or
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,13 +58,13 @@ def collect_folder(folder: Path) -> Collected:
     pieces = []
     for name in names:
         address, size = places.get(name, (None, None))
-        store = FileStore(files, folder / name, 0, sizes[name])
+        store = FileStore(files, os.path.join(folder, name), 0, sizes[name])
         pieces.append(Piece(label_of(name), store, address, size))
     for name in places.keys() - sizes.keys():
         problems.append(f"{name} is in the list of files, but not in the folder")
         address, size = places[name]
         if size:
-            store = FileStore(files, folder / name, 0, 0)
+            store = FileStore(files, os.path.join(folder, name), 0, 0)
             pieces.append(Piece(label_of(name), store, address, size))
     try:
         return assemble(str(folder), pieces, files=files, problems=problems)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from kmemdump.collect.headers import Headers
 from kmemdump.collect.pieces import Piece
@@ -45,9 +45,9 @@ def identify(
     for piece in pieces:
         if piece.address is not None:
             found.append(piece)
-            work.take_at(piece.address)
         else:
             waiting.append(piece)
+    work.take_at({piece.address for piece in found})
     names = {piece.name for piece in waiting}
     bare = sum(entry.name in names for entry in work.free)
     work.numbered = True
@@ -102,9 +102,9 @@ class _Identifying:
         for name, address in self._symbols.items():
             self._by_symbol.setdefault(address, []).append(name)
 
-    def take_at(self, address: int) -> None:
-        """Remember that a place has a piece."""
-        self.free = [entry for entry in self.free if entry.paddr != address]
+    def take_at(self, addresses: Set[int | None]) -> None:
+        """Remember that places have pieces."""
+        self.free = [entry for entry in self.free if entry.paddr not in addresses]
 
     def take(self, entry: HeaderEntry, piece: Piece) -> None:
         """Give a place to a piece."""

@@ -7,7 +7,6 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from kmemdump.errors import NotCapturedError
@@ -47,9 +46,9 @@ class FileSet:
     """Files that are open for reading, the most recently read ones at a time."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[Path, int] = OrderedDict()
+        self._files: OrderedDict[str, int] = OrderedDict()
 
-    def read(self, path: Path, offset: int, count: int) -> bytes:
+    def read(self, path: str, offset: int, count: int) -> bytes:
         """
         Read from a file; returns less at its end.
 
@@ -60,7 +59,7 @@ class FileSet:
         except (OSError, OverflowError) as error:
             raise NotCapturedError(f"{path}+{offset:#x}: {error}") from error
 
-    def _open(self, path: Path) -> int:
+    def _open(self, path: str) -> int:
         fd = self._files.get(path)
         if fd is None:
             if len(self._files) >= _MAX_OPEN:
@@ -82,7 +81,7 @@ class FileStore(NamedTuple):
     """Bytes in a file."""
 
     files: FileSet
-    path: Path
+    path: str
     offset: int
     size: int
 

@@ -25,7 +25,7 @@ def collect_rawdump(file: OpenFile) -> Collected:
     files = FileSet()
     pieces = []
     for section in image.sections:
-        store = FileStore(files, file.path, section.offset, section.held)
+        store = FileStore(files, str(file.path), section.offset, section.held)
         if section.address is None:
             if section.type == SectionType.CPU_CONTEXT:
                 # Each vendor has a format of its own; ELF notes are what we know.

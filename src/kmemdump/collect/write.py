@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from kmemdump.collect.early import Copied, EarlyCopy
 from kmemdump.collect.pieces import FileStore, Placement
@@ -51,10 +50,12 @@ def finish_collected(copy: EarlyCopy, target: DumpTarget) -> list[Range]:
     """
     contents = _contents(target)
     held = _held(copy.wait(), target)
+    if copy.problem:
+        logger.info("nothing was copied early: %s", copy.problem)
     return fill_core(copy.output, contents._replace(held=held))
 
 
-def _held(copied: Mapping[Path, Copied], target: DumpTarget) -> list[Held]:
+def _held(copied: Mapping[str, Copied], target: DumpTarget) -> list[Held]:
     """
     Return what is in the core image already.
 
@@ -73,7 +74,7 @@ def _held(copied: Mapping[Path, Copied], target: DumpTarget) -> list[Held]:
     return held
 
 
-def _copied_for(item: Placement, copied: Mapping[Path, Copied]) -> Copied | None:
+def _copied_for(item: Placement, copied: Mapping[str, Copied]) -> Copied | None:
     """Return what was copied if it is all of *item*, and but for padding no more."""
     store = item.store
     if not isinstance(store, FileStore) or item.offset or store.offset:

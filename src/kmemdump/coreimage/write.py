@@ -13,7 +13,7 @@ from kmemdump.coreimage.checksums import Checksum, Summing, take_known
 from kmemdump.coreimage.layout import Layout, lay_out
 from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
 from kmemdump.errors import NotCapturedError, TargetError
-from kmemdump.files import atomic_output
+from kmemdump.files import PartialFile
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
 from kmemdump.memory import PAGE_SIZE, Extent, Memory
 from kmemdump.packed import PACKED_NOTE_TYPE
@@ -89,7 +89,7 @@ def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Ran
     :raises KmemdumpError: If *path* cannot be written.
     :raises TargetError: If more and more of the memory vanishes meanwhile.
     """
-    with atomic_output(path) as output:
+    with PartialFile(path) as output:
         return fill_core(output, contents)
 
 
