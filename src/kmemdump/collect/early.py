@@ -10,10 +10,10 @@ tell what is where, are written last. Nothing is loaded here that can come later
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
@@ -70,6 +70,7 @@ class EarlyCopy:
         self._places = () if is_device(source) else _places(Path(source))
         self._pid = 0
         self._answers = -1
+        self._done = False
         # A copy of a process with threads has the locks that others of them held.
         if self._places and threading.active_count() == 1:
             self._start()
@@ -96,6 +97,7 @@ class EarlyCopy:
                 self.problem = "something went wrong"
                 return {}
             answers += more
+        self._done = True
         copied = {}
         for i, place in enumerate(self._places):
             answer = answers[i * _ANSWER : (i + 1) * _ANSWER]
@@ -138,7 +140,10 @@ class EarlyCopy:
 
     def _stop(self) -> None:
         if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
+            if not self._done:
+                import signal
+
+                os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             os.close(self._answers)
             self._pid = 0
@@ -172,12 +177,8 @@ def _copy_and_exit(
     try:
         buffer = memoryview(bytearray(_CHUNK))
         with open_again(output) as file:
-            for place in places[:_AHEAD]:
-                _read_ahead(place)
-            for i, place in enumerate(places):
-                for later in places[i + _AHEAD :][:1]:
-                    _read_ahead(later)
-                crc32 = _copy(place, file, buffer)
+            for place, fd in _open_ahead(places):
+                crc32 = _copy(place, fd, file, buffer)
                 file.flush()
                 answer = bytes([crc32 is not None]) + (crc32 or 0).to_bytes(4, "little")
                 os.write(answers, answer)
@@ -187,27 +188,28 @@ def _copy_and_exit(
         os._exit(status)
 
 
-def _read_ahead(place: _Place) -> None:
-    """Have the disk read the beginning, while others are copied."""
-    fd = _open(place)
-    os.posix_fadvise(fd, 0, _CHUNK, os.POSIX_FADV_WILLNEED)
-    os.close(fd)
+def _open_ahead(places: Iterable[_Place]) -> Iterator[tuple[_Place, int]]:
+    """Open files, and have the disk read more of them than the one that is copied."""
+    waiting: deque[tuple[_Place, int]] = deque()
+    for place in places:
+        # O_NONBLOCK: opening a FIFO must not wait for its writer.
+        fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.posix_fadvise(fd, 0, _CHUNK, os.POSIX_FADV_WILLNEED)
+        waiting.append((place, fd))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
-def _open(place: _Place) -> int:
-    # O_NONBLOCK: opening a FIFO must not wait for its writer.
-    return os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-
-
-def _copy(place: _Place, output: BinaryIO, buffer: memoryview) -> int | None:
+def _copy(place: _Place, fd: int, output: BinaryIO, buffer: memoryview) -> int | None:
     """
-    Copy a file.
+    Copy a file, and close it.
 
     :return: Its checksum, or ``None`` if it is a header, which describes memory and
         mostly is none.
     :raises OSError: If it cannot be read, or its size has changed.
     """
-    with open(_open(place), "rb", buffering=0) as file:
+    with open(fd, "rb", buffering=0) as file:
         output.seek(place.offset)
         copied = crc32 = 0
         while count := file.readinto(buffer):

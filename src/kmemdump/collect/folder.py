@@ -25,7 +25,8 @@ INFO_NAME = "dump_info.txt"
 
 _MAX_LIST = 1 << 20
 _INFO_LINE = re.compile(
-    r"\s*\d+\s+0x([0-9a-f]{1,16})\s+(\d{1,20})\s.*?([^\s/\\]+)\s*", re.IGNORECASE
+    r"\s*\d+\s+0x([0-9a-f]{1,16})\s+(\d{1,20})\s(?:.*[\s/\\])?([^\s/\\]+)\s*",
+    re.IGNORECASE,
 )
 _CMM_LINE = re.compile(
     r"\s*d\.load\.binary\s+([^\s/\\]+)\s+0x([0-9a-f]{1,16})\b.*", re.IGNORECASE
