@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-__all__ = ["Cost", "cpu_seconds", "middle", "run"]
+__all__ = ["Cost", "cpu_seconds", "in_turn", "middle", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,29 @@ def middle(measure: Callable[[], Cost], runs: int) -> Cost:
 
     :return: The medians; the first problem, if there was one.
     """
-    costs: list[Cost] = []
+    return in_turn([measure], runs)[0]
+
+
+def in_turn(measures: Sequence[Callable[[], Cost]], runs: int) -> list[Cost]:
+    """
+    Measure several things several times: all of them, and all of them again.
+
+    What is compared has to be measured at the same time: a machine that others use,
+    too, is now faster and now slower.
+
+    :return: As :func:`middle` for each.
+    """
+    costs: list[list[Cost]] = [[] for _ in measures]
     for _ in range(runs):
-        costs.append(measure())
-        if costs[-1].problem:
-            return costs[-1]
+        for measure, so_far in zip(measures, costs, strict=True):
+            if not so_far or not so_far[-1].problem:
+                so_far.append(measure())
+    return [_median(several) for several in costs]
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    if costs[-1].problem:
+        return costs[-1]
     return Cost(
         median(cost.wall for cost in costs),
         median(cost.cpu for cost in costs),
