@@ -7,15 +7,16 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, BinaryIO
 
 from kmemdump.errors import KmemdumpError
 
+TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
     from _typeshed import ReadableBuffer
 
 __all__ = ["PartialFile", "format_size", "open_again"]
@@ -37,12 +38,13 @@ class PartialFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # A symbolic link stays, and what it points to is replaced.
-        self._final = Path(os.path.realpath(path))
+        self._final = os.path.realpath(path)
+        self._folder, name = os.path.split(self._final)
         with _translated(self._final):
             _check_place(self._final)
-            prefix = f".{self._final.name[:50]}.partial-"
-            _remove_stale(self._final.parent, prefix)
-            fd, self._name = _create_locked(self._final.parent, prefix)
+            prefix = f".{name[:50]}.partial-"
+            _remove_stale(self._folder, prefix)
+            fd, self._name = _create_locked(self._folder, prefix)
         self._raw = _Output(fd, self._final)
         self.output: BinaryIO = io.BufferedWriter(self._raw)
 
@@ -62,7 +64,7 @@ class PartialFile:
             self.discard()
             raise
         self.output.close()
-        _sync_folder(self._final.parent)
+        _sync_folder(self._folder)
 
     def discard(self) -> None:
         """Close it, and leave nothing of it."""
@@ -89,7 +91,7 @@ def open_again(output: BinaryIO) -> BinaryIO:
     It has a position of its own, and errors of the disk are told to both.
     """
     fd = os.open(f"/proc/self/fd/{output.fileno()}", os.O_WRONLY | os.O_CLOEXEC)
-    return io.BufferedWriter(_Output(fd, Path("the core image")))
+    return io.BufferedWriter(_Output(fd, "the core image"))
 
 
 def format_size(size: int) -> str:
@@ -107,7 +109,7 @@ class _Output(io.FileIO):
     The disk writes while there is more to come: in the end, all has to be on it.
     """
 
-    def __init__(self, fd: int, final: Path) -> None:
+    def __init__(self, fd: int, final: str) -> None:
         super().__init__(fd, "w")
         self._final = final
         self._waiting = 0
@@ -150,21 +152,22 @@ class _Output(io.FileIO):
 
 
 @contextmanager
-def _translated(final: Path) -> Iterator[None]:
+def _translated(final: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise KmemdumpError(f"cannot write {final}: {error.strerror}") from error
 
 
-def _check_place(final: Path) -> None:
+def _check_place(final: str) -> None:
     """Tell early what :func:`os.replace` would tell after all the work."""
     try:
         mode = os.stat(final).st_mode
     except FileNotFoundError:
-        if not final.parent.is_dir():
+        folder = os.path.dirname(final)
+        if not os.path.isdir(folder):
             raise KmemdumpError(
-                f"cannot write {final}: folder {final.parent} does not exist"
+                f"cannot write {final}: folder {folder} does not exist"
             ) from None
         return
     if stat.S_ISDIR(mode):
@@ -173,7 +176,7 @@ def _check_place(final: Path) -> None:
         raise KmemdumpError(f"cannot write {final}: it is not a regular file")
 
 
-def _create_locked(folder: Path, prefix: str) -> tuple[int, str]:
+def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
     """
     Create a partial file and lock it for as long as it is open.
 
@@ -200,7 +203,7 @@ def _create_locked(folder: Path, prefix: str) -> tuple[int, str]:
         os.close(fd)
 
 
-def _remove_stale(folder: Path, prefix: str) -> None:
+def _remove_stale(folder: str, prefix: str) -> None:
     """Remove partial files whose writers have died."""
     with os.scandir(folder) as entries:
         names = [entry.path for entry in entries if entry.name.startswith(prefix)]
@@ -218,7 +221,7 @@ def _remove_stale(folder: Path, prefix: str) -> None:
                 os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     # The file is whole and in place already, and not every file system can sync
     # a folder, so that a failure here is none of the caller's.
     with suppress(OSError):

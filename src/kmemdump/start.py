@@ -7,11 +7,13 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
     from kmemdump.collect.early import EarlyCopy
 
 __all__ = ["begin", "run"]

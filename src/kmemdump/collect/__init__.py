@@ -10,8 +10,8 @@ first used: a folder needs no Sahara.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
 if TYPE_CHECKING:
     from kmemdump.collect.assemble import Collected, Named, assemble
     from kmemdump.collect.folder import collect_folder

@@ -11,42 +11,26 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
 
 from kmemdump.collect.names import MAX_FILES, is_device, is_piece, list_files
 from kmemdump.errors import KmemdumpError
 from kmemdump.files import PartialFile, open_again
 
-__all__ = ["Copied", "EarlyCopy"]
+TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import BinaryIO, NoReturn
 
+__all__ = ["EarlyCopy"]
+
+_MIN_BYTES = 64 << 10
+"""Smaller files take no time, and many of them describe memory and are none."""
 _MAX_BYTES = 1 << 30
 """Of more than this, the start of Python is no part that counts."""
 _CHUNK = 1 << 20
+_PAGE = 4096
 _AHEAD = 16
 """Files that the disk may read at once."""
-_PAGE = 4096
-_HEADER = b"\x7fELF"
-_ANSWER = 5
-"""Size of what the other process says of each file: whether it is copied, checksum."""
-
-
-class Copied(NamedTuple):
-    """A file that is in the core image."""
-
-    offset: int
-    """Where, in bytes."""
-    size: int
-    crc32: int
-
-
-class _Place(NamedTuple):
-    path: str
-    offset: int
-    size: int
 
 
 class EarlyCopy:
@@ -63,52 +47,53 @@ class EarlyCopy:
 
     def __init__(self, source: str, path: str | os.PathLike[str]) -> None:
         self.source = source
-        self.path = Path(path)
-        self.problem: str | None = None
-        """Why nothing was copied."""
+        self.path = os.fspath(path)
         self._file = PartialFile(path)
-        self._places = () if is_device(source) else _places(Path(source))
         self._pid = 0
         self._answers = -1
-        self._done = False
+        self.places = {} if is_device(source) else _places(source)
+        """By the name of a file: offset and size of its place in bytes."""
         # A copy of a process with threads has the locks that others of them held.
-        if self._places and threading.active_count() == 1:
-            self._start()
+        if threading.active_count() > 1 or not self._start():
+            self.places = {}
 
     @property
     def output(self) -> BinaryIO:
         """Nothing else may be written to it before :meth:`wait` has returned."""
         return self._file.output
 
-    def wait(self) -> dict[str, Copied]:
+    def wait(self) -> dict[str, int] | None:
         """
         Wait until all is copied.
 
-        :return: What is, by its path; nothing if anything went wrong, which then the
-            one who copies everything again meets, too, and tells.
+        :return: CRC-32 of each file, by its name. ``None`` if anything went wrong: who
+            copies everything again meets it, too, and tells.
         """
-        if not self._pid:
-            return {}
         answers = b""
         # Not until the process ends: it may still wait for the disk.
-        while len(answers) < len(self._places) * _ANSWER:
+        while len(answers) < 4 * len(self.places):
             more = os.read(self._answers, 1 << 16)
             if not more:
-                self.problem = "something went wrong"
-                return {}
+                return None
             answers += more
-        self._done = True
-        copied = {}
-        for i, place in enumerate(self._places):
-            answer = answers[i * _ANSWER : (i + 1) * _ANSWER]
-            if answer[0]:
-                crc32 = int.from_bytes(answer[1:], "little")
-                copied[place.path] = Copied(place.offset, place.size, crc32)
-        return copied
+        return {
+            name: int.from_bytes(answers[4 * i : 4 * i + 4], "little")
+            for i, name in enumerate(self.places)
+        }
+
+    def stop(self) -> None:
+        """Copy no more."""
+        if self._pid:
+            import signal
+
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            os.close(self._answers)
+            self._pid = 0
 
     def discard(self) -> None:
         """Remove it, if it has no name yet."""
-        self._stop()
+        self.stop()
         self._file.discard()
 
     def __enter__(self) -> EarlyCopy:
@@ -116,111 +101,102 @@ class EarlyCopy:
 
     def __exit__(self, problem: type[BaseException] | None, *_: object) -> None:
         if problem is None:
-            self._stop()
+            self.stop()
             self._file.commit()
         else:
             self.discard()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        if not self.places:
+            return False
         try:
             self._answers, writer = os.pipe()
-            try:
-                self._pid = os.fork()
-            except OSError:
-                os.close(self._answers)
-                os.close(writer)
-                raise
-        except OSError as error:
-            self.problem = f"cannot start a process: {error.strerror}"
-            return
+        except OSError:
+            return False
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self._answers)
+            os.close(writer)
+            return False
         if not self._pid:
             os.close(self._answers)
-            _copy_and_exit(self._places, self.output, writer)
+            _copy_and_exit(self.source, self.places, self.output, writer)
         os.close(writer)
-
-    def _stop(self) -> None:
-        if self._pid:
-            if not self._done:
-                import signal
-
-                os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            os.close(self._answers)
-            self._pid = 0
+        return True
 
 
-def _places(folder: Path) -> list[_Place]:
+def _places(folder: str) -> dict[str, tuple[int, int]]:
     """Give each file a place after what headers and notes may need."""
     try:
-        sizes = list_files(folder)
+        found = list_files(folder)
     except (KmemdumpError, ValueError):
-        return []  # No folder; others say what is wrong with it.
-    names = sorted(name for name, size in sizes.items() if size and is_piece(name))
-    if len(names) > MAX_FILES or sum(sizes[name] for name in names) > _MAX_BYTES:
-        return []
+        return {}  # No folder; others say what is wrong with it.
+    sizes = {name: size for name, size in sorted(found.items()) if is_piece(name)}
+    if len(sizes) > MAX_FILES or sum(sizes.values()) > _MAX_BYTES:
+        return {}
     # Notes of CPUs and of the kernel; program headers and a line about each region.
-    offset = (64 << 10) + len(names) * 512
-    places = []
-    for name in names:
-        size = sizes[name]
-        # As in other core images: whole pages can be mapped.
-        offset += -offset % ((size | _PAGE) & -(size | _PAGE))
-        places.append(_Place(os.path.join(folder, name), offset, size))
-        offset += size
+    offset = (64 << 10) + len(sizes) * 512
+    places = {}
+    for name, size in sizes.items():
+        if size >= _MIN_BYTES:
+            # As in other core images: whole pages can be mapped.
+            offset += -offset % ((size | _PAGE) & -(size | _PAGE))
+            places[name] = offset, size
+            offset += size
     return places
 
 
 def _copy_and_exit(
-    places: Sequence[_Place], output: BinaryIO, answers: int
+    folder: str,
+    places: Mapping[str, tuple[int, int]],
+    output: BinaryIO,
+    answers: int,
 ) -> NoReturn:
     status = 1
     try:
         buffer = memoryview(bytearray(_CHUNK))
-        with open_again(output) as file:
-            for place, fd in _open_ahead(places):
-                crc32 = _copy(place, fd, file, buffer)
-                file.flush()
-                answer = bytes([crc32 is not None]) + (crc32 or 0).to_bytes(4, "little")
-                os.write(answers, answer)
+        files = _open_ahead(os.path.join(folder, name) for name in places)
+        with open_again(output) as copy:
+            for fd, (offset, size) in zip(files, places.values(), strict=True):
+                copy.seek(offset)
+                crc32 = _copy(fd, size, copy, buffer)
+                copy.flush()
+                os.write(answers, crc32.to_bytes(4, "little"))
         status = 0
     finally:
         # Also after errors: nothing of the first process must be ended here.
         os._exit(status)
 
 
-def _open_ahead(places: Iterable[_Place]) -> Iterator[tuple[_Place, int]]:
+def _open_ahead(paths: Iterable[str]) -> Iterator[int]:
     """Open files, and have the disk read more of them than the one that is copied."""
-    waiting: deque[tuple[_Place, int]] = deque()
-    for place in places:
+    waiting = []
+    for path in paths:
         # O_NONBLOCK: opening a FIFO must not wait for its writer.
-        fd = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         os.posix_fadvise(fd, 0, _CHUNK, os.POSIX_FADV_WILLNEED)
-        waiting.append((place, fd))
+        waiting.append(fd)
         if len(waiting) > _AHEAD:
-            yield waiting.popleft()
+            yield waiting.pop(0)
     yield from waiting
 
 
-def _copy(place: _Place, fd: int, output: BinaryIO, buffer: memoryview) -> int | None:
+def _copy(fd: int, size: int, output: BinaryIO, buffer: memoryview) -> int:
     """
     Copy a file, and close it.
 
-    :return: Its checksum, or ``None`` if it is a header, which describes memory and
-        mostly is none.
-    :raises OSError: If it cannot be read, or its size has changed.
+    :return: Its CRC-32.
+    :raises OSError: If it cannot be read, or is not as long as it was.
     """
+    import zlib
+
     with open(fd, "rb", buffering=0) as file:
-        output.seek(place.offset)
-        copied = crc32 = 0
-        while count := file.readinto(buffer):
-            data = buffer[:count]
-            if not copied and data[:4] == _HEADER:
-                return None
-            crc32 = zlib.crc32(data, crc32)
-            output.write(data)
+        crc32 = copied = 0
+        while copied <= size and (count := file.readinto(buffer)):
+            crc32 = zlib.crc32(buffer[:count], crc32)
+            output.write(buffer[:count])
             copied += count
-            if copied > place.size:
-                break
-    if copied != place.size:
-        raise OSError(f"{place.path}: has {copied} bytes, and had {place.size}")
+    if copied != size:
+        raise OSError(f"{copied} bytes, expected {size}")
     return crc32

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 from kmemdump.errors import TargetError
 
@@ -35,7 +34,7 @@ def label_of(file_name: str) -> str:
     return label.removeprefix("md_")
 
 
-def list_files(folder: Path) -> dict[str, int]:
+def list_files(folder: str | os.PathLike[str]) -> dict[str, int]:
     """
     Return the sizes of the regular files in a folder, in bytes.
 

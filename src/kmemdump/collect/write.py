@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from kmemdump.collect.early import Copied, EarlyCopy
+from kmemdump.collect.early import EarlyCopy
 from kmemdump.collect.pieces import FileStore, Placement
 from kmemdump.collect.target import DumpTarget
 from kmemdump.coreimage import (
     CoreContents,
-    Held,
     KernelRecord,
     Manifest,
     fill_core,
@@ -28,6 +28,8 @@ __all__ = ["finish_collected", "write_collected"]
 
 logger = logging.getLogger(__name__)
 
+_WORD = 4
+"""Firmware rounds sizes up to this, in bytes."""
 _FIRST_ID = 3  # As if registered: 1 and 2 describe the dump.
 
 
@@ -48,41 +50,47 @@ def finish_collected(copy: EarlyCopy, target: DumpTarget) -> list[Range]:
     :return: As of :func:`write_collected`.
     :raises KmemdumpError: If it cannot be written.
     """
-    contents = _contents(target)
-    held = _held(copy.wait(), target)
-    if copy.problem:
-        logger.info("nothing was copied early: %s", copy.problem)
-    return fill_core(copy.output, contents._replace(held=held))
+    held = _Held.of(copy, target.collected.memory.placements)
+    if held is None:
+        # What is left out must not be in the file.
+        logger.info("not all files belong in the core image: copying again")
+        copy.stop()
+    return fill_core(copy.output, _contents(target)._replace(held=held))
 
 
-def _held(copied: Mapping[str, Copied], target: DumpTarget) -> list[Held]:
-    """
-    Return what is in the core image already.
+class _Held(NamedTuple):
+    """Files that are being copied, as parts of the memory."""
 
-    :return: Nothing if something is that does not belong there, so that it is written
-        anew: what is left out must not be in the file.
-    """
-    held = []
-    for item in target.collected.memory.placements:
-        found = _copied_for(item, copied)
-        if found is not None:
-            extent = Extent(item.address, item.size, found.offset)
-            held.append(Held(extent, found.crc32 if item.size == found.size else None))
-    if len(held) < len(copied):
-        logger.info("what was copied early is not all needed: copying again")
-        return []
-    return held
+    copy: EarlyCopy
+    names: dict[Extent, str]
 
+    @classmethod
+    def of(cls, copy: EarlyCopy, placements: Iterable[Placement]) -> _Held | None:
+        """Return the files' extents; ``None`` if not all of them are wanted, whole."""
+        names = {}
+        for item in placements:
+            if isinstance(item.store, FileStore) and not item.offset:
+                name = os.path.basename(item.store.path)
+                offset, size = copy.places.get(name, (0, 0))
+                if size == item.store.size and size - item.size < _WORD:
+                    names[Extent(item.address, item.size, offset)] = name
+        return cls(copy, names) if len(names) == len(copy.places) else None
 
-def _copied_for(item: Placement, copied: Mapping[str, Copied]) -> Copied | None:
-    """Return what was copied if it is all of *item*, and but for padding no more."""
-    store = item.store
-    if not isinstance(store, FileStore) or item.offset or store.offset:
-        return None
-    found = copied.get(store.path)
-    if found is None or found.size != store.size or item.size + 3 < found.size:
-        return None
-    return found
+    @property
+    def extents(self) -> Iterable[Extent]:
+        return self.names
+
+    def wait(self) -> dict[Extent, int | None] | None:
+        checksums = self.copy.wait()
+        if checksums is None:
+            logger.info("copying files early went wrong: copying again")
+            return None
+        sizes = {name: size for name, (_, size) in self.copy.places.items()}
+        # Of a file with padding, nobody has summed up what is the region's.
+        return {
+            extent: checksums[name] if extent.size == sizes[name] else None
+            for extent, name in self.names.items()
+        }
 
 
 def _contents(target: DumpTarget) -> CoreContents:

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from kmemdump.coreimage.checksums import Checksum, Summing, take_known
 from kmemdump.coreimage.layout import Layout, lay_out
@@ -33,12 +33,19 @@ _ATTEMPTS = 4
 _PRPSINFO = struct.Struct("<BcBb4xQII4i16s80s")
 
 
-class Held(NamedTuple):
-    """Memory that the file has before the core image is written."""
+class Held(Protocol):
+    """Memory that somebody else is copying into the file."""
 
-    extent: Extent
-    crc32: int | None
-    """Of all of it, if that is known."""
+    @property
+    def extents(self) -> Iterable[Extent]:
+        """Where it is going to be."""
+
+    def wait(self) -> Mapping[Extent, int | None] | None:
+        """
+        Wait until it is there.
+
+        :return: The CRC-32 of each, as far as it is known; ``None`` if it did not work.
+        """
 
 
 class CoreContents(NamedTuple):
@@ -65,7 +72,7 @@ class CoreContents(NamedTuple):
     """What :func:`pack_memory` made of what never changes; left out if empty."""
     share_zeros: bool = True
     """Whether pages of zeros are in the file once; they are looked for beforehand."""
-    held: Sequence[Held] = ()
+    held: Held | None = None
     """Part of the regions; it stays where it is if the headers have room before it."""
 
 
@@ -104,7 +111,7 @@ def fill_core(output: BinaryIO, contents: CoreContents) -> list[Range]:
     # Headers and notes stand before the memory (crash reads them so), and
     # their size depends on how many pieces there are. So a hole that is met
     # on the way, which is rare, means to start again without it.
-    placed = contents.held
+    held = contents.held
     for _ in range(_ATTEMPTS):
         sums = [Checksum(region) for region in contents.regions]
         notes_size = len(_pack_notes(contents, sums))
@@ -115,16 +122,16 @@ def fill_core(output: BinaryIO, contents: CoreContents) -> list[Range]:
             contents.direct,
             contents.aliases,
             zeros,
-            [item.extent for item in placed],
+            held.extents if held is not None else (),
         )
-        held = _kept(placed, layout)
+        kept = _wait(held, layout) if held is not None else {}
         # Nothing of the last attempt may stay in gaps.
-        output.truncate(max((it.offset + it.size for it in held), default=0))
-        copy = _copy_memory(output, layout, contents.memory, sums, held)
+        output.truncate(max((it.offset + it.size for it in kept), default=0))
+        copy = _copy_memory(output, layout, contents.memory, sums, kept)
         if copy.complete:
             break
         readable = subtract(readable, copy.lost)
-        placed = ()
+        held = None
     else:
         raise TargetError(f"memory vanished in each of {_ATTEMPTS} attempts to copy it")
     notes = _pack_notes(contents, copy.checksums)
@@ -137,10 +144,12 @@ def fill_core(output: BinaryIO, contents: CoreContents) -> list[Range]:
     return subtract(wanted, readable)
 
 
-def _kept(held: Iterable[Held], layout: Layout) -> dict[Extent, int | None]:
-    """Return what is in the file and may stay where it is, with its checksums."""
-    known = {item.extent: item.crc32 for item in held}
-    return known if known.keys() <= set(layout.extents) else {}
+def _wait(held: Held, layout: Layout) -> Mapping[Extent, int | None]:
+    """Return all that may stay where it is, with its checksums, or nothing."""
+    checksums = held.wait()
+    if checksums is None or not checksums.keys() <= set(layout.extents):
+        return {}
+    return checksums
 
 
 def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
