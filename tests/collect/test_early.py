@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from collect.phone import Phone, Row, in_image
+from kmemdump.cli import main
 from kmemdump.collect import DumpTarget, collect_folder, early, write_collected
 from kmemdump.collect.early import EarlyCopy
 from kmemdump.collect.write import finish_collected
@@ -133,6 +134,11 @@ def test_process_with_threads_copies_later(
     assert not check(Phone(rows()).folder(tmp_path / "dump"), tmp_path)
 
 
+def children() -> set[str]:
+    """Return the processes that this one has started, those that ended included."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 def test_nothing_is_left_of_what_is_given_up(tmp_path: Path) -> None:
     folder = Phone(rows()).folder(tmp_path / "dump")
 
@@ -140,11 +146,11 @@ def test_nothing_is_left_of_what_is_given_up(tmp_path: Path) -> None:
         with EarlyCopy(str(folder), tmp_path / "core"):
             raise KeyboardInterrupt
 
+    before = children()
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert [it.name for it in tmp_path.iterdir()] == ["dump"]
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() == before
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,21 @@ def test_plain_commands_begin_at_once(tmp_path: Path, arguments: list[str]) -> N
     assert not (tmp_path / "core").exists()
 
 
+@pytest.mark.parametrize("core", ["core", "./core", ".//core"])
+def test_verb_goes_on_with_what_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, core: str
+) -> None:
+    Phone(rows()).folder(tmp_path / "dump", listed=True)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["collect", "./dump/", "-o", core]
+    begun = begin(arguments)
+    assert begun is not None
+    assert main(arguments, begun=begun) == 0
+    assert begun.output.closed
+    with read_core("core") as image:
+        assert verify(image) == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -182,22 +203,54 @@ def test_others_do_not(arguments: list[str]) -> None:
     assert begin(arguments) is None
 
 
-def program(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "kmemdump", *map(str, arguments)]
+def program(
+    *arguments: str | Path, folder: Path, shell: str = '"$@"'
+) -> subprocess.CompletedProcess[str]:
+    argv = ["sh", "-c", shell, "sh", sys.executable, "-m", "kmemdump"]
+    argv += map(str, arguments)
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_program(tmp_path: Path) -> None:
-    folder = Phone(rows()).folder(tmp_path / "dump", listed=True)
-    for more in ([], ["--json"]):
-        done = program("collect", folder, "-o", "core", *more, folder=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        with read_core(tmp_path / "core") as image:
-            assert verify(image) == []
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dump", "-o", "core"],
+        ["./dump/", "-o", "./core"],
+        ["-o", "core", "dump"],
+        ["dump", "-o", "core", "--json"],
+    ],
+)
+def test_the_program(tmp_path: Path, arguments: list[str]) -> None:
+    Phone(rows()).folder(tmp_path / "dump", listed=True)
+    done = program("collect", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    with read_core(tmp_path / "core") as image:
+        assert verify(image) == []
+        assert image.extents[-1].offset > 64 << 10
+    assert {it.name for it in tmp_path.iterdir()} == {"core", "dump"}
+
+
+def test_the_program_without_a_dump(tmp_path: Path) -> None:
     done = program("collect", "none", "-o", "core", folder=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "none: No such file" in done.stderr
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["core", "dump"]
+    done = program("collect", "none", "-o", "none/core", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "folder" in done.stderr
+    assert "does not exist" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_without_a_terminal(tmp_path: Path) -> None:
+    """Files do not get the numbers of streams that are closed."""
+    Phone(rows()).folder(tmp_path / "dump", listed=True)
+    shell = '"$@" >&- 2>&-'
+    done = program("collect", "dump", "-o", "core", folder=tmp_path, shell=shell)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with read_core(tmp_path / "core") as image:
+        assert verify(image) == []
+    done = program("collect", "none", "-o", "core", folder=tmp_path, shell=shell)
+    assert done.returncode == 3
 
 
 def test_what_begins_at_once_needs_little() -> None:

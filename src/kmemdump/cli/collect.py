@@ -150,7 +150,7 @@ def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
 def _copy(source: str, output: Path) -> EarlyCopy:
     """Return what has begun for this, or begin it."""
     begun = click.get_current_context().find_object(EarlyCopy)
-    if begun is not None and (begun.source, begun.path) == (source, str(output)):
+    if begun is not None and (begun.source, Path(begun.path)) == (source, output):
         return begun
     return EarlyCopy(source, output)
 
