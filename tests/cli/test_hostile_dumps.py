@@ -2,6 +2,7 @@
 """Whatever a dump holds, collecting it ends with a core image or one clear line."""
 
 import os
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -83,3 +84,35 @@ def test_any_damage(
             assert main(["ask", str(core), "log"]) in (0, 1, 3)
         assert main(["ask", str(path), "ramoops", *memory]) in (0, 1, 3)
         capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "name", ["md_\x1b[31m.BIN", "md_\0.BIN", f"md_{'a' * 300}.BIN"]
+)
+def test_names_that_no_file_should_have(
+    tmp_path: Path, left: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A list may name them; nothing of them gets at a terminal."""
+    folder = tmp_path / "dump"
+    shutil.copytree(left / "dump", folder)
+    with (folder / "dump_info.txt").open("a") as file:
+        file.write(f"1 0x{0x90000000:016x}\t{64:016d}\t{name:>20}\t{name}\r\n")
+    core = tmp_path / "core"
+    assert main(["collect", str(folder), "-o", str(core)]) == 1
+    said = capsys.readouterr()
+    assert "is in the list of files, but not in the folder" in said.err
+    assert main(["regions", str(folder)]) in (0, 1)
+    assert main(["info", str(core)]) in (0, 1)
+    said += capsys.readouterr()
+    for text in said:
+        assert text.replace("\n", "").isprintable()
+
+
+def test_file_with_a_name_that_a_terminal_obeys(
+    tmp_path: Path, left: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "dump"
+    shutil.copytree(left / "dump", folder)
+    (folder / "md_\x1b[31m.BIN").write_bytes(b"red")
+    main(["collect", str(folder), "-o", str(tmp_path / "core")])
+    assert r"\x1b[31m (3 bytes) is not placed" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kmemdump.cli.records import marked_record
+from kmemdump.cli.tell import tell
 
 if TYPE_CHECKING:
     from kmemdump.marker import Marked
@@ -75,11 +76,11 @@ class Teller:
 
     def complain(self, line: str) -> None:
         """Say something that is not."""
-        line = "; ".join(line.splitlines())
         if self._journal:
+            line = "; ".join(line.splitlines())
             click.echo(f"<{_WARNING}>{line}")
         else:
-            click.echo(f"kmemdump: {line}", err=True)
+            tell(line)
 
     def tell(self, news: Marked | Exception, interval: float | None = None) -> None:
         """

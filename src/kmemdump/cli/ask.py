@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.options import parse_question, target_options, targeted
+from kmemdump.cli.tell import tell
 from kmemdump.cli.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 
@@ -66,7 +67,7 @@ def command(
     with targeted(target, vmcoreinfo, memory_map, progress=False) as opened:
         kernel = attach(opened, vmlinux=vmlinux)
         if kernel.problem and not (wanted and all(item.bare for item in wanted)):
-            click.echo(f"kmemdump: {kernel.problem}", err=True)
+            tell(kernel.problem)
         failed = [
             question
             for question in (wanted if questions else typed(kernel, talking))
@@ -112,7 +113,7 @@ def _print_ramoops(found: Ramoops, name: str) -> int:
     if not found.zones:
         problems.append(f"{name}: no zone of ramoops that is in use")
     for problem in problems:
-        click.echo(f"kmemdump: {'; '.join(problem.splitlines())}", err=True)
+        tell(problem)
     return ExitCode.INCOMPLETE if problems else ExitCode.DONE
 
 
@@ -134,7 +135,7 @@ def _put(
     except KeyboardInterrupt:
         if not talking:
             raise
-        click.echo("kmemdump: stopped", err=True)
+        tell("stopped")
         return False
     reason = None if error is None else explain(error)
     print_answer({"question": question.text, "answer": text, "error": reason})
@@ -145,4 +146,4 @@ def _print(answer: dict[str, object]) -> None:
     click.echo(answer["answer"], nl=False)
     if answer["error"] is not None:
         what = str(answer["question"]).splitlines()[0]
-        click.echo(f"kmemdump: {what}: {answer['error']}", err=True)
+        tell(f"{what}: {answer['error']}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.options import parse_wishes, target_options, targeted, wish_options
+from kmemdump.cli.tell import tell
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
 
@@ -68,7 +69,7 @@ def command(
         missing = write(output, opened, capture)
     _complain_of_areas(capture)
     for item in missing:
-        click.echo(f"kmemdump: memory at {item} is missing", err=True)
+        tell(f"memory at {item} is missing")
     size = output.stat().st_size
     if as_json:
         click.echo(json.dumps(_record(output, size, capture, missing), indent=2))
@@ -128,13 +129,11 @@ def _check_output(output: Path, target: str) -> None:
 def _complain_of_areas(capture: Capture) -> None:
     problem = capture.kernel.problem
     if problem is not None:
-        click.echo(f"kmemdump: {problem}", err=True)
+        tell(problem)
         held = [area.name for area in capture.marks.areas if not area.reason]
         if held:
-            click.echo(f"kmemdump: complete without it: {', '.join(held)}", err=True)
+            tell(f"complete without it: {', '.join(held)}")
         return
     for area in capture.marks.areas:
         if area.reason:
-            click.echo(
-                f"kmemdump: area {area.name} is incomplete: {area.reason}", err=True
-            )
+            tell(f"area {area.name} is incomplete: {area.reason}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.options import firmware_options
+from kmemdump.cli.tell import tell
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.collect.early import EarlyCopy
 from kmemdump.collect.names import is_device
@@ -101,7 +102,7 @@ def _from_device(
     status = None
     try:
         for line in _download(source, folder, only):
-            click.echo(f"kmemdump: {line}", err=True)
+            tell(line)
         status = _collect(str(folder), output, options, as_json)
     finally:
         if keep is None:
@@ -117,7 +118,7 @@ def _leave(folder: Path, complete: bool) -> None:
     if complete or not any(folder.iterdir()):
         shutil.rmtree(folder)
     else:
-        click.echo(f"kmemdump: what the device gave is kept in {folder}", err=True)
+        tell(f"what the device gave is kept in {folder}")
 
 
 def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
@@ -140,9 +141,9 @@ def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
         click.echo(json.dumps({"version": 1, **found, "problems": lines}, indent=2))
         return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
     for line in lines[:_MOST]:
-        click.echo(f"kmemdump: {line}", err=True)
+        tell(line)
     if len(lines) > _MOST:
-        click.echo(f"kmemdump: {len(lines) - _MOST} more problems", err=True)
+        tell(f"{len(lines) - _MOST} more problems")
     click.echo(f"{output}: {len(collected.regions)} regions, {format_size(held)}")
     return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
 

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from kmemdump.cli.options import target_options, targeted
+from kmemdump.cli.tell import tell
 from kmemdump.errors import ExitCode, UnsupportedError
 
 if TYPE_CHECKING:
@@ -55,12 +56,10 @@ def command(
     else:
         _print(contents, verbose)
     for problem in shorten(contents.problems):
-        click.echo(f"kmemdump: {target}: {problem}", err=True)
+        tell(f"{target}: {problem}")
     for item in contents.broken[:_MOST_QUESTIONS]:
-        click.echo(
-            f"kmemdump: {target}: area {item.area} does not answer {item.question}: "
-            f"{item.reason}",
-            err=True,
+        tell(
+            f"{target}: area {item.area} does not answer {item.question}: {item.reason}"
         )
     incomplete = [area.name for area in contents.areas if not area.complete]
     complete = not (contents.problems or contents.broken or incomplete)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.configuration import config_option, read_usual_places
+from kmemdump.cli.tell import tell
 from kmemdump.cli.warnings import verbose_option
 from kmemdump.errors import ExitCode, KmemdumpError
 from kmemdump.version import VERSION
@@ -103,36 +104,28 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.INCOMPLETE
     except click.exceptions.Abort:
-        _complain("stopped")
+        tell("stopped")
         return 130
     except KeyboardInterrupt:
-        _complain("stopped")
+        tell("stopped")
         return 130
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
     except KmemdumpError as error:
-        _complain(f"error: {error}")
+        tell(f"error: {error}")
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _complain(f"error: {where}{error.strerror or error}")
+        tell(f"error: {where}{error.strerror or error}")
         return ExitCode.UNREADABLE
     except MemoryError:
-        _complain("error: not enough memory for what the target claims to hold")
+        tell("error: not enough memory for what the target claims to hold")
         return ExitCode.UNREADABLE
     except Exception:
         import traceback
 
         traceback.print_exc()
-        _complain("a bug of kmemdump: please report the lines above")
+        tell("a bug of kmemdump: please report the lines above")
         return ExitCode.BUG
     return int(status or 0)
-
-
-def _complain(problem: str) -> None:
-    # One line, so that a log has it whole; the second of a problem is what to do.
-    line = "; ".join(problem.splitlines())
-    # What a file is named, or holds, must not get at somebody's terminal.
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    click.echo(f"kmemdump: {plain}", err=True)

@@ -12,6 +12,7 @@ import click
 
 from kmemdump.cli.agent import held_table
 from kmemdump.cli.records import refusal_record
+from kmemdump.cli.tell import tell
 from kmemdump.cli.warnings import held_back_warnings
 from kmemdump.errors import ExitCode
 from kmemdump.region import Range
@@ -86,9 +87,9 @@ def mark_kinfo(
         return status
     click.echo(f"kinfo at {place.start:#x}: {len(result.added)} addresses")
     for refusal in result.refused:
-        click.echo(f"kmemdump: {refusal.region.name}: {refusal.reason}", err=True)
+        tell(f"{refusal.region.name}: {refusal.reason}")
     for name in sorted(missing):
-        click.echo(f"kmemdump: the kernel does not tell where {name} is", err=True)
+        tell(f"the kernel does not tell where {name} is")
     return status
 
 

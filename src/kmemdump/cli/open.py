@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from kmemdump.cli.options import target_options, targeted
+from kmemdump.cli.tell import tell
 from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
 
 __all__ = ["command"]
@@ -97,7 +98,7 @@ def command(
         click.echo(json.dumps(record, indent=2))
         return 0
     if note:
-        click.echo(f"kmemdump: {debugger}: {note}", err=True)
+        tell(f"{debugger}: {note}")
     click.echo(shlex.join(argv), err=not only_print)
     if only_print:
         return 0

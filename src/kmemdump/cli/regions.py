@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.options import firmware_options
+from kmemdump.cli.tell import tell
 from kmemdump.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _print(listing: _Listing) -> None:
         lines.add_row(*(_cell(row[column]) for column in columns))
     console.print(lines)
     for problem in listing.problems:
-        click.echo(f"kmemdump: {problem}", err=True)
+        tell(problem)
 
 
 def _cell(value: object) -> str:

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from kmemdump.cli.options import target_options, targeted
+from kmemdump.cli.tell import tell
 from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
 
@@ -99,6 +100,6 @@ def command(
         click.echo(text, nl=False)
     if report.missing:
         names = ", ".join(dict.fromkeys(loss.what for loss in report.missing))
-        click.echo(f"kmemdump: {target}: the report lacks {names}", err=True)
+        tell(f"{target}: the report lacks {names}")
         return ExitCode.INCOMPLETE
     return ExitCode.DONE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.options import parse_question
+from kmemdump.cli.tell import tell
 from kmemdump.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _parse(prompt: Prompt, text: str, talking: bool) -> list[Question | None]:
             return [*parse_question(text)]
         return [prompt.question(text, lambda: input(_MORE if talking else ""))]
     except UsageError as error:
-        click.echo(f"kmemdump: {error}", err=True)
+        tell(str(error))
         return [None]
 
 

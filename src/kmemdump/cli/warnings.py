@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kmemdump.cli.tell import tell
 from kmemdump.progress import LOGGER, SHARE
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class _Teller(logging.Handler):
         if record.levelno < logging.WARNING:
             spent = time.monotonic() - self._start
             line = " ".join(record.getMessage().split())
-            click.echo(f"kmemdump: {spent:7.2f} s: {line}", err=True)
+            tell(f"{spent:7.2f} s: {line}")
 
 
 class _Holder(logging.Handler):
@@ -81,9 +82,9 @@ class _Holder(logging.Handler):
 
     def print(self) -> None:
         for line in self._lines:
-            click.echo(f"kmemdump: warning: {line}", err=True)
+            tell(f"warning: {line}")
         if self._more:
-            click.echo(f"kmemdump: warning: {self._more} more", err=True)
+            tell(f"warning: {self._more} more")
 
 
 class _Spinner(logging.Handler):

@@ -27,11 +27,16 @@ def is_piece(file_name: str) -> bool:
 
 
 def label_of(file_name: str) -> str:
-    """Return the name of a region from the name of its file: ``md_Klog.BIN``."""
+    """
+    Return the name of a region from the name of its file: ``md_Klog.BIN``.
+
+    What cannot be printed is escaped, for names are.
+    """
     label = file_name
     if label.lower().endswith(".bin"):
         label = label[:-4]
-    return label.removeprefix("md_")
+    label = label.removeprefix("md_")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in label)
 
 
 def list_files(folder: str | os.PathLike[str]) -> dict[str, int]:

@@ -56,7 +56,8 @@ class FileSet:
         """
         try:
             return os.pread(self._open(path), count, offset)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:
+            # ValueError: a list has names that no file can have.
             raise NotCapturedError(f"{path}+{offset:#x}: {error}") from error
 
     def _open(self, path: str) -> int:
