@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import click
 
+from kmemdump.printable import printable
+
 __all__ = ["tell"]
 
 
@@ -12,9 +14,7 @@ def tell(words: str) -> None:
     """
     Say something on one line, so that a log has it whole.
 
-    What a file is named, or holds, must not get at somebody's terminal: what cannot be
-    printed is escaped.
+    It may have the names of files in it, and what they hold.
     """
     line = "; ".join(words.splitlines())
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    click.echo(f"kmemdump: {plain}", err=True)
+    click.echo(f"kmemdump: {printable(line)}", err=True)

@@ -7,6 +7,7 @@ import os
 import stat
 
 from kmemdump.errors import TargetError
+from kmemdump.printable import printable
 
 __all__ = ["MAX_FILES", "is_device", "is_piece", "label_of", "list_files"]
 
@@ -27,16 +28,11 @@ def is_piece(file_name: str) -> bool:
 
 
 def label_of(file_name: str) -> str:
-    """
-    Return the name of a region from the name of its file: ``md_Klog.BIN``.
-
-    What cannot be printed is escaped, for names are.
-    """
+    """Return the name of a region from the name of its file: ``md_Klog.BIN``."""
     label = file_name
     if label.lower().endswith(".bin"):
         label = label[:-4]
-    label = label.removeprefix("md_")
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in label)
+    return printable(label.removeprefix("md_"))
 
 
 def list_files(folder: str | os.PathLike[str]) -> dict[str, int]:
