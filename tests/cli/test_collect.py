@@ -27,6 +27,14 @@ def ram_image(path: Path, machine: FakeMachine) -> list[str]:
     return [str(path), "--memory-map", f"{SMEM.start:#x}"]
 
 
+def with_note(phone: Phone) -> FakeMachine:
+    """Return its memory, with the note by which its kernel is found."""
+    machine = phone.machine()
+    note = b"\x0b\0\0\0" + len(phone.info.data).to_bytes(4, "little") + bytes(4)
+    machine.put(0x80330000, note + b"VMCOREINFO\0\0" + phone.info.data)
+    return machine
+
+
 def test_ask_a_folder(tmp_path, capsys):
     folder = Phone.with_log(wrapped=True).folder(tmp_path / "dump")
     assert main(["ask", str(folder), "log"]) == 0
@@ -116,10 +124,7 @@ def test_collect_from_a_device(tmp_path, capsys, kept):
 
 def test_collect_from_a_ram_image(tmp_path, capsys):
     phone = Phone.with_log()
-    machine = phone.machine()
-    note = b"\x0b\0\0\0" + len(phone.info.data).to_bytes(4, "little") + bytes(4)
-    machine.put(0x80330000, note + b"VMCOREINFO\0\0" + phone.info.data)
-    image = ram_image(tmp_path / "ram", machine)
+    image = ram_image(tmp_path / "ram", with_note(phone))
     core = tmp_path / "core"
     assert main(["collect", *image, "-o", str(core)]) == 0
     smem = ["--smem", f"{SMEM.start:#x}:{SMEM.size:#x}"]
@@ -291,3 +296,16 @@ def test_collecting_loads_nothing_that_it_does_not_need(tmp_path):
     heavy = {"_drgn", "drgn", "rich", "qemu", "asyncio", "jinja2", "usb", "reedsolo"}
     heavy |= {"importlib.metadata", "tempfile", "tomllib"}
     assert not heavy & set(loaded)
+
+
+def test_names_are_not_taken_for_orders(tmp_path, capsys):
+    """A name is what the dead kernel wrote, or somebody who wants a terminal."""
+    phone = Phone.with_log()
+    phone.rows.append(Row("K\x1b[31m", 99, 0x80300000, b"data"))
+    ram = ram_image(tmp_path / "ram", with_note(phone))
+    dump = [str(phone.folder(tmp_path / "dump", ids=False))]
+    for source in ram, dump:
+        assert main(["regions", *source]) in (0, 1), capsys.readouterr()
+        out, error = capsys.readouterr()
+        assert r"K\x1b[31m" in out + error
+        assert (out + error).replace("\n", "").isprintable()

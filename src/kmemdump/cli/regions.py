@@ -14,6 +14,7 @@ import click
 from kmemdump.cli.options import firmware_options
 from kmemdump.cli.tell import tell
 from kmemdump.errors import ExitCode
+from kmemdump.printable import printable
 
 if TYPE_CHECKING:
     from kmemdump.collect import Collected, Table
@@ -187,4 +188,4 @@ def _print(listing: _Listing) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))
