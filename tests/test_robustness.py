@@ -21,6 +21,7 @@ import pytest
 from conftest import DeadMachine
 from kmemdump.coreimage import read_core
 from kmemdump.formats.elf import PT_LOAD, parse_core
+from kmemdump.kernel.arch import image_address
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.tasks import readable_pids
 from kmemdump.targets import open_target
@@ -330,6 +331,32 @@ def test_a_damaged_core_image(
         path.write_bytes(data)
         ended = put(verbs[seed % len(verbs)], path, tmp_path, *dead.options)
         assert_ended_well(ended)
+
+
+@each_architecture
+def test_interrupts_without_end(
+    dead: DeadMachine, core_image: Path, tmp_path: Path
+) -> None:
+    """A line for each of two billion numbers would take all memory and time."""
+    target = open_target(str(core_image))
+    kernel = attach(target)
+    symbol = kernel.prog.symbol("nr_irqs").address
+    at = image_address(kernel.vmcoreinfo, symbol)
+    target.close()
+    data = bytearray(core_image.read_bytes())
+    with read_core(core_image) as image:
+        held = next(
+            it for it in image.extents if it.address <= at < it.address + it.size
+        )
+    offset = held.offset + at - held.address
+    data[offset : offset + 4] = b"\xff\xff\xff\x7f"
+    path = tmp_path / "damaged.core"
+    path.write_bytes(data)
+    ended = run("ask", path, "irq")
+    assert ended.status == 1
+    assert "2147483647 interrupts, expected at most 65536" in ended.err
+    for verb in ("capture", "report"):
+        assert_ended_well(put(verb, path, tmp_path))
 
 
 @each_architecture

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Crash commands of drgn's that end at the first thing that is missing, made to go on.
+Crash commands of drgn's that end at the first thing that is missing, made to go on; and
+one that does not end, made to.
 
 A task that began after the memory was marked is in the kernel's lists, and on its CPU,
 but not in the core image.
@@ -11,14 +12,18 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from drgn import FaultError, Program
 from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.irq import for_each_irq_desc, irq_get_nr_irqs
 from drgn.helpers.linux.sched import cpu_curr
 
 from kmemdump.kernel.tasks import readable_pids, stack_of_registers
 
 __all__ = ["PATIENT", "Run"]
+
+_MAX_INTERRUPTS = 1 << 16
 
 Run = Callable[[list[str]], object]
 """Runs a crash command of drgn's with arguments."""
@@ -45,6 +50,17 @@ def _bt_a(prog: Program, run: Run) -> None:
     if not parts:
         raise problem
     print("\n".join(parts), end="")
+
+
+def _irq(prog: Program, run: Run) -> None:
+    """List the interrupts, if there are not more than there can be."""
+    # drgn makes a line of each number up to the last, whatever damage says that is.
+    count = irq_get_nr_irqs(prog)
+    numbers = islice((number for number, _ in for_each_irq_desc(prog)), _MAX_INTERRUPTS)
+    count = max(count, *numbers, 0)
+    if count > _MAX_INTERRUPTS:
+        raise LookupError(f"{count} interrupts, expected at most {_MAX_INTERRUPTS}")
+    run([])
 
 
 def _stacks(prog: Program, run: Run) -> Iterator[str]:
@@ -90,5 +106,6 @@ def _output(run: Run, arguments: list[str], *, strict: bool = False) -> str:
 PATIENT: dict[tuple[str, ...], Callable[[Program, Run], None]] = {
     ("ps",): _ps,
     ("bt", "-a"): _bt_a,
+    ("irq",): _irq,
 }
 """The commands, word by word."""
