@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.measure import Cost, in_turn, run
 from benchmarks.scene import Figure
 from kmemdump.backends.description import Description, describe, row_name
-from kmemdump.collect.folder import INFO_NAME, info_line
-from kmemdump.region import Region
+from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
+from kmemdump.memory.ranges import Region
 
 __all__ = ["measure_collect"]
 
@@ -122,9 +122,9 @@ def _make_dump(folder: Path) -> list[Path]:
 
 
 def _main() -> None:
-    from kmemdump.collect.folder import collect_folder
-    from kmemdump.collect.target import DumpTarget
     from kmemdump.collect.write import write_collected
+    from kmemdump.firmware_dumps.folder import collect_folder
+    from kmemdump.firmware_dumps.target import DumpTarget
 
     folder, output = map(Path, sys.argv[1:])
     wall, cpu = time.monotonic(), time.process_time()

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kmemdump.areas import choose_areas
-from kmemdump.capture import Wishes
-from kmemdump.targets import open_target
-from kmemdump.watch.keeper import Keeper
+from kmemdump.marking.capture import Wishes
+from kmemdump.opening import open_target
+from kmemdump.watch.vm_marks import Keeper
 
 __all__: list[str] = []
 

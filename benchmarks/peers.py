@@ -19,10 +19,10 @@ from pathlib import Path
 from kmemdump.errors import TargetError
 from kmemdump.lab import Death, Machine, PackageCache, Setup, python_image
 from kmemdump.lab.apt import run
-from kmemdump.lab.carry import libraries
-from kmemdump.lab.deaths import kill, trigger
+from kmemdump.lab.crashes import kill, trigger
+from kmemdump.lab.guest_python import libraries
 from kmemdump.lab.initramfs import Entry, pack_cpio
-from kmemdump.region import Range
+from kmemdump.memory.ranges import Range
 
 __all__ = ["Peer", "measure_peers"]
 

@@ -28,7 +28,7 @@ from kmemdump.lab import (
     kill,
     needs_module,
 )
-from scenarios import Scenario
+from rigs.scenarios import Scenario
 
 # How long something takes is for benchmarks; a busy host is slow.
 hypothesis.settings.register_profile("kmemdump", deadline=None)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["kmemdump.formats", "kmemdump.collect"]):
-    from formats.parsers import PARSERS, Parser
+with atheris.instrument_imports(include=["kmemdump"]):
     from kmemdump.errors import FormatError
+    from rigs.parsers import PARSERS, Parser
 
 FOLDER = Path(os.environ.get("KMEMDUMP_FUZZ", "build/fuzz"))
 LIMITS = ["-timeout=5", "-rss_limit_mb=1024", "-max_len=32768"]

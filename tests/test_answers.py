@@ -23,8 +23,6 @@ import pytest
 from drgn.helpers.linux.mm import follow_phys
 
 from conftest import DeadMachine
-from crash_compare import COMMANDS, STARTUP, compare, newer_crash
-from dumps import answers
 from kmemdump.errors import UnsupportedError
 from kmemdump.formats.elf import PT_LOAD, parse_core
 from kmemdump.kernel.attach import attach
@@ -39,10 +37,12 @@ from kmemdump.lab import (
     Setup,
     kill,
 )
-from kmemdump.lab.crash import unpacked_crash
-from kmemdump.targets import open_target
-from kmemdump.watch.vitals import Vitals
-from scenarios import (
+from kmemdump.lab.crash_packages import unpacked_crash
+from kmemdump.opening import open_target
+from kmemdump.watch.liveness import Vitals
+from rigs.crash_compare import COMMANDS, STARTUP, compare, newer_crash
+from rigs.dumps import answers
+from rigs.scenarios import (
     each_kernel_dead,
     each_newer,
     each_older,
@@ -50,7 +50,7 @@ from scenarios import (
     each_series,
     each_silent,
 )
-from support import require
+from rigs.support import require
 
 QUESTIONS = (
     "sys",

@@ -25,7 +25,6 @@ import click
 import pytest
 
 import kmemdump
-from collect.leftovers import leave, serve_device
 from kmemdump.cli.main import _program
 from kmemdump.errors import ExitCode
 from kmemdump.lab import (
@@ -38,6 +37,7 @@ from kmemdump.lab import (
     kill,
 )
 from kmemdump.lab.firmware import Firmware
+from rigs.leftovers import leave, serve_device
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -49,7 +49,7 @@ KINDS = {
     "demo": "in a folder where 'make demo' was run",
     "vm": "beside vm.qmp, a VM that runs, and the examples of the manual",
     "watch": "the same; the VM dies when it is watched",
-    "phone": "beside what a dead phone has left (tests/collect/leftovers.py)",
+    "phone": "beside what a dead phone has left (tests/rigs/leftovers.py)",
     "dead": "beside vm.ram, the dead VM, its vmcore, vm.core and vmlinux",
     "arm": "beside phone.qmp, an Arm VM with firmware that dumps regions",
     "arm-dead": "beside what it left: dump, rawdump.img, and phone.sock, a device",

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.backends.places import Places, find_live_places
 from kmemdump.cli import main
-from kmemdump.region import Range
-from kmemdump.targets import open_target
+from kmemdump.firmware.discovery import Places, find_live_places
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
 from kmemdump.targets.qmp import QmpTarget
 from test_docs import DOCS, ROOT, read_block
 

@@ -23,12 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from crash_compare import compare
-from dumps import answers
-from kmemdump.cli.agent import held_table
+from kmemdump.arch.architecture import image_address
+from kmemdump.cli.shared.agent_output import held_table
 from kmemdump.coreimage import read_core
 from kmemdump.formats.kinfo import parse_kinfo
-from kmemdump.kernel.arch import image_address
 from kmemdump.kernel.attach import attach
 from kmemdump.lab import (
     AARCH64,
@@ -42,7 +40,9 @@ from kmemdump.lab import (
 )
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.reserved import kinfo_range, scratch_range
-from kmemdump.targets import open_target
+from kmemdump.opening import open_target
+from rigs.crash_compare import compare
+from rigs.dumps import answers
 
 KMEMDUMP = (sys.executable, "-m", "kmemdump")
 SHAPES = ("folder", "image", "device")

@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from cli.test_info import write
+from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.cli import main
-from kmemdump.memory import PAGE_SIZE, PageMemory, places_of
+from kmemdump.memory.physical import PAGE_SIZE, PageMemory, places_of
 from kmemdump.progress import LOGGER
-from kmemdump.vmcoreinfo import scan_vmcoreinfo
 
 MEMORY = PageMemory({number: bytes(PAGE_SIZE) for number in (1, 2, 7, 9000)})
 
@@ -45,7 +45,7 @@ def test_long_work_tells_how_far_it_is(what, tmp_path, caplog):
 
 
 SHOW = """
-from kmemdump.cli.warnings import held_back_warnings
+from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.progress import tell_progress
 import logging, sys
 with held_back_warnings(progress=True):

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from formats.writers.minidump import write_toc
-from formats.writers.smem import ANY, Part, write_smem
 from kmemdump.errors import FormatError
 from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.lab import AARCH64, Machine, PackageCache, Setup
 from kmemdump.lab.module import build_modules
 from kmemdump.lab.reserved import boot_smem, smem_range
+from rigs.writers.minidump import write_toc
+from rigs.writers.smem import ANY, Part, write_smem
 
 WHERE = smem_range(AARCH64)
 PARTITION = 0x4000

@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 
 from conftest import DeadMachine
+from kmemdump.arch.architecture import image_address
 from kmemdump.coreimage import read_core
 from kmemdump.formats.elf import PT_LOAD, parse_core
-from kmemdump.kernel.arch import image_address
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.tasks import readable_pids
-from kmemdump.targets import open_target
-from scenarios import each_architecture, each_architecture_and_silent
-from targets.synthetic import (
+from kmemdump.opening import open_target
+from rigs.scenarios import each_architecture, each_architecture_and_silent
+from rigs.synthetic import (
     elf_core,
     flat,
     kdump,
@@ -36,7 +36,7 @@ from targets.synthetic import (
     vmcoreinfo,
     vmcoreinfo_note,
 )
-from verbs import Run, run
+from rigs.verbs import Run, run
 
 PAGE = 4096
 NOTE = vmcoreinfo_note(vmcoreinfo())

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kmemdump.lab import ARCHITECTURES, SERIES, Architecture
-from scenarios import Scenario
-from support import RUN, RUN_IN_MATRIX, table
+from rigs.scenarios import Scenario
+from rigs.support import RUN, RUN_IN_MATRIX, table
 
 Kernel = tuple[str, str]
 

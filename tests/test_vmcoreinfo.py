@@ -10,16 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmemdump.arch.architecture import image_address
+from kmemdump.arch.find_kernel import find_vmcoreinfo, is_alive
+from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.kernel.arch import image_address
-from kmemdump.kernel.find import find_vmcoreinfo, is_alive
-from kmemdump.memory import Extent, FileMemory
-from kmemdump.vmcoreinfo import (
-    VMCOREINFO_LIMIT,
-    VmcoreInfo,
-    scan_vmcoreinfo,
-)
-from targets.synthetic import UTS, uts, vmcoreinfo, vmcoreinfo_note
+from kmemdump.memory.physical import Extent, FileMemory
+from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
+from rigs.synthetic import UTS, uts, vmcoreinfo, vmcoreinfo_note
 
 
 def parse(text: bytes) -> VmcoreInfo:

@@ -19,13 +19,12 @@ import importlib
 
 TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
 if TYPE_CHECKING:
+    from kmemdump.arch.find_kernel import find_vmcoreinfo
     from kmemdump.areas import AREAS, choose_areas
     from kmemdump.areas.area import Area, area
     from kmemdump.backends import Backend
     from kmemdump.backends.minidump import MinidumpBackend
-    from kmemdump.backends.smem_search import find_smem
     from kmemdump.backends.vm import VmBackend
-    from kmemdump.capture import Capture, Wishes, take, write
     from kmemdump.coreimage import CoreImage, read_core, verify
     from kmemdump.errors import (
         BackendError,
@@ -39,19 +38,27 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from kmemdump.firmware.smem_search import find_smem
     from kmemdump.kernel.attach import Kernel, attach
-    from kmemdump.kernel.find import find_vmcoreinfo
-    from kmemdump.kernel.log import read_log
-    from kmemdump.marker import Marked, Marker
-    from kmemdump.marking import Marks, mark
-    from kmemdump.memory import Memory
-    from kmemdump.plan import Plan, PlannedArea
-    from kmemdump.questions import Question, answer, command, function, load_questions
-    from kmemdump.recorder import Budget, Recorder
-    from kmemdump.region import Range, Region, fit
-    from kmemdump.registry import Registry
+    from kmemdump.kernel.printk import read_log
+    from kmemdump.marking.capture import Capture, Wishes, take, write
+    from kmemdump.marking.firmware_marker import Marked, Marker
+    from kmemdump.marking.mark import Marks, mark
+    from kmemdump.marking.plan import Plan, PlannedArea
+    from kmemdump.marking.registry import Registry
+    from kmemdump.memory.physical import Memory
+    from kmemdump.memory.ranges import Range, Region, fit
+    from kmemdump.memory.recorder import Budget, Recorder
+    from kmemdump.opening import open_target
+    from kmemdump.questions.question import (
+        Question,
+        answer,
+        command,
+        function,
+        load_questions,
+    )
     from kmemdump.report import Report, gather
-    from kmemdump.targets import Target, open_target
+    from kmemdump.targets import Target
     from kmemdump.targets.writable import open_writable
     from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -60,9 +67,9 @@ _HOMES = {
     "areas.area": ("Area", "area"),
     "backends": ("Backend",),
     "backends.minidump": ("MinidumpBackend",),
-    "backends.smem_search": ("find_smem",),
+    "firmware.smem_search": ("find_smem",),
     "backends.vm": ("VmBackend",),
-    "capture": ("Capture", "Wishes", "take", "write"),
+    "marking.capture": ("Capture", "Wishes", "take", "write"),
     "coreimage": ("CoreImage", "read_core", "verify"),
     "errors": (
         "BackendError",
@@ -77,18 +84,25 @@ _HOMES = {
         "UsageError",
     ),
     "kernel.attach": ("Kernel", "attach"),
-    "kernel.find": ("find_vmcoreinfo",),
-    "kernel.log": ("read_log",),
-    "marker": ("Marked", "Marker"),
-    "marking": ("Marks", "mark"),
-    "memory": ("Memory",),
-    "plan": ("Plan", "PlannedArea"),
-    "questions": ("Question", "answer", "command", "function", "load_questions"),
-    "recorder": ("Budget", "Recorder"),
-    "region": ("Range", "Region", "fit"),
-    "registry": ("Registry",),
+    "arch.find_kernel": ("find_vmcoreinfo",),
+    "kernel.printk": ("read_log",),
+    "marking.firmware_marker": ("Marked", "Marker"),
+    "marking.mark": ("Marks", "mark"),
+    "memory.physical": ("Memory",),
+    "marking.plan": ("Plan", "PlannedArea"),
+    "questions.question": (
+        "Question",
+        "answer",
+        "command",
+        "function",
+        "load_questions",
+    ),
+    "memory.recorder": ("Budget", "Recorder"),
+    "memory.ranges": ("Range", "Region", "fit"),
+    "marking.registry": ("Registry",),
     "report": ("Report", "gather"),
-    "targets": ("Target", "open_target"),
+    "opening": ("open_target",),
+    "targets": ("Target",),
     "targets.writable": ("open_writable",),
     "vmcoreinfo": ("VmcoreInfo",),
 }

@@ -4,26 +4,18 @@ VMCOREINFO: what a kernel says about itself to whoever reads its memory.
 
 Lines of ``KEY=value``; the keys are listed in the kernel's
 Documentation/admin-guide/kdump/vmcoreinfo.rst. The kernel keeps them as an ELF
-note in its memory, where :func:`scan_vmcoreinfo` finds it.
+note in its memory, where :mod:`kmemdump.arch.vmcoreinfo_scan`
+finds it.
 """
 
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.memory import Memory
-from kmemdump.progress import tell_progress
 
-__all__ = [
-    "VMCOREINFO_LIMIT",
-    "VmcoreInfo",
-    "read_note",
-    "scan_vmcoreinfo",
-]
+__all__ = ["VMCOREINFO_LIMIT", "VmcoreInfo"]
 
 VMCOREINFO_LIMIT = 1 << 20
 """Most bytes that are parsed; the kernel's own limit is one page, 4 to 64 KiB."""
@@ -152,81 +144,3 @@ class VmcoreInfo:
                 self.source, f"{key}={value[:40]!r}, expected a number of base {base}"
             )
         return int(value, base)
-
-
-# Elf64_Nhdr with n_namesz 11 and n_type 0 before the name; the kernel pads names
-# to 4 bytes (append_elf_note() in kernel/crash_core.c).
-_NHDR = struct.Struct("<III")
-_NAME = b"VMCOREINFO\0\0"
-_NEEDLE = _NAME + b"OSRELEASE="
-_CHUNK = 8 << 20
-_SMALL_CHUNK = 64 << 10
-"""Step past memory that cannot be read."""
-_MAX_NOTES = 1000
-
-
-def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreInfo]:
-    """
-    Find everything in *memory* that is a VMCOREINFO note by its content.
-
-    Stale copies are found too: a previous boot's, a file's in the page cache.
-    At most 1000 notes are looked at. Parts that cannot be read are passed over.
-    """
-    found = 0
-    done, total = 0, sum(item.size for item in memory.ranges)
-    # A kernel boots with its free memory in order, and takes from its highest
-    # zone: the note tends to be near the start of the highest range.
-    for item in reversed(memory.ranges):
-        start = item.start
-        tail = b""
-        chunk = _CHUNK
-        while start < item.end:
-            count = min(chunk, item.end - start)
-            tell_progress("looking for a kernel", done + start - item.start, total)
-            try:
-                data = tail + memory.read(start, count)
-            except NotCapturedError:
-                if chunk == _SMALL_CHUNK:
-                    tail = b""
-                    start += count
-                chunk = _SMALL_CHUNK
-                continue
-            chunk = min(2 * chunk, _CHUNK)
-            at = data.find(_NEEDLE)
-            while at >= 0:
-                note = read_note(memory, start - len(tail) + at - _NHDR.size, source)
-                if note is not None:
-                    yield note
-                found += 1
-                if found == _MAX_NOTES:
-                    return
-                at = data.find(_NEEDLE, at + 1)
-            tail = data[-len(_NEEDLE) + 1 :]
-            start += count
-        done += item.size
-
-
-def read_note(memory: Memory, address: int, source: str) -> VmcoreInfo | None:
-    """
-    Read the VMCOREINFO note at a physical address; None if there is none.
-
-    :param source: Name of the memory, for messages.
-    """
-    name_address = address + _NHDR.size
-    try:
-        namesz, descsz, type_ = _NHDR.unpack(memory.read(address, _NHDR.size))
-        if namesz != len(_NAME) - 1 or type_ != 0 or not 0 < descsz <= VMCOREINFO_LIMIT:
-            return None
-        raw = memory.read(name_address + len(_NAME), descsz)
-        note = VmcoreInfo.parse(raw, f"{source}, VMCOREINFO at {address:#x}")
-        # What every kernel writes, early and late: a copy that was partly
-        # overwritten ends before KERNELOFFSET or is no text.
-        if note.page_size not in (4096, 16384, 65536):
-            return None
-        note.symbol("init_uts_ns")
-        note.symbol("swapper_pg_dir")
-        if "KERNELOFFSET" not in note.values:
-            return None
-    except (FormatError, NotCapturedError):
-        return None
-    return note

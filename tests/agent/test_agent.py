@@ -18,10 +18,10 @@ from kmemdump.agent import status as status_file
 from kmemdump.agent.agent import held_signals
 from kmemdump.agent.systemd import in_journal, notify
 from kmemdump.cli import main
-from kmemdump.cli.agent import JsonTeller, Teller
+from kmemdump.cli.shared.agent_output import JsonTeller, Teller
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
-from kmemdump.marker import Marked
-from kmemdump.plan import Plan
+from kmemdump.marking.firmware_marker import Marked
+from kmemdump.marking.plan import Plan
 
 MARKED = Marked(Plan(201, (), (), 0), 0, 0, (), None, 0.5)
 STATUS = Status(

@@ -19,8 +19,8 @@ import pytest
 
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.cli import main
-from kmemdump.collect import read_table
 from kmemdump.coreimage import read_core
+from kmemdump.firmware.minidump_table import read_table
 from kmemdump.kernel.attach import attach
 from kmemdump.lab import (
     AARCH64,
@@ -33,11 +33,11 @@ from kmemdump.lab import (
 )
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.reserved import scratch_range, smem_range
-from kmemdump.questions import answer, command
-from kmemdump.region import Range, Region
-from kmemdump.report.words import duration
-from kmemdump.targets import open_target
-from kmemdump.targets.mapped import MappedMemory
+from kmemdump.memory.mapped import MappedMemory
+from kmemdump.memory.ranges import Range, Region
+from kmemdump.opening import open_target
+from kmemdump.questions.question import answer, command
+from kmemdump.report.wording import duration
 from kmemdump.targets.writable import open_writable
 
 KMOD = Path(__file__).parents[2] / "kmod"

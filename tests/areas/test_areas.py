@@ -12,12 +12,12 @@ from kmemdump.areas.area import read_bytes, read_symbol
 from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.program import core_program
-from kmemdump.questions import attempt
-from kmemdump.targets import open_target
+from kmemdump.opening import open_target
+from kmemdump.questions.question import attempt
 from kmemdump.vmcoreinfo import VmcoreInfo
-from scenarios import each_series
-from targets.synthetic import vmcoreinfo
-from verbs import run
+from rigs.scenarios import each_series
+from rigs.synthetic import vmcoreinfo
+from rigs.verbs import run
 
 INFO = VmcoreInfo.parse(vmcoreinfo(), "test")
 VIRTUAL = 0xFFFF888000000000

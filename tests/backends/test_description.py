@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from kmemdump.backends.description import Description, describe
 from kmemdump.formats.elfheader import parse_header_region
-from kmemdump.region import Region
-
-from .reader import VMCOREINFO, read_core
+from kmemdump.memory.ranges import Region
+from rigs.reader import VMCOREINFO, read_core
 
 PRSTATUS = struct.pack("<III", 5, 336, 1) + b"CORE\0\0\0\0" + bytes(range(168)) * 2
 

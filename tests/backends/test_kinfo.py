@@ -3,12 +3,12 @@
 
 import pytest
 
-from backends.machine import FakeMachine
-from formats.writers.kinfo import IMAGE, LAYOUTS, write_kinfo
 from kmemdump.backends.kinfo import KinfoBackend, erase_kinfo
 from kmemdump.errors import BackendError
 from kmemdump.formats.kinfo import Kinfo, KinfoLayout, parse_kinfo
-from kmemdump.region import Range, Region
+from kmemdump.memory.ranges import Range, Region
+from rigs.machine import FakeMachine
+from rigs.writers.kinfo import IMAGE, LAYOUTS, write_kinfo
 
 WHERE = Range(0x80300000, 4096)
 

@@ -3,7 +3,15 @@
 
 import pytest
 
-from backends.machine import (
+from kmemdump.backends import SelfDescribing
+from kmemdump.backends.description import Description
+from kmemdump.backends.minidump import MinidumpBackend
+from kmemdump.errors import BackendError, FormatError, TargetError
+from kmemdump.firmware.smem_search import find_smem
+from kmemdump.formats.elfheader import parse_header_region
+from kmemdump.marking.registry import Registry
+from kmemdump.memory.ranges import Range, Region
+from rigs.machine import (
     FOREIGN,
     SCRATCH,
     SMEM,
@@ -13,16 +21,8 @@ from backends.machine import (
     rows,
     view,
 )
-from formats.writers import put
-from formats.writers.minidump import DSBL, VALI, write_regions, write_toc
-from kmemdump.backends import SelfDescribing
-from kmemdump.backends.description import Description
-from kmemdump.backends.minidump import MinidumpBackend
-from kmemdump.backends.smem_search import find_smem
-from kmemdump.errors import BackendError, FormatError, TargetError
-from kmemdump.formats.elfheader import parse_header_region
-from kmemdump.region import Range, Region
-from kmemdump.registry import Registry
+from rigs.writers import put
+from rigs.writers.minidump import DSBL, VALI, write_regions, write_toc
 
 OTHERS = [
     ("KELF_HDR", 0, VALI, 0x80300000, 0x100),

@@ -12,13 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from backends.machine import FOREIGN, SCRATCH, SMEM, FakeMachine, View, view
 from backends.test_minidump import foreign
-from formats.writers.minidump import write_regions
 from kmemdump.backends.description import Description, describe
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.formats.elfheader import parse_header_region
-from kmemdump.region import Region
+from kmemdump.memory.ranges import Region
+from rigs.machine import FOREIGN, SCRATCH, SMEM, FakeMachine, View, view
+from rigs.writers.minidump import write_regions
 
 State = tuple[View, object]
 

@@ -9,10 +9,9 @@ from kmemdump.backends import Backend, SelfDescribing
 from kmemdump.backends.description import Description
 from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import BackendError, NotCapturedError
-from kmemdump.region import Range, Region
-from kmemdump.registry import Registry
-
-from .reader import VMCOREINFO, read_core
+from kmemdump.marking.registry import Registry
+from kmemdump.memory.ranges import Range, Region
+from rigs.reader import VMCOREINFO, read_core
 
 
 class BytesMemory:

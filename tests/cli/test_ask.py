@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import DeadMachine
-from scenarios import each_series
+from rigs.scenarios import each_series
 
 KMEMDUMP = (sys.executable, "-m", "kmemdump")
 

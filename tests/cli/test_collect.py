@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from backends.machine import FOREIGN, SMEM, FakeMachine
-from collect.phone import LOG, MESSAGES, Phone, Row
-from collect.played_usb import Bus, PlayedUsb
 from collect.test_sahara import reader, rows_of, talk
-from formats.writers import put
 from kmemdump.cli import main
 from kmemdump.formats.sahara_device import Device
+from rigs.machine import FOREIGN, SMEM, FakeMachine
+from rigs.phone import LOG, MESSAGES, Phone, Row
+from rigs.simulated_usb import Bus, PlayedUsb
+from rigs.writers import put
 
 
 def ram_image(path: Path, machine: FakeMachine) -> list[str]:

@@ -12,8 +12,8 @@ import pytest
 
 from cli.test_info import write
 from kmemdump.cli import main
-from kmemdump.cli.configuration import usual_places
 from kmemdump.cli.main import _VERBS, _program
+from kmemdump.cli.shared.configuration import usual_places
 from kmemdump.errors import ExitCode
 
 # Configuration

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collect.leftovers import leave
 from kmemdump.cli import main
+from rigs.leftovers import leave
 
 SOURCES = ("dump", "rawdump.img", "ram.img", "kinfo.img", "kinfo.bin")
 RAM = ("--memory-map", "0x80000000")

@@ -18,10 +18,9 @@ from kmemdump.coreimage import (
     pack_memory,
     write_core,
 )
-from kmemdump.kernel.pagetable import Alias
-from kmemdump.memory import PageMemory
-from kmemdump.region import Range, Region
-from kmemdump.report.contents import shorten
+from kmemdump.memory.physical import Alias, PageMemory
+from kmemdump.memory.ranges import Range, Region
+from kmemdump.report.inspect import shorten
 
 PAGE = 4096
 TIME = datetime(2025, 4, 22, 11, 31, 5, tzinfo=UTC)

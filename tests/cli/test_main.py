@@ -21,11 +21,11 @@ from kmemdump import errors
 from kmemdump.areas import AREAS
 from kmemdump.cli import main
 from kmemdump.cli.main import _VERBS
-from kmemdump.cli.warnings import held_back_warnings
+from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.errors import ExitCode
 from kmemdump.formats.kinfo import KinfoLayout
 from kmemdump.watch import Then
-from targets.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
+from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 
 each_verb = pytest.mark.parametrize("verb", _VERBS)
 OF_A_TARGET = ("areas", "ask", "capture", "info", "report")

@@ -13,13 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 from kmemdump.cli import main
+from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.attach import attach
 from kmemdump.lab import Death, kill
+from kmemdump.opening import open_target
 from kmemdump.report import gather
-from kmemdump.report.records import Cause, CauseKind, KernelPart, Loss, Report, TimePart
-from kmemdump.targets import open_target
-from scenarios import each_scenario
-from schema import check_schema
+from kmemdump.report.records import KernelPart, Loss, Report, TimePart
+from rigs.scenarios import each_scenario
+from rigs.schema import check_schema
 
 REPORT = Report(
     "a.core",

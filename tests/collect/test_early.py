@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from collect.phone import Phone, Row, in_image
 from kmemdump.cli import main
-from kmemdump.collect import DumpTarget, collect_folder, early, write_collected
+from kmemdump.collect import early
 from kmemdump.collect.early import EarlyCopy
-from kmemdump.collect.write import finish_collected
+from kmemdump.collect.write import finish_collected, write_collected
 from kmemdump.coreimage import CoreImage, read_core, verify
 from kmemdump.errors import KmemdumpError
+from kmemdump.firmware_dumps.folder import collect_folder
+from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.start import begin
+from rigs.phone import Phone, Row, in_image
 
 SMALL = 3000
 LARGE = 70_000

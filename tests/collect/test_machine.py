@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from kmemdump.arch.architecture import image_address
 from kmemdump.backends.kinfo import KinfoBackend
 from kmemdump.cli import main
-from kmemdump.collect.ramoops import read_ramoops
 from kmemdump.errors import NotCapturedError
+from kmemdump.firmware.ramoops_search import read_ramoops
 from kmemdump.formats.kinfo import ADDRESSES, Kinfo, KinfoLayout
 from kmemdump.formats.ramoops_ecc import find_parity
-from kmemdump.kernel.arch import image_address
 from kmemdump.kernel.attach import attach
 from kmemdump.lab import Death, KernelPackage, Machine, kill
-from kmemdump.region import Range, Region
-from kmemdump.targets import open_target
+from kmemdump.memory.ranges import Range, Region
+from kmemdump.opening import open_target
 
 AREA = Range(0x30000000, 0x80000)
 KINFO = Range(AREA.end, 4096)

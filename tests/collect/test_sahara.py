@@ -9,19 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from collect.phone import LOG, Phone
-from kmemdump.collect import (
-    DumpTarget,
-    Saved,
-    SocketConnection,
-    collect_folder,
-    download,
-)
+from kmemdump.collect.sahara import Saved, SocketConnection, download
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError, TargetError
+from kmemdump.firmware_dumps.folder import collect_folder
+from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.sahara import Row, name_row
 from kmemdump.formats.sahara_device import Device
 from kmemdump.kernel.attach import attach
-from kmemdump.questions import answer, command
+from kmemdump.questions.question import answer, command
+from rigs.phone import LOG, Phone
 
 TRANSFER = 16384
 

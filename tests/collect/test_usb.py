@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from collect.phone import LOG, Phone
-from collect.played_usb import Bus, PlayedUsb
 from collect.test_sahara import reader, rows_of
-from kmemdump.collect import DumpTarget, UsbConnection, collect_folder, download
+from kmemdump.collect.sahara import download
+from kmemdump.collect.usb import UsbConnection
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.firmware_dumps.folder import collect_folder
+from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.sahara import name_row
 from kmemdump.formats.sahara_device import Device
 from kmemdump.kernel.attach import attach
-from kmemdump.questions import answer, command
+from kmemdump.questions.question import answer, command
+from rigs.phone import LOG, Phone
+from rigs.simulated_usb import Bus, PlayedUsb
 
 
 def played(phone: Phone | None = None, **settings: object) -> PlayedUsb:

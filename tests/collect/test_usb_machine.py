@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from collect.phone import LOG, Phone
-from collect.usbip import SIZES
 from kmemdump.lab import X86_64, Machine, PackageCache, Setup, python_image
+from rigs.phone import LOG, Phone
+from rigs.usbip import SIZES
 
 MODULES = ("usb-common", "usbcore", "usbip-core", "vhci-hcd")
-TESTS = ("collect/__init__.py", "collect/played_usb.py", "collect/usbip.py")
+TESTS = ("rigs/__init__.py", "rigs/simulated_usb.py", "rigs/usbip.py")
 LIBUSB = "libusb-1.0.so.0"
 
 
@@ -67,7 +67,7 @@ def test_real_usb(lab_cache: PackageCache, tmp_path: Path) -> None:
             machine.run(f"cat /files/{path.name} >/run/usb/{path.name}")
         said = machine.run(
             "PYTHONPATH=/run/usb/tests.zip:$PYTHONPATH LD_LIBRARY_PATH=/run/usb "
-            "chroot /python /usr/bin/python3 -m collect.usbip "
+            "chroot /python /usr/bin/python3 -m rigs.usbip "
             f"/run/usb/{LIBUSB} /run/dump",
             timeout=300,
         )

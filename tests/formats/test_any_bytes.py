@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.parsers import PARSERS, Parser
 from kmemdump.errors import FormatError
+from rigs.parsers import PARSERS, Parser
 
 SECONDS = 2
 """Of this process: others may be busy."""

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btf_writer import BtfWriter
 from kmemdump.errors import FormatError
 from kmemdump.formats.btf import Btf, BtfKind, BtfMember, parse_btf
+from rigs.btf_writer import BtfWriter
 
 
 def parse(writer: BtfWriter, base: Btf | None = None) -> Btf:

@@ -3,13 +3,13 @@
 
 import pytest
 
-from formats.writers import put
-from formats.writers.elfheader import write_downstream, write_series
 from kmemdump.backends.description import Description, describe
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import pack_note
 from kmemdump.formats.elfheader import Form, HeaderEntry, parse_header_region
-from kmemdump.region import Region
+from kmemdump.memory.ranges import Region
+from rigs.writers import put
+from rigs.writers.elfheader import write_downstream, write_series
 
 LOADS = [
     ("banner", 0xFFFF800080000010, 0x80000010, 200),

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.writers.fdt import Tree, cells, write_blocks, write_fdt
 from kmemdump.errors import FormatError
 from kmemdump.formats.fdt import (
     Node,
@@ -16,7 +15,8 @@ from kmemdump.formats.fdt import (
     parse_fdt,
     reserved_ranges,
 )
-from kmemdump.region import Range
+from kmemdump.memory.ranges import Range
+from rigs.writers.fdt import Tree, cells, write_blocks, write_fdt
 
 SMEM = Range(0x86000000, 0x200000)
 WIDE: Tree = {"#address-cells": cells(2), "#size-cells": cells(2), "ranges": b""}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.flat import FlatFile, parse_flat
-from targets.synthetic import flat
+from rigs.synthetic import flat
 
 
 def parse(data: bytes) -> FlatFile:

@@ -5,7 +5,7 @@ import pytest
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.iomem import find_use, parse_iomem
-from kmemdump.region import Range
+from kmemdump.memory.ranges import Range
 
 X86_64 = """\
 00001000-0009fbff : System RAM

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.kdump import Kdump, PageBitmap, parse_kdump
-from targets.synthetic import PAGE, kdump, note, vmcoreinfo
+from rigs.synthetic import PAGE, kdump, note, vmcoreinfo
 
 INFO = vmcoreinfo()
 PAGES = {frame: bytes([frame & 255]) * PAGE for frame in (0, 1, 2, 9, 40000)}

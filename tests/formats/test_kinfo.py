@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from formats.writers import put
-from formats.writers.kinfo import IMAGE, LAYOUTS, write_kinfo
 from kmemdump.errors import FormatError
 from kmemdump.formats.kinfo import Kinfo, KinfoLayout, pack_kinfo, parse_kinfo
+from rigs.writers import put
+from rigs.writers.kinfo import IMAGE, LAYOUTS, write_kinfo
 
 
 @pytest.mark.parametrize("padding", [0, 3000])

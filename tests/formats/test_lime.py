@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.lime import LimeRange, parse_lime
-from targets.synthetic import lime
+from rigs.synthetic import lime
 
 
 def parse(data: bytes) -> list[LimeRange]:

@@ -5,15 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.writers.minidump import (
-    DONE,
-    DSBL,
-    NR,
-    VALI,
-    write_old,
-    write_regions,
-    write_toc,
-)
 from kmemdump.errors import FormatError
 from kmemdump.formats.minidump import (
     Subsystem,
@@ -26,6 +17,15 @@ from kmemdump.formats.minidump import (
     parse_regions,
     parse_toc,
     region_array_size,
+)
+from rigs.writers.minidump import (
+    DONE,
+    DSBL,
+    NR,
+    VALI,
+    write_old,
+    write_regions,
+    write_toc,
 )
 
 

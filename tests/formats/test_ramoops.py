@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.writers.ramoops import add_parity, write_zone
 from kmemdump.errors import FormatError, UnsupportedError
 from kmemdump.formats import ramoops_ecc
 from kmemdump.formats.ramoops import parse_record, parse_zone
 from kmemdump.formats.ramoops_ecc import find_parity, repair
+from rigs.writers.ramoops import add_parity, write_zone
 
 
 @given(st.binary(max_size=100), st.integers(0, 100))

@@ -3,10 +3,10 @@
 
 import pytest
 
-from formats.writers import put
-from formats.writers.rawdump import Sect, write_rawdump
 from kmemdump.errors import FormatError
 from kmemdump.formats.rawdump import Rawdump, Section, parse_rawdump
+from rigs.writers import put
+from rigs.writers.rawdump import Sect, write_rawdump
 
 SECTIONS = [
     Sect("OCIMEM.BIN", b"o" * 100, 0x14680000),

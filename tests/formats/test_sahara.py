@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.writers.sahara import write_packet, write_table
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.sahara import (
     Command,
@@ -21,6 +20,7 @@ from kmemdump.formats.sahara import (
 )
 from kmemdump.formats.sahara_device import Device
 from kmemdump.formats.sahara_host import Data, Failure, Finished, Host, Send, Table
+from rigs.writers.sahara import write_packet, write_table
 
 HELLO = bytes.fromhex("01000000 30000000 02000000 01000000 00040000 02000000") + bytes(
     24

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from formats.writers import put
-from formats.writers.smem import ANY, Part, write_smem
 from kmemdump.errors import FormatError
 from kmemdump.formats.smem import HOST_ANY, Smem, parse_smem
+from rigs.writers import put
+from rigs.writers.smem import ANY, Part, write_smem
 
 BASE = 0x86000000
 DATA = bytes(range(200))

@@ -12,17 +12,18 @@ from drgn.helpers.linux.module import for_each_module
 from drgn.helpers.linux.pid import for_each_task
 
 from conftest import DeadMachine
+from kmemdump.arch.architecture import image_address
 from kmemdump.areas import choose_areas
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.kernel.arch import image_address
 from kmemdump.kernel.attach import attach, debug_file_build_id
-from kmemdump.marking import mark
-from kmemdump.memory import Memory
-from kmemdump.questions import answer, command
-from kmemdump.region import Range
-from kmemdump.targets import Target, open_target
+from kmemdump.marking.mark import mark
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
+from kmemdump.questions.question import answer, command
+from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
-from scenarios import each_series
+from rigs.scenarios import each_series
 
 
 def make_fifo(path: Path) -> None:

@@ -19,14 +19,14 @@ from drgn import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btf_writer import BtfWriter
 from conftest import DeadMachine
 from kmemdump.errors import FormatError
 from kmemdump.formats.btf import parse_btf
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.types import BtfTypes
-from kmemdump.targets import open_target
-from scenarios import each_series
+from kmemdump.opening import open_target
+from rigs.btf_writer import BtfWriter
+from rigs.scenarios import each_series
 
 
 def program(data: bytes) -> Program:

@@ -19,8 +19,8 @@ from drgn import (
 from conftest import DeadMachine
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.variables import VARIABLES, names, variable
-from kmemdump.targets import open_target
-from scenarios import each_series
+from kmemdump.opening import open_target
+from rigs.scenarios import each_series
 
 
 def symbol(name: str, size: int) -> Symbol:

@@ -23,9 +23,9 @@ from kmemdump.cli import main
 from kmemdump.coreimage import read_core
 from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import attach
-from kmemdump.kernel.marks import KernelMark, find_kernel_marks
+from kmemdump.kernel.kernel_tables import KernelMark, find_kernel_marks
 from kmemdump.lab import AARCH64, X86_64, Machine, build_modules
-from kmemdump.targets import open_target
+from kmemdump.opening import open_target
 from kmemdump.version import VERSION
 
 HERE = Path(__file__).parent

@@ -3,10 +3,11 @@
 
 import pytest
 
-from kmemdump.kernel.log import LogRecord
+from kmemdump.diagnosis.records import Cause, CauseKind
+from kmemdump.kernel.printk import LogRecord
 from kmemdump.report import Report
 from kmemdump.report.excerpt import find_excerpt
-from kmemdump.report.records import Cause, CauseKind, KernelPart, TimePart
+from kmemdump.report.records import KernelPart, TimePart
 
 FIRST = 1000  # Older ones were overwritten.
 

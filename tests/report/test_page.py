@@ -15,16 +15,12 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from browser import browse
-from kmemdump.kernel.log import LogRecord
+from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame, Task
+from kmemdump.kernel.printk import LogRecord
 from kmemdump.report import Report, to_html
-from kmemdump.report.map import draw_map
+from kmemdump.report.memory_map import draw_map
 from kmemdump.report.records import (
     BlockedTask,
-    Cause,
-    CauseKind,
-    Cpu,
-    Frame,
     Interrupt,
     KernelPart,
     Loss,
@@ -34,9 +30,9 @@ from kmemdump.report.records import (
     Portion,
     Span,
     Taint,
-    Task,
     TimePart,
 )
+from rigs.browser import browse
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 EVIL_ATTRIBUTE = "\" onmouseover=\"document.title='owned'\" '{{ 7 * 7 }}"

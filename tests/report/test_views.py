@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 from jsonschema import ValidationError
 from rich.console import Console
 
-from kmemdump.kernel.log import LogRecord
+from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame, Task
+from kmemdump.diagnosis.records import __all__ as DIAGNOSED
+from kmemdump.kernel.printk import LogRecord
 from kmemdump.report import Report, print_report, to_json
 from kmemdump.report.records import (
     BlockedTask,
-    Cause,
-    CauseKind,
-    Cpu,
-    Frame,
     Interrupt,
     KernelPart,
     Loss,
@@ -30,12 +28,11 @@ from kmemdump.report.records import (
     Portion,
     Span,
     Taint,
-    Task,
     TimePart,
 )
-from kmemdump.report.records import __all__ as RECORDS
-from kmemdump.report.words import duration, escape
-from schema import check_schema, validator
+from kmemdump.report.records import __all__ as REPORTED
+from kmemdump.report.wording import duration, escape
+from rigs.schema import check_schema, validator
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]x[/bold]\u202egnp.exe\x9b31m"
 CRASHED = Cpu(
@@ -318,8 +315,8 @@ def test_other_json_is_not(change):
 def test_every_record_is_documented():
     """Also those that no test above has."""
     documented = validator().schema["$defs"].keys() | {"Report"}
-    records = {name for name in RECORDS if name not in ("ADDRESS", "CauseKind")}
-    assert documented == records | {"LogRecord"}
+    records = {"LogRecord", *REPORTED, *DIAGNOSED} - {"ADDRESS", "CauseKind"}
+    assert documented == records
 
 
 def test_json_leaves_out_what_is_not_known():

@@ -20,11 +20,11 @@ from kmemdump.errors import (
     UnsupportedError,
     UsageError,
 )
-from kmemdump.memory import Extent, flatten
-from kmemdump.region import Range
-from kmemdump.targets import open_target
-from kmemdump.targets.foreign import describe_foreign
-from targets.synthetic import (
+from kmemdump.memory.physical import Extent, flatten
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
+from kmemdump.targets.unsupported import describe_foreign
+from rigs.synthetic import (
     LZO,
     PAGE,
     SNAPPY,

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UsageError
-from kmemdump.memory import Extent
-from kmemdump.region import Range
-from kmemdump.targets import open_target
+from kmemdump.memory.physical import Extent
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
 from kmemdump.targets.image import parse_memory_map
-from targets.synthetic import (
+from rigs.synthetic import (
     GIB,
     TEXT_MAP,
     UTS,

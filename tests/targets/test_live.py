@@ -11,9 +11,9 @@ import pytest
 from kmemdump.cli import main
 from kmemdump.errors import FormatError, TargetError, UnsupportedError, UsageError
 from kmemdump.lab import X86_64, python_image
-from kmemdump.targets import open_target
+from kmemdump.opening import open_target
 from kmemdump.targets.live import open_live
-from targets.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
+from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 
 RAM = 0x1000
 

@@ -7,19 +7,19 @@ import struct
 
 import pytest
 
+from kmemdump.arch.architecture import get_arch
 from kmemdump.errors import (
     FormatError,
     NotCapturedError,
     TargetError,
     UnsupportedError,
 )
-from kmemdump.kernel.arch import get_arch
-from kmemdump.region import Range
-from kmemdump.targets import open_target
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_registers import parse_registers
-from targets.fake_qemu import GONE, HANG, FakeQemu, Refusal
-from targets.synthetic import note, prstatus, vmcoreinfo, vmcoreinfo_note
+from rigs.fake_qemu import GONE, HANG, FakeQemu, Refusal
+from rigs.synthetic import note, prstatus, vmcoreinfo, vmcoreinfo_note
 
 INFO = vmcoreinfo()
 

@@ -12,7 +12,7 @@ import pytest
 
 from kmemdump.errors import TargetError
 from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
-from targets.fake_qemu import GONE, HANG, FakeQemu, Refusal
+from rigs.fake_qemu import GONE, HANG, FakeQemu, Refusal
 
 
 @pytest.fixture

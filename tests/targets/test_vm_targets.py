@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from kmemdump.arch.architecture import get_arch, image_address
+from kmemdump.arch.find_kernel import is_alive
 from kmemdump.cli import main
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
-from kmemdump.kernel.arch import get_arch, image_address
 from kmemdump.kernel.attach import attach
-from kmemdump.kernel.find import is_alive
 from kmemdump.lab import AARCH64, X86_64
-from kmemdump.questions import answer, command
-from kmemdump.region import Range
-from kmemdump.targets import Target, open_target
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
+from kmemdump.questions.question import answer, command
+from kmemdump.targets import Target
 from kmemdump.targets.qmp_registers import parse_registers
 
 pytestmark = pytest.mark.vm

@@ -4,8 +4,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.kernel.arch import arch_named
-from kmemdump.watch.health import Vcpu
+from kmemdump.arch.architecture import arch_named
+from kmemdump.watch.hang_detector import Vcpu
 from kmemdump.watch.vcpus import parse_vcpus
 
 # QEMU 7.2, qemu-system-x86_64, shortened.

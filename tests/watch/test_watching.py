@@ -15,8 +15,8 @@ import pytest
 
 from kmemdump.coreimage import read_core, verify
 from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, Death, Machine
-from kmemdump.lab.deaths import trigger
-from scenarios import tells
+from kmemdump.lab.crashes import trigger
+from rigs.scenarios import tells
 
 pytestmark = pytest.mark.vm
 

@@ -19,8 +19,8 @@ from kmemdump.agent import status
 from kmemdump.agent.pace import Pace
 from kmemdump.agent.status import Meter
 from kmemdump.errors import KmemdumpError
-from kmemdump.marker import Marked, Marker
-from kmemdump.questions import explain
+from kmemdump.marking.firmware_marker import Marked, Marker
+from kmemdump.questions.question import explain
 
 __all__ = ["Agent", "held_signals"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 
-from kmemdump.questions import Question, command, function
+from kmemdump.questions.question import Question, command, function
 
 __all__ = ["Area", "area", "read_bytes", "read_symbol"]
 

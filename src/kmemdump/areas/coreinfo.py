@@ -5,7 +5,7 @@ from drgn import Program, sizeof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 
 from kmemdump.areas.area import area, read_bytes
-from kmemdump.questions import function
+from kmemdump.questions.question import function
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["COREINFO"]

@@ -27,7 +27,7 @@ from drgn.helpers.linux.pid import find_task, for_each_task
 from kmemdump.areas.area import area
 from kmemdump.areas.crash_names import PER_CPU, STRING_TABLES, VARIABLES
 from kmemdump.areas.crash_stacks import stacks, text
-from kmemdump.areas.touch import (
+from kmemdump.areas.readers import (
     MAX_ENTRIES,
     MAX_VARIABLE,
     STRING,
@@ -41,7 +41,7 @@ from kmemdump.areas.touch import (
     touch_string,
 )
 from kmemdump.errors import UnsupportedError
-from kmemdump.memory import PAGE_SIZE
+from kmemdump.memory.physical import PAGE_SIZE
 
 __all__ = ["CRASH", "crash_needs"]
 

@@ -9,9 +9,9 @@ from itertools import islice
 
 from drgn import FaultError, Program
 
-from kmemdump.areas.touch import MAX_ENTRIES, cpus, main_tasks, symbols, touch
-from kmemdump.kernel.arch import arch_in
-from kmemdump.memory import PAGE_SIZE
+from kmemdump.arch.architecture import arch_in
+from kmemdump.areas.readers import MAX_ENTRIES, cpus, main_tasks, symbols, touch
+from kmemdump.memory.physical import PAGE_SIZE
 
 __all__ = ["stacks", "text"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel marked itself; see :mod:`kmemdump.kernel.marks`."""
+"""What the kernel marked itself; see :mod:`kmemdump.kernel.kernel_tables`."""
 
 from kmemdump.areas.area import area
 

@@ -4,7 +4,7 @@
 from drgn import Program
 
 from kmemdump.areas.area import area
-from kmemdump.kernel.ram import find_ram
+from kmemdump.kernel.iomem import find_ram
 
 __all__ = ["MEMORY"]
 

@@ -4,8 +4,8 @@
 from drgn import FaultError, Program
 from drgn.helpers.linux.module import for_each_module
 
+from kmemdump.arch.architecture import arch_in
 from kmemdump.areas.area import area, read_bytes
-from kmemdump.kernel.arch import arch_in
 
 __all__ = ["MODULES"]
 

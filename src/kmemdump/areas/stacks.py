@@ -9,9 +9,9 @@ from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import idle_task, task_state_to_char
 
+from kmemdump.arch.architecture import arch_in
 from kmemdump.areas.area import area, read_bytes
-from kmemdump.kernel.arch import arch_in
-from kmemdump.memory import PAGE_SIZE
+from kmemdump.memory.physical import PAGE_SIZE
 
 __all__ = ["ALL_STACKS", "STACKS"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from kmemdump.region import Region
+from kmemdump.memory.ranges import Region
 
 __all__ = ["ELF_HEADER_ID", "VMCOREINFO_ID", "Backend", "SelfDescribing"]
 

@@ -32,7 +32,7 @@ from kmemdump.formats.elfheader import (
     MARKED,
     MARKED_TYPE,
 )
-from kmemdump.region import Region
+from kmemdump.memory.ranges import Region
 
 __all__ = ["Description", "describe", "row_name"]
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kmemdump.backends.writable import WritableMemory
 from kmemdump.errors import BackendError, FormatError
 from kmemdump.formats.kinfo import ADDRESSES, KINFO_MAGIC, Kinfo, pack_kinfo
-from kmemdump.region import Range, Region
+from kmemdump.memory.ranges import Range, Region
+from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["KinfoBackend", "erase_kinfo"]
 

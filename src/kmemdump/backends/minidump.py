@@ -17,7 +17,6 @@ from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID
 from kmemdump.backends.description import row_name
 from kmemdump.backends.minidump_scratch import Scratch
 from kmemdump.backends.minidump_table import RegionTable
-from kmemdump.backends.writable import WritableMemory
 from kmemdump.errors import BackendError, FormatError, NotCapturedError
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.minidump import (
@@ -34,8 +33,9 @@ from kmemdump.formats.minidump import (
     region_array_size,
 )
 from kmemdump.formats.smem import HOST_ANY, Smem, parse_smem
-from kmemdump.memory import Memory
-from kmemdump.region import Range, Region
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Range, Region
+from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["ROWS", "MinidumpBackend", "is_marked"]
 
@@ -50,7 +50,7 @@ class MinidumpBackend:
     Holds regions in the minidump table of one machine.
 
     :param memory: The machine's memory; stays the caller's.
-    :param smem: Where SMEM is; see :func:`kmemdump.backends.smem_search.find_smem`.
+    :param smem: Where SMEM is; see :func:`kmemdump.firmware.smem_search.find_smem`.
     :param scratch: Physically contiguous memory that nobody else uses, for the region
         array (if nobody has made one), the ELF header and VMCOREINFO.
     :param scratch_item: Instead of that, number of an SMEM item that is allocated for

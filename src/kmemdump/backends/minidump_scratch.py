@@ -8,9 +8,9 @@ ELF header. What is new is written to the place that is not in use.
 
 from __future__ import annotations
 
-from kmemdump.backends.writable import WritableMemory
 from kmemdump.errors import BackendError
-from kmemdump.region import Range
+from kmemdump.memory.ranges import Range
+from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["Scratch"]
 

@@ -14,9 +14,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from kmemdump.backends.writable import WritableMemory
 from kmemdump.errors import BackendError
 from kmemdump.formats.minidump import REGION_SIZE, TableRegion, Word, pack_region
+from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["RegionTable"]
 

@@ -2,7 +2,7 @@
 """
 The ``vm`` backend: a host that copies the regions out of its VM's memory.
 
-It needs nothing but a :class:`~kmemdump.memory.Memory`, so that it is also the
+It needs nothing but a :class:`~kmemdump.memory.physical.Memory`, so that it is also the
 backend of tests.
 """
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID
 from kmemdump.errors import BackendError, KmemdumpError, NotCapturedError
-from kmemdump.memory import Memory
-from kmemdump.region import Region
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Region
 
 __all__ = ["Dump", "VmBackend"]
 

@@ -12,16 +12,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kmemdump.cli.options import parse_wishes, target_options, targeted, wish_options
-from kmemdump.cli.records import plan_record
+from kmemdump.cli.shared.json_records import plan_record
+from kmemdump.cli.shared.options import (
+    parse_wishes,
+    target_options,
+    targeted,
+    wish_options,
+)
 from kmemdump.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kmemdump.marking import Marks
-    from kmemdump.plan import Plan
-    from kmemdump.region import Range
+    from kmemdump.marking.mark import Marks
+    from kmemdump.marking.plan import Plan
+    from kmemdump.memory.ranges import Range
 
 __all__ = ["command"]
 
@@ -63,7 +68,7 @@ def command(
     bytes; the areas come in their order of importance, or in that of --area, and what
     would cost too many extra bytes is left out.
     """
-    from kmemdump.capture import take
+    from kmemdump.marking.capture import take
 
     wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
     if target is None:
@@ -85,7 +90,7 @@ def _show_plan(
     marks: Marks, ranges: Sequence[Range], rows: int | None, as_json: bool
 ) -> int:
     from kmemdump.backends.minidump import ROWS
-    from kmemdump.plan import DESCRIPTION, plan
+    from kmemdump.marking.plan import DESCRIPTION, plan
 
     planned = plan(
         marks, max((ROWS if rows is None else rows) - DESCRIPTION, 0), ranges

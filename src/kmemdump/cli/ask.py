@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.options import parse_question, target_options, targeted
-from kmemdump.cli.tell import tell
-from kmemdump.cli.terminal import typed
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import parse_question, target_options, targeted
+from kmemdump.cli.shared.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 
 if TYPE_CHECKING:
-    from kmemdump.collect.ramoops import Ramoops
+    from kmemdump.firmware.ramoops_search import Ramoops
     from kmemdump.kernel.attach import Kernel
-    from kmemdump.questions import Question
+    from kmemdump.questions.question import Question
 
 __all__ = ["command"]
 
@@ -79,8 +79,8 @@ def command(
 
 
 def _ask_ramoops(target: str, vmcoreinfo: Path | None, map: str | None) -> int:
-    from kmemdump.collect.ramoops import read_ramoops
-    from kmemdump.memory import Extent, FileMemory
+    from kmemdump.firmware.ramoops_search import read_ramoops
+    from kmemdump.memory.physical import Extent, FileMemory
     from kmemdump.targets.file import OpenFile
 
     try:
@@ -124,8 +124,8 @@ def _put(
     talking: bool,
 ) -> bool:
     """Put a question, print the answer, and return whether there was one."""
-    from kmemdump.questions import attempt, explain
-    from kmemdump.recorder import Budget
+    from kmemdump.memory.recorder import Budget
+    from kmemdump.questions.question import attempt, explain
 
     # Ends a question whose answer a damaged kernel would make endless.
     budget = Budget(reads=20_000_000, bytes=2 << 30, seconds=300)

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.options import parse_wishes, target_options, targeted, wish_options
-from kmemdump.cli.tell import tell
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import (
+    parse_wishes,
+    target_options,
+    targeted,
+    wish_options,
+)
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
 
 if TYPE_CHECKING:
-    from kmemdump.capture import Capture
-    from kmemdump.region import Range
+    from kmemdump.marking.capture import Capture
+    from kmemdump.memory.ranges import Range
     from kmemdump.targets import Target
 
 __all__ = ["command"]
@@ -57,7 +62,7 @@ def command(
     TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET), a raw
     RAM image, or a vmcore.
     """
-    from kmemdump.capture import take, write
+    from kmemdump.marking.capture import take, write
 
     wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
     _check_output(output, target)

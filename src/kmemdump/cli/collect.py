@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.options import firmware_options
-from kmemdump.cli.tell import tell
-from kmemdump.cli.warnings import held_back_warnings
+from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import firmware_options
 from kmemdump.collect.early import EarlyCopy
-from kmemdump.collect.names import is_device
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
+from kmemdump.firmware_dumps.names import is_device
 
 if TYPE_CHECKING:
     from kmemdump.collect.options import Options

@@ -136,7 +136,7 @@ def _record(told: _Told, path: Path, report: Report) -> dict[str, object]:
 
 def _tell(output: Path, series: str, arch: str | None, say: _Say) -> _Told:
     from kmemdump.lab import PackageCache, default_folder, get_architecture
-    from kmemdump.lab.story import tell
+    from kmemdump.lab.demo import tell
 
     story = tell(
         output,
@@ -159,7 +159,7 @@ def _tell(output: Path, series: str, arch: str | None, say: _Say) -> _Told:
 
 def _tell_of_firmware(output: Path, series: str, arch: str | None, say: _Say) -> _Told:
     from kmemdump.lab import PackageCache, default_folder, get_architecture
-    from kmemdump.lab.firmware_story import tell_of_firmware
+    from kmemdump.lab.firmware_demo import tell_of_firmware
 
     story = tell_of_firmware(
         output,
@@ -184,8 +184,8 @@ def _program(name: str) -> str:
 def _report(core: Path) -> Report:
     from kmemdump.coreimage import read_core
     from kmemdump.kernel.attach import attach
+    from kmemdump.opening import open_target
     from kmemdump.report import gather
-    from kmemdump.targets import open_target
 
     with read_core(core) as image:
         manifest = image.manifest

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from kmemdump.cli.options import target_options, targeted
-from kmemdump.cli.tell import tell
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import ExitCode, UnsupportedError
 
 if TYPE_CHECKING:
     from kmemdump.coreimage import AreaRecord
-    from kmemdump.report.contents import Contents
-    from kmemdump.report.tried import Tried
+    from kmemdump.report.inspect import Contents
+    from kmemdump.report.question_check import Tried
 
 __all__ = ["command"]
 
@@ -45,7 +45,7 @@ def command(
     All of it is read and compared with its checksums, and our own questions are put
     to it, to see which it answers.
     """
-    from kmemdump.report.contents import find_contents, shorten
+    from kmemdump.report.inspect import find_contents, shorten
     from kmemdump.report.schema import VERSION, to_plain
 
     path = None if target.startswith("qmp:") else Path(target.removeprefix("file:"))
@@ -135,9 +135,9 @@ def _answers(contents: Contents) -> str:
 
 
 def _facts(contents: Contents) -> Iterator[tuple[str, str]]:
-    from kmemdump.kernel.arch import get_arch
-    from kmemdump.report.contents import shorten
-    from kmemdump.report.words import duration
+    from kmemdump.arch.architecture import get_arch
+    from kmemdump.report.inspect import shorten
+    from kmemdump.report.wording import duration
 
     try:
         machine = get_arch(contents.machine).name

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.configuration import config_option, read_usual_places
-from kmemdump.cli.tell import tell
-from kmemdump.cli.warnings import verbose_option
+from kmemdump.cli.shared.configuration import config_option, read_usual_places
+from kmemdump.cli.shared.log_output import verbose_option
+from kmemdump.cli.shared.messages import tell
 from kmemdump.errors import ExitCode, KmemdumpError
 from kmemdump.version import VERSION
 

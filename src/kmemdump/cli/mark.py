@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.agent import JsonTeller, Teller, held_table, run_folder
-from kmemdump.cli.options import parse_range, parse_wishes, vmlinux_option, wish_options
-from kmemdump.cli.warnings import held_back_warnings, shown_progress
+from kmemdump.cli.shared.agent_output import JsonTeller, Teller, held_table, run_folder
+from kmemdump.cli.shared.log_output import held_back_warnings, shown_progress
+from kmemdump.cli.shared.options import (
+    parse_range,
+    parse_wishes,
+    vmlinux_option,
+    wish_options,
+)
 from kmemdump.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from kmemdump.agent import Pace
     from kmemdump.backends.minidump import MinidumpBackend
-    from kmemdump.backends.places import Places
-    from kmemdump.capture import Wishes
+    from kmemdump.firmware.discovery import Places
+    from kmemdump.marking.capture import Wishes
     from kmemdump.targets import Target
 
 __all__ = ["command"]
@@ -140,9 +145,9 @@ def command(
     from kmemdump.agent import Pace
     from kmemdump.agent.agent import held_signals
     from kmemdump.backends.minidump import MinidumpBackend, is_marked
-    from kmemdump.backends.places import Places
     from kmemdump.cli.mark_kinfo import mark_kinfo
-    from kmemdump.targets import open_target
+    from kmemdump.firmware.discovery import Places
+    from kmemdump.opening import open_target
     from kmemdump.targets.writable import check_writable, open_writable
 
     if off and daemon:
@@ -217,7 +222,7 @@ def _mark(
     :param pace: When to look again; ``None`` does not stay.
     """
     from kmemdump.agent import Agent
-    from kmemdump.marker import Marker
+    from kmemdump.marking.firmware_marker import Marker
 
     with shown_progress():
         marker = Marker(
@@ -242,7 +247,7 @@ def _mark(
 
 
 def _find_places(machine: Target, given: Places, tree: Path | None) -> Places:
-    from kmemdump.backends.places import find_live_places, find_places
+    from kmemdump.firmware.discovery import find_live_places, find_places
     from kmemdump.targets.live import LiveTarget
 
     if isinstance(machine, LiveTarget):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from kmemdump.cli.agent import held_table
-from kmemdump.cli.records import refusal_record
-from kmemdump.cli.tell import tell
-from kmemdump.cli.warnings import held_back_warnings
+from kmemdump.cli.shared.agent_output import held_table
+from kmemdump.cli.shared.json_records import refusal_record
+from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.cli.shared.messages import tell
 from kmemdump.errors import ExitCode
-from kmemdump.region import Range
+from kmemdump.memory.ranges import Range
 
 __all__ = ["mark_kinfo"]
 
@@ -36,13 +36,13 @@ def mark_kinfo(
     :param where: Its place, if it is not the device tree's.
     """
     from kmemdump.backends.kinfo import KinfoBackend, erase_kinfo
-    from kmemdump.backends.places import find_kinfo_place
+    from kmemdump.firmware.discovery import find_kinfo_place
     from kmemdump.formats.kinfo import KinfoLayout, fields_of
     from kmemdump.kernel.attach import attach
     from kmemdump.kernel.kinfo import kinfo_facts, kinfo_regions
-    from kmemdump.marker import check_reserved
-    from kmemdump.registry import Registry
-    from kmemdump.targets import open_target
+    from kmemdump.marking.firmware_marker import check_reserved
+    from kmemdump.marking.registry import Registry
+    from kmemdump.opening import open_target
     from kmemdump.targets.live import LiveTarget
     from kmemdump.targets.writable import check_writable, open_writable
 

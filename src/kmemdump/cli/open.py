@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from kmemdump.cli.options import target_options, targeted
-from kmemdump.cli.tell import tell
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
 
 __all__ = ["command"]

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.options import firmware_options
-from kmemdump.cli.tell import tell
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import firmware_options
 from kmemdump.errors import ExitCode
-from kmemdump.printable import printable
+from kmemdump.text import printable
 
 if TYPE_CHECKING:
-    from kmemdump.collect import Collected, Table
     from kmemdump.collect.options import Options
+    from kmemdump.firmware.minidump_table import Table
+    from kmemdump.firmware_dumps.assemble import Collected
     from kmemdump.formats.kinfo import Kinfo
 
 __all__ = ["command"]
@@ -72,12 +73,12 @@ def command(source: str, subsystem: int, as_json: bool, options: Options) -> int
 
 
 def _list(source: str, subsystem: int, options: Options) -> _Listing:
-    from kmemdump.collect import DumpTarget
-    from kmemdump.collect.kinfo import read_kinfo
     from kmemdump.collect.source import find_table, kinfo_in_file
-    from kmemdump.collect.table import read_table
-    from kmemdump.region import Range
-    from kmemdump.targets import open_target
+    from kmemdump.firmware.kinfo_search import read_kinfo
+    from kmemdump.firmware.minidump_table import read_table
+    from kmemdump.firmware_dumps.target import DumpTarget
+    from kmemdump.memory.ranges import Range
+    from kmemdump.opening import open_target
     from kmemdump.targets.devmem import ReservedMemory
     from kmemdump.targets.live import LiveTarget
 
@@ -143,7 +144,7 @@ def _of_dump(collected: Collected) -> _Listing:
 
 
 def _of_kinfo(kinfo: Kinfo, address: int | None) -> _Listing:
-    from kmemdump.collect.kinfo import check_kinfo
+    from kmemdump.firmware.kinfo_search import check_kinfo
 
     facts: dict[str, object] = {} if address is None else {"kinfo": hex(address)}
     facts |= {

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kmemdump.cli.options import target_options, targeted
-from kmemdump.cli.tell import tell
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
 
@@ -63,8 +63,8 @@ def command(
     """
     from kmemdump.kernel.attach import attach
     from kmemdump.report import gather, print_report, to_html, to_json
-    from kmemdump.report.contents import read_manifest
-    from kmemdump.report.words import escape
+    from kmemdump.report.inspect import read_manifest
+    from kmemdump.report.wording import escape
 
     with targeted(target, vmcoreinfo, memory_map) as opened:
         manifest, damage = read_manifest(target)

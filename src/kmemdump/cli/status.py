@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.agent import run_folder
+from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.errors import ExitCode, TargetError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _ill(status: Status, now: float) -> bool:
 
 
 def _print(status: Status, now: float) -> None:
-    from kmemdump.report.words import duration
+    from kmemdump.report.wording import duration
 
     who = f"process {status.pid}, since {duration(max(now - status.started, 0))}"
     if not status.alive:

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kmemdump.cli.options import parse_wishes, wish_options
+from kmemdump.cli.shared.options import parse_wishes, wish_options
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import threading
 
-from kmemdump.collect.names import MAX_FILES, is_device, is_piece, list_files
 from kmemdump.errors import KmemdumpError
 from kmemdump.files import PartialFile, open_again
+from kmemdump.firmware_dumps.names import MAX_FILES, is_device, is_piece, list_files
 
 TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class EarlyCopy:
     At the end of a ``with`` statement's body it is given its name, or, if that raises,
     removed.
 
-    :param source: As for :func:`~kmemdump.collect.open_source`; of what is no folder,
+    :param source: As for :func:`~kmemdump.collect.source.open_source`; of what is no
+        folder,
         nothing is copied.
     :raises KmemdumpError: If *path* cannot be written.
     """

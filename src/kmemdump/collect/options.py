@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from kmemdump.region import Range
+    from kmemdump.memory.ranges import Range
 
 __all__ = ["Options"]
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
-from kmemdump.collect.folder import INFO_NAME, info_line
 from kmemdump.errors import FormatError, KmemdumpError, TargetError
+from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
 from kmemdump.formats.sahara import MAX_PACKET, Row
 from kmemdump.formats.sahara_host import Data, Failure, Finished, Host, Send, Table
 

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmemdump.collect.options import Options
-from kmemdump.collect.target import DumpTarget
 from kmemdump.errors import KmemdumpError, TargetError, UsageError
-from kmemdump.memory import PAGE_SIZE
-from kmemdump.region import Range
-from kmemdump.targets import Target, open_target, read_vmcoreinfo
+from kmemdump.firmware_dumps.target import DumpTarget
+from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
+from kmemdump.targets import Target
+from kmemdump.targets.file import read_vmcoreinfo
 
 if TYPE_CHECKING:
-    from kmemdump.collect.assemble import Collected
     from kmemdump.collect.sahara import Connection
+    from kmemdump.firmware_dumps.assemble import Collected
     from kmemdump.formats.kinfo import Kinfo
     from kmemdump.formats.sahara import Row
 
@@ -109,9 +111,9 @@ def find_table(target: Target, options: Options) -> Range | int:
     :return: Where SMEM is, or else the physical address of a kinfo in bytes.
     :raises KmemdumpError: If there is neither, or several.
     """
-    from kmemdump.backends.places import Places, find_live_places
-    from kmemdump.backends.smem_search import find_smem
-    from kmemdump.collect.kinfo import find_kinfo
+    from kmemdump.firmware.discovery import Places, find_live_places
+    from kmemdump.firmware.kinfo_search import find_kinfo
+    from kmemdump.firmware.smem_search import find_smem
     from kmemdump.targets.live import LiveTarget
 
     if options.smem is not None:
@@ -134,8 +136,8 @@ def find_table(target: Target, options: Options) -> Range | int:
 
 
 def _collect(target: Target, options: Options) -> Collected:
-    from kmemdump.collect.kinfo import collect_kinfo
-    from kmemdump.collect.table import collect_table
+    from kmemdump.firmware_dumps.kinfo import collect_kinfo
+    from kmemdump.firmware_dumps.minidump_table import collect_table
 
     place = find_table(target, options)
     if isinstance(place, Range):

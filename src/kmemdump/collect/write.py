@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kmemdump.collect.early import EarlyCopy
-from kmemdump.collect.pieces import FileStore, Placement
-from kmemdump.collect.target import DumpTarget
 from kmemdump.coreimage import (
     CoreContents,
     KernelRecord,
@@ -20,8 +18,10 @@ from kmemdump.coreimage import (
     write_core,
 )
 from kmemdump.errors import KmemdumpError
-from kmemdump.memory import Extent
-from kmemdump.region import Range, Region
+from kmemdump.firmware_dumps.fragments import FileStore, Placement
+from kmemdump.firmware_dumps.target import DumpTarget
+from kmemdump.memory.physical import Extent
+from kmemdump.memory.ranges import Range, Region
 from kmemdump.version import VERSION
 
 __all__ = ["finish_collected", "write_collected"]

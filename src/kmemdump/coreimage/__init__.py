@@ -8,9 +8,9 @@ from kmemdump.coreimage.manifest import (
     QuestionRecord,
     RegionRecord,
 )
+from kmemdump.coreimage.packed import PackedMemory, pack_memory
 from kmemdump.coreimage.read import CoreImage, read_core, verify
 from kmemdump.coreimage.write import CoreContents, Held, fill_core, write_core
-from kmemdump.packed import PackedMemory, pack_memory
 
 __all__ = [
     "AreaRecord",

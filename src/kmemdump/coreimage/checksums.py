@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kmemdump.region import Range, Region
+from kmemdump.memory.ranges import Range, Region
 
 __all__ = ["Checksum", "Summing", "take_known"]
 

@@ -22,11 +22,11 @@ from kmemdump.formats.elf import (
     ProgramHeader,
     header_size,
 )
-from kmemdump.memory import PAGE_SIZE, Extent
-from kmemdump.region import Range, intersect, merge, subtract
+from kmemdump.memory.physical import PAGE_SIZE, Extent
+from kmemdump.memory.ranges import Range, intersect, merge, subtract
 
 if TYPE_CHECKING:
-    from kmemdump.kernel.pagetable import Alias
+    from kmemdump.memory.physical import Alias
 
 __all__ = ["MAX_ZEROS", "UNNAMED", "Layout", "lay_out"]
 

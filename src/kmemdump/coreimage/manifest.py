@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
+from kmemdump.coreimage.packed import NOTE_NAME
 from kmemdump.errors import FormatError
-from kmemdump.packed import NOTE_NAME
 
 __all__ = [
     "NOTE_NAME",

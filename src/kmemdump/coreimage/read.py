@@ -12,6 +12,7 @@ from types import TracebackType
 
 from kmemdump.coreimage.layout import MAX_ZEROS
 from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
+from kmemdump.coreimage.packed import find_packed
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.formats.elf import (
     NT_PRSTATUS,
@@ -20,10 +21,9 @@ from kmemdump.formats.elf import (
     ProgramHeader,
     parse_core,
 )
-from kmemdump.memory import Extent, FileMemory, JoinedMemory, Memory, flatten
-from kmemdump.packed import find_packed
+from kmemdump.memory.physical import Extent, FileMemory, JoinedMemory, Memory, flatten
+from kmemdump.memory.ranges import Range, intersect, subtract
 from kmemdump.progress import tell_progress
-from kmemdump.region import Range, intersect, subtract
 
 __all__ = ["CoreImage", "read_core", "verify"]
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from kmemdump.coreimage.checksums import Checksum, Summing, take_known
 from kmemdump.coreimage.layout import Layout, lay_out
 from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
+from kmemdump.coreimage.packed import PACKED_NOTE_TYPE
 from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.files import PartialFile
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
-from kmemdump.memory import PAGE_SIZE, Extent, Memory
-from kmemdump.packed import PACKED_NOTE_TYPE
+from kmemdump.memory.physical import PAGE_SIZE, Extent, Memory
+from kmemdump.memory.ranges import Range, Region, intersect, merge, subtract
 from kmemdump.progress import tell_progress
-from kmemdump.region import Range, Region, intersect, merge, subtract
 
 if TYPE_CHECKING:
-    from kmemdump.kernel.pagetable import Alias
+    from kmemdump.memory.physical import Alias
 
 __all__ = ["CoreContents", "Held", "fill_core", "write_core"]
 

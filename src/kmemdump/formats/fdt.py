@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from kmemdump.errors import FormatError
-from kmemdump.region import Range
+from kmemdump.memory.ranges import Range
 
 __all__ = [
     "FDT_MAGIC",

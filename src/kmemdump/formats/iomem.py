@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kmemdump.errors import FormatError
-from kmemdump.region import Range, intersect
+from kmemdump.memory.ranges import Range, intersect
 
 __all__ = ["Resource", "find_use", "parse_iomem"]
 

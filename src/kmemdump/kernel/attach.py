@@ -13,12 +13,12 @@ from pathlib import Path
 import drgn
 from drgn import Object, Program
 
+from kmemdump.arch.architecture import arch_in
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
-from kmemdump.kernel.arch import arch_in
-from kmemdump.kernel.knowledge import Knowledge, equip, learn
-from kmemdump.kernel.linear import add_linear_maps
+from kmemdump.kernel.debug_info import Knowledge, equip, learn
+from kmemdump.kernel.direct_map import add_linear_maps
 from kmemdump.kernel.program import core_program
-from kmemdump.recorder import Budget, Recorder
+from kmemdump.memory.recorder import Budget, Recorder
 from kmemdump.targets import NamingTarget, Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 

@@ -8,11 +8,11 @@ from itertools import pairwise
 
 from drgn import FaultError, Program, Type
 
+from kmemdump.arch.architecture import image_address
 from kmemdump.errors import NotCapturedError, UnsupportedError
 from kmemdump.formats.kinfo import Kinfo, KinfoLayout, fields_of
-from kmemdump.kernel.arch import image_address
 from kmemdump.kernel.attach import Kernel
-from kmemdump.region import Region
+from kmemdump.memory.ranges import Region
 
 __all__ = ["kinfo_facts", "kinfo_regions"]
 

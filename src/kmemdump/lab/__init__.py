@@ -8,12 +8,12 @@ from kmemdump.lab.architectures import (
     Architecture,
     get_architecture,
 )
-from kmemdump.lab.carry import python_image
-from kmemdump.lab.control import Control
-from kmemdump.lab.deaths import Death, kernel_arguments, kill, needs_module
+from kmemdump.lab.crashes import Death, kernel_arguments, kill, needs_module
+from kmemdump.lab.guest_python import python_image
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.module import build_module, build_modules
 from kmemdump.lab.packages import SERIES, KernelPackage, PackageCache, default_folder
+from kmemdump.lab.qmp import Control
 from kmemdump.lab.setup import Setup
 
 __all__ = [

@@ -45,7 +45,7 @@ from kmemdump.formats.sahara_device import Device
 from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.reserved import smem_range
-from kmemdump.memory import Extent, FileMemory
+from kmemdump.memory.physical import Extent, FileMemory
 
 __all__ = ["Firmware"]
 

@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Self
 
 from kmemdump.errors import TargetError, UnsupportedError
-from kmemdump.lab.carry import kmemdump_entries
-from kmemdump.lab.control import Control
 from kmemdump.lab.folders import MachineFolder
+from kmemdump.lab.guest_python import kmemdump_entries
 from kmemdump.lab.initramfs import Entry, make_initramfs
 from kmemdump.lab.lines import LineSocket, SilenceError
 from kmemdump.lab.packages import PackageCache
+from kmemdump.lab.qmp import Control
 from kmemdump.lab.setup import Setup, prepare_firmware, qemu_arguments
 
 __all__ = ["PANIC_ENDS", "BootPanicError", "Machine"]

@@ -12,11 +12,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmemdump.backends.device_tree import KINFO, SCRATCH, SMEM
 from kmemdump.errors import TargetError
+from kmemdump.firmware.device_tree import KINFO, SCRATCH, SMEM
 from kmemdump.formats.fdt import Node, pack_fdt, parse_fdt
 from kmemdump.lab.architectures import Architecture
-from kmemdump.region import Range
+from kmemdump.memory.ranges import Range
 
 __all__ = [
     "add_reserved_memory",

@@ -17,10 +17,10 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu, for_each_present_cpu
 from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
 
-from kmemdump.kernel.arch import arch_in
+from kmemdump.arch.architecture import arch_in
+from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.tasks import is_without_registers
-from kmemdump.report.parts import reason
-from kmemdump.report.records import Cpu
+from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames, find_frames_without_task
 from kmemdump.report.tasks import make_task
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from kmemdump.report.records import CauseKind, Report
+from kmemdump.diagnosis.records import CauseKind
+from kmemdump.report.records import Report
 
 __all__ = ["MOST_RECORDS", "find_excerpt"]
 

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from kmemdump.coreimage import Manifest
+from kmemdump.diagnosis.cause import Clues, find_cause
+from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.attach import Kernel
-from kmemdump.kernel.log import Log, read_log
-from kmemdump.kernel.ram import find_ram
-from kmemdump.recorder import Budget
-from kmemdump.region import Range
-from kmemdump.report.cause import Clues, find_cause
-from kmemdump.report.contents import shorten
+from kmemdump.kernel.iomem import find_ram
+from kmemdump.kernel.printk import Log, read_log
+from kmemdump.memory.ranges import Range
+from kmemdump.memory.recorder import Budget
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
-from kmemdump.report.map import map_memory
-from kmemdump.report.parts import PART_BUDGET, Parts
-from kmemdump.report.records import Cpu, KernelPart, Loss, Report, TimePart
+from kmemdump.report.inspect import shorten
+from kmemdump.report.memory_map import map_memory
+from kmemdump.report.records import KernelPart, Loss, Report, TimePart
+from kmemdump.report.sections import PART_BUDGET, Parts
 from kmemdump.report.system import (
     find_date,
     find_interrupts,
@@ -78,7 +79,7 @@ def gather(
             cpus,
             now,
             panic_cpu,
-            time,
+            time.lag,
             witness=manifest.cause if manifest else "",
             after_reset=manifest.by_firmware if manifest else False,
         )

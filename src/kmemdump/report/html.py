@@ -19,9 +19,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from kmemdump.kernel.log import format_time
-from kmemdump.report import words
-from kmemdump.report.map import Row, draw_map
+from kmemdump.kernel.printk import format_time
+from kmemdump.report import wording as words
+from kmemdump.report.memory_map import Row, draw_map
 from kmemdump.report.records import MemoryMap, MemoryPart, Portion, Report
 from kmemdump.version import VERSION
 

@@ -11,18 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
 
-from kmemdump.kernel.log import LogRecord
+from kmemdump.diagnosis.records import ADDRESS, Cause, Cpu, Frame, Task
+from kmemdump.kernel.printk import LogRecord
 
 __all__ = [
-    "ADDRESS",
     "BlockedTask",
-    "Cause",
-    "CauseKind",
-    "Cpu",
-    "Frame",
     "Interrupt",
     "KernelPart",
     "Loss",
@@ -33,49 +27,8 @@ __all__ = [
     "Report",
     "Span",
     "Taint",
-    "Task",
     "TimePart",
 ]
-
-ADDRESS: dict[str, Any] = {"address": True}
-"""Metadata of a field that is an address, which JSON shows in hexadecimal."""
-
-
-class CauseKind(StrEnum):
-    """How a kernel died."""
-
-    PANIC = "panic"
-    OOPS = "oops"
-    NULL = "null dereference"
-    HANG = "hang"
-    NMI = "nmi"
-    REBOOT = "reboot"
-    ALIVE = "alive"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why the kernel died."""
-
-    kind: CauseKind
-    sentence: str
-    """For somebody who does not know the kernel."""
-    log: tuple[LogRecord, ...] = ()
-    """The lines of the kernel log that tell it."""
-    evidence: tuple[str, ...] = ()
-    """What else tells it."""
-    cpu: int | None = None
-    """The CPU on which it happened."""
-    frame: int | None = None
-    """
-    Where on that CPU's stack: the function that was interrupted, that hangs, or that
-    panicked.
-    """
-    fatal: bool = True
-    """Whether it is known that the kernel died of it."""
-    advice: str | None = None
-    """What to do next, if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,73 +57,12 @@ class TimePart:
     marked: datetime | None = None
     """When its regions were marked for the last time before."""
 
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One function on a stack."""
-
-    pc: int = field(metadata=ADDRESS)
-    symbol: str | None = None
-    offset: int | None = None
-    """Bytes from the start of the function."""
-    module: str | None = None
-    source: str | None = None
-    """File and line, with a vmlinux."""
-    inline: bool = False
-    interrupted: bool = False
-    """Whether an interrupt or exception hit here."""
-    stack: str | None = None
-    """Kind of stack: ``task``, ``irq``, ``nmi``, ``exception``, …"""
-
     @property
-    def place(self) -> str:
-        """As the kernel itself prints it."""
-        if self.symbol is None:
-            name = f"{self.pc:#x}"
-        elif self.offset is None or self.inline:
-            name = self.symbol
-        else:
-            name = f"{self.symbol}+{self.offset:#x}"
-        return f"{name} [{self.module}]" if self.module else name
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task."""
-
-    pid: int
-    comm: str
-    state: str | None = None
-    """One letter, as ``ps`` prints it."""
-    cpu: int | None = None
-    """Where it ran last."""
-
-    @property
-    def title(self) -> str:
-        return f"{self.comm} (pid {self.pid})"
-
-
-@dataclass(frozen=True, slots=True)
-class Cpu:
-    """A CPU, and what ran there."""
-
-    number: int
-    online: bool
-    """A panic takes all CPUs offline but the one that it is on."""
-    idle: bool | None = None
-    """Whether its idle task was on it."""
-    interrupted: bool | None = None
-    """Whether it was in an interrupt or exception."""
-    task: Task | None = None
-    ip: int | None = field(default=None, metadata=ADDRESS)
-    """Program counter in the registers."""
-    interrupts: bool | None = None
-    """Whether it took interrupts, by its registers."""
-    silent: float | None = None
-    """Seconds for which its timer interrupt was overdue; negative if not yet due."""
-    frames: tuple[Frame, ...] = ()
-    problem: str | None = None
-    """Why there are no frames, or those only that its registers tell of."""
+    def lag(self) -> float | None:
+        """Seconds that the kernel's clock was behind when the memory was copied."""
+        if self.date is None or self.captured is None:
+            return None
+        return (self.captured - self.date).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

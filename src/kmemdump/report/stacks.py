@@ -10,8 +10,8 @@ from itertools import islice
 from drgn import FaultError, MainModule, Object, Program, StackFrame
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
+from kmemdump.diagnosis.records import Frame
 from kmemdump.kernel.tasks import stack_of_registers
-from kmemdump.report.records import Frame
 
 __all__ = ["find_frames", "find_frames_without_task", "find_place"]
 

@@ -10,8 +10,9 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import task_cpu, task_state_to_char
 
-from kmemdump.report.parts import reason
-from kmemdump.report.records import BlockedTask, Task
+from kmemdump.diagnosis.records import Task
+from kmemdump.report.records import BlockedTask
+from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames
 from kmemdump.report.system import decode
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from kmemdump.kernel.log import LogRecord, format_record
+from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
+from kmemdump.kernel.printk import LogRecord, format_record
 from kmemdump.report.excerpt import MOST_RECORDS, find_excerpt
-from kmemdump.report.records import Cause, CauseKind, Cpu, Frame, Report
-from kmemdump.report.words import (
+from kmemdump.report.records import Report
+from kmemdump.report.wording import (
     cpu_frames,
     cpu_notes,
     cpu_problem,

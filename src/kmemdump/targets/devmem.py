@@ -20,9 +20,9 @@ from kmemdump.errors import (
     UnsupportedError,
 )
 from kmemdump.formats.iomem import find_use, parse_iomem
-from kmemdump.memory import Extent, Memory
-from kmemdump.region import Range, align
-from kmemdump.targets.mapped import MappedMemory
+from kmemdump.memory.mapped import MappedMemory
+from kmemdump.memory.physical import Extent, Memory
+from kmemdump.memory.ranges import Range, align
 
 __all__ = ["ReservedMemory", "open_reserved"]
 

@@ -10,12 +10,12 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import NT_PRSTATUS, Note
-from kmemdump.kernel.arch import get_arch
-from kmemdump.kernel.find import find_vmcoreinfo, is_current
-from kmemdump.memory import Memory
-from kmemdump.vmcoreinfo import VmcoreInfo
+from kmemdump.memory.physical import Memory
+from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
 
 __all__ = [
     "FileTarget",
@@ -23,6 +23,7 @@ __all__ = [
     "check_whole",
     "noted_vmcoreinfo",
     "prstatus",
+    "read_vmcoreinfo",
 ]
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,19 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFIFO: "a FIFO",
 }
+
+
+def read_vmcoreinfo(path: Path) -> VmcoreInfo:
+    """
+    Read a file with the text of VMCOREINFO.
+
+    :raises KmemdumpError: If it cannot be read, or is something else.
+    """
+    file = OpenFile(path)
+    try:
+        return VmcoreInfo.parse(file.read(0, VMCOREINFO_LIMIT + 1), file.name)
+    finally:
+        file.close()
 
 
 def check_whole(file: OpenFile, end: int, damaged: bool) -> None:

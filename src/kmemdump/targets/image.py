@@ -14,12 +14,13 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from kmemdump.arch.architecture import arch_of
+from kmemdump.arch.find_kernel import find_vmcoreinfo, is_alive
+from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
-from kmemdump.kernel.arch import arch_of
-from kmemdump.kernel.find import find_vmcoreinfo, is_alive
-from kmemdump.memory import Extent, FileMemory, Memory
+from kmemdump.memory.physical import Extent, FileMemory, Memory
 from kmemdump.targets.file import FileTarget, OpenFile
-from kmemdump.vmcoreinfo import VmcoreInfo, scan_vmcoreinfo
+from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["open_image", "parse_memory_map"]
 

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 from drgn import FaultError, Platform, PlatformFlags, Program
 
+from kmemdump.arch.architecture import arch_named, arch_of
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.formats.flat import FLAT_MAGIC, FlatFile, parse_flat
 from kmemdump.formats.kdump import Compression, Kdump, PageDescriptor, parse_kdump
-from kmemdump.kernel.arch import arch_named, arch_of
-from kmemdump.region import Range, merge
+from kmemdump.memory.ranges import Range, merge
 from kmemdump.targets.file import FileTarget, OpenFile, check_whole
 from kmemdump.vmcoreinfo import VmcoreInfo
 

@@ -14,12 +14,13 @@ import re
 import stat
 from pathlib import Path
 
+from kmemdump.arch.vmcoreinfo_scan import read_note
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import parse_core
-from kmemdump.memory import FileMemory, flatten
+from kmemdump.memory.physical import FileMemory, flatten
 from kmemdump.targets.file import FileTarget, OpenFile, noted_vmcoreinfo
 from kmemdump.targets.vmcore import physical_extents
-from kmemdump.vmcoreinfo import VmcoreInfo, read_note
+from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["NAME", "LiveTarget", "open_live"]
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from kmemdump.arch.architecture import arch_named, get_arch
+from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
-from kmemdump.kernel.arch import arch_named, get_arch
-from kmemdump.kernel.find import find_vmcoreinfo, is_current
-from kmemdump.memory import FileMemory
+from kmemdump.memory.physical import FileMemory
 from kmemdump.targets.file import noted_vmcoreinfo, prstatus
 from kmemdump.targets.qmp_client import DEFAULT_TIMEOUT, QmpClient
 from kmemdump.targets.qmp_ram import open_ram

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
-from kmemdump.memory import Extent, FileMemory
-from kmemdump.targets.mtree import Section, parse_mtree
+from kmemdump.formats.mtree import Section, parse_mtree
+from kmemdump.memory.physical import Extent, FileMemory
 from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
 
 __all__ = ["open_ram", "ram_sections"]

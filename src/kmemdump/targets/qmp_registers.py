@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 import struct
 
+from kmemdump.arch.architecture import Arch
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.formats.elf import NT_PRSTATUS, Note
-from kmemdump.kernel.arch import Arch
 from kmemdump.targets.qmp_client import QmpClient
 
 __all__ = ["belongs_to_libvirt", "parse_registers"]

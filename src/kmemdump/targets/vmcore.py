@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from kmemdump.arch.architecture import arch_of, get_arch, image_address
+from kmemdump.coreimage.packed import find_packed
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UnsupportedError
 from kmemdump.formats.elf import (
     PT_LOAD,
@@ -19,10 +21,15 @@ from kmemdump.formats.elf import (
     parse_core,
 )
 from kmemdump.formats.lime import LIME_HEADER, parse_lime
-from kmemdump.kernel.arch import arch_of, get_arch, image_address
-from kmemdump.kernel.pagetable import Alias
-from kmemdump.memory import PAGE_SIZE, Extent, FileMemory, JoinedMemory, Memory, flatten
-from kmemdump.packed import find_packed
+from kmemdump.memory.physical import (
+    PAGE_SIZE,
+    Alias,
+    Extent,
+    FileMemory,
+    JoinedMemory,
+    Memory,
+    flatten,
+)
 from kmemdump.targets.file import (
     FileTarget,
     OpenFile,

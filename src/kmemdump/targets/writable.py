@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable
 
 from kmemdump.errors import TargetError, UnsupportedError
-from kmemdump.memory import FileMemory
-from kmemdump.region import Range
+from kmemdump.memory.mapped import MappedMemory
+from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.ranges import Range
 from kmemdump.targets import Target
 from kmemdump.targets.devmem import open_reserved
 from kmemdump.targets.live import LiveTarget
-from kmemdump.targets.mapped import MappedMemory
 
 __all__ = ["check_writable", "open_writable"]
 

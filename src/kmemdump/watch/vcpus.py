@@ -7,10 +7,10 @@ import os
 import re
 from dataclasses import replace
 
+from kmemdump.arch.architecture import Arch
 from kmemdump.errors import TargetError
-from kmemdump.kernel.arch import Arch
 from kmemdump.targets.qmp_client import QmpClient
-from kmemdump.watch.health import Vcpu
+from kmemdump.watch.hang_detector import Vcpu
 
 __all__ = ["VcpuThreads", "parse_vcpus"]
 

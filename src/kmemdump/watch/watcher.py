@@ -7,21 +7,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.capture import Wishes
+from kmemdump.arch.architecture import get_arch
 from kmemdump.errors import KmemdumpError
-from kmemdump.kernel.arch import get_arch
+from kmemdump.marking.capture import Wishes
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
-from kmemdump.watch.arrival import Arrival
-from kmemdump.watch.burial import Burial, Next
-from kmemdump.watch.ends import Death
-from kmemdump.watch.host import Host
-from kmemdump.watch.keeper import Keeper
-from kmemdump.watch.life import Life
+from kmemdump.watch.boot import Arrival
+from kmemdump.watch.dump import Burial, Next
+from kmemdump.watch.end_causes import Death
+from kmemdump.watch.monitor import Vigil
+from kmemdump.watch.reporter import StoppedError, Voice, first_line
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.vcpus import VcpuThreads
-from kmemdump.watch.vigil import Vigil
-from kmemdump.watch.voice import StoppedError, Voice, first_line
+from kmemdump.watch.vm_control import Host
+from kmemdump.watch.vm_marks import Keeper
+from kmemdump.watch.vm_state import Life
 
 __all__ = ["Outcome", "Watcher"]
 

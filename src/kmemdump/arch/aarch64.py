@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""AArch64, which the kernel calls arm64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from kmemdump.arch.pagetable import PageTable
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.formats.elf import EM_AARCH64, Note
+from kmemdump.memory.physical import Alias, Extent, Memory
+from kmemdump.memory.ranges import Range
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+if TYPE_CHECKING:
+    from drgn import Architecture, Object, Program
+
+__all__ = ["Aarch64"]
+
+_IMAGE_SIZE = 128 << 20
+"""How far a call reaches (the instruction BL): the kernel's text is not larger."""
+
+# Arm Architecture Reference Manual (DDI 0487), VMSAv8-64 translation table format.
+_VALID = 1 << 0
+_TABLE = 1 << 1  # In the last level: a page. Without it, a block; there, reserved.
+_BLOCK_SHIFTS = {12: (30, 21), 14: (25,), 16: (29,)}
+_LARGE_BLOCK_SHIFT = {12: 39, 14: 36, 16: 42}
+"""With addresses of 52 bits (FEAT_LPA2; FEAT_LPA for 64 KiB) also these."""
+
+_EL1H = 5  # PSR_MODE_EL1h
+_PSR_I = 1 << 7  # PSR_I_BIT
+
+_RAM = (0x40000000, 0x80000000, 0)
+"""Where RAM starts: QEMU's virt and many boards, Qualcomm and Firecracker, others."""
+
+
+class Aarch64:
+    """AArch64, with pages of 4, 16 or 64 KiB and addresses of 36 to 52 bits."""
+
+    name = "aarch64"
+    machine = EM_AARCH64
+    # struct elf_prstatus: 112 bytes before struct user_pt_regs, which has 31
+    # registers, sp, pc and pstate (Linux arch/arm64/include/uapi/asm/ptrace.h).
+    prstatus_size = 392
+    pc_offset = 112 + 32 * 8
+    sp_offset = 112 + 31 * 8
+    registers = (*(f"X{number:02}" for number in range(31)), "SP", "PC", "PSTATE")
+    # aarch64_cpu_dump_state() in QEMU's target/arm/cpu.c; it does not tell of WFI.
+    cpu_state = re.compile(
+        r"^ *PC=(?P<pc>[0-9a-f]{16})\b(?s:.*?)"
+        r"\bPSTATE=[0-9a-f]{8}\b.*\bEL(?:(?P<user>0)|[1-3])[th]\b",
+        re.M,
+    )
+    unwind_tables = ()  # Frame pointers do.
+    image_is_alone = False
+
+    @property
+    def drgn(self) -> Architecture:
+        from drgn import Architecture
+
+        return Architecture.AARCH64
+
+    def wrote(self, info: VmcoreInfo) -> bool:
+        return "NUMBER(kimage_voffset)" in info.values
+
+    def image_address(self, info: VmcoreInfo, virtual: int) -> int:
+        return (virtual - info.number("kimage_voffset")) % (1 << 64)
+
+    def page_table(self, info: VmcoreInfo) -> PageTable:
+        page_shift = info.page_size.bit_length() - 1
+        if page_shift not in _BLOCK_SHIFTS:
+            raise FormatError(
+                info.source, f"PAGESIZE={info.page_size}, expected 4096, 16384 or 65536"
+            )
+        # With pages of 64 KiB, swapper_pg_dir is laid out for the configured size
+        # even where the CPU cannot do it: Linux kernel commit c812026c54cf ("arm64:
+        # mm: Logic to make offset_ttbr1 conditional") (in v5.4). Otherwise there are
+        # less levels then: commit 0dd4f60a2c76 ("arm64: mm: Add support for folding
+        # PUDs at runtime") (in v6.9).
+        configured, actual = _va_bits(info)
+        va_bits = configured if page_shift == 16 else actual
+        index_bits = page_shift - 3
+        levels = -(-(va_bits - page_shift) // index_bits)
+        shifts = [page_shift + index_bits * i for i in reversed(range(levels))]
+        blocks = set(_BLOCK_SHIFTS[page_shift])
+        address = (1 << 48) - (1 << page_shift)
+        high = (0, 0)
+        if page_shift == 16:
+            high = (0xF000, 36)
+            blocks.add(_LARGE_BLOCK_SHIFT[page_shift])
+        elif va_bits == 52:
+            # Such a kernel has physical addresses of 52 bits, too: Linux kernel commit
+            # 352b0395b505 ("arm64: Enable 52-bit virtual addressing for 4k and 16k
+            # granule configs") (in v6.9).
+            address |= 3 << 48
+            high = (0x300, 42)
+            blocks.add(_LARGE_BLOCK_SHIFT[page_shift])
+        return PageTable(
+            root=self.image_address(info, info.symbol("swapper_pg_dir")),
+            base=(1 << 64) - (1 << va_bits),
+            first=0,
+            shifts=tuple(shifts),
+            leaf_shifts=frozenset(blocks | {page_shift}),
+            entries=1 << index_bits,
+            present=_VALID,
+            page=_VALID | _TABLE,
+            leaf=(_TABLE, 0),
+            address=address,
+            high=high,
+            root_entries=1 << (va_bits - shifts[0]),
+        )
+
+    def used_tables(self, notes: Iterable[Note]) -> Iterator[int]:
+        # The kernel's is in TTBR1_EL1, which no note of QEMU's has.
+        return iter(())
+
+    def image(self, info: VmcoreInfo) -> Alias:
+        start = info.symbol("_stext") & -(2 << 20)  # MIN_KIMG_ALIGN
+        return Alias(start, self.image_address(info, start), _IMAGE_SIZE)
+
+    def direct_map(
+        self, info: VmcoreInfo, variable: Callable[[str], int | None]
+    ) -> Alias | None:
+        try:
+            configured, actual = _va_bits(info)
+            # memstart_addr, signed: KASLR moves it below the start of RAM.
+            phys_offset = info.number("PHYS_OFFSET")
+            text = info.symbol("_stext")
+        except NotCapturedError:
+            return None
+        # VA_BITS_MIN, on which the layout depends wherever the kernel runs.
+        least = min(configured, 47 if info.page_size == 16384 else 48)
+        start, end = (1 << 64) - (1 << actual), (1 << 64) - (1 << (least - 1))
+        page_offset = (1 << 64) - (1 << configured)
+        if text < end:
+            # The upper half, before Linux kernel commit 14c127c957c1 ("arm64: mm: Flip
+            # kernel VA space") (in v5.4).
+            start, end = end, 1 << 64
+            page_offset = start
+        # __phys_to_virt(), Linux arch/arm64/include/asm/memory.h.
+        zero = (page_offset - phys_offset) % (1 << 64)
+        if zero <= start:
+            return Alias(start, start - zero, end - start)
+        return Alias(zero, 0, max(end - zero, 0))
+
+    def memory_maps(self, size: int) -> Iterator[list[Extent]]:
+        for start in _RAM:
+            yield [Extent(start, size, 0)]
+
+    def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
+        return True  # One piece, which is right where the image is.
+
+    def interrupt_stack(self, prog: Program, cpu: int) -> Range | None:
+        from drgn.helpers.linux.percpu import per_cpu
+
+        try:
+            start = per_cpu(prog["irq_stack_ptr"], cpu).value_()
+        except LookupError:
+            return None
+        return Range(start, prog["THREAD_SIZE"].value_())
+
+    def exception_stacks(self, prog: Program, cpu: int) -> Iterator[Range]:
+        from drgn import sizeof
+        from drgn.helpers.linux.percpu import per_cpu
+
+        try:
+            stack = per_cpu(prog["overflow_stack"], cpu)
+        except LookupError:  # CONFIG_VMAP_STACK is not set.
+            return
+        yield Range(stack.address_, sizeof(stack))
+
+    def module_tables(self, module: Object) -> Iterator[Range]:
+        return iter(())
+
+    def takes_interrupts(self, registers: Mapping[str, int]) -> bool | None:
+        state = registers.get("pstate")
+        return None if state is None else not state & _PSR_I
+
+    def registers_at(self, address: int) -> dict[str, int]:
+        return {"pc": address, "pstate": _EL1H}
+
+
+def _va_bits(info: VmcoreInfo) -> tuple[int, int]:
+    """Return the size of virtual addresses as configured, and as the CPU can do it."""
+    configured = info.number("VA_BITS")
+    # Since Linux kernel commit bbdbc11804ff ("arm64/crash_core: Export TCR_EL1.T1SZ in
+    # vmcoreinfo") (in v5.9).
+    try:
+        actual = 64 - info.number("TCR_EL1_T1SZ")
+    except NotCapturedError:
+        actual = configured
+    for key, value in (("VA_BITS", configured), ("64 - TCR_EL1_T1SZ", actual)):
+        if not 36 <= value <= 52:
+            raise FormatError(info.source, f"{key} is {value}, expected 36 to 52")
+    return configured, actual

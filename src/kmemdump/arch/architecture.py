@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What differs between architectures: one small file for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from kmemdump.arch.aarch64 import Aarch64
+from kmemdump.arch.pagetable import PageTable, find_aliases
+from kmemdump.arch.x86_64 import X86_64
+from kmemdump.errors import FormatError, UnsupportedError
+from kmemdump.formats.elf import Note
+from kmemdump.memory.physical import Alias, Extent, Memory
+from kmemdump.memory.ranges import Range, merge
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+if TYPE_CHECKING:
+    from drgn import Architecture, Object, Program
+
+__all__ = [
+    "Arch",
+    "arch_in",
+    "arch_named",
+    "arch_of",
+    "find_names",
+    "get_arch",
+    "image_address",
+]
+
+
+class Arch(Protocol):
+    """One architecture."""
+
+    @property
+    def name(self) -> str:
+        """As ``uname -m`` prints it, and QEMU."""
+
+    @property
+    def machine(self) -> int:
+        """``e_machine`` of its ELF files."""
+
+    @property
+    def drgn(self) -> Architecture:
+        """drgn's name of it."""
+
+    @property
+    def prstatus_size(self) -> int:
+        """Size of ``struct elf_prstatus`` in bytes."""
+
+    @property
+    def pc_offset(self) -> int:
+        """Offset of the program counter in ``struct elf_prstatus``."""
+
+    @property
+    def sp_offset(self) -> int:
+        """Offset of the stack pointer in ``struct elf_prstatus``."""
+
+    @property
+    def registers(self) -> Sequence[str]:
+        """
+        What QEMU's ``info registers`` calls the registers of ``struct elf_prstatus``.
+
+        Empty for what has no name; ``.base`` is that of a segment.
+        """
+
+    @property
+    def cpu_state(self) -> re.Pattern[str]:
+        """
+        A CPU in what QEMU's ``info registers -a`` prints.
+
+        Groups: ``pc`` in hexadecimal; ``user``, which matches in user mode only; and
+        ``halted``, 0 or 1, where QEMU tells whether the CPU waits for an interrupt.
+        """
+
+    @property
+    def unwind_tables(self) -> Sequence[str]:
+        """Tables that drgn unwinds by: symbols follow __start_ and __stop_."""
+
+    @property
+    def image_is_alone(self) -> bool:
+        """Whether nothing else is mapped in the range that :meth:`image` returns."""
+
+    def wrote(self, info: VmcoreInfo) -> bool:
+        """Tell whether *info* is a VMCOREINFO of this architecture."""
+
+    def image_address(self, info: VmcoreInfo, virtual: int) -> int:
+        """Return the physical address of something in the kernel's image."""
+
+    def page_table(self, info: VmcoreInfo) -> PageTable:
+        """
+        Find the page table that all of the kernel's memory is mapped by.
+
+        :raises NotCapturedError: If *info* does not tell.
+        """
+
+    def used_tables(self, notes: Iterable[Note]) -> Iterator[int]:
+        """Yield where the page tables of CPUs are, if notes of a dump tell."""
+
+    def image(self, info: VmcoreInfo) -> Alias:
+        """
+        Return where the kernel's image may be; it does not tell where it ends.
+
+        :raises NotCapturedError: If *info* does not tell.
+        """
+
+    def direct_map(
+        self, info: VmcoreInfo, variable: Callable[[str], int | None]
+    ) -> Alias | None:
+        """
+        Return the direct map; None if neither *info* nor the kernel tells.
+
+        :param variable: Returns the value of a kernel's variable of 8 bytes, None if
+            it cannot be read.
+        """
+
+    def memory_maps(self, size: int) -> Iterator[list[Extent]]:
+        """Yield where *size* bytes of RAM may be, as a file has them one by one."""
+
+    def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
+        """Tell whether RAM is where *memory* has it; it holds the kernel's image."""
+
+    def interrupt_stack(self, prog: Program, cpu: int) -> Range | None:
+        """Return the stack that a CPU takes interrupts on, if it has one."""
+
+    def exception_stacks(self, prog: Program, cpu: int) -> Iterator[Range]:
+        """
+        Yield the stacks that a CPU takes other exceptions on, by virtual address.
+
+        They grow down to where they are mapped, the start of the range at most.
+        """
+
+    def module_tables(self, module: Object) -> Iterator[Range]:
+        """Yield where a module has tables that drgn unwinds by, virtually."""
+
+    def takes_interrupts(self, registers: Mapping[str, int]) -> bool | None:
+        """Tell whether a CPU takes interrupts; None if drgn knows no such register."""
+
+    def registers_at(self, address: int) -> dict[str, int]:
+        """Return the members of ``struct pt_regs`` of kernel code at an address."""
+
+
+_ARCHES: tuple[Arch, ...] = (X86_64(), Aarch64())
+
+
+def get_arch(machine: int) -> Arch:
+    """
+    Return the architecture of an ELF file.
+
+    :param machine: ``e_machine``.
+    :raises UnsupportedError: If it is none that is known.
+    """
+    for arch in _ARCHES:
+        if arch.machine == machine:
+            return arch
+    known = ", ".join(f"{arch.machine} ({arch.name})" for arch in _ARCHES)
+    raise UnsupportedError(f"ELF machine {machine} is not supported, only {known}")
+
+
+def arch_named(name: str) -> Arch:
+    """
+    Return an architecture.
+
+    :param name: As ``uname -m`` prints it.
+    :raises UnsupportedError: If it is none that is known.
+    """
+    for arch in _ARCHES:
+        if arch.name == name:
+            return arch
+    known = ", ".join(arch.name for arch in _ARCHES)
+    raise UnsupportedError(f"architecture {name[:20]} is not supported, only {known}")
+
+
+def arch_of(info: VmcoreInfo) -> Arch:
+    """
+    Return the architecture of the kernel that wrote a VMCOREINFO.
+
+    :raises FormatError: If it is none that is known.
+    """
+    for arch in _ARCHES:
+        if arch.wrote(info):
+            return arch
+    known = " or ".join(arch.name for arch in _ARCHES)
+    raise FormatError(
+        info.source, f"VMCOREINFO of no architecture that is known, expected {known}"
+    )
+
+
+def arch_in(prog: Program) -> Arch:
+    """
+    Return the architecture of a program.
+
+    :raises UnsupportedError: If it is none that is known.
+    """
+    from drgn import Architecture  # Here: what needs no program needs no drgn.
+
+    found = prog.platform.arch if prog.platform else Architecture.UNKNOWN
+    for arch in _ARCHES:
+        if arch.drgn == found:
+            return arch
+    raise UnsupportedError(f"a program of {found}, which is not supported")
+
+
+def image_address(info: VmcoreInfo, virtual: int) -> int:
+    """
+    Return the physical address of something in the kernel's image.
+
+    :param virtual: Virtual address, for example of a ``SYMBOL()``.
+    :raises FormatError: If *info* does not tell where the image is.
+    """
+    return arch_of(info).image_address(info, virtual)
+
+
+def find_names(
+    arch: Arch,
+    info: VmcoreInfo,
+    read: Callable[[int, int], bytes],
+    captured: Iterable[Range],
+    direct: Alias | None,
+) -> list[Alias]:
+    """
+    Find the virtual names of captured memory, but for those of the direct map.
+
+    :param read: Reads (physical address, size) where the page table is: the
+        more it can read, the more names are found.
+    :param captured: The physical memory that needs names.
+    :param direct: The direct map.
+    :return: Sorted by virtual address.
+    :raises NotCapturedError: If *info* does not tell where the kernel is.
+    """
+    wanted = merge(captured)
+    skip = [Range(direct.virtual, direct.size)] if direct else []
+    names = find_aliases(arch.page_table(info), read, wanted, skip)
+    image = arch.image(info)
+    end = image.virtual + image.size
+    if not any(image.virtual <= name.virtual < end for name in names):
+        # Its tables are not there. It is linear, too.
+        for item in wanted:
+            start = max(item.start, image.physical)
+            size = min(item.end, image.physical + image.size) - start
+            if size > 0:
+                virtual = image.virtual + start - image.physical
+                names.append(Alias(virtual, start, size))
+        names.sort()
+    return names

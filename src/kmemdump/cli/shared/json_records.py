@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What several verbs print as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kmemdump.marking.firmware_marker import Marked
+    from kmemdump.marking.plan import Plan
+    from kmemdump.marking.registry import Refusal
+
+__all__ = ["marked_record", "plan_record", "refusal_record"]
+
+
+def plan_record(planned: Plan) -> dict[str, Any]:
+    """Return what of each area fits into a firmware's table."""
+    return {
+        "version": 1,
+        "rows": planned.capacity,
+        "regions": len(planned.regions),
+        "bytes": planned.size,
+        "extra": planned.extra,
+        "areas": [
+            {
+                "name": area.mark.name,
+                "bytes": area.size,
+                "extra": area.extra,
+                "fits": area.left_out is None,
+                "reason": area.left_out or area.mark.reason,
+            }
+            for area in planned.areas
+        ],
+    }
+
+
+def marked_record(marked: Marked) -> dict[str, Any]:
+    """Return what a look at a kernel has registered, and what it has not."""
+    return {
+        **plan_record(marked.plan),
+        "added": marked.added,
+        "removed": marked.removed,
+        "refused": [refusal_record(refusal) for refusal in marked.refused],
+        "problems": marked.problems,
+        "seconds": round(marked.seconds, 6),
+    }
+
+
+def refusal_record(refusal: Refusal) -> dict[str, Any]:
+    """Return a region that a backend does not take, and why."""
+    region = refusal.region
+    return {
+        "name": region.name,
+        "address": hex(region.range.start),
+        "size": region.range.size,
+        "reason": refusal.reason,
+    }

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Warnings of the library and of drgn, as lines for a person."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from kmemdump.cli.shared.messages import tell
+from kmemdump.progress import LOGGER, SHARE
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.status import Status
+    from rich.text import Text
+
+__all__ = ["held_back_warnings", "shown_progress", "verbose_option"]
+
+_LOGGERS = ("kmemdump", "drgn")
+_BAR = 30  # Columns.
+_MOST = 20
+"""Warnings that are printed; a hostile file could cause any number."""
+
+
+def verbose_option() -> click.Option:
+    """Return ``-v``, which every verb has; some give it a meaning of their own."""
+    return click.Option(
+        ["-v", "--verbose"],
+        is_flag=True,
+        expose_value=False,
+        callback=_tell_all,
+        help="Tell what is going on, too.",
+    )
+
+
+def _tell_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    teller = _Teller()
+    for logger in map(logging.getLogger, _LOGGERS):
+        logger.setLevel(logging.INFO)
+        logger.addHandler(teller)
+        context.call_on_close(partial(logger.setLevel, logging.NOTSET))
+        context.call_on_close(partial(logger.removeHandler, teller))
+
+
+class _Teller(logging.Handler):
+    """Prints what is going on at once; warnings have another handler."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._start = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING:
+            spent = time.monotonic() - self._start
+            line = " ".join(record.getMessage().split())
+            tell(f"{spent:7.2f} s: {line}")
+
+
+class _Holder(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+        self._more = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = " ".join(record.getMessage().split())
+        if line in self._lines:
+            return
+        if len(self._lines) < _MOST:
+            self._lines.append(line)
+        else:
+            self._more += 1
+
+    def print(self) -> None:
+        for line in self._lines:
+            tell(f"warning: {line}")
+        if self._more:
+            tell(f"warning: {self._more} more")
+
+
+class _Spinner(logging.Handler):
+    """Shows what is done now, and how much of it, in a line that vanishes."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(logging.DEBUG)
+        self._status = status
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.text import Text
+
+        if record.levelno < logging.WARNING:
+            text = Text(f"{record.getMessage()} …")
+            share = getattr(record, SHARE, None)
+            self._status.update(text if share is None else _bar(text, share))
+
+
+def _bar(text: Text, share: float) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    line = Table.grid(padding=(0, 1))
+    line.add_row(text, ProgressBar(1.0, share, width=_BAR), f"{share:4.0%}")
+    return line
+
+
+@contextmanager
+def shown_progress() -> Iterator[None]:
+    """Show on a terminal what goes on in the body, which prints nothing itself."""
+    ours = logging.getLogger("kmemdump")
+    if not sys.stderr.isatty() or ours.isEnabledFor(logging.INFO):
+        yield
+        return
+    from rich.console import Console
+
+    loud = {ours: logging.INFO, logging.getLogger(LOGGER): logging.DEBUG}
+    with Console(stderr=True).status("opening …") as status:
+        # Only ours: drgn has much to say that means nothing to a person here.
+        spinner = _Spinner(status)
+        ours.addHandler(spinner)
+        for logger, level in loud.items():
+            logger.setLevel(level)
+        try:
+            yield
+        finally:
+            for logger in loud:
+                logger.setLevel(logging.NOTSET)
+            ours.removeHandler(spinner)
+
+
+@contextmanager
+def held_back_warnings(*, progress: bool = False) -> Iterator[None]:
+    """
+    Print the warnings of the body when it has ended.
+
+    If it raises, its error is all that there is to say.
+
+    :param progress: As :func:`shown_progress` does.
+    """
+    holder = _Holder()
+    for name in _LOGGERS:
+        logging.getLogger(name).addHandler(holder)
+    try:
+        with shown_progress() if progress else nullcontext():
+            yield
+    finally:
+        for name in _LOGGERS:
+            logging.getLogger(name).removeHandler(holder)
+    holder.print()

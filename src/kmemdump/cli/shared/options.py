@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Options that several verbs share.
+
+Here, as in the verbs, what loads drgn is imported when it is used, so that ``--help``
+does not wait for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.errors import UsageError
+
+if TYPE_CHECKING:
+    from kmemdump.marking.capture import Wishes
+    from kmemdump.memory.ranges import Range
+    from kmemdump.questions.question import Question
+    from kmemdump.targets import Target
+
+__all__ = [
+    "firmware_options",
+    "parse_range",
+    "parse_wishes",
+    "target_options",
+    "targeted",
+    "vmlinux_option",
+    "wish_options",
+]
+
+_DAMAGED = f"{__name__}.damaged"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _apply(function: _Function, *options: Callable[[Any], Any]) -> _Function:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+vmlinux_option = click.option(
+    "--vmlinux",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The kernel's debug file, to be used instead of kallsyms and BTF.",
+)
+
+
+def target_options(function: _Function) -> _Function:
+    """Add the options that tell how to read a target."""
+    return _apply(
+        function,
+        vmlinux_option,
+        click.option(
+            "--vmcoreinfo",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Text of VMCOREINFO, if the target does not hold it.",
+        ),
+        click.option(
+            "--memory-map",
+            metavar="FIRST-LAST@OFFSET,…",
+            help="Physical addresses in a raw RAM image; found by default.",
+        ),
+        click.option(
+            "--damaged",
+            is_flag=True,
+            expose_value=False,
+            callback=_keep_damaged,
+            help="Go on with what is left of a truncated file.",
+        ),
+    )
+
+
+def _keep_damaged(
+    context: click.Context, _parameter: click.Parameter, value: bool
+) -> None:
+    # No verb does anything else with it but to open its target.
+    context.meta[_DAMAGED] = value
+
+
+def firmware_options(function: _Function) -> _Function:
+    """Add the options that tell where firmware's tables are, as one parameter."""
+
+    @functools.wraps(function)
+    def collected(
+        *arguments: Any,
+        smem: str | None,
+        kinfo: str | None,
+        memory_map: str | None,
+        **others: Any,
+    ) -> Any:
+        from kmemdump.collect.options import Options
+
+        options = Options(
+            parse_range("--smem", smem) if smem else None,
+            _parse_address("--kinfo", kinfo) if kinfo else None,
+            memory_map=memory_map,
+        )
+        return function(*arguments, options=options, **others)
+
+    return _apply(
+        cast(_Function, collected),
+        click.option(
+            "--smem",
+            metavar="ADDRESS:SIZE",
+            help="Where SMEM is in a machine's memory; found by default.",
+        ),
+        click.option(
+            "--kinfo",
+            metavar="ADDRESS",
+            help="Where a debug_kinfo is in it; found by default if there is no SMEM.",
+        ),
+        click.option(
+            "--memory-map",
+            metavar="FIRST-LAST@OFFSET,…",
+            help="Physical addresses in a raw RAM image; found by default.",
+        ),
+    )
+
+
+def _complete_area(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    from kmemdump.areas import AREAS
+
+    return [area.name for area in AREAS if area.name.startswith(incomplete)]
+
+
+def wish_options(function: _Function) -> _Function:
+    """Add the options that tell what to mark."""
+    return _apply(
+        function,
+        click.option(
+            "--area",
+            "areas",
+            multiple=True,
+            metavar="NAME",
+            shell_complete=_complete_area,
+            help="Mark this area; -NAME leaves one out, FILE.py adds those in it. "
+            "Default: see 'areas'.",
+        ),
+        click.option(
+            "--ask",
+            "questions",
+            multiple=True,
+            metavar="QUESTION",
+            help="Keep this answerable: a crash command, or FILE.py with functions.",
+        ),
+        click.option(
+            "--symbol",
+            "symbols",
+            multiple=True,
+            metavar="NAME",
+            help="Mark this variable whole.",
+        ),
+        click.option(
+            "--region",
+            "regions",
+            multiple=True,
+            metavar="NAME=ADDRESS:SIZE",
+            help="Mark this range of kernel virtual memory.",
+        ),
+    )
+
+
+def parse_question(text: str) -> list[Question]:
+    """Return the questions that a person typed: a command, or a file of them."""
+    from kmemdump.questions.question import command, load_questions
+
+    if text.endswith(".py"):
+        return load_questions(Path(text))
+    return [command(text, trusted=True)]
+
+
+def parse_wishes(
+    areas: tuple[str, ...],
+    questions: tuple[str, ...],
+    symbols: tuple[str, ...],
+    regions: tuple[str, ...],
+    vmlinux: Path | None,
+) -> Wishes:
+    """
+    Make wishes of options.
+
+    :raises UsageError: If one of them makes no sense.
+    """
+    from kmemdump.areas import choose_areas
+    from kmemdump.marking.capture import Wishes
+
+    return Wishes(
+        choose_areas(areas),
+        [question for text in questions for question in parse_question(text)],
+        symbols,
+        [_parse_region(text) for text in regions],
+        vmlinux,
+        named=any(not name.startswith("-") for name in areas),
+    )
+
+
+def _parse_region(text: str) -> tuple[str, int, int]:
+    name, equals, rest = text.partition("=")
+    address, colon, size = rest.partition(":")
+    try:
+        if not (name and equals and colon):
+            raise ValueError
+        region = name, int(address, 0), int(size, 0)
+    except ValueError:
+        raise UsageError(
+            f"--region {text!r}: expected NAME=ADDRESS:SIZE, "
+            "for example buffer=0xffff888001234000:0x1000"
+        ) from None
+    if not 0 <= region[1] < 1 << 64 or not 0 < region[2] <= (1 << 64) - region[1]:
+        raise UsageError(f"--region {text!r}: not within 64 bits")
+    return region
+
+
+def parse_range(option: str, text: str) -> Range:
+    """
+    Parse ``ADDRESS:SIZE``: physical memory.
+
+    :raises UsageError: If it is something else.
+    """
+    from kmemdump.memory.ranges import Range
+
+    address, _, size = text.partition(":")
+    try:
+        found = Range(int(address, 0), int(size, 0))
+    except ValueError:
+        found = Range(0, 0)
+    if found.start < 0 or found.size <= 0 or found.end > 1 << 64:
+        raise UsageError(
+            f"{option} {text!r}: expected ADDRESS:SIZE, for example 0x86000000:0x200000"
+        )
+    return found
+
+
+def _parse_address(option: str, text: str) -> int:
+    try:
+        address = int(text, 0)
+    except ValueError:
+        address = -1
+    if not 0 <= address < 1 << 64:
+        raise UsageError(f"{option} {text!r}: expected ADDRESS, such as 0xfa00000")
+    return address
+
+
+@contextmanager
+def targeted(
+    spec: str,
+    vmcoreinfo: Path | None,
+    memory_map: str | None,
+    *,
+    progress: bool = True,
+) -> Iterator[Target]:
+    """
+    Open a target for the body of a ``with`` statement.
+
+    :param progress: As for :func:`held_back_warnings`.
+    """
+    from kmemdump.opening import open_target
+
+    damaged = click.get_current_context().meta[_DAMAGED]
+    with held_back_warnings(progress=progress):
+        target = open_target(
+            spec, vmcoreinfo=vmcoreinfo, memory_map=memory_map, damaged=damaged
+        )
+        try:
+            yield target
+        finally:
+            target.close()

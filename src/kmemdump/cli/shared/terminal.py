@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Questions that are typed: on a terminal with a history and completion, or piped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.options import parse_question
+from kmemdump.errors import UsageError
+
+if TYPE_CHECKING:
+    from kmemdump.kernel.attach import Kernel
+    from kmemdump.questions.prompt import Prompt
+    from kmemdump.questions.question import Question
+
+__all__ = ["typed"]
+
+_PROMPT = "kmemdump> "
+_MORE = "........> "
+_MOST_LINES = 2000
+"""Of the history."""
+
+
+def typed(kernel: Kernel, talking: bool) -> Iterator[Question | None]:
+    """
+    Iterate over the questions that a person types; None is one that is none.
+
+    :param talking: Whether it is at a terminal.
+    """
+    from kmemdump.questions.prompt import Prompt
+
+    prompt = Prompt(kernel.prog)
+    with _edited(prompt) if talking else contextlib.nullcontext():
+        while True:
+            try:
+                text = input(_PROMPT if talking else "").strip()
+                if text in ("exit", "quit", "q"):
+                    return
+                yield from _parse(prompt, text, talking)
+            except EOFError:
+                if talking:
+                    click.echo()
+                return
+            except KeyboardInterrupt:
+                if not talking:
+                    raise
+                click.echo()  # What was typed is forgotten, as in a shell.
+
+
+def _parse(prompt: Prompt, text: str, talking: bool) -> list[Question | None]:
+    if not text or text.startswith("#"):
+        return []
+    try:
+        if text.endswith(".py"):
+            return [*parse_question(text)]
+        return [prompt.question(text, lambda: input(_MORE if talking else ""))]
+    except UsageError as error:
+        tell(str(error))
+        return [None]
+
+
+@contextlib.contextmanager
+def _edited(prompt: Prompt) -> Iterator[None]:
+    """Give ``input()`` a history, which is kept, and completion."""
+    try:
+        import readline
+    except ImportError:  # A Python without it: lines are typed as they are.
+        yield
+        return
+    found: list[str] = []
+
+    def complete(text: str, state: int) -> str | None:
+        nonlocal found
+        if state == 0:
+            before = readline.get_line_buffer()[: readline.get_begidx()]
+            found = prompt.complete(text, before)
+        return found[state] if state < len(found) else None
+
+    readline.set_completer(complete)
+    readline.parse_and_bind("tab: complete")
+    history = _history_path()
+    with contextlib.suppress(OSError):
+        readline.read_history_file(history)
+    try:
+        yield
+    finally:
+        readline.set_history_length(_MOST_LINES)
+        with contextlib.suppress(OSError):  # A read-only home: no history.
+            history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            readline.write_history_file(history)
+
+
+def _history_path() -> Path:
+    # As the XDG Base Directory Specification has it.
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "kmemdump" / "history"

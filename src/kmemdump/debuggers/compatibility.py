@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which debuggers can open a file, what to expect of each, and its command line."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from kmemdump.arch.architecture import get_arch
+from kmemdump.coreimage import CoreImage, Manifest, read_core
+from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = ["VMLINUX", "Debugger", "Opened", "find_debuggers", "look_at"]
+
+VMLINUX = "VMLINUX"
+"""Stands in a command line for a file that a person must find."""
+
+
+@dataclass(frozen=True, slots=True)
+class Debugger:
+    """A debugger, and how to start it."""
+
+    name: str
+    command: str
+    """For a shell; empty if it cannot open the file."""
+    needs_vmlinux: bool
+    note: str = ""
+    """What to expect, or why it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is to be known of a file to start a debugger on it."""
+
+    path: Path
+    is_elf: bool
+    has_names: bool
+    """Whether its memory has virtual addresses, which gdb goes by."""
+    self_contained: bool
+    """Whether symbols and types are in it."""
+    manifest: Manifest | None
+    machine: int
+    """``e_machine``."""
+    offset: int
+    """How far the kernel's symbols are from where they were linked, in bytes."""
+    release: str | None
+    build_id: str | None
+
+    def argv(
+        self, debugger: str, vmlinux: Path | None, extra: Sequence[str] = ()
+    ) -> list[str]:
+        """
+        Return the command line that starts a debugger.
+
+        :param vmlinux: May be absent for drgn, if the file is self-contained.
+        :param extra: Arguments that a person adds.
+        """
+        symbols = str(vmlinux) if vmlinux is not None else VMLINUX
+        if debugger == "drgn":
+            program = str(_beside_python("drgn"))
+            if vmlinux is None:
+                return [program, "-c", str(self.path), *extra]
+            options = ["--no-default-symbols", "-s", symbols]
+            return [program, *options, "-c", str(self.path), *extra]
+        if debugger == "crash":
+            return ["crash", *extra, symbols, str(self.path)]
+        return [*self._gdb(symbols, commands=True), *extra]
+
+    def _gdb(self, vmlinux: str, *, commands: bool) -> list[str]:
+        shift = f"-o {self.offset:#x} " if self.offset else ""
+        argv = ["gdb"]
+        if self.foreign and shutil.which("gdb-multiarch"):
+            argv = ["gdb-multiarch"]
+        if commands:
+            # A kernel is one big file; pages of "type RET to continue" help nobody.
+            argv += ["-q", "-ex", "set pagination off"]
+        # Not by the command core-file, whose quoting differs between versions.
+        argv += ["-c", str(self.path)]
+        argv += ["-ex", f"symbol-file {shift}{shlex.quote(vmlinux)}"]
+        if commands:
+            script = str(files("kmemdump.debuggers").joinpath("gdb_commands.py"))
+            argv += ["-ex", f"source {script}"]
+        return argv
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the kernel is of another architecture than this machine."""
+        try:
+            return get_arch(self.machine).name != platform.machine()
+        except UnsupportedError:
+            return True
+
+
+def look_at(path: Path, info: VmcoreInfo | None, machine: int) -> Opened:
+    """
+    Look at a file.
+
+    :param info: VMCOREINFO of the kernel in it, if known.
+    :raises KmemdumpError: If it claims to be an ELF core and is not.
+    """
+    core = _core(path)
+    try:
+        manifest = core.manifest if core is not None else None
+        kernel = manifest.kernel if manifest is not None else None
+        return Opened(
+            path=path,
+            is_elf=core is not None,
+            has_names=core is not None
+            and any(header.vaddr for header in core.core.headers),
+            self_contained=core is not None and core.packed is not None,
+            manifest=manifest,
+            machine=machine,
+            offset=_offset(info),
+            release=info.osrelease if info else kernel.osrelease if kernel else None,
+            build_id=info.build_id if info else kernel.build_id if kernel else None,
+        )
+    finally:
+        if core is not None:
+            core.close()
+
+
+def _core(path: Path) -> CoreImage | None:
+    with path.open("rb") as file:
+        if file.read(4) != b"\x7fELF":
+            return None
+    return read_core(path)
+
+
+def _offset(info: VmcoreInfo | None) -> int:
+    try:
+        return info.kernel_offset if info is not None else 0
+    except (NotCapturedError, FormatError):
+        return 0
+
+
+def find_debuggers(opened: Opened) -> Iterator[Debugger]:
+    """Say of each debugger whether it can open a file, and how to start it."""
+    file = shlex.quote(str(opened.path))
+    yield Debugger("kmemdump", f"kmemdump report {file}", False)
+    yield _drgn(opened, file)
+    yield _crash(opened, file)
+    yield _gdb(opened)
+
+
+def _drgn(opened: Opened, file: str) -> Debugger:
+    if opened.self_contained:
+        note = "without a vmlinux where kmemdump is installed; with one: -s VMLINUX"
+        return Debugger("drgn", f"drgn -c {file}", False, note)
+    return Debugger("drgn", f"drgn -c {file} -s {VMLINUX}", True)
+
+
+def _crash(opened: Opened, file: str) -> Debugger:
+    command = f"crash {VMLINUX} {file}"
+    if opened.foreign:
+        return Debugger("crash", "", True, "it opens kernels of its own machine only")
+    notes = []
+    if _is_new(opened.release):
+        notes.append("8.0.2 is too old for this kernel, 8.0.6 is not")
+    if opened.manifest is not None:
+        areas = {area.name: area for area in opened.manifest.areas}
+        if "crash" not in areas:
+            notes.append("may not start: area crash was not marked")
+        elif not areas["crash"].complete:
+            notes.append("may miss something: area crash is not complete")
+    return Debugger("crash", command, True, "; ".join(notes))
+
+
+def _is_new(release: str | None) -> bool:
+    """Return whether a kernel is known to be too new for the crash of Debian 12."""
+    # By its number: what crash does not know of a kernel, only crash could say. 8.0.2
+    # opens 6.1; of those between, nobody has tried any.
+    found = re.match(r"(\d+)\.(\d+)", release or "")
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 12)
+
+
+def _gdb(opened: Opened) -> Debugger:
+    if not opened.is_elf:
+        return Debugger("gdb", "", True, "it opens ELF cores only")
+    if not opened.has_names:  # As QEMU's dumps of a machine.
+        return Debugger("gdb", "", True, "the file lacks virtual addresses")
+    return Debugger("gdb", shlex.join(opened._gdb(VMLINUX, commands=False)), True)
+
+
+def _beside_python(name: str) -> Path:
+    """Return a program that was installed with us, or where the shell finds it."""
+    own = Path(sys.executable).with_name(name)
+    return own if own.exists() else Path(name)

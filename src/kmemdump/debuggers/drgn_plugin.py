@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+drgn plugin: ``drgn -c CORE`` works without debug info where kmemdump is installed.
+
+drgn calls :func:`drgn_prog_set` for every program; nothing is read before drgn asks
+for something that it does not find by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from drgn import FaultError, Program, ProgramFlags
+
+from kmemdump.coreimage import CoreImage, read_core
+from kmemdump.errors import KmemdumpError
+from kmemdump.kernel.attach import describe_modules
+from kmemdump.kernel.debug_info import Knowledge, equip, learn
+from kmemdump.kernel.program import NAME
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = ["drgn_prog_set"]
+
+_logger = logging.getLogger("drgn")
+
+
+def drgn_prog_set(prog: Program) -> None:
+    """Let drgn use what a kernel core says about itself."""
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL or NAME in prog.config:
+        return
+    path = prog.core_dump_path
+    if path is None or path.startswith("/proc/"):
+        return
+    try:
+        core = read_core(path)
+    except KmemdumpError as error:
+        if _is_elf(path):  # Else it is kdump-compressed: drgn itself has opened it.
+            _logger.warning("kmemdump: %s", error)
+        return
+    _add_packed_memory(prog, core)
+    equip(prog, _Learner(prog, core).get)
+
+
+def _is_elf(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False
+
+
+def _add_packed_memory(prog: Program, core: CoreImage) -> None:
+    packed = core.packed
+    if packed is None:
+        core.close()
+        return
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        try:
+            return packed.read(address, count)
+        except KmemdumpError as error:
+            raise FaultError(str(error), address) from None
+
+    for item in packed.ranges:
+        prog.add_memory_segment(item.start, item.size, read, True)
+    core.close()  # The note is in memory.
+
+
+class _Learner:
+    """Looks for the kernel's symbols and types once, and not while it looks."""
+
+    def __init__(self, prog: Program, core: CoreImage) -> None:
+        self._prog = prog
+        self._machine = core.machine
+        self._path = core.path
+        self._state = "new"
+        self._knowledge: Knowledge | None = None
+
+    def get(self) -> Knowledge | None:
+        if self._state == "new":
+            self._state = "looking"
+            self._knowledge = self._learn()
+            self._state = "done"
+            if self._knowledge is not None:
+                describe_modules(self._prog, self._knowledge)
+        return self._knowledge
+
+    def _learn(self) -> Knowledge | None:
+        prog = self._prog
+        main = next((m for m in prog.modules() if m.name == "kernel"), None)
+        if main is not None and main.debug_file_path is not None:
+            return None  # drgn has better.
+        try:
+            note = prog["VMCOREINFO"].string_()
+            info = VmcoreInfo.parse(note, str(self._path))
+            return learn(prog, info, self._machine)
+        except Exception as error:  # drgn must go on, whatever the core is like.
+            reason = str(error).replace("--vmlinux", "-s")  # As drgn's option is named.
+            _logger.warning("kmemdump: no symbols and types: %s", reason)
+            return None

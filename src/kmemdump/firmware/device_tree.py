@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine's device tree: what memory it reserves for what our backends write to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from kmemdump.errors import FormatError, NotCapturedError, TargetError
+from kmemdump.formats.fdt import FDT_MAGIC, MAX_FDT, Node, fdt_size, parse_fdt
+from kmemdump.memory.physical import Memory, places_of
+
+__all__ = ["KINFO", "SCRATCH", "SMEM", "read_tree", "trees_in"]
+
+SMEM = "qcom,smem"
+KINFO = "google,debug-kinfo"
+SCRATCH = "kmemdump,scratch"
+"""
+Memory for the ELF header, VMCOREINFO and the region array of the ``minidump`` backend.
+The name is ours: no binding of the kernel has it.
+"""
+
+_HEAD = 40
+_MAX_TREES = 100
+
+
+def read_tree(path: Path) -> Node:
+    """
+    Read a device tree: a DTB file, or ``/sys/firmware/fdt`` of this machine.
+
+    :raises TargetError: If it cannot be read.
+    :raises FormatError: If it is none.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FDT + 1)
+    except OSError as error:
+        raise TargetError(f"{path}: {error.strerror}") from error
+    return parse_fdt(data, str(path))
+
+
+def trees_in(memory: Memory, source: str) -> Iterator[Node]:
+    """Find the device trees in a machine's memory, by address."""
+    places = places_of(memory, FDT_MAGIC, 8)  # The boot protocols' alignment.
+    for at in islice(places, _MAX_TREES):
+        try:
+            size = fdt_size(memory.read(at, _HEAD))
+            if size is None:
+                continue
+            tree = parse_fdt(memory.read(at, size), f"{source}: device tree at {at:#x}")
+        except (FormatError, NotCapturedError):
+            continue  # Something else that happens to start like one.
+        yield tree

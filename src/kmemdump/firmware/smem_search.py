@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Find Qualcomm SMEM in a machine's memory, where nobody says where it is.
+
+The machine's device tree tells; firmware leaves it in memory for the kernel, which
+keeps it there. A machine without one (x86) has SMEM that looks like one, at most.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import islice
+
+from kmemdump.errors import FormatError, NotCapturedError, TargetError
+from kmemdump.firmware.device_tree import SMEM, trees_in
+from kmemdump.formats.fdt import reserved_ranges
+from kmemdump.formats.smem import MAX_SMEM_BYTES, parse_smem
+from kmemdump.memory.physical import Memory, places_of
+from kmemdump.memory.ranges import Range
+
+__all__ = ["find_smem"]
+
+_PAGE = 4096
+_TABLE = struct.pack("<4sI", b"$TOC", 1)
+_PARTITION = b"$PRT"
+_4G = 1 << 32
+_MAX_TABLES = 1000
+_MAX_TRIES = 1000
+
+
+def find_smem(memory: Memory, source: str = "memory") -> Range:
+    """
+    Find an SMEM region that Linux's driver would accept.
+
+    If no device tree in the memory names one, it must be of version 12: its last page
+    holds the partition table; that tells how far behind the start each partition is,
+    and one of them is found by its own mark.
+
+    :param source: Name of the memory, for messages.
+    :raises TargetError: If there is none.
+    :raises FormatError: If there are several.
+    """
+    for tree in trees_in(memory, source):
+        for place in reserved_ranges(tree, SMEM):
+            if place.size <= MAX_SMEM_BYTES and _accepted(memory, place, source):
+                return place
+    found: list[Range] = []
+    for count, table in enumerate(places_of(memory, _TABLE, _PAGE, _4G)):
+        if count == _MAX_TABLES:
+            break
+        region = _region(memory, table, source)
+        if region is not None:
+            found.append(region)
+    if not found:
+        raise TargetError(
+            f"{source}: no SMEM of version 12 found below 4 GiB\n"
+            "give its place with --smem ADDRESS:SIZE if it is another"
+        )
+    if len(found) > 1:
+        places = ", ".join(map(str, found[:5]))
+        raise FormatError(source, f"{len(found)} SMEM regions, expected one: {places}")
+    return found[0]
+
+
+def _region(memory: Memory, table: int, source: str) -> Range | None:
+    """Find where the region of a table starts, going back from its end."""
+    try:
+        rows = _rows(memory.read(table, _PAGE))
+    except NotCapturedError:
+        return None
+    end = table + _PAGE
+    # The nearest one first, so that what is before SMEM isn't taken for it.
+    marks = list(_partitions_before(memory, table))
+    tries = ((offset, mark) for offset in rows for mark in marks if mark >= offset)
+    for offset, mark in islice(tries, _MAX_TRIES):
+        region = Range(mark - offset, end - (mark - offset))
+        if _accepted(memory, region, source):
+            return region
+    return None
+
+
+def _partitions_before(memory: Memory, table: int) -> Iterator[int]:
+    for at in range(table - _PAGE, max(table - MAX_SMEM_BYTES, -1), -_PAGE):
+        try:
+            if memory.read(at, len(_PARTITION)) == _PARTITION:
+                yield at
+        except NotCapturedError:
+            return
+
+
+def _rows(page: bytes) -> list[int]:
+    (count,) = struct.unpack_from("<I", page, 8)
+    rows = [struct.unpack_from("<II", page, 32 + 48 * i) for i in range(min(count, 84))]
+    return [offset for offset, size in rows if offset and size and offset % _PAGE == 0]
+
+
+def _accepted(memory: Memory, where: Range, source: str) -> bool:
+    try:
+        data = memory.read(where.start, where.size)
+        parse_smem(data, source, address=where.start)
+    except (FormatError, NotCapturedError):
+        return False
+    return True

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Kernel memory that is mapped linearly: the direct map, and the kernel's image.
+
+drgn walks the page table for every read, which takes four or five more reads each. In
+memory that is mapped linearly one walk for each page is enough: it finds out whether
+the page is mapped, and records the tables that others need who know no short cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from drgn import FaultError, Program
+
+from kmemdump.arch.architecture import Arch, get_arch
+from kmemdump.memory.physical import PAGE_SIZE, Alias
+from kmemdump.memory.recorder import Recorder
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = ["add_linear_maps", "direct_map", "image_end"]
+
+_MAX_IMAGE = 1 << 30
+
+
+def direct_map(prog: Program, arch: Arch, info: VmcoreInfo) -> Alias | None:
+    """Return the direct map, if the kernel tells where it is."""
+
+    def variable(name: str) -> int | None:
+        try:
+            value: int = prog.read_u64(prog.symbol(name).address)
+        except (LookupError, FaultError):
+            return None
+        return value
+
+    return arch.direct_map(info, variable)
+
+
+def add_linear_maps(
+    prog: Program, walker: Program, machine: int, info: VmcoreInfo, recorder: Recorder
+) -> None:
+    """
+    Let *prog* read linearly mapped memory with one walk of the page table a page.
+
+    What cannot be found out is left to the page table.
+
+    :param prog: A program that has symbols.
+    :param walker: A program on the same memory that walks the page table.
+    :param recorder: Reads, and records, the physical memory.
+    """
+    arch = get_arch(machine)
+    end = max((item.end for item in recorder.memory.ranges), default=0)
+    direct = direct_map(prog, arch, info)
+    maps = []
+    if direct is not None:
+        maps.append((direct, min(direct.size, end - direct.physical)))
+    image = arch.image(info)
+    maps.append((image, min(image_end(prog) - image.virtual, _MAX_IMAGE)))
+    for alias, size in maps:
+        whole = size // PAGE_SIZE * PAGE_SIZE
+        if whole > 0 and (alias.virtual | alias.physical) % PAGE_SIZE == 0:
+            read = _reader(walker, recorder, alias.virtual - alias.physical)
+            prog.add_memory_segment(alias.virtual, whole, read, False)
+
+
+def image_end(prog: Program) -> int:
+    """Return the virtual address where the kernel's image ends; 0 if unknown."""
+    # With debug info drgn knows. There, it does not move _end with the kernel if that
+    # is in no section (aarch64).
+    try:
+        ranges = prog.main_module().address_ranges
+    except LookupError:
+        ranges = None
+    if ranges:
+        return max(int(end) for _, end in ranges)
+    try:
+        return int(prog.symbol("_end").address)
+    except LookupError:
+        return 0
+
+
+def _reader(
+    walker: Program, recorder: Recorder, shift: int
+) -> Callable[[int, int, int, bool], bytes]:
+    walked: set[int] = set()
+    read_physical = recorder.read
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        page = address // PAGE_SIZE
+        last = (address + count - 1) // PAGE_SIZE
+        if page not in walked or page != last:
+            for number in range(page, last + 1):
+                if number not in walked:
+                    walker.read(max(address, number * PAGE_SIZE), 1)
+                    walked.add(number)
+        return read_physical(address - shift, count, 0, True)
+
+    return read

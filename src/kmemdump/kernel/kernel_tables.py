@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Marks that the kernel itself made: its drivers', or those of the kmemdump series.
+
+There are tables of four kinds. That of our module (``kmod/table.h``) has a fixed
+layout. Those of kernels that carry the series, under its names, have the layout that
+BTF or DWARF tells; where neither knows the structure, that of the mails is taken.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from drgn import FaultError, Object, Program, Type, TypeMember, cast, sizeof
+from drgn.helpers.linux.idr import idr_for_each
+from drgn.helpers.linux.mm import follow_phys
+from drgn.helpers.linux.module import for_each_module
+
+from kmemdump.memory.ranges import Range
+
+__all__ = ["KernelMark", "find_kernel_marks", "physical_ranges"]
+
+_MAX_MARKS = 4096
+_MAX_SIZE = 1 << 28
+"""Of one mark; more is a damaged size."""
+_MAX_MODULES = 4096
+_MAX_EXPORTS = 1 << 14
+_PAGE = 4096
+
+# struct kmemdump_table and kmemdump_entry, kmod/table.h.
+_TABLE = struct.Struct("<8s4I40x")
+_ENTRY = struct.Struct("<2I2Q24s2Q")
+_MAGIC, _VERSION = b"KMEMDUMP", 1
+_FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
+_64_BITS = (1 << 64) - 1
+
+_ZONE_V1 = [
+    ("id", "int"),
+    ("zone", "void *"),
+    ("size", "size_t"),
+    ("registered", "_Bool"),
+    ("handle", "char [8]"),
+]
+_ZONE = [("id", "unsigned int"), ("zone", "void *"), ("size", "size_t")]
+_INSPECT = [
+    ("id", "unsigned int"),
+    ("va", "void *"),
+    ("pa", "u64"),
+    ("size", "size_t"),
+    ("type", "unsigned int"),
+]
+_SLOTS = 201
+"""Of the tables of RFC v2 and v3, and of meminspect."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelMark:
+    """A region that the kernel marked itself."""
+
+    table: str
+    """Name of the table's symbol."""
+    id: int
+    name: str
+    address: int
+    """Kernel virtual address."""
+    size: int
+    """Size in bytes."""
+
+
+def find_kernel_marks(prog: Program) -> list[KernelMark]:
+    """
+    Return the marks in all tables that the kernel has.
+
+    A row that changes at this moment, or makes no sense, is left out. What is marked in
+    more than one table is there once.
+    """
+    found: dict[tuple[int, int], KernelMark] = {}
+    for find in _TABLES:
+        for mark in find(prog):
+            if len(found) >= _MAX_MARKS:
+                break
+            if 0 < mark.size <= _MAX_SIZE and mark.address + mark.size <= 1 << 64:
+                found.setdefault((mark.address, mark.size), mark)
+    return list(found.values())
+
+
+def physical_ranges(prog: Program, address: int, size: int) -> list[tuple[int, Range]]:
+    """
+    Return where kernel virtual memory is: virtual addresses and ranges, in order.
+
+    :raises FaultError: If it is not mapped.
+    """
+    pieces: list[tuple[int, Range]] = []
+    mm = prog["init_mm"].address_of_()
+    end = address + size
+    while address < end:
+        count = min(_PAGE - address % _PAGE, end - address)
+        physical = follow_phys(mm, address).value_()
+        if pieces and pieces[-1][1].end == physical:
+            start, before = pieces[-1]
+            pieces[-1] = start, Range(before.start, before.size + count)
+        else:
+            pieces.append((address, Range(physical, count)))
+        address += count
+    return pieces
+
+
+def _own_table(prog: Program) -> Iterator[KernelMark]:
+    """Yield what is registered with our module."""
+    start = _exported(prog, "kmemdump_table")
+    if start is None:
+        return
+    try:
+        header = _TABLE.unpack(prog.read(start, _TABLE.size))
+    except FaultError:
+        return
+    magic, version, entry_size, capacity, used = header
+    if (magic, version, entry_size) != (_MAGIC, _VERSION, _ENTRY.size):
+        return
+    for i in range(min(used, capacity, _MAX_MARKS)):
+        try:
+            row = prog.read(start + _TABLE.size + i * _ENTRY.size, _ENTRY.size)
+        except FaultError:
+            return
+        id, _, address, size, name, _, check = _ENTRY.unpack(row)
+        if id and check == _check(row[:-8]):
+            yield KernelMark("kmemdump_table", id, _text(name), address, size)
+
+
+def _check(data: bytes) -> int:
+    value = _FNV_OFFSET
+    for (word,) in struct.iter_unpack("<Q", data):
+        value = (value ^ word) * _FNV_PRIME & _64_BITS
+    return value
+
+
+def _series_v1(prog: Program) -> Iterator[KernelMark]:
+    """Yield the zones of RFC v1, which an IDR holds."""
+    address = _symbol(prog, "kmemdump_idr")
+    if address is None:
+        return
+    zone_type = _struct(prog, "struct kmemdump_zone", _ZONE_V1)
+    if not zone_type.has_member("handle"):
+        return
+    idr = Object(prog, "struct idr", address=address)
+    try:
+        for count, (_, pointer) in enumerate(idr_for_each(idr.address_of_())):
+            if count >= _MAX_MARKS:
+                return
+            zone = cast(prog.pointer_type(zone_type), pointer)
+            yield _mark("kmemdump_idr", zone, "zone", _text(zone.handle.to_bytes_()))
+    except FaultError:
+        return
+
+
+def _series_v2(prog: Program) -> Iterator[KernelMark]:
+    """Yield the zones of RFC v2 and v3."""
+    address = _symbol(prog, "kmemdump_zones")
+    if address is not None:
+        type = _struct(prog, "struct kmemdump_zone", _ZONE)
+        names = _names(prog, "enum kmemdump_uid", "KMEMDUMP_ID_", "COREIMAGE_")
+        yield from _slots(prog, "kmemdump_zones", address, type, "zone", names)
+
+
+def _meminspect(prog: Program) -> Iterator[KernelMark]:
+    """Yield the entries of meminspect: the table, then what waits in the section."""
+    names = _names(prog, "enum meminspect_uid", "MEMINSPECT_ID_")
+    address = _symbol(prog, "inspect_entries")
+    if address is not None:
+        type = _struct(prog, "struct inspect_entry", _INSPECT)
+        yield from _slots(prog, "inspect_entries", address, type, "va", names)
+    start, end = (_symbol(prog, f"__inspect_table{it}") for it in ("", "_end"))
+    if start is not None and end is not None:
+        type = _struct(prog, "struct inspect_entry", _INSPECT)
+        count = max(end - start, 0) // sizeof(type)
+        yield from _slots(prog, ".inspect_table", start, type, "va", names, count)
+
+
+_TABLES: tuple[Callable[[Program], Iterator[KernelMark]], ...] = (
+    _own_table,
+    _meminspect,
+    _series_v2,
+    _series_v1,
+)
+
+
+def _slots(
+    prog: Program,
+    table: str,
+    address: int,
+    type: Type,
+    member: str,
+    names: dict[int, str],
+    count: int = _SLOTS,
+) -> Iterator[KernelMark]:
+    for i in range(min(count, _MAX_MARKS)):
+        entry = Object(prog, type, address=address + i * sizeof(type))
+        try:
+            id = entry.id.value_()
+            if id:  # 0 is an empty slot.
+                name = names.get(id) or f"id{id}"
+                yield _mark(table, entry, member, name)
+        except FaultError:
+            return
+
+
+def _mark(table: str, entry: Object, member: str, name: str) -> KernelMark:
+    address = entry.member_(member).value_()
+    return KernelMark(table, entry.id.value_(), name, address, entry.size.value_())
+
+
+def _symbol(prog: Program, name: str) -> int | None:
+    try:
+        address: int = prog.symbol(name).address
+    except LookupError:
+        return _exported(prog, name)
+    return address
+
+
+def _exported(prog: Program, name: str) -> int | None:
+    """
+    Find what a module exports.
+
+    kallsyms have a module's variables with CONFIG_KALLSYMS_ALL only.
+    """
+    wanted = name.encode() + b"\0"
+    try:
+        for count, module in enumerate(for_each_module(prog)):
+            if count >= _MAX_MODULES:
+                break
+            for symbols, number in _export_tables(module):
+                for i in range(min(number, _MAX_EXPORTS)):
+                    symbol = symbols[i]
+                    if _relative(prog, symbol.name_offset, len(wanted)) == wanted:
+                        return _place(symbol.value_offset)
+    except (FaultError, LookupError, AttributeError):
+        return None  # No modules, or a damaged list of them.
+    return None
+
+
+def _export_tables(module: Object) -> Iterator[tuple[Object, int]]:
+    for name in ("syms", "gpl_syms"):
+        try:
+            yield module.member_(name), module.member_(f"num_{name}").value_()
+        except LookupError:
+            return  # Both may be in one some day.
+
+
+def _relative(prog: Program, offset: Object, size: int) -> bytes:
+    data: bytes = prog.read(_place(offset), size)
+    return data
+
+
+def _place(offset: Object) -> int:
+    # CONFIG_HAVE_ARCH_PREL32_RELOCATIONS, as x86_64 and aarch64 have it: places are
+    # told from the place of the offset itself.
+    address, distance = offset.address_, offset.value_()
+    assert isinstance(address, int)
+    assert isinstance(distance, int)
+    return (address + distance) % (1 << 64)
+
+
+def _struct(prog: Program, name: str, members: list[tuple[str, str]]) -> Type:
+    try:
+        return prog.type(name)
+    except LookupError:
+        pass
+    made, end, widest = [], 0, 1
+    for member, declared in members:
+        type = prog.type(declared)
+        unit = sizeof(type.type) if declared.endswith("]") else sizeof(type)
+        end = -(-end // unit) * unit
+        made.append(TypeMember(type, member, end * 8))
+        end += sizeof(type)
+        widest = max(widest, unit)
+    tag = name.removeprefix("struct ")
+    return prog.struct_type(tag, -(-end // widest) * widest, made)
+
+
+def _names(prog: Program, type: str, *prefixes: str) -> dict[int, str]:
+    """Return the names of ids, as the kernel's enumeration has them."""
+    try:
+        enumerators = prog.type(type).enumerators or ()
+    except LookupError:
+        return {}
+    names: dict[int, str] = {}
+    for name, value in enumerators:
+        for prefix in prefixes:
+            name = name.removeprefix(prefix)
+        names.setdefault(value, name)
+    return names
+
+
+def _text(name: bytes) -> str:
+    text = name.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    return "".join(c if c.isprintable() else "_" for c in text) or "unnamed"

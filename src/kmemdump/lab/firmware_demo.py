@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The whole story with firmware: a kernel is marked in a table, dies, is dumped.
+
+What follows the death needs nothing of the machine: it is what somebody does on a desk
+with what a device left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmemdump.areas import choose_areas
+from kmemdump.backends.minidump import MinidumpBackend
+from kmemdump.collect.write import write_collected
+from kmemdump.files import format_size
+from kmemdump.firmware_dumps.folder import collect_folder
+from kmemdump.firmware_dumps.target import DumpTarget
+from kmemdump.lab.architectures import AARCH64, Architecture
+from kmemdump.lab.crashes import Death, kernel_arguments, kill
+from kmemdump.lab.firmware import Firmware
+from kmemdump.lab.machine import Machine
+from kmemdump.lab.packages import PackageCache
+from kmemdump.lab.reserved import scratch_range, smem_range
+from kmemdump.lab.setup import Setup
+from kmemdump.marking.capture import Wishes
+from kmemdump.marking.firmware_marker import Marker
+from kmemdump.opening import open_target
+from kmemdump.targets.writable import open_writable
+
+__all__ = ["FirmwareStory", "tell_of_firmware"]
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareStory:
+    """How it went."""
+
+    core: Path
+    seconds: float
+    """From the files to the core image."""
+    missing: int
+    """Bytes that should be in it and are not."""
+
+
+def tell_of_firmware(
+    folder: Path,
+    cache: PackageCache,
+    say: Callable[[str], None],
+    *,
+    series: str = "6.12",
+    architecture: Architecture = AARCH64,
+    cpus: int = 2,
+    memory: int = 1024,
+) -> FirmwareStory:
+    """
+    Boot a kernel, register it with its firmware, make it panic, collect the dump.
+
+    :param folder: Where ``dump`` (a folder), ``rawdump.img`` and ``core.elf`` are
+        written.
+    :param say: Called with what happens, a line each.
+    :raises KmemdumpError: If it cannot be done on this machine.
+    """
+    dump, image, core = (folder / name for name in ("dump", "rawdump.img", "core.elf"))
+    shutil.rmtree(dump, ignore_errors=True)
+    kernel = cache.kernel(series, architecture)
+    arguments = kernel_arguments(Death.PANIC, architecture)
+    setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments, firmware=True)
+    smem, scratch = smem_range(architecture), scratch_range(architecture)
+    say(
+        f"booting Debian's {kernel.release} in QEMU: {cpus} CPUs, {memory} MiB, "
+        f"SMEM at {smem.start:#x}"
+    )
+    with Machine(cache, setup) as machine:
+        with (
+            closing(open_target(f"qmp:{machine.qmp}")) as target,
+            closing(open_writable(target)) as writable,
+        ):
+            say("registering its regions in the minidump table, from outside")
+            marker = Marker(
+                target,
+                Wishes(choose_areas()),
+                lambda _: MinidumpBackend(
+                    writable, smem, scratch=scratch, no_encryption=True
+                ),
+                keep_out=[smem, scratch],
+            )
+            marked = marker.last
+            say(
+                f"{len(marked.plan.regions)} regions of the "
+                f"{marked.plan.capacity} that there is room for, "
+                f"{format_size(marked.plan.size)}; now nobody looks at it any more"
+            )
+        say("killing it: echo c > /proc/sysrq-trigger")
+        kill(machine, Death.PANIC)
+        machine.pause()
+        with closing(Firmware(machine)) as firmware:
+            firmware.leave_folder(dump)
+            firmware.leave_image(image)
+        say(
+            f"dead; its firmware left {len(firmware.names)} files in {dump}, and the "
+            f"same in {image}"
+        )
+    start = time.monotonic()
+    with closing(DumpTarget(collect_folder(dump))) as collected:
+        missing = write_collected(core, collected)
+    seconds = time.monotonic() - start
+    return FirmwareStory(core, seconds, sum(item.size for item in missing))

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Keep a kernel's regions registered with its firmware.
+
+A :class:`Marker` is what ``kmemdump mark`` is made of: it looks at the kernel, plans
+the regions, and brings the backend up to date with the least changes, once or again and
+again. Where the memory is, and how it is written, is its caller's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.find_kernel import is_alive
+from kmemdump.backends import Backend, SelfDescribing
+from kmemdump.backends.description import Description
+from kmemdump.errors import TargetError, UsageError
+from kmemdump.kernel.attach import Kernel, Learned, learn_kernel
+from kmemdump.kernel.direct_map import direct_map, image_end
+from kmemdump.kernel.iomem import find_ram
+from kmemdump.marking.capture import Capture, Wishes, take
+from kmemdump.marking.mark import Marks
+from kmemdump.marking.plan import DEFAULT_EXTRA, DESCRIPTION, Plan, plan
+from kmemdump.marking.registry import Refusal, Registry
+from kmemdump.memory.ranges import Range, intersect, subtract
+from kmemdump.memory.recorder import Recorder
+from kmemdump.targets import Target
+
+__all__ = ["Marked", "Marker", "check_reserved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """How a look at the kernel went, and what the backend holds now."""
+
+    plan: Plan
+    added: int
+    """Regions that came."""
+    removed: int
+    """Regions that went."""
+    refused: tuple[Refusal, ...]
+    problem: str | None
+    """Why the dump cannot describe itself, if so."""
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for is registered."""
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """What is not as was asked for, a line each."""
+        lines = []
+        for area in self.plan.areas:
+            reason = area.left_out or area.mark.reason
+            if reason:
+                what = "left out" if area.left_out else "incomplete"
+                lines.append(f"area {area.mark.name} is {what}: {reason}")
+        for refusal in self.refused:
+            where = f"{refusal.region.name} ({refusal.region.range})"
+            lines.append(f"{where} is refused: {refusal.reason}")
+        if self.problem:
+            lines.append(self.problem)
+        return lines
+
+    @property
+    def summary(self) -> str:
+        """What is registered now, in a line."""
+        plan = self.plan
+        return (
+            f"{len(plan.regions)} regions, {plan.size / 1e6:.1f} MB, "
+            f"{plan.extra / 1e6:.1f} MB of it between what was asked for; "
+            f"{self.added} new, {self.removed} gone, {self.seconds:.1f} s"
+        )
+
+
+class Marker:
+    """
+    Marks a kernel, from now on until :meth:`close`.
+
+    :param target: Where the kernel is; stays the caller's.
+    :param open_backend: Called with what was found out about the kernel, before
+        anything is registered, so that what an earlier run has registered stays until
+        there is something new.
+    :param keep_out: Memory that is written to; the kernel must not use it, and regions
+        are not stretched over it.
+    :param most_extra: Bytes that nobody asked for, at most; see
+        :mod:`kmemdump.marking.plan`.
+    :raises KmemdumpError: If there is no kernel that can be looked at, or no backend.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        wishes: Wishes,
+        open_backend: Callable[[Capture], Backend],
+        *,
+        keep_out: Sequence[Range] = (),
+        most_extra: int = DEFAULT_EXTRA,
+    ) -> None:
+        self._target = target
+        self._wishes = wishes
+        self._within = subtract(target.memory.ranges, keep_out)
+        self._most_extra = most_extra
+        start = time.monotonic()
+        self._learned: Learned | None = None
+        if wishes.vmlinux is None:
+            # By itself, so that what it reads is gone before the questions are put.
+            self._learned = learn_kernel(target, Recorder(target.memory))
+            _give_back()
+        capture = _look(target, wishes, self._learned)
+        self._learned = capture.kernel.learned
+        self._info = capture.kernel.vmcoreinfo
+        check_reserved(capture.kernel, keep_out)
+        self.backend = open_backend(capture)
+        self._description = describe_kernel(target, capture)
+        self.registry = Registry(target.memory.ranges, description=self._description)
+        self.registry.attach(self.backend)
+        marks, when = _excuse(capture.marks), capture.time
+        del capture
+        _give_back()
+        self.last = self._update(marks, start, when)
+        """How the last look went."""
+
+    @property
+    def kernel(self) -> str:
+        """Release of the kernel that is marked."""
+        return self._info.osrelease
+
+    def check(self) -> None:
+        """
+        Check that the kernel is still the one that was marked.
+
+        :raises TargetError: If it is not.
+        """
+        if not is_alive(self._info, self._target.memory):
+            raise TargetError(
+                f"{self._target.name}: the kernel that was marked is gone"
+            )
+
+    def refresh(self) -> Marked:
+        """
+        Look at the kernel again, and register what changed.
+
+        :raises KmemdumpError: If it cannot be looked at; what is registered stays.
+        """
+        start = time.monotonic()
+        before = {it.mark.name for it in self.last.plan.areas if it.mark.reason}
+        capture = _look(self._target, self._wishes, self._learned, before)
+        marks, when = _excuse(capture.marks), capture.time
+        del capture  # Of no use any more, and large.
+        _give_back()
+        self.last = self._update(marks, start, when)
+        return self.last
+
+    def _describe(self, when: datetime) -> None:
+        marked = int(when.timestamp())
+        if marked != self._description.marked:
+            self._description = replace(self._description, marked=marked)
+            self.registry.set_description(self._description)
+
+    def close(self) -> None:
+        """Take all regions off the backend."""
+        self.registry.detach()
+
+    def _update(self, marks: Marks, start: float, when: datetime) -> Marked:
+        backend = self.backend
+        room = backend.capacity
+        if room is None:
+            room = 1 << 16
+        elif isinstance(backend, SelfDescribing):
+            room = max(room - DESCRIPTION, 0)
+        planned = plan(marks, room, self._within, most_extra=self._most_extra)
+        result = self.registry.update(planned.regions)
+        # Last: until then, what is registered is as old as before, in part.
+        self._describe(when)
+        return Marked(
+            planned,
+            len(result.added),
+            len(result.removed),
+            result.refused,
+            self.registry.description_problem,
+            time.monotonic() - start,
+        )
+
+
+def _look(
+    target: Target,
+    wishes: Wishes,
+    learned: Learned | None,
+    incomplete: Collection[str] = (),
+) -> Capture:
+    """
+    Look at the kernel; once more if areas are incomplete that were not before.
+
+    It runs meanwhile, so that a list may be torn while it is walked. What is registered
+    for the next minutes should not suffer from that.
+
+    :param incomplete: Names of areas that were incomplete the last time.
+    """
+    capture = take(target, wishes, learned)
+    found = {area.name for area in _excuse(capture.marks).areas if area.reason}
+    if found <= set(incomplete):
+        return capture
+    learned = capture.kernel.learned
+    del capture
+    _give_back()
+    return take(target, wishes, learned)
+
+
+def _excuse(marks: Marks) -> Marks:
+    """
+    Forgive questions that lack nothing but registers: a machine that looks at itself
+    has none, but its firmware saves them when it dies.
+    """
+    areas = (
+        replace(
+            area,
+            questions=tuple(
+                replace(it, reason=None) if it.without_registers else it
+                for it in area.questions
+            ),
+        )
+        for area in marks.areas
+    )
+    return Marks(tuple(areas))
+
+
+def _give_back() -> None:
+    """Give memory back to the machine that we keep: glibc keeps what is free."""
+    gc.collect()  # drgn's programs and what we register with them hold each other.
+    with contextlib.suppress(AttributeError, OSError):  # Another C library.
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def check_reserved(kernel: Kernel, places: Sequence[Range]) -> None:
+    """
+    Refuse to write where the kernel keeps its own.
+
+    :raises UsageError: If one of *places* is memory that it uses.
+    """
+    if kernel.problem is not None:
+        return  # Nobody knows.
+    used = intersect(find_ram(kernel.prog), places)
+    if used:
+        raise UsageError(
+            f"{used[0]} is memory that the kernel uses, expected some that is reserved "
+            "and hidden from it (x86: memmap=SIZE$ADDRESS; device tree: no-map)"
+        )
+
+
+def describe_kernel(target: Target, capture: Capture) -> Description:
+    """Return what a dump of this kernel says about itself."""
+    kernel = capture.kernel
+    arch, info = get_arch(target.machine), kernel.vmcoreinfo
+    direct = direct_map(kernel.prog, arch, info)
+    image = arch.image(info)
+    size = max(image_end(kernel.prog) - image.virtual, 0)
+    return Description(
+        target.machine,
+        info.raw,
+        direct_map=direct.virtual - direct.physical if direct else None,
+        image=(image.virtual, image.physical, size),
+        marked=int(capture.time.timestamp()),
+    )

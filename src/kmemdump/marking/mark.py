@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Marking: put questions to a kernel, and find the regions that hold the answers.
+
+A dump is good if it answers the questions that people ask of it, so the questions
+are put to the kernel while it can answer, and every page that is read on the way is
+marked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from drgn import FaultError, Program
+from drgn.commands import CommandExitStatusError
+
+from kmemdump.areas import Area
+from kmemdump.areas.area import read_symbol
+from kmemdump.areas.crash import CRASH
+from kmemdump.areas.kernel import KERNEL
+from kmemdump.areas.symbols import SYMBOLS
+from kmemdump.errors import UsageError
+from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.kernel_tables import KernelMark, find_kernel_marks, physical_ranges
+from kmemdump.kernel.tasks import is_without_registers
+from kmemdump.memory.ranges import Range, subtract
+from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Reading, block_ranges
+from kmemdump.progress import tell_progress
+from kmemdump.questions.question import Question, attempt, explain, function
+
+__all__ = ["AreaMark", "Marks", "QuestionMark", "hindrance", "mark", "mark_range"]
+
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionMark:
+    """How a question went."""
+
+    text: str
+    reason: str | None
+    """Why it could not be answered; ``None`` if it was."""
+    without_registers: bool = False
+    """
+    Whether the reason is that what it asks of runs on a CPU whose registers nobody has.
+    Memory is not what is missing: area ``stacks`` has the stack whole.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class AreaMark:
+    """What one area needs."""
+
+    name: str
+    blocks: frozenset[int]
+    """
+    Blocks (see :mod:`kmemdump.memory.recorder`) that it needs, other areas' included.
+    """
+    own: frozenset[int]
+    """Those that no area before it needs."""
+    seconds: float
+    questions: tuple[QuestionMark, ...]
+    packed: bool = False
+    named: tuple[tuple[str, Range], ...] = ()
+    """Ranges in it that have names of their own."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why the area is incomplete; ``None`` if it is complete."""
+        failed = [question for question in self.questions if question.reason]
+        reasons = [
+            f"{item.reason}"
+            if item.text == self.name
+            else f"{item.text}: {item.reason}"
+            for item in failed
+        ]
+        return "; ".join(reasons) or None
+
+    @property
+    def ranges(self) -> list[Range]:
+        """The ranges that only this area adds."""
+        return block_ranges(self.own)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What all areas need, in their order."""
+
+    areas: tuple[AreaMark, ...]
+
+    @property
+    def complete(self) -> bool:
+        return all(area.reason is None for area in self.areas)
+
+    def named_ranges(self) -> list[tuple[str, Range]]:
+        """Return names and ranges to register; packed areas have none."""
+        found: list[tuple[str, Range]] = []
+        for area in self.areas:
+            if not area.packed:
+                found += area.named
+                rest = subtract(area.ranges, [item for _, item in area.named])
+                found += ((f"{area.name}@{item.start:x}", item) for item in rest)
+        return found
+
+
+def mark(
+    kernel: Kernel,
+    areas: Iterable[Area],
+    *,
+    questions: Sequence[Question] = (),
+    symbols: Sequence[str] = (),
+    ranges: Sequence[tuple[str, int, int]] = (),
+    budget: Budget | None = None,
+) -> Marks:
+    """
+    Put the questions of *areas*, and a person's own, to *kernel*.
+
+    An area that cannot be completed says why and never stops the others.
+
+    :param questions: A person's own questions: area ``questions``.
+    :param symbols: Names of variables to mark whole: area ``symbols:NAME`` each.
+    :param ranges: Names, kernel virtual addresses and sizes of regions.
+    :param budget: What each question may cost.
+    """
+    budget = budget or Budget()
+    chosen = list(areas)
+    seen: set[int] = set()
+    marks: list[AreaMark] = []
+
+    def add(found: AreaMark) -> None:
+        blocks = found.blocks
+        if CRASH in chosen:  # crash reads by the page, whatever a PT_LOAD's size.
+            blocks = kernel.recorder.whole_pages(blocks)
+        own = frozenset(blocks - seen)
+        seen.update(blocks)
+        marks.append(replace(found, blocks=blocks, own=own))
+
+    for number, item in enumerate(chosen):
+        tell_progress(f"marking area {item.name}", number, len(chosen))
+        if item is SYMBOLS:
+            continue
+        found = (_mark_kernel if item is KERNEL else _mark_area)(kernel, item, budget)
+        if not marks:  # The first area holds up all others.
+            found = replace(found, blocks=found.blocks | kernel.base_blocks)
+        add(found)
+    if questions:
+        add(_mark_area(kernel, Area("questions", "", tuple(questions)), budget))
+    for name in symbols:
+        add(_mark_symbol(kernel, name, budget))
+    for name, address, size in ranges:
+        add(mark_range(kernel, name, address, size, budget))
+    if SYMBOLS in chosen:
+        # Packed, so what other areas read of it is there twice: debuggers that do
+        # not know of kmemdump find that, too.
+        packed = kernel.knowledge_blocks
+        reason = _symbols_reason(kernel)
+        marks.append(AreaMark(SYMBOLS.name, packed, packed, 0.0, reason, True))
+    return Marks(tuple(marks))
+
+
+def _symbols_reason(kernel: Kernel) -> tuple[QuestionMark, ...]:
+    if kernel.knowledge is not None:
+        return ()
+    reason = kernel.unknown or "kallsyms and BTF are not in the kernel's memory"
+    return (QuestionMark("symbols", reason),)
+
+
+def _mark_area(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:
+    _logger.info("marking area %s", area.name)
+    blocks: set[int] = set()
+    seconds = 0.0
+    answers: list[QuestionMark] = []
+
+    def put(question: Question, *, silent: bool = False) -> None:
+        nonlocal seconds
+        reading, answer = _put(kernel, question, budget)
+        blocks.update(reading.blocks)
+        seconds += reading.seconds
+        if not silent or answer.reason:
+            answers.append(answer)
+
+    if area.variables and kernel.problem is None:
+
+        def variables(prog: Program) -> None:
+            for name in area.variables:
+                read_symbol(prog, name)
+
+        put(Question("variables", variables), silent=True)
+    for question in area.questions:
+        put(question)
+    return AreaMark(area.name, frozenset(blocks), frozenset(), seconds, tuple(answers))
+
+
+def hindrance(kernel: Kernel, question: Question) -> str | None:
+    """Say why a question need not even be put to *kernel*, if so."""
+    if kernel.problem is None or question.bare:
+        return None
+    return "needs the kernel's symbols and types"
+
+
+def _put(
+    kernel: Kernel, question: Question, budget: Budget
+) -> tuple[Reading, QuestionMark]:
+    if reason := hindrance(kernel, question):
+        return Reading(budget), QuestionMark(question.text, reason)
+    with kernel.recorder.reading(budget) as reading:
+        _, error = attempt(kernel.prog, question)
+    if error is None or isinstance(error, CommandExitStatusError):
+        # The kernel did answer, even if grep, say, found nothing in it.
+        return reading, QuestionMark(question.text, None)
+    reason = explain(error)
+    if isinstance(error, FaultError) and reading.missing is not None:
+        reason += f", not in the target: {reading.missing:#x}"
+    running = is_without_registers(error)
+    return reading, QuestionMark(question.text, reason, running)
+
+
+def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:
+    """Mark what the kernel marked itself: a region with its name each."""
+    found: list[KernelMark] = []
+    named: dict[Range, str] = {}
+
+    def tables(prog: Program) -> None:
+        found.extend(find_kernel_marks(prog))
+
+    def read(prog: Program, mark: KernelMark) -> None:
+        pieces = physical_ranges(prog, mark.address, mark.size)
+        prog.read(mark.address, mark.size)
+        for virtual, item in pieces:
+            offset = virtual - mark.address
+            named.setdefault(item, f"{mark.name}+{offset:#x}" if offset else mark.name)
+
+    first = _mark_area(kernel, replace(area, questions=(function(tables),)), budget)
+    questions = [
+        Question(f"{it.table} {it.id} {it.name}", partial(read, mark=it))
+        for it in found
+    ]
+    each = _mark_area(kernel, replace(area, questions=tuple(questions)), budget)
+    return replace(
+        first,
+        blocks=first.blocks | each.blocks,
+        seconds=first.seconds + each.seconds,
+        questions=first.questions + each.questions,
+        named=tuple((name, item) for item, name in named.items()),
+    )
+
+
+def _mark_symbol(kernel: Kernel, name: str, budget: Budget) -> AreaMark:
+    def put(prog: Program) -> None:
+        if not read_symbol(prog, name):
+            raise UsageError(f"the kernel has no symbol {name!r}")
+
+    return _mark_area(kernel, Area(name, "", (Question(name, put),)), budget)
+
+
+def mark_range(
+    kernel: Kernel, name: str, address: int, size: int, budget: Budget
+) -> AreaMark:
+    """Mark a range of kernel virtual memory."""
+
+    def put(prog: Program) -> None:
+        if not 0 < size <= budget.bytes:
+            raise UsageError(f"{size} bytes, expected 1 to {budget.bytes}")
+        prog.read(address, size)
+
+    return _mark_area(kernel, Area(name, "", (Question(name, put),)), budget)
+
+
+def total_bytes(marks: Marks) -> int:
+    """Return how many bytes of memory are marked."""
+    return sum(len(area.own) for area in marks.areas) * BLOCK_SIZE

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Plan: which regions a firmware's table of a few hundred rows gets.
+
+A kernel's areas are scattered over more ranges than that. Neighbours share a row, with
+what lies between them as extra bytes, and the rows are used so that those are fewest.
+Areas come in their order of importance: one that would cost too many extra bytes is
+left out, and those behind it have their chance.
+
+What the kernel's own drivers marked keeps its name, and so a row of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from kmemdump.marking.mark import AreaMark, Marks
+from kmemdump.memory.ranges import Range, Region, fit, merge, subtract, total
+from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
+
+__all__ = ["DEFAULT_EXTRA", "DESCRIPTION", "Plan", "PlannedArea", "plan"]
+
+DESCRIPTION = 2
+"""Regions that a dump describes itself with: they take room, too."""
+DEFAULT_EXTRA = 16 << 20
+"""Extra bytes that a plan may have, unless somebody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArea:
+    """What becomes of an area."""
+
+    mark: AreaMark
+    size: int
+    """Bytes that it adds to those of the areas before it, extra ones not counted."""
+    extra: int
+    """
+    By how many the extra bytes of all grow with it; less than 0 if it is what lay
+    between others.
+    """
+    left_out: str | None = None
+    """Why, if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Regions that cover what fits."""
+
+    capacity: int
+    """Regions that there is room for."""
+    areas: tuple[PlannedArea, ...]
+    """All that were wished for, in their order."""
+    regions: tuple[Region, ...]
+    """By address; a registry gives them ids."""
+    extra: int
+    """Bytes of them that no area asked for."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(region.size for region in self.regions)
+
+    @property
+    def left_out(self) -> list[PlannedArea]:
+        return [area for area in self.areas if area.left_out is not None]
+
+
+def plan(
+    marks: Marks,
+    capacity: int,
+    within: Iterable[Range],
+    *,
+    most_extra: int = DEFAULT_EXTRA,
+) -> Plan:
+    """
+    Fit what *marks* ask for into *capacity* regions.
+
+    :param within: Memory that extra bytes may be taken from.
+    :param most_extra: Extra bytes in all, at most.
+    """
+    allowed = merge(within)
+    covers: list[Range] = []
+    wanted: list[Range] = []
+    named: list[tuple[str, Range]] = []
+    owners: list[tuple[str, list[Range]]] = []
+    extra = 0
+    areas: list[PlannedArea] = []
+    for area in marks.areas:
+        ranges = subtract(
+            block_ranges(area.blocks), _whole_blocks(it for _, it in area.named)
+        )
+        more = merge([*wanted, *ranges])
+        size = total(more) - total(wanted)
+        try:
+            cover = fit(more, capacity - len(named) - len(area.named), allowed)
+        except ValueError as error:
+            areas.append(PlannedArea(area, size, 0, str(error)))
+            continue
+        cost = total(cover) - total(more)
+        if cost > most_extra and cost > extra:
+            reason = f"would take {cost - extra:,} extra bytes"
+            areas.append(PlannedArea(area, size, cost - extra, reason))
+            continue
+        areas.append(PlannedArea(area, size, cost - extra))
+        covers, wanted, extra = cover, more, cost
+        named += area.named
+        owners.append((area.name, ranges))
+    taken: set[str] = set()
+    own = [Region(0, _shorten(it, taken), at.start, at.size) for it, at in named]
+    regions = sorted([*own, *_name(covers, owners, taken)], key=lambda it: it.address)
+    return Plan(capacity, tuple(areas), tuple(regions), extra)
+
+
+def _whole_blocks(ranges: Iterable[Range]) -> Iterator[Range]:
+    """Cut ranges to the blocks that are whole in them."""
+    for item in ranges:
+        start = -(-item.start // BLOCK_SIZE) * BLOCK_SIZE
+        yield Range(start, item.end // BLOCK_SIZE * BLOCK_SIZE - start)
+
+
+def _name(
+    covers: list[Range], owners: list[tuple[str, list[Range]]], taken: set[str]
+) -> Iterator[Region]:
+    """Name each region after the most important area in it."""
+    starts = [cover.start for cover in covers]
+    names: dict[int, str] = {}
+    for name, ranges in owners:
+        for item in ranges:
+            names.setdefault(bisect_right(starts, item.start) - 1, name)
+    for i, cover in enumerate(covers):
+        yield Region(0, _label(names[i], cover.start, taken), cover.start, cover.size)
+
+
+def _shorten(name: str, taken: set[str]) -> str:
+    """Keep what firmware has room for of a driver's name, and make it one of a kind."""
+    plain = _STRANGE.sub("_", name)
+    short, number = plain[:_NAME], 0
+    while short in taken:
+        number += 1
+        end = str(number)
+        short = plain[: _NAME - len(end)] + end
+    taken.add(short)
+    return short
+
+
+_NAME = 8
+_STRANGE = re.compile(r"[^A-Za-z0-9_]")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PLACE = 5
+"""Digits of a place; with units of 512 bytes, they repeat after 30 GiB."""
+
+
+def _label(area: str, address: int, taken: set[str]) -> str:
+    """
+    Make a name of 8 characters, which is what firmware's file names have room for.
+
+    It says where the region is, so that it stays the same when others come and go. Two
+    regions of one name would be one file.
+    """
+    place = address >> 9
+    while True:
+        number, digits = place, ""
+        for _ in range(_PLACE):
+            number, digit = divmod(number, len(_DIGITS))
+            digits = _DIGITS[digit] + digits
+        name = f"{area[:3].ljust(3, '_')}{digits}"
+        if name not in taken:
+            taken.add(name)
+            return name
+        place += 1

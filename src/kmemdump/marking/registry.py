@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The registry: what is marked, and the one backend that holds it.
+
+Semantics follow the kernel's kmemdump series: regions that are registered
+before there is a backend wait for it, a new backend takes over from the old one,
+and a backend that goes leaves its regions behind for the next.
+
+A region that the backend refuses, because it is full or for a reason of its
+own, is registered nevertheless: :meth:`Registry.register` returns it,
+:meth:`Registry.not_held` says why nobody holds it, and it is tried again when
+room appears or another backend comes. An exception means that the *registry*
+refuses the region, and that nothing has changed.
+
+All methods may be called by any thread. The backend is called under the
+registry's lock and must not call the registry. Observers are called without the
+lock, by one thread at a time, in the order of the changes; an observer may call
+the registry.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+from kmemdump.backends import Backend
+from kmemdump.backends.description import Description
+from kmemdump.errors import BackendError, RegistrationError
+from kmemdump.marking.attachment import RESERVED, Holding
+from kmemdump.memory.ranges import Range, Region, merge
+
+__all__ = ["Change", "Observer", "Refusal", "Registry", "UpdateResult"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_ID = max(RESERVED) + 1
+_LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for it.
+_END = 1 << 64
+
+
+class Change(IntEnum):
+    """What happened to a region; the numbers are those of the series."""
+
+    ADDED = 0
+    REMOVED = 1
+
+
+Observer = Callable[[Change, Region], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A region that is not as was wished, and why."""
+
+    region: Region
+    """Its id is 0 if it is not registered."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """What :meth:`Registry.update` did."""
+
+    added: tuple[Region, ...]
+    removed: tuple[Region, ...]
+    kept: tuple[Region, ...]
+    """What was there before and still is."""
+    refused: tuple[Refusal, ...]
+    """
+    What the registry did not take, what the backend would not let go, and what
+    is registered (so also in *added* or *kept*) but refused by the backend.
+    """
+
+
+class Registry:
+    """
+    The list of regions, and the backend that holds them.
+
+    Iteration is over a copy, in the order of registration.
+
+    :param ranges: Memory of the kernel that exists; ``None`` accepts all.
+    :param description: What self-describing backends say. Without it they get
+        no description.
+    """
+
+    def __init__(
+        self,
+        ranges: Iterable[Range] | None = None,
+        *,
+        description: Description | None = None,
+    ) -> None:
+        self._ranges = None if ranges is None else merge(ranges)
+        self._lock = threading.RLock()
+        self._holding = Holding(description)
+        self._regions: dict[int, Region] = {}
+        self._places: dict[tuple[int, int], int] = {}
+        self._next_id = _FIRST_ID
+        self._observers: dict[object, Observer] = {}
+        self._news: deque[tuple[object, Change, Region]] = deque()
+        self._telling = False
+
+    def __iter__(self) -> Iterator[Region]:
+        with self._lock:
+            return iter(tuple(self._regions.values()))
+
+    def __len__(self) -> int:
+        return len(self._regions)
+
+    def get(self, id: int) -> Region | None:
+        """Return the region with this id, if there is one."""
+        return self._regions.get(id)
+
+    @property
+    def backend(self) -> Backend | None:
+        return self._holding.backend
+
+    def held(self, id: int) -> bool:
+        """
+        Return whether the backend holds the region with this id.
+
+        :raises RegistrationError: If there is no such region.
+        """
+        with self._lock:
+            self._find(id)
+            return id in self._holding
+
+    def not_held(self) -> list[Refusal]:
+        """Return the regions that no backend holds, and why."""
+        with self._lock:
+            return [
+                Refusal(region, self._holding.refusals[region.id])
+                for region in self._regions.values()
+                if region.id in self._holding.refusals
+            ]
+
+    @property
+    def described(self) -> tuple[Region, ...]:
+        """Where the backend keeps its description: two regions or none."""
+        return self._holding.described
+
+    @property
+    def description_problem(self) -> str | None:
+        """Why the backend's description is not what it should be, if so."""
+        return self._holding.problem
+
+    def register(
+        self,
+        name: str,
+        address: int,
+        size: int,
+        id: int | None = None,
+        virtual: int | None = None,
+    ) -> Region:
+        """
+        Register a region, and hand it to the backend if there is one.
+
+        Many regions are registered faster by :meth:`update`, which describes
+        the backend once.
+
+        :param address: Physical address in bytes.
+        :param size: Size in bytes.
+        :param id: Wanted id; ``None`` for a new one.
+        :param virtual: Kernel virtual address, where one is known.
+        :return: The region. Whether the backend took it is another matter, see
+            :meth:`held`.
+        :raises RegistrationError: If size, address or id is wrong or taken.
+        """
+        with self._changing():
+            return self._register(Region(id or 0, name, address, size, virtual), id)
+
+    def unregister(self, id: int) -> Region:
+        """
+        Take a region off the backend and the list.
+
+        :return: The region that was.
+        :raises RegistrationError: If there is no such region.
+        :raises BackendError: If the backend won't let it go. It stays
+            registered, for the backend would still dump it.
+        """
+        with self._changing():
+            region = self._find(id)
+            self._unregister(region)
+            self._retry()
+            return region
+
+    def update(self, regions: Iterable[Region]) -> UpdateResult:
+        """
+        Make the list equal to *regions* by changing the least.
+
+        A region with the same name, address and size stays and keeps its id; the
+        ids in *regions* are ignored. One with another virtual address is handed
+        to the backend again. What comes is added before what goes is removed,
+        if there is room: the kernel may die in between.
+        """
+        wanted = {_identity(region): region for region in regions}
+        added: list[Region] = []
+        removed: list[Region] = []
+        refused: list[Refusal] = []
+
+        def unregister(region: Region) -> None:
+            try:
+                self._unregister(region)
+                removed.append(region)
+            except BackendError as error:
+                refused.append(Refusal(region, str(error)))
+
+        with self._changing():
+            before = {_identity(region): region for region in self._regions.values()}
+            new = [region for key, region in wanted.items() if key not in before]
+            gone = [region for key, region in before.items() if key not in wanted]
+            room = self._holding.room
+            crowded = room is not None and room < len(new)
+            places = {_place(region) for region in new}
+            for region in gone:
+                if crowded or _place(region) in places:
+                    unregister(region)
+            self._retry()
+            for key, region in before.items():
+                if key in wanted:
+                    try:
+                        self._set_virtual(region, wanted[key].virtual)
+                    except RegistrationError as error:
+                        refused.append(Refusal(region, str(error)))
+            for region in new:
+                region = region._replace(id=0)
+                try:
+                    added.append(self._register(region, None))
+                except RegistrationError as error:
+                    refused.append(Refusal(region, str(error)))
+            for region in gone:
+                if not crowded and _place(region) not in places:
+                    unregister(region)
+            self._retry()
+            kept = [
+                region
+                for region in self._regions.values()
+                if _identity(region) in before
+            ]
+            if self.backend is not None:
+                refused += self.not_held()
+        return UpdateResult(tuple(added), tuple(removed), tuple(kept), tuple(refused))
+
+    def attach(self, backend: Backend) -> list[Refusal]:
+        """
+        Hand all regions to *backend*, after taking them off the one before.
+
+        :return: What it refuses; see :meth:`not_held`.
+        :raises RegistrationError: If it is attached already.
+        """
+        with self._changing():
+            if backend is self.backend:
+                raise RegistrationError(f"backend {backend.name} is already attached")
+            self._holding.detach()
+            self._holding.attach(backend, self._regions.values())
+            return self.not_held()
+
+    def detach(self) -> Backend | None:
+        """
+        Take all regions off the backend; they wait for the next one.
+
+        :return: The backend that was, if any.
+        """
+        with self._changing():
+            return self._holding.detach()
+
+    def retry(self) -> list[Refusal]:
+        """
+        Offer the backend again what it refused.
+
+        For a backend whose room depends on others; the registry itself does this
+        whenever it takes a region off.
+
+        :return: What it still refuses.
+        """
+        with self._changing():
+            self._retry()
+            return self.not_held()
+
+    def set_description(self, description: Description | None) -> None:
+        """Replace what self-describing backends say, such as new registers."""
+        with self._changing():
+            self._holding.set_description(description)
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """
+        Have *observer* told of every addition and removal from now on.
+
+        Observers are called in the order in which they came. A change is told
+        after it was made, usually before the method that made it returns; if
+        another thread (or an observer further up) is telling news at that moment,
+        it tells this too. An exception is logged and harms nobody.
+
+        :return: Function that ends this.
+        """
+        token = object()
+        with self._lock:
+            self._observers[token] = observer
+
+        def stop() -> None:
+            with self._lock:
+                self._observers.pop(token, None)
+
+        return stop
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                try:
+                    yield
+                finally:
+                    self._holding.describe()
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            if self._telling:
+                return
+            self._telling = True
+        try:
+            while True:
+                with self._lock:
+                    if not self._news:
+                        self._telling = False  # In one step with having no news.
+                        return
+                    token, change, region = self._news.popleft()
+                    observer = self._observers.get(token)
+                if observer is not None:
+                    self._call(observer, change, region)
+        except BaseException:
+            self._telling = False
+            raise
+
+    def _call(self, observer: Observer, change: Change, region: Region) -> None:
+        try:
+            observer(change, region)
+        except Exception:
+            logger.warning(
+                "an observer failed on region %r", region.name, exc_info=True
+            )
+
+    def _add_news(self, change: Change, region: Region) -> None:
+        self._news.extend((token, change, region) for token in self._observers)
+
+    def _find(self, id: int) -> Region:
+        region = self._regions.get(id)
+        if region is None:
+            raise RegistrationError(f"id {id} is not registered")
+        return region
+
+    def _register(self, region: Region, id: int | None) -> Region:
+        self._check(region)
+        if id is None:
+            region = region._replace(id=self._new_id())
+        else:
+            self._check_id(region)
+        self._holding.offer(region)  # First: whatever it raises changes nothing.
+        self._regions[region.id] = region
+        self._places[_place(region)] = region.id
+        self._add_news(Change.ADDED, region)
+        return region
+
+    def _check(self, region: Region) -> None:
+        name, address, size = _identity(region)
+        if size <= 0:
+            raise RegistrationError(
+                f"region {name!r}: size is {size}, expected at least 1 byte"
+            )
+        if address < 0 or address + size > _END:
+            raise RegistrationError(
+                f"region {name!r}: {size:#x} bytes at {address:#x} overflow 64 bits"
+            )
+        _check_virtual(region)
+        if self._ranges is not None:
+            i = bisect_right(self._ranges, address, key=lambda item: item.start) - 1
+            if i < 0 or region.range.end > self._ranges[i].end:
+                raise RegistrationError(
+                    f"region {name!r}: {region.range} is not in the kernel's memory"
+                )
+        other = self._places.get(_place(region))
+        if other is not None:
+            raise RegistrationError(
+                f"region {name!r}: {region.range} is already registered as "
+                f"{self._regions[other].name!r} (id {other})"
+            )
+
+    def _check_id(self, region: Region) -> None:
+        name, id = region.name, region.id
+        if id in RESERVED:
+            raise RegistrationError(
+                f"region {name!r}: id {id} is reserved for {RESERVED[id]!r}"
+            )
+        if not _FIRST_ID <= id <= _LAST_ID:
+            raise RegistrationError(
+                f"region {name!r}: id is {id}, expected {_FIRST_ID} to {_LAST_ID}"
+            )
+        if id in self._regions:
+            raise RegistrationError(
+                f"region {name!r}: id {id} is already used by "
+                f"{self._regions[id].name!r}"
+            )
+
+    def _new_id(self) -> int:
+        # Not the lowest free one: while ids only grow, their order is that of
+        # registration, and an id in an old dump is not mistaken for a new one.
+        while True:
+            id = self._next_id
+            self._next_id = id + 1 if id < _LAST_ID else _FIRST_ID
+            if id not in self._regions:
+                return id
+
+    def _unregister(self, region: Region) -> None:
+        self._holding.take_off(region)
+        del self._regions[region.id]
+        del self._places[_place(region)]
+        self._add_news(Change.REMOVED, region)
+
+    def _set_virtual(self, region: Region, virtual: int | None) -> None:
+        if virtual is None or virtual == region.virtual:
+            return
+        renamed = region._replace(virtual=virtual)
+        _check_virtual(renamed)
+        self._holding.take_off(region)
+        self._regions[region.id] = renamed
+        self._holding.offer(renamed)
+
+    def _retry(self) -> None:
+        for refusal in self.not_held():
+            self._holding.offer(refusal.region)
+
+
+def _check_virtual(region: Region) -> None:
+    virtual = region.virtual
+    # A PT_LOAD at 0 would make NULL pointers readable.
+    if virtual is not None and not 0 < virtual <= _END - region.size:
+        raise RegistrationError(
+            f"region {region.name!r}: virtual address is {virtual:#x}, expected a "
+            f"kernel address"
+        )
+
+
+def _identity(region: Region) -> tuple[str, int, int]:
+    return region.name, region.address, region.size
+
+
+def _place(region: Region) -> tuple[int, int]:
+    return region.address, region.size

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a backend needs that keeps its list in the machine's own memory."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kmemdump.memory.physical import Memory
+
+__all__ = ["WritableMemory"]
+
+
+class WritableMemory(Memory, Protocol):
+    """Physical memory that can be read and written."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """
+        Write physical memory, behind all that was written before.
+
+        The machine may die between two writes and within one; but of an aligned
+        word of 4 or 8 bytes it sees all or nothing.
+
+        :raises KmemdumpError: If any of the bytes cannot be written.
+        """

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What is in a core image, whether it can be trusted, and what opens it.
+
+What the file says of itself is compared with what is there, and our own questions are
+put to the kernel in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from kmemdump.areas import AREAS
+from kmemdump.coreimage import (
+    AreaRecord,
+    CoreImage,
+    Manifest,
+    QuestionRecord,
+    RegionRecord,
+    read_core,
+    verify,
+)
+from kmemdump.debuggers import Debugger, find_debuggers, look_at
+from kmemdump.diagnosis.records import ADDRESS
+from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError
+from kmemdump.kernel.attach import attach
+from kmemdump.report.question_check import Tried, try_questions
+from kmemdump.targets import Target
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = ["Contents", "find_contents", "read_manifest", "shorten"]
+
+_logger = logging.getLogger(__name__)
+_MOST_PROBLEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a file with a kernel's memory."""
+
+    source: str
+    size: int | None
+    """Of the file, in bytes."""
+    release: str | None
+    build_id: str | None
+    machine: int
+    """``e_machine`` of its ELF files."""
+    cpus: int
+    """Number of CPUs whose registers there are."""
+    bytes: int
+    """Of physical memory, packed or not."""
+    ranges: int
+    """Pieces of it."""
+    kernel_offset: int | None = field(default=None, metadata=ADDRESS)
+    tool: str | None = None
+    """Which program wrote it; ``None``, with all that follows, if not kmemdump."""
+    backend: str | None = None
+    cause: str | None = None
+    """Why it was written, in the words of who watched the kernel die."""
+    captured: datetime | None = None
+    marked: datetime | None = None
+    areas: Sequence[AreaRecord] = ()
+    questions: Sequence[QuestionRecord] = ()
+    regions: Sequence[RegionRecord] = ()
+    problems: Sequence[str] = ()
+    """What is not as the file says, checksums included."""
+    debuggers: Sequence[Debugger] = ()
+    tried: Sequence[Tried] = ()
+    """Our own questions, as this file answers them."""
+    unanswerable: str | None = None
+    """Why no question, or hardly any, can be put."""
+
+    @property
+    def broken(self) -> list[Tried]:
+        """Questions without an answer, of areas that are complete as the file says."""
+        if self.unanswerable is not None:
+            return []
+        complete = {area.name for area in self.areas if area.complete}
+        return [
+            item for item in self.tried if item.area in complete and not item.answered
+        ]
+
+
+def read_manifest(spec: str) -> tuple[Manifest | None, list[str]]:
+    """
+    Return what a target says about itself, if it is a core image, and how it lies.
+
+    :param spec: As for :func:`kmemdump.opening.open_target`.
+    """
+    if spec.startswith("qmp:"):
+        return None, []
+    try:
+        with read_core(Path(spec.removeprefix("file:"))) as core:
+            return core.manifest, verify(core) if core.manifest else []
+    except KmemdumpError:
+        return None, []  # It is something else, or opening it as a target tells.
+
+
+def shorten(problems: Sequence[str]) -> list[str]:
+    """Return the first few problems: a damaged file can have one for each region."""
+    more = len(problems) - _MOST_PROBLEMS
+    rest = [f"and {more} more like these"] if more > 0 else []
+    return [*problems[:_MOST_PROBLEMS], *rest]
+
+
+def find_contents(
+    target: Target,
+    path: Path | None,
+    *,
+    vmlinux: Path | None = None,
+) -> Contents:
+    """
+    Look at a target: at what it says of itself, and at whether it keeps its word.
+
+    :param path: The file that it is; ``None`` if it is none.
+    :param vmlinux: As for :func:`kmemdump.kernel.attach.attach`.
+    :raises KmemdumpError: If it cannot be read.
+    """
+    core = _core(path)
+    try:
+        _logger.info("comparing checksums")
+        problems = verify(core) if core is not None else []
+        info = _vmcoreinfo(target)
+        found = _contents(target, path, core, info, problems)
+    finally:
+        if core is not None:
+            core.close()
+    return _put(target, found, vmlinux)
+
+
+def _put(
+    target: Target,
+    found: Contents,
+    vmlinux: Path | None,
+) -> Contents:
+    try:
+        kernel = attach(target, vmlinux=vmlinux)
+    except KmemdumpError as error:
+        return replace(found, unanswerable=str(error))
+    held = {area.name for area in found.areas}
+    # Of another program's dump, which has all, those that are marked by default.
+    areas = [a for a in AREAS if (a.name in held if held else a.default)]
+    tried = tuple(try_questions(kernel, areas))
+    return replace(found, tried=tried, unanswerable=kernel.problem)
+
+
+def _core(path: Path | None) -> CoreImage | None:
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        if file.read(4) != b"\x7fELF":
+            return None
+    return read_core(path)
+
+
+def _vmcoreinfo(target: Target) -> VmcoreInfo | None:
+    try:
+        return target.vmcoreinfo()
+    except KmemdumpError:
+        return None
+
+
+def _contents(
+    target: Target,
+    path: Path | None,
+    core: CoreImage | None,
+    info: VmcoreInfo | None,
+    problems: Sequence[str],
+) -> Contents:
+    manifest = core.manifest if core is not None else None
+    kernel = manifest.kernel if manifest is not None else None
+    release = info.osrelease if info else kernel.osrelease if kernel else None
+    memory = target.memory.ranges
+    offset = _kernel_offset(info)
+    return Contents(
+        source=target.name,
+        size=path.stat().st_size if path is not None else None,
+        release=release,
+        build_id=info.build_id if info else kernel.build_id if kernel else None,
+        machine=target.machine,
+        cpus=len(target.registers()),
+        bytes=sum(item.size for item in memory),
+        ranges=len(memory),
+        kernel_offset=offset,
+        tool=manifest.tool if manifest else None,
+        backend=manifest.backend if manifest else None,
+        cause=(manifest.cause or None) if manifest else None,
+        captured=manifest.time if manifest else None,
+        marked=manifest.marked_at if manifest else None,
+        areas=manifest.areas if manifest else (),
+        questions=manifest.questions if manifest else (),
+        regions=manifest.regions if manifest else (),
+        problems=problems,
+        debuggers=_debuggers(path, info, target.machine),
+    )
+
+
+def _kernel_offset(info: VmcoreInfo | None) -> int | None:
+    try:
+        return info.kernel_offset if info is not None else None
+    except (NotCapturedError, FormatError):
+        return None
+
+
+def _debuggers(
+    path: Path | None, info: VmcoreInfo | None, machine: int
+) -> tuple[Debugger, ...]:
+    if path is None or not path.is_file():
+        return ()
+    return tuple(find_debuggers(look_at(path, info, machine)))

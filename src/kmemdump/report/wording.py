@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A report's records in words, for every view of it.
+
+Task names, log lines and the like were written by whoever ran on the dead machine:
+:func:`escape` shows what cannot be seen, so that none of them can talk to the reader's
+terminal, or read otherwise than it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
+from kmemdump.report.records import MemoryPart, Report, Taint
+
+__all__ = [
+    "STATES",
+    "cpu_frames",
+    "cpu_notes",
+    "cpu_problem",
+    "duration",
+    "escape",
+    "facts",
+    "heading",
+    "host",
+    "idle_frames",
+    "interruption",
+    "letters",
+    "log_notes",
+    "memory_parts",
+    "numbers",
+    "size",
+    "split_cpus",
+    "swap_words",
+]
+
+_ENDS = (CauseKind.PANIC, CauseKind.NULL, CauseKind.NMI, CauseKind.REBOOT)
+"""Deaths that stop the kernel's clock."""
+
+# Control characters; what hides, or turns the direction of text; surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff]"
+)
+STATES = {
+    "R": "running",
+    "S": "sleeping",
+    "D": "blocked",
+    "I": "idle in the kernel",
+    "T": "stopped",
+    "t": "traced",
+    "Z": "zombie",
+    "P": "parked",
+    "X": "dead",
+}
+
+
+def escape(text: str) -> str:
+    """Return *text* with everything escaped that cannot be seen."""
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code == 9:
+        return " "
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def heading(cause: Cause) -> str:
+    """Return what the cause is called: one that is not proven is none of death."""
+    return "Cause of death" if cause.fatal else "State"
+
+
+def idle_frames(cpu: Cpu) -> Sequence[Frame]:
+    """Return a CPU's frames without those below the loop that every idle CPU is in."""
+    names = [frame.symbol for frame in cpu.frames]
+    end = names.index("do_idle") + 1 if "do_idle" in names else len(names)
+    return cpu.frames[:end]
+
+
+def _idles(cpu: Cpu) -> bool:
+    """Tell whether a CPU had nothing to do, until the panic stopped it."""
+    if not cpu.idle or cpu.online:
+        return bool(cpu.idle and not cpu.interrupted)
+    # It is an interrupt that stops a CPU; another was there before.
+    return sum(frame.interrupted for frame in cpu.frames[1:]) < 2
+
+
+def cpu_notes(cpu: Cpu, cause: Cause) -> list[str]:
+    """Return what is to be said of a CPU beside its number."""
+    notes = []
+    if not cpu.online and cause.kind == CauseKind.ALIVE:
+        return ["offline"]
+    if cpu.idle:
+        notes.append("idle" if _idles(cpu) else "its idle task, interrupted")
+    elif cpu.task is not None:
+        notes.append(f"task {cpu.task.title}")
+    if cpu.number == cause.cpu:
+        suspected = cause.kind == CauseKind.UNKNOWN
+        notes.append("suspected" if suspected else "where it happened")
+    elif not cpu.online:
+        # It is an interrupt that tells a CPU to stop.
+        notes.append("then stopped by the panic" if cpu.interrupted else "offline")
+    if cpu.interrupts is False and cause.kind in (CauseKind.HANG, CauseKind.UNKNOWN):
+        notes.append("interrupts off")
+    return notes
+
+
+def cpu_frames(cpu: Cpu, cause: Cause) -> Sequence[Frame]:
+    """Return the frames of a CPU that are worth a look."""
+    if not cpu.online and cause.kind == CauseKind.ALIVE:
+        return ()
+    return cpu.frames if cpu.number == cause.cpu else idle_frames(cpu)
+
+
+def cpu_problem(cpu: Cpu) -> str | None:
+    """Return why a CPU has no frames, or few."""
+    if cpu.problem is not None and cpu.frames:
+        return f"from its registers alone: {cpu.problem}"
+    if cpu.problem is not None:
+        return f"no stack: {cpu.problem}"
+    if cpu.ip is not None and not cpu.frames:
+        return f"at {cpu.ip:#x}, no stack"
+    return None
+
+
+def split_cpus(report: Report) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
+    """Return the CPU on which it happened, if that is known, and groups of others."""
+    groups = {group[0].number: group for group in _group_cpus(report)}
+    number = report.cause.cpu
+    first = None if number is None else groups.pop(number, None)
+    return first, list(groups.values())
+
+
+def _group_cpus(report: Report) -> list[list[Cpu]]:
+    """Return the CPUs, together those that idle in the same place, as most do."""
+    groups: dict[str, list[Cpu]] = {}
+    for cpu in report.cpus:
+        same: object = cpu.number
+        if cpu.idle and cpu.number != report.cause.cpu:
+            notes = cpu_notes(cpu, report.cause)
+            same = [frame.place for frame in idle_frames(cpu)], cpu.problem, notes
+        groups.setdefault(repr(same), []).append(cpu)
+    return list(groups.values())
+
+
+def numbers(cpus: Sequence[Cpu]) -> str:
+    """Name CPUs by their numbers."""
+    joined = ", ".join(str(cpu.number) for cpu in cpus)
+    return f"CPU {joined}" if len(cpus) == 1 else f"CPUs {joined}"
+
+
+def interruption(frames: Sequence[Frame], at: int) -> str | None:
+    """Return what came at a frame, if something interrupted it."""
+    if not at or not frames[at].interrupted:
+        return None
+    stack = frames[at - 1].stack or ""
+    kind = {"irq": "interrupt", "nmi": "NMI"}.get(stack, "exception or interrupt")
+    return f"{kind}, which came here:"
+
+
+def log_notes(report: Report, shown: range) -> str:
+    """
+    Return how much of the log there is.
+
+    :param shown: Positions of the records that are shown.
+    """
+    total = len(report.log)
+    if len(shown) == total:
+        notes = [f"all {total} records"]
+    elif shown.stop == total:
+        notes = [f"the last {len(shown)} of {total} records"]
+    else:
+        later = f"{total - shown.stop} later ones are left out"
+        notes = [f"{len(shown)} of {total} records", later]
+    if report.log_overwritten:
+        notes.append(f"{report.log_overwritten} older ones were overwritten")
+    if report.log_lost:
+        notes.append(f"{report.log_lost} were lost")
+    return ", ".join(notes)
+
+
+def host(report: Report) -> str | None:
+    """Return the machine's name, if it was given one."""
+    name = report.kernel.hostname
+    return name if name != "(none)" else None  # What a kernel starts with.
+
+
+def facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Iterate over what is said of the machine in a line each: names and values."""
+    kernel, time = report.kernel, report.time
+    name = host(report)
+    if name:
+        yield "Host", name
+    machine = f" {kernel.machine}" if kernel.machine else ""
+    yield "Kernel", f"{kernel.release}{machine}"
+    when = []
+    if time.uptime is not None:
+        when.append(f"{duration(time.uptime)} after boot")
+    if time.date is not None:
+        when.append(f"{time.date:%Y-%m-%d %H:%M:%S} UTC by its own clock")
+    if when:
+        ends = report.cause.fatal and report.cause.kind in _ENDS
+        yield "Died" if ends else "Last tick", ", ".join(when)
+    if time.captured is not None:
+        marked = f" (marked {time.marked:%H:%M:%S})" if time.marked else ""
+        yield (
+            "Captured",
+            f"{time.captured:%Y-%m-%d %H:%M:%S} UTC{marked} by the clock of whoever "
+            "captured it",
+        )
+    if report.cpus:
+        idle = sum(_idles(cpu) for cpu in report.cpus)
+        yield "CPUs", f"{len(report.cpus)}, {idle} of them idle"
+    if report.load is not None:
+        yield "Load", " ".join(f"{value:.2f}" for value in report.load)
+    if report.tasks:
+        states = Counter(task.state or "?" for task in report.tasks)
+        counts = ", ".join(
+            f"{count} {STATES.get(state, f'in state {state}')}"
+            for state, count in states.most_common()
+        )
+        yield "Tasks", f"{len(report.tasks)}: {counts}"
+    if report.memory is not None:
+        parts = [f"{size(value)} {name}" for name, value in memory_parts(report.memory)]
+        swap = swap_words(report.memory)
+        yield "Memory", ", ".join([*parts, swap] if swap else parts)
+    if report.modules:
+        names = (f"{item.name}{letters(item.taints)}" for item in report.modules)
+        yield "Modules", " ".join(names)
+    if report.taints:
+        reasons = (f"{item.words} ({item.letter})" for item in report.taints)
+        yield "Tainted", "; ".join(reasons)
+    if kernel.command_line:
+        yield "Command line", kernel.command_line
+    yield "Source", report.source
+
+
+def letters(taints: Iterable[Taint]) -> str:
+    """Return the letters of taints in brackets, as the kernel prints them."""
+    letters = "".join(taint.letter for taint in taints)
+    return f"({letters})" if letters else ""
+
+
+def memory_parts(memory: MemoryPart) -> list[tuple[str, int]]:
+    """Return names and sizes in bytes of what memory was used for."""
+    named = (
+        ("total", memory.total),
+        ("free", memory.free),
+        ("of files", memory.file),
+        ("anonymous", memory.anonymous),
+        ("slab", memory.slab),
+    )
+    return [(name, value) for name, value in named if value is not None]
+
+
+def swap_words(memory: MemoryPart) -> str | None:
+    """Return what is to be said of swap."""
+    if not memory.swap_total:
+        return None
+    free = f", {size(memory.swap_free)} free" if memory.swap_free else ", full"
+    return f"{size(memory.swap_total)} swap{free}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    if count < 1 << 20:
+        return f"{-(-count // 1024)} KiB"
+    mib = count / (1 << 20)
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{value} {unit}" for value, unit in parts if value)

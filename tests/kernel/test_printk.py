@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel log, against a writer that follows the kernel's, and a real one."""
+
+import re
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.kernel.partial_read import read_held
+from kmemdump.kernel.printk import Log, LogRecord, format_log, read_log
+from kmemdump.memory.ranges import Range, intersect
+from kmemdump.vmcoreinfo import VmcoreInfo
+from rigs.scenarios import each_kernel, tells
+
+RESERVED, COMMITTED, FINALIZED, REUSABLE = range(4)
+FAILED_LPOS, NO_LPOS = 1, 3
+ULONG = 1 << 64
+IDS = 1 << 62
+
+# Any layout will do, as long as VMCOREINFO tells it.
+DESC_SIZE, STATE_AT, LPOS_AT = 32, 8, 16
+INFO_SIZE, SEQ_AT, TIME_AT, LENGTH_AT, CALLER_AT = 48, 0, 8, 16, 20
+PRB, RING, DESCS, INFOS, TEXT = 0x1000, 0x2000, 0x10000, 0x80000, 0x100000
+VMCOREINFO = f"""\
+OSRELEASE=6.1.0
+SYMBOL(prb)={PRB:x}
+SIZE(printk_ringbuffer)=80
+OFFSET(printk_ringbuffer.desc_ring)=0
+OFFSET(printk_ringbuffer.text_data_ring)=48
+OFFSET(prb_desc_ring.count_bits)=0
+OFFSET(prb_desc_ring.descs)=8
+OFFSET(prb_desc_ring.infos)=16
+OFFSET(prb_desc_ring.head_id)=24
+OFFSET(prb_desc_ring.tail_id)=32
+SIZE(prb_desc)={DESC_SIZE}
+OFFSET(prb_desc.state_var)={STATE_AT}
+OFFSET(prb_desc.text_blk_lpos)={LPOS_AT}
+SIZE(printk_info)={INFO_SIZE}
+OFFSET(printk_info.seq)={SEQ_AT}
+OFFSET(printk_info.ts_nsec)={TIME_AT}
+OFFSET(printk_info.text_len)={LENGTH_AT}
+OFFSET(printk_info.caller_id)={CALLER_AT}
+OFFSET(prb_data_ring.size_bits)=0
+OFFSET(prb_data_ring.data)=8
+"""
+INFO = VmcoreInfo.parse(VMCOREINFO.encode(), "test")
+
+
+@dataclass
+class Desc:
+    """struct prb_desc and struct printk_info of one index."""
+
+    id: int
+    state: int = REUSABLE
+    begin: int = FAILED_LPOS
+    next: int = FAILED_LPOS
+    seq: int = 0
+    time: int = 0
+    length: int = 0
+    text: str = ""
+    """What was meant to be written."""
+
+
+@dataclass
+class Writer:
+    """
+    The writers of Linux' printk_ringbuffer.c, one at a time.
+
+    Functions have the kernel's names. *tight* is what newer kernels do: a block that
+    just fits does not wrap.
+    """
+
+    count_bits: int
+    size_bits: int
+    tight: bool = False
+    descs: list[Desc] = field(init=False)
+    head_id: int = field(init=False)
+
+    def __post_init__(self):
+        self.count, self.size = 1 << self.count_bits, 1 << self.size_bits
+        self.head_id = self.tail_id = -(self.count + 1) % IDS  # DESC0_ID
+        self.head_lpos = self.tail_lpos = -self.size % ULONG  # BLK0_LPOS
+        self.descs = [Desc(0) for _ in range(self.count)]
+        self.descs[-1].id = self.head_id
+        self.text = bytearray(self.size)
+        self.clock = 0
+        self.seq = 0
+
+    def desc(self, id):
+        return self.descs[id % self.count]
+
+    def wraps(self, lpos):
+        return lpos % ULONG // self.size
+
+    def write(self, text, *, commit=True):
+        """Write a record; return its descriptor, or None if there is no room."""
+        desc = self.desc_reserve()
+        if desc is None:
+            return None
+        data = text.encode()
+        desc.text, desc.length = text, len(data)
+        desc.seq, self.seq = self.seq, self.seq + 1
+        desc.time, self.clock = self.clock, self.clock + 1_000_001
+        if not data:
+            desc.begin = desc.next = NO_LPOS
+        elif not self.data_alloc(desc, data):
+            desc.begin = desc.next = FAILED_LPOS
+            desc.length = 0
+        last = self.desc((desc.id - 1) % IDS)  # desc_make_final()
+        if last.state == COMMITTED:
+            last.state = FINALIZED
+        if commit:
+            desc.state = COMMITTED
+        return desc
+
+    def desc_reserve(self):
+        id = (self.head_id + 1) % IDS
+        if (id - self.count) % IDS == self.tail_id and not self.desc_push_tail():
+            return None
+        self.head_id = id
+        self.descs[id % self.count] = Desc(id, RESERVED)
+        return self.desc(id)
+
+    def desc_push_tail(self):
+        desc = self.desc(self.tail_id)
+        if desc.state in (RESERVED, COMMITTED):
+            return False
+        desc.state = REUSABLE
+        if not desc.begin & 1 and not self.data_push_tail(desc.next):
+            return False
+        following = self.desc((self.tail_id + 1) % IDS)
+        if following.state not in (FINALIZED, REUSABLE):
+            return False
+        self.tail_id = (self.tail_id + 1) % IDS
+        return True
+
+    def data_push_tail(self, lpos):
+        # Until the block at the tail begins at or after lpos.
+        while 0 < (lpos - self.tail_lpos) % ULONG <= self.size:
+            at = self.tail_lpos % self.size
+            (id,) = struct.unpack_from("<Q", self.text, at)
+            desc = self.desc(id)
+            assert desc.id == id
+            assert desc.begin == self.tail_lpos
+            if desc.state not in (FINALIZED, REUSABLE):
+                return False
+            desc.state = REUSABLE
+            self.tail_lpos = desc.next
+        return True
+
+    def data_alloc(self, desc, data):
+        size = 8 + -(-len(data) // 8) * 8
+        begin = self.head_lpos
+        end = (begin + size) % ULONG
+        wrapped = self.wraps(begin) != self.wraps(end - (1 if self.tight else 0))
+        if wrapped:
+            end = self.wraps(end) * self.size + size
+        if size > self.size // 2 or not self.data_push_tail((end - self.size) % ULONG):
+            return False
+        self.head_lpos = end
+        struct.pack_into("<Q", self.text, begin % self.size, desc.id)
+        at = begin % self.size
+        if wrapped:
+            at = 0
+            struct.pack_into("<Q", self.text, at, desc.id)
+        self.text[at + 8 : at + size] = data.ljust(size - 8, b"\xa5")
+        desc.begin, desc.next = begin, end
+        return True
+
+    def memory(self):
+        """Return a function that reads kernel memory."""
+        ring = struct.pack(
+            "<5Q", self.count_bits, DESCS, INFOS, self.head_id, self.tail_id
+        )
+        ring = ring.ljust(48, b"\0") + struct.pack("<2Q", self.size_bits, TEXT)
+        descs, infos = bytearray(), bytearray()
+        for item in self.descs:
+            desc, info = bytearray(DESC_SIZE), bytearray(INFO_SIZE)
+            struct.pack_into("<Q", desc, STATE_AT, item.state << 62 | item.id)
+            struct.pack_into("<QQ", desc, LPOS_AT, item.begin, item.next)
+            struct.pack_into(
+                "<QQHBB", info, SEQ_AT, item.seq, item.time, item.length, 3, 6 << 5
+            )
+            struct.pack_into("<I", info, CALLER_AT, item.seq & 0xFFFF)
+            descs += desc
+            infos += info
+        pieces = {
+            PRB: struct.pack("<Q", RING),
+            RING: ring,
+            DESCS: bytes(descs),
+            INFOS: bytes(infos),
+            TEXT: bytes(self.text),
+        }
+        return memory(pieces)
+
+    def expected(self):
+        """Return what a reader should find, and how many records it should miss."""
+        records, lost = [], 0
+        for step in range((self.head_id - self.tail_id) % IDS + 1):
+            desc = self.desc((self.tail_id + step) % IDS)
+            if desc.state not in (COMMITTED, FINALIZED):
+                continue
+            if desc.begin == desc.next == FAILED_LPOS:
+                lost += 1
+                continue
+            caller = desc.seq & 0xFFFF
+            records.append(
+                LogRecord(desc.seq, desc.time, 6, 3, caller, False, desc.text)
+            )
+        return Log(records, lost)
+
+
+def memory(pieces):
+    def read(address, size):
+        for start, data in pieces.items():
+            if start <= address and address + size <= start + len(data):
+                return data[address - start :][:size]
+        raise FormatError("memory", f"nothing at {address:#x}")
+
+    return read
+
+
+TEXTS = st.one_of(
+    st.just(""),
+    st.text("abcé\n☠", min_size=1, max_size=12),
+    # Just fitting blocks, and those that wrap in the middle of a record.
+    st.integers(1, 260).map(lambda size: ("0123456789" * 26)[:size]),
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.integers(2, 7),
+    st.integers(7, 10),
+    st.booleans(),
+    st.lists(st.tuples(TEXTS, st.sampled_from("wwwwwwwhr")), max_size=150),
+)
+def test_what_was_written_is_read(count_bits, size_bits, tight, steps):
+    writer = Writer(count_bits, size_bits, tight)
+    held = []
+    for text, step in steps:
+        if step == "h":  # A writer that is interrupted holds up all others.
+            held.append(writer.write(text, commit=False))
+        elif step == "r" and held:
+            desc = held.pop()
+            if desc is not None:
+                newest = desc.id == writer.head_id
+                desc.state = COMMITTED if newest else FINALIZED
+        else:
+            writer.write(text)
+    assert read_log(writer.memory(), INFO) == writer.expected()
+
+
+@pytest.mark.parametrize("tight", [False, True])
+@pytest.mark.parametrize("length", range(1, 60))
+def test_every_way_to_wrap(length, tight):
+    writer = Writer(6, 8, tight)
+    written = []
+    for i in range(200):
+        text = f"{i:04}".ljust(length, "x")[:length]
+        assert writer.write(text) is not None
+        written.append(text)
+    log = read_log(writer.memory(), INFO)
+    texts = [record.text for record in log.records]
+    assert len(texts) >= 256 // (16 + length) - 1
+    assert texts == written[-len(texts) :]
+    assert log.lost == 0
+
+
+def test_reused_block_is_lost():
+    # The descriptors were read first, then the kernel went on.
+    writer = Writer(4, 8)
+    for i in range(4):
+        writer.write(f"record {i}")
+    struct.pack_into("<Q", writer.text, writer.descs[1].begin % 256, 0x123)
+    log = read_log(writer.memory(), INFO)
+    assert [record.text for record in log.records] == [
+        "record 0",
+        "record 2",
+        "record 3",
+    ]
+    assert log.lost == 1
+
+
+def bytes_of(writer, desc):
+    """Return where a record is: (address, size) of each part."""
+    index = desc.id % writer.count
+    yield DESCS + index * DESC_SIZE, DESC_SIZE
+    yield INFOS + index * INFO_SIZE, INFO_SIZE
+    if not desc.begin & 1:
+        begin, end = desc.begin % writer.size, desc.next % writer.size or writer.size
+        yield TEXT + begin, 8
+        yield TEXT + (begin if begin < end else 0), end - (begin if begin < end else 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.booleans(),
+    st.lists(st.integers(0, 120), min_size=1, max_size=300),
+    st.sampled_from([DESCS, INFOS, TEXT]),
+    st.integers(0, 1 << 13),
+    st.booleans(),
+)
+def test_half_a_log(tight, lengths, array, cut, end):
+    """Of one of the arrays, only the beginning or the end is there."""
+    writer = Writer(7, 13, tight)
+    for i, length in enumerate(lengths):
+        writer.write(f"{i:03}{'x' * length}")
+    whole = writer.memory()
+    gone = Range(array + cut, 1 << 13) if end else Range(array, cut)
+
+    def there(address, size):
+        return not intersect([Range(address, size)], [gone])
+
+    def read(address, size):
+        if not there(address, size):
+            raise NotCapturedError(f"{address:#x} is not there")
+        return whole(address, size)
+
+    held = [
+        writer.desc(writer.tail_id + i)
+        for i in range((writer.head_id - writer.tail_id) % IDS + 1)
+    ]
+    left = [
+        desc.text
+        for desc in held
+        if desc.state in (COMMITTED, FINALIZED)
+        and all(there(*part) for part in bytes_of(writer, desc))
+    ]
+    if not left:
+        with pytest.raises(NotCapturedError, match="is not there"):
+            read_log(read, INFO)
+        return
+    log = read_log(read, INFO)
+    assert [record.text for record in log.records] == left
+    # Of a descriptor that is not there, nobody knows whether it was in use.
+    missing = len(writer.expected().records) - len(left)
+    assert missing <= log.missing <= len(held) - len(left)
+    if log.missing:
+        with pytest.raises(NotCapturedError, match=f"^{log.missing} of .* are missing"):
+            log.check()
+
+
+def test_hole_in_the_middle():
+    """A region that was cut, and the next one, which goes on from there."""
+    data = bytes(range(256)) * 64
+    hole = Range(5000, 300)
+
+    def read(address, size):
+        if intersect([Range(address, size)], [hole]):
+            raise NotCapturedError("a hole")
+        return data[address : address + size]
+
+    held = read_held(read, 100, 16000)
+    assert held.ranges == [Range(0, 4900), Range(5200, 10800)]
+    assert held.part(0, 4900) == data[100:5000]
+    assert held.part(5200, 10800) == data[5300:16100]
+    with pytest.raises(NotCapturedError, match="not all of"):
+        held.part(4899, 2)
+
+
+def test_a_hole_without_an_end():
+    """Of a gigabyte that is not there, not every page is looked for."""
+    reads = 0
+
+    def read(address, size):
+        nonlocal reads
+        reads += 1
+        raise NotCapturedError("nothing is there")
+
+    assert read_held(read, 0, 1 << 30).ranges == []
+    assert reads < 60_000
+
+
+def test_format():
+    records = [
+        LogRecord(0, 1_234_567_890, 6, 0, 0, False, "one\n  two"),
+        LogRecord(1, 12_345_000_000_000, 6, 0, 0, False, ""),
+    ]
+    assert format_log(Log(records, 0)) == (
+        "[    1.234567] one\n[    1.234567]   two\n[12345.000000] \n"
+    )
+
+
+def damaged(offset, value):
+    writer = Writer(4, 8)
+    for i in range(9):
+        writer.write(f"record {i}")
+    read = writer.memory()
+
+    def read_damaged(address, size):
+        if address == RING + offset:
+            return struct.pack("<Q", value)
+        return read(address, size)
+
+    return read_damaged
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "problem"),
+    [
+        (0, 0, r"2\^0 descriptors"),
+        (0, 63, r"2\^63 descriptors and 2\^8 bytes of text, expected at most"),
+        (48, 32, r"2\^32 bytes of text"),
+        (48, 31, r"expected at most 1 GiB"),
+        (8, (1 << 64) - 8, "which wrap around"),
+        (24, 77, "records 4611.* to 77, expected at most 16: damaged"),
+    ],
+)
+def test_damaged_header(offset, value, problem):
+    with pytest.raises(FormatError, match=problem):
+        read_log(damaged(offset, value), INFO)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("SIZE(prb_desc)=0", r"SIZE\(prb_desc\) is 0, expected 8 to 4096"),
+        ("SIZE(printk_info)=99999", "is 99999"),
+        ("OFFSET(prb_desc.state_var)=25", "is 25, expected 0 to 24"),
+        ("OFFSET(printk_info.text_len)=-1", "is -1, expected 0 to 44"),
+    ],
+)
+def test_hostile_vmcoreinfo(line, problem):
+    info = VmcoreInfo.parse(f"{VMCOREINFO}{line}\n".encode(), "test")
+    with pytest.raises(FormatError, match=problem):
+        read_log(damaged(16, INFOS), info)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([PRB, RING, DESCS, INFOS, TEXT]),
+            st.integers(0, 300),
+            st.integers(0, 255),
+        ),
+        max_size=20,
+    )
+)
+def test_any_damage_is_survived(damage):
+    writer = Writer(4, 8)
+    for i in range(50):
+        writer.write(f"record {i}")
+    read = writer.memory()
+    pieces = {
+        start: bytearray(read(start, size))
+        for start, size in (
+            (PRB, 8),
+            (RING, 64),
+            (DESCS, 16 * DESC_SIZE),
+            (INFOS, 16 * INFO_SIZE),
+            (TEXT, 256),
+        )
+    }
+    for start, offset, value in damage:
+        pieces[start][offset % len(pieces[start])] = value
+    try:
+        log = read_log(memory({k: bytes(v) for k, v in pieces.items()}), INFO)
+    except FormatError:
+        return
+    assert len(log.records) + log.lost <= 16
+
+
+def kmemdump(*arguments):
+    argv = [sys.executable, "-m", "kmemdump", *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.vm
+@each_kernel
+def test_wrapped_log_of_a_real_kernel(boot, vmlinux, architecture, series, tmp_path):
+    machine = boot(
+        series, architecture=architecture, tasks=5, arguments=("printk.devkmsg=on",)
+    )
+    options = []
+    if not tells(architecture, series):
+        options = ["--vmlinux", vmlinux(series, architecture)]
+    # Lines of all lengths, so that the ring wraps at every place of a record.
+    machine.run(
+        "echo 1 >/proc/sys/kernel/printk; i=0; s=; "
+        "while [ $i -lt 6000 ]; do s=$s$((i % 10)); "
+        "[ ${#s} -gt 90 ] && s=; "
+        'echo "<6>record $i $s" >/dev/kmsg; i=$((i + 1)); done',
+        timeout=300,
+    )
+    machine.run("dmesg -r >/run/dmesg || dmesg >/run/dmesg")
+    machine.pause()
+    core = tmp_path / "core"
+    kmemdump("capture", f"qmp:{machine.qmp}", "-o", core, *options)
+    outputs = {
+        "memory": kmemdump("ask", f"qmp:{machine.qmp}", "log"),
+        "core": kmemdump("ask", core, "log"),
+        "report": kmemdump("report", core, "--lines", "9999", *options),
+    }
+    machine.resume()
+    # The kernel's own reader, which is right.
+    guest = [
+        re.sub(r"^<\d+>", "", line)
+        for line in machine.run("cat /run/dmesg", timeout=120).splitlines()
+    ]
+    assert guest[-1].split("] ")[1].startswith("record 5999 ")
+    assert len(guest) > 1000
+    assert not any("Linux version" in line for line in guest)  # Overwritten.
+    for where, text in outputs.items():
+        lines = [line.strip() for line in text.splitlines()]
+        start = lines.index(guest[0].strip())
+        found = lines[start : start + len(guest)]
+        assert found == [line.strip() for line in guest], where

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of the lab that boot nothing."""
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmemdump.errors import TargetError, UnsupportedError, UsageError
+from kmemdump.lab import (
+    SERIES,
+    X86_64,
+    KernelPackage,
+    PackageCache,
+    Setup,
+    default_folder,
+)
+from kmemdump.lab.folders import MachineFolder
+from kmemdump.lab.initramfs import Entry, make_initramfs, pack_cpio
+from kmemdump.lab.lines import LineSocket
+from kmemdump.lab.qmp import Control
+from kmemdump.lab.setup import qemu_arguments
+from rigs.scenarios import (
+    ARM_DEATHS,
+    CPUS,
+    DEATHS,
+    MATRIX,
+    MEMORY,
+    PAIRWISE,
+    PAIRWISE_AARCH64,
+    PAIRWISE_X86_64,
+)
+
+KERNEL = KernelPackage("6.1", "6.1.0-1-cloud-amd64", "6.1.1-1", Path("/kernel"))
+
+
+def read_cpio(data):
+    # Written from the format's description in the kernel's documentation.
+    entries, offset = [], 0
+    while True:
+        assert data[offset : offset + 6] == b"070701"
+        values = [
+            int(data[offset + 6 + 8 * i : offset + 14 + 8 * i], 16) for i in range(13)
+        ]
+        name_end = offset + 110 + values[11]
+        assert data[name_end - 1] == 0
+        name = data[offset + 110 : name_end - 1].decode()
+        start = (name_end + 3) // 4 * 4
+        offset = (start + values[6] + 3) // 4 * 4
+        if name == "TRAILER!!!":
+            assert offset == len(data)
+            return entries
+        entries.append((name, values[1], data[start : start + values[6]]))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("abc/.-_é", min_size=1),
+            st.integers(0, 0xFFFF),
+            st.binary(max_size=20),
+        )
+    )
+)
+def test_cpio_round_trip(entries):
+    assert read_cpio(pack_cpio(Entry(*entry) for entry in entries)) == entries
+
+
+def test_initramfs_names_modules_in_order():
+    modules = {"b": b"B", "a": b"A"}
+    packed = make_initramfs(b"box", modules, tasks=7, random_mib=3)
+    files = {name: (mode, data) for name, mode, data in read_cpio(packed)}
+    assert files["lab.conf"][1] == (
+        b"TASKS=7\nRANDOM_MIB=3\nPORT=ttyS1\nMODULES='b a'\n"
+    )
+    assert files["bin/sh"] == (0o120777, b"busybox")
+    assert files["init"][0] == 0o100755
+    assert files["modules/a.ko"][1] == b"A"
+    assert list(files).index("modules") < list(files).index("modules/b.ko")
+
+
+def test_guest_uses_no_other_applets():
+    # What init calls must be linked to busybox, or be the shell's own.
+    links = {
+        name.removeprefix("bin/")
+        for name, mode, _ in read_cpio(make_initramfs(b"", {}, tasks=0, random_mib=0))
+        if mode >> 12 == 0o12
+    }
+    assert {"cat", "dd", "insmod", "ip", "mkdir", "mount", "sh", "sleep", "stty"} <= (
+        links
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("cpus", 0), ("memory", 1), ("tasks", 2001), ("random", 513)],
+)
+def test_setup_bounds(field, value):
+    with pytest.raises(UsageError, match=f"{field} is {value}, expected"):
+        Setup(KERNEL, **{field: value})
+
+
+def test_qemu_arguments():
+    setup = Setup(KERNEL, cpus=3, arguments=("panic=1", "log_buf_len=1M"))
+    arguments = qemu_arguments(setup, Path("/a,b"), guest=5, control=6)
+    assert "memory-backend-file,id=ram,size=1024M,mem-path=/a,,b/ram,share=on" in (
+        arguments
+    )
+    assert "socket,id=qmp,path=/a,,b/qmp,server=on,wait=off" in arguments
+    assert arguments[-1] == "console=ttyS0 panic=0 panic=1 log_buf_len=1M"
+    # Nothing may listen on a network, or reach one.
+    assert not {"-netdev", "-nic", "-net", "-vnc", "-gdb"} & set(arguments)
+
+
+def test_qemu_arguments_without_helpers():
+    setup = Setup(KERNEL, share=False, vmcoreinfo=False)
+    arguments = qemu_arguments(setup, Path("/x"), guest=5, control=6)
+    assert not any("memory-backend" in argument for argument in arguments)
+    assert "-device" not in arguments
+    assert "qemu_fw_cfg" not in setup.modules
+
+
+def test_pairwise_is_pairwise():
+    columns = [SERIES, CPUS, MEMORY, DEATHS]
+    rows = [(s.series, s.cpus, s.memory, s.death) for s in PAIRWISE_X86_64]
+    for a, b in combinations(range(4), 2):
+        met = {(row[a], row[b]) for row in rows}
+        assert met == {(x, y) for x in columns[a] for y in columns[b]}
+
+
+def test_every_value_on_aarch64():
+    for name, column in (
+        ("series", SERIES),
+        ("cpus", (1, 8)),
+        ("death", ARM_DEATHS),
+        ("offline", (False, True)),
+    ):
+        assert {getattr(s, name) for s in PAIRWISE_AARCH64} == set(column)
+    assert set(PAIRWISE) <= set(MATRIX)
+    assert len({str(s) for s in MATRIX}) == len(MATRIX)
+
+
+def test_default_folder():
+    assert default_folder({}) == Path("build/lab")
+    assert default_folder({"KMEMDUMP_LAB": "/x"}) == Path("/x")
+
+
+def test_entry_is_whole_or_absent(tmp_path):
+    cache = PackageCache(tmp_path / "lab")
+
+    def fail(folder):
+        (folder / "half").write_text("done")
+        raise UnsupportedError("no network")
+
+    with pytest.raises(UnsupportedError, match="no network"):
+        cache.entry("package", fail)
+    assert [path.name for path in cache.folder.iterdir()] == [".lock"]
+    made = cache.entry("package", lambda folder: (folder / "file").touch())
+    assert (made / "file").exists()
+    assert cache.entry("package", fail) == made
+
+
+def fake_apt(monkeypatch, tmp_path, script):
+    # A first program on the path of that name, instead of Debian's.
+    for name in ("apt-cache", "apt-get"):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def test_kernel_without_lists(monkeypatch, tmp_path):
+    fake_apt(monkeypatch, tmp_path, "echo 'E: No packages found' >&2; exit 100")
+    with pytest.raises(
+        UnsupportedError, match=r"6\.12 for amd64 .*run 'apt-get update'"
+    ):
+        PackageCache(tmp_path / "lab").kernel("6.12")
+
+
+def test_kernel_of_another_release(monkeypatch, tmp_path):
+    # Debian 13's metapackage leads to 6.12, which is not a 6.1.
+    show = "Depends: linux-image-6.12.1-cloud-amd64 (= 6.12.1-1)"
+    fake_apt(monkeypatch, tmp_path, f"echo '{show}'")
+    with pytest.raises(UnsupportedError, match=r"no cloud kernel 6\.1 "):
+        PackageCache(tmp_path / "lab").kernel("6.1")
+
+
+def test_kernel_offline(monkeypatch, tmp_path):
+    show = "Depends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.9-1)"
+    script = f'case $1 in show) echo "{show}" ;; *) echo "E: 404" >&2; exit 100 ;; esac'
+    fake_apt(monkeypatch, tmp_path, script)
+    with pytest.raises(UnsupportedError, match="E: 404\nif the network is up") as info:
+        PackageCache(tmp_path / "lab").kernel("6.1")
+    assert "linux-image-6.1.0-9-cloud-amd64=6.1.9-1" in str(info.value)
+
+
+def test_kernel_not_on_debian(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="dpkg is not here"):
+        PackageCache(tmp_path / "lab").kernel("6.1")
+
+
+def test_kernel_series_unknown(tmp_path):
+    with pytest.raises(UnsupportedError, match=r"5\.10 is not one of 6\.1, 6\.12"):
+        PackageCache(tmp_path).kernel("5.10")
+
+
+def test_packages_of_another_release(monkeypatch, tmp_path):
+    """From where this machine's come, and none of its settings are touched."""
+    targets = "Debian-Security main http://a.test/s\\nDebian main http://a.test/d/"
+    script = (
+        f'echo "$@" >>{tmp_path}/said\n'
+        f"case $1 in indextargets) printf '{targets}\\n' ;; esac"
+    )
+    fake_apt(monkeypatch, tmp_path, script)
+    apt = PackageCache(tmp_path / "lab").apt(X86_64, "trixie")
+    apt.show("crash")
+    place = tmp_path / "lab/apt-trixie-amd64"
+    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    [line] = (place / "sources.list").read_text().splitlines()
+    assert line == f"deb {signed} http://a.test/d/ trixie main"
+    _, update, show = (tmp_path / "said").read_text().splitlines()
+    for said in (update, show):
+        assert f"-oDir::Etc::sourcelist={place}/sources.list" in said
+        assert "-oDir::Etc::sourceparts=/dev/null" in said
+        assert f"-oDir::State={place} " in said
+    assert apt.advice().endswith(f"remove {place}")
+
+
+def test_release_without_lists(monkeypatch, tmp_path):
+    fake_apt(monkeypatch, tmp_path, "true")
+    apt = PackageCache(tmp_path / "lab").apt(X86_64, "trixie")
+    with pytest.raises(UnsupportedError, match=r"no archive .*\nrun 'apt-get update'"):
+        apt.show("crash")
+
+
+def test_module_missing(tmp_path):
+    kernel = KernelPackage("6.1", "6.1.0-1", "1", tmp_path)
+    with pytest.raises(UnsupportedError, match=r"kernel 6\.1\.0-1 has no module lkdtm"):
+        kernel.module("lkdtm")
+
+
+def test_lines():
+    ours, theirs = socket.socketpair()
+    lines = LineSocket(ours, "peer")
+    theirs.sendall(b"one\r\ntwo\nthr")
+    soon = time.monotonic() + 5
+    assert lines.read(soon) == "one"
+    assert lines.read(soon) == "two"
+    with pytest.raises(TargetError, match="peer: no answer in time"):
+        lines.read(time.monotonic() + 0.01)
+    theirs.sendall(b"ee\n")
+    assert lines.read(soon) == "three"
+    theirs.close()
+    with pytest.raises(TargetError, match="peer: is gone"):
+        lines.read(soon)
+    with pytest.raises(TargetError, match="peer: cannot be written to"):
+        lines.write("x")
+    lines.close()
+
+
+def test_control():
+    ours, theirs = socket.socketpair()
+
+    def monitor():
+        with theirs, theirs.makefile("rw") as stream:
+            print('{"QMP": {}}', file=stream, flush=True)
+            for line in stream:
+                request = json.loads(line)
+                requests.append(request)
+                print('{"event": "STOP"}', file=stream)
+                print('{"return": {"status": "late"}, "id": 0}', file=stream)
+                answer = {"return": {"status": "paused"}}
+                if request["execute"] == "quit":
+                    answer = {"error": {"class": "GenericError", "desc": "never"}}
+                answer["id"] = request["id"]
+                print(json.dumps(answer), file=stream, flush=True)
+
+    requests = []
+    thread = threading.Thread(target=monitor)
+    thread.start()
+    control = Control(ours)
+    control.negotiate()
+    assert control.status() == "paused"
+    with pytest.raises(TargetError, match="qemu refuses quit: never"):
+        control.execute("quit", cpu_index=1)
+    assert requests[-1]["arguments"] == {"cpu-index": 1}
+    assert len(control.events) == 3
+    control.close()
+    thread.join()
+
+
+def test_folder_outlives_its_maker(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = MachineFolder(1 << 60)  # More than /dev/shm has.
+    assert folder.path.parent == tmp_path
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    os.utime(folder.path, (0, 0))
+    heir = subprocess.Popen(["sleep", "100"], pass_fds=[folder.descriptor])
+    os.close(folder.descriptor)  # As if Python had been killed.
+    young = MachineFolder(1 << 60)
+    assert folder.path.exists()
+    heir.kill()
+    heir.wait()
+    MachineFolder(1 << 60).close()
+    assert not folder.path.exists()
+    assert young.path.exists()
+    young.close()
+    assert not list(tmp_path.iterdir())

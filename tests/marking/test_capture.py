@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Capturing: what is under a core image's name is whole, whatever happens."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import DeadMachine
+from kmemdump.areas import choose_areas
+from kmemdump.coreimage import read_core, verify
+from kmemdump.errors import UnsupportedError
+from kmemdump.marking.capture import Wishes, pack, register, take, write
+from kmemdump.marking.registry import Registry
+from kmemdump.opening import open_target
+from rigs.scenarios import each_series, once
+from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
+from rigs.verbs import run
+
+PAGE = 4096
+
+
+def test_a_target_without_a_kernel(tmp_path):
+    path = tmp_path / "dump"
+    note = vmcoreinfo_note(vmcoreinfo())
+    path.write_bytes(elf_core([(0x1000, bytes(PAGE))], note))
+    target = open_target(str(path))
+    with pytest.raises(UnsupportedError, match="no kallsyms in the kernel's memory"):
+        take(target, Wishes(choose_areas()))
+    target.close()
+
+
+def test_the_target_is_not_replaced_by_its_core_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "dump"
+    path.write_bytes(b"the only one")
+    Path("link").symlink_to("dump")
+    for target in (path, f"file:{path}", "link"):
+        for output in (path, "dump", "link"):
+            ended = run("capture", target, "-o", output)
+            assert ended.status == 2
+            assert "is the target itself, expected another file" in ended.err
+    assert path.read_bytes() == b"the only one"
+
+
+@each_series
+def test_a_second_look_reads_less_and_finds_the_same(
+    dead: DeadMachine, tmp_path: Path
+) -> None:
+    wishes = Wishes(choose_areas())
+    target = open_target(f"qmp:{dead.machine.qmp}")
+    try:
+        first = take(target, wishes)
+        second = take(target, wishes, known=first.kernel)
+        assert first.marks.complete, [area.reason for area in first.marks.areas]
+        assert second.marks.complete
+        assert second.kernel.knowledge is first.kernel.knowledge
+        names = [area.name for area in first.marks.areas]
+        assert names == [area.name for area in second.marks.areas]
+        # The kernel is dead: what it answers lies where it lay.
+        for one, two in zip(first.marks.areas, second.marks.areas, strict=True):
+            assert two.blocks <= one.blocks | first.kernel.base_blocks, one.name
+        registry = Registry(target.memory.ranges)
+        register(registry, first.marks)
+        ids = {region.name: region.id for region in registry}
+        register(registry, first.marks)
+        assert {region.name: region.id for region in registry} == ids
+        path = tmp_path / "core"
+        assert write(path, target, second, packed=pack(first)) == []
+        with read_core(path) as core:
+            assert verify(core) == []
+    finally:
+        target.close()
+
+
+@each_series
+def test_a_core_image_of_a_core_image_answers_the_same(
+    dead: DeadMachine, core_image: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.core"
+    assert run("capture", core_image, "-o", copy).status == 0
+    questions = ("log", "ps", "bt -a", "mod", "mount", "timer")
+    expected = run("ask", core_image, *questions)
+    assert expected.status == 0
+    assert run("ask", copy, *questions).out == expected.out
+
+
+@each_series
+def test_own_wishes(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    question = tmp_path / "mine.py"
+    question.write_text(
+        "def release(prog):\n"
+        "    print(prog['init_uts_ns'].name.release.string_().decode())\n"
+    )
+    wishes = (
+        "--area", "kmsg", "--area", "symbols", "--symbol", "panic_timeout",
+        "--ask", question, "--ask", "log | grep -c .",
+    )  # fmt: skip
+    ended = run("capture", core_image, "-o", path, *wishes)
+    assert ended.status == 0, ended
+    ended = run("ask", path, question, "drgn print(prog['panic_timeout'])")
+    assert ended.status == 0, ended
+    assert ended.out.splitlines()[0] == dead.machine.setup.kernel.release
+    assert ended.out.splitlines()[1].startswith("(int)")
+    ended = run("ask", path, "ps")  # Nobody wished for it.
+    assert ended.status == 1
+    assert len(ended.lines) == 1
+    wrong = ("--symbol", "nosuch", "--region", "nowhere=0x10:8")
+    ended = run("capture", core_image, "-o", path, "--area", "kmsg", *wrong)
+    assert ended.status == 1
+    assert ended.lines[0] == (
+        "kmemdump: area nosuch is incomplete: the kernel has no symbol 'nosuch'"
+    )
+    assert ended.lines[1].startswith("kmemdump: area nowhere is incomplete: address")
+
+
+def check_name(path: Path) -> bool:
+    """Whether there is something under the name, which must be whole then."""
+    if not path.exists():
+        return False
+    with read_core(path) as core:
+        assert core.manifest is not None
+        assert verify(core) == []
+    assert path.stat().st_mode & 0o777 == 0o600
+    return True
+
+
+@once
+def test_killed_at_any_moment(
+    dead: DeadMachine, core_image: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dumps"
+    folder.mkdir()
+    path = folder / "killed.core"
+    arguments = ("capture", core_image, "-o", path, *dead.options)
+    capture = (sys.executable, "-m", "kmemdump", *arguments)
+    start = time.monotonic()
+    subprocess.run(capture, check=True, capture_output=True)
+    whole = time.monotonic() - start
+    assert check_name(path)
+    path.unlink()
+    chance = random.Random(1)
+    killed = 0
+    for number in range(24):
+        process = subprocess.Popen(
+            capture, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # Later and later: the last moments are the interesting ones.
+        delay = whole * (0.2 + number / 25) + chance.uniform(0, whole / 20)
+        start = time.monotonic()
+        try:
+            process.wait(delay)
+            whole = time.monotonic() - start  # A busy host has become less so.
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+        if check_name(path):
+            path.unlink()
+    assert killed >= 10
+    # Who writes next cleans up behind those who were killed.
+    assert run(*arguments).status == 0
+    assert [item.name for item in folder.iterdir()] == ["killed.core"]
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system: run it as root")
+    mount = ("mount", "-t", "tmpfs", "-o", "size=1m", "kmemdump", str(folder))
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here: run it on a whole machine")
+    try:
+        yield folder
+    finally:
+        subprocess.run(("umount", str(folder)), check=True)
+
+
+@each_series
+def test_a_full_disk(dead: DeadMachine, core_image: Path, full_disk: Path) -> None:
+    path = full_disk / "core"
+    ended = run("capture", core_image, "-o", path)
+    assert ended.status == 3
+    assert ended.lines == [
+        f"kmemdump: error: cannot write {path}: No space left on device"
+    ]
+    assert list(full_disk.iterdir()) == []
+    # What was there before stays.
+    small = ("--area", "coreinfo", "--area", "-symbols")
+    assert run("capture", core_image, "-o", path, *small).status == 0
+    before = path.read_bytes()
+    assert run("capture", core_image, "-o", path).status == 3
+    assert path.read_bytes() == before
+    assert list(full_disk.iterdir()) == [path]

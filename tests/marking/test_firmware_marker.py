@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a marker looks at a kernel that runs meanwhile; machines are in test_firmware."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from kmemdump.marking import firmware_marker as marker
+from kmemdump.marking.mark import AreaMark, Marks, QuestionMark
+
+
+def looks(*answers: QuestionMark) -> list[SimpleNamespace]:
+    """A look for each answer that an area's only question has."""
+    nothing: frozenset[int] = frozenset()
+    return [
+        SimpleNamespace(
+            marks=Marks((AreaMark("tasks", nothing, nothing, 0.0, (answer,)),)),
+            kernel=SimpleNamespace(learned=None),
+        )
+        for answer in answers
+    ]
+
+
+FINE = QuestionMark("ps", None)
+TORN = QuestionMark("ps", "no such memory")
+RUNNING = QuestionMark("bt 1", "registers for CPU 0 were not saved", True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "incomplete", "used"),
+    [
+        ((FINE, TORN), (), 0),
+        ((TORN, FINE), (), 1),
+        ((TORN, TORN, FINE), (), 1),  # Once more, and not for ever.
+        ((TORN, FINE), ("tasks",), 0),  # It was so before.
+        ((RUNNING, FINE), (), 0),
+    ],
+)
+def test_looks_once_more_if_something_new_is_torn(
+    monkeypatch, answers, incomplete, used
+):
+    found = looks(*answers)
+    left = iter(found)
+    monkeypatch.setattr(marker, "take", lambda *_: next(left))
+    assert marker._look(None, None, None, incomplete) is found[used]
+
+
+def test_missing_registers_are_no_problem_where_firmware_saves_them():
+    excused = marker._excuse(looks(RUNNING)[0].marks)
+    assert excused.areas[0].reason is None
+    torn = looks(TORN)[0].marks
+    assert marker._excuse(torn) == torn

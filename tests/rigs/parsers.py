@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Every parser of bytes from outside, and a good input for each to start from.
+
+Whoever adds a parser adds it here: one test and one fuzzer walk the table.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from kmemdump.errors import FormatError, NotCapturedError, TargetError
+from kmemdump.firmware_dumps.assemble import assemble
+from kmemdump.firmware_dumps.folder import parse_list
+from kmemdump.firmware_dumps.fragments import Piece
+from kmemdump.formats import minidump
+from kmemdump.formats.elfheader import parse_header_region
+from kmemdump.formats.fdt import pack_fdt, parse_fdt, reserved_ranges
+from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
+from kmemdump.formats.ramoops import parse_record, parse_zone
+from kmemdump.formats.ramoops_ecc import find_parity, repair
+from kmemdump.formats.rawdump import parse_rawdump
+from kmemdump.formats.sahara import name_row, parse_packet, parse_table
+from kmemdump.formats.sahara_device import Device
+from kmemdump.formats.sahara_host import Host, Send
+from kmemdump.formats.smem import HOST_ANY, parse_smem
+from rigs.writers.elfheader import write_downstream, write_series
+from rigs.writers.fdt import Tree, cells, write_fdt
+from rigs.writers.kinfo import LAYOUTS, write_kinfo
+from rigs.writers.minidump import VALI, write_old, write_regions, write_toc
+from rigs.writers.ramoops import add_parity, write_zone
+from rigs.writers.rawdump import Sect, write_rawdump
+from rigs.writers.sahara import write_packet, write_table
+from rigs.writers.smem import ANY, Part, write_smem
+
+LOADS = [("one", 0xFFFF800080001000, 0x80001000, 64), ("two", 1 << 63, 0x9000, 8)]
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A parser, and everything that is done with its result."""
+
+    name: str
+    run: Callable[[bytes], object]
+    """Returns or raises FormatError, whatever the bytes are."""
+    seeds: tuple[bytes, ...]
+    runs: int = 750_000
+    """Inputs for the fuzzer; all parsers together have more than 10 million."""
+
+
+def _smem(data: bytes) -> None:
+    smem = parse_smem(data, "smem", auxiliary={0x60000000: 4096})
+    for step in (
+        lambda: smem.lookup(HOST_ANY, 602),
+        lambda: smem.lookup(1, 8),
+        lambda: smem.allocate(HOST_ANY, 20, 20),
+        lambda: list(smem.items(1)),
+    ):
+        with suppress(FormatError):  # The next step is possible nevertheless.
+            step()
+
+
+def _regions(data: bytes) -> None:
+    count = len(data) // minidump.REGION_SIZE
+    minidump.check_regions(minidump.parse_regions(data, count, "table"))
+
+
+def _toc(data: bytes) -> None:
+    for row in minidump.parse_toc(data, "toc").subsystems:
+        minidump.region_array_size(row, "toc")
+
+
+def _fdt(data: bytes) -> None:
+    tree = parse_fdt(data, "fdt")
+    reserved_ranges(tree, "a")
+    pack_fdt(tree)
+
+
+def _kinfo(data: bytes) -> None:
+    pack_kinfo(parse_kinfo(data, "kinfo"))
+
+
+def _rawdump(data: bytes) -> None:
+    parse_rawdump(lambda at, count: data[at : at + count], len(data), "rawdump")
+
+
+def _zone(data: bytes) -> None:
+    parse_zone(data[1:], "zone", ecc_size=data[0] & 31 if data else 0)
+
+
+def _parity(data: bytes) -> None:
+    size, parity = find_parity(data)
+    if parity:
+        data = repair(data[:size], parity, "zone").data
+    parse_record(parse_zone(data, "zone", ecc_size=parity))
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """A piece of a dump, in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self.data[offset : offset + count]
+
+
+def _pieces(data: bytes) -> None:
+    """The bytes are pieces, each behind its length and name; some have an address."""
+    pieces = []
+    while data and len(pieces) < 64:
+        size, kind = int.from_bytes(data[:2], "little"), data[2:3]
+        name = data[3:12].partition(b"\0")[0].decode("ascii", "backslashreplace")
+        address = int.from_bytes(data[12:20], "little") if kind == b"A" else None
+        store = _Bytes(data[20 : 20 + size])
+        told = size + 4 if kind == b"A" and size % 3 == 0 else None
+        pieces.append(Piece(name, store, address, told))
+        data = data[20 + size :]
+    try:
+        collected = assemble("pieces", pieces)
+    except TargetError:
+        return
+    for item in collected.memory.ranges:
+        collected.memory.read(item.start, min(item.size, 4096))
+
+
+def _host(data: bytes) -> None:
+    """The bytes are transfers, each behind its length; then comes nothing."""
+    host = Host("host")
+    steps = 0
+    while data and not host.finished:
+        size = int.from_bytes(data[:2], "little")
+        transfer, data = data[2 : 2 + size], data[2 + size :]
+        for event in host.receive(transfer):
+            steps += isinstance(event, Send)
+    assert steps < 100_000
+
+
+def _device(data: bytes) -> None:
+    def read(address: int, size: int) -> bytes:
+        if address & 1:
+            raise NotCapturedError("odd")
+        return bytes(size)
+
+    device = Device([name_row("a", 0x2000, 64)], read)
+    device.start()
+    for at in range(0, min(len(data), 2400), 24):
+        device.receive(data[at : at + 24])
+
+
+def _dialogue(*transfers: bytes) -> bytes:
+    return b"".join(len(it).to_bytes(2, "little") + it for it in transfers)
+
+
+_HELLO = write_packet(1, 2, 1, 0x400, 2, 0, 0, 0, 0, 0, 0)
+_TABLE = write_table([(1, 0x2000, 8, "md_a", "md_a.BIN")], wide=True)
+_TABLE32 = write_table([(1, 0x2000, 8, "md_a", "md_a.BIN")], wide=False)
+
+
+def _piece(name: bytes, data: bytes, address: int | None = None) -> bytes:
+    kind = b"?" if address is None else b"A"
+    head = len(data).to_bytes(2, "little") + kind + name.ljust(9, b"\0")
+    return head + (address or 0).to_bytes(8, "little") + data
+
+
+_INFO = b"OSRELEASE=1\nSYMBOL(one)=ffff800080001000\nNUMBER(kimage_voffset)=0x10\n"
+_SMEM_PARTS = [
+    Part(ANY, ANY, {602: write_toc()}, {9: b"nine"}, size=0x400),
+    Part(0, 1, {8: b"eight"}, size=0x200),
+]
+
+_RESERVED: Tree = {"compatible": b"a\0", "reg": cells(0, 1, 2), "phandle": cells(1)}
+_TREES: tuple[Tree, ...] = (
+    {"reserved-memory": {"a": _RESERVED}},
+    {
+        "reserved-memory": {
+            "#address-cells": cells(2),
+            "#size-cells": cells(2),
+            "a@1": {"reg": cells(0, 1, 0, 2, 0, 4, 0, 8), "phandle": cells(1)},
+        },
+        "user": {
+            "compatible": b"b\0a\0",
+            "status": b"okay\0",
+            "memory-region": cells(1, 2),
+        },
+    },
+)
+
+PARSERS = (
+    Parser(
+        "smem",
+        _smem,
+        (
+            bytes(write_smem(_SMEM_PARTS, size=0x6000)),
+            bytes(write_smem(version=11, heap={8: b"x"}, size=0x4000)),
+        ),
+    ),
+    Parser("minidump toc", _toc, (write_toc(array=0x1000, count=3, initialized=1),)),
+    Parser(
+        "minidump regions",
+        _regions,
+        (write_regions([("KELF", 1, VALI, 0x1000, 8)] * 3),),
+    ),
+    Parser(
+        "minidump, oldest",
+        lambda data: minidump.parse_old_table(data, "old"),
+        (write_old([("KLOGBUF", 0x1000, 8)]),),
+    ),
+    Parser(
+        "elf header",
+        lambda data: parse_header_region(data, "KELF"),
+        (write_series(LOADS, b"OSRELEASE=1", slots=3), write_downstream(LOADS, rows=8)),
+    ),
+    Parser("fdt", _fdt, tuple(map(write_fdt, _TREES))),
+    Parser("kinfo", _kinfo, tuple(map(write_kinfo, LAYOUTS))),
+    Parser("rawdump", _rawdump, (write_rawdump([Sect("md_KELF.BIN", b"x" * 9)]),)),
+    Parser("ramoops zone", _zone, (b"\0" + write_zone(b"text", 64, start=2),)),
+    Parser(
+        "ramoops parity",
+        _parity,
+        (add_parity(write_zone(b"====1.5-D\nPanic", 1024, parity=200), 16),),
+        20_000,  # reedsolo is Python, too: it takes 10 ms for each.
+    ),
+    Parser("sahara packet", lambda data: parse_packet(data, "packet"), (_HELLO,)),
+    Parser("sahara table", lambda data: parse_table(data, "t", wide=True), (_TABLE,)),
+    Parser(
+        "sahara table, 32 bit",
+        lambda data: parse_table(data, "t", wide=False),
+        (_TABLE32,),
+    ),
+    Parser(
+        "pieces",
+        _pieces,
+        (
+            _piece(b"KELF", write_series(LOADS, _INFO, slots=3))
+            + _piece(b"Kvmcorein", _INFO)
+            + _piece(b"Kone", bytes(64))
+            + _piece(b"Ktwo", bytes(8), 0x9000),
+            _piece(b"KELF_HDR", write_downstream(LOADS, rows=8))
+            + _piece(b"one", bytes(60)),
+        ),
+    ),
+    Parser(
+        "list of files",
+        lambda data: list(parse_list(data)),
+        (
+            b"1 0x0000000080001000\t0000000000000064\t md_Kone.BIN\tmd_Kone.BIN\r\n",
+            b"d.load.binary md_Kone.BIN 0x80001000 /noclear\n",
+        ),
+    ),
+    Parser(
+        "sahara host",
+        _host,
+        (
+            _dialogue(
+                _HELLO,
+                write_packet(0x10, 0x1000, 64, wide=True),
+                _TABLE,
+                bytes(8),
+                write_packet(8),
+            ),
+            _dialogue(_HELLO, write_packet(9, 0x1000, 52), _TABLE32, bytes(8)),
+        ),
+    ),
+    Parser(
+        "sahara device",
+        _device,
+        (write_packet(0x11, 0x2000, 8, wide=True) * 2 + write_packet(7),),
+    ),
+)
