@@ -50,13 +50,9 @@ if TYPE_CHECKING:
     from kmemdump.memory.ranges import Range, Region, fit
     from kmemdump.memory.recorder import Budget, Recorder
     from kmemdump.opening import open_target
-    from kmemdump.questions.question import (
-        Question,
-        answer,
-        command,
-        function,
-        load_questions,
-    )
+    from kmemdump.questions.crash_commands import command
+    from kmemdump.questions.python_files import load_questions
+    from kmemdump.questions.question import Question, answer, function
     from kmemdump.report import Report, gather
     from kmemdump.targets import Target
     from kmemdump.targets.writable import open_writable
@@ -90,13 +86,9 @@ _HOMES = {
     "marking.mark": ("Marks", "mark"),
     "memory.physical": ("Memory",),
     "marking.plan": ("Plan", "PlannedArea"),
-    "questions.question": (
-        "Question",
-        "answer",
-        "command",
-        "function",
-        "load_questions",
-    ),
+    "questions.crash_commands": ("command",),
+    "questions.python_files": ("load_questions",),
+    "questions.question": ("Question", "answer", "function"),
     "memory.recorder": ("Budget", "Recorder"),
     "memory.ranges": ("Range", "Region", "fit"),
     "marking.registry": ("Registry",),

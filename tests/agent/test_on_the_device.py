@@ -36,7 +36,8 @@ from kmemdump.lab.reserved import scratch_range, smem_range
 from kmemdump.memory.mapped import MappedMemory
 from kmemdump.memory.ranges import Range, Region
 from kmemdump.opening import open_target
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 from kmemdump.report.wording import duration
 from kmemdump.targets.writable import open_writable
 

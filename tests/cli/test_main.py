@@ -101,7 +101,7 @@ def test_what_help_says_is_what_the_library_has():
         (["--nosuch"], "No such option '--nosuch'"),
         (["ask"], "Missing argument 'CORE'"),
         (["ask", "x", "nosuch"], "no crash command 'nosuch'; 'help' lists them"),
-        (["ask", "x", "bt --nosuch"], "'help bt' tells how it is used"),
+        (["ask", "x", "bt --nosuch"], "'help bt' shows its usage"),
         (["ask", "x", "none.py"], "none.py: No such file or directory"),
         (["areas", "--nosuch"], "No such option '--nosuch'"),
         (["areas", "x", "--area", "nosuch"], "no area 'nosuch'; there are coreinfo,"),

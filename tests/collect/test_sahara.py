@@ -16,7 +16,8 @@ from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.sahara import Row, name_row
 from kmemdump.formats.sahara_device import Device
 from kmemdump.kernel.attach import attach
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 from rigs.phone import LOG, Phone
 
 TRANSFER = 16384

@@ -17,7 +17,8 @@ from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.sahara import name_row
 from kmemdump.formats.sahara_device import Device
 from kmemdump.kernel.attach import attach
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 from rigs.phone import LOG, Phone
 from rigs.simulated_usb import Bus, PlayedUsb
 

@@ -17,7 +17,8 @@ from kmemdump.firmware_dumps.rawdump import collect_rawdump
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.kernel.attach import attach
 from kmemdump.opening import open_target
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 from kmemdump.targets.file import OpenFile
 from rigs.machine import SMEM
 from rigs.phone import LOG, MESSAGES, Phone, Row

@@ -16,7 +16,8 @@ from kmemdump.kernel.attach import attach
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 from rigs.machine import FOREIGN, SCRATCH, SMEM, TOC, FakeMachine
 from rigs.phone import LOG, Phone, vmcoreinfo
 from rigs.writers import put

@@ -20,7 +20,8 @@ from kmemdump.marking.mark import mark
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.scenarios import each_series

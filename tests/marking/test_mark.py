@@ -17,7 +17,8 @@ from kmemdump.marking.mark import mark, total_bytes
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Recorder
-from kmemdump.questions.question import command, function
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import function
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.synthetic import vmcoreinfo
 

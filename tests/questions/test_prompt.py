@@ -52,9 +52,9 @@ def test_commands(prompt, line):
     [
         ("nosuch", "no crash command 'nosuch'"),
         ("nosuch -x", "no crash command 'nosuch'"),
-        ("print(", "Python that does not end"),
+        ("print(", "Python that is not complete"),
         ("1 +", "invalid syntax|incomplete input"),  # The latter until Python 3.11.3.
-        ("bt --nosuch", "'help bt' tells how it is used"),
+        ("bt --nosuch", "'help bt' shows its usage"),
     ],
 )
 def test_neither(prompt, line, problem):

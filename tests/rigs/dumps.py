@@ -6,7 +6,8 @@ from pathlib import Path
 
 from kmemdump.kernel.attach import attach
 from kmemdump.opening import open_target
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 
 
 def answers(

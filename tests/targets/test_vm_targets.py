@@ -18,7 +18,8 @@ from kmemdump.kernel.attach import attach
 from kmemdump.lab import AARCH64, X86_64
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
-from kmemdump.questions.question import answer, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import answer
 from kmemdump.targets import Target
 from kmemdump.targets.qmp_registers import parse_registers
 

@@ -21,7 +21,7 @@ from kmemdump.areas.stacks import ALL_STACKS, STACKS
 from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.areas.tasks import TASKS
 from kmemdump.errors import UsageError
-from kmemdump.questions.question import load_module
+from kmemdump.questions.python_files import load_module
 
 __all__ = ["AREAS", "Area", "choose_areas", "load_areas"]
 

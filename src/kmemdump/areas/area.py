@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 
-from kmemdump.questions.question import Question, command, function
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import Question, function
 
 __all__ = ["Area", "area", "read_bytes", "read_symbol"]
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What a person types at a prompt: crash commands and Python, and how both are completed.
+What a user types at a prompt: crash commands and Python, and how both are completed.
 
-A line that begins with the name of a crash command is one. Any other that begins with
-something that Python knows is Python, with ``prog`` and drgn's helpers at hand, as in
+A line that begins with the name of a crash command is one. Any other line that begins
+with a name that Python knows is Python; ``prog`` and drgn's helpers are defined, as in
 drgn itself.
 """
 
@@ -21,23 +21,24 @@ from typing import Any
 
 from drgn import Program
 from drgn.cli import default_globals
-from drgn.commands._crash.common import CRASH_COMMAND_NAMESPACE
 
 from kmemdump.errors import UsageError
-from kmemdump.questions.question import Question, command
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.drgn_internals import command_names, is_drgn_object
+from kmemdump.questions.question import Question
 
 __all__ = ["Prompt"]
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_MOST = 2000
-"""Completions; a namespace of drgn's helpers has some hundreds."""
+_MAX_COMPLETIONS = 2000
+"""Limit of completions; a namespace of drgn's helpers has some hundreds."""
 
 
 class Prompt:
     """
-    Makes questions of lines, and completes what is typed.
+    Makes questions of lines, and completes words.
 
-    :param prog: The kernel that they will be put to.
+    :param prog: The kernel to which the questions will be put.
     """
 
     def __init__(self, prog: Program) -> None:
@@ -49,8 +50,8 @@ class Prompt:
         """
         Make a question of a line.
 
-        :param more: Reads the next line, if Python needs it; raises EOFError if there
-            is none.
+        :param more: Reads the next line, where Python needs one; raises EOFError at
+            the end.
         :raises UsageError: If it is neither a command nor Python.
         """
         if not self._is_python(line):
@@ -60,7 +61,7 @@ class Prompt:
                 line += "\n" + more()
         except EOFError:
             first = line.splitlines()[0]
-            raise UsageError(f"{first!r}: Python that does not end") from None
+            raise UsageError(f"{first!r}: Python that is not complete") from None
         except (SyntaxError, ValueError, OverflowError) as error:
             raise UsageError(f"{line.splitlines()[0]!r}: {error}") from error
         return Question(line, self._runner(code), repeatable=False)
@@ -79,35 +80,33 @@ class Prompt:
     def _is_python(self, line: str) -> bool:
         match = _WORD.match(line)
         if match is None:
-            return not line.startswith("*")  # A command of crash's.
+            return not line.startswith("*")  # A command of crash.
         name, rest = match[0], line[match.end() :]
-        if name in CRASH_COMMAND_NAMESPACE._commands:
-            # "list" and "set" are in Python, too, where something follows at once.
+        if name in command_names():
+            # "list" and "set" are names of Python, too: "list(…)", "set.…".
             return rest.lstrip().startswith("=") or rest[:1] in ("(", ".", "[")
         known = name in self._names or hasattr(builtins, name)
-        # Or a name that gets its value now.
+        # Or the line assigns a new name.
         return known or keyword.iskeyword(name) or rest.lstrip().startswith("=")
 
     def complete(self, text: str, line: str) -> list[str]:
         """
-        Return what *text* may become.
+        Return the completions of a word.
 
-        :param text: The last word.
-        :param line: What is before it.
+        :param text: The last word of the line.
+        :param line: The line before that word.
         """
         before = line.strip()
         commands = [
-            name
-            for name in CRASH_COMMAND_NAMESPACE._commands
-            if name.startswith(text) and name.isalnum()
+            name for name in command_names() if name.startswith(text) and name.isalnum()
         ]
         if before == "help":
             return sorted(commands)
         word = _WORD.match(before)
         if word and not self._is_python(f"{before} "):
-            return []  # Options and numbers of a command.
+            return []  # A command's options and numbers are not completed.
         found = [] if before else commands
-        for state in range(_MOST):
+        for state in range(_MAX_COMPLETIONS):
             name = self._python.complete(text, state)
             if name is None:
                 break
@@ -116,9 +115,8 @@ class Prompt:
 
 
 def _show(value: object) -> None:
-    """Print what an expression is, as drgn does."""
+    """Print the value of an expression, as drgn does."""
     if value is None:
         return
-    # drgn's objects are C, and its str() what a person wants.
-    is_drgn = type(value).__module__.split(".")[0] in ("drgn", "_drgn")
-    print(value if is_drgn else repr(value))
+    # str() of drgn's objects is what drgn itself prints; repr() is code.
+    print(value if is_drgn_object(value) else repr(value))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Crash commands of drgn's that end at the first thing that is missing, made to go on; and
-one that does not end, made to.
+Crash commands of drgn that go on where memory is missing or damaged.
 
-A task that began after the memory was marked is in the kernel's lists, and on its CPU,
-but not in the core image.
+drgn's own end at the first missing thing: a task that started after the memory was
+marked is in the kernel's lists, and on its CPU, but not in the core image. Its ``irq``
+does not end if the number of interrupts is damaged.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from drgn.helpers.linux.sched import cpu_curr
 
 from kmemdump.kernel.tasks import readable_pids, stack_of_registers
 
-__all__ = ["PATIENT", "Run"]
+__all__ = ["TOLERANT_COMMANDS", "Run"]
 
 _MAX_INTERRUPTS = 1 << 16
 
 Run = Callable[[list[str]], object]
-"""Runs a crash command of drgn's with arguments."""
+"""Runs one crash command with arguments."""
 
 
 def _ps(prog: Program, run: Run) -> None:
-    """List the tasks; if not all are there, those that are, and say so."""
+    """List the tasks; where some are missing, list the others and say so."""
     problem = _print_whole(run, [])
     if problem is None:
         return
@@ -42,7 +42,7 @@ def _ps(prog: Program, run: Run) -> None:
 
 
 def _bt_a(prog: Program, run: Run) -> None:
-    """Print each CPU's stack; where its task is not there, from its registers."""
+    """Print each CPU's stack: from its registers where its task is missing."""
     problem = _print_whole(run, ["-a"])
     if problem is None:
         return
@@ -53,8 +53,8 @@ def _bt_a(prog: Program, run: Run) -> None:
 
 
 def _irq(prog: Program, run: Run) -> None:
-    """List the interrupts, if there are not more than there can be."""
-    # drgn makes a line of each number up to the last, whatever damage says that is.
+    """List the interrupts, unless there are more than there can be."""
+    # drgn prints a line for each number up to the last one, which may be damaged.
     count = irq_get_nr_irqs(prog)
     numbers = islice((number for number, _ in for_each_irq_desc(prog)), _MAX_INTERRUPTS)
     count = max(count, *numbers, 0)
@@ -74,7 +74,7 @@ def _stacks(prog: Program, run: Run) -> Iterator[str]:
 def _stack_without_task(prog: Program, cpu: int, problem: FaultError) -> str:
     task = cpu_curr(prog, cpu).value_()
     lines = [
-        f"PID: ?        TASK: {task:x}  CPU: {cpu}  (not there: {problem.message})"
+        f"PID: ?        TASK: {task:x}  CPU: {cpu}  (not captured: {problem.message})"
     ]
     try:
         for number, frame in enumerate(stack_of_registers(prog, cpu)):
@@ -85,7 +85,7 @@ def _stack_without_task(prog: Program, cpu: int, problem: FaultError) -> str:
 
 
 def _print_whole(run: Run, arguments: list[str]) -> FaultError | None:
-    """Print an answer if it is a whole one; return why it is not."""
+    """Print a complete answer; return why it is not complete."""
     try:
         print(_output(run, arguments, strict=True), end="")
     except FaultError as error:
@@ -94,7 +94,7 @@ def _print_whole(run: Run, arguments: list[str]) -> FaultError | None:
 
 
 def _output(run: Run, arguments: list[str], *, strict: bool = False) -> str:
-    """Return what a command prints: nothing if it fails, unless *strict*."""
+    """Return what a command prints; nothing if it fails and not *strict*."""
     ignored = () if strict else (FaultError, LookupError, ValueError)
     output = io.StringIO()
     with contextlib.suppress(*ignored), contextlib.redirect_stdout(output):
@@ -103,9 +103,9 @@ def _output(run: Run, arguments: list[str], *, strict: bool = False) -> str:
     return ""
 
 
-PATIENT: dict[tuple[str, ...], Callable[[Program, Run], None]] = {
+TOLERANT_COMMANDS: dict[tuple[str, ...], Callable[[Program, Run], None]] = {
     ("ps",): _ps,
     ("bt", "-a"): _bt_a,
     ("irq",): _irq,
 }
-"""The commands, word by word."""
+"""The commands by name and arguments."""

@@ -173,7 +173,8 @@ def wish_options(function: _Function) -> _Function:
 
 def parse_question(text: str) -> list[Question]:
     """Return the questions that a person typed: a command, or a file of them."""
-    from kmemdump.questions.question import command, load_questions
+    from kmemdump.questions.crash_commands import command
+    from kmemdump.questions.python_files import load_questions
 
     if text.endswith(".py"):
         return load_questions(Path(text))

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Questions that are crash commands of drgn's.
+
+drgn's command line has pipes and redirections and runs a shell for them. Only commands
+that a user typed may do that (*trusted*); those that come from a file never do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from drgn import FaultError, Program
+from drgn.commands import CommandArgumentError, ParsedCommand
+from drgn.helpers.linux.sched import cpu_curr
+
+from kmemdump.errors import UsageError
+from kmemdump.questions.drgn_internals import (
+    command_names,
+    parse_arguments,
+    redirect_output,
+    run_command,
+)
+from kmemdump.questions.log_command import LOG_COMMANDS
+from kmemdump.questions.question import Question
+from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
+
+__all__ = ["command"]
+
+_SAFE_COMMANDS = frozenset(
+    (
+        "ascii",
+        "bt",
+        "btop",
+        "dev",
+        "files",
+        "fuser",
+        "help",
+        "ipcs",
+        "irq",
+        "kmem",
+        "list",
+        "log",
+        "mach",
+        "mod",
+        "mount",
+        "net",
+        "ps",
+        "pte",
+        "ptob",
+        "ptov",
+        "runq",
+        "sig",
+        "struct",
+        "swap",
+        "sym",
+        "sys",
+        "task",
+        "timer",
+        "tree",
+        "union",
+        "vm",
+        "vtop",
+        "waitq",
+        "whatis",
+    )
+)
+"""Read-only commands, which run neither Python nor a shell."""
+
+_SAFE_WORDS = re.compile(r"(?: [A-Za-z0-9_.,:+\- ]*)?")
+_NAME = re.compile(r"[A-Za-z0-9_]+|\*")
+
+
+def command(text: str, *, trusted: bool = False) -> Question:
+    """
+    Make a question of one of drgn's crash commands.
+
+    :param trusted: Whether a user typed it. Only then pipes, redirections and
+        commands that run Python are allowed.
+    :raises UsageError: If there is no such command, its arguments are invalid, or it
+        is not allowed.
+    """
+    text = text.strip()
+    if not text:
+        raise UsageError("an empty question; 'help' lists crash commands")
+    match = _NAME.match(text)
+    name = match.group() if match else text
+    arguments = text[len(name) :]
+    if not trusted and (
+        name not in _SAFE_COMMANDS or not _SAFE_WORDS.fullmatch(arguments)
+    ):
+        raise UsageError(
+            f"question {text!r} was not typed by a user and is not a read-only "
+            "command; type it yourself with --ask"
+        )
+    if name not in command_names():
+        raise UsageError(
+            f"question {text!r}: no crash command {name!r}; "
+            "'help' lists them, and FILE.py asks in Python"
+        )
+    parsed = _parse(text, name, arguments)
+    if not trusted and (parsed.pipeline is not None or parsed.redirections):
+        raise UsageError(f"question {text!r} redirects its output")
+    # Of a command that runs Python, the arguments are code, not a list.
+    words = tuple(parsed.args) if isinstance(parsed.args, list) else ()
+    log = LOG_COMMANDS.get(words) if name == "log" else None
+    tolerant = TOLERANT_COMMANDS.get((name, *words))
+
+    def put(prog: Program) -> None:
+        with _redirected(parsed):
+            if log is not None:
+                log(prog)
+                return
+            _set_context(prog)
+
+            def run(arguments: Any) -> None:
+                run_command(prog, name, arguments, {"prog": prog} if trusted else {})
+
+            if tolerant is not None:
+                tolerant(prog, run)
+            else:
+                run(parsed.args)
+
+    return Question(text, put, bare=log is not None)
+
+
+def _parse(text: str, name: str, arguments: str) -> ParsedCommand[Any]:
+    try:
+        return parse_arguments(name, arguments.lstrip())
+    except SyntaxError as error:
+        raise UsageError(f"question {text!r}: {error.msg}") from error
+    except CommandArgumentError as error:
+        raise UsageError(
+            f"question {text!r}: {str(error).partition('error: ')[2]}; "
+            f"'help {name}' shows its usage"
+        ) from error
+
+
+@contextlib.contextmanager
+def _redirected(parsed: ParsedCommand[Any]) -> Iterator[None]:
+    """Redirect a command's output as its arguments say."""
+    if parsed.pipeline is None:
+        with redirect_output(parsed):
+            yield
+        return
+    # A shell needs a file to write to; sys.stdout may be none.
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        try:
+            with contextlib.redirect_stdout(file), redirect_output(parsed):
+                yield
+        finally:
+            file.seek(0)
+            sys.stdout.write(file.read())
+
+
+def _set_context(prog: Program) -> None:
+    # Without a panic drgn has no current task; crash takes the one that CPU 0 runs.
+    if "crash_context" not in prog.config:
+        try:
+            prog.config["crash_context"] = prog.crashed_thread().object
+        except (LookupError, FaultError, ValueError):
+            with contextlib.suppress(LookupError, FaultError):
+                prog.config["crash_context"] = cpu_curr(prog, 0).read_()
