@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmemdump.errors import TargetError
-from kmemdump.lab import Death, Machine, PackageCache, Setup, python_image
+from kmemdump.lab import CrashType, Machine, PackageCache, Setup, python_image
 from kmemdump.lab.apt import run
-from kmemdump.lab.crashes import kill, trigger
+from kmemdump.lab.crashes import crash_guest, trigger_crash
 from kmemdump.lab.guest_python import libraries
 from kmemdump.lab.initramfs import Entry, pack_cpio
 from kmemdump.memory.ranges import Range
@@ -132,7 +132,7 @@ def _kdump(machine: Machine, folder: Path) -> Peer:
         reserved = int(machine.run("cat /sys/kernel/kexec_crash_size"))
         disk = machine.folder / "outbox"
         run("/usr/sbin/mke2fs", "-q", "-t", "ext4", str(disk))
-        trigger(machine, Death.PANIC)
+        trigger_crash(machine, CrashType.PANIC)
         _wait(machine, "Kernel panic", 1)
         start = time.monotonic()
         _wait(machine, "SECOND-DONE", 1)
@@ -178,7 +178,7 @@ def _pstore(machine: Machine, folder: Path) -> Peer:
     )
     with machine:
         machine.run(load)
-        kill(machine, Death.PANIC)
+        crash_guest(machine, CrashType.PANIC)
         start = time.monotonic()
         machine.control.execute("system_reset")
         _wait(machine, "GUEST-READY", 2)

@@ -16,12 +16,12 @@ from typing import Any, Self
 
 from benchmarks.measure import Cost, cpu_seconds, middle, run
 from kmemdump.lab import (
-    Death,
+    CrashType,
     Machine,
     PackageCache,
     Setup,
+    crash_guest,
     kernel_arguments,
-    kill,
 )
 
 __all__ = ["Figure", "Plan", "Scene", "play"]
@@ -124,7 +124,7 @@ def play(
         memory=plan.memory,
         random=plan.random,
         tasks=plan.tasks,
-        arguments=kernel_arguments(Death.PANIC),
+        arguments=kernel_arguments(CrashType.PANIC),
     )
     say(
         f"booting {kernel.release}: {plan.cpus} CPUs, {plan.memory} MiB, "
@@ -136,7 +136,7 @@ def play(
             with _Keeper(machine.qmp) as keeper:
                 say("marking it")
                 _mark(scene, keeper, plan.runs)
-                kill(machine, Death.PANIC)
+                crash_guest(machine, CrashType.PANIC)
                 say("it is dead; writing core images")
                 _write(scene, machine, keeper, core)
             _capture(scene, machine, folder / "captured.elf")

@@ -17,15 +17,15 @@ from kmemdump.cli import main
 from kmemdump.lab import (
     X86_64,
     Architecture,
-    Death,
+    CrashType,
     KernelPackage,
     Machine,
     PackageCache,
     Setup,
     build_module,
+    crash_guest,
     default_folder,
     kernel_arguments,
-    kill,
     needs_module,
 )
 from rigs.scenarios import Scenario
@@ -80,7 +80,7 @@ def make_setup(
 
     def make(
         series: str = "6.1",
-        death: Death = Death.PANIC,
+        death: CrashType = CrashType.PANIC,
         *,
         architecture: Architecture = X86_64,
         cloud: bool = True,
@@ -103,7 +103,7 @@ def boot(
     """
     ``boot(series, death, **fields)`` is a running machine, gone after the test.
 
-    The death is only prepared; `kmemdump.lab.kill` makes it happen.
+    The death is only prepared; `kmemdump.lab.crash_guest` makes it happen.
     """
     with ExitStack() as machines:
         yield lambda *args, **fields: machines.enter_context(
@@ -163,7 +163,7 @@ def dead(
             if scenario.offline:
                 for cpu in range(1, scenario.cpus):
                     machine.run(f"echo 0 >/sys/devices/system/cpu/cpu{cpu}/online")
-            kill(machine, scenario.death)
+            crash_guest(machine, scenario.death)
             machine.pause()
             yield DeadMachine(scenario, machine, scratch, vmlinux)
     finally:

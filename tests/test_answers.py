@@ -30,12 +30,12 @@ from kmemdump.lab import (
     AARCH64,
     X86_64,
     Architecture,
-    Death,
+    CrashType,
     KernelPackage,
     Machine,
     PackageCache,
     Setup,
-    kill,
+    crash_guest,
 )
 from kmemdump.lab.crash_packages import unpacked_crash
 from kmemdump.opening import open_target
@@ -262,7 +262,7 @@ def test_unpatched_newer_crash(
         seconds=seconds,
         crash=newer_crash(lab_cache, architecture),
     )
-    lost = {"bt -a"} if dead.scenario.death is Death.SPIN else set()
+    lost = {"bt -a"} if dead.scenario.death is CrashType.SPIN else set()
     assert set(result.different) - {STARTUP} <= lost, result.different
     assert result.core["ps"].count("sleep") >= 200
 
@@ -401,7 +401,7 @@ def test_pages_of_16_kib(
     full, core = tmp_path / "full.elf", tmp_path / "core.elf"
     setup = Setup(kernel, cpu="max")
     with Machine(lab_cache, setup, timeout=600) as machine:
-        kill(machine, Death.PANIC, timeout=300)
+        crash_guest(machine, CrashType.PANIC, timeout=300)
         machine.pause()
         machine.full_dump(full)
         captured = run(*KMEMDUMP, "capture", f"qmp:{machine.qmp}", "-o", core)

@@ -29,12 +29,12 @@ from kmemdump.cli.main import _program
 from kmemdump.errors import ExitCode
 from kmemdump.lab import (
     AARCH64,
-    Death,
+    CrashType,
     Machine,
     PackageCache,
     Setup,
+    crash_guest,
     default_folder,
-    kill,
 )
 from kmemdump.lab.firmware import Firmware
 from rigs.leftovers import leave, serve_device
@@ -221,7 +221,7 @@ class World:
             shutil.copy(path, folder)
 
     def kill(self) -> None:
-        kill(self._machine, Death.PANIC)
+        crash_guest(self._machine, CrashType.PANIC)
         self._dead = True
 
     def need(self, kind: str) -> None:
@@ -322,7 +322,7 @@ def arm(
         def bring(kind: str) -> Path:
             if kind == "arm-dead" and not (folder / "dump").exists():
                 subprocess.run(mark, cwd=folder, env=environment(), check=True)
-                kill(machine, Death.PANIC)
+                crash_guest(machine, CrashType.PANIC)
                 machine.pause()
                 firmware = stack.enter_context(closing(Firmware(machine)))
                 firmware.leave_folder(folder / "dump")

@@ -32,11 +32,11 @@ from kmemdump.lab import (
     AARCH64,
     X86_64,
     Architecture,
-    Death,
+    CrashType,
     Machine,
     PackageCache,
     Setup,
-    kill,
+    crash_guest,
 )
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.reserved import kinfo_range, scratch_range
@@ -106,7 +106,7 @@ class Case:
     """Not a Scenario: one on aarch64 is in every run."""
 
     series: str
-    death: Death
+    death: CrashType
     arch: Architecture
 
     def __str__(self) -> str:
@@ -114,8 +114,8 @@ class Case:
 
 
 CASES = [
-    pytest.param(Case("6.1", Death.PANIC, X86_64), id="6.1-x86_64-panic"),
-    pytest.param(Case("6.12", Death.SPIN, AARCH64), id="6.12-aarch64-spin"),
+    pytest.param(Case("6.1", CrashType.PANIC, X86_64), id="6.1-x86_64-panic"),
+    pytest.param(Case("6.12", CrashType.SPIN, AARCH64), id="6.12-aarch64-spin"),
     *(
         pytest.param(
             Case(series, death, arch),
@@ -123,10 +123,10 @@ CASES = [
             marks=pytest.mark.matrix,
         )
         for series, death, arch in (
-            ("6.1", Death.SPIN, X86_64),
-            ("6.12", Death.PANIC, X86_64),
-            ("6.12", Death.SPIN, X86_64),
-            ("6.12", Death.PANIC, AARCH64),
+            ("6.1", CrashType.SPIN, X86_64),
+            ("6.12", CrashType.PANIC, X86_64),
+            ("6.12", CrashType.SPIN, X86_64),
+            ("6.12", CrashType.PANIC, AARCH64),
         )
     ),
 ]
@@ -164,8 +164,8 @@ def dumped(
     with Machine(lab_cache, setup) as machine:
         with marking(machine) as look:
             assert " regions, " in look()
-            kill(machine, case.death)
-            if case.death is Death.SPIN:
+            crash_guest(machine, case.death)
+            if case.death is CrashType.SPIN:
                 look()  # It may have begun before.
                 look()  # Nobody notices that one CPU spins but who waits for it.
             machine.pause()
@@ -195,7 +195,7 @@ each_case = pytest.mark.parametrize("dumped", CASES, indirect=True)
 def test_answers(dumped: Dumped) -> None:
     expected = answers(dumped.full, QUESTIONS)
     assert len(expected["ps"].splitlines()) > 200
-    death = "lab_spin" if dumped.case.death is Death.SPIN else "sysrq_handle_crash"
+    death = "lab_spin" if dumped.case.death is CrashType.SPIN else "sysrq_handle_crash"
     assert death in expected["bt -a"]
     for shape in SHAPES:
         assert answers(dumped.core(shape), QUESTIONS) == expected, shape

@@ -4,7 +4,14 @@
 import os
 from pathlib import Path
 
-from kmemdump.lab import Death, Machine, PackageCache, Setup, default_folder, kill
+from kmemdump.lab import (
+    CrashType,
+    Machine,
+    PackageCache,
+    Setup,
+    crash_guest,
+    default_folder,
+)
 
 cache = PackageCache(default_folder(os.environ))
 with Machine(cache, Setup(cache.kernel("6.1"))) as machine:
@@ -12,5 +19,5 @@ with Machine(cache, Setup(cache.kernel("6.1"))) as machine:
         Path(name).unlink(missing_ok=True)
         Path(name).symlink_to(path)
     input("vm.qmp and vm.ram are there; press Enter to kill the kernel\n")
-    kill(machine, Death.PANIC)
+    crash_guest(machine, CrashType.PANIC)
     input("dead; press Enter to end\n")

@@ -25,10 +25,10 @@ from kmemdump.kernel.attach import attach
 from kmemdump.lab import (
     AARCH64,
     X86_64,
-    Death,
+    CrashType,
     Machine,
     build_modules,
-    kill,
+    crash_guest,
     python_image,
 )
 from kmemdump.lab.firmware import Firmware
@@ -59,7 +59,9 @@ LEAST = (
 def device(boot, lab_cache, lab_kernel):
     """``device(death)`` is a machine with firmware, Python, and the module kmemdump."""
 
-    def make(death=Death.PANIC, architecture=X86_64, *, cloud=True, **fields) -> Device:
+    def make(
+        death=CrashType.PANIC, architecture=X86_64, *, cloud=True, **fields
+    ) -> Device:
         kernel = lab_kernel("6.12", architecture, cloud=cloud)
         sources = [it for it in KMOD.iterdir() if it.suffix in (".c", ".h")]
         built = build_modules(
@@ -184,17 +186,17 @@ def test_the_units_configuration(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("architecture", "death", "cloud"),
     [
-        pytest.param(X86_64, Death.PANIC, True, id="x86_64-panic"),
-        pytest.param(AARCH64, Death.SPIN, True, id="aarch64-spin"),
+        pytest.param(X86_64, CrashType.PANIC, True, id="x86_64-panic"),
+        pytest.param(AARCH64, CrashType.SPIN, True, id="aarch64-spin"),
         *(
             pytest.param(*which, id=name, marks=pytest.mark.matrix)
             for name, which in {
-                "x86_64-spin": (X86_64, Death.SPIN, True),
-                "aarch64-panic": (AARCH64, Death.PANIC, True),
-                "x86_64-generic": (X86_64, Death.PANIC, False),
-                "x86_64-generic-spin": (X86_64, Death.SPIN, False),
-                "aarch64-generic": (AARCH64, Death.PANIC, False),
-                "aarch64-generic-spin": (AARCH64, Death.SPIN, False),
+                "x86_64-spin": (X86_64, CrashType.SPIN, True),
+                "aarch64-panic": (AARCH64, CrashType.PANIC, True),
+                "x86_64-generic": (X86_64, CrashType.PANIC, False),
+                "x86_64-generic-spin": (X86_64, CrashType.SPIN, False),
+                "aarch64-generic": (AARCH64, CrashType.PANIC, False),
+                "aarch64-generic-spin": (AARCH64, CrashType.SPIN, False),
             }.items()
         ),
     ],
@@ -215,7 +217,7 @@ def test_a_machine_that_marks_itself_and_dies(
     assert f"process {status['pid']} keeps this table already" in refused
 
     newest = int(it.run("sleep 4000 >/dev/null & echo $!").split()[-1])
-    it.refresh("HUP" if death is Death.SPIN else "USR1")
+    it.refresh("HUP" if death is CrashType.SPIN else "USR1")
     status = it.status()
     assert status["cost"]["most_memory"] < 120e6
     assert status["cost"]["share"] < 0.011
@@ -224,7 +226,7 @@ def test_a_machine_that_marks_itself_and_dies(
     assert status["interval"] == pytest.approx(max(300, 100 * look), abs=0.1)
     assert f"again after {duration(status['interval'])}" in it.said()
     it.run("sleep 5000 >/dev/null & echo")
-    kill(it.machine, death)
+    crash_guest(it.machine, death)
     it.machine.pause()
 
     firmware = Firmware(it.machine)
@@ -245,7 +247,7 @@ def test_a_machine_that_marks_itself_and_dies(
         if text not in ("ps", "sys", "bt -a"):
             assert found[text] == expected[text], text
     # Its task may have come after the last look; its registers are there.
-    culprit = "lab_spin" if death is Death.SPIN else "sysrq_handle_crash"
+    culprit = "lab_spin" if death is CrashType.SPIN else "sysrq_handle_crash"
     assert culprit in found["bt -a"]
 
     capsys.readouterr()

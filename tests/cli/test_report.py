@@ -15,7 +15,7 @@ import pytest
 from kmemdump.cli import main
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.attach import attach
-from kmemdump.lab import Death, kill
+from kmemdump.lab import CrashType, crash_guest
 from kmemdump.opening import open_target
 from kmemdump.report import gather
 from kmemdump.report.records import KernelPart, Loss, Report, TimePart
@@ -102,21 +102,21 @@ def report_on(path, *arguments):
 
 
 SENTENCES = {
-    Death.PANIC: r"Task \S+ \(pid \d+\) made the kernel crash on purpose, through "
+    CrashType.PANIC: r"Task \S+ \(pid \d+\) made the kernel crash on purpose, through "
     r"sysrq, on CPU \d+\.",
-    Death.NULL: r"The kernel dereferenced a NULL pointer in lab_null\+0x\w+/0x\w+ "
+    CrashType.NULL: r"The kernel dereferenced a NULL pointer in lab_null\+0x\w+/0x\w+ "
     r"\[kmemdump_lab\] \(write at address 0x0\) in task sh \(pid \d+\) on CPU \d+\. "
     r"The kernel panicked because panic_on_oops is set \(oops=panic\)\.",
-    Death.NMI: r"CPU 0 got a non-maskable interrupt \(NMI\) without a known reason\. "
-    r".* The kernel panicked because unknown_nmi_panic is set .*",
-    Death.SPIN: r"CPU \d+ hangs in lab_spin\+0x\w+ \[kmemdump_lab\], "
+    CrashType.NMI: r"CPU 0 got a non-maskable interrupt \(NMI\) without a known "
+    r"reason\. .* The kernel panicked because unknown_nmi_panic is set .*",
+    CrashType.SPIN: r"CPU \d+ hangs in lab_spin\+0x\w+ \[kmemdump_lab\], "
     r"called by task sh \(pid \d+\): .*",
 }
 KINDS = {
-    Death.PANIC: "panic",
-    Death.NULL: "null dereference",
-    Death.NMI: "nmi",
-    Death.SPIN: "hang",
+    CrashType.PANIC: "panic",
+    CrashType.NULL: "null dereference",
+    CrashType.NMI: "nmi",
+    CrashType.SPIN: "hang",
 }
 
 
@@ -131,7 +131,7 @@ def test_deaths(dead, tmp_path, capsys):
     assert report["missing"] == []
     check_schema(report)
     cause = report["cause"]
-    if scenario.death is Death.SPIN:
+    if scenario.death is CrashType.SPIN:
         # It was paused so soon that nobody could tell whether that would last.
         told = [cause["sentence"], *cause["evidence"]]
         assert any("lab_spin+0x" in text for text in told)
@@ -141,14 +141,14 @@ def test_deaths(dead, tmp_path, capsys):
         assert report["cpus"][0]["number"] == cause["cpu"]
     if "frame" in cause:
         marked = report["cpus"][0]["frames"][cause["frame"]]["symbol"]
-        asked = scenario.death is Death.PANIC and marked == "sysrq_handle_crash"
+        asked = scenario.death is CrashType.PANIC and marked == "sysrq_handle_crash"
         assert asked or f" in {marked}+" in cause["sentence"]
     elif "cpu" in cause:
         # Nothing of the kernel's: the NMI came while a program ran.
-        assert scenario.death is Death.NMI
+        assert scenario.death is CrashType.NMI
         below = report["cpus"][0]["frames"][1:]
         assert not any(it.get("interrupted") for it in below)
-    if scenario.death is Death.NULL:
+    if scenario.death is CrashType.NULL:
         assert {"letter": "D", "words": "the kernel had an oops or a bug"} in (
             report["taints"]
         )
@@ -156,10 +156,10 @@ def test_deaths(dead, tmp_path, capsys):
     assert all(cpu["frames"] for cpu in report["cpus"])
     symbols = [frame.get("symbol") for cpu in report["cpus"] for frame in cpu["frames"]]
     expected = {
-        Death.PANIC: "sysrq_handle_crash",
-        Death.NULL: "lab_null",
-        Death.NMI: "exc_nmi",
-        Death.SPIN: "lab_spin",
+        CrashType.PANIC: "sysrq_handle_crash",
+        CrashType.NULL: "lab_null",
+        CrashType.NMI: "exc_nmi",
+        CrashType.SPIN: "lab_spin",
     }
     assert expected[scenario.death] in symbols
     names = {module["name"] for module in report["modules"]}
@@ -183,7 +183,7 @@ def test_deaths(dead, tmp_path, capsys):
     "series", [pytest.param("6.1", marks=pytest.mark.matrix), "6.12"]
 )
 def test_hang_noticed_while_others_block(boot, series, tmp_path, capsys):
-    machine = boot(series, Death.SPIN, tasks=5)
+    machine = boot(series, CrashType.SPIN, tasks=5)
     # Whoever is to go on must not wait for the CPU that spins.
     machine.run("taskset -p 1 $$")
     parameter = "/sys/module/kmemdump_lab/parameters/die"
@@ -198,7 +198,7 @@ def test_hang_noticed_while_others_block(boot, series, tmp_path, capsys):
     status, report = report_on(core)
     assert status == 0
     assert report["cause"]["kind"] == "hang"
-    assert re.fullmatch(SENTENCES[Death.SPIN], report["cause"]["sentence"])
+    assert re.fullmatch(SENTENCES[CrashType.SPIN], report["cause"]["sentence"])
     assert report["cause"]["cpu"] == report["cpus"][0]["number"] == 1
     assert report["cpus"][0]["silent"] > 3
     blocked = {item["task"]["comm"]: item for item in report["blocked"]}
@@ -210,7 +210,7 @@ def test_hang_noticed_while_others_block(boot, series, tmp_path, capsys):
 
 @pytest.mark.vm
 def test_healthy_and_damaged_memory(boot, tmp_path, capsys, vmlinux):
-    machine = boot("6.12", Death.NULL, tasks=20)
+    machine = boot("6.12", CrashType.NULL, tasks=20)
     live = tmp_path / "live"
     capture = ["capture", f"qmp:{machine.qmp}", "-o", str(live)]
     assert main([*capture, "--pause", "--json"]) == 0
@@ -220,7 +220,7 @@ def test_healthy_and_damaged_memory(boot, tmp_path, capsys, vmlinux):
     assert machine.control.status() == "running"
     status, report = report_on(live)
     assert (status, report["cause"]["kind"]) == (0, "alive")
-    kill(machine, Death.NULL)
+    crash_guest(machine, CrashType.NULL)
     machine.pause()
     core = tmp_path / "core"
     assert main(["capture", f"qmp:{machine.qmp}", "-o", str(core)]) == 0

@@ -15,7 +15,7 @@ from kmemdump.firmware.ramoops_search import read_ramoops
 from kmemdump.formats.kinfo import ADDRESSES, Kinfo, KinfoLayout
 from kmemdump.formats.ramoops_ecc import find_parity
 from kmemdump.kernel.attach import attach
-from kmemdump.lab import Death, KernelPackage, Machine, kill
+from kmemdump.lab import CrashType, KernelPackage, Machine, crash_guest
 from kmemdump.memory.ranges import Range, Region
 from kmemdump.opening import open_target
 
@@ -102,7 +102,7 @@ def test_what_a_real_kernel_leaves(
     )
     ram = Ram(machine.ram)
     mark_kinfo(machine, ram)
-    kill(machine, Death.PANIC)
+    crash_guest(machine, CrashType.PANIC)
     machine.pause()
 
     # What ramoops kept, with parity as the kernel wrote it.

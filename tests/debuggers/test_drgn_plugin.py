@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import DeadMachine
-from kmemdump.lab import Death
+from kmemdump.lab import CrashType
 from rigs.scenarios import each_series
 from rigs.synthetic import (
     elf_core,
@@ -159,7 +159,7 @@ def test_stacks_without_debug_info(dead: DeadMachine, core_image: Path) -> None:
     )
     ended = drgn("-q", "--no-default-symbols", "-c", core_image, script=script)
     # A shell, which waits unless it is what died.
-    panics = dead.scenario.death is Death.PANIC
+    panics = dead.scenario.death is CrashType.PANIC
     waits = "sysrq_handle_crash" if panics else "schedule"
     assert waits in ended.stdout, ended.stderr
     assert SYSCALL[dead.scenario.architecture.name] in ended.stdout

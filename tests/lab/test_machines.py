@@ -19,10 +19,10 @@ from kmemdump.lab import (
     ARCHITECTURES,
     SERIES,
     X86_64,
-    Death,
+    CrashType,
     Machine,
     Setup,
-    kill,
+    crash_guest,
 )
 from kmemdump.lab.machine import BootPanicError
 
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.vm
 
 # What each death leaves on the console.
 LAST_WORDS = {
-    Death.PANIC: "Kernel panic - not syncing: sysrq triggered crash",
-    Death.NULL: "Fatal exception",
-    Death.NMI: "Kernel panic - not syncing: NMI: Not continuing",
+    CrashType.PANIC: "Kernel panic - not syncing: sysrq triggered crash",
+    CrashType.NULL: "Fatal exception",
+    CrashType.NMI: "Kernel panic - not syncing: NMI: Not continuing",
 }
 
 
@@ -45,8 +45,8 @@ WAYS = [
         # The others die so in the scenarios.
         marks=[] if (architecture, series) == (X86_64, "6.12") else pytest.mark.matrix,
     )
-    for architecture, series, death in product(ARCHITECTURES, SERIES, Death)
-    if death is not Death.NMI or architecture.nmi
+    for architecture, series, death in product(ARCHITECTURES, SERIES, CrashType)
+    if death is not CrashType.NMI or architecture.nmi
 ]
 NULL = {
     "x86_64": "BUG: kernel NULL pointer dereference, address: 0000",
@@ -57,25 +57,25 @@ NULL = {
 @pytest.mark.parametrize(("architecture", "series", "death"), WAYS)
 def test_ways_to_die(boot, architecture, series, death):
     machine = boot(series, death, architecture=architecture)
-    if death in (Death.SPIN, Death.SPIN_ALL):
+    if death in (CrashType.SPIN, CrashType.SPIN_ALL):
         text = machine.run("cat /sys/module/kmemdump_lab/sections/.text")
     pid, folder = machine.pid, machine.folder
     assert machine.run("uname -r").startswith(f"{series}.")
     assert machine.run("uname -m") == architecture.name
     assert machine.control.status() == "running"
     assert machine.ram.stat().st_size == 1 << 30
-    kill(machine, death)
+    crash_guest(machine, death)
     if death in LAST_WORDS:
         assert LAST_WORDS[death] in machine.console
     else:
         assert "Kernel panic" not in machine.console
-    if death is Death.NULL:
+    if death is CrashType.NULL:
         assert NULL[architecture.name] in machine.console
-    if death is Death.SPIN:
+    if death is CrashType.SPIN:
         assert spinning_cpus(machine, text) == 1
     else:  # With one CPU left, the guest may still serve its serial port.
         assert not answers(machine)
-    if death is Death.SPIN_ALL:
+    if death is CrashType.SPIN_ALL:
         assert spinning_cpus(machine, text) == 2
     machine.close()
     assert not folder.exists()
@@ -92,9 +92,9 @@ def spinning_cpus(machine, text):
 
 @pytest.mark.matrix
 def test_no_nmi(boot):
-    machine = boot("6.12", Death.NMI, architecture=AARCH64, tasks=0)
+    machine = boot("6.12", CrashType.NMI, architecture=AARCH64, tasks=0)
     with pytest.raises(UnsupportedError, match="aarch64: QEMU has no NMI"):
-        kill(machine, Death.NMI)
+        crash_guest(machine, CrashType.NMI)
 
 
 def answers(machine):
@@ -131,14 +131,14 @@ def test_pvpanic_and_no_helpers(boot):
     assert machine.ram is None
     assert not (machine.folder / "ram").exists()
     assert "qemu_fw_cfg" not in machine.run("cat /proc/modules")
-    kill(machine, Death.PANIC)
+    crash_guest(machine, CrashType.PANIC)
     assert machine.control.status() == "guest-panicked"
     assert "GUEST_PANICKED" in [event["event"] for event in machine.control.events]
 
 
 def test_reboot_keeps_the_memory(boot):
     machine = boot(arguments=("panic=1",), tasks=0)
-    kill(machine, Death.PANIC)
+    crash_guest(machine, CrashType.PANIC)
     deadline = time.monotonic() + 30
     while machine.control.status() == "running" and time.monotonic() < deadline:
         time.sleep(0.1)

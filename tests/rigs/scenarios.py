@@ -7,11 +7,11 @@ from itertools import product
 
 import pytest
 
-from kmemdump.lab import AARCH64, ARCHITECTURES, SERIES, X86_64, Architecture, Death
+from kmemdump.lab import AARCH64, ARCHITECTURES, SERIES, X86_64, Architecture, CrashType
 
 CPUS = (1, 2, 8)
 MEMORY = (1024, 4096)
-DEATHS = (Death.PANIC, Death.NULL, Death.SPIN, Death.NMI)
+DEATHS = (CrashType.PANIC, CrashType.NULL, CrashType.SPIN, CrashType.NMI)
 
 
 def tells(architecture: Architecture, series: str) -> bool:
@@ -31,7 +31,7 @@ class Scenario:
     cpus: int
     memory: int
     """MiB."""
-    death: Death
+    death: CrashType
     architecture: Architecture = X86_64
     offline: bool = False
     """Whether all CPUs but the first were taken offline before."""
@@ -54,7 +54,7 @@ class Scenario:
 
 
 # What QEMU has no NMI for dies in three ways.
-ARM_DEATHS = (Death.PANIC, Death.NULL, Death.SPIN)
+ARM_DEATHS = (CrashType.PANIC, CrashType.NULL, CrashType.SPIN)
 
 MATRIX = (
     *(Scenario(*values) for values in product(SERIES, CPUS, MEMORY, DEATHS)),
@@ -70,26 +70,26 @@ MATRIX = (
 
 # Each value of a column meets each value of the others (test_lab.py checks).
 PAIRWISE_X86_64 = (
-    Scenario("6.1", 1, 1024, Death.PANIC),
-    Scenario("6.12", 1, 4096, Death.NULL),
-    Scenario("6.1", 1, 1024, Death.SPIN),
-    Scenario("6.12", 1, 4096, Death.NMI),
-    Scenario("6.12", 2, 4096, Death.PANIC),
-    Scenario("6.1", 2, 1024, Death.NULL),
-    Scenario("6.12", 2, 1024, Death.SPIN),
-    Scenario("6.1", 2, 4096, Death.NMI),
-    Scenario("6.12", 8, 1024, Death.PANIC),
-    Scenario("6.1", 8, 4096, Death.NULL),
-    Scenario("6.12", 8, 4096, Death.SPIN),
-    Scenario("6.1", 8, 1024, Death.NMI),
+    Scenario("6.1", 1, 1024, CrashType.PANIC),
+    Scenario("6.12", 1, 4096, CrashType.NULL),
+    Scenario("6.1", 1, 1024, CrashType.SPIN),
+    Scenario("6.12", 1, 4096, CrashType.NMI),
+    Scenario("6.12", 2, 4096, CrashType.PANIC),
+    Scenario("6.1", 2, 1024, CrashType.NULL),
+    Scenario("6.12", 2, 1024, CrashType.SPIN),
+    Scenario("6.1", 2, 4096, CrashType.NMI),
+    Scenario("6.12", 8, 1024, CrashType.PANIC),
+    Scenario("6.1", 8, 4096, CrashType.NULL),
+    Scenario("6.12", 8, 4096, CrashType.SPIN),
+    Scenario("6.1", 8, 1024, CrashType.NMI),
 )
 # These take twice as long, so that they are few: each series and death, and the machine
 # of the kernel mailing list's series, eight CPUs of which seven are offline.
 PAIRWISE_AARCH64 = (
-    Scenario("6.12", 1, 1024, Death.PANIC, AARCH64),
-    Scenario("6.12", 8, 1024, Death.SPIN, AARCH64),
-    Scenario("6.12", 8, 1024, Death.PANIC, AARCH64, offline=True),
-    Scenario("6.1", 8, 1024, Death.NULL, AARCH64, offline=True),
+    Scenario("6.12", 1, 1024, CrashType.PANIC, AARCH64),
+    Scenario("6.12", 8, 1024, CrashType.SPIN, AARCH64),
+    Scenario("6.12", 8, 1024, CrashType.PANIC, AARCH64, offline=True),
+    Scenario("6.1", 8, 1024, CrashType.NULL, AARCH64, offline=True),
 )
 PAIRWISE = PAIRWISE_X86_64 + PAIRWISE_AARCH64
 

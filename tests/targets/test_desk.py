@@ -16,11 +16,11 @@ import pytest
 from kmemdump.lab import (
     AARCH64,
     ARCHITECTURES,
-    Death,
+    CrashType,
     Machine,
     PackageCache,
     Setup,
-    kill,
+    crash_guest,
     python_image,
 )
 
@@ -73,7 +73,7 @@ def test_an_arm_desk(
     for architecture in ARCHITECTURES:
         setup = make_setup("6.12", architecture=architecture, tasks=20)
         with Machine(lab_cache, setup, timeout=900) as machine:
-            kill(machine, Death.PANIC, timeout=300)
+            crash_guest(machine, CrashType.PANIC, timeout=300)
             machine.pause()
             core = f"run/{architecture.name}.core"
             here(f"capture qmp:{machine.qmp} -o {core} --area -crash", tmp_path)

@@ -14,8 +14,8 @@ from contextlib import ExitStack
 import pytest
 
 from kmemdump.coreimage import read_core, verify
-from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, Death, Machine
-from kmemdump.lab.crashes import trigger
+from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, CrashType, Machine
+from kmemdump.lab.crashes import trigger_crash
 from rigs.scenarios import tells
 
 pytestmark = pytest.mark.vm
@@ -127,7 +127,7 @@ def seconds_of(watch, cause):
 
 def test_event(boot, watch):
     """The guest tells QEMU; its RAM is not shared. It idles and oopses before."""
-    machine = boot("6.1", Death.SPIN, pvpanic=True, share=False)
+    machine = boot("6.1", CrashType.SPIN, pvpanic=True, share=False)
     watched = watch(machine, arguments=["--interval", "5", "--hang-after", "3"])
     watched.wait_for(MARKED)
     time.sleep(20)
@@ -136,7 +136,7 @@ def test_event(boot, watch):
     seconds_of(watched, "oops: The kernel dereferenced a NULL pointer")
     assert machine.run("echo I live") == "I live"
     machine.run("echo it was seen after the marking >/dev/kmsg")
-    trigger(machine, Death.PANIC)
+    trigger_crash(machine, CrashType.PANIC)
     seconds = seconds_of(watched, "panic")
     assert watched.end() == 0
     assert machine.control.status() == "guest-panicked"
@@ -151,7 +151,7 @@ def test_busy_then_frozen(boot, watch):
     The only CPU. No frozen kernels are: a busy user; a VM that somebody paused; a
     QEMU that hangs.
     """
-    machine = boot("6.12", Death.SPIN, cpus=1, tasks=10)
+    machine = boot("6.12", CrashType.SPIN, cpus=1, tasks=10)
     watched = watch(
         machine,
         arguments=["--hang-after", "3", "--then", "continue", "--interval", "4"],
@@ -169,7 +169,7 @@ def test_busy_then_frozen(boot, watch):
     os.kill(machine.pid, signal.SIGCONT)
     time.sleep(5)
     assert len(watched.lines) == 2
-    trigger(machine, Death.SPIN)
+    trigger_crash(machine, CrashType.SPIN)
     seconds_of(watched, "frozen: CPU 0 served no interrupt for")
     time.sleep(5)
     watched.process.send_signal(signal.SIGTERM)
@@ -181,14 +181,14 @@ def test_busy_then_frozen(boot, watch):
 def test_one_of_two_frozen_then_nmi(boot, watch):
     """The other CPU goes on ticking. An NMI makes the guest panic, in memory only."""
     machine = boot(
-        "6.12", Death.SPIN, cpus=2, tasks=10, arguments=("unknown_nmi_panic",)
+        "6.12", CrashType.SPIN, cpus=2, tasks=10, arguments=("unknown_nmi_panic",)
     )
     watched = watch(
         machine,
         arguments=["--hang-after", "5", "--interval", "3", "--then", "continue"],
     )
     watched.wait_for(MARKED)
-    trigger(machine, Death.SPIN)
+    trigger_crash(machine, CrashType.SPIN)
     seconds_of(watched, r"frozen: CPU [01] served no interrupt for")
     machine.control.execute("inject-nmi")
     seconds_of(watched, "panic: .*NMI")
@@ -206,17 +206,17 @@ RESET = ("panic=1",)
 @pytest.mark.parametrize(
     ("architecture", "series", "cpus", "death", "arguments", "cause", "expected"),
     [
-        (X86_64, "6.12", 2, Death.PANIC, (), "panic: ", "sysrq_handle_crash"),
+        (X86_64, "6.12", 2, CrashType.PANIC, (), "panic: ", "sysrq_handle_crash"),
         pytest.param(
-            *(X86_64, "6.1", 2, Death.NULL, RESET, "panic", "lab_null"),
+            *(X86_64, "6.1", 2, CrashType.NULL, RESET, "panic", "lab_null"),
             marks=pytest.mark.matrix,
         ),
         pytest.param(
-            *(AARCH64, "6.12", 2, Death.PANIC, (), "panic: ", "sysrq_handle_crash"),
+            *(AARCH64, "6.12", 2, CrashType.PANIC, (), "panic: ", "sysrq_handle_crash"),
             marks=pytest.mark.matrix,
         ),
-        (AARCH64, "6.12", 8, Death.SPIN, (), FROZEN, "lab_spin"),
-        (AARCH64, "6.1", 2, Death.NULL, RESET, "panic", "lab_null"),
+        (AARCH64, "6.12", 8, CrashType.SPIN, (), FROZEN, "lab_spin"),
+        (AARCH64, "6.1", 2, CrashType.NULL, RESET, "panic", "lab_null"),
     ],
     ids=lambda item: getattr(item, "name", None) if item in ARCHITECTURES else None,
 )
@@ -236,7 +236,7 @@ def test_without_an_event(
     watched.wait_for(MARKED)
     time.sleep(6)
     assert len(watched.lines) == 1  # Idle CPUs are not frozen.
-    trigger(machine, death)
+    trigger_crash(machine, death)
     seconds_of(watched, cause)
     assert watched.end() == 0
     [core] = watched.cores
@@ -245,7 +245,7 @@ def test_without_an_event(
 
 def test_orderly_reboot_and_poweroff(boot, watch):
     """No core image; QEMU, told to pause instead, is made to reboot."""
-    machine = boot("6.1", Death.PANIC, cpus=2, tasks=10)
+    machine = boot("6.1", CrashType.PANIC, cpus=2, tasks=10)
     watched = watch(machine)
     watched.wait_for(MARKED)
     machine.send("busybox reboot -f")
@@ -261,11 +261,11 @@ def test_orderly_reboot_and_poweroff(boot, watch):
 def test_resets(boot, watch):
     """Nobody pauses the VM, and what a reset leaves of the memory has to do."""
     machine = boot(
-        "6.1", Death.NULL, cpus=1, tasks=10, action=REBOOTS, arguments=("panic=-1",)
+        "6.1", CrashType.NULL, cpus=1, tasks=10, action=REBOOTS, arguments=("panic=-1",)
     )
     watched = watch(machine, arguments=["--then", "continue"])
     watched.wait_for(MARKED)
-    trigger(machine, Death.NULL)
+    trigger_crash(machine, CrashType.NULL)
     seconds_of(watched, "panic.*")
     machine.wait_ready()
     watched.wait_for(MARKED, after=2)  # The next boot.
@@ -286,8 +286,8 @@ def test_resets(boot, watch):
 
 def test_two_of_three_go_wrong(boot, watch, tmp_path):
     """One VM is killed, one QMP socket is silent; the third dies as it should."""
-    doomed = boot("6.1", Death.PANIC, cpus=1, memory=512, tasks=0, share=False)
-    machine = boot("6.12", Death.PANIC, cpus=2, memory=512, tasks=0)
+    doomed = boot("6.1", CrashType.PANIC, cpus=1, memory=512, tasks=0, share=False)
+    machine = boot("6.12", CrashType.PANIC, cpus=2, memory=512, tasks=0)
     silent = tmp_path / "silent"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(silent))
@@ -298,7 +298,7 @@ def test_two_of_three_go_wrong(boot, watch, tmp_path):
             watched.wait_for(f"^{name}: {MARKED}")
         os.kill(doomed.pid, signal.SIGKILL)
         seconds_of(watched, "QEMU ended unexpectedly")
-        trigger(machine, Death.PANIC)
+        trigger_crash(machine, CrashType.PANIC)
         seconds_of(watched, "panic: ")
         watched.wait_for(f"-silent: not watched: {silent}: the greeting: no answer")
     assert watched.end() == 1
@@ -315,11 +315,11 @@ def test_two_of_three_go_wrong(boot, watch, tmp_path):
 
 def test_killed_while_writing(boot, watch):
     """No half a core image has a name; a new watch takes it from the dead VM."""
-    machine = boot("6.12", Death.PANIC, cpus=1, memory=512, tasks=0)
+    machine = boot("6.12", CrashType.PANIC, cpus=1, memory=512, tasks=0)
     watched = watch(machine)
     watched.wait_for(MARKED)
     folder = watched.folder
-    trigger(machine, Death.PANIC)
+    trigger_crash(machine, CrashType.PANIC)
     deadline = time.monotonic() + PATIENCE
     while not os.listdir(folder):
         assert time.monotonic() < deadline

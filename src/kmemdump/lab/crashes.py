@@ -10,10 +10,16 @@ from kmemdump.lab.architectures import X86_64, Architecture
 from kmemdump.lab.machine import PANIC_ENDS, Machine
 from kmemdump.lab.module import MODULE_NAME
 
-__all__ = ["Death", "kernel_arguments", "kill", "needs_module", "trigger"]
+__all__ = [
+    "CrashType",
+    "crash_guest",
+    "kernel_arguments",
+    "needs_module",
+    "trigger_crash",
+]
 
 
-class Death(StrEnum):
+class CrashType(StrEnum):
     """A way to die."""
 
     PANIC = "panic"
@@ -33,18 +39,18 @@ _MODULE_SIZE = 1 << 16
 
 
 def kernel_arguments(
-    death: Death, architecture: Architecture = X86_64
+    death: CrashType, architecture: Architecture = X86_64
 ) -> tuple[str, ...]:
     """Return what a kernel's command line needs for it to die this way."""
     return architecture.arguments.get(death, ())
 
 
-def needs_module(death: Death) -> bool:
+def needs_module(death: CrashType) -> bool:
     """Return whether the guest needs our module (`build_module`) to die this way."""
-    return death in (Death.NULL, Death.SPIN, Death.SPIN_ALL)
+    return death in (CrashType.NULL, CrashType.SPIN, CrashType.SPIN_ALL)
 
 
-def kill(machine: Machine, death: Death, *, timeout: float = 60) -> None:
+def crash_guest(machine: Machine, death: CrashType, *, timeout: float = 60) -> None:
     """
     Make a guest die, and wait until it has.
 
@@ -54,9 +60,9 @@ def kill(machine: Machine, death: Death, *, timeout: float = 60) -> None:
     :raises UnsupportedError: If a machine of its architecture cannot die this way.
     :raises TargetError: If it survives.
     """
-    spinning = death in (Death.SPIN, Death.SPIN_ALL)
+    spinning = death in (CrashType.SPIN, CrashType.SPIN_ALL)
     code = _module_code(machine) if spinning else range(0)
-    trigger(machine, death)
+    trigger_crash(machine, death)
     deadline = time.monotonic() + timeout
     while not _is_dead(machine, death, code):
         if time.monotonic() > deadline:
@@ -69,14 +75,14 @@ def _module_code(machine: Machine) -> range:
     return range(int(start, 16), int(start, 16) + _MODULE_SIZE)
 
 
-def trigger(machine: Machine, death: Death) -> None:
+def trigger_crash(machine: Machine, death: CrashType) -> None:
     """Start a guest's death, without waiting for it."""
-    if death is Death.NMI:
+    if death is CrashType.NMI:
         architecture = machine.setup.architecture
         if not architecture.nmi:
             raise UnsupportedError(f"{architecture.name}: QEMU has no NMI to inject")
         machine.control.execute("inject-nmi")
-    elif death is Death.PANIC:
+    elif death is CrashType.PANIC:
         machine.send("echo c >/proc/sysrq-trigger")
     else:
         # By a process of its own: the death of process 1 is another one.
@@ -84,12 +90,12 @@ def trigger(machine: Machine, death: Death) -> None:
         machine.send(f"sh -c 'echo {death} >{parameter}' &")
 
 
-def _is_dead(machine: Machine, death: Death, code: range) -> bool:
+def _is_dead(machine: Machine, death: CrashType, code: range) -> bool:
     if machine.control.status() != "running":
         return True  # By pvpanic, or paused at its reboot.
     if code:
         spinning = _spinning_cpus(machine, code)
-        return spinning >= (machine.setup.cpus if death is Death.SPIN_ALL else 1)
+        return spinning >= (machine.setup.cpus if death is CrashType.SPIN_ALL else 1)
     return PANIC_ENDS.search(machine.console) is not None
 
 

@@ -12,7 +12,7 @@ from kmemdump.areas import choose_areas
 from kmemdump.errors import UnsupportedError
 from kmemdump.files import format_size
 from kmemdump.lab.architectures import X86_64, Architecture
-from kmemdump.lab.crashes import Death, kernel_arguments, kill
+from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.setup import Setup
@@ -59,7 +59,7 @@ def tell(
     """
     wishes = Wishes(choose_areas())
     kernel = cache.kernel(series, architecture)
-    arguments = kernel_arguments(Death.PANIC, architecture)
+    arguments = kernel_arguments(CrashType.PANIC, architecture)
     setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments)
     say(
         f"booting Debian's {kernel.release} in QEMU: {cpus} CPUs, {memory} MiB, "
@@ -74,7 +74,7 @@ def tell(
             say(_describe(keeper.registry, marked))
 
             say("killing it: echo c > /proc/sysrq-trigger")
-            kill(machine, Death.PANIC)
+            crash_guest(machine, CrashType.PANIC)
 
             start = time.monotonic()
             machine.pause()

@@ -22,7 +22,7 @@ from kmemdump.files import format_size
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.lab.architectures import AARCH64, Architecture
-from kmemdump.lab.crashes import Death, kernel_arguments, kill
+from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
@@ -68,7 +68,7 @@ def tell_of_firmware(
     dump, image, core = (folder / name for name in ("dump", "rawdump.img", "core.elf"))
     shutil.rmtree(dump, ignore_errors=True)
     kernel = cache.kernel(series, architecture)
-    arguments = kernel_arguments(Death.PANIC, architecture)
+    arguments = kernel_arguments(CrashType.PANIC, architecture)
     setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments, firmware=True)
     smem, scratch = smem_range(architecture), scratch_range(architecture)
     say(
@@ -96,7 +96,7 @@ def tell_of_firmware(
                 f"{format_size(marked.plan.size)}; now nobody looks at it any more"
             )
         say("killing it: echo c > /proc/sysrq-trigger")
-        kill(machine, Death.PANIC)
+        crash_guest(machine, CrashType.PANIC)
         machine.pause()
         with closing(Firmware(machine)) as firmware:
             firmware.leave_folder(dump)
