@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kmemdump.areas import choose_areas
-from kmemdump.marking.capture import Wishes
+from kmemdump.marking.capture import Selection
 from kmemdump.opening import open_target
 from kmemdump.watch.vm_marks import Keeper
 
@@ -33,7 +33,7 @@ class _Session:
 
     def mark(self) -> dict[str, object]:
         """Mark for the first time."""
-        self._keeper = Keeper(self._target, Wishes(choose_areas()))
+        self._keeper = Keeper(self._target, Selection(choose_areas()))
         return {
             "regions": len(self._keeper.registry),
             "bytes": self._keeper.size,
@@ -46,7 +46,7 @@ class _Session:
                     "packed": area.packed,
                     "reason": area.reason,
                 }
-                for area in self._keeper.capture.marks.areas
+                for area in self._keeper.capture.marking.areas
             ],
         }
 

@@ -8,11 +8,11 @@ from kmemdump import (
     BackendError,
     Region,
     Registry,
-    Wishes,
+    Selection,
     choose_areas,
     fit,
+    look,
     open_target,
-    take,
 )
 
 
@@ -44,11 +44,13 @@ class ListBackend:
 
 
 target = open_target("qmp:vm.qmp")
-marks = take(target, Wishes(choose_areas(["kmsg", "sched", "stacks", "tasks"]))).marks
+marking = look(
+    target, Selection(choose_areas(["kmsg", "sched", "stacks", "tasks"]))
+).marking
 backend = ListBackend(Path("regions.list"))
 registry = Registry(target.memory.ranges)
 registry.attach(backend)
-wanted = [found for _, found in marks.named_ranges()]
+wanted = [found for _, found in marking.named_ranges()]
 plan = fit(wanted, backend.capacity)
 for number, item in enumerate(plan):
     registry.register(f"plan{number}", item.start, item.size)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Capture a VM, and ask its core image."""
 
-from kmemdump import Wishes, attach, choose_areas, open_target, take, write
+from kmemdump import Selection, attach, choose_areas, look, open_target, write
 
 target = open_target("qmp:vm.qmp")
-capture = take(target, Wishes(choose_areas()))
+capture = look(target, Selection(choose_areas()))
 missing = write("vm.core", target, capture)
 target.close()
-complete = "all complete" if capture.marks.complete and not missing else "incomplete"
-print(f"{len(capture.marks.areas)} areas, {complete}")
+complete = "all complete" if capture.marking.complete and not missing else "incomplete"
+print(f"{len(capture.marking.areas)} areas, {complete}")
 
 core = open_target("vm.core")
 kernel = attach(core)

@@ -4,30 +4,30 @@
 from kmemdump import (
     Region,
     Registry,
+    Selection,
     VmBackend,
-    Wishes,
     choose_areas,
+    look,
     open_target,
-    take,
 )
 
 
 def regions(capture):
     return [
-        Region(0, name, r.start, r.size) for name, r in capture.marks.named_ranges()
+        Region(0, name, r.start, r.size) for name, r in capture.marking.named_ranges()
     ]
 
 
 target = open_target("qmp:vm.qmp")
-wishes = Wishes(choose_areas())
+selection = Selection(choose_areas())
 registry = Registry(target.memory.ranges)
 registry.attach(VmBackend(target.memory))
 
-first = take(target, wishes)
+first = look(target, selection)
 registry.update(regions(first))
 before = {region.id for region in registry}
 
-again = take(target, wishes, known=first.kernel)
+again = look(target, selection, known=first.kernel)
 registry.update(regions(again))
 new = {region.id for region in registry} - before
 print(f"{len(registry)} regions are registered, {len(new)} of them new")

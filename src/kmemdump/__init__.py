@@ -4,9 +4,9 @@ Mark small areas of a running Linux kernel's memory, so that a dead machine answ
 
 The public API, in the order of its use:
 
->>> from kmemdump import Wishes, choose_areas, open_target, take, write
+>>> from kmemdump import Selection, choose_areas, open_target, look, write
 >>> target = open_target("qmp:/run/vm.qmp")
->>> capture = take(target, Wishes(choose_areas()))
+>>> capture = look(target, Selection(choose_areas()))
 >>> missing = write("vm.core", target, capture)
 
 What is not named here may change without notice. Names are imported when they are
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from kmemdump.firmware.smem_search import find_smem
     from kmemdump.kernel.attach import Kernel, attach
     from kmemdump.kernel.printk import read_log
-    from kmemdump.marking.capture import Capture, Wishes, take, write
-    from kmemdump.marking.firmware_marker import Marked, Marker
-    from kmemdump.marking.mark import Marks, mark
+    from kmemdump.marking.capture import Capture, Selection, look, write
+    from kmemdump.marking.mark import Marking, mark
     from kmemdump.marking.plan import Plan, PlannedArea
+    from kmemdump.marking.registration import RefreshResult, Registration
     from kmemdump.marking.registry import Registry
     from kmemdump.memory.physical import Memory
     from kmemdump.memory.ranges import Range, Region, fit
@@ -65,7 +65,7 @@ _HOMES = {
     "backends.minidump": ("MinidumpBackend",),
     "firmware.smem_search": ("find_smem",),
     "backends.vm": ("VmBackend",),
-    "marking.capture": ("Capture", "Wishes", "take", "write"),
+    "marking.capture": ("Capture", "Selection", "look", "write"),
     "coreimage": ("CoreImage", "read_core", "verify"),
     "errors": (
         "BackendError",
@@ -82,8 +82,8 @@ _HOMES = {
     "kernel.attach": ("Kernel", "attach"),
     "arch.find_kernel": ("find_vmcoreinfo",),
     "kernel.printk": ("read_log",),
-    "marking.firmware_marker": ("Marked", "Marker"),
-    "marking.mark": ("Marks", "mark"),
+    "marking.registration": ("RefreshResult", "Registration"),
+    "marking.mark": ("Marking", "mark"),
     "memory.physical": ("Memory",),
     "marking.plan": ("Plan", "PlannedArea"),
     "questions.crash_commands": ("command",),
@@ -113,9 +113,7 @@ __all__ = [
     "FormatError",
     "Kernel",
     "KmemdumpError",
-    "Marked",
-    "Marker",
-    "Marks",
+    "Marking",
     "Memory",
     "MinidumpBackend",
     "NotCapturedError",
@@ -124,17 +122,19 @@ __all__ = [
     "Question",
     "Range",
     "Recorder",
+    "RefreshResult",
     "Region",
+    "Registration",
     "RegistrationError",
     "Registry",
     "Report",
+    "Selection",
     "Target",
     "TargetError",
     "UnsupportedError",
     "UsageError",
     "VmBackend",
     "VmcoreInfo",
-    "Wishes",
     "answer",
     "area",
     "attach",
@@ -146,12 +146,12 @@ __all__ = [
     "function",
     "gather",
     "load_questions",
+    "look",
     "mark",
     "open_target",
     "open_writable",
     "read_core",
     "read_log",
-    "take",
     "verify",
     "write",
 ]

@@ -20,10 +20,10 @@ from kmemdump.agent.systemd import in_journal, notify
 from kmemdump.cli import main
 from kmemdump.cli.shared.agent_output import JsonTeller, Teller
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
-from kmemdump.marking.firmware_marker import Marked
 from kmemdump.marking.plan import Plan
+from kmemdump.marking.registration import RefreshResult
 
-MARKED = Marked(Plan(201, (), (), 0), 0, 0, (), None, 0.5)
+MARKED = RefreshResult(Plan(201, (), (), 0), 0, 0, (), None, 0.5)
 STATUS = Status(
     target="live",
     table="live-minidump-30000000",
@@ -42,7 +42,7 @@ STATUS = Status(
 )
 
 
-class Marker:
+class Registration:
     """What the loop needs of one; each look ends as is wished."""
 
     def __init__(self, *endings):
@@ -83,13 +83,13 @@ def run_agent(folder, marker, *signals, refresh=None):
 
 @pytest.mark.parametrize("ask", [signal.SIGUSR1, signal.SIGHUP])
 def test_refreshes_when_asked(tmp_path, ask):
-    told, status = run_agent(tmp_path, Marker(MARKED), ask, signal.SIGTERM)
+    told, status = run_agent(tmp_path, Registration(MARKED), ask, signal.SIGTERM)
     assert told == [MARKED]
     assert (status.refreshes, status.failures) == (1, 0)
 
 
 def test_refreshes_on_the_timer(tmp_path):
-    class Ending(Marker):
+    class Ending(Registration):
         def refresh(self):
             if len(self.endings) == 1:
                 signal.raise_signal(signal.SIGINT)
@@ -105,7 +105,7 @@ def test_looks_take_one_percent_of_a_cpu_at_most(tmp_path, monkeypatch):
     assert Pace().interval(7.5) == 750
     assert Pace(10.0).interval(7.5) == 10
 
-    class Busy(Marker):
+    class Busy(Registration):
         def refresh(self):
             end = time.process_time() + 0.05
             while time.process_time() < end:
@@ -118,20 +118,20 @@ def test_looks_take_one_percent_of_a_cpu_at_most(tmp_path, monkeypatch):
     assert 5 <= status.interval < 50
     # Of the time until the next look, which is a hundred times as long.
     assert 0.005 < status.cost.share < 0.02
-    _, status = run_agent(tmp_path, Marker(MARKED), *signals)
+    _, status = run_agent(tmp_path, Registration(MARKED), *signals)
     assert status.interval < 5
     _, status = run_agent(tmp_path, Busy(MARKED), *signals, refresh=60.0)
     assert status.interval == 60
 
 
 def test_an_agent_that_has_just_begun_costs_nothing_yet(tmp_path):
-    _, status = run_agent(tmp_path, Marker(), signal.SIGTERM)
+    _, status = run_agent(tmp_path, Registration(), signal.SIGTERM)
     assert status.cost.share < 0.001
 
 
 @pytest.mark.parametrize("error", [TargetError("torn"), RecursionError(), OSError(5)])
 def test_survives_a_look_that_fails(tmp_path, error):
-    marker = Marker(error, MARKED)
+    marker = Registration(error, MARKED)
     told, status = run_agent(tmp_path, marker, signal.SIGUSR1, signal.SIGTERM)
     assert told == [error]
     assert (status.refreshes, status.failures) == (1, 1)
@@ -141,7 +141,7 @@ def test_survives_a_look_that_fails(tmp_path, error):
 
 
 def test_ends_when_the_kernel_is_another_one(tmp_path):
-    marker = Marker()
+    marker = Registration()
     marker.gone = True
     with pytest.raises(TargetError, match="is gone"):
         run_agent(tmp_path, marker, signal.SIGUSR1)

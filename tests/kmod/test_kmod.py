@@ -23,7 +23,7 @@ from kmemdump.cli import main
 from kmemdump.coreimage import read_core
 from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import attach
-from kmemdump.kernel.kernel_tables import KernelMark, find_kernel_marks
+from kmemdump.kernel.kernel_tables import KernelRegion, find_kernel_regions
 from kmemdump.lab import AARCH64, X86_64, Machine, build_modules
 from kmemdump.opening import open_target
 from kmemdump.version import VERSION
@@ -211,7 +211,7 @@ def marks(machine):
     """Look at the machine from outside, as a host does."""
     target = open_target(f"qmp:{machine.qmp}")
     try:
-        return find_kernel_marks(attach(target).prog)
+        return find_kernel_regions(attach(target).prog)
     finally:
         target.close()
 
@@ -255,7 +255,7 @@ def test_region_of_a_driver_is_in_the_core_image(machine, tmp_path):
     # In the core image its names still lead there.
     target = open_target(str(core))
     prog = attach(target).prog
-    found = {mark.name: mark for mark in find_kernel_marks(prog)}
+    found = {mark.name: mark for mark in find_kernel_regions(prog)}
     assert prog.read(found["sample_ring"].address, size) == ring
     target.close()
     machine.run("rmmod kmemdump_sample")
@@ -269,7 +269,7 @@ def test_tables_of_the_series(machine):
     prog = attach(target).prog
     found = {
         (mark.table, mark.id, mark.name): prog.read(mark.address, mark.size)
-        for mark in find_kernel_marks(prog)
+        for mark in find_kernel_regions(prog)
     }
     target.close()
     assert found == {
@@ -294,7 +294,7 @@ def test_many_threads_while_a_host_reads(machine):
         if look >= 20 and len(seen) > 1:
             break  # On a busy host, one thread may run for long.
         prog = (kernel := attach(target, known=kernel)).prog
-        for mark in find_kernel_marks(prog):
+        for mark in find_kernel_regions(prog):
             if mark.name == "forgotten":
                 continue
             thread, _, count = mark.name.rpartition("_")
@@ -386,9 +386,9 @@ def test_layout_and_names_come_from_the_kernels_types():
     struct.pack_into("<QQQI", memory, 10 * 32, 8, 0xFFFF0000, 99, 10)
     struct.pack_into("<QQQI", memory, 44 * 32, 64, 0xFFFF8000, 99, 44)
     prog = program(memory, types, {"inspect_entries": 0x1000})
-    assert find_kernel_marks(prog) == [
-        KernelMark("inspect_entries", 10, "jiffies_64", 0xFFFF0000, 8),
-        KernelMark("inspect_entries", 44, "id44", 0xFFFF8000, 64),
+    assert find_kernel_regions(prog) == [
+        KernelRegion("inspect_entries", 10, "jiffies_64", 0xFFFF0000, 8),
+        KernelRegion("inspect_entries", 44, "id44", 0xFFFF8000, 64),
     ]
 
 
@@ -400,8 +400,8 @@ def test_damaged_tables_give_what_makes_sense():
     entry.pack_into(memory, 72, 3, 0xFFFF0000, 0, 0)
     entry.pack_into(memory, 96, 4, 0xFFFF0000, 16, 0)
     prog = program(memory, None, {"kmemdump_zones": 0x1000})
-    assert [mark.id for mark in find_kernel_marks(prog)] == [4]
+    assert [mark.id for mark in find_kernel_regions(prog)] == [4]
     # A table that the memory ends in, and one that starts nowhere.
     for place in (0x4FE8 - 24, 0x900000):
         prog = program(memory, None, {"kmemdump_zones": place})
-        assert find_kernel_marks(prog) == []
+        assert find_kernel_regions(prog) == []

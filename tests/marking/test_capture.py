@@ -16,7 +16,7 @@ from conftest import DeadMachine
 from kmemdump.areas import choose_areas
 from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import UnsupportedError
-from kmemdump.marking.capture import Wishes, pack, register, take, write
+from kmemdump.marking.capture import Selection, look, pack, register, write
 from kmemdump.marking.registry import Registry
 from kmemdump.opening import open_target
 from rigs.scenarios import each_series, once
@@ -32,7 +32,7 @@ def test_a_target_without_a_kernel(tmp_path):
     path.write_bytes(elf_core([(0x1000, bytes(PAGE))], note))
     target = open_target(str(path))
     with pytest.raises(UnsupportedError, match="no kallsyms in the kernel's memory"):
-        take(target, Wishes(choose_areas()))
+        look(target, Selection(choose_areas()))
     target.close()
 
 
@@ -53,23 +53,23 @@ def test_the_target_is_not_replaced_by_its_core_image(tmp_path, monkeypatch):
 def test_a_second_look_reads_less_and_finds_the_same(
     dead: DeadMachine, tmp_path: Path
 ) -> None:
-    wishes = Wishes(choose_areas())
+    selection = Selection(choose_areas())
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
-        first = take(target, wishes)
-        second = take(target, wishes, known=first.kernel)
-        assert first.marks.complete, [area.reason for area in first.marks.areas]
-        assert second.marks.complete
+        first = look(target, selection)
+        second = look(target, selection, known=first.kernel)
+        assert first.marking.complete, [area.reason for area in first.marking.areas]
+        assert second.marking.complete
         assert second.kernel.knowledge is first.kernel.knowledge
-        names = [area.name for area in first.marks.areas]
-        assert names == [area.name for area in second.marks.areas]
+        names = [area.name for area in first.marking.areas]
+        assert names == [area.name for area in second.marking.areas]
         # The kernel is dead: what it answers lies where it lay.
-        for one, two in zip(first.marks.areas, second.marks.areas, strict=True):
+        for one, two in zip(first.marking.areas, second.marking.areas, strict=True):
             assert two.blocks <= one.blocks | first.kernel.base_blocks, one.name
         registry = Registry(target.memory.ranges)
-        register(registry, first.marks)
+        register(registry, first.marking)
         ids = {region.name: region.id for region in registry}
-        register(registry, first.marks)
+        register(registry, first.marking)
         assert {region.name: region.id for region in registry} == ids
         path = tmp_path / "core"
         assert write(path, target, second, packed=pack(first)) == []
@@ -99,11 +99,11 @@ def test_own_wishes(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None
         "def release(prog):\n"
         "    print(prog['init_uts_ns'].name.release.string_().decode())\n"
     )
-    wishes = (
+    selection = (
         "--area", "kmsg", "--area", "symbols", "--symbol", "panic_timeout",
         "--ask", question, "--ask", "log | grep -c .",
     )  # fmt: skip
-    ended = run("capture", core_image, "-o", path, *wishes)
+    ended = run("capture", core_image, "-o", path, *selection)
     assert ended.status == 0, ended
     ended = run("ask", path, question, "drgn print(prog['panic_timeout'])")
     assert ended.status == 0, ended

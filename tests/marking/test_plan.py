@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.marking.mark import AreaMark, Marks
+from kmemdump.marking.mark import AreaResult, Marking
 from kmemdump.marking.plan import Plan, plan
 from kmemdump.memory.ranges import Range, intersect, subtract, total
 from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
@@ -14,15 +14,15 @@ from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
 ALL = [Range(0, 1 << 40)]
 
 
-def marks(**areas: set[int]) -> Marks:
+def marks(**areas: set[int]) -> Marking:
     """Areas, and the blocks that each needs."""
     seen: set[int] = set()
     found = []
     for name, blocks in areas.items():
         own = frozenset(blocks - seen)
         seen |= blocks
-        found.append(AreaMark(name, frozenset(blocks), own, 0.0, ()))
-    return Marks(tuple(found))
+        found.append(AreaResult(name, frozenset(blocks), own, 0.0, ()))
+    return Marking(tuple(found))
 
 
 def names(planned: Plan) -> list[str]:
@@ -47,14 +47,14 @@ def test_neighbours_share_a_row() -> None:
 def test_what_is_important_comes_first() -> None:
     far = {"kmsg": {1}, "tasks": {1000}, "net": {2}}
     planned = plan(marks(**far), 1, ALL, most_extra=10 * BLOCK_SIZE)
-    assert [area.mark.name for area in planned.left_out] == ["tasks"]
+    assert [area.result.name for area in planned.left_out] == ["tasks"]
     reason = planned.left_out[0].left_out
     assert reason == f"would take {998 * BLOCK_SIZE:,} extra bytes"
     assert [region.range for region in planned.regions] == block_ranges({1, 2})
     turned = plan(
         marks(tasks={1000}, kmsg={1}, net={2}), 1, ALL, most_extra=10 * BLOCK_SIZE
     )
-    assert [area.mark.name for area in turned.left_out] == ["kmsg", "net"]
+    assert [area.result.name for area in turned.left_out] == ["kmsg", "net"]
 
 
 def test_extra_bytes_of_one_area_may_be_asked_for_by_the_next() -> None:
@@ -114,7 +114,7 @@ def test_every_plan(
             block
             for area in planned.areas
             if area.left_out is None
-            for block in area.mark.blocks
+            for block in area.result.blocks
         }
     )
     assert subtract(wanted, ranges) == []
@@ -132,8 +132,8 @@ def test_what_drivers_marked_keeps_its_name_and_its_bytes() -> None:
     ring, state = Range(10 * BLOCK_SIZE + 100, 2 * BLOCK_SIZE), Range(0x9008, 24)
     named = (("my ring", ring), ("my ring+0x1000", state), ("my_ring", Range(1, 2)))
     blocks = frozenset({0, 10, 11, 12, 0x9008 // BLOCK_SIZE})
-    kernel = AreaMark("kernel", blocks, blocks, 0.0, (), named=named)
-    known = Marks((*marks(kmsg={1, 2, 9, 30, 50}).areas, kernel))
+    kernel = AreaResult("kernel", blocks, blocks, 0.0, (), named=named)
+    known = Marking((*marks(kmsg={1, 2, 9, 30, 50}).areas, kernel))
     for capacity in (4, 5, 20):
         planned = plan(known, capacity, ALL)
         assert len(planned.regions) <= capacity
@@ -148,4 +148,4 @@ def test_what_drivers_marked_keeps_its_name_and_its_bytes() -> None:
     others = [it for it in ranges if it != ring]
     assert intersect([Range(11 * BLOCK_SIZE, BLOCK_SIZE)], others) == []
     left = plan(known, 3, ALL)
-    assert [area.mark.name for area in left.left_out] == ["kernel"]
+    assert [area.result.name for area in left.left_out] == ["kernel"]

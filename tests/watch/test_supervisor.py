@@ -15,15 +15,15 @@ import pytest
 from kmemdump.areas import choose_areas
 from kmemdump.cli.watch import _name_sockets
 from kmemdump.errors import UsageError
-from kmemdump.marking.capture import Wishes
+from kmemdump.marking.capture import Selection
 from kmemdump.watch import Settings, watch_fleet
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
 WATCH = [sys.executable, "-m", "kmemdump", "watch"]
 
 
-def make_wishes():
-    return Wishes(choose_areas(()))
+def make_selection():
+    return Selection(choose_areas(()))
 
 
 def die(number):
@@ -44,16 +44,16 @@ def silent(tmp_path):
         yield tmp_path / "silent", server
 
 
-def watch(tmp_path, wishes, **sockets):
+def watch(tmp_path, selection, **sockets):
     news = []
-    outcomes = watch_fleet(sockets, wishes, Settings(tmp_path), news.append)
+    outcomes = watch_fleet(sockets, selection, Settings(tmp_path), news.append)
     assert all(report.name in sockets for report in news)
     return outcomes
 
 
 def test_nobody_listens(tmp_path):
     outcomes = watch(
-        tmp_path, make_wishes, a=tmp_path / "none", b=Path(__file__).absolute()
+        tmp_path, make_selection, a=tmp_path / "none", b=Path(__file__).absolute()
     )
     assert "cannot connect: No such file" in outcomes["a"].problem
     assert "cannot connect: Connection refused" in outcomes["b"].problem
@@ -61,7 +61,7 @@ def test_nobody_listens(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "problem"),
+    ("selection", "problem"),
     [
         (functools.partial(die, signal.SIGSEGV), "its process died (SIGSEGV)"),
         (functools.partial(os._exit, 7), "its process died (exit status 7)"),
@@ -70,8 +70,8 @@ def test_nobody_listens(tmp_path):
         (functools.partial(fail, KeyError(1)), "a bug of kmemdump: KeyError: 1"),
     ],
 )
-def test_death_of_a_process(tmp_path, wishes, problem):
-    outcome = watch(tmp_path, wishes, a=tmp_path / "none")["a"]
+def test_death_of_a_process(tmp_path, selection, problem):
+    outcome = watch(tmp_path, selection, a=tmp_path / "none")["a"]
     assert outcome.problem.startswith(problem)
 
 
@@ -196,6 +196,6 @@ def test_memory_without_a_kernel(tmp_path):
             qemu.close()
 
     qemu.ram[4096:] = os.urandom(len(qemu.ram) - 4096)
-    outcomes = watch_fleet({"a": qemu.path}, make_wishes, Settings(tmp_path), take)
+    outcomes = watch_fleet({"a": qemu.path}, make_selection, Settings(tmp_path), take)
     assert any("no VMCOREINFO" in text for text in news)
     assert outcomes["a"].problem == "QEMU ended before there was a kernel to mark"

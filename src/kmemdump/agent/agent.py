@@ -19,7 +19,7 @@ from kmemdump.agent import status
 from kmemdump.agent.pace import Pace
 from kmemdump.agent.status import Meter
 from kmemdump.errors import KmemdumpError
-from kmemdump.marking.firmware_marker import Marked, Marker
+from kmemdump.marking.registration import RefreshResult, Registration
 from kmemdump.questions.question import explain
 
 __all__ = ["Agent", "held_signals"]
@@ -54,11 +54,11 @@ class Agent:
 
     def __init__(
         self,
-        marker: Marker,
+        marker: Registration,
         target: str,
         table: str,
         pace: Pace,
-        tell: Callable[[Marked | Exception, float], None],
+        tell: Callable[[RefreshResult | Exception, float], None],
         folder: Path | None = None,
     ) -> None:
         self._marker = marker
@@ -99,7 +99,7 @@ class Agent:
     def _refresh(self) -> None:
         self._marker.check()
         start, before, now = time.monotonic(), time.process_time(), time.time()
-        news: Marked | Exception
+        news: RefreshResult | Exception
         try:
             news = self._marker.refresh()
         # What is registered is still good. Live memory changes under us, and breaks

@@ -14,17 +14,17 @@ from rich.table import Table
 
 from kmemdump.cli.shared.json_records import plan_record
 from kmemdump.cli.shared.options import (
-    parse_wishes,
+    parse_selection,
+    selection_options,
     target_options,
     targeted,
-    wish_options,
 )
 from kmemdump.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kmemdump.marking.mark import Marks
+    from kmemdump.marking.mark import Marking
     from kmemdump.marking.plan import Plan
     from kmemdump.memory.ranges import Range
 
@@ -44,7 +44,7 @@ __all__ = ["command"]
     metavar="NUMBER",
     help="Rows that the table has room for; by default, as many as Linux keeps to.",
 )
-@wish_options
+@selection_options
 @target_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -68,14 +68,14 @@ def command(
     bytes; the areas come in their order of importance, or in that of --area, and what
     would cost too many extra bytes is left out.
     """
-    from kmemdump.marking.capture import take
+    from kmemdump.marking.capture import look
 
-    wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
+    selection = parse_selection(areas, questions, symbols, regions, vmlinux)
     if target is None:
         _print_known(as_json)
         return ExitCode.DONE
     with targeted(target, vmcoreinfo, memory_map) as opened:
-        marks = take(opened, wishes).marks
+        marks = look(opened, selection).marking
         ranges = opened.memory.ranges
     if backend is not None:
         return _show_plan(marks, ranges, rows, as_json)
@@ -87,7 +87,7 @@ def command(
 
 
 def _show_plan(
-    marks: Marks, ranges: Sequence[Range], rows: int | None, as_json: bool
+    marks: Marking, ranges: Sequence[Range], rows: int | None, as_json: bool
 ) -> int:
     from kmemdump.backends.minidump import ROWS
     from kmemdump.marking.plan import DESCRIPTION, plan
@@ -146,7 +146,7 @@ def _print_known(as_json: bool) -> None:
     Console().print(table)
 
 
-def _records(marks: Marks) -> dict[str, Any]:
+def _records(marks: Marking) -> dict[str, Any]:
     return {
         "version": 1,
         "areas": [
@@ -164,7 +164,7 @@ def _records(marks: Marks) -> dict[str, Any]:
     }
 
 
-def _print_marks(marks: Marks) -> None:
+def _print_marks(marks: Marking) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     records = _records(marks)["areas"]
     sums = {

@@ -13,10 +13,10 @@ import click
 
 from kmemdump.cli.shared.messages import tell
 from kmemdump.cli.shared.options import (
-    parse_wishes,
+    parse_selection,
+    selection_options,
     target_options,
     targeted,
-    wish_options,
 )
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
@@ -41,7 +41,7 @@ __all__ = ["command"]
 )
 @click.option("--pause", is_flag=True, help="Pause a VM that runs, for that long.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@wish_options
+@selection_options
 @target_options
 def command(
     target: str,
@@ -62,15 +62,15 @@ def command(
     TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET), a raw
     RAM image, or a vmcore.
     """
-    from kmemdump.marking.capture import take, write
+    from kmemdump.marking.capture import look, write
 
-    wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
+    selection = parse_selection(areas, questions, symbols, regions, vmlinux)
     _check_output(output, target)
     with (
         targeted(target, vmcoreinfo, memory_map) as opened,
         _paused(opened) if pause else contextlib.nullcontext(),
     ):
-        capture = take(opened, wishes)
+        capture = look(opened, selection)
         missing = write(output, opened, capture)
     _complain_of_areas(capture)
     for item in missing:
@@ -81,9 +81,9 @@ def command(
     else:
         click.echo(
             f"{output}: {capture.kernel.vmcoreinfo.osrelease}, "
-            f"{len(capture.marks.areas)} areas, {format_size(size)}"
+            f"{len(capture.marking.areas)} areas, {format_size(size)}"
         )
-    complete = capture.marks.complete and not missing
+    complete = capture.marking.complete and not missing
     return ExitCode.DONE if complete else ExitCode.INCOMPLETE
 
 
@@ -97,7 +97,7 @@ def _record(
         "release": capture.kernel.vmcoreinfo.osrelease,
         "areas": [
             {"name": area.name, "complete": not area.reason, "reason": area.reason}
-            for area in capture.marks.areas
+            for area in capture.marking.areas
         ],
         "missing": [
             {"address": hex(item.start), "size": item.size} for item in missing
@@ -135,10 +135,10 @@ def _complain_of_areas(capture: Capture) -> None:
     problem = capture.kernel.problem
     if problem is not None:
         tell(problem)
-        held = [area.name for area in capture.marks.areas if not area.reason]
+        held = [area.name for area in capture.marking.areas if not area.reason]
         if held:
             tell(f"complete without it: {', '.join(held)}")
         return
-    for area in capture.marks.areas:
+    for area in capture.marking.areas:
         if area.reason:
             tell(f"area {area.name} is incomplete: {area.reason}")

@@ -16,9 +16,9 @@ from kmemdump.cli.shared.agent_output import JsonTeller, Teller, held_table, run
 from kmemdump.cli.shared.log_output import held_back_warnings, shown_progress
 from kmemdump.cli.shared.options import (
     parse_range,
-    parse_wishes,
+    parse_selection,
+    selection_options,
     vmlinux_option,
-    wish_options,
 )
 from kmemdump.errors import ExitCode, UsageError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kmemdump.agent import Pace
     from kmemdump.backends.minidump import MinidumpBackend
     from kmemdump.firmware.discovery import Places
-    from kmemdump.marking.capture import Wishes
+    from kmemdump.marking.capture import Selection
     from kmemdump.targets import Target
 
 __all__ = ["command"]
@@ -106,7 +106,7 @@ __all__ = ["command"]
 @click.option(
     "--keep", is_flag=True, help="Leave the regions there at the end of --daemon."
 )
-@wish_options
+@selection_options
 @vmlinux_option
 @click.option(
     "--json",
@@ -166,7 +166,7 @@ def command(
         return mark_kinfo(
             target, where, device_tree, layout, vmlinux, off=off, as_json=as_json
         )
-    wishes = parse_wishes(areas, questions, symbols, regions, vmlinux)
+    selection = parse_selection(areas, questions, symbols, regions, vmlinux)
     given = Places(
         parse_range("--smem", smem) if smem else None,
         parse_range("--scratch", scratch) if scratch else None,
@@ -203,12 +203,14 @@ def command(
             teller.say("nothing of ours is registered any more")
             return ExitCode.DONE
         pace = Pace(refresh) if daemon else None
-        return _mark(machine, wishes, open_backend, places, table, teller, pace, keep)
+        return _mark(
+            machine, selection, open_backend, places, table, teller, pace, keep
+        )
 
 
 def _mark(
     machine: Target,
-    wishes: Wishes,
+    selection: Selection,
     open_backend: Callable[[], MinidumpBackend],
     places: Places,
     table: str,
@@ -222,11 +224,11 @@ def _mark(
     :param pace: When to look again; ``None`` does not stay.
     """
     from kmemdump.agent import Agent
-    from kmemdump.marking.firmware_marker import Marker
+    from kmemdump.marking.registration import Registration
 
     with shown_progress():
-        marker = Marker(
-            machine, wishes, lambda _: open_backend(), keep_out=places.known
+        marker = Registration(
+            machine, selection, lambda _: open_backend(), keep_out=places.known
         )
     teller.tell(marker.last, pace.interval() if pace else None)
     if pace is not None:

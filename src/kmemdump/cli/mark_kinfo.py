@@ -40,7 +40,7 @@ def mark_kinfo(
     from kmemdump.formats.kinfo import KinfoLayout, fields_of
     from kmemdump.kernel.attach import attach
     from kmemdump.kernel.kinfo import kinfo_facts, kinfo_regions
-    from kmemdump.marking.firmware_marker import check_reserved
+    from kmemdump.marking.registration import check_reserved
     from kmemdump.marking.registry import Registry
     from kmemdump.opening import open_target
     from kmemdump.targets.live import LiveTarget

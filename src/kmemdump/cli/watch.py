@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kmemdump.cli.shared.options import parse_wishes, wish_options
+from kmemdump.cli.shared.options import parse_selection, selection_options
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ __all__ = ["command"]
     show_default=True,
     help="What to do with a VM whose kernel died.",
 )
-@wish_options
+@selection_options
 @click.option(
     "--vmlinux",
     type=click.Path(path_type=Path),
@@ -101,17 +101,17 @@ def command(
     """
     from kmemdump.watch import Settings, Then, watch_fleet
 
-    make_wishes = functools.partial(
-        parse_wishes, areas, questions, symbols, regions, vmlinux
+    make_selection = functools.partial(
+        parse_selection, areas, questions, symbols, regions, vmlinux
     )
-    make_wishes()  # What makes no sense is said now, and once.
+    make_selection()  # What makes no sense is said now, and once.
     named = _name_sockets(sockets)
     _make_folder(folder)
     settings = Settings(folder, interval, hang_after, Then(then))
     with _Screen(list(named), verbose, as_json) as screen:
         try:
             with _terminable():
-                outcomes = watch_fleet(named, make_wishes, settings, screen.take)
+                outcomes = watch_fleet(named, make_selection, settings, screen.take)
         except KeyboardInterrupt:
             screen.say("kmemdump", "stopped; the VMs are not watched any more")
             return ExitCode.DONE

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Marks that the kernel itself made: its drivers', or those of the kmemdump series.
+Regions that the kernel itself marked: its drivers', or those of the kmemdump series.
 
 There are tables of four kinds. That of our module (``kmod/table.h``) has a fixed
 layout. Those of kernels that carry the series, under its names, have the layout that
@@ -20,7 +20,7 @@ from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.memory.ranges import Range
 
-__all__ = ["KernelMark", "find_kernel_marks", "physical_ranges"]
+__all__ = ["KernelRegion", "find_kernel_regions", "physical_ranges"]
 
 _MAX_MARKS = 4096
 _MAX_SIZE = 1 << 28
@@ -56,7 +56,7 @@ _SLOTS = 201
 
 
 @dataclass(frozen=True, slots=True)
-class KernelMark:
+class KernelRegion:
     """A region that the kernel marked itself."""
 
     table: str
@@ -69,14 +69,14 @@ class KernelMark:
     """Size in bytes."""
 
 
-def find_kernel_marks(prog: Program) -> list[KernelMark]:
+def find_kernel_regions(prog: Program) -> list[KernelRegion]:
     """
     Return the marks in all tables that the kernel has.
 
     A row that changes at this moment, or makes no sense, is left out. What is marked in
     more than one table is there once.
     """
-    found: dict[tuple[int, int], KernelMark] = {}
+    found: dict[tuple[int, int], KernelRegion] = {}
     for find in _TABLES:
         for mark in find(prog):
             if len(found) >= _MAX_MARKS:
@@ -107,7 +107,7 @@ def physical_ranges(prog: Program, address: int, size: int) -> list[tuple[int, R
     return pieces
 
 
-def _own_table(prog: Program) -> Iterator[KernelMark]:
+def _own_table(prog: Program) -> Iterator[KernelRegion]:
     """Yield what is registered with our module."""
     start = _exported(prog, "kmemdump_table")
     if start is None:
@@ -126,7 +126,7 @@ def _own_table(prog: Program) -> Iterator[KernelMark]:
             return
         id, _, address, size, name, _, check = _ENTRY.unpack(row)
         if id and check == _check(row[:-8]):
-            yield KernelMark("kmemdump_table", id, _text(name), address, size)
+            yield KernelRegion("kmemdump_table", id, _text(name), address, size)
 
 
 def _check(data: bytes) -> int:
@@ -136,7 +136,7 @@ def _check(data: bytes) -> int:
     return value
 
 
-def _series_v1(prog: Program) -> Iterator[KernelMark]:
+def _series_v1(prog: Program) -> Iterator[KernelRegion]:
     """Yield the zones of RFC v1, which an IDR holds."""
     address = _symbol(prog, "kmemdump_idr")
     if address is None:
@@ -155,7 +155,7 @@ def _series_v1(prog: Program) -> Iterator[KernelMark]:
         return
 
 
-def _series_v2(prog: Program) -> Iterator[KernelMark]:
+def _series_v2(prog: Program) -> Iterator[KernelRegion]:
     """Yield the zones of RFC v2 and v3."""
     address = _symbol(prog, "kmemdump_zones")
     if address is not None:
@@ -164,7 +164,7 @@ def _series_v2(prog: Program) -> Iterator[KernelMark]:
         yield from _slots(prog, "kmemdump_zones", address, type, "zone", names)
 
 
-def _meminspect(prog: Program) -> Iterator[KernelMark]:
+def _meminspect(prog: Program) -> Iterator[KernelRegion]:
     """Yield the entries of meminspect: the table, then what waits in the section."""
     names = _names(prog, "enum meminspect_uid", "MEMINSPECT_ID_")
     address = _symbol(prog, "inspect_entries")
@@ -178,7 +178,7 @@ def _meminspect(prog: Program) -> Iterator[KernelMark]:
         yield from _slots(prog, ".inspect_table", start, type, "va", names, count)
 
 
-_TABLES: tuple[Callable[[Program], Iterator[KernelMark]], ...] = (
+_TABLES: tuple[Callable[[Program], Iterator[KernelRegion]], ...] = (
     _own_table,
     _meminspect,
     _series_v2,
@@ -194,7 +194,7 @@ def _slots(
     member: str,
     names: dict[int, str],
     count: int = _SLOTS,
-) -> Iterator[KernelMark]:
+) -> Iterator[KernelRegion]:
     for i in range(min(count, _MAX_MARKS)):
         entry = Object(prog, type, address=address + i * sizeof(type))
         try:
@@ -206,9 +206,9 @@ def _slots(
             return
 
 
-def _mark(table: str, entry: Object, member: str, name: str) -> KernelMark:
+def _mark(table: str, entry: Object, member: str, name: str) -> KernelRegion:
     address = entry.member_(member).value_()
-    return KernelMark(table, entry.id.value_(), name, address, entry.size.value_())
+    return KernelRegion(table, entry.id.value_(), name, address, entry.size.value_())
 
 
 def _symbol(prog: Program, name: str) -> int | None:

@@ -16,7 +16,7 @@ from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.setup import Setup
-from kmemdump.marking.capture import Capture, Wishes
+from kmemdump.marking.capture import Capture, Selection
 from kmemdump.marking.registry import Registry
 from kmemdump.opening import open_target
 from kmemdump.targets import Target
@@ -57,7 +57,7 @@ def tell(
     :param memory: The VM's memory in MiB.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
-    wishes = Wishes(choose_areas())
+    selection = Selection(choose_areas())
     kernel = cache.kernel(series, architecture)
     arguments = kernel_arguments(CrashType.PANIC, architecture)
     setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments)
@@ -69,7 +69,7 @@ def tell(
         target = open_target(f"qmp:{machine.qmp}")
         try:
             say("marking the healthy kernel from outside, without debug info")
-            keeper = _keep(target, wishes)
+            keeper = _keep(target, selection)
             marked = keeper.capture
             say(_describe(keeper.registry, marked))
 
@@ -84,9 +84,9 @@ def tell(
     return Story(saved, marked, saved.named - start, saved.finished - start)
 
 
-def _keep(target: Target, wishes: Wishes) -> Keeper:
+def _keep(target: Target, selection: Selection) -> Keeper:
     try:
-        return Keeper(target, wishes)
+        return Keeper(target, selection)
     except UnsupportedError as error:
         raise UnsupportedError(
             f"{error}\nthe demonstration does without: choose another kernel for it"
@@ -95,8 +95,8 @@ def _keep(target: Target, wishes: Wishes) -> Keeper:
 
 def _describe(registry: Registry, marked: Capture) -> str:
     count = sum(region.size for region in registry)
-    spent = sum(area.seconds for area in marked.marks.areas)
+    spent = sum(area.seconds for area in marked.marking.areas)
     return (
-        f"marked {len(marked.marks.areas)} areas in {spent:.1f} s: "
+        f"marked {len(marked.marking.areas)} areas in {spent:.1f} s: "
         f"{len(registry)} regions, {format_size(count)}"
     )

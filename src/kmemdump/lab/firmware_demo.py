@@ -28,8 +28,8 @@ from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.reserved import scratch_range, smem_range
 from kmemdump.lab.setup import Setup
-from kmemdump.marking.capture import Wishes
-from kmemdump.marking.firmware_marker import Marker
+from kmemdump.marking.capture import Selection
+from kmemdump.marking.registration import Registration
 from kmemdump.opening import open_target
 from kmemdump.targets.writable import open_writable
 
@@ -81,9 +81,9 @@ def tell_of_firmware(
             closing(open_writable(target)) as writable,
         ):
             say("registering its regions in the minidump table, from outside")
-            marker = Marker(
+            marker = Registration(
                 target,
-                Wishes(choose_areas()),
+                Selection(choose_areas()),
                 lambda _: MinidumpBackend(
                     writable, smem, scratch=scratch, no_encryption=True
                 ),

@@ -11,7 +11,7 @@ from kmemdump.backends.description import Description, describe
 from kmemdump.errors import BackendError, KmemdumpError
 from kmemdump.memory.ranges import Region
 
-__all__ = ["RESERVED", "Holding"]
+__all__ = ["RESERVED", "Attachment"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _NO_BACKEND = "there is no backend"
 _FAILURES = (KmemdumpError, OSError)
 
 
-class Holding:
+class Attachment:
     """
     One backend or none, and the regions that were offered to it.
 

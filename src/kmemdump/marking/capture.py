@@ -30,7 +30,7 @@ from kmemdump.coreimage import (
 from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import Kernel, Learned, attach
 from kmemdump.kernel.direct_map import direct_map
-from kmemdump.marking.mark import AreaMark, Marks, mark
+from kmemdump.marking.mark import AreaResult, Marking, mark
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.physical import JoinedMemory, Memory
 from kmemdump.memory.ranges import Range, Region
@@ -39,7 +39,15 @@ from kmemdump.questions.question import Question
 from kmemdump.targets import Target
 from kmemdump.version import VERSION
 
-__all__ = ["Capture", "Wishes", "pack", "register", "take", "wanted_regions", "write"]
+__all__ = [
+    "Capture",
+    "Selection",
+    "look",
+    "pack",
+    "register",
+    "wanted_regions",
+    "write",
+]
 
 _logger = logging.getLogger(__name__)
 _PR_PID = 32
@@ -47,7 +55,7 @@ _PR_PID = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class Selection:
     """What a person wants to be marked."""
 
     areas: Sequence[Area]
@@ -69,17 +77,17 @@ class Capture:
     """A kernel that was looked at, and what its areas need."""
 
     kernel: Kernel
-    marks: Marks
+    marking: Marking
     time: datetime
     memory: Memory
     """What was read as it was read, and the target for the rest."""
 
 
-def take(
-    target: Target, wishes: Wishes, known: Kernel | Learned | None = None
+def look(
+    target: Target, selection: Selection, known: Kernel | Learned | None = None
 ) -> Capture:
     """
-    Look at the kernel of *target* and mark what *wishes* name.
+    Look at the kernel of *target* and mark what *selection* name.
 
     :param known: The same kernel, looked at before, or what was learned of it.
     :raises KmemdumpError: If there is no kernel that can be looked at.
@@ -87,14 +95,14 @@ def take(
     now = datetime.now(UTC)
     kernel = attach(
         target,
-        vmlinux=wishes.vmlinux,
+        vmlinux=selection.vmlinux,
         known=known,
-        self_contained=SYMBOLS in wishes.areas,
+        self_contained=SYMBOLS in selection.areas,
     )
-    areas = list(wishes.areas)
+    areas = list(selection.areas)
     if (
         SYMBOLS in areas
-        and not wishes.named
+        and not selection.named
         and kernel.debug_info
         and kernel.unknown is not None
     ):
@@ -107,10 +115,10 @@ def take(
     marks = mark(
         kernel,
         areas,
-        questions=wishes.questions,
-        symbols=wishes.symbols,
-        ranges=wishes.ranges,
-        budget=wishes.budget,
+        questions=selection.questions,
+        symbols=selection.symbols,
+        ranges=selection.ranges,
+        budget=selection.budget,
     )
     if not any(area.blocks for area in marks.areas):
         raise UnsupportedError(
@@ -120,12 +128,12 @@ def take(
     return Capture(kernel, marks, now, memory)
 
 
-def register(registry: Registry, marks: Marks) -> None:
+def register(registry: Registry, marks: Marking) -> None:
     """Bring *registry* up to date with *marks*, changing the least."""
     registry.update(wanted_regions(marks))
 
 
-def wanted_regions(marks: Marks) -> list[Region]:
+def wanted_regions(marks: Marking) -> list[Region]:
     """Return the regions that *marks* want registered; a registry gives them ids."""
     return [
         Region(0, name, item.start, item.size) for name, item in marks.named_ranges()
@@ -135,7 +143,7 @@ def wanted_regions(marks: Marks) -> list[Region]:
 def pack(capture: Capture) -> bytes:
     """Compress what never changes; see :mod:`kmemdump.coreimage.packed`."""
     blocks = {
-        block for area in capture.marks.areas if area.packed for block in area.own
+        block for area in capture.marking.areas if area.packed for block in area.own
     }
     return pack_memory(capture.memory, block_ranges(blocks)) if blocks else b""
 
@@ -162,7 +170,7 @@ def write(
     if registry is None:
         registry = Registry(target.memory.ranges)
         registry.attach(VmBackend(target.memory))
-        register(registry, capture.marks)
+        register(registry, capture.marking)
     _logger.info("writing %s", os.fspath(path))
     kernel = capture.kernel
     arch = get_arch(target.machine)
@@ -235,11 +243,11 @@ def _manifest(
         backend=registry.backend.name if registry.backend else "",
         marked_at=marked_at,
         cause=cause,
-        areas=list(_area_records(capture.marks.areas)),
+        areas=list(_area_records(capture.marking.areas)),
     )
 
 
-def _area_records(areas: Iterable[AreaMark]) -> Iterable[AreaRecord]:
+def _area_records(areas: Iterable[AreaResult]) -> Iterable[AreaRecord]:
     for area in areas:
         yield AreaRecord(
             name=area.name,

@@ -24,21 +24,25 @@ from kmemdump.areas.kernel import KERNEL
 from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import Kernel
-from kmemdump.kernel.kernel_tables import KernelMark, find_kernel_marks, physical_ranges
+from kmemdump.kernel.kernel_tables import (
+    KernelRegion,
+    find_kernel_regions,
+    physical_ranges,
+)
 from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.memory.ranges import Range, subtract
 from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Reading, block_ranges
 from kmemdump.progress import tell_progress
 from kmemdump.questions.question import Question, attempt, explain, function
 
-__all__ = ["AreaMark", "Marks", "QuestionMark", "hindrance", "mark", "mark_range"]
+__all__ = ["AreaResult", "Marking", "QuestionResult", "hindrance", "mark", "mark_range"]
 
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionMark:
+class QuestionResult:
     """How a question went."""
 
     text: str
@@ -52,7 +56,7 @@ class QuestionMark:
 
 
 @dataclass(frozen=True, slots=True)
-class AreaMark:
+class AreaResult:
     """What one area needs."""
 
     name: str
@@ -63,7 +67,7 @@ class AreaMark:
     own: frozenset[int]
     """Those that no area before it needs."""
     seconds: float
-    questions: tuple[QuestionMark, ...]
+    questions: tuple[QuestionResult, ...]
     packed: bool = False
     named: tuple[tuple[str, Range], ...] = ()
     """Ranges in it that have names of their own."""
@@ -87,10 +91,10 @@ class AreaMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class Marking:
     """What all areas need, in their order."""
 
-    areas: tuple[AreaMark, ...]
+    areas: tuple[AreaResult, ...]
 
     @property
     def complete(self) -> bool:
@@ -115,7 +119,7 @@ def mark(
     symbols: Sequence[str] = (),
     ranges: Sequence[tuple[str, int, int]] = (),
     budget: Budget | None = None,
-) -> Marks:
+) -> Marking:
     """
     Put the questions of *areas*, and a person's own, to *kernel*.
 
@@ -129,9 +133,9 @@ def mark(
     budget = budget or Budget()
     chosen = list(areas)
     seen: set[int] = set()
-    marks: list[AreaMark] = []
+    marks: list[AreaResult] = []
 
-    def add(found: AreaMark) -> None:
+    def add(found: AreaResult) -> None:
         blocks = found.blocks
         if CRASH in chosen:  # crash reads by the page, whatever a PT_LOAD's size.
             blocks = kernel.recorder.whole_pages(blocks)
@@ -158,22 +162,22 @@ def mark(
         # not know of kmemdump find that, too.
         packed = kernel.knowledge_blocks
         reason = _symbols_reason(kernel)
-        marks.append(AreaMark(SYMBOLS.name, packed, packed, 0.0, reason, True))
-    return Marks(tuple(marks))
+        marks.append(AreaResult(SYMBOLS.name, packed, packed, 0.0, reason, True))
+    return Marking(tuple(marks))
 
 
-def _symbols_reason(kernel: Kernel) -> tuple[QuestionMark, ...]:
+def _symbols_reason(kernel: Kernel) -> tuple[QuestionResult, ...]:
     if kernel.knowledge is not None:
         return ()
     reason = kernel.unknown or "kallsyms and BTF are not in the kernel's memory"
-    return (QuestionMark("symbols", reason),)
+    return (QuestionResult("symbols", reason),)
 
 
-def _mark_area(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:
+def _mark_area(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
     _logger.info("marking area %s", area.name)
     blocks: set[int] = set()
     seconds = 0.0
-    answers: list[QuestionMark] = []
+    answers: list[QuestionResult] = []
 
     def put(question: Question, *, silent: bool = False) -> None:
         nonlocal seconds
@@ -192,7 +196,9 @@ def _mark_area(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:
         put(Question("variables", variables), silent=True)
     for question in area.questions:
         put(question)
-    return AreaMark(area.name, frozenset(blocks), frozenset(), seconds, tuple(answers))
+    return AreaResult(
+        area.name, frozenset(blocks), frozenset(), seconds, tuple(answers)
+    )
 
 
 def hindrance(kernel: Kernel, question: Question) -> str | None:
@@ -204,30 +210,30 @@ def hindrance(kernel: Kernel, question: Question) -> str | None:
 
 def _put(
     kernel: Kernel, question: Question, budget: Budget
-) -> tuple[Reading, QuestionMark]:
+) -> tuple[Reading, QuestionResult]:
     if reason := hindrance(kernel, question):
-        return Reading(budget), QuestionMark(question.text, reason)
+        return Reading(budget), QuestionResult(question.text, reason)
     with kernel.recorder.reading(budget) as reading:
         _, error = attempt(kernel.prog, question)
     if error is None or isinstance(error, CommandExitStatusError):
         # The kernel did answer, even if grep, say, found nothing in it.
-        return reading, QuestionMark(question.text, None)
+        return reading, QuestionResult(question.text, None)
     reason = explain(error)
     if isinstance(error, FaultError) and reading.missing is not None:
         reason += f", not in the target: {reading.missing:#x}"
     running = is_without_registers(error)
-    return reading, QuestionMark(question.text, reason, running)
+    return reading, QuestionResult(question.text, reason, running)
 
 
-def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:
+def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
     """Mark what the kernel marked itself: a region with its name each."""
-    found: list[KernelMark] = []
+    found: list[KernelRegion] = []
     named: dict[Range, str] = {}
 
     def tables(prog: Program) -> None:
-        found.extend(find_kernel_marks(prog))
+        found.extend(find_kernel_regions(prog))
 
-    def read(prog: Program, mark: KernelMark) -> None:
+    def read(prog: Program, mark: KernelRegion) -> None:
         pieces = physical_ranges(prog, mark.address, mark.size)
         prog.read(mark.address, mark.size)
         for virtual, item in pieces:
@@ -249,7 +255,7 @@ def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaMark:
     )
 
 
-def _mark_symbol(kernel: Kernel, name: str, budget: Budget) -> AreaMark:
+def _mark_symbol(kernel: Kernel, name: str, budget: Budget) -> AreaResult:
     def put(prog: Program) -> None:
         if not read_symbol(prog, name):
             raise UsageError(f"the kernel has no symbol {name!r}")
@@ -259,7 +265,7 @@ def _mark_symbol(kernel: Kernel, name: str, budget: Budget) -> AreaMark:
 
 def mark_range(
     kernel: Kernel, name: str, address: int, size: int, budget: Budget
-) -> AreaMark:
+) -> AreaResult:
     """Mark a range of kernel virtual memory."""
 
     def put(prog: Program) -> None:
@@ -270,6 +276,6 @@ def mark_range(
     return _mark_area(kernel, Area(name, "", (Question(name, put),)), budget)
 
 
-def total_bytes(marks: Marks) -> int:
+def total_bytes(marks: Marking) -> int:
     """Return how many bytes of memory are marked."""
     return sum(len(area.own) for area in marks.areas) * BLOCK_SIZE

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from kmemdump.marking.mark import AreaMark, Marks
+from kmemdump.marking.mark import AreaResult, Marking
 from kmemdump.memory.ranges import Range, Region, fit, merge, subtract, total
 from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
 
@@ -33,7 +33,7 @@ DEFAULT_EXTRA = 16 << 20
 class PlannedArea:
     """What becomes of an area."""
 
-    mark: AreaMark
+    result: AreaResult
     size: int
     """Bytes that it adds to those of the areas before it, extra ones not counted."""
     extra: int
@@ -69,7 +69,7 @@ class Plan:
 
 
 def plan(
-    marks: Marks,
+    marks: Marking,
     capacity: int,
     within: Iterable[Range],
     *,

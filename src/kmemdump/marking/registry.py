@@ -32,7 +32,7 @@ from enum import IntEnum
 from kmemdump.backends import Backend
 from kmemdump.backends.description import Description
 from kmemdump.errors import BackendError, RegistrationError
-from kmemdump.marking.attachment import RESERVED, Holding
+from kmemdump.marking.attachment import RESERVED, Attachment
 from kmemdump.memory.ranges import Range, Region, merge
 
 __all__ = ["Change", "Observer", "Refusal", "Registry", "UpdateResult"]
@@ -97,7 +97,7 @@ class Registry:
     ) -> None:
         self._ranges = None if ranges is None else merge(ranges)
         self._lock = threading.RLock()
-        self._holding = Holding(description)
+        self._attachment = Attachment(description)
         self._regions: dict[int, Region] = {}
         self._places: dict[tuple[int, int], int] = {}
         self._next_id = _FIRST_ID
@@ -118,7 +118,7 @@ class Registry:
 
     @property
     def backend(self) -> Backend | None:
-        return self._holding.backend
+        return self._attachment.backend
 
     def held(self, id: int) -> bool:
         """
@@ -128,26 +128,26 @@ class Registry:
         """
         with self._lock:
             self._find(id)
-            return id in self._holding
+            return id in self._attachment
 
     def not_held(self) -> list[Refusal]:
         """Return the regions that no backend holds, and why."""
         with self._lock:
             return [
-                Refusal(region, self._holding.refusals[region.id])
+                Refusal(region, self._attachment.refusals[region.id])
                 for region in self._regions.values()
-                if region.id in self._holding.refusals
+                if region.id in self._attachment.refusals
             ]
 
     @property
     def described(self) -> tuple[Region, ...]:
         """Where the backend keeps its description: two regions or none."""
-        return self._holding.described
+        return self._attachment.described
 
     @property
     def description_problem(self) -> str | None:
         """Why the backend's description is not what it should be, if so."""
-        return self._holding.problem
+        return self._attachment.problem
 
     def register(
         self,
@@ -214,7 +214,7 @@ class Registry:
             before = {_identity(region): region for region in self._regions.values()}
             new = [region for key, region in wanted.items() if key not in before]
             gone = [region for key, region in before.items() if key not in wanted]
-            room = self._holding.room
+            room = self._attachment.room
             crowded = room is not None and room < len(new)
             places = {_place(region) for region in new}
             for region in gone:
@@ -256,8 +256,8 @@ class Registry:
         with self._changing():
             if backend is self.backend:
                 raise RegistrationError(f"backend {backend.name} is already attached")
-            self._holding.detach()
-            self._holding.attach(backend, self._regions.values())
+            self._attachment.detach()
+            self._attachment.attach(backend, self._regions.values())
             return self.not_held()
 
     def detach(self) -> Backend | None:
@@ -267,7 +267,7 @@ class Registry:
         :return: The backend that was, if any.
         """
         with self._changing():
-            return self._holding.detach()
+            return self._attachment.detach()
 
     def retry(self) -> list[Refusal]:
         """
@@ -285,7 +285,7 @@ class Registry:
     def set_description(self, description: Description | None) -> None:
         """Replace what self-describing backends say, such as new registers."""
         with self._changing():
-            self._holding.set_description(description)
+            self._attachment.set_description(description)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """
@@ -315,7 +315,7 @@ class Registry:
                 try:
                     yield
                 finally:
-                    self._holding.describe()
+                    self._attachment.describe()
         finally:
             self._tell()
 
@@ -361,7 +361,7 @@ class Registry:
             region = region._replace(id=self._new_id())
         else:
             self._check_id(region)
-        self._holding.offer(region)  # First: whatever it raises changes nothing.
+        self._attachment.offer(region)  # First: whatever it raises changes nothing.
         self._regions[region.id] = region
         self._places[_place(region)] = region.id
         self._add_news(Change.ADDED, region)
@@ -417,7 +417,7 @@ class Registry:
                 return id
 
     def _unregister(self, region: Region) -> None:
-        self._holding.take_off(region)
+        self._attachment.take_off(region)
         del self._regions[region.id]
         del self._places[_place(region)]
         self._add_news(Change.REMOVED, region)
@@ -427,13 +427,13 @@ class Registry:
             return
         renamed = region._replace(virtual=virtual)
         _check_virtual(renamed)
-        self._holding.take_off(region)
+        self._attachment.take_off(region)
         self._regions[region.id] = renamed
-        self._holding.offer(renamed)
+        self._attachment.offer(renamed)
 
     def _retry(self) -> None:
         for refusal in self.not_held():
-            self._holding.offer(refusal.region)
+            self._attachment.offer(refusal.region)
 
 
 def _check_virtual(region: Region) -> None:

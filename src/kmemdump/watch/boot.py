@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kmemdump.errors import FormatError, KmemdumpError, TargetError, UsageError
 from kmemdump.files import format_size
-from kmemdump.marking.capture import Wishes
+from kmemdump.marking.capture import Selection
 from kmemdump.watch.liveness import ticking
 from kmemdump.watch.reporter import Voice, first_line
 from kmemdump.watch.vm_control import Host
@@ -29,12 +29,12 @@ class Arrival:
     """
     Waits for the kernels of one VM.
 
-    :param wishes: What to mark.
+    :param selection: What to mark.
     """
 
-    def __init__(self, host: Host, wishes: Wishes, voice: Voice) -> None:
+    def __init__(self, host: Host, selection: Selection, voice: Voice) -> None:
         self._host = host
-        self._wishes = wishes
+        self._selection = selection
         self._voice = voice
 
     def wait(self, before: Keeper | None) -> Keeper | None:
@@ -60,7 +60,7 @@ class Arrival:
             except UsageError:
                 raise
             except KmemdumpError as error:
-                vmlinux = self._wishes.vmlinux
+                vmlinux = self._selection.vmlinux
                 if isinstance(error, FormatError) and error.where == str(vmlinux):
                     raise  # It will be the wrong one for ever.
                 if told == 0:
@@ -87,7 +87,7 @@ class Arrival:
         if before is not None and host.target.vmcoreinfo() == before.info:
             # Very likely what the reset left in memory.
             self._wait_for_ticks(ticking(before.vitals, memory))
-        keeper = Keeper(host.target, self._wishes)
+        keeper = Keeper(host.target, self._selection)
         if before is not None:
             self._wait_for_ticks(ticking(keeper.vitals, memory))
         return keeper
@@ -100,7 +100,7 @@ class Arrival:
             self._voice.sleep(_POLL)
 
     def _tell_marks(self, keeper: Keeper) -> None:
-        marks = keeper.capture.marks
+        marks = keeper.capture.marking
         text = (
             f"marked {keeper.info.osrelease}: {len(marks.areas)} areas, "
             f"{len(keeper.registry)} regions, {format_size(keeper.size)}"

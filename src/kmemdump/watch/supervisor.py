@@ -23,7 +23,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError
-from kmemdump.marking.capture import Wishes
+from kmemdump.marking.capture import Selection
 from kmemdump.watch.reporter import Voice
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.watcher import Outcome, Watcher
@@ -49,7 +49,7 @@ class Report:
 
 def watch_fleet(
     sockets: Mapping[str, Path],
-    make_wishes: Callable[[], Wishes],
+    make_selection: Callable[[], Selection],
     settings: Settings,
     report: Callable[[Report], None],
 ) -> dict[str, Outcome]:
@@ -60,7 +60,7 @@ def watch_fleet(
     what is being written is finished first.
 
     :param sockets: Names of VMs, for reports and core images, and QMP sockets.
-    :param make_wishes: Returns what to mark; is called in each process, so that it
+    :param make_selection: Returns what to mark; is called in each process, so that it
         must be possible to pickle it.
     :param report: Called with news, by the caller's thread.
     """
@@ -72,7 +72,7 @@ def watch_fleet(
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(
                 target=_work,
-                args=(theirs, os.getpid(), name, socket, make_wishes, settings),
+                args=(theirs, os.getpid(), name, socket, make_selection, settings),
                 name=f"kmemdump watch {name}",
                 daemon=True,
             )
@@ -154,7 +154,7 @@ def _work(
     parent: int,
     name: str,
     socket: Path,
-    make_wishes: Callable[[], Wishes],
+    make_selection: Callable[[], Selection],
     settings: Settings,
 ) -> None:
     """Watch a VM: all that a process does."""
@@ -179,7 +179,7 @@ def _work(
     logging.captureWarnings(True)
     try:
         voice = Voice(say, show, lambda: stopping)
-        outcome = Watcher(name, socket, make_wishes(), settings, voice).run()
+        outcome = Watcher(name, socket, make_selection(), settings, voice).run()
     except (KmemdumpError, OSError, MemoryError) as error:
         outcome = Outcome(problem=str(error) or type(error).__name__)
     except Exception as error:

@@ -14,8 +14,15 @@ from kmemdump.backends.vm import VmBackend
 from kmemdump.diagnosis.panic_patterns import find_oops, find_panic
 from kmemdump.errors import KmemdumpError, NotCapturedError
 from kmemdump.kernel.printk import read_log
-from kmemdump.marking.capture import Capture, Wishes, pack, take, wanted_regions, write
-from kmemdump.marking.mark import AreaMark, Marks, QuestionMark, total_bytes
+from kmemdump.marking.capture import (
+    Capture,
+    Selection,
+    look,
+    pack,
+    wanted_regions,
+    write,
+)
+from kmemdump.marking.mark import AreaResult, Marking, QuestionResult, total_bytes
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, merge
 from kmemdump.targets import Target
@@ -40,7 +47,7 @@ class Saved:
     path: Path
     size: int
     """In bytes."""
-    areas: Sequence[AreaMark]
+    areas: Sequence[AreaResult]
     missing: Sequence[Range]
     """Physical memory that is registered and could not be read."""
     problem: str | None
@@ -62,20 +69,20 @@ class Keeper:
     Marks a kernel.
 
     :param target: The VM; stays the caller's.
-    :param wishes: What to mark.
+    :param selection: What to mark.
     :raises KmemdumpError: If there is no kernel that can be looked at.
     """
 
-    def __init__(self, target: Target, wishes: Wishes) -> None:
+    def __init__(self, target: Target, selection: Selection) -> None:
         self._target = target
-        self._wishes = wishes
-        self.capture: Capture = take(target, wishes)
+        self._selection = selection
+        self.capture: Capture = look(target, selection)
         self.vitals = Vitals(self.capture.kernel)
         self._packed = pack(self.capture)
         self._backend = VmBackend(target.memory, max_bytes=_MAX_BYTES)
         self.registry = Registry(target.memory.ranges)
         self.registry.attach(self._backend)
-        self._register(self.capture.marks)
+        self._register(self.capture.marking)
 
     @property
     def info(self) -> VmcoreInfo:
@@ -91,7 +98,7 @@ class Keeper:
     def packed_size(self) -> int:
         """Size of what never changes, in bytes, before it is compressed."""
         return total_bytes(
-            Marks(tuple(area for area in self.capture.marks.areas if area.packed))
+            Marking(tuple(area for area in self.capture.marking.areas if area.packed))
         )
 
     def signs(self) -> Signs | None:
@@ -107,12 +114,12 @@ class Keeper:
 
         :raises KmemdumpError: If that fails; what was marked before stays.
         """
-        capture = take(self._target, self._wishes, self.capture.kernel)
+        capture = look(self._target, self._selection, self.capture.kernel)
         vitals = Vitals(capture.kernel)
         self.capture, self.vitals = capture, vitals
-        self._register(capture.marks)
+        self._register(capture.marking)
 
-    def _register(self, marks: Marks) -> None:
+    def _register(self, marks: Marking) -> None:
         self.registry.update(wanted_regions(marks))
         self._copy = self._backend.dump()
 
@@ -138,9 +145,9 @@ class Keeper:
         first = write_core(marked)
         capture, problem = self._look_again(remains)
         if capture is None:
-            capture = replace(marked, marks=_noted(marked.marks, problem))
+            capture = replace(marked, marking=_noted(marked.marking, problem))
         else:
-            self.registry.update([*self.registry, *wanted_regions(capture.marks)])
+            self.registry.update([*self.registry, *wanted_regions(capture.marking)])
         try:
             last = write_core(capture, problem)
         except (KmemdumpError, OSError) as error:
@@ -166,13 +173,13 @@ class Keeper:
             cause=cause,
         )
         now = time.monotonic()
-        size, areas = path.stat().st_size, capture.marks.areas
+        size, areas = path.stat().st_size, capture.marking.areas
         return Saved(path, size, areas, missing, problem, named=now, finished=now)
 
     def _of_copy(self) -> Capture:
         return replace(
             self.capture,
-            marks=_noted(self.capture.marks, _GONE),
+            marking=_noted(self.capture.marking, _GONE),
             time=datetime.fromtimestamp(self._copy.time, UTC),
             memory=DumpMemory(self._copy),
         )
@@ -184,14 +191,14 @@ class Keeper:
         return replace(self.capture, kernel=kernel, time=now, memory=remains.memory)
 
     def _look_again(self, remains: Remains) -> tuple[Capture | None, str | None]:
-        budget = replace(self._wishes.budget, seconds=_SECOND_LOOK_SECONDS)
-        wishes = replace(self._wishes, budget=budget)
+        budget = replace(self._selection.budget, seconds=_SECOND_LOOK_SECONDS)
+        selection = replace(self._selection, budget=budget)
         if self.capture.kernel.knowledge is not None:
             # Loading a vmlinux again takes more than a second. What only its answers
             # need is marked since the last refresh.
-            wishes = replace(wishes, vmlinux=None)
+            selection = replace(selection, vmlinux=None)
         try:
-            return take(remains, wishes, self.capture.kernel), None
+            return look(remains, selection, self.capture.kernel), None
         except Exception as error:
             # A dead kernel's memory breaks other people's code in any way it likes.
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -204,11 +211,13 @@ class Keeper:
             return []  # Reset, gone, or QEMU does not answer.
 
 
-def _noted(marks: Marks, problem: str | None) -> Marks:
+def _noted(marks: Marking, problem: str | None) -> Marking:
     """Note in the core image why the dead kernel was not looked at."""
-    note = QuestionMark("look again after death", problem)
+    note = QuestionResult("look again after death", problem)
     empty: frozenset[int] = frozenset()
-    return Marks((*marks.areas, AreaMark("second look", empty, empty, 0.0, (note,))))
+    return Marking(
+        (*marks.areas, AreaResult("second look", empty, empty, 0.0, (note,)))
+    )
 
 
 def _last_words(capture: Capture) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kmemdump.arch.architecture import get_arch
 from kmemdump.errors import KmemdumpError
-from kmemdump.marking.capture import Wishes
+from kmemdump.marking.capture import Selection
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
 from kmemdump.watch.boot import Arrival
@@ -46,15 +46,20 @@ class Watcher:
 
     :param name: Of the VM: the first part of the names of its core images.
     :param socket: Its QMP socket.
-    :param wishes: What to mark.
+    :param selection: What to mark.
     """
 
     def __init__(
-        self, name: str, socket: Path, wishes: Wishes, settings: Settings, voice: Voice
+        self,
+        name: str,
+        socket: Path,
+        selection: Selection,
+        settings: Settings,
+        voice: Voice,
     ) -> None:
         self._name = name
         self._socket = socket
-        self._wishes = wishes
+        self._selection = selection
         self._settings = settings
         self._voice = voice
         self._cores: list[Path] = []
@@ -93,7 +98,7 @@ class Watcher:
             self._voice.sleep(1.0)
 
     def _watch(self, host: Host) -> None:
-        arrival = Arrival(host, self._wishes, self._voice)
+        arrival = Arrival(host, self._selection, self._voice)
         burial = Burial(self._name, host, self._settings, self._cores, self._voice)
         before: Keeper | None = None
         while (keeper := arrival.wait(before)) is not None:

@@ -19,7 +19,7 @@ from kmemdump.cli.shared.json_records import marked_record
 from kmemdump.cli.shared.messages import tell
 
 if TYPE_CHECKING:
-    from kmemdump.marking.firmware_marker import Marked
+    from kmemdump.marking.registration import RefreshResult
 
 __all__ = ["JsonTeller", "Teller", "held_table", "run_folder"]
 
@@ -82,7 +82,9 @@ class Teller:
         else:
             tell(line)
 
-    def tell(self, news: Marked | Exception, interval: float | None = None) -> None:
+    def tell(
+        self, news: RefreshResult | Exception, interval: float | None = None
+    ) -> None:
         """
         Tell what came of a look at the kernel.
 
@@ -114,7 +116,7 @@ class Teller:
 
         notify(self._environ, STOPPING="1")
 
-    def _show(self, news: Marked, summary: str, _interval: float | None) -> None:
+    def _show(self, news: RefreshResult, summary: str, _interval: float | None) -> None:
         self._print(summary)
         problems = news.problems
         for problem in problems:
@@ -143,7 +145,7 @@ class JsonTeller(Teller):
     def complain(self, line: str) -> None:
         self._put({"problem": "; ".join(line.splitlines())})
 
-    def _show(self, news: Marked, _summary: str, interval: float | None) -> None:
+    def _show(self, news: RefreshResult, _summary: str, interval: float | None) -> None:
         again = {} if interval is None else {"interval": interval}
         self._put({**marked_record(news), **again})
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kmemdump.marking.firmware_marker import Marked
     from kmemdump.marking.plan import Plan
+    from kmemdump.marking.registration import RefreshResult
     from kmemdump.marking.registry import Refusal
 
 __all__ = ["marked_record", "plan_record", "refusal_record"]
@@ -23,18 +23,18 @@ def plan_record(planned: Plan) -> dict[str, Any]:
         "extra": planned.extra,
         "areas": [
             {
-                "name": area.mark.name,
+                "name": area.result.name,
                 "bytes": area.size,
                 "extra": area.extra,
                 "fits": area.left_out is None,
-                "reason": area.left_out or area.mark.reason,
+                "reason": area.left_out or area.result.reason,
             }
             for area in planned.areas
         ],
     }
 
 
-def marked_record(marked: Marked) -> dict[str, Any]:
+def marked_record(marked: RefreshResult) -> dict[str, Any]:
     """Return what a look at a kernel has registered, and what it has not."""
     return {
         **plan_record(marked.plan),

@@ -20,7 +20,7 @@ from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.errors import UsageError
 
 if TYPE_CHECKING:
-    from kmemdump.marking.capture import Wishes
+    from kmemdump.marking.capture import Selection
     from kmemdump.memory.ranges import Range
     from kmemdump.questions.question import Question
     from kmemdump.targets import Target
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = [
     "firmware_options",
     "parse_range",
-    "parse_wishes",
+    "parse_selection",
+    "selection_options",
     "target_options",
     "targeted",
     "vmlinux_option",
-    "wish_options",
 ]
 
 _DAMAGED = f"{__name__}.damaged"
@@ -134,7 +134,7 @@ def _complete_area(
     return [area.name for area in AREAS if area.name.startswith(incomplete)]
 
 
-def wish_options(function: _Function) -> _Function:
+def selection_options(function: _Function) -> _Function:
     """Add the options that tell what to mark."""
     return _apply(
         function,
@@ -181,22 +181,22 @@ def parse_question(text: str) -> list[Question]:
     return [command(text, trusted=True)]
 
 
-def parse_wishes(
+def parse_selection(
     areas: tuple[str, ...],
     questions: tuple[str, ...],
     symbols: tuple[str, ...],
     regions: tuple[str, ...],
     vmlinux: Path | None,
-) -> Wishes:
+) -> Selection:
     """
-    Make wishes of options.
+    Make selection of options.
 
     :raises UsageError: If one of them makes no sense.
     """
     from kmemdump.areas import choose_areas
-    from kmemdump.marking.capture import Wishes
+    from kmemdump.marking.capture import Selection
 
-    return Wishes(
+    return Selection(
         choose_areas(areas),
         [question for text in questions for question in parse_question(text)],
         symbols,

@@ -2,9 +2,9 @@
 """
 Keep a kernel's regions registered with its firmware.
 
-A :class:`Marker` is what ``kmemdump mark`` is made of: it looks at the kernel, plans
-the regions, and brings the backend up to date with the least changes, once or again and
-again. Where the memory is, and how it is written, is its caller's business.
+A :class:`Registration` looks at the kernel, plans the regions, and brings the backend
+up to date with the least changes, once or again and again. Where the memory is, and how
+it is written, is its caller's business.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from kmemdump.errors import TargetError, UsageError
 from kmemdump.kernel.attach import Kernel, Learned, learn_kernel
 from kmemdump.kernel.direct_map import direct_map, image_end
 from kmemdump.kernel.iomem import find_ram
-from kmemdump.marking.capture import Capture, Wishes, take
-from kmemdump.marking.mark import Marks
+from kmemdump.marking.capture import Capture, Selection, look
+from kmemdump.marking.mark import Marking
 from kmemdump.marking.plan import DEFAULT_EXTRA, DESCRIPTION, Plan, plan
 from kmemdump.marking.registry import Refusal, Registry
 from kmemdump.memory.ranges import Range, intersect, subtract
 from kmemdump.memory.recorder import Recorder
 from kmemdump.targets import Target
 
-__all__ = ["Marked", "Marker", "check_reserved"]
+__all__ = ["RefreshResult", "Registration", "check_reserved"]
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class RefreshResult:
     """How a look at the kernel went, and what the backend holds now."""
 
     plan: Plan
@@ -60,10 +60,10 @@ class Marked:
         """What is not as was asked for, a line each."""
         lines = []
         for area in self.plan.areas:
-            reason = area.left_out or area.mark.reason
+            reason = area.left_out or area.result.reason
             if reason:
                 what = "left out" if area.left_out else "incomplete"
-                lines.append(f"area {area.mark.name} is {what}: {reason}")
+                lines.append(f"area {area.result.name} is {what}: {reason}")
         for refusal in self.refused:
             where = f"{refusal.region.name} ({refusal.region.range})"
             lines.append(f"{where} is refused: {refusal.reason}")
@@ -82,7 +82,7 @@ class Marked:
         )
 
 
-class Marker:
+class Registration:
     """
     Marks a kernel, from now on until :meth:`close`.
 
@@ -100,23 +100,23 @@ class Marker:
     def __init__(
         self,
         target: Target,
-        wishes: Wishes,
+        selection: Selection,
         open_backend: Callable[[Capture], Backend],
         *,
         keep_out: Sequence[Range] = (),
         most_extra: int = DEFAULT_EXTRA,
     ) -> None:
         self._target = target
-        self._wishes = wishes
+        self._selection = selection
         self._within = subtract(target.memory.ranges, keep_out)
         self._most_extra = most_extra
         start = time.monotonic()
         self._learned: Learned | None = None
-        if wishes.vmlinux is None:
+        if selection.vmlinux is None:
             # By itself, so that what it reads is gone before the questions are put.
             self._learned = learn_kernel(target, Recorder(target.memory))
             _give_back()
-        capture = _look(target, wishes, self._learned)
+        capture = _look(target, selection, self._learned)
         self._learned = capture.kernel.learned
         self._info = capture.kernel.vmcoreinfo
         check_reserved(capture.kernel, keep_out)
@@ -124,7 +124,7 @@ class Marker:
         self._description = describe_kernel(target, capture)
         self.registry = Registry(target.memory.ranges, description=self._description)
         self.registry.attach(self.backend)
-        marks, when = _excuse(capture.marks), capture.time
+        marks, when = _excuse(capture.marking), capture.time
         del capture
         _give_back()
         self.last = self._update(marks, start, when)
@@ -146,16 +146,16 @@ class Marker:
                 f"{self._target.name}: the kernel that was marked is gone"
             )
 
-    def refresh(self) -> Marked:
+    def refresh(self) -> RefreshResult:
         """
         Look at the kernel again, and register what changed.
 
         :raises KmemdumpError: If it cannot be looked at; what is registered stays.
         """
         start = time.monotonic()
-        before = {it.mark.name for it in self.last.plan.areas if it.mark.reason}
-        capture = _look(self._target, self._wishes, self._learned, before)
-        marks, when = _excuse(capture.marks), capture.time
+        before = {it.result.name for it in self.last.plan.areas if it.result.reason}
+        capture = _look(self._target, self._selection, self._learned, before)
+        marks, when = _excuse(capture.marking), capture.time
         del capture  # Of no use any more, and large.
         _give_back()
         self.last = self._update(marks, start, when)
@@ -171,7 +171,7 @@ class Marker:
         """Take all regions off the backend."""
         self.registry.detach()
 
-    def _update(self, marks: Marks, start: float, when: datetime) -> Marked:
+    def _update(self, marks: Marking, start: float, when: datetime) -> RefreshResult:
         backend = self.backend
         room = backend.capacity
         if room is None:
@@ -182,7 +182,7 @@ class Marker:
         result = self.registry.update(planned.regions)
         # Last: until then, what is registered is as old as before, in part.
         self._describe(when)
-        return Marked(
+        return RefreshResult(
             planned,
             len(result.added),
             len(result.removed),
@@ -194,7 +194,7 @@ class Marker:
 
 def _look(
     target: Target,
-    wishes: Wishes,
+    selection: Selection,
     learned: Learned | None,
     incomplete: Collection[str] = (),
 ) -> Capture:
@@ -206,17 +206,17 @@ def _look(
 
     :param incomplete: Names of areas that were incomplete the last time.
     """
-    capture = take(target, wishes, learned)
-    found = {area.name for area in _excuse(capture.marks).areas if area.reason}
+    capture = look(target, selection, learned)
+    found = {area.name for area in _excuse(capture.marking).areas if area.reason}
     if found <= set(incomplete):
         return capture
     learned = capture.kernel.learned
     del capture
     _give_back()
-    return take(target, wishes, learned)
+    return look(target, selection, learned)
 
 
-def _excuse(marks: Marks) -> Marks:
+def _excuse(marks: Marking) -> Marking:
     """
     Forgive questions that lack nothing but registers: a machine that looks at itself
     has none, but its firmware saves them when it dies.
@@ -231,7 +231,7 @@ def _excuse(marks: Marks) -> Marks:
         )
         for area in marks.areas
     )
-    return Marks(tuple(areas))
+    return Marking(tuple(areas))
 
 
 def _give_back() -> None:

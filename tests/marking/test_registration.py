@@ -5,25 +5,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from kmemdump.marking import firmware_marker as marker
-from kmemdump.marking.mark import AreaMark, Marks, QuestionMark
+from kmemdump.marking import registration as marker
+from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
 
 
-def looks(*answers: QuestionMark) -> list[SimpleNamespace]:
+def looks(*answers: QuestionResult) -> list[SimpleNamespace]:
     """A look for each answer that an area's only question has."""
     nothing: frozenset[int] = frozenset()
     return [
         SimpleNamespace(
-            marks=Marks((AreaMark("tasks", nothing, nothing, 0.0, (answer,)),)),
+            marking=Marking((AreaResult("tasks", nothing, nothing, 0.0, (answer,)),)),
             kernel=SimpleNamespace(learned=None),
         )
         for answer in answers
     ]
 
 
-FINE = QuestionMark("ps", None)
-TORN = QuestionMark("ps", "no such memory")
-RUNNING = QuestionMark("bt 1", "registers for CPU 0 were not saved", True)
+FINE = QuestionResult("ps", None)
+TORN = QuestionResult("ps", "no such memory")
+RUNNING = QuestionResult("bt 1", "registers for CPU 0 were not saved", True)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_looks_once_more_if_something_new_is_torn(
 ):
     found = looks(*answers)
     left = iter(found)
-    monkeypatch.setattr(marker, "take", lambda *_: next(left))
+    monkeypatch.setattr(marker, "look", lambda *_: next(left))
     assert marker._look(None, None, None, incomplete) is found[used]
 
 
 def test_missing_registers_are_no_problem_where_firmware_saves_them():
-    excused = marker._excuse(looks(RUNNING)[0].marks)
+    excused = marker._excuse(looks(RUNNING)[0].marking)
     assert excused.areas[0].reason is None
-    torn = looks(TORN)[0].marks
+    torn = looks(TORN)[0].marking
     assert marker._excuse(torn) == torn
