@@ -47,7 +47,7 @@ ROOMS = [
 
 PACKAGE = Path(kmemdump.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-THE_WHOLE = ("__init__", "__main__", "start")
+THE_WHOLE = ("__init__", "__main__")
 """The public API, and what starts the command line: no rooms."""
 
 

@@ -16,8 +16,8 @@ first used: drgn is not loaded for those that do not need it.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
 if TYPE_CHECKING:
     from kmemdump.arch.find_kernel import find_vmcoreinfo
     from kmemdump.areas import AREAS, choose_areas

@@ -1,6 +1,47 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``python -m kmemdump``."""
+"""``kmemdump``, and ``python -m kmemdump``."""
 
-from kmemdump.start import run
+import io
+import os
+import sys
+from typing import NoReturn
 
-run()
+__all__ = ["run"]
+
+
+def run() -> NoReturn:
+    """Run the command line and exit."""
+    _prepare_streams()
+    try:
+        # Loading takes a moment, in which Ctrl-C can be pressed, too.
+        from kmemdump.cli import main
+
+        status = main()
+    except KeyboardInterrupt:
+        print("kmemdump: stopped", file=sys.stderr)
+        status = 130
+    _flush_streams()
+    sys.exit(status)
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # Closed: another file must not get its number.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names and a dead kernel's text may not be valid in any encoding.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # The reader is gone or the disk full: Python would complain at its exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+if __name__ == "__main__":
+    run()

@@ -7,19 +7,17 @@ import fcntl
 import io
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
+from typing import TYPE_CHECKING, BinaryIO
 
 from kmemdump.errors import KmemdumpError
 
-TYPE_CHECKING = False  # As typing has it, for which not everybody can wait.
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
-
     from _typeshed import ReadableBuffer
 
-__all__ = ["PartialFile", "format_size", "open_again"]
+__all__ = ["PartialFile", "format_size"]
 
 
 class PartialFile:
@@ -82,16 +80,6 @@ class PartialFile:
             self.commit()
         else:
             self.discard()
-
-
-def open_again(output: BinaryIO) -> BinaryIO:
-    """
-    Open the output of a :class:`PartialFile` once more, for another process.
-
-    It has a position of its own, and errors of the disk are told to both.
-    """
-    fd = os.open(f"/proc/self/fd/{output.fileno()}", os.O_WRONLY | os.O_CLOEXEC)
-    return io.BufferedWriter(_Output(fd, "the core image"))
 
 
 def format_size(size: int) -> str:

@@ -22,9 +22,11 @@ from kmemdump.areas import AREAS
 from kmemdump.cli import main
 from kmemdump.cli.main import _VERBS
 from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import ExitCode
 from kmemdump.formats.kinfo import KinfoLayout
 from kmemdump.watch import Then
+from rigs.phone import Phone
 from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 
 each_verb = pytest.mark.parametrize("verb", _VERBS)
@@ -366,6 +368,36 @@ def test_output_that_cannot_be_written():
     assert process.returncode == ExitCode.UNREADABLE
     assert "No space left on device" in err.splitlines()[0]
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("redirections", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(tmp_path, redirections):
+    """Files must not get the numbers of standard streams that are closed."""
+    Phone.with_log().folder(tmp_path / "dump", listed=True)
+    core = tmp_path / "core"
+    argv = [sys.executable, "-m", "kmemdump", "collect", tmp_path / "dump", "-o", core]
+    shell = ["sh", "-c", f'"$@" {redirections}', "sh", *argv]
+    assert subprocess.run(shell, capture_output=True, check=False).returncode == 0
+    with read_core(core) as image:
+        assert verify(image) == []
+
+
+def test_ctrl_c_while_the_program_is_loaded():
+    code = """
+import sys
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "kmemdump.cli.main":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+from kmemdump.__main__ import run
+run()
+"""
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "kmemdump: stopped\n")
 
 
 def test_names_in_no_encoding(tmp_path):

@@ -5,10 +5,10 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import drgn
 import pytest
@@ -22,14 +22,12 @@ from kmemdump.coreimage import (
     Manifest,
     QuestionRecord,
     RegionRecord,
-    fill_core,
     read_core,
     verify,
     write_core,
 )
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
-from kmemdump.files import PartialFile
-from kmemdump.memory.physical import Alias, Extent
+from kmemdump.memory.physical import Alias
 from kmemdump.memory.ranges import Range, Region
 
 PAGE = 4096
@@ -89,64 +87,6 @@ def read_loads(path: Path) -> list[tuple[int, ...]]:
     assert [item[0] & 0xFFFFFFFF for item in headers] == [4] + [1] * (phnum - 1)
     assert headers[0][1] + headers[0][4] <= min(item[1] for item in headers[1:])
     return [item[1:] for item in headers[1:]]
-
-
-class Copier(NamedTuple):
-    """Somebody who has copied memory into the file."""
-
-    known: dict[Extent, int | None]
-    works: bool = True
-
-    @property
-    def extents(self) -> Iterable[Extent]:
-        return self.known
-
-    def wait(self) -> dict[Extent, int | None] | None:
-        return self.known if self.works else None
-
-
-@pytest.mark.parametrize("works", [True, False])
-@pytest.mark.parametrize("offset", [0x10000, 0x80])
-@pytest.mark.parametrize("crc32", [1234, None])
-def test_memory_that_somebody_else_copies(
-    tmp_path: Path, offset: int, works: bool, crc32: int | None
-) -> None:
-    """It is not written again, unless that failed or the headers need its place."""
-    held = Copier({Extent(0x5000, 2 * PAGE, offset): crc32}, works)
-    theirs = b"theirs" + bytes(2 * PAGE - 6)
-    with PartialFile(tmp_path / "core") as output:
-        output.seek(offset)
-        output.write(theirs)
-        image = contents((0x3000, 3 * PAGE), (0x5000, 2 * PAGE), (0x9000, 8), held=held)
-        assert fill_core(output, image) == []
-    ours = b"".join(map(page, range(5, 7)))
-    kept = works and offset > 0x80
-    with read_core(tmp_path / "core") as core:
-        assert core.read(0x5000, 2 * PAGE) == (theirs if kept else ours)
-        assert core.read(0x3000, 2 * PAGE) == page(3) + page(4)
-        assert core.read(0x9000, 8) == page(9)[:8]
-        assert core.manifest is not None
-        sums = [region.crc32 for region in core.manifest.regions]
-    # What is not known is summed up from the memory; so is what is part of a region.
-    known = crc32 if kept and crc32 is not None else zlib.crc32(ours)
-    first = zlib.crc32(b"".join(map(page, range(3, 6))))
-    assert sums == [first, known, zlib.crc32(page(9)[:8])]
-
-
-def test_hole_beside_what_somebody_else_copies(tmp_path: Path) -> None:
-    """All is written anew, since the hole moves everything."""
-    held = Copier({Extent(0x5000, PAGE, 0x10000): 0})
-    memory = FakeMemory()
-    memory.broken = {9}
-    with PartialFile(tmp_path / "core") as output:
-        output.seek(0x10000)
-        output.write(b"theirs")
-        image = contents((0x5000, PAGE), (0x9000, PAGE), held=held, memory=memory)
-        assert fill_core(output, image) == [Range(0x9000, PAGE)]
-    with read_core(tmp_path / "core") as core:
-        assert core.ranges == [Range(0x5000, PAGE)]
-        assert core.read(0x5000, PAGE) == page(5)
-        assert verify(core) == []
 
 
 def test_loads(tmp_path: Path) -> None:

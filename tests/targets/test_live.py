@@ -133,7 +133,7 @@ def test_inside_a_machine(boot, lab_cache, tmp_path, capsys):
     assert len(tasks) == 30
     assert re.search(r"dummy", answers)
 
-    nobody = "import os; os.setuid(65534); from kmemdump.start import run; run()"
+    nobody = "import os; os.setuid(65534); from kmemdump.__main__ import run; run()"
     said = machine.run(
         f"chroot /python /usr/bin/python3 -c '{nobody}' ask live sys || [ $? = 3 ]"
     )

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.cli.shared.messages import tell
 from kmemdump.cli.shared.options import firmware_options
-from kmemdump.collect.early import EarlyCopy
+from kmemdump.collect.options import Options
+from kmemdump.collect.source import open_source, read_device
+from kmemdump.collect.write import write_collected
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import format_size
 from kmemdump.firmware_dumps.names import is_device
-
-if TYPE_CHECKING:
-    from kmemdump.collect.options import Options
 
 __all__ = ["command"]
 
@@ -96,8 +97,6 @@ def _from_device(
     options: Options,
     as_json: bool,
 ) -> int:
-    import tempfile
-
     folder = keep or Path(tempfile.mkdtemp(dir=output.parent, prefix="kmemdump-"))
     status = None
     try:
@@ -112,8 +111,6 @@ def _from_device(
 
 def _leave(folder: Path, complete: bool) -> None:
     """Remove what a device gave if all of it is in the core image."""
-    import shutil
-
     # A device gives its memory once.
     if complete or not any(folder.iterdir()):
         shutil.rmtree(folder)
@@ -122,21 +119,14 @@ def _leave(folder: Path, complete: bool) -> None:
 
 
 def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
-    with _copy(source, output) as copy:
-        # While files are copied: this takes as long.
-        from kmemdump.collect.source import open_source
-        from kmemdump.collect.write import finish_collected
-
-        with held_back_warnings(progress=True), open_source(source, options) as dump:
-            missing = finish_collected(copy, dump)
-            collected = dump.collected
-            held = sum(item.size for item in collected.memory.ranges)
+    with held_back_warnings(progress=True), open_source(source, options) as dump:
+        missing = write_collected(output, dump)
+        collected = dump.collected
+        held = sum(item.size for item in collected.memory.ranges)
     lines = list(collected.problems)
     for item in collected.missing:
         lines.append(f"{item.name} is missing: {item.range}")
     if as_json:
-        import json
-
         found = {"core": str(output), "regions": len(collected.regions), "bytes": held}
         click.echo(json.dumps({"version": 1, **found, "problems": lines}, indent=2))
         return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
@@ -148,17 +138,7 @@ def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
     return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
 
 
-def _copy(source: str, output: Path) -> EarlyCopy:
-    """Return what has begun for this, or begin it."""
-    begun = click.get_current_context().find_object(EarlyCopy)
-    if begun is not None and (begun.source, Path(begun.path)) == (source, output):
-        return begun
-    return EarlyCopy(source, output)
-
-
 def _download(source: str, folder: Path, only: tuple[str, ...]) -> tuple[str, ...]:
-    from kmemdump.collect.source import read_device
-
     with _progress() as step:
         return read_device(source, folder, only=only, progress=step)
 

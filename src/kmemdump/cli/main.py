@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +14,6 @@ from kmemdump.cli.shared.log_output import verbose_option
 from kmemdump.cli.shared.messages import tell
 from kmemdump.errors import ExitCode, KmemdumpError
 from kmemdump.version import VERSION
-
-if TYPE_CHECKING:
-    from kmemdump.collect.early import EarlyCopy
 
 __all__ = ["main"]
 
@@ -86,22 +81,16 @@ def _program(context: click.Context) -> None:
     )
 
 
-def main(
-    arguments: Sequence[str] | None = None, *, begun: EarlyCopy | None = None
-) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the command line.
 
-    :param begun: What has begun before, for the verb that it belongs to.
     :return: Exit status: see :class:`kmemdump.errors.ExitCode`.
     """
     try:
-        status = _program.main(
-            arguments, prog_name="kmemdump", standalone_mode=False, obj=begun
-        )
+        status = _program.main(arguments, prog_name="kmemdump", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:  # The reader (head, less) left: nothing to complain about.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.INCOMPLETE
     except click.exceptions.Abort:
         tell("stopped")

@@ -10,19 +10,17 @@ from kmemdump.coreimage.manifest import (
 )
 from kmemdump.coreimage.packed import PackedMemory, pack_memory
 from kmemdump.coreimage.read import CoreImage, read_core, verify
-from kmemdump.coreimage.write import CoreContents, Held, fill_core, write_core
+from kmemdump.coreimage.write import CoreContents, write_core
 
 __all__ = [
     "AreaRecord",
     "CoreContents",
     "CoreImage",
-    "Held",
     "KernelRecord",
     "Manifest",
     "PackedMemory",
     "QuestionRecord",
     "RegionRecord",
-    "fill_core",
     "pack_memory",
     "read_core",
     "verify",

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kmemdump.memory.ranges import Range, Region
 
-__all__ = ["Checksum", "Summing", "take_known"]
+__all__ = ["Checksum", "Summing"]
 
 
 @dataclass(slots=True)
@@ -19,20 +19,6 @@ class Checksum:
     region: Region
     captured: int = 0
     crc32: int = 0
-
-
-def take_known(
-    checksums: Iterable[Checksum], known: Mapping[Range, int | None]
-) -> list[Checksum]:
-    """Fill in the checksums that are known, and return the others."""
-    others = []
-    for item in checksums:
-        crc32 = known.get(item.region.range)
-        if crc32 is None:
-            others.append(item)
-        else:
-            item.captured, item.crc32 = item.region.size, crc32
-    return others
 
 
 class Summing:
@@ -48,13 +34,8 @@ class Summing:
         )
         self._active: list[Checksum] = []
 
-    def wants(self, piece: Range) -> bool:
-        """Tell whether the next piece is part of a region, or may be."""
-        waiting = self._waiting and self._waiting[-1].region.address < piece.end
-        return bool(waiting or self._active)
-
     def add(self, piece: Range, data: bytes) -> None:
-        """Take the next piece of memory, upwards, unless it is not wanted."""
+        """Take the next piece of memory, upwards."""
         while self._waiting and self._waiting[-1].region.address < piece.end:
             self._active.append(self._waiting.pop())
         for item in self._active:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from kmemdump.formats.elf import (
     PF_R,
@@ -22,11 +22,8 @@ from kmemdump.formats.elf import (
     ProgramHeader,
     header_size,
 )
-from kmemdump.memory.physical import PAGE_SIZE, Extent
+from kmemdump.memory.physical import PAGE_SIZE, Alias, Extent
 from kmemdump.memory.ranges import Range, intersect, merge, subtract
-
-if TYPE_CHECKING:
-    from kmemdump.memory.physical import Alias
 
 __all__ = ["MAX_ZEROS", "UNNAMED", "Layout", "lay_out"]
 
@@ -49,7 +46,7 @@ class Layout(NamedTuple):
     headers: Sequence[ProgramHeader]
     notes_offset: int
     extents: Sequence[Extent]
-    """The memory: sorted; offsets ascend but for those of zeros and of what is held."""
+    """The memory: sorted; offsets ascend, except those of zeros."""
     zero_offset: int
     """Where the zeros are that all extents of zeros share."""
     size: int
@@ -62,7 +59,6 @@ def lay_out(
     direct: Alias | None,
     aliases: Iterable[Alias],
     zeros: Iterable[Range] = (),
-    held: Iterable[Extent] = (),
 ) -> Layout:
     """
     Lay out a core image.
@@ -72,22 +68,16 @@ def lay_out(
     :param direct: The direct map, if the kernel has one.
     :param aliases: Other names; what they name need not be in *ranges*.
     :param zeros: What of *ranges* is nothing but zeros, which the file has once.
-    :param held: What of *ranges* is in the file, and stays where it is, if the
-        headers have room before it.
     """
     memory = merge(ranges)
-    places = {Range(item.address, item.size): item.offset for item in held}
-    empty = set(_cut(subtract(intersect(memory, zeros), places)))
-    pieces = sorted([*subtract(memory, [*places, *empty]), *places, *empty])
+    empty = set(_cut(intersect(memory, zeros)))
+    pieces = sorted([*subtract(memory, empty), *empty])
     names = list(_split(_name(memory, direct, aliases), pieces))
     notes_offset = header_size(1 + len(names))
     offset = notes_offset + notes_size
-    if places:
-        if offset > min(places.values()):
-            return lay_out(memory, notes_size, direct, aliases, zeros)
-        offset = max(at + item.size for item, at in places.items())
+    places: dict[Range, int] = {}
     for item in pieces:
-        if item not in empty and item not in places:
+        if item not in empty:
             # Whole pages can be mapped; smaller pieces waste no room.
             offset += -offset % _alignment(item)
             places[item] = offset

@@ -5,25 +5,22 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
-from kmemdump.coreimage.checksums import Checksum, Summing, take_known
+from kmemdump.coreimage.checksums import Checksum, Summing
 from kmemdump.coreimage.layout import Layout, lay_out
 from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
 from kmemdump.coreimage.packed import PACKED_NOTE_TYPE
 from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.files import PartialFile
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
-from kmemdump.memory.physical import PAGE_SIZE, Extent, Memory
+from kmemdump.memory.physical import PAGE_SIZE, Alias, Memory
 from kmemdump.memory.ranges import Range, Region, intersect, merge, subtract
 from kmemdump.progress import tell_progress
 
-if TYPE_CHECKING:
-    from kmemdump.memory.physical import Alias
-
-__all__ = ["CoreContents", "Held", "fill_core", "write_core"]
+__all__ = ["CoreContents", "write_core"]
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
@@ -31,21 +28,6 @@ _ATTEMPTS = 4
 # struct elf_prpsinfo, Linux include/linux/elfcore.h, on a 64-bit architecture:
 # state, sname, zomb, nice; flag; uid, gid; pid, ppid, pgrp, sid; fname; psargs.
 _PRPSINFO = struct.Struct("<BcBb4xQII4i16s80s")
-
-
-class Held(Protocol):
-    """Memory that somebody else is copying into the file."""
-
-    @property
-    def extents(self) -> Iterable[Extent]:
-        """Where it is going to be."""
-
-    def wait(self) -> Mapping[Extent, int | None] | None:
-        """
-        Wait until it is there.
-
-        :return: The CRC-32 of each, as far as it is known; ``None`` if it did not work.
-        """
 
 
 class CoreContents(NamedTuple):
@@ -72,8 +54,6 @@ class CoreContents(NamedTuple):
     """What :func:`pack_memory` made of what never changes; left out if empty."""
     share_zeros: bool = True
     """Whether pages of zeros are in the file once; they are looked for beforehand."""
-    held: Held | None = None
-    """Part of the regions; it stays where it is if the headers have room before it."""
 
 
 @dataclass(slots=True)
@@ -97,41 +77,25 @@ def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Ran
     :raises TargetError: If more and more of the memory vanishes meanwhile.
     """
     with PartialFile(path) as output:
-        return fill_core(output, contents)
+        return _write(output, contents)
 
 
-def fill_core(output: BinaryIO, contents: CoreContents) -> list[Range]:
-    """
-    Write a core image into an open file: see :func:`write_core`.
-
-    :param output: Has nothing in it but what *contents* says that it holds.
-    """
+def _write(output: BinaryIO, contents: CoreContents) -> list[Range]:
     wanted = merge(region.range for region in contents.regions)
     readable = intersect(wanted, contents.memory.ranges)
     # Headers and notes stand before the memory (crash reads them so), and
     # their size depends on how many pieces there are. So a hole that is met
     # on the way, which is rare, means to start again without it.
-    held = contents.held
     for _ in range(_ATTEMPTS):
         sums = [Checksum(region) for region in contents.regions]
         notes_size = len(_pack_notes(contents, sums))
         zeros = _find_zeros(contents.memory, readable) if contents.share_zeros else []
-        layout = lay_out(
-            readable,
-            notes_size,
-            contents.direct,
-            contents.aliases,
-            zeros,
-            held.extents if held is not None else (),
-        )
-        kept = _wait(held, layout) if held is not None else {}
-        # Nothing of the last attempt may stay in gaps.
-        output.truncate(max((it.offset + it.size for it in kept), default=0))
-        copy = _copy_memory(output, layout, contents.memory, sums, kept)
+        layout = lay_out(readable, notes_size, contents.direct, contents.aliases, zeros)
+        output.truncate(0)  # Nothing of the last attempt may stay in gaps.
+        copy = _copy_memory(output, layout, contents.memory, sums)
         if copy.complete:
             break
         readable = subtract(readable, copy.lost)
-        held = None
     else:
         raise TargetError(f"memory vanished in each of {_ATTEMPTS} attempts to copy it")
     notes = _pack_notes(contents, copy.checksums)
@@ -142,14 +106,6 @@ def fill_core(output: BinaryIO, contents: CoreContents) -> list[Range]:
     output.seek(0)  # Last of all, so that only a whole file is an ELF file.
     output.write(pack_header(contents.machine, layout.headers))
     return subtract(wanted, readable)
-
-
-def _wait(held: Held, layout: Layout) -> Mapping[Extent, int | None]:
-    """Return all that may stay where it is, with its checksums, or nothing."""
-    checksums = held.wait()
-    if checksums is None or not checksums.keys() <= set(layout.extents):
-        return {}
-    return checksums
 
 
 def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
@@ -182,19 +138,13 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
 
 
 def _copy_memory(
-    output: BinaryIO,
-    layout: Layout,
-    memory: Memory,
-    checksums: list[Checksum],
-    held: Mapping[Extent, int | None],
+    output: BinaryIO, layout: Layout, memory: Memory, checksums: list[Checksum]
 ) -> _Copy:
     copy = _Copy(checksums)
-    known = {Range(it.address, it.size): crc32 for it, crc32 in held.items()}
-    summing = Summing(take_known(checksums, known))
+    summing = Summing(checksums)
     done, total = 0, sum(extent.size for extent in layout.extents)
     for extent in layout.extents:
         is_zero = extent.offset == layout.zero_offset
-        is_held = extent in held
         output.seek(extent.offset)
         end = extent.address + extent.size
         start = extent.address
@@ -204,8 +154,6 @@ def _copy_memory(
             start = piece.end
             tell_progress("copying memory", done, total)
             done += piece.size
-            if is_held and not summing.wants(piece):
-                continue
             try:
                 if is_zero:
                     data = bytes(piece.size)
@@ -218,7 +166,7 @@ def _copy_memory(
             if not copy.complete:
                 continue  # Only what else is lost is of interest now.
             summing.add(piece, data)
-            if not is_zero and not is_held:  # The file ends with the zeros.
+            if not is_zero:  # The file ends with the zeros.
                 output.write(data)
     return copy
 
