@@ -60,7 +60,7 @@ def test_dump_is_a_core_when_described() -> None:
         (0x10, b"\x10\x11\x12"),
         (0x1000, bytes(range(256)) * 16),
     ]
-    for region, data in dump.pieces:
+    for region, data in dump.contents:
         assert len(data) == region.size
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_there() -> None:
         backend.register(region)
     memory.gone.add(2)
     dump = backend.dump()
-    assert [region.name for region, _ in dump.pieces] == ["first", "last"]
+    assert [region.name for region, _ in dump.contents] == ["first", "last"]
     assert dump.missing == (
         (regions[1], "no page at 0x2000"),
         (regions[2], "found 2 bytes, expected 4"),

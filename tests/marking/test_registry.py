@@ -3,14 +3,12 @@
 
 import logging
 import struct
-import threading
-from collections.abc import Callable
 
 import pytest
 
 from kmemdump.backends.description import Description
 from kmemdump.errors import BackendError, RegistrationError, TargetError
-from kmemdump.marking.registry import Change, Refusal, Registry
+from kmemdump.marking.registry import Refusal, Registry
 from kmemdump.memory.ranges import Range, Region
 
 
@@ -97,8 +95,6 @@ def test_register_gives_unique_ids_above_the_reserved() -> None:
     assert c == Region(5, "c", 16, 8, 0xFFFF888000000010)
     assert list(registry) == [a, b, c]
     assert len(registry) == 3
-    assert registry.get(4) == b
-    assert registry.get(6) is None
 
 
 def test_an_id_is_not_given_again_soon_but_may_be_asked_for() -> None:
@@ -148,8 +144,6 @@ def test_what_is_wrong_or_taken_is_refused_and_changes_nothing(
     )
     registry.attach(backend)
     old = registry.register("old", 0x2000, 16, id=7)
-    news: list[object] = []
-    registry.observe(lambda change, region: news.append(region))
     with pytest.raises(RegistrationError) as caught:
         registry.register("new", address, size, **options)
     assert problem in str(caught.value)
@@ -157,7 +151,6 @@ def test_what_is_wrong_or_taken_is_refused_and_changes_nothing(
     assert list(registry) == [old]
     assert backend.regions == [old]
     assert registry.not_held() == []
-    assert news == []
 
 
 def test_the_ends_of_memory_are_memory() -> None:
@@ -248,8 +241,6 @@ def test_what_the_backend_refuses_is_kept_and_tried_again() -> None:
     assert registry.attach(other := TableBackend()) == []
     assert other.regions[-1] == b
     assert reasons(registry.attach(backend)) == {"b": "backend table: no"}
-    backend.disliked.clear()
-    assert registry.retry() == []
 
 
 def test_a_refused_region_can_be_unregistered() -> None:
@@ -293,94 +284,6 @@ def test_a_bug_of_the_backend_surfaces_and_leaves_no_region_behind() -> None:
     assert registry.not_held() == []
     registry.detach()
     registry.register("a", 0, 1)
-
-
-def test_observers_hear_of_everything_in_order() -> None:
-    registry = Registry()
-    news: list[tuple[str, Change, str]] = []
-
-    def hear(who: str) -> Callable[[Change, Region], None]:
-        return lambda change, region: news.append((who, change, region.name))
-
-    stop = registry.observe(hear("1"))
-    registry.observe(hear("2"))
-    a = registry.register("a", 0, 1)
-    registry.attach(TableBackend())
-    registry.detach()
-    registry.unregister(a.id)
-    assert news == [
-        ("1", Change.ADDED, "a"),
-        ("2", Change.ADDED, "a"),
-        ("1", Change.REMOVED, "a"),
-        ("2", Change.REMOVED, "a"),
-    ]
-    stop()
-    stop()
-    news.clear()
-    registry.register("b", 0, 1)
-    assert news == [("2", Change.ADDED, "b")]
-
-
-def test_an_observer_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    registry = Registry()
-    news: list[str] = []
-
-    def fail(change: Change, region: Region) -> None:
-        raise RuntimeError("observer's bug")
-
-    registry.observe(fail)
-    registry.observe(lambda change, region: news.append(region.name))
-    registry.register("a", 0, 1)
-    registry.register("b", 1, 1)
-    assert news == ["a", "b"]
-    assert "an observer failed on region 'a'" in caplog.text
-    assert "observer's bug" in caplog.text
-
-
-def test_an_interrupt_in_an_observer_loses_no_news() -> None:
-    registry = Registry()
-    news: list[str] = []
-
-    def interrupt(change: Change, region: Region) -> None:
-        if region.name == "a":
-            raise KeyboardInterrupt
-
-    registry.observe(interrupt)
-    registry.observe(lambda change, region: news.append(region.name))
-    with pytest.raises(KeyboardInterrupt):
-        registry.register("a", 0, 1)
-    registry.register("b", 1, 1)
-    assert names(registry) == news == ["a", "b"]
-
-
-def test_an_observer_may_use_the_registry() -> None:
-    registry = Registry()
-    news: list[str] = []
-
-    def register_more(change: Change, region: Region) -> None:
-        if len(registry) < 4:
-            registry.register(region.name + "+", len(registry), 1)
-
-    registry.observe(register_more)
-    registry.observe(lambda change, region: news.append(region.name))
-    registry.register("a", 0, 1)
-    # The later observer hears of the changes in the order in which they were made.
-    assert news == names(registry) == ["a", "a+", "a++", "a+++"]
-
-
-def test_an_observer_may_wait_for_another_thread() -> None:
-    registry = Registry()
-    counts: list[int] = []
-
-    def look(change: Change, region: Region) -> None:
-        thread = threading.Thread(target=lambda: counts.append(len(list(registry))))
-        thread.start()
-        thread.join(20)
-        assert not thread.is_alive()
-
-    registry.observe(look)
-    registry.register("a", 0, 1)
-    assert counts == [1]
 
 
 def test_update_changes_the_least() -> None:
@@ -427,13 +330,10 @@ def test_update_with_another_virtual_address_keeps_the_id() -> None:
     registry, backend = Registry(), TableBackend()
     registry.attach(backend)
     a = registry.register("a", 0, 16)
-    news: list[Region] = []
-    registry.observe(lambda change, region: news.append(region))
     result = registry.update([wish("a", 0, virtual=0xFFFFFFFF81000000)])
     assert result.kept == (a._replace(virtual=0xFFFFFFFF81000000),)
     assert backend.regions == list(registry) == list(result.kept)
     assert registry.update([wish("a", 0)]).kept == result.kept  # None: as before.
-    assert news == []
     bad = registry.update([wish("a", 0, virtual=0)])
     assert "expected a kernel address" in bad.refused[0].reason
     assert bad.kept == result.kept
@@ -497,7 +397,7 @@ def test_the_header_lists_what_is_held_in_the_order_of_the_backend() -> None:
     registry.register("b", 0x2000, 8)
     assert backend.places() == [(0x2000, 8)]
     backend.disliked.clear()
-    registry.retry()
+    registry.update(registry)
     assert backend.places() == [(0x2000, 8), (0x1000, 8)]
     assert names(registry) == ["a", "b"]
 
@@ -536,69 +436,3 @@ def test_a_description_that_cannot_be_taken_off(
         registry.attach(other := DescribedBackend())
     assert "won't let go of its description: device is gone" in caplog.text
     assert registry.described == tuple(other.regions)
-
-
-def test_threads() -> None:
-    registry = Registry()
-    backends = [DescribedBackend(50, "x"), DescribedBackend(name="y")]
-    registry.set_description(Description(62, b"x"))
-    told: dict[int, Region] = {}
-    busy = threading.Lock()
-    problems: list[BaseException] = []
-
-    def observe(change: Change, region: Region) -> None:
-        # One thread at a time, and nothing is removed before it was added.
-        try:
-            assert busy.acquire(blocking=False)
-            if change is Change.ADDED:
-                assert region.id not in told
-                told[region.id] = region
-            else:
-                assert told.pop(region.id) == region
-            busy.release()
-        except BaseException as error:
-            problems.append(error)
-
-    registry.observe(observe)
-    start = threading.Barrier(7)
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            start.wait(20)
-            work()
-        except BaseException as error:
-            problems.append(error)
-
-    def mark(thread: int) -> None:
-        mine: list[Region] = []
-        for i in range(60):
-            address = thread << 32 | i << 12
-            mine.append(registry.register(f"{thread}.{i}", address, 16))
-            if i % 3 == 0:
-                registry.unregister(mine.pop(0).id)
-            assert all(registry.get(region.id) == region for region in mine)
-
-    def swap() -> None:
-        for i in range(40):
-            registry.attach(backends[i % 2])
-            registry.detach()
-
-    def look() -> None:
-        for _ in range(200):
-            regions = list(registry)
-            assert len({region.id for region in regions}) == len(regions)
-            registry.not_held()
-
-    work = [lambda thread=thread: mark(thread) for thread in range(5)] + [swap, look]
-    threads = [threading.Thread(target=guarded, args=(item,)) for item in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    assert problems == []
-    assert len(registry) == 5 * 40
-    assert told == {region.id: region for region in registry}
-    registry.attach(backends[1])
-    assert backends[1].regions[2:] == list(registry)
-    assert backends[0].regions == []

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kmemdump.backends.description import Description
 from kmemdump.errors import BackendError, RegistrationError
-from kmemdump.marking.registry import Change, Registry
+from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
 
 MEMORY = [Range(0, 64), Range(128, 64)]
@@ -93,14 +93,6 @@ class Machine(RuleBasedStateMachine):
         self.refused: set[str] = set()
         self.regions: list[Region] = []
         self.held: list[Region] = []
-        self.told: list[Region] = []
-        self.registry.observe(self.hear)
-
-    def hear(self, change: Change, region: Region) -> None:
-        if change is Change.ADDED:
-            self.told.append(region)
-        else:
-            self.told = [item for item in self.told if item.id != region.id]
 
     def offer(self, region: Region) -> None:
         backend = self.backend
@@ -175,9 +167,6 @@ class Machine(RuleBasedStateMachine):
         if self.backend is not None:
             waiting = {item.id for item in self.regions if item not in self.held}
             assert waiting <= {item.region.id for item in result.refused}
-        # Changed virtual addresses aren't news.
-        by_id = {item.id: item for item in self.regions}
-        self.told = [by_id.get(item.id, item) for item in self.told]
 
     @rule(core=st.booleans(), capacity=st.none() | st.integers(2, 6))
     def attach(self, core: bool, capacity: int | None) -> None:
@@ -201,14 +190,9 @@ class Machine(RuleBasedStateMachine):
     def change_mind(self, name: str) -> None:
         self.refused ^= {name}
 
-    @rule()
-    def retry(self) -> None:
-        self.registry.retry()
-        self.offer_rest()
-
     @invariant()
     def same(self) -> None:
-        assert list(self.registry) == self.regions == self.told
+        assert list(self.registry) == self.regions
         ids = {item.id for item in self.held}
         assert {item.id for item in self.regions if self.registry.held(item.id)} == ids
         assert [item.region for item in self.registry.not_held()] == [

@@ -2,9 +2,8 @@
 """
 Backends: what can dump regions when the kernel cannot.
 
-The registry holds one backend at a time and is its only caller. It calls it
-under its own lock, so a backend needs no lock against the registry, and must
-not call the registry back.
+A registry has one backend at a time and is its only caller. A backend must not call
+the registry.
 """
 
 from __future__ import annotations

@@ -2,13 +2,11 @@
 """
 The ``vm`` backend: a host that copies the regions out of its VM's memory.
 
-It needs nothing but a :class:`~kmemdump.memory.physical.Memory`, so that it is also the
-backend of tests.
+It needs only a :class:`~kmemdump.memory.physical.Memory`, so tests use it, too.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,16 +29,16 @@ class Dump:
 
     time: float
     """When copying began: seconds since the epoch."""
-    pieces: tuple[tuple[Region, bytes], ...]
+    contents: tuple[tuple[Region, bytes], ...]
     """What was copied, in the backend's order; its description first."""
     missing: tuple[tuple[Region, str], ...] = ()
     """What could not be read, and why."""
 
     def core(self) -> bytes:
         """
-        Concatenate the pieces: a core file, if the backend was described.
+        Concatenate the regions: a core file, if the backend was described.
 
-        :raises NotCapturedError: If a piece is missing: all that is behind it
+        :raises NotCapturedError: If a region is missing: all that is behind it
             would be at a wrong place.
         """
         if self.missing:
@@ -48,12 +46,12 @@ class Dump:
             raise NotCapturedError(
                 f"the dump lacks {len(self.missing)} regions: {names}"
             )
-        return b"".join(data for _, data in self.pieces)
+        return b"".join(data for _, data in self.contents)
 
 
 class VmBackend:
     """
-    Holds regions by remembering them, and reads them when it is told to.
+    Remembers regions, and reads them when asked to.
 
     :param memory: The VM's memory; stays the caller's.
     :param capacity: Number of regions it takes, the description included.
@@ -80,51 +78,45 @@ class VmBackend:
         self._regions: dict[int, Region] = {}
         self._bytes = 0
         self._described: list[tuple[Region, bytes]] = []
-        self._lock = threading.Lock()  # One thread marks, another may dump.
 
     @property
     def regions(self) -> Sequence[Region]:
         """What it holds, in the order of a dump."""
-        with self._lock:
-            return [*(region for region, _ in self._described), *self._regions.values()]
+        return [*(region for region, _ in self._described), *self._regions.values()]
 
     def register(self, region: Region) -> None:
-        with self._lock:
-            if region.id in self._regions:
-                raise BackendError(f"id {region.id} is already used")
-            size = self._bytes + region.size
-            if size > self._max_bytes:
-                raise BackendError(
-                    f"{region.name} would make it {size} bytes, "
-                    f"expected at most {self._max_bytes}"
-                )
-            self._regions[region.id] = region
-            self._bytes = size
+        if region.id in self._regions:
+            raise BackendError(f"id {region.id} is already used")
+        size = self._bytes + region.size
+        if size > self._max_bytes:
+            raise BackendError(
+                f"{region.name} would make it {size} bytes, "
+                f"expected at most {self._max_bytes}"
+            )
+        self._regions[region.id] = region
+        self._bytes = size
 
     def unregister(self, region: Region) -> None:
-        with self._lock:
-            kept = [item for item in self._described if item[0].id != region.id]
-            if len(kept) < len(self._described):
-                self._described = kept
-            elif region.id in self._regions:
-                self._bytes -= self._regions.pop(region.id).size
-            else:
-                raise BackendError(f"id {region.id} is not registered")
+        kept = [item for item in self._described if item[0].id != region.id]
+        if len(kept) < len(self._described):
+            self._described = kept
+        elif region.id in self._regions:
+            self._bytes -= self._regions.pop(region.id).size
+        else:
+            raise BackendError(f"id {region.id} is not registered")
 
     def describe(self, header: bytes, vmcoreinfo: bytes) -> tuple[Region, Region]:
         place = _HOST_PLACE
         first = Region(ELF_HEADER_ID, "elfhdr", place, len(header))
         place += len(header)
         second = Region(VMCOREINFO_ID, "vmcoreinfo", place, len(vmcoreinfo))
-        with self._lock:
-            self._described = [(first, header), (second, vmcoreinfo)]
+        self._described = [(first, header), (second, vmcoreinfo)]
         return first, second
 
     def dump(self) -> Dump:
         """Copy all regions now; one that cannot be read doesn't stop the others."""
-        with self._lock:
-            pieces = list(self._described)
-            regions = list(self._regions.values())
+        contents = list(self._described)
+        regions = list(self._regions.values())
         missing: list[tuple[Region, str]] = []
         begin = self._clock()
         for region in regions:
@@ -137,5 +129,5 @@ class VmBackend:
                 problem = f"found {len(data)} bytes, expected {region.size}"
                 missing.append((region, problem))
                 continue
-            pieces.append((region, data))
-        return Dump(begin, tuple(pieces), tuple(missing))
+            contents.append((region, data))
+        return Dump(begin, tuple(contents), tuple(missing))

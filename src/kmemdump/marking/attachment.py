@@ -25,11 +25,7 @@ _FAILURES = (KmemdumpError, OSError)
 
 
 class Attachment:
-    """
-    One backend or none, and the regions that were offered to it.
-
-    Not safe under threads: the registry's lock guards it.
-    """
+    """One backend or none, and the regions that were offered to it."""
 
     def __init__(self, description: Description | None = None) -> None:
         self.backend: Backend | None = None

@@ -11,23 +11,14 @@ own, is registered nevertheless: :meth:`Registry.register` returns it,
 :meth:`Registry.not_held` says why nobody holds it, and it is tried again when
 room appears or another backend comes. An exception means that the *registry*
 refuses the region, and that nothing has changed.
-
-All methods may be called by any thread. The backend is called under the
-registry's lock and must not call the registry. Observers are called without the
-lock, by one thread at a time, in the order of the changes; an observer may call
-the registry.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 
 from kmemdump.backends import Backend
 from kmemdump.backends.description import Description
@@ -35,23 +26,11 @@ from kmemdump.errors import BackendError, RegistrationError
 from kmemdump.marking.attachment import RESERVED, Attachment
 from kmemdump.memory.ranges import Range, Region, merge
 
-__all__ = ["Change", "Observer", "Refusal", "Registry", "UpdateResult"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Refusal", "Registry", "UpdateResult"]
 
 _FIRST_ID = max(RESERVED) + 1
 _LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for it.
 _END = 1 << 64
-
-
-class Change(IntEnum):
-    """What happened to a region; the numbers are those of the series."""
-
-    ADDED = 0
-    REMOVED = 1
-
-
-Observer = Callable[[Change, Region], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +75,16 @@ class Registry:
         description: Description | None = None,
     ) -> None:
         self._ranges = None if ranges is None else merge(ranges)
-        self._lock = threading.RLock()
         self._attachment = Attachment(description)
         self._regions: dict[int, Region] = {}
         self._places: dict[tuple[int, int], int] = {}
         self._next_id = _FIRST_ID
-        self._observers: dict[object, Observer] = {}
-        self._news: deque[tuple[object, Change, Region]] = deque()
-        self._telling = False
 
     def __iter__(self) -> Iterator[Region]:
-        with self._lock:
-            return iter(tuple(self._regions.values()))
+        return iter(tuple(self._regions.values()))
 
     def __len__(self) -> int:
         return len(self._regions)
-
-    def get(self, id: int) -> Region | None:
-        """Return the region with this id, if there is one."""
-        return self._regions.get(id)
 
     @property
     def backend(self) -> Backend | None:
@@ -126,18 +96,16 @@ class Registry:
 
         :raises RegistrationError: If there is no such region.
         """
-        with self._lock:
-            self._find(id)
-            return id in self._attachment
+        self._find(id)
+        return id in self._attachment
 
     def not_held(self) -> list[Refusal]:
         """Return the regions that no backend holds, and why."""
-        with self._lock:
-            return [
-                Refusal(region, self._attachment.refusals[region.id])
-                for region in self._regions.values()
-                if region.id in self._attachment.refusals
-            ]
+        return [
+            Refusal(region, self._attachment.refusals[region.id])
+            for region in self._regions.values()
+            if region.id in self._attachment.refusals
+        ]
 
     @property
     def described(self) -> tuple[Region, ...]:
@@ -269,85 +237,18 @@ class Registry:
         with self._changing():
             return self._attachment.detach()
 
-    def retry(self) -> list[Refusal]:
-        """
-        Offer the backend again what it refused.
-
-        For a backend whose room depends on others; the registry itself does this
-        whenever it takes a region off.
-
-        :return: What it still refuses.
-        """
-        with self._changing():
-            self._retry()
-            return self.not_held()
-
     def set_description(self, description: Description | None) -> None:
         """Replace what self-describing backends say, such as new registers."""
         with self._changing():
             self._attachment.set_description(description)
 
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """
-        Have *observer* told of every addition and removal from now on.
-
-        Observers are called in the order in which they came. A change is told
-        after it was made, usually before the method that made it returns; if
-        another thread (or an observer further up) is telling news at that moment,
-        it tells this too. An exception is logged and harms nobody.
-
-        :return: Function that ends this.
-        """
-        token = object()
-        with self._lock:
-            self._observers[token] = observer
-
-        def stop() -> None:
-            with self._lock:
-                self._observers.pop(token, None)
-
-        return stop
-
     @contextmanager
     def _changing(self) -> Iterator[None]:
+        """Describe the regions anew at the end, whatever happens."""
         try:
-            with self._lock:
-                try:
-                    yield
-                finally:
-                    self._attachment.describe()
+            yield
         finally:
-            self._tell()
-
-    def _tell(self) -> None:
-        with self._lock:
-            if self._telling:
-                return
-            self._telling = True
-        try:
-            while True:
-                with self._lock:
-                    if not self._news:
-                        self._telling = False  # In one step with having no news.
-                        return
-                    token, change, region = self._news.popleft()
-                    observer = self._observers.get(token)
-                if observer is not None:
-                    self._call(observer, change, region)
-        except BaseException:
-            self._telling = False
-            raise
-
-    def _call(self, observer: Observer, change: Change, region: Region) -> None:
-        try:
-            observer(change, region)
-        except Exception:
-            logger.warning(
-                "an observer failed on region %r", region.name, exc_info=True
-            )
-
-    def _add_news(self, change: Change, region: Region) -> None:
-        self._news.extend((token, change, region) for token in self._observers)
+            self._attachment.describe()
 
     def _find(self, id: int) -> Region:
         region = self._regions.get(id)
@@ -364,7 +265,6 @@ class Registry:
         self._attachment.offer(region)  # First: whatever it raises changes nothing.
         self._regions[region.id] = region
         self._places[_place(region)] = region.id
-        self._add_news(Change.ADDED, region)
         return region
 
     def _check(self, region: Region) -> None:
@@ -420,7 +320,6 @@ class Registry:
         self._attachment.take_off(region)
         del self._regions[region.id]
         del self._places[_place(region)]
-        self._add_news(Change.REMOVED, region)
 
     def _set_virtual(self, region: Region, virtual: int | None) -> None:
         if virtual is None or virtual == region.virtual:

@@ -43,7 +43,7 @@ class DumpMemory:
     def __init__(self, dump: Dump) -> None:
         pieces = sorted(
             (region.address, data)
-            for region, data in dump.pieces
+            for region, data in dump.contents
             # The description is nowhere in the kernel's memory.
             if region.id not in (ELF_HEADER_ID, VMCOREINFO_ID)
         )
