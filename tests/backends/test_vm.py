@@ -100,7 +100,7 @@ def test_a_dump_outlives_a_reset() -> None:
     before = backend.dump()
     memory.data[:] = bytes(len(memory.data))
     assert before == Dump(1.0, ((Region(3, "a", 0, 4), b"\0\1\2\3"),))
-    assert backend.dump().pieces[0][1] == bytes(4)
+    assert backend.dump().contents[0][1] == bytes(4)
 
 
 def test_limits_and_misuse() -> None:
