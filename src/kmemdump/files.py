@@ -17,7 +17,7 @@ from kmemdump.errors import KmemdumpError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["PartialFile", "format_size"]
+__all__ = ["PartialFile"]
 
 
 class PartialFile:
@@ -80,11 +80,6 @@ class PartialFile:
             self.commit()
         else:
             self.discard()
-
-
-def format_size(size: int) -> str:
-    """Return a size in bytes for people."""
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
 _SYNC_BYTES = 1 << 20

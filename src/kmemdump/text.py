@@ -1,9 +1,47 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Text from outside that must not get at somebody's terminal."""
+"""Text for people: strings from outside that may be hostile, sizes, durations."""
 
-__all__ = ["printable"]
+__all__ = ["format_duration", "format_memory", "format_size", "printable"]
 
 
-def printable(text: str) -> str:
-    """Escape what cannot be printed, as in ``\\x1b``."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def printable(text: str, keep: str = "") -> str:
+    r"""
+    Return *text* with everything escaped that cannot be printed, as in ``\x1b``.
+
+    Names, log lines and files may come from an attacker: what this returns neither
+    controls a terminal nor reads differently from what it is (hidden characters,
+    right-to-left marks). A tab becomes a space.
+
+    :param keep: Characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
+
+
+def _escape(char: str) -> str:
+    return " " if char == "\t" else ascii(char)[1:-1]
+
+
+def format_size(size: int) -> str:
+    """Return the size of a file or of regions in bytes, as in ``7.2 MB``."""
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def format_memory(size: int) -> str:
+    """Return an amount of RAM in bytes, in powers of two, as in ``498 MiB``."""
+    if size < 1 << 20:
+        return f"{-(-size // 1024)} KiB"
+    mib = size / (1 << 20)
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration, as in ``1 h 2 min 3 s``; below a minute ``59.9 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{value} {unit}" for value, unit in parts if value)

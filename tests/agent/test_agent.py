@@ -216,7 +216,7 @@ def test_verb_status(tmp_path, monkeypatch, capsys):
         assert main(["status"]) == 1  # It looked for the last time in 1970.
         out = capsys.readouterr().out
         assert "199 regions, 18.0 MB" in out
-        assert "105 MB of memory (at most 115 MB), 0.10% of one CPU" in out
+        assert "104.9 MB of memory (at most 115.3 MB), 0.10% of one CPU" in out
         assert main(["status", "--json"]) == 1
         (record,) = json.loads(capsys.readouterr().out)
         assert record["version"] == 1

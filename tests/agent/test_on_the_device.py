@@ -38,8 +38,8 @@ from kmemdump.memory.ranges import Range, Region
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
-from kmemdump.report.wording import duration
 from kmemdump.targets.writable import open_writable
+from kmemdump.text import format_duration
 
 KMOD = Path(__file__).parents[2] / "kmod"
 QUESTIONS = ("log", "sys", "ps", "bt -a", "irq", "mod")
@@ -224,7 +224,7 @@ def test_a_machine_that_marks_itself_and_dies(
     # A look takes seconds in a machine that is emulated; it takes the more of a break.
     look = status["cost"]["each_look"]
     assert status["interval"] == pytest.approx(max(300, 100 * look), abs=0.1)
-    assert f"again after {duration(status['interval'])}" in it.said()
+    assert f"again after {format_duration(status['interval'])}" in it.said()
     it.run("sleep 5000 >/dev/null & echo")
     crash_guest(it.machine, death)
     it.machine.pause()

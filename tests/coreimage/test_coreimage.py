@@ -376,7 +376,7 @@ def test_any_damage(tmp_path: Path, changes: list[tuple[int, int]], cut: int) ->
 # Manifest
 
 _texts = st.text(
-    st.characters(exclude_categories=["Cc", "Cs"], include_characters="\n\t"),
+    st.characters(exclude_categories=["C", "Z"], include_characters=" \n\t"),
     max_size=20,
 )
 _counts = st.integers(0, 2**64 - 1)
@@ -442,8 +442,10 @@ def test_manifest_escapes() -> None:
     """What goes to a terminal later holds no escape sequences."""
     manifest = MANIFEST._replace(tool="a\x1b[31m\ud800\0", backend="x" * 100_000)
     parsed = Manifest.from_json(manifest.to_json(), "x")
-    assert parsed.tool == r"a\x1b[31m\xd800\x00"
+    assert parsed.tool == r"a\x1b[31m\ud800\x00"
     assert len(parsed.backend) == 1 << 16
+    forged = json.dumps({**json.loads(manifest.to_json()), "tool": "a\x1b[31m"})
+    assert Manifest.from_json(forged.encode(), "x").tool == r"a\x1b[31m"
 
 
 def test_manifest_time() -> None:
@@ -468,7 +470,6 @@ def test_manifest_unknown_fields() -> None:
         ({"version": True}, "x.version: is True, expected an integer"),
         ({"version": None}, "x.version: is None, expected an integer"),
         ({"tool": 1}, "x.tool: is 1, expected a string"),
-        ({"tool": "\x1b"}, "x.tool: is '\\x1b', expected a string without control"),
         ({"tool": "x" * 70000}, "characters"),
         ({"time": "2025-04-22T11:31:05"}, "x.time: is '2025-04-22T11:31:05', expected"),
         ({"time": 5}, "x.time: is 5, expected a time"),

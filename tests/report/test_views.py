@@ -31,7 +31,6 @@ from kmemdump.report.records import (
     TimePart,
 )
 from kmemdump.report.records import __all__ as REPORTED
-from kmemdump.report.wording import duration, escape
 from rigs.schema import check_schema, validator
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]x[/bold]\u202egnp.exe\x9b31m"
@@ -272,13 +271,6 @@ def test_any_text_is_printed(words, terminal, width):
     assert "Cause of death" in page
 
 
-@given(st.text())
-def test_escaped_text_is_printable(words):
-    assert not re.search(
-        "[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]", escape(words)
-    )
-
-
 def test_json():
     plain = json.loads(json.dumps(to_json(FULL)))
     assert plain["version"] == 1
@@ -330,11 +322,3 @@ def test_json_leaves_out_what_is_not_known():
     }
     assert "memory" not in plain
     assert plain["time"] == {}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min"), (90061, "1 d 1 h 1 min 1 s")],
-)
-def test_duration(seconds, words):
-    assert duration(seconds) == words

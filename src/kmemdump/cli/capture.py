@@ -19,7 +19,7 @@ from kmemdump.cli.shared.options import (
     targeted,
 )
 from kmemdump.errors import ExitCode, UsageError
-from kmemdump.files import format_size
+from kmemdump.text import format_size
 
 if TYPE_CHECKING:
     from kmemdump.marking.capture import Capture

@@ -19,8 +19,8 @@ from kmemdump.collect.options import Options
 from kmemdump.collect.source import open_source, read_device
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import ExitCode, UsageError
-from kmemdump.files import format_size
 from kmemdump.firmware_dumps.names import is_device
+from kmemdump.text import format_size
 
 __all__ = ["command"]
 

@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 
 from kmemdump.errors import ExitCode
-from kmemdump.files import format_size
+from kmemdump.text import format_size
 
 if TYPE_CHECKING:
     from kmemdump.report import Report

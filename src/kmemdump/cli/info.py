@@ -15,6 +15,7 @@ from rich.console import Console
 from kmemdump.cli.shared.messages import tell
 from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import ExitCode, UnsupportedError
+from kmemdump.text import format_duration
 
 if TYPE_CHECKING:
     from kmemdump.coreimage import AreaRecord
@@ -137,7 +138,6 @@ def _answers(contents: Contents) -> str:
 def _facts(contents: Contents) -> Iterator[tuple[str, str]]:
     from kmemdump.arch.architecture import get_arch
     from kmemdump.report.inspect import shorten
-    from kmemdump.report.wording import duration
 
     try:
         machine = get_arch(contents.machine).name
@@ -157,11 +157,11 @@ def _facts(contents: Contents) -> Iterator[tuple[str, str]]:
         yield "Because", contents.cause
     if contents.captured is not None:
         age = (datetime.now(UTC) - contents.captured).total_seconds()
-        ago = f", {duration(age)} ago" if age >= 0 else ""
+        ago = f", {format_duration(age)} ago" if age >= 0 else ""
         yield "Captured", f"{contents.captured:%Y-%m-%d %H:%M:%S} UTC{ago}"
         if contents.marked is not None:
             before = (contents.captured - contents.marked).total_seconds()
-            yield "Marked", f"{duration(max(before, 0))} before it was captured"
+            yield "Marked", f"{format_duration(max(before, 0))} before it was captured"
         else:
             yield "Marked", "when it was captured, not before"
     if contents.size is not None:

@@ -15,6 +15,7 @@ from kmemdump.cli.shared.messages import tell
 from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
+from kmemdump.text import printable
 
 __all__ = ["command"]
 
@@ -64,7 +65,6 @@ def command(
     from kmemdump.kernel.attach import attach
     from kmemdump.report import gather, print_report, to_html, to_json
     from kmemdump.report.inspect import read_manifest
-    from kmemdump.report.wording import escape
 
     with targeted(target, vmcoreinfo, memory_map) as opened:
         manifest, damage = read_manifest(target)
@@ -84,7 +84,7 @@ def command(
     if as_json:
         text = json.dumps(to_json(report), indent=2) + "\n"
     elif page is not None and output is None:
-        text = f"{page}: {escape(report.cause.sentence)}\n"
+        text = f"{page}: {printable(report.cause.sentence)}\n"
     elif output is None:
         print_report(report, Console(highlight=False), lines=lines)
         text = ""

@@ -13,6 +13,7 @@ import click
 
 from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.errors import ExitCode, TargetError
+from kmemdump.text import format_duration, format_size
 
 if TYPE_CHECKING:
     from kmemdump.agent import Status
@@ -56,22 +57,20 @@ def _ill(status: Status, now: float) -> bool:
 
 
 def _print(status: Status, now: float) -> None:
-    from kmemdump.report.wording import duration
-
-    who = f"process {status.pid}, since {duration(max(now - status.started, 0))}"
+    who = f"process {status.pid}, since {format_duration(max(now - status.started, 0))}"
     if not status.alive:
         who = f"process {status.pid} is gone, and what it registered is still there"
     click.echo(f"{status.table}: kernel {status.kernel}; {who}")
-    age = duration(max(now - status.marked, 0))
+    age = format_duration(max(now - status.marked, 0))
     click.echo(
-        f"  holds   {status.regions} regions, {status.bytes / 1e6:.1f} MB, looked at "
-        f"{age} ago, every {duration(status.interval)}"
+        f"  holds   {status.regions} regions, {format_size(status.bytes)}, looked at "
+        f"{age} ago, every {format_duration(status.interval)}"
     )
     click.echo(f"  looks   {status.refreshes} again, {status.failures} of them failed")
     cost = status.cost
     click.echo(
-        f"  costs   {cost.memory / 1e6:.0f} MB of memory (at most "
-        f"{cost.most_memory / 1e6:.0f} MB), {cost.share:.2%} of one CPU "
+        f"  costs   {format_size(cost.memory)} of memory (at most "
+        f"{format_size(cost.most_memory)}), {cost.share:.2%} of one CPU "
         f"({cost.each_look:.2f} s each look, {cost.first_look:.1f} s the first)"
     )
     if status.failure:

@@ -19,6 +19,7 @@ from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.memory.ranges import Range
+from kmemdump.text import printable
 
 __all__ = ["KernelRegion", "find_kernel_regions", "physical_ranges"]
 
@@ -295,4 +296,4 @@ def _names(prog: Program, type: str, *prefixes: str) -> dict[int, str]:
 
 def _text(name: bytes) -> str:
     text = name.partition(b"\0")[0].decode("ascii", "backslashreplace")
-    return "".join(c if c.isprintable() else "_" for c in text) or "unnamed"
+    return printable(text) or "unnamed"

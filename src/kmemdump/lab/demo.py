@@ -10,7 +10,6 @@ from pathlib import Path
 
 from kmemdump.areas import choose_areas
 from kmemdump.errors import UnsupportedError
-from kmemdump.files import format_size
 from kmemdump.lab.architectures import X86_64, Architecture
 from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
 from kmemdump.lab.machine import Machine
@@ -20,6 +19,7 @@ from kmemdump.marking.capture import Capture, Selection
 from kmemdump.marking.registry import Registry
 from kmemdump.opening import open_target
 from kmemdump.targets import Target
+from kmemdump.text import format_size
 from kmemdump.watch.vm_marks import Keeper, Saved
 
 __all__ = ["Story", "tell"]

@@ -18,7 +18,6 @@ from pathlib import Path
 from kmemdump.areas import choose_areas
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.collect.write import write_collected
-from kmemdump.files import format_size
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.lab.architectures import AARCH64, Architecture
@@ -32,6 +31,7 @@ from kmemdump.marking.capture import Selection
 from kmemdump.marking.registration import Registration
 from kmemdump.opening import open_target
 from kmemdump.targets.writable import open_writable
+from kmemdump.text import format_size
 
 __all__ = ["FirmwareStory", "tell_of_firmware"]
 

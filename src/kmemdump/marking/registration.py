@@ -32,6 +32,7 @@ from kmemdump.marking.registry import Refusal, Registry
 from kmemdump.memory.ranges import Range, intersect, subtract
 from kmemdump.memory.recorder import Recorder
 from kmemdump.targets import Target
+from kmemdump.text import format_size
 
 __all__ = ["RefreshResult", "Registration", "check_reserved"]
 
@@ -76,8 +77,8 @@ class RefreshResult:
         """What is registered now, in a line."""
         plan = self.plan
         return (
-            f"{len(plan.regions)} regions, {plan.size / 1e6:.1f} MB, "
-            f"{plan.extra / 1e6:.1f} MB of it between what was asked for; "
+            f"{len(plan.regions)} regions, {format_size(plan.size)}, "
+            f"{format_size(plan.extra)} of it between what was asked for; "
             f"{self.added} new, {self.removed} gone, {self.seconds:.1f} s"
         )
 

@@ -23,6 +23,7 @@ from kmemdump.kernel.printk import format_time
 from kmemdump.report import wording as words
 from kmemdump.report.memory_map import Row, draw_map
 from kmemdump.report.records import MemoryMap, MemoryPart, Portion, Report
+from kmemdump.text import format_memory, printable
 from kmemdump.version import VERSION
 
 __all__ = ["to_html"]
@@ -81,23 +82,26 @@ def _template() -> Template:
             "cpu_problem",
             "interruption",
             "numbers",
-            "size",
         )
     }
-    environment.globals |= {"levels": _LEVELS, "states": words.STATES}
+    environment.globals |= {
+        "levels": _LEVELS,
+        "memory": format_memory,
+        "states": words.STATES,
+    }
     return environment.from_string(str(_part("page.html")))
 
 
 def _finalize(value: Any) -> Any:
     """Escape what cannot be seen; Jinja escapes the rest after that."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return words.escape(value)
+        return printable(value)
     return value
 
 
 def _lines(text: str) -> Markup:
     # The only control character that is let through.
-    escaped = (words.escape(line) for line in text.split("\n"))
+    escaped = (printable(line) for line in text.split("\n"))
     return Markup("\n").join(escaped)
 
 

@@ -16,7 +16,6 @@ from kmemdump.report.wording import (
     cpu_frames,
     cpu_notes,
     cpu_problem,
-    escape,
     facts,
     heading,
     interruption,
@@ -24,6 +23,7 @@ from kmemdump.report.wording import (
     numbers,
     split_cpus,
 )
+from kmemdump.text import printable
 
 __all__ = ["print_lines", "print_report"]
 
@@ -72,7 +72,7 @@ def print_lines(
     :param head: What is before the first line; the others leave room for it.
     """
     width = max(min(console.width, _WIDEST) - indent - len(head), 20)
-    lines = Text(escape(text), style).wrap(console, width, overflow="fold")
+    lines = Text(printable(text), style).wrap(console, width, overflow="fold")
     for i, line in enumerate(lines):
         line.rstrip()
         start = " " * indent + (" " * len(head) if i else head)
@@ -84,7 +84,7 @@ class _Printer:
         self._console = console
 
     def heading(self, title: str, note: str = "") -> None:
-        heading = Text.assemble((title, "bold"), escape(note))
+        heading = Text.assemble((title, "bold"), printable(note))
         self._console.print(heading, soft_wrap=True)
 
     def line(self, text: str, style: str = "", head: str = " " * _INDENT) -> None:
@@ -92,7 +92,7 @@ class _Printer:
         if self._console.is_terminal:
             print_lines(self._console, text, style, head=head)
         else:
-            self._console.print(head + escape(text), soft_wrap=True, markup=False)
+            self._console.print(head + printable(text), soft_wrap=True, markup=False)
 
     def records(self, records: Iterable[LogRecord]) -> None:
         for record in records:

@@ -2,27 +2,24 @@
 """
 A report's records in words, for every view of it.
 
-Task names, log lines and the like were written by whoever ran on the dead machine:
-:func:`escape` shows what cannot be seen, so that none of them can talk to the reader's
-terminal, or read otherwise than it is.
+Programs on the dead machine chose the names of tasks, lines of the log and the like:
+each view passes all text through :func:`kmemdump.text.printable`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.report.records import MemoryPart, Report, Taint
+from kmemdump.text import format_duration, format_memory
 
 __all__ = [
     "STATES",
     "cpu_frames",
     "cpu_notes",
     "cpu_problem",
-    "duration",
-    "escape",
     "facts",
     "heading",
     "host",
@@ -32,7 +29,6 @@ __all__ = [
     "log_notes",
     "memory_parts",
     "numbers",
-    "size",
     "split_cpus",
     "swap_words",
 ]
@@ -40,11 +36,6 @@ __all__ = [
 _ENDS = (CauseKind.PANIC, CauseKind.NULL, CauseKind.NMI, CauseKind.REBOOT)
 """Deaths that stop the kernel's clock."""
 
-# Control characters; what hides, or turns the direction of text; surrogates.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\ud800-\udfff]"
-)
 STATES = {
     "R": "running",
     "S": "sleeping",
@@ -56,18 +47,6 @@ STATES = {
     "P": "parked",
     "X": "dead",
 }
-
-
-def escape(text: str) -> str:
-    """Return *text* with everything escaped that cannot be seen."""
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code == 9:
-        return " "
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def heading(cause: Cause) -> str:
@@ -200,7 +179,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "Kernel", f"{kernel.release}{machine}"
     when = []
     if time.uptime is not None:
-        when.append(f"{duration(time.uptime)} after boot")
+        when.append(f"{format_duration(time.uptime)} after boot")
     if time.date is not None:
         when.append(f"{time.date:%Y-%m-%d %H:%M:%S} UTC by its own clock")
     if when:
@@ -226,7 +205,10 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         )
         yield "Tasks", f"{len(report.tasks)}: {counts}"
     if report.memory is not None:
-        parts = [f"{size(value)} {name}" for name, value in memory_parts(report.memory)]
+        parts = [
+            f"{format_memory(value)} {name}"
+            for name, value in memory_parts(report.memory)
+        ]
         swap = swap_words(report.memory)
         yield "Memory", ", ".join([*parts, swap] if swap else parts)
     if report.modules:
@@ -262,24 +244,5 @@ def swap_words(memory: MemoryPart) -> str | None:
     """Return what is to be said of swap."""
     if not memory.swap_total:
         return None
-    free = f", {size(memory.swap_free)} free" if memory.swap_free else ", full"
-    return f"{size(memory.swap_total)} swap{free}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people."""
-    if count < 1 << 20:
-        return f"{-(-count // 1024)} KiB"
-    mib = count / (1 << 20)
-    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{value} {unit}" for value, unit in parts if value)
+    free = f", {format_memory(memory.swap_free)} free" if memory.swap_free else ", full"
+    return f"{format_memory(memory.swap_total)} swap{free}"

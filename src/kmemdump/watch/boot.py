@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from kmemdump.errors import FormatError, KmemdumpError, TargetError, UsageError
-from kmemdump.files import format_size
 from kmemdump.marking.capture import Selection
+from kmemdump.text import format_size
 from kmemdump.watch.liveness import ticking
 from kmemdump.watch.reporter import Voice, first_line
 from kmemdump.watch.vm_control import Host

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError
-from kmemdump.files import format_size
+from kmemdump.text import format_size
 from kmemdump.watch.end_causes import Death, End, Fate
 from kmemdump.watch.qmp_events import NoticeKind
 from kmemdump.watch.reporter import Voice

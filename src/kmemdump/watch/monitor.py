@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from kmemdump.errors import KmemdumpError, TargetError
-from kmemdump.files import format_size
+from kmemdump.text import format_size
 from kmemdump.watch.end_causes import Death, End, Fate, shut_down, vanished, was_reset
 from kmemdump.watch.hang_detector import Vcpu
 from kmemdump.watch.qmp_events import Notice, NoticeKind

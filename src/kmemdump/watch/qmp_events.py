@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from kmemdump.text import printable
+
 __all__ = ["Notice", "NoticeKind", "interpret"]
 
 _MAX_TEXT = 40
@@ -74,5 +76,4 @@ def _said(data: Mapping[str, object]) -> str:
 
 def _word(value: object) -> str:
     # QEMU's answer ends on somebody's terminal.
-    text = value if isinstance(value, str) else ""
-    return "".join(c for c in text if c.isascii() and c.isprintable())[:_MAX_TEXT]
+    return printable(value)[:_MAX_TEXT] if isinstance(value, str) else ""

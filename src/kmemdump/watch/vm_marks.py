@@ -26,6 +26,7 @@ from kmemdump.marking.mark import AreaResult, Marking, QuestionResult, total_byt
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, merge
 from kmemdump.targets import Target
+from kmemdump.text import printable
 from kmemdump.vmcoreinfo import VmcoreInfo
 from kmemdump.watch.dead_vm import DumpMemory, Remains
 from kmemdump.watch.liveness import Signs, Vitals
@@ -227,6 +228,5 @@ def _last_words(capture: Capture) -> str:
         cause = find_panic(records) or find_oops(records)
     except Exception:  # Nothing depends on it, and the log may be damaged.
         return ""
-    words = cause.sentence.rstrip(".") if cause else ""
-    words = "".join(c for c in words if c.isprintable())
+    words = printable(cause.sentence.rstrip(".")) if cause else ""
     return words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}…"

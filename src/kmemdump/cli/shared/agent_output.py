@@ -17,6 +17,7 @@ import click
 
 from kmemdump.cli.shared.json_records import marked_record
 from kmemdump.cli.shared.messages import tell
+from kmemdump.text import format_duration
 
 if TYPE_CHECKING:
     from kmemdump.marking.registration import RefreshResult
@@ -92,9 +93,8 @@ class Teller:
         """
         from kmemdump.agent.systemd import notify
         from kmemdump.questions.question import explain
-        from kmemdump.report.wording import duration
 
-        again = "" if interval is None else f"; again after {duration(interval)}"
+        again = "" if interval is None else f"; again after {format_duration(interval)}"
         if isinstance(news, Exception):
             line = f"not refreshed, what is registered stays: {explain(news)}{again}"
             self.complain(line)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Text for people."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmemdump.text import format_duration, format_memory, format_size, printable
+
+
+@given(st.text())
+def test_printable(text):
+    assert printable(text).isprintable()
+    assert printable(printable(text)) == printable(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Grüße, 世界", "Grüße, 世界"),
+        ("\x1b[31m\0", r"\x1b[31m\x00"),
+        ("a\tb\n", r"a b\n"),
+        ("\u202egnp.exe\u200b", r"\u202egnp.exe\u200b"),
+        ("\ud800\U000e0041", r"\ud800\U000e0041"),
+    ],
+)
+def test_escapes(text, shown):
+    assert printable(text) == shown
+
+
+def test_kept_characters():
+    assert printable("a\tb\n\x1b", keep="\t\n") == "a\tb\n\\x1b"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min"), (90061, "1 d 1 h 1 min 1 s")],
+)
+def test_duration(seconds, words):
+    assert format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0.0 kB"), (99_900, "99.9 kB"), (100_000, "0.1 MB"), (7_240_000, "7.2 MB")],
+)
+def test_size(size, words):
+    assert format_size(size) == words
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(1, "1 KiB"), (498 << 20, "498 MiB"), (3 << 29, "1.5 GiB")],
+)
+def test_memory(size, words):
+    assert format_memory(size) == words
