@@ -123,7 +123,7 @@ def test_without_kallsyms(dead: DeadMachine, altered: Altered) -> None:
     start = physical(altered, altered.info.symbol("kallsyms_token_table"))
     altered.gone.append(Range(start, 256))
     kernel = attach(altered)
-    assert kernel.knowledge is None
+    assert kernel.own_debug_info.found is None
     assert kernel.problem is not None
     assert "no kallsyms in the kernel's memory" in kernel.problem
     release = dead.machine.setup.kernel.release
@@ -153,7 +153,7 @@ def test_damaged_btf(dead: DeadMachine, altered: Altered) -> None:
     kernel = attach(altered)
     assert kernel.problem is not None
     assert "magic 0x7788" in kernel.problem
-    assert kernel.knowledge is None
+    assert kernel.own_debug_info.found is None
 
 
 @each_series
@@ -169,8 +169,8 @@ def test_another_kernels_debug_file(
 def test_what_is_known_is_not_read_again(dead: DeadMachine, altered: Altered) -> None:
     first = attach(altered)
     again = attach(altered, known=first)
-    assert again.knowledge is first.knowledge
-    assert again.knowledge_blocks == first.knowledge_blocks
+    assert again.own_debug_info.found is first.own_debug_info.found
+    assert again.own_debug_info.blocks == first.own_debug_info.blocks
     whole, rest = (
         sum(item.size for item in kernel.recorder.recording().ranges)
         for kernel in (first, again)

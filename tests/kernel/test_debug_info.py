@@ -88,8 +88,8 @@ def test_functions_and_constants(dead: DeadMachine, kernel: Kernel) -> None:
 
 @each_series
 def test_bounds(dead: DeadMachine, kernel: Kernel) -> None:
-    knowledge = kernel.knowledge
-    assert knowledge is not None
-    assert knowledge.start == kernel.prog.symbol("_stext").address
-    assert knowledge.start < kernel.prog.symbol("prb").address < knowledge.end
-    assert knowledge.per_cpu["runqueues"] > 0
+    found = kernel.own_debug_info.found
+    assert found is not None
+    assert found.start == kernel.prog.symbol("_stext").address
+    assert found.start < kernel.prog.symbol("prb").address < found.end
+    assert found.per_cpu["runqueues"] > 0

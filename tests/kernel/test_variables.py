@@ -119,8 +119,8 @@ def test_per_cpu_variables_are_those_of_the_debug_info(dead: DeadMachine) -> Non
     try:
         kernel = attach(target)
         debug_info = attach(target, vmlinux=dead.vmlinux).prog
-        assert kernel.knowledge is not None
-        assert len(kernel.knowledge.per_cpu) > 200
+        assert kernel.own_debug_info.found is not None
+        assert len(kernel.own_debug_info.found.per_cpu) > 200
         for name in ("runqueues", "timer_bases", "kstat", "__irq_regs"):
             compare(name, kernel.prog.variable(name), debug_info.variable(name))
     finally:

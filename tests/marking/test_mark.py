@@ -11,7 +11,7 @@ from kmemdump.areas.area import area
 from kmemdump.areas.crash import CRASH
 from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.errors import UsageError
-from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.attach import Kernel, OwnDebugInfo
 from kmemdump.kernel.program import core_program
 from kmemdump.marking.mark import mark, total_bytes
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
@@ -45,8 +45,8 @@ def make_kernel(problem: str | None = None) -> Kernel:
         return recorder.read(address - VIRTUAL, count, offset, physical)
 
     prog.add_memory_segment(VIRTUAL, (PAGES + 8) * PAGE_SIZE, read, False)
-    nothing: frozenset[int] = frozenset()
-    return Kernel(prog, INFO, (), recorder, None, nothing, nothing, problem)
+    own = OwnDebugInfo(None, frozenset(), problem)
+    return Kernel(prog, INFO, (), recorder, own, frozenset())
 
 
 @pytest.fixture

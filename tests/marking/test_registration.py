@@ -15,7 +15,7 @@ def looks(*answers: QuestionResult) -> list[SimpleNamespace]:
     return [
         SimpleNamespace(
             marking=Marking((AreaResult("tasks", nothing, nothing, 0.0, (answer,)),)),
-            kernel=SimpleNamespace(learned=None),
+            kernel=SimpleNamespace(own_debug_info=None),
         )
         for answer in answers
     ]

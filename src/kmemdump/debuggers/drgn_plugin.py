@@ -15,7 +15,8 @@ from drgn import FaultError, Program, ProgramFlags
 from kmemdump.coreimage import CoreImage, read_core
 from kmemdump.errors import KmemdumpError
 from kmemdump.kernel.attach import describe_modules
-from kmemdump.kernel.debug_info import Knowledge, equip, learn
+from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
+from kmemdump.kernel.finders import register_finders
 from kmemdump.kernel.program import NAME
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -38,7 +39,7 @@ def drgn_prog_set(prog: Program) -> None:
             _logger.warning("kmemdump: %s", error)
         return
     _add_packed_memory(prog, core)
-    equip(prog, _Learner(prog, core).get)
+    register_finders(prog, _DebugInfoLoader(prog, core).get)
 
 
 def _is_elf(path: str) -> bool:
@@ -66,26 +67,26 @@ def _add_packed_memory(prog: Program, core: CoreImage) -> None:
     core.close()  # The note is in memory.
 
 
-class _Learner:
-    """Looks for the kernel's symbols and types once, and not while it looks."""
+class _DebugInfoLoader:
+    """Reads the kernel's symbols and types once, and not while it reads them."""
 
     def __init__(self, prog: Program, core: CoreImage) -> None:
         self._prog = prog
         self._machine = core.machine
         self._path = core.path
         self._state = "new"
-        self._knowledge: Knowledge | None = None
+        self._found: DebugInfo | None = None
 
-    def get(self) -> Knowledge | None:
+    def get(self) -> DebugInfo | None:
         if self._state == "new":
-            self._state = "looking"
-            self._knowledge = self._learn()
+            self._state = "reading"
+            self._found = self._load()
             self._state = "done"
-            if self._knowledge is not None:
-                describe_modules(self._prog, self._knowledge)
-        return self._knowledge
+            if self._found is not None:
+                describe_modules(self._prog, self._found)
+        return self._found
 
-    def _learn(self) -> Knowledge | None:
+    def _load(self) -> DebugInfo | None:
         prog = self._prog
         main = next((m for m in prog.modules() if m.name == "kernel"), None)
         if main is not None and main.debug_file_path is not None:
@@ -93,7 +94,7 @@ class _Learner:
         try:
             note = prog["VMCOREINFO"].string_()
             info = VmcoreInfo.parse(note, str(self._path))
-            return learn(prog, info, self._machine)
+            return read_debug_info(prog, info, self._machine)
         except Exception as error:  # drgn must go on, whatever the core is like.
             reason = str(error).replace("--vmlinux", "-s")  # As drgn's option is named.
             _logger.warning("kmemdump: no symbols and types: %s", reason)

@@ -15,28 +15,29 @@ from drgn import Object, Program
 
 from kmemdump.arch.architecture import arch_in
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
-from kmemdump.kernel.debug_info import Knowledge, equip, learn
+from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
 from kmemdump.kernel.direct_map import add_linear_maps
+from kmemdump.kernel.finders import register_finders
 from kmemdump.kernel.program import core_program
 from kmemdump.memory.recorder import Budget, Recorder
 from kmemdump.targets import NamingTarget, Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Kernel", "Learned", "attach", "learn_kernel"]
+__all__ = ["Kernel", "OwnDebugInfo", "attach", "read_own_debug_info"]
 
 _logger = logging.getLogger(__name__)
 _ATTACH_BUDGET = Budget(reads=1_000_000, bytes=512 << 20, seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """What was read of a kernel that never changes."""
+class OwnDebugInfo:
+    """The debug info in a kernel's own memory, as recorded; it never changes."""
 
-    knowledge: Knowledge | None
+    found: DebugInfo | None
     blocks: frozenset[int]
     """Blocks that hold it."""
-    unknown: str | None
-    """Why there is no knowledge."""
+    problem: str | None
+    """Why none was found, if it was looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +48,15 @@ class Kernel:
     vmcoreinfo: VmcoreInfo
     registers: Sequence[bytes]
     """
-    NT_PRSTATUS of each CPU, in CPU order. Without them, what runs on a CPU has no
-    stack trace.
+    NT_PRSTATUS of each CPU, in CPU order. Without them, tasks that run on a CPU have
+    no stack trace.
     """
     recorder: Recorder
-    knowledge: Knowledge | None
-    """Addresses and types from the kernel's memory, if they were read."""
-    knowledge_blocks: frozenset[int]
-    """Blocks that hold them."""
+    own_debug_info: OwnDebugInfo
     base_blocks: frozenset[int]
-    """Blocks that attaching itself read, besides those."""
-    unknown: str | None = None
-    """Why there is no *knowledge*, if that was looked for."""
-    debug_info: bool = False
-    """Whether symbols and types come from a debug file."""
-
-    @property
-    def learned(self) -> Learned:
-        """What there is to keep of it for the next time."""
-        return Learned(self.knowledge, self.knowledge_blocks, self.unknown)
+    """Other blocks that attaching read."""
+    has_vmlinux: bool = False
+    """Whether symbols and types come from a debug file instead."""
 
     @property
     def problem(self) -> str | None:
@@ -73,22 +64,22 @@ class Kernel:
         Why there are no symbols and types, so that only questions that need none can be
         answered.
         """
-        return None if self.debug_info else self.unknown
+        return None if self.has_vmlinux else self.own_debug_info.problem
 
 
 def attach(
     target: Target,
     *,
     vmlinux: Path | None = None,
-    known: Kernel | Learned | None = None,
+    known: Kernel | OwnDebugInfo | None = None,
     self_contained: bool = False,
 ) -> Kernel:
     """
     Attach drgn to the kernel of *target*, recording what is read.
 
     :param vmlinux: The kernel's own debug file, instead of kallsyms and BTF.
-    :param known: The same kernel, attached earlier, or what was learned of it: what
-        never changes is not read again.
+    :param known: The same kernel, attached earlier, or its own debug info, which is
+        not read again.
     :param self_contained: Whether to read kallsyms and BTF even with a vmlinux.
     :raises FormatError: If the vmlinux is another kernel's.
     :raises KmemdumpError: If there is no kernel that drgn can look at.
@@ -97,19 +88,19 @@ def attach(
     recorder = Recorder(target.memory)
     registers = target.registers()
     prog = _program(target, recorder, registers)
-    learned = Learned(None, frozenset(), None)
+    own = OwnDebugInfo(None, frozenset(), None)
     if known is not None:
-        learned = known.learned if isinstance(known, Kernel) else known
+        own = known.own_debug_info if isinstance(known, Kernel) else known
     elif vmlinux is None or self_contained:
-        learned = learn_kernel(target, recorder)
-    used = learned.knowledge if vmlinux is None else None
+        own = read_own_debug_info(target, recorder)
+    used = own.found if vmlinux is None else None
     with recorder.reading(_ATTACH_BUDGET) as reading:
         if vmlinux is not None:
             _load_vmlinux(prog, vmlinux, target.vmcoreinfo())
-        equip(prog, lambda: used)
+        register_finders(prog, lambda: used)
         if vmlinux is not None or used is not None:
-            # Another one: drgn keeps tables that it has walked, and what is read while
-            # learning is not in every core image.
+            # Another program: drgn caches page tables that it has walked, and not every
+            # core image contains what was read with the debug info.
             walker = _program(target, recorder, ())
             info = target.vmcoreinfo()
             add_linear_maps(prog, walker, target.machine, info, recorder)
@@ -119,37 +110,35 @@ def attach(
         target.vmcoreinfo(),
         registers,
         recorder,
-        learned.knowledge,
-        learned.blocks,
-        frozenset(reading.blocks) - learned.blocks,
-        learned.unknown,
+        own,
+        frozenset(reading.blocks) - own.blocks,
         vmlinux is not None,
     )
 
 
-def learn_kernel(target: Target, recorder: Recorder) -> Learned:
+def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
     """
-    Read what never changes of the kernel of *target*.
+    Read the debug info in the memory of the kernel of *target*.
 
     :param recorder: Reads its memory, and keeps what was read.
     """
-    # A program of its own, which debug info has no part in.
+    # A program of its own, without a vmlinux.
     prog = _program(target, recorder, ())
-    knowledge = unknown = None
+    found = problem = None
     with recorder.reading(_ATTACH_BUDGET) as reading:
         try:
-            knowledge = learn(prog, target.vmcoreinfo(), target.machine)
+            found = read_debug_info(prog, target.vmcoreinfo(), target.machine)
         except (UnsupportedError, FormatError, BudgetExceededError) as error:
-            unknown = str(error)
-    return Learned(knowledge, frozenset(reading.blocks), unknown)
+            problem = str(error)
+    return OwnDebugInfo(found, frozenset(reading.blocks), problem)
 
 
 def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> Program:
     prog = core_program(target.machine, target.vmcoreinfo(), target.name, registers)
     if target.memory.ranges:
-        # One segment for all: what is not there is refused by the memory.
+        # One segment for all: the memory refuses addresses that it does not hold.
         end = max(item.end for item in target.memory.ranges)
-        end = min(end, (1 << 64) - 1)  # drgn takes its size as 64 bits.
+        end = min(end, (1 << 64) - 1)  # drgn has 64 bits for the size.
         prog.add_memory_segment(0, end, recorder.read, True)
     if isinstance(target, NamingTarget):
         for alias in target.aliases:
@@ -176,8 +165,8 @@ def _load_vmlinux(prog: Program, vmlinux: Path, vmcoreinfo: VmcoreInfo) -> None:
             f"build id {found or 'missing'}, but the kernel is "
             f"{vmcoreinfo.osrelease} with build id {expected}",
         )
-    # Not load_debug_info(), which reads the list of modules before it can be told
-    # which memory is mapped linearly.
+    # Not load_debug_info(), which reads the list of modules, before the linear maps
+    # are added.
     main = prog.main_module("kernel", create=True)
     if expected is not None:
         main.build_id = bytes.fromhex(expected)
@@ -186,7 +175,7 @@ def _load_vmlinux(prog: Program, vmlinux: Path, vmcoreinfo: VmcoreInfo) -> None:
     except Exception as error:
         raise FormatError(str(vmlinux), f"drgn refuses it: {error}") from error
     if main.debug_file_path is None:
-        raise FormatError(str(vmlinux), "no debug info that drgn can read in it")
+        raise FormatError(str(vmlinux), "it contains no debug info that drgn can read")
 
 
 def debug_file_build_id(path: Path) -> str | None:
@@ -213,24 +202,24 @@ def debug_file_build_id(path: Path) -> str | None:
     return module.build_id.hex() if module.build_id else None
 
 
-def describe_modules(prog: Program, knowledge: Knowledge | None) -> None:
+def describe_modules(prog: Program, info: DebugInfo | None) -> None:
     """
-    Tell drgn where the kernel and its modules are, so that it unwinds their code.
+    Give drgn the addresses of the kernel and its modules, so that it can unwind them.
 
-    Without debug info, drgn takes the ORC tables from the kernel's memory, but only
-    for modules that it knows the addresses of.
+    Without a vmlinux, drgn takes the ORC tables from the kernel's memory, and needs
+    these addresses to find them.
     """
-    # A damaged module list costs the stack traces through modules, no more; and
-    # drgn raises whatever it likes for one.
+    # A damaged list of modules costs the stack traces through modules only. drgn may
+    # raise any exception for one.
     with contextlib.suppress(Exception):
         prog.create_loaded_modules()
-    if knowledge is None:
+    if info is None:
         return
-    # Unwinding from anywhere makes drgn load the image's tables for that, so that they
-    # are not taken for a part of what a question about stacks needs.
+    # Unwinding from any address makes drgn load the image's tables now, so that they do
+    # not count as a part of what a question about stacks needs.
     with contextlib.suppress(Exception):
         main = prog.main_module("kernel", create=True)
         if main.address_ranges is None:
-            main.address_range = (knowledge.start, knowledge.end)
-        start = arch_in(prog).registers_at(knowledge.start)
+            main.address_range = (info.start, info.end)
+        start = arch_in(prog).registers_at(info.start)
         prog.stack_trace(Object(prog, "struct pt_regs", value=start))

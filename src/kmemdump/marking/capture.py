@@ -28,7 +28,7 @@ from kmemdump.coreimage import (
     write_core,
 )
 from kmemdump.errors import UnsupportedError
-from kmemdump.kernel.attach import Kernel, Learned, attach
+from kmemdump.kernel.attach import Kernel, OwnDebugInfo, attach
 from kmemdump.kernel.direct_map import direct_map
 from kmemdump.marking.mark import AreaResult, Marking, mark
 from kmemdump.marking.registry import Registry
@@ -84,12 +84,12 @@ class Capture:
 
 
 def look(
-    target: Target, selection: Selection, known: Kernel | Learned | None = None
+    target: Target, selection: Selection, known: Kernel | OwnDebugInfo | None = None
 ) -> Capture:
     """
     Look at the kernel of *target* and mark what *selection* name.
 
-    :param known: The same kernel, looked at before, or what was learned of it.
+    :param known: The same kernel, looked at before, or its own debug info.
     :raises KmemdumpError: If there is no kernel that can be looked at.
     """
     now = datetime.now(UTC)
@@ -103,8 +103,8 @@ def look(
     if (
         SYMBOLS in areas
         and not selection.named
-        and kernel.debug_info
-        and kernel.unknown is not None
+        and kernel.has_vmlinux
+        and kernel.own_debug_info.problem is not None
     ):
         areas.remove(SYMBOLS)
         if known is None:  # Once is enough.

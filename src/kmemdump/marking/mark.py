@@ -160,16 +160,17 @@ def mark(
     if SYMBOLS in chosen:
         # Packed, so what other areas read of it is there twice: debuggers that do
         # not know of kmemdump find that, too.
-        packed = kernel.knowledge_blocks
+        packed = kernel.own_debug_info.blocks
         reason = _symbols_reason(kernel)
         marks.append(AreaResult(SYMBOLS.name, packed, packed, 0.0, reason, True))
     return Marking(tuple(marks))
 
 
 def _symbols_reason(kernel: Kernel) -> tuple[QuestionResult, ...]:
-    if kernel.knowledge is not None:
+    own = kernel.own_debug_info
+    if own.found is not None:
         return ()
-    reason = kernel.unknown or "kallsyms and BTF are not in the kernel's memory"
+    reason = own.problem or "kallsyms and BTF are not in the kernel's memory"
     return (QuestionResult("symbols", reason),)
 
 

@@ -22,7 +22,7 @@ from kmemdump.arch.find_kernel import is_alive
 from kmemdump.backends import Backend, SelfDescribing
 from kmemdump.backends.description import Description
 from kmemdump.errors import TargetError, UsageError
-from kmemdump.kernel.attach import Kernel, Learned, learn_kernel
+from kmemdump.kernel.attach import Kernel, OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
 from kmemdump.kernel.iomem import find_ram
 from kmemdump.marking.capture import Capture, Selection, look
@@ -112,13 +112,13 @@ class Registration:
         self._within = subtract(target.memory.ranges, keep_out)
         self._most_extra = most_extra
         start = time.monotonic()
-        self._learned: Learned | None = None
+        self._own_debug_info: OwnDebugInfo | None = None
         if selection.vmlinux is None:
             # By itself, so that what it reads is gone before the questions are put.
-            self._learned = learn_kernel(target, Recorder(target.memory))
+            self._own_debug_info = read_own_debug_info(target, Recorder(target.memory))
             _give_back()
-        capture = _look(target, selection, self._learned)
-        self._learned = capture.kernel.learned
+        capture = _look(target, selection, self._own_debug_info)
+        self._own_debug_info = capture.kernel.own_debug_info
         self._info = capture.kernel.vmcoreinfo
         check_reserved(capture.kernel, keep_out)
         self.backend = open_backend(capture)
@@ -155,7 +155,7 @@ class Registration:
         """
         start = time.monotonic()
         before = {it.result.name for it in self.last.plan.areas if it.result.reason}
-        capture = _look(self._target, self._selection, self._learned, before)
+        capture = _look(self._target, self._selection, self._own_debug_info, before)
         marks, when = _excuse(capture.marking), capture.time
         del capture  # Of no use any more, and large.
         _give_back()
@@ -196,7 +196,7 @@ class Registration:
 def _look(
     target: Target,
     selection: Selection,
-    learned: Learned | None,
+    own_debug_info: OwnDebugInfo | None,
     incomplete: Collection[str] = (),
 ) -> Capture:
     """
@@ -207,14 +207,14 @@ def _look(
 
     :param incomplete: Names of areas that were incomplete the last time.
     """
-    capture = look(target, selection, learned)
+    capture = look(target, selection, own_debug_info)
     found = {area.name for area in _excuse(capture.marking).areas if area.reason}
     if found <= set(incomplete):
         return capture
-    learned = capture.kernel.learned
+    own_debug_info = capture.kernel.own_debug_info
     del capture
     _give_back()
-    return look(target, selection, learned)
+    return look(target, selection, own_debug_info)
 
 
 def _excuse(marks: Marking) -> Marking:

@@ -194,7 +194,7 @@ class Keeper:
     def _look_again(self, remains: Remains) -> tuple[Capture | None, str | None]:
         budget = replace(self._selection.budget, seconds=_SECOND_LOOK_SECONDS)
         selection = replace(self._selection, budget=budget)
-        if self.capture.kernel.knowledge is not None:
+        if self.capture.kernel.own_debug_info.found is not None:
             # Loading a vmlinux again takes more than a second. What only its answers
             # need is marked since the last refresh.
             selection = replace(selection, vmlinux=None)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a :class:`drgn.Program` finds symbols, types, variables and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from drgn import (
+    FaultError,
+    FindObjectFlags,
+    Object,
+    Program,
+    Symbol,
+    SymbolIndex,
+    Type,
+    TypeKindSet,
+)
+from drgn.helpers.linux.kallsyms import module_kallsyms
+from drgn.helpers.linux.module import for_each_module, module_address_regions
+
+from kmemdump.kernel.debug_info import DebugInfo
+from kmemdump.kernel.types import BtfTypes
+from kmemdump.kernel.variables import variable
+
+__all__ = ["register_finders"]
+
+_NAME = "kmemdump"
+"""Name of our finders in a program."""
+
+
+def register_finders(prog: Program, get: Callable[[], DebugInfo | None]) -> None:
+    """
+    Register finders for symbols, types, variables and constants with *prog*.
+
+    They come after all others, so that debug info from files has precedence.
+
+    :param get: Returns the kernel's own debug info when it is first needed; ``None``
+        if there is none.
+    """
+    finders = _Finders(prog, get)
+    last = len(prog.enabled_symbol_finders())
+    prog.register_symbol_finder(_NAME, finders.find_symbol, enable_index=last)
+    last = len(prog.enabled_type_finders())
+    prog.register_type_finder(_NAME, finders.find_type, enable_index=last)
+    last = len(prog.enabled_object_finders())
+    prog.register_object_finder(_NAME, finders.find_object, enable_index=last)
+
+
+class _Finders:
+    """The finders of one program, as drgn calls them."""
+
+    def __init__(self, prog: Program, get: Callable[[], DebugInfo | None]) -> None:
+        self._prog = prog
+        self._get = get
+        self._made: BtfTypes | None = None
+        self._modules = _ModuleSymbols(prog)
+        self._objects: dict[tuple[str, FindObjectFlags], Object | None] = {}
+
+    def find_symbol(
+        self, _prog: Program, name: str | None, address: int | None, one: bool
+    ) -> Sequence[Symbol]:
+        info = self._get()
+        found: Sequence[Symbol] = []
+        if info is not None:
+            found = info.find(name, address, one)
+        if not found and address is not None:
+            found = self._modules.find(address, one)
+        return found
+
+    def find_type(
+        self, prog: Program, kinds: TypeKindSet, name: str, filename: str | None
+    ) -> Type | None:
+        types = self._types()
+        return types.find(prog, kinds, name, filename) if types else None
+
+    def find_object(
+        self, _prog: Program, name: str, flags: FindObjectFlags, filename: str | None
+    ) -> Object | None:
+        if filename is not None:
+            return None
+        # Helpers look the same few up a thousand times.
+        if (name, flags) not in self._objects:
+            self._objects[name, flags] = self._make_object(name, flags)
+        return self._objects[name, flags]
+
+    def _types(self) -> BtfTypes | None:
+        if self._made is None:
+            info = self._get()
+            self._made = BtfTypes(self._prog, info.btf) if info else None
+        return self._made
+
+    def _make_object(self, name: str, flags: FindObjectFlags) -> Object | None:
+        info, types = self._get(), self._types()
+        if info is None or types is None:
+            return None
+        found = None
+        if flags & FindObjectFlags.VARIABLE:
+            found = self._variable(info, types, name)
+        if found is None and flags & FindObjectFlags.FUNCTION:
+            found = self._function(info, types, name)
+        if found is None and flags & FindObjectFlags.CONSTANT:
+            found = types.constant(name)
+        return found
+
+    def _variable(self, info: DebugInfo, types: BtfTypes, name: str) -> Object | None:
+        symbol = info.symbol(name)
+        if symbol is None:
+            return None
+        if name in info.per_cpu:
+            type = types.make(info.per_cpu[name])
+            return Object(self._prog, type, address=symbol.address)
+        try:
+            return variable(self._prog, name, symbol)
+        except LookupError:
+            return None  # This kernel has no such type.
+
+    def _function(self, info: DebugInfo, types: BtfTypes, name: str) -> Object | None:
+        type = types.function(name)
+        symbol = info.symbol(name) if type is not None else None
+        if symbol is None:
+            return None
+        return Object(self._prog, type, address=symbol.address)
+
+
+class _ModuleSymbols:
+    """Symbols of loaded modules: a module's are read when an address in it is asked."""
+
+    def __init__(self, prog: Program) -> None:
+        self._prog = prog
+        self._regions: list[tuple[int, int, Object]] | None = None
+        self._loaded: dict[int, SymbolIndex] = {}
+        self._busy = False
+
+    def find(self, address: int, one: bool) -> Sequence[Symbol]:
+        if self._busy:  # Reading the module list looks symbols up itself.
+            return []
+        self._busy = True
+        try:
+            if self._regions is None:
+                self._regions = self._find_regions()
+            for start, size, module in self._regions:
+                if start <= address < start + size:
+                    symbols = self._symbols(module)
+                    found: Sequence[Symbol] = symbols(self._prog, None, address, one)
+                    return found
+        except (LookupError, FaultError, AttributeError):
+            pass  # No list of modules, or a damaged one: no symbols.
+        finally:
+            self._busy = False
+        return []
+
+    def _find_regions(self) -> list[tuple[int, int, Object]]:
+        self._regions = []
+        for module in for_each_module(self._prog):
+            for start, size in module_address_regions(module):
+                self._regions.append((start, size, module))
+        return self._regions
+
+    def _symbols(self, module: Object) -> SymbolIndex:
+        key = module.value_()
+        if key not in self._loaded:
+            self._loaded[key] = SymbolIndex(module_kallsyms(module))
+        return self._loaded[key]
