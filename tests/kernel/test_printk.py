@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.kernel.partial_read import read_held
+from kmemdump.kernel.partial_read import read_partial
 from kmemdump.kernel.printk import Log, LogRecord, format_log, read_log
 from kmemdump.memory.ranges import Range, intersect
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -357,16 +357,16 @@ def test_hole_in_the_middle():
             raise NotCapturedError("a hole")
         return data[address : address + size]
 
-    held = read_held(read, 100, 16000)
-    assert held.ranges == [Range(0, 4900), Range(5200, 10800)]
-    assert held.part(0, 4900) == data[100:5000]
-    assert held.part(5200, 10800) == data[5300:16100]
-    with pytest.raises(NotCapturedError, match="not all of"):
-        held.part(4899, 2)
+    found = read_partial(read, 100, 16000)
+    assert found.ranges == [Range(0, 4900), Range(5200, 10800)]
+    assert found.part(0, 4900) == data[100:5000]
+    assert found.part(5200, 10800) == data[5300:16100]
+    with pytest.raises(NotCapturedError, match="are not all captured"):
+        found.part(4899, 2)
 
 
 def test_a_hole_without_an_end():
-    """Of a gigabyte that is not there, not every page is looked for."""
+    """If a gigabyte is missing, not every page is tried."""
     reads = 0
 
     def read(address, size):
@@ -374,7 +374,7 @@ def test_a_hole_without_an_end():
         reads += 1
         raise NotCapturedError("nothing is there")
 
-    assert read_held(read, 0, 1 << 30).ranges == []
+    assert read_partial(read, 0, 1 << 30).ranges == []
     assert reads < 60_000
 
 

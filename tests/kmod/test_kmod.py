@@ -23,7 +23,7 @@ from kmemdump.cli import main
 from kmemdump.coreimage import read_core
 from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import attach
-from kmemdump.kernel.kernel_tables import KernelRegion, find_kernel_regions
+from kmemdump.kernel.registered_regions import KernelRegion, find_kernel_regions
 from kmemdump.lab import AARCH64, X86_64, Machine, build_modules
 from kmemdump.opening import open_target
 from kmemdump.version import VERSION

@@ -47,7 +47,7 @@ __all__ = ["CRASH", "crash_needs"]
 
 _NOTES = 512  # More than note_buf_t has: an NT_PRSTATUS and the end.
 _MAX_LOG = 16 << 20
-_MAX_MODULES = 4 << 20
+_MAX_MODULE_BYTES = 4 << 20
 _MAX_SECTION_ROOTS = 4 << 20
 
 
@@ -162,13 +162,13 @@ def _modules(prog: Program) -> None:
     total = 0
     for size, regions in sorted(sizes):
         total += size
-        if total <= _MAX_MODULES:
+        if total <= _MAX_MODULE_BYTES:
             for region in regions:
                 touch(prog, *region)
-    if total > _MAX_MODULES:
+    if total > _MAX_MODULE_BYTES:
         raise UnsupportedError(
             f"modules take {total} bytes; the largest are left out to stay below "
-            f"{_MAX_MODULES}"
+            f"{_MAX_MODULE_BYTES}"
         )
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel marked itself; see :mod:`kmemdump.kernel.kernel_tables`."""
+"""Regions that the kernel registered; see :mod:`kmemdump.kernel.registered_regions`."""
 
 from kmemdump.areas.area import area
 
 __all__ = ["KERNEL"]
 
-# Marking looks at the tables itself, since each mark is a region with its own name.
+# Marking reads the tables itself, since each of their regions keeps its name.
 KERNEL = area(
     "kernel",
-    "what the kernel's own drivers marked: module kmemdump, or the series' tables",
+    "regions that drivers registered: with module kmemdump, or in the series' tables",
 )

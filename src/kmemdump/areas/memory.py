@@ -4,14 +4,14 @@
 from drgn import Program
 
 from kmemdump.areas.area import area
-from kmemdump.kernel.iomem import find_ram
+from kmemdump.kernel.iomem import find_system_ram
 
 __all__ = ["MEMORY"]
 
 
 def ram(prog: Program) -> None:
     """Where the machine has RAM."""
-    for item in find_ram(prog):
+    for item in find_system_ram(prog):
         print(item)
 
 

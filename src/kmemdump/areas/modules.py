@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Loaded modules, with what it takes to name and unwind their code."""
 
+from itertools import islice
+
 from drgn import FaultError, Program
 from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.arch.architecture import arch_in
 from kmemdump.areas.area import area, read_bytes
+from kmemdump.kernel.limits import MAX_MODULES
 
 __all__ = ["MODULES"]
 
 _MAX_SYMTAB = 1 << 24
-_MAX_MODULES = 4096
 
 
 def module_tables(prog: Program) -> None:
     """Symbols and unwind tables of each module."""
     arch = arch_in(prog)
-    for count, module in enumerate(for_each_module(prog)):
-        if count >= _MAX_MODULES:
-            break
+    for module in islice(for_each_module(prog), MAX_MODULES):
         print(module.name.string_().decode("ascii", "backslashreplace"))
         read_bytes(prog, module.value_(), module.type_.type.size, 1 << 16)
         try:

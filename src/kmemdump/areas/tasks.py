@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tasks: all of them in a list, and the first one in detail."""
 
+from itertools import islice
+
 from drgn import Program
 from drgn.helpers.linux.pid import for_each_task
 
 from kmemdump.areas.area import area
+from kmemdump.kernel.limits import MAX_TASKS
 
 __all__ = ["TASKS"]
-
-_MAX_TASKS = 1 << 17
 
 
 def task_lists(prog: Program) -> None:
     """The lists of tasks and their threads, by which gdb's command ``tasks`` goes."""
-    for count, task in enumerate(for_each_task(prog)):
-        if count >= _MAX_TASKS:
-            break
+    for task in islice(for_each_task(prog), MAX_TASKS):
         for member in ("tasks", "thread_node", "signal", "exit_state", "thread_info"):
             task.member_(member).read_()
 

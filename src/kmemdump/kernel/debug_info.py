@@ -21,12 +21,12 @@ from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 from kmemdump.arch.architecture import get_arch
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.formats.btf import MAX_SIZE, Btf, parse_btf
+from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.kernel.program import core_program
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["DebugInfo", "read_debug_info"]
 
-_MAX_SYMBOLS = 4 << 20
 _MAX_SYMBOL_SIZE = 1 << 20
 _MAX_KALLSYMS = 128 << 20
 
@@ -183,7 +183,7 @@ def _kallsyms_only(prog: Program, info: VmcoreInfo, machine: int) -> Program:
     tables = {name: info.symbol(f"kallsyms_{name}") for name in names}
     base = info.symbol("kallsyms_relative_base")
     count = prog.read_u32(tables["num_syms"])
-    if not 0 < count <= _MAX_SYMBOLS:
+    if not 0 < count <= MAX_SYMBOLS:
         raise ValueError(f"{count} symbols")
     ends = [tables["token_index"] + 512, tables["offsets"] + 4 * count, base + 8]
     start = min(*tables.values(), base)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a machine has RAM, out of the tree that /proc/iomem shows."""
+"""The kernel's tree of memory resources, which /proc/iomem shows."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from drgn import Object, Program
 
 from kmemdump.memory.ranges import Range, merge
 
-__all__ = ["find_ram"]
+__all__ = ["find_system_ram"]
 
 _SYSTEM_RAM = 0x01000200  # IORESOURCE_SYSTEM_RAM of include/linux/ioport.h.
 _MAX_RESOURCES = 1 << 16
 
 
-def find_ram(prog: Program) -> list[Range]:
+def find_system_ram(prog: Program) -> list[Range]:
     """
-    Return the physical memory that the kernel uses as its own.
+    Return the RAM that /proc/iomem shows as ``System RAM``.
 
-    Firmware's, and what was hidden from the kernel, is not among it.
+    Memory of firmware, and memory hidden from the kernel, is not part of it.
     """
     found = []
     for resource in _resources(prog):
@@ -33,7 +33,7 @@ def find_ram(prog: Program) -> list[Range]:
 
 
 def _resources(prog: Program) -> Iterator[Object]:
-    """Iterate over a tree that may be damaged, so without recursion and bounded."""
+    """Iterate over a tree that may be damaged: without recursion, and bounded."""
     waiting = [prog["iomem_resource"].child.read_()]
     for _ in range(_MAX_RESOURCES):
         if not waiting:

@@ -12,14 +12,14 @@ from kmemdump.arch.architecture import image_address
 from kmemdump.errors import NotCapturedError, UnsupportedError
 from kmemdump.formats.kinfo import Kinfo, KinfoLayout, fields_of
 from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.limits import MAX_SYMBOLS
+from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import Region
 
 __all__ = ["kinfo_facts", "kinfo_regions"]
 
 _BITS = 64
 _MARKER_STEP = 256
-_PAGE = 4096
-_MAX_SYMBOLS = 4 << 20
 
 
 def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
@@ -128,7 +128,7 @@ def _find_sequences(kernel: Kernel) -> int | None:
 def _count(kernel: Kernel) -> int:
     address = kernel.vmcoreinfo.symbol("kallsyms_num_syms")
     count: int = kernel.prog.read_u32(address)
-    if not 0 < count <= _MAX_SYMBOLS:
+    if not 0 < count <= MAX_SYMBOLS:
         raise NotCapturedError(f"{count} symbols")
     return count
 
@@ -148,7 +148,7 @@ def _has(prog: Program, name: str) -> bool:
 def _has_absolute_percpu(prog: Program) -> bool:
     # x86_64 links per-CPU variables at 0 (until v6.15).
     try:
-        return int(prog.symbol("__per_cpu_start").address) < _PAGE
+        return int(prog.symbol("__per_cpu_start").address) < PAGE_SIZE
     except LookupError:
         return False
 

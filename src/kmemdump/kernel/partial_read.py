@@ -13,62 +13,62 @@ from kmemdump.errors import NotCapturedError
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import Range, merge
 
-__all__ = ["Held", "ReadVirtual", "read_held"]
+__all__ = ["PartialRead", "ReadVirtual", "read_partial"]
 
 ReadVirtual = Callable[[int, int], bytes]
 """Reads kernel memory: virtual address and size in bytes."""
 
-_MAX_TORN = 1 << 14
-"""Pages that are not there, or not whole, after which nothing more is looked for."""
+_MAX_MISSING = 1 << 14
+"""Pages that are missing, in whole or in part, after which reading stops."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PartialRead:
     """What a dump holds of a range of memory."""
 
     data: bytes
-    """All of it, with zeros where there is nothing."""
+    """The whole range, with zeros where memory is missing."""
     ranges: Sequence[Range]
-    """What is there: offsets, sorted and merged."""
+    """Offsets of the memory that is not missing, sorted and merged."""
     problem: Exception | None = None
-    """Why not all of it is there."""
+    """Why memory is missing, if it is."""
 
     def part(self, at: int, size: int) -> bytes:
         """
-        Return some of the bytes.
+        Return bytes from an offset on.
 
-        :raises NotCapturedError: If one of them is not there.
+        :raises NotCapturedError: If one of them is missing.
         """
         i = bisect_right(self.ranges, at, key=lambda item: item.start) - 1
         if i >= 0 and at + size <= self.ranges[i].end:
             return self.data[at : at + size]
-        raise NotCapturedError(f"not all of {at:#x}-{at + size:#x} is there")
+        raise NotCapturedError(f"bytes {at:#x}-{at + size:#x} are not all captured")
 
 
-def read_held(read: ReadVirtual, address: int, size: int) -> Held:
-    """Read what is there of a range of memory: whole, mostly, and at once."""
+def read_partial(read: ReadVirtual, address: int, size: int) -> PartialRead:
+    """Read what a dump holds of a range of memory; in most cases, all."""
     try:
-        return Held(read(address, size), [Range(0, size)])
+        return PartialRead(read(address, size), [Range(0, size)])
     except (FaultError, NotCapturedError) as error:
         problem = error
     data, found = bytearray(size), []
-    for start, piece in _pieces(read, address, address + size):
+    for start, part in _parts(read, address, address + size):
         at = start - address
-        data[at : at + len(piece)] = piece
-        found.append(Range(at, len(piece)))
-    return Held(bytes(data), merge(found), problem)
+        data[at : at + len(part)] = part
+        found.append(Range(at, len(part)))
+    return PartialRead(bytes(data), merge(found), problem)
 
 
-def _pieces(read: ReadVirtual, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    torn = 0
-    while start < end and torn < _MAX_TORN:
+def _parts(read: ReadVirtual, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    missing = 0
+    while start < end and missing < _MAX_MISSING:
         size = min(PAGE_SIZE - start % PAGE_SIZE, end - start)
-        piece = _attempt(read, start, size)
-        if piece is not None:
-            yield start, piece
+        page = _attempt(read, start, size)
+        if page is not None:
+            yield start, page
         else:
-            torn += 1
-            # A file was cut in the middle of this page, or the next one begins there.
+            missing += 1
+            # The dump was cut off within this page, or its next range begins there.
             head = _longest(read, start, size - 1)
             yield start, head
             tail = _longest(read, start + size, size - 1 - len(head), before=True)
@@ -79,15 +79,15 @@ def _pieces(read: ReadVirtual, start: int, end: int) -> Iterator[tuple[int, byte
 def _longest(
     read: ReadVirtual, address: int, most: int, *, before: bool = False
 ) -> bytes:
-    """Return the longest piece that is there at an address, of up to *most* bytes."""
+    """Return the longest part at an address that can be read, of up to *most* bytes."""
     best = b""
-    size = 1  # Mostly, not even this is there.
+    size = 1  # In most cases, not even one byte can be read.
     while len(best) < most:
-        piece = _attempt(read, address - size if before else address, size)
-        if piece is None:
+        part = _attempt(read, address - size if before else address, size)
+        if part is None:
             most = size - 1
         else:
-            best = piece
+            best = part
         size = (len(best) + most + 1) // 2
     return best
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The kernel log, read with nothing but VMCOREINFO.
+The kernel log: printk's ring buffer, read by VMCOREINFO alone.
 
 The ring buffer is that of Linux kernel commit 896fbe20b4e2 ("printk: use the
-lockless ringbuffer") (in v5.10); its layout is exported through VMCOREINFO, so
-neither types nor symbols are needed.
+lockless ringbuffer") (in v5.10). VMCOREINFO has its layout, so neither types nor
+symbols are needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import struct
 from dataclasses import dataclass
 
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.kernel.partial_read import Held, ReadVirtual, read_held
+from kmemdump.kernel.partial_read import PartialRead, ReadVirtual, read_partial
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Log", "LogRecord", "format_log", "format_record", "format_time", "read_log"]
@@ -23,12 +24,12 @@ _MAX_COUNT_BITS = 22
 _MAX_TEXT_BITS = 31
 """LOG_BUF_LEN_MAX is 2 GiB."""
 _MAX_RING_BYTES = 1 << 30
-"""More than this is not read into memory at once."""
+"""Limit of what is read into memory at once."""
 
 _MAX_STRUCT = 4096
-"""Far above sizeof(struct printk_info), 88 bytes with what udev is told."""
+"""Far above sizeof(struct printk_info), 88 bytes with its struct dev_printk_info."""
 
-_ULONG_MAX = (1 << 64) - 1
+_ULONG_MAX = ADDRESS_SPACE - 1
 _ID_BITS = 62
 _ID_MASK = (1 << _ID_BITS) - 1
 _COMMITTED, _FINALIZED = 1, 2  # enum desc_state
@@ -61,27 +62,27 @@ class Log:
 
     records: list[LogRecord]
     lost: int
-    """Records whose text had no room in the ring any more, or is damaged."""
+    """Records whose text was overwritten, or is damaged."""
     missing: int = 0
-    """Records that the dump does not hold, or not all of them."""
+    """Records that the dump does not hold, at least not completely."""
 
     def check(self) -> None:
         """
-        Complain if it is not whole.
+        Check that it is complete.
 
         :raises NotCapturedError: If records are missing.
         """
         if self.missing:
             count = len(self.records) + self.lost + self.missing
             raise NotCapturedError(
-                f"{self.missing} of {count} records are missing, with the memory that "
-                "they were in"
+                f"{self.missing} of {count} records are missing: their memory was not "
+                "captured"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things are in the structures of the ring."""
+    """Sizes and offsets in bytes of the ring's structures."""
 
     desc_size: int
     state: int
@@ -121,19 +122,60 @@ def _checked(info: VmcoreInfo, name: str, value: int, low: int, high: int) -> in
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """The ring buffer: ``struct printk_ringbuffer``."""
+
+    source: str
+    """Where it is, for messages."""
+    count: int
+    """Descriptors: a power of 2."""
+    text_size: int
+    """Bytes of text: a power of 2."""
+    tail: int
+    """Id of the oldest descriptor in use."""
+    used: int
+    """Descriptors in use."""
+    descs: int
+    """Address of the descriptors."""
+    infos: int
+    """Address of what belongs to each descriptor: ``struct printk_info``."""
+    text: int
+    """Address of the texts."""
+
+
 def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
     """
     Read the kernel log.
 
-    A record whose text wraps around the end of the ring starts over at the
-    beginning of the ring, behind a second block id.
+    If the dump does not hold all of the ring, the records that it holds are returned.
 
-    Of a ring that is not there as a whole, it returns the records that are.
-
-    :raises NotCapturedError: If VMCOREINFO does not describe the ring. If no record
-        is there, *read* raises what it likes.
+    :raises NotCapturedError: If VMCOREINFO does not describe the ring. If the dump
+        holds no record, what *read* raises.
     :raises FormatError: If the ring is damaged.
     """
+    layout = _Layout.of(info)
+    ring = _read_ring(read, info, layout)
+
+    def array(address: int, size: int) -> PartialRead:
+        if address + size > ADDRESS_SPACE:
+            problem = f"{size} bytes at {address:#x}, which wrap around"
+            raise FormatError(ring.source, problem)
+        return read_partial(read, address, size)
+
+    descs = array(ring.descs, ring.count * layout.desc_size)
+    infos = array(ring.infos, ring.count * layout.info_size)
+    text = array(ring.text, ring.text_size)
+    log = _read_records(ring, layout, descs, infos, text)
+    if log.missing and not log.records:
+        for item in (descs, infos, text):
+            if item.problem is not None:
+                raise item.problem
+    return log
+
+
+def _read_ring(read: ReadVirtual, info: VmcoreInfo, layout: _Layout) -> _Ring:
+    """Read the ring's header, and check its sizes."""
 
     def word(address: int) -> int:
         value: int = _ULONG.unpack(read(address & _ULONG_MAX, _ULONG.size))[0]
@@ -142,77 +184,84 @@ def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
     def member(struct_name: str, name: str) -> int:
         return info.offset(f"{struct_name}.{name}")
 
-    layout = _Layout.of(info)
-    ring = word(info.symbol("prb"))
-    descs = ring + member("printk_ringbuffer", "desc_ring")
-    texts = ring + member("printk_ringbuffer", "text_data_ring")
+    address = word(info.symbol("prb"))
+    descs = address + member("printk_ringbuffer", "desc_ring")
+    texts = address + member("printk_ringbuffer", "text_data_ring")
     count_bits = word(descs + member("prb_desc_ring", "count_bits")) & 0xFFFFFFFF
     size_bits = word(texts + member("prb_data_ring", "size_bits")) & 0xFFFFFFFF
-    where = f"{info.source}: prb at {ring:#x}"
+    source = f"{info.source}: prb at {address:#x}"
     if not 0 < count_bits <= _MAX_COUNT_BITS or not 3 < size_bits <= _MAX_TEXT_BITS:
         raise FormatError(
-            where,
+            source,
             f"2^{count_bits} descriptors and 2^{size_bits} bytes of text, expected at "
             f"most 2^{_MAX_COUNT_BITS} and 2^{_MAX_TEXT_BITS}: not a log, or damaged",
         )
     count = 1 << count_bits
     need = count * (layout.desc_size + layout.info_size) + (1 << size_bits)
     if need > _MAX_RING_BYTES:
-        raise FormatError(where, f"log of {need} bytes, expected at most 1 GiB")
+        raise FormatError(source, f"log of {need} bytes, expected at most 1 GiB")
     head = word(descs + member("prb_desc_ring", "head_id")) & _ID_MASK
     tail = word(descs + member("prb_desc_ring", "tail_id")) & _ID_MASK
-    held = (head - tail & _ID_MASK) + 1
-    if held > count:
+    used = (head - tail & _ID_MASK) + 1
+    if used > count:
         raise FormatError(
-            where, f"records {tail} to {head}, expected at most {count}: damaged"
+            source, f"records {tail} to {head}, expected at most {count}: damaged"
         )
+    return _Ring(
+        source,
+        count,
+        1 << size_bits,
+        tail,
+        used,
+        descs=word(descs + member("prb_desc_ring", "descs")),
+        infos=word(descs + member("prb_desc_ring", "infos")),
+        text=word(texts + member("prb_data_ring", "data")),
+    )
 
-    def array(address: int, size: int) -> Held:
-        if address + size > 1 << 64:
-            raise FormatError(where, f"{size} bytes at {address:#x}, which wrap around")
-        return read_held(read, address, size)
 
-    start = word(descs + member("prb_desc_ring", "descs"))
-    desc_data = array(start, count * layout.desc_size)
-    start = word(descs + member("prb_desc_ring", "infos"))
-    info_data = array(start, count * layout.info_size)
-    text = array(word(texts + member("prb_data_ring", "data")), 1 << size_bits)
+def _read_records(
+    ring: _Ring,
+    layout: _Layout,
+    descs: PartialRead,
+    infos: PartialRead,
+    text: PartialRead,
+) -> Log:
     records: list[LogRecord] = []
     lost = missing = 0
-    for step in range(held):
-        current = tail + step & _ID_MASK
-        index = current & count - 1
+    for step in range(ring.used):
+        current = ring.tail + step & _ID_MASK
+        index = current & ring.count - 1
         try:
-            desc = desc_data.part(index * layout.desc_size, layout.desc_size)
+            desc = descs.part(index * layout.desc_size, layout.desc_size)
             (state,) = _ULONG.unpack_from(desc, layout.state)
             if state & _ID_MASK != current or state >> _ID_BITS not in (
                 _COMMITTED,
                 _FINALIZED,
             ):
-                continue  # Reserved, or being reused: no record yet, or no more.
+                continue  # Reserved, or being reused: not a record yet, or no longer.
             begin, end = _LPOS.unpack_from(desc, layout.lpos)
             block = _block(text, begin, end, current)
             if block is None:
                 lost += 1
                 continue
-            record = info_data.part(index * layout.info_size, layout.info_size)
+            record = infos.part(index * layout.info_size, layout.info_size)
             records.append(_record(record, layout, block))
         except NotCapturedError:
             missing += 1
-    if missing and not records:
-        for item in (desc_data, info_data, text):
-            if item.problem is not None:
-                raise item.problem
     return Log(records, lost, missing)
 
 
-def _block(text: Held, begin: int, end: int, owner: int) -> bytes | None:
+def _block(text: PartialRead, begin: int, end: int, owner: int) -> bytes | None:
     """
-    Return the data of a block, padding included, ``None`` if it is lost.
+    Return the data of a block, padding included; ``None`` if it was overwritten.
 
-    :param begin: Its logical positions: they count on over all turns of the ring.
+    A block that would wrap around the end of the ring starts again at the beginning of
+    the ring, where its id is repeated.
+
+    :param begin: Its logical position, which counts on over all turns of the ring.
+    :param end: The logical position of its end.
     :param owner: Id of its descriptor.
-    :raises NotCapturedError: If not all of it is there.
+    :raises NotCapturedError: If a part of it is missing.
     """
     size = len(text.data)
     if begin & 1 and end & 1:  # LPOS_DATALESS
@@ -230,8 +279,8 @@ def _block(text: Held, begin: int, end: int, owner: int) -> bytes | None:
         return None
     if not _ULONG.size <= length <= size - start:
         return None
-    # Another id stands there if the block was used again, after the descriptor
-    # was read: nothing stops a kernel that is looked at while it runs.
+    # It has another id if the block was reused after the descriptor was read: the
+    # kernel may be running.
     if text.part(first, _ULONG.size) != _ULONG.pack(owner):
         return None
     return text.part(start, length)[_ULONG.size :]

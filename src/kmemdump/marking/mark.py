@@ -24,7 +24,7 @@ from kmemdump.areas.kernel import KERNEL
 from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import Kernel
-from kmemdump.kernel.kernel_tables import (
+from kmemdump.kernel.registered_regions import (
     KernelRegion,
     find_kernel_regions,
     physical_ranges,

@@ -24,7 +24,7 @@ from kmemdump.backends.description import Description
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.kernel.attach import Kernel, OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
-from kmemdump.kernel.iomem import find_ram
+from kmemdump.kernel.iomem import find_system_ram
 from kmemdump.marking.capture import Capture, Selection, look
 from kmemdump.marking.mark import Marking
 from kmemdump.marking.plan import DEFAULT_EXTRA, DESCRIPTION, Plan, plan
@@ -250,7 +250,7 @@ def check_reserved(kernel: Kernel, places: Sequence[Range]) -> None:
     """
     if kernel.problem is not None:
         return  # Nobody knows.
-    used = intersect(find_ram(kernel.prog), places)
+    used = intersect(find_system_ram(kernel.prog), places)
     if used:
         raise UsageError(
             f"{used[0]} is memory that the kernel uses, expected some that is reserved "

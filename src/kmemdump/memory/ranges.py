@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ranges of physical memory, and the plan that covers them with few regions."""
+"""Ranges of physical memory and how to combine them; regions that are registered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-__all__ = ["Range", "Region", "align", "fit", "intersect", "merge", "subtract", "total"]
+__all__ = [
+    "ADDRESS_SPACE",
+    "Range",
+    "Region",
+    "align",
+    "fit",
+    "intersect",
+    "merge",
+    "subtract",
+    "total",
+    "unit_ranges",
+]
+
+ADDRESS_SPACE = 1 << 64
+"""End of the address space in bytes: no address is as large."""
 
 
 class Range(NamedTuple):
@@ -45,7 +59,7 @@ class Region(NamedTuple):
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:
-    """Sort *ranges* and join those that overlap or touch; empty ones vanish."""
+    """Sort *ranges* and join those that overlap or touch; leave out empty ones."""
     merged: list[Range] = []
     for item in sorted(ranges):
         if item.size <= 0:
@@ -74,7 +88,7 @@ def unit_ranges(units: Iterable[int], size: int) -> list[Range]:
 
 
 def intersect(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
-    """Return what is in *left* and in *right*."""
+    """Return the memory that is both in *left* and in *right*."""
     a, b = merge(left), merge(right)
     common: list[Range] = []
     i = j = 0
@@ -90,7 +104,7 @@ def intersect(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
 
 
 def subtract(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
-    """Return what is in *left* and not in *right*."""
+    """Return the memory that is in *left* and not in *right*."""
     holes = merge(right)
     rest: list[Range] = []
     first = 0  # Holes before this one end before the range at hand.
@@ -125,11 +139,11 @@ def fit(
     """
     Cover *ranges* with at most *capacity* ranges and the least extra bytes.
 
-    With the ranges sorted, a cover closes all gaps between them but
-    ``capacity - 1``; keeping the widest gaps open costs the least.
+    With the ranges sorted, a cover leaves ``capacity - 1`` gaps open; it costs the
+    least if these are the widest.
 
-    :param within: What extra bytes may be taken from; ``None``: from anywhere.
-    :raises ValueError: If *capacity* does not do.
+    :param within: Memory that extra bytes may be taken from; ``None`` for all.
+    :raises ValueError: If *capacity* is too small.
     """
     merged = merge(ranges)
     if not merged or len(merged) <= capacity:

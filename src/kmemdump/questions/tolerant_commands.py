@@ -19,11 +19,10 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.irq import for_each_irq_desc, irq_get_nr_irqs
 from drgn.helpers.linux.sched import cpu_curr
 
+from kmemdump.kernel.limits import MAX_INTERRUPTS
 from kmemdump.kernel.tasks import readable_pids, stack_of_registers
 
 __all__ = ["TOLERANT_COMMANDS", "Run"]
-
-_MAX_INTERRUPTS = 1 << 16
 
 Run = Callable[[list[str]], object]
 """Runs one crash command with arguments."""
@@ -56,10 +55,10 @@ def _irq(prog: Program, run: Run) -> None:
     """List the interrupts, unless there are more than there can be."""
     # drgn prints a line for each number up to the last one, which may be damaged.
     count = irq_get_nr_irqs(prog)
-    numbers = islice((number for number, _ in for_each_irq_desc(prog)), _MAX_INTERRUPTS)
+    numbers = islice((number for number, _ in for_each_irq_desc(prog)), MAX_INTERRUPTS)
     count = max(count, *numbers, 0)
-    if count > _MAX_INTERRUPTS:
-        raise LookupError(f"{count} interrupts, expected at most {_MAX_INTERRUPTS}")
+    if count > MAX_INTERRUPTS:
+        raise LookupError(f"{count} interrupts, expected at most {MAX_INTERRUPTS}")
     run([])
 
 

@@ -19,6 +19,7 @@ from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
 
 from kmemdump.arch.architecture import arch_in
 from kmemdump.diagnosis.records import Cpu
+from kmemdump.kernel.limits import MAX_CPUS
 from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames, find_frames_without_task
@@ -26,7 +27,6 @@ from kmemdump.report.tasks import make_task
 
 __all__ = ["find_cpus", "find_now", "find_panic_cpu"]
 
-_MAX_CPUS = 8192
 _NEVER = 1 << 62  # Above that, no timer is pending: KTIME_MAX is 2^63 - 1.
 
 
@@ -51,7 +51,7 @@ def find_now(prog: Program) -> float:
 def find_panic_cpu(prog: Program) -> int | None:
     """Return the CPU that called ``panic()``, if one has."""
     number: int = prog["panic_cpu"].counter.value_()
-    return number if 0 <= number < _MAX_CPUS else None  # PANIC_CPU_INVALID is -1.
+    return number if 0 <= number < MAX_CPUS else None  # PANIC_CPU_INVALID is -1.
 
 
 def find_cpus(prog: Program, now: float | None) -> tuple[Cpu, ...]:
@@ -63,7 +63,7 @@ def find_cpus(prog: Program, now: float | None) -> tuple[Cpu, ...]:
     online = frozenset(for_each_online_cpu(prog))
     present = sorted(online.union(for_each_present_cpu(prog)))
     return tuple(
-        _cpu(prog, cpu, cpu in online, now) for cpu in present if cpu < _MAX_CPUS
+        _cpu(prog, cpu, cpu in online, now) for cpu in present if cpu < MAX_CPUS
     )
 
 

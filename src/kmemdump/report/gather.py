@@ -10,7 +10,7 @@ from kmemdump.coreimage import Manifest
 from kmemdump.diagnosis.cause import Clues, find_cause
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.attach import Kernel
-from kmemdump.kernel.iomem import find_ram
+from kmemdump.kernel.iomem import find_system_ram
 from kmemdump.kernel.printk import Log, read_log
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import Budget
@@ -102,7 +102,7 @@ def gather(
         memory_map=map_memory(
             manifest,
             held,
-            parts.run("the places of RAM", lambda: find_ram(prog), []),
+            parts.run("the places of RAM", lambda: find_system_ram(prog), []),
         ),
         modules=parts.run("the modules", lambda: find_modules(prog), ()),
         taints=parts.run("the taints", lambda: find_taints(prog), ()),

@@ -29,6 +29,7 @@ from drgn.helpers.linux.timekeeping import (
 )
 from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
 
+from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_MODULES
 from kmemdump.report.records import (
     Interrupt,
     KernelPart,
@@ -49,9 +50,6 @@ __all__ = [
     "find_taints",
     "find_uptime",
 ]
-
-_MAX_MODULES = 4096
-_MAX_INTERRUPTS = 1 << 16
 
 # Linux Documentation/admin-guide/tainted-kernels.rst.
 _TAINTS = {
@@ -156,7 +154,7 @@ def _taints(letters: str) -> tuple[Taint, ...]:
 def find_modules(prog: Program) -> tuple[Module, ...]:
     """The loaded modules, the newest first."""
     return tuple(
-        _module(module) for module in islice(for_each_module(prog), _MAX_MODULES)
+        _module(module) for module in islice(for_each_module(prog), MAX_MODULES)
     )
 
 
@@ -174,7 +172,7 @@ def find_interrupts(prog: Program) -> tuple[Interrupt, ...]:
     """The interrupts that fired, the busiest first."""
     cpus = list(for_each_possible_cpu(prog))
     found = []
-    for number, desc in islice(for_each_irq_desc(prog), _MAX_INTERRUPTS):
+    for number, desc in islice(for_each_irq_desc(prog), MAX_INTERRUPTS):
         count = sum(irq_desc_kstat_cpu(desc, cpu) for cpu in cpus)
         if count:
             names = tuple(decode(name) for name in irq_desc_action_names(desc))

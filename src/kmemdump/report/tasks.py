@@ -11,14 +11,14 @@ from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import task_cpu, task_state_to_char
 
 from kmemdump.diagnosis.records import Task
+from kmemdump.kernel.limits import MAX_TASKS
 from kmemdump.report.records import BlockedTask
 from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames
 from kmemdump.report.system import decode
 
-__all__ = ["MAX_TASKS", "find_blocked", "find_tasks", "make_task"]
+__all__ = ["find_blocked", "find_tasks", "make_task"]
 
-MAX_TASKS = 1 << 17
 _MAX_BLOCKED = 100
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Regions that the kernel itself marked: its drivers', or those of the kmemdump series.
+Tables of regions that the kernel itself registered.
 
-There are tables of four kinds. That of our module (``kmod/table.h``) has a fixed
-layout. Those of kernels that carry the series, under its names, have the layout that
-BTF or DWARF tells; where neither knows the structure, that of the mails is taken.
+There are four kinds. The table of our module (``kmod/table.h``) has a fixed layout. The
+tables of kernels with the kmemdump series, or meminspect, as it was called later, have
+the layout that BTF or DWARF describes; without a type, the layout of the patches.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from drgn import FaultError, Object, Program, Type, TypeMember, cast, sizeof
 from drgn.helpers.linux.idr import idr_for_each
 from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.module import for_each_module
 
-from kmemdump.memory.ranges import Range
+from kmemdump.kernel.limits import MAX_MODULES
+from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 from kmemdump.text import printable
 
 __all__ = ["KernelRegion", "find_kernel_regions", "physical_ranges"]
 
-_MAX_MARKS = 4096
+_MAX_REGIONS = 4096
 _MAX_SIZE = 1 << 28
-"""Of one mark; more is a damaged size."""
-_MAX_MODULES = 4096
+"""Most bytes of one region; more is a damaged size."""
 _MAX_EXPORTS = 1 << 14
-_PAGE = 4096
 
 # struct kmemdump_table and kmemdump_entry, kmod/table.h.
 _TABLE = struct.Struct("<8s4I40x")
@@ -53,12 +54,12 @@ _INSPECT = [
     ("type", "unsigned int"),
 ]
 _SLOTS = 201
-"""Of the tables of RFC v2 and v3, and of meminspect."""
+"""Rows in the tables of RFC v2 and v3, and of meminspect."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelRegion:
-    """A region that the kernel marked itself."""
+    """A region that the kernel itself registered."""
 
     table: str
     """Name of the table's symbol."""
@@ -72,44 +73,46 @@ class KernelRegion:
 
 def find_kernel_regions(prog: Program) -> list[KernelRegion]:
     """
-    Return the marks in all tables that the kernel has.
+    Return the regions in all tables that the kernel has.
 
-    A row that changes at this moment, or makes no sense, is left out. What is marked in
-    more than one table is there once.
+    A row that is changing, or makes no sense, is left out. A region that is in several
+    tables is returned once.
     """
     found: dict[tuple[int, int], KernelRegion] = {}
     for find in _TABLES:
-        for mark in find(prog):
-            if len(found) >= _MAX_MARKS:
+        for region in find(prog):
+            if len(found) >= _MAX_REGIONS:
                 break
-            if 0 < mark.size <= _MAX_SIZE and mark.address + mark.size <= 1 << 64:
-                found.setdefault((mark.address, mark.size), mark)
+            end = region.address + region.size
+            if 0 < region.size <= _MAX_SIZE and end <= ADDRESS_SPACE:
+                found.setdefault((region.address, region.size), region)
     return list(found.values())
 
 
 def physical_ranges(prog: Program, address: int, size: int) -> list[tuple[int, Range]]:
     """
-    Return where kernel virtual memory is: virtual addresses and ranges, in order.
+    Return the physical memory of kernel virtual memory.
 
+    :return: Virtual addresses and the ranges there, in order.
     :raises FaultError: If it is not mapped.
     """
-    pieces: list[tuple[int, Range]] = []
+    found: list[tuple[int, Range]] = []
     mm = prog["init_mm"].address_of_()
     end = address + size
     while address < end:
-        count = min(_PAGE - address % _PAGE, end - address)
+        count = min(PAGE_SIZE - address % PAGE_SIZE, end - address)
         physical = follow_phys(mm, address).value_()
-        if pieces and pieces[-1][1].end == physical:
-            start, before = pieces[-1]
-            pieces[-1] = start, Range(before.start, before.size + count)
+        if found and found[-1][1].end == physical:
+            start, before = found[-1]
+            found[-1] = start, Range(before.start, before.size + count)
         else:
-            pieces.append((address, Range(physical, count)))
+            found.append((address, Range(physical, count)))
         address += count
-    return pieces
+    return found
 
 
 def _own_table(prog: Program) -> Iterator[KernelRegion]:
-    """Yield what is registered with our module."""
+    """Yield the regions that are registered with our module."""
     start = _exported(prog, "kmemdump_table")
     if start is None:
         return
@@ -120,7 +123,7 @@ def _own_table(prog: Program) -> Iterator[KernelRegion]:
     magic, version, entry_size, capacity, used = header
     if (magic, version, entry_size) != (_MAGIC, _VERSION, _ENTRY.size):
         return
-    for i in range(min(used, capacity, _MAX_MARKS)):
+    for i in range(min(used, capacity, _MAX_REGIONS)):
         try:
             row = prog.read(start + _TABLE.size + i * _ENTRY.size, _ENTRY.size)
         except FaultError:
@@ -148,7 +151,7 @@ def _series_v1(prog: Program) -> Iterator[KernelRegion]:
     idr = Object(prog, "struct idr", address=address)
     try:
         for count, (_, pointer) in enumerate(idr_for_each(idr.address_of_())):
-            if count >= _MAX_MARKS:
+            if count >= _MAX_REGIONS:
                 return
             zone = cast(prog.pointer_type(zone_type), pointer)
             yield _mark("kmemdump_idr", zone, "zone", _text(zone.handle.to_bytes_()))
@@ -166,7 +169,7 @@ def _series_v2(prog: Program) -> Iterator[KernelRegion]:
 
 
 def _meminspect(prog: Program) -> Iterator[KernelRegion]:
-    """Yield the entries of meminspect: the table, then what waits in the section."""
+    """Yield the entries of meminspect: of the table, then of the section."""
     names = _names(prog, "enum meminspect_uid", "MEMINSPECT_ID_")
     address = _symbol(prog, "inspect_entries")
     if address is not None:
@@ -196,7 +199,7 @@ def _slots(
     names: dict[int, str],
     count: int = _SLOTS,
 ) -> Iterator[KernelRegion]:
-    for i in range(min(count, _MAX_MARKS)):
+    for i in range(min(count, _MAX_REGIONS)):
         entry = Object(prog, type, address=address + i * sizeof(type))
         try:
             id = entry.id.value_()
@@ -222,20 +225,18 @@ def _symbol(prog: Program, name: str) -> int | None:
 
 def _exported(prog: Program, name: str) -> int | None:
     """
-    Find what a module exports.
+    Find the address of a symbol that a module exports.
 
-    kallsyms have a module's variables with CONFIG_KALLSYMS_ALL only.
+    kallsyms has a module's variables only with CONFIG_KALLSYMS_ALL.
     """
     wanted = name.encode() + b"\0"
     try:
-        for count, module in enumerate(for_each_module(prog)):
-            if count >= _MAX_MODULES:
-                break
+        for module in islice(for_each_module(prog), MAX_MODULES):
             for symbols, number in _export_tables(module):
                 for i in range(min(number, _MAX_EXPORTS)):
                     symbol = symbols[i]
-                    if _relative(prog, symbol.name_offset, len(wanted)) == wanted:
-                        return _place(symbol.value_offset)
+                    if _read_relative(prog, symbol.name_offset, len(wanted)) == wanted:
+                        return _relative_address(symbol.value_offset)
     except (FaultError, LookupError, AttributeError):
         return None  # No modules, or a damaged list of them.
     return None
@@ -246,21 +247,21 @@ def _export_tables(module: Object) -> Iterator[tuple[Object, int]]:
         try:
             yield module.member_(name), module.member_(f"num_{name}").value_()
         except LookupError:
-            return  # Both may be in one some day.
+            return
 
 
-def _relative(prog: Program, offset: Object, size: int) -> bytes:
-    data: bytes = prog.read(_place(offset), size)
+def _read_relative(prog: Program, offset: Object, size: int) -> bytes:
+    data: bytes = prog.read(_relative_address(offset), size)
     return data
 
 
-def _place(offset: Object) -> int:
-    # CONFIG_HAVE_ARCH_PREL32_RELOCATIONS, as x86_64 and aarch64 have it: places are
-    # told from the place of the offset itself.
+def _relative_address(offset: Object) -> int:
+    # CONFIG_HAVE_ARCH_PREL32_RELOCATIONS, which x86_64 and aarch64 have: addresses are
+    # relative to the address of the offset itself.
     address, distance = offset.address_, offset.value_()
     assert isinstance(address, int)
     assert isinstance(distance, int)
-    return (address + distance) % (1 << 64)
+    return (address + distance) % ADDRESS_SPACE
 
 
 def _struct(prog: Program, name: str, members: list[tuple[str, str]]) -> Type:

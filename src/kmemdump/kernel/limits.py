@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+How many things a kernel may have.
+
+The kernel may be dead and its memory damaged: lists longer than that are cut off.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MAX_CPUS", "MAX_INTERRUPTS", "MAX_MODULES", "MAX_SYMBOLS", "MAX_TASKS"]
+
+MAX_CPUS = 8192
+"""The largest NR_CPUS of x86_64 and aarch64."""
+MAX_INTERRUPTS = 1 << 16
+MAX_MODULES = 4096
+MAX_SYMBOLS = 4 << 20
+MAX_TASKS = 1 << 17
