@@ -146,6 +146,15 @@ class Dumped:
         return self.folder / f"{shape}.core"
 
     @property
+    def concatenation(self) -> Path:
+        """The files of the regions, one after the other, as ``cat`` would."""
+        path = self.folder / "concatenation.core"
+        with path.open("wb") as output:
+            for name in self.names[:-1]:  # Not CPUS, which is the firmware's own.
+                output.write((self.folder / "folder" / name).read_bytes())
+        return path
+
+    @property
     def full(self) -> Path:
         return self.folder / "full.elf"
 
@@ -229,10 +238,16 @@ def test_three_shapes_have_the_same_memory(dumped: Dumped) -> None:
     assert contents[0] == contents[1] == contents[2]
 
 
-@pytest.mark.vm
-@each_case
-def test_other_debuggers(dumped: Dumped) -> None:
-    core = dumped.core("folder")
+def release_of(core: Path) -> str:
+    target = open_target(str(core))
+    try:
+        return target.vmcoreinfo().osrelease
+    finally:
+        target.close()
+
+
+def check_gdb(dumped: Dumped, core: Path) -> None:
+    """gdb, not changed by us, reads the kernel's variables."""
     target = open_target(str(core))
     offset, release = target.vmcoreinfo().kernel_offset, target.vmcoreinfo().osrelease
     target.close()
@@ -251,14 +266,37 @@ def test_other_debuggers(dumped: Dumped) -> None:
     )
     assert release in said.stdout.splitlines(), said.stderr
 
+
+def check_drgn(core: Path, *options: str | Path) -> None:
+    """drgn, with kmemdump's plugin, reads the kernel's variables."""
     drgn = Path(sys.executable).with_name("drgn")
     text = "print(prog['init_uts_ns'].name.release.string_().decode())"
     asked = subprocess.run(
-        [drgn, "--no-default-symbols", "-q", "-c", core, "-e", text],
+        [drgn, "--no-default-symbols", *options, "-q", "-c", core, "-e", text],
         capture_output=True,
         text=True,
     )
-    assert asked.stdout.strip() == release, asked.stderr
+    assert asked.stdout.strip() == release_of(core), asked.stderr
+
+
+@pytest.mark.vm
+@each_case
+def test_concatenation(dumped: Dumped) -> None:
+    """No tool of ours is needed to make a core of the regions' files."""
+    core = dumped.concatenation
+    check_gdb(dumped, core)
+    check_drgn(core, "-s", dumped.vmlinux())
+    asked = run("ask", core, "log", "ps")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout == "".join(answers(dumped.full, ("log", "ps")).values())
+
+
+@pytest.mark.vm
+@each_case
+def test_other_debuggers(dumped: Dumped) -> None:
+    core = dumped.core("folder")
+    check_gdb(dumped, core)
+    check_drgn(core)
 
     if (dumped.case.series, dumped.case.arch) == ("6.1", X86_64):
         result = compare(dumped.vmlinux(), dumped.full, core, CRASH)

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.backends.description import Description, describe
+from kmemdump.coreimage import read_core as open_core
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.memory.ranges import Region
+from kmemdump.opening import open_target
 from rigs.reader import VMCOREINFO, read_core
 
 PRSTATUS = struct.pack("<III", 5, 336, 1) + b"CORE\0\0\0\0" + bytes(range(168)) * 2
@@ -83,7 +85,8 @@ def test_labels() -> None:
     """Files in a folder have a name and a number, and no address."""
     notes, _ = read_core(concatenate(Description(62, b""), sample(), 4, slots=5))
     label = struct.Struct("<I12s")
-    (desc,) = (desc for name, _, desc in notes if name == "KMEMDUMP")
+    ((number, desc),) = (it[1:] for it in notes if it[0] == "KMEMDUMP")
+    assert number == 0x4B4D4434
     assert [label.unpack_from(desc, i * 16) for i in range(5)] == [
         (3, b"Kbanner".ljust(12, b"\0")),
         (4, b"Kpage".ljust(12, b"\0")),
@@ -145,6 +148,35 @@ def test_drgn_opens_it(tmp_path: Path) -> None:
     assert prog.read(0x5000, 4096, physical=True) == bytes(range(256)) * 16
     with pytest.raises(drgn.FaultError):
         prog.read(0, 1, physical=True)
+
+
+def test_our_reader_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    description = Description(62, VMCOREINFO, PRSTATUS, 0xFFFF888000000000, marked=1)
+    path.write_bytes(concatenate(description, sample(), 4, slots=199))
+    target = open_target(str(path))
+    assert target.vmcoreinfo().raw == VMCOREINFO
+    assert target.registers() == [bytes(range(168)) * 2]
+    for region, data in sample():
+        assert target.memory.read(region.address, region.size) == data
+    target.close()
+    with open_core(path) as core:
+        assert (core.manifest, core.packed) == (None, None)
+
+
+@pytest.mark.skipif(not shutil.which("gdb"), reason="needs gdb")
+def test_gdb_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    description = Description(62, VMCOREINFO, PRSTATUS, 0xFFFF888000000000, marked=1)
+    path.write_bytes(concatenate(description, sample(), 4, slots=199))
+    script = [f"core-file {path}"]
+    for address, size in (0xFFFFFFFF81001001, 7), (0xFFFF888000005000, 4096):
+        out = tmp_path / str(size)
+        script.append(f"dump binary memory {out} {address:#x} {address + size:#x}")
+    arguments = [part for text in script for part in ("-ex", text)]
+    subprocess.run(["gdb", "-nx", "-batch", *arguments], check=True, timeout=60)
+    assert (tmp_path / "7").read_bytes() == b"Linux 6"
+    assert (tmp_path / "4096").read_bytes() == bytes(range(256)) * 16
 
 
 @pytest.mark.skipif(not shutil.which("readelf"), reason="needs readelf (binutils)")

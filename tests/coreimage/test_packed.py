@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from kmemdump.coreimage.packed import (
     MAX_BYTES,
-    NOTE_NAME,
-    PACKED_NOTE_TYPE,
     PackedMemory,
     find_packed,
     pack_memory,
 )
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import Note
+from kmemdump.formats.notes import OWNER, NoteType
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.ranges import Range, merge
 
@@ -127,16 +126,16 @@ def test_a_bomb_costs_no_memory():
 def test_the_note_among_others():
     desc = pack_memory(MEMORY, [Range(0x1000, 16)])
     notes = [
-        Note("CORE", PACKED_NOTE_TYPE, b"not ours"),
-        Note(NOTE_NAME, 1, b"another of ours"),
-        Note(NOTE_NAME, PACKED_NOTE_TYPE, desc),
+        Note("CORE", NoteType.PACKED, b"not ours"),
+        Note(OWNER, 1, b"another of ours"),
+        Note(OWNER, NoteType.PACKED, desc),
     ]
     found = find_packed(notes, "core")
     assert found is not None
     assert found.ranges == [Range(0x1000, 16)]
     assert find_packed(notes[:2], "core") is None
     with pytest.raises(FormatError, match="core: note KMEMDUMP: 8 bytes"):
-        find_packed([Note(NOTE_NAME, PACKED_NOTE_TYPE, bytes(8))], "core")
+        find_packed([Note(OWNER, NoteType.PACKED, bytes(8))], "core")
 
 
 @given(

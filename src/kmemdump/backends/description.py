@@ -25,13 +25,8 @@ from kmemdump.formats.elf import (
     pack_header,
     pack_note,
 )
-from kmemdump.formats.elfheader import (
-    LABEL,
-    LABELS_NAME,
-    LABELS_TYPE,
-    MARKED,
-    MARKED_TYPE,
-)
+from kmemdump.formats.elfheader import LABEL, MARKED
+from kmemdump.formats.notes import NoteType, pack_own
 from kmemdump.memory.ranges import Region
 
 __all__ = ["Description", "describe", "row_name"]
@@ -97,7 +92,7 @@ def describe(
     if slots is not None:
         notes += _labels(regions, slots)
     if description.marked is not None:
-        notes += pack_note(LABELS_NAME, MARKED_TYPE, MARKED.pack(description.marked))
+        notes += pack_own(NoteType.MARKED, MARKED.pack(description.marked))
     notes += note[: -text_size or None]
     vmcoreinfo = _padded(description.vmcoreinfo, unit)
 
@@ -127,7 +122,7 @@ def _labels(regions: Sequence[Region], slots: int) -> bytes:
     """Say which file of the dump is which region: files have no addresses."""
     labels = [LABEL.pack(it.id, row_name(it).encode("ascii")) for it in regions]
     size = max(slots, len(regions)) * LABEL.size
-    return pack_note(LABELS_NAME, LABELS_TYPE, b"".join(labels).ljust(size, b"\0"))
+    return pack_own(NoteType.LABELS, b"".join(labels).ljust(size, b"\0"))
 
 
 def _virtual(region: Region, description: Description) -> int:

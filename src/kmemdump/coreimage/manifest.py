@@ -15,25 +15,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
-from kmemdump.coreimage.packed import NOTE_NAME
 from kmemdump.errors import FormatError
 from kmemdump.text import printable
 
 __all__ = [
-    "NOTE_NAME",
-    "NOTE_TYPE",
     "AreaRecord",
     "KernelRecord",
     "Manifest",
     "QuestionRecord",
     "RegionRecord",
 ]
-
-NOTE_TYPE = 0x4B4D4431
-"""
-"KMD1". None of the small numbers that the kernel uses: crash looks at nothing but
-the type of a note, and takes whatever is 1 for the registers of one more CPU.
-"""
 
 VERSION = 1
 MAX_BYTES = 32 << 20

@@ -18,25 +18,15 @@ from collections.abc import Iterable, Sequence
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import Note
+from kmemdump.formats.notes import OWNER, NoteType, find_own
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, merge, total
 
 __all__ = [
-    "NOTE_NAME",
-    "PACKED_NOTE_TYPE",
     "PackedMemory",
     "find_packed",
     "pack_memory",
 ]
-
-NOTE_NAME = "KMEMDUMP"
-"""Name of all of our notes."""
-
-PACKED_NOTE_TYPE = 0x4B4D4432
-"""
-``n_type`` of the note; its name is that of the manifest's. Not a small number: crash
-takes NT_PRSTATUS for a CPU whatever its name is.
-"""
 
 MAX_BYTES = 256 << 20
 _MAX_RANGES = 1 << 16
@@ -148,7 +138,5 @@ def find_packed(notes: Iterable[Note], source: str) -> PackedMemory | None:
 
     :raises FormatError: If it is damaged.
     """
-    for note in notes:
-        if note.name == NOTE_NAME and note.type == PACKED_NOTE_TYPE:
-            return PackedMemory(note.desc, f"{source}: note {NOTE_NAME}")
-    return None
+    desc = find_own(notes, NoteType.PACKED)
+    return None if desc is None else PackedMemory(desc, f"{source}: note {OWNER}")

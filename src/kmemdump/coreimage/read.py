@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kmemdump.coreimage.layout import MAX_ZEROS
-from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
+from kmemdump.coreimage.manifest import Manifest, RegionRecord
 from kmemdump.coreimage.packed import find_packed
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.formats.elf import (
@@ -21,6 +21,7 @@ from kmemdump.formats.elf import (
     ProgramHeader,
     parse_core,
 )
+from kmemdump.formats.notes import OWNER, NoteType, find_own
 from kmemdump.memory.physical import Extent, FileMemory, JoinedMemory, Memory, flatten
 from kmemdump.memory.ranges import Range, intersect, subtract
 from kmemdump.progress import tell_progress
@@ -124,11 +125,10 @@ def read_core(path: str | os.PathLike[str]) -> CoreImage:
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
         core = parse_core(lambda offset, count: os.pread(fd, count, offset), size, name)
+        desc = find_own(core.notes, NoteType.MANIFEST)
         manifest = None
-        for note in core.notes:
-            if note.name == NOTE_NAME and note.type == NOTE_TYPE:
-                manifest = Manifest.from_json(note.desc, f"{name}: note {NOTE_NAME}")
-                break
+        if desc is not None:
+            manifest = Manifest.from_json(desc, f"{name}: note {OWNER}")
         return CoreImage(fd, Path(path), size, core, manifest)
     except OSError as error:
         os.close(fd)

@@ -11,11 +11,11 @@ from typing import BinaryIO, NamedTuple
 
 from kmemdump.coreimage.checksums import Checksum, Summing
 from kmemdump.coreimage.layout import Layout, lay_out
-from kmemdump.coreimage.manifest import NOTE_NAME, NOTE_TYPE, Manifest, RegionRecord
-from kmemdump.coreimage.packed import PACKED_NOTE_TYPE
+from kmemdump.coreimage.manifest import Manifest, RegionRecord
 from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.files import PartialFile
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
+from kmemdump.formats.notes import NoteType, pack_own
 from kmemdump.memory.physical import PAGE_SIZE, Alias, Memory
 from kmemdump.memory.ranges import Range, Region, intersect, merge, subtract
 from kmemdump.progress import tell_progress
@@ -131,9 +131,9 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
         for item in checksums
     ]
     manifest = contents.manifest._replace(regions=records)
-    notes.append(pack_note(NOTE_NAME, NOTE_TYPE, manifest.to_json()))
+    notes.append(pack_own(NoteType.MANIFEST, manifest.to_json()))
     if contents.packed:
-        notes.append(pack_note(NOTE_NAME, PACKED_NOTE_TYPE, contents.packed))
+        notes.append(pack_own(NoteType.PACKED, contents.packed))
     return b"".join(notes)
 
 

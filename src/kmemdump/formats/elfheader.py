@@ -19,13 +19,11 @@ from typing import NamedTuple
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import PT_LOAD, PT_NOTE, Note
+from kmemdump.formats.notes import NoteType, find_own
 
 __all__ = [
     "LABEL",
-    "LABELS_NAME",
-    "LABELS_TYPE",
     "MARKED",
-    "MARKED_TYPE",
     "Form",
     "HeaderEntry",
     "HeaderRegion",
@@ -37,15 +35,15 @@ _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
 _PHDR = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
 _SHDR = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
 _NHDR = struct.Struct("<III")  # Elf64_Nhdr
-LABELS_NAME = "KMEMDUMP"
-LABELS_TYPE = 0x4B4D4432
-"""Of a note with a :data:`LABEL` for each PT_LOAD: "KMD2"."""
-MARKED_TYPE = 0x4B4D4433
-"""Of a note with :data:`MARKED`: when the regions were marked: "KMD3"."""
 MARKED = struct.Struct("<Q")
-"""Seconds since the epoch."""
+"""
+A note of ours: when the regions were marked, in seconds since the epoch.
+"""
 LABEL = struct.Struct("<I12s")
-"""``seq_num`` and name in the table; zeros for a slot that is not in use."""
+"""
+A note of ours has one for each PT_LOAD: ``seq_num`` and name in the table; zeros for a
+slot that is not in use.
+"""
 
 _ET_CORE = 4
 _SHT_PROGBITS, _SHT_STRTAB = 1, 3
@@ -100,12 +98,11 @@ class HeaderRegion(NamedTuple):
     @property
     def marked(self) -> int | None:
         """When the regions were marked, if this tool did: seconds since the epoch."""
-        for note in self.notes:
-            ours = (note.name, note.type) == (LABELS_NAME, MARKED_TYPE)
-            if ours and len(note.desc) == MARKED.size:
-                seconds: int = MARKED.unpack(note.desc)[0]
-                return seconds
-        return None
+        desc = find_own(self.notes, NoteType.MARKED)
+        if desc is None or len(desc) != MARKED.size:
+            return None
+        seconds: int = MARKED.unpack(desc)[0]
+        return seconds
 
 
 def parse_header_region(data: bytes, source: str) -> HeaderRegion:
@@ -275,14 +272,12 @@ def _match(
 
 def _labels(notes: list[Note]) -> list[tuple[int, str]]:
     """Return the numbers and names that belong to the program headers, in order."""
-    for note in notes:
-        if note.name == LABELS_NAME and note.type == LABELS_TYPE:
-            whole = len(note.desc) // LABEL.size * LABEL.size
-            return [
-                (number, raw.partition(b"\0")[0].decode("ascii", "backslashreplace"))
-                for number, raw in LABEL.iter_unpack(note.desc[:whole])
-            ]
-    return []
+    desc = find_own(notes, NoteType.LABELS) or b""
+    whole = len(desc) // LABEL.size * LABEL.size
+    return [
+        (number, raw.partition(b"\0")[0].decode("ascii", "backslashreplace"))
+        for number, raw in LABEL.iter_unpack(desc[:whole])
+    ]
 
 
 def _banner(data: bytes, sections: list[_Section], names: _Names) -> str:
