@@ -133,7 +133,7 @@ def _main() -> None:
     target.close()
     print(time.monotonic() - wall, time.process_time() - cpu, _peak())
     assert not missing
-    assert not target.collected.problems
+    assert not target.dump.problems
 
 
 def _peak() -> int:

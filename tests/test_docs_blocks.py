@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kmemdump.cli import main
-from kmemdump.firmware.discovery import Places, find_live_places
+from kmemdump.firmware.discovery import ReservedRanges, find_live_reserved
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
 from kmemdump.targets.qmp import QmpTarget
@@ -51,9 +51,12 @@ def need(program: str) -> str:
     [
         (
             "howto/device.rst",
-            Places(Range(0x86000000, 2 << 20), Range(0x86200000, 64 << 10)),
+            ReservedRanges(Range(0x86000000, 2 << 20), Range(0x86200000, 64 << 10)),
         ),
-        ("howto/minidump.rst", Places(Range(1, 2), Range(0x70200000, 64 << 10))),
+        (
+            "howto/minidump.rst",
+            ReservedRanges(Range(1, 2), Range(0x70200000, 64 << 10)),
+        ),
     ],
 )
 def test_device_tree(page, places, tmp_path):
@@ -64,8 +67,10 @@ def test_device_tree(page, places, tmp_path):
     argv = [need("dtc"), "-q", "-I", "dts", "-O", "dtb", "-o", blob, source]
     subprocess.run(argv, check=True)
     # The one that shows scratch memory only is for a machine that has SMEM already.
-    given = Places() if "qcom,smem" in text else Places(smem=places.smem)
-    assert find_live_places(given, blob) == places
+    given = (
+        ReservedRanges() if "qcom,smem" in text else ReservedRanges(smem=places.smem)
+    )
+    assert find_live_reserved(given, blob) == places
 
 
 def test_qemu_command_line(tmp_path):

@@ -163,7 +163,7 @@ def test_regions_of_a_dump(tmp_path, capsys):
         "0xffff800080004100",
         "no",
     ]
-    assert "in the list of files, but not in the folder" in captured.err
+    assert "in the list of files and not in the folder" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_names_that_no_file_should_have(
     core = tmp_path / "core"
     assert main(["collect", str(folder), "-o", str(core)]) == 1
     said = capsys.readouterr()
-    assert "is in the list of files, but not in the folder" in said.err
+    assert "is in the list of files and not in the folder" in said.err
     assert main(["regions", str(folder)]) in (0, 1)
     assert main(["info", str(core)]) in (0, 1)
     said += capsys.readouterr()
@@ -115,4 +115,4 @@ def test_file_with_a_name_that_a_terminal_obeys(
     shutil.copytree(left / "dump", folder)
     (folder / "md_\x1b[31m.BIN").write_bytes(b"red")
     main(["collect", str(folder), "-o", str(tmp_path / "core")])
-    assert r"\x1b[31m (3 bytes) is not placed" in capsys.readouterr().err
+    assert r"\x1b[31m (3 bytes) is left out" in capsys.readouterr().err

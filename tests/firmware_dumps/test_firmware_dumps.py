@@ -10,7 +10,7 @@ from drgn import FaultError
 
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import KmemdumpError, TargetError
-from kmemdump.firmware_dumps.assemble import Collected
+from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.minidump_table import collect_table
 from kmemdump.firmware_dumps.rawdump import collect_rawdump
@@ -28,12 +28,12 @@ def log(target: DumpTarget) -> str:
     return answer(attach(target).prog, command("log"))
 
 
-def check(collected: Collected, phone: Phone) -> None:
+def check(collected: FirmwareDump, phone: Phone) -> None:
     for address, data in phone.expected.items():
         assert collected.memory.read(address, len(data)) == data
 
 
-def rawdump(path: Path) -> Collected:
+def rawdump(path: Path) -> FirmwareDump:
     file = OpenFile(path)
     try:
         return collect_rawdump(file)
@@ -94,15 +94,15 @@ def test_without_a_header(tmp_path: Path) -> None:
         phone = Phone.with_log(header=False, dynamic=dynamic)
         name = f"dump{dynamic}"
         target = open_target(str(phone.folder(tmp_path / name, listed=True)))
-        assert "no ELF header region" in target.collected.problems[0]
+        assert "no ELF header region" in target.dump.problems[0]
         assert log(target) == LOG
 
 
 def test_nothing_to_place(tmp_path: Path) -> None:
     phone = Phone([Row("Ka", 3, 0x80300000, b"data")], header=False)
-    with pytest.raises(TargetError, match="none of 2 pieces can be placed"):
+    with pytest.raises(TargetError, match="none of 2 fragments has an address"):
         collect_folder(phone.folder(tmp_path / "dump"))
-    with pytest.raises(TargetError, match="without md_"):
+    with pytest.raises(TargetError, match="no md_"):
         collect_folder(tmp_path)
     with pytest.raises(TargetError, match="No such file"):
         collect_folder(tmp_path / "none")
@@ -156,7 +156,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     (folder / "md_Klinux_ba11.BIN").unlink()
     collected = collect_folder(folder)
     assert [it.name for it in collected.missing] == ["Klinux_ba11"]
-    assert "md_Klinux_ba11.BIN is in the list of files, but" in collected.problems[0]
+    assert "md_Klinux_ba11.BIN is in the list of files and" in collected.problems[0]
     assert log(DumpTarget(collected)) == LOG
 
 
@@ -180,7 +180,7 @@ def test_stray_files(tmp_path: Path) -> None:
     collected = collect_folder(folder)
     check(collected, phone)
     (problem,) = collected.problems
-    assert problem.startswith("Kstray (77 bytes) is not placed")
+    assert problem.startswith("Kstray (77 bytes) is left out")
 
 
 def test_vmcoreinfo_under_another_name_and_broken(tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_vmcoreinfo_under_another_name_and_broken(tmp_path: Path) -> None:
         info, data=info.data.replace(b"phone", b"other"), address=0x80320000
     )
     collected = rawdump(phone.image(tmp_path / "b", [elf, info, other, *rest]))
-    assert "another VMCOREINFO" in collected.problems[0]
+    assert "hold different VMCOREINFO" in collected.problems[0]
     broken = replace(info, data=b"OSRELEASE=\xff" + info.data[11:])
     target = DumpTarget(rawdump(phone.image(tmp_path / "c", [elf, broken, *rest])))
-    assert "expected VMCOREINFO text" in target.collected.problems[0]
+    assert "expected VMCOREINFO text" in target.dump.problems[0]
     with pytest.raises(KmemdumpError, match="no VMCOREINFO"):
         target.vmcoreinfo()
     # It can be given, as for any target.
@@ -262,7 +262,7 @@ def test_what_is_there_twice(tmp_path: Path) -> None:
     (problem,) = collected.problems
     assert problem == (
         f"Klinux_ba and Kalias disagree from {banner.address + 6:#x} on; "
-        "Klinux_ba is taken"
+        "Klinux_ba is used"
     )
     beyond = Row("Kbeyond", 60, banner.address + 16, banner.padded[16:] + b"more")
     collected = rawdump(phone.image(tmp_path / "c", [*phone.table, beyond]))

@@ -56,8 +56,8 @@ def test_marked_by_us(tmp_path: Path) -> None:
         path = tmp_path / f"md_{row.name}{row.sequence}.BIN"
         path.write_bytes(machine.read(row.address, row.size))
     target = open_target(str(tmp_path))
-    assert target.collected.problems == ()
-    assert target.collected.missing == ()
+    assert target.dump.problems == ()
+    assert target.dump.missing == ()
     assert answer(attach(target).prog, command("log")) == LOG
 
 

@@ -32,7 +32,7 @@ def test_in_a_folder(tmp_path: Path) -> None:
     folder = Phone.with_log().folder(tmp_path / "dump")
     (folder / "md_CPUS.BIN").write_bytes(elf(NOTES))
     target = DumpTarget(collect_folder(folder))
-    assert target.collected.problems == ()
+    assert target.dump.problems == ()
     assert target.registers() == STATUS
     target.close()
 
@@ -51,6 +51,6 @@ def test_in_an_image(tmp_path: Path) -> None:
         file = OpenFile(path)
         target = DumpTarget(collect_rawdump(file))
         file.close()
-        assert target.collected.problems == problems
+        assert target.dump.problems == problems
         assert target.registers() == registers
         target.close()

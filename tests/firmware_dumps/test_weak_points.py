@@ -18,7 +18,7 @@ from collect.test_sahara import Serve, fetch, reader, rows_of, serve
 from firmware_dumps.test_firmware_dumps import check, log, rawdump
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import NotCapturedError
-from kmemdump.firmware_dumps.assemble import Collected
+from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.sahara import Row as DeviceRow
@@ -82,7 +82,7 @@ def wrong(output: bytes | None, phone: Phone) -> set[int]:
     }
 
 
-def collect(path: Path, rows: Sequence[Row]) -> Collected:
+def collect(path: Path, rows: Sequence[Row]) -> FirmwareDump:
     return rawdump(Phone().image(path, rows))
 
 

@@ -19,7 +19,14 @@ from kmemdump.formats.sahara import (
     parse_table,
 )
 from kmemdump.formats.sahara_device import Device
-from kmemdump.formats.sahara_host import Data, Failure, Finished, Host, Send, Table
+from kmemdump.formats.sahara_host import (
+    Data,
+    Failure,
+    Finished,
+    SaharaHost,
+    Send,
+    TableReceived,
+)
 from rigs.writers.sahara import write_packet, write_table
 
 HELLO = bytes.fromhex("01000000 30000000 02000000 01000000 00040000 02000000") + bytes(
@@ -48,11 +55,11 @@ ROWS = (name_row("KELF", 0x9FE00000, 0x7000), name_row("Kvmcorein", 0x9FD80000, 
 
 
 def test_worked_example_host() -> None:
-    host = Host("usb")
+    host = SaharaHost("usb")
     assert host.receive(HELLO) == [Send(RESPONSE)]
     assert host.receive(MEM_DEBUG64) == [Send(READ_TABLE)]
     assert host.expected == 128
-    assert host.receive(TABLE) == [Table(ROWS), Send(READ_0)]
+    assert host.receive(TABLE) == [TableReceived(ROWS), Send(READ_0)]
     first, second = bytes(0x7000), b"v" * 0x104
     assert host.receive(first[:0x4000]) == [Data(ROWS[0], 0, first[:0x4000])]
     assert host.receive(first[0x4000:]) == [
@@ -85,12 +92,12 @@ def test_32_bit() -> None:
         (0x101, 0x80000000, 4, "a", "md_a.BIN"),
         (2, 0x90000000, 9, "b", "md_b.BIN"),
     ]
-    host = Host("usb")
+    host = SaharaHost("usb")
     host.receive(HELLO)
     (ask,) = host.receive(mem_debug)
     assert ask == Send(bytes.fromhex("0a000000 10000000 00c00308 68000000"))
     table, ask = host.receive(write_table(rows, wide=False))
-    assert table == Table(
+    assert table == TableReceived(
         (Row(1, 0x80000000, 4, "a", "md_a.BIN"), Row(2, 0x90000000, 9, "b", "md_b.BIN"))
     )
     assert ask == Send(write_packet(0xA, 0x80000000, 4))
@@ -117,7 +124,7 @@ def run(
                 return data[address - start : address - start + size]
         raise NotCapturedError("nothing")
 
-    collector = Host("usb", **host)
+    collector = SaharaHost("usb", **host)
     device = Device(rows, read, wide=all(row.address < 1 << 40 for row in rows))
     found: dict[str, bytes] = {}
     failed: list[str] = []
@@ -197,7 +204,7 @@ def test_wanted() -> None:
     ],
 )
 def test_refused(packets: list[bytes], problem: str) -> None:
-    host = Host("usb")
+    host = SaharaHost("usb")
     for packet in packets[:-1]:
         host.receive(packet)
     with pytest.raises(FormatError, match=problem):
@@ -207,14 +214,14 @@ def test_refused(packets: list[bytes], problem: str) -> None:
 
 
 def test_restarted_state_machine() -> None:
-    host = Host("usb")
+    host = SaharaHost("usb")
     host.receive(HELLO)
     assert host.receive(write_packet(0x13)) == []
     assert host.receive(HELLO) == [Send(RESPONSE)]
 
 
 def test_region_that_wraps_around() -> None:
-    host = Host("usb")
+    host = SaharaHost("usb")
     host.receive(HELLO)
     host.receive(write_packet(0x10, 0, 64, wide=True))
     row = (1, (1 << 64) - 4, 8, "d", "d.BIN")

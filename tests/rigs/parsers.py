@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.assemble import assemble
 from kmemdump.firmware_dumps.folder import parse_list
-from kmemdump.firmware_dumps.fragments import Piece
+from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.formats import minidump
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.fdt import pack_fdt, parse_fdt, reserved_ranges
@@ -22,7 +22,7 @@ from kmemdump.formats.ramoops_ecc import find_parity, repair
 from kmemdump.formats.rawdump import parse_rawdump
 from kmemdump.formats.sahara import name_row, parse_packet, parse_table
 from kmemdump.formats.sahara_device import Device
-from kmemdump.formats.sahara_host import Host, Send
+from kmemdump.formats.sahara_host import SaharaHost, Send
 from kmemdump.formats.smem import HOST_ANY, parse_smem
 from rigs.writers.elfheader import write_downstream, write_series
 from rigs.writers.fdt import Tree, cells, write_fdt
@@ -109,19 +109,19 @@ class _Bytes:
         return self.data[offset : offset + count]
 
 
-def _pieces(data: bytes) -> None:
-    """The bytes are pieces, each behind its length and name; some have an address."""
-    pieces = []
-    while data and len(pieces) < 64:
+def _fragments(data: bytes) -> None:
+    """The bytes are fragments after their lengths and names; some have addresses."""
+    fragments = []
+    while data and len(fragments) < 64:
         size, kind = int.from_bytes(data[:2], "little"), data[2:3]
         name = data[3:12].partition(b"\0")[0].decode("ascii", "backslashreplace")
         address = int.from_bytes(data[12:20], "little") if kind == b"A" else None
         store = _Bytes(data[20 : 20 + size])
         told = size + 4 if kind == b"A" and size % 3 == 0 else None
-        pieces.append(Piece(name, store, address, told))
+        fragments.append(Fragment(name, store, address, told))
         data = data[20 + size :]
     try:
-        collected = assemble("pieces", pieces)
+        collected = assemble("fragments", fragments)
     except TargetError:
         return
     for item in collected.memory.ranges:
@@ -130,7 +130,7 @@ def _pieces(data: bytes) -> None:
 
 def _host(data: bytes) -> None:
     """The bytes are transfers, each behind its length; then comes nothing."""
-    host = Host("host")
+    host = SaharaHost("host")
     steps = 0
     while data and not host.finished:
         size = int.from_bytes(data[:2], "little")
@@ -233,8 +233,8 @@ PARSERS = (
         (_TABLE32,),
     ),
     Parser(
-        "pieces",
-        _pieces,
+        "fragments",
+        _fragments,
         (
             _piece(b"KELF", write_series(LOADS, _INFO, slots=3))
             + _piece(b"Kvmcorein", _INFO)

@@ -286,7 +286,7 @@ def test_refused(tmp_path, data, problem):
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path, problem in (
-        (tmp_path, "is a directory without md_"),
+        (tmp_path, "no md_"),
         (tmp_path / "fifo", "is a FIFO"),
         ("/dev/zero", "is a character device"),
         (tmp_path / "nothing", "No such file or directory"),

@@ -15,11 +15,9 @@ import click
 from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.cli.shared.messages import tell
 from kmemdump.cli.shared.options import firmware_options
-from kmemdump.collect.options import Options
-from kmemdump.collect.source import open_source, read_device
+from kmemdump.collect.source import Options, is_device, open_source, read_device
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import ExitCode, UsageError
-from kmemdump.firmware_dumps.names import is_device
 from kmemdump.text import format_size
 
 __all__ = ["command"]
@@ -121,7 +119,7 @@ def _leave(folder: Path, complete: bool) -> None:
 def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
     with held_back_warnings(progress=True), open_source(source, options) as dump:
         missing = write_collected(output, dump)
-        collected = dump.collected
+        collected = dump.dump
         held = sum(item.size for item in collected.memory.ranges)
     lines = list(collected.problems)
     for item in collected.missing:

@@ -25,7 +25,7 @@ from kmemdump.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from kmemdump.agent import Pace
     from kmemdump.backends.minidump import MinidumpBackend
-    from kmemdump.firmware.discovery import Places
+    from kmemdump.firmware.discovery import ReservedRanges
     from kmemdump.marking.capture import Selection
     from kmemdump.targets import Target
 
@@ -146,7 +146,7 @@ def command(
     from kmemdump.agent.agent import held_signals
     from kmemdump.backends.minidump import MinidumpBackend, is_marked
     from kmemdump.cli.mark_kinfo import mark_kinfo
-    from kmemdump.firmware.discovery import Places
+    from kmemdump.firmware.discovery import ReservedRanges
     from kmemdump.opening import open_target
     from kmemdump.targets.writable import check_writable, open_writable
 
@@ -167,7 +167,7 @@ def command(
             target, where, device_tree, layout, vmlinux, off=off, as_json=as_json
         )
     selection = parse_selection(areas, questions, symbols, regions, vmlinux)
-    given = Places(
+    given = ReservedRanges(
         parse_range("--smem", smem) if smem else None,
         parse_range("--scratch", scratch) if scratch else None,
     )
@@ -212,7 +212,7 @@ def _mark(
     machine: Target,
     selection: Selection,
     open_backend: Callable[[], MinidumpBackend],
-    places: Places,
+    places: ReservedRanges,
     table: str,
     teller: Teller,
     pace: Pace | None,
@@ -248,10 +248,12 @@ def _mark(
     return ExitCode.DONE if marker.last.complete else ExitCode.INCOMPLETE
 
 
-def _find_places(machine: Target, given: Places, tree: Path | None) -> Places:
-    from kmemdump.firmware.discovery import find_live_places, find_places
+def _find_places(
+    machine: Target, given: ReservedRanges, tree: Path | None
+) -> ReservedRanges:
+    from kmemdump.firmware.discovery import find_live_reserved, find_reserved
     from kmemdump.targets.live import LiveTarget
 
     if isinstance(machine, LiveTarget):
-        return find_live_places(given, tree)
-    return find_places(given, machine.memory, machine.name, tree)
+        return find_live_reserved(given, tree)
+    return find_reserved(given, machine.memory, machine.name, tree)

@@ -36,7 +36,7 @@ def mark_kinfo(
     :param where: Its place, if it is not the device tree's.
     """
     from kmemdump.backends.kinfo import KinfoBackend, erase_kinfo
-    from kmemdump.firmware.discovery import find_kinfo_place
+    from kmemdump.firmware.discovery import find_kinfo_range
     from kmemdump.formats.kinfo import KinfoLayout, fields_of
     from kmemdump.kernel.attach import attach
     from kmemdump.kernel.kinfo import kinfo_facts, kinfo_regions
@@ -52,7 +52,7 @@ def mark_kinfo(
         machine = stack.enter_context(closing(open_target(spec)))
         check_writable(machine)
         searched = None if isinstance(machine, LiveTarget) else machine.memory
-        place = where or find_kinfo_place(searched, machine.name, tree)
+        place = where or find_kinfo_range(searched, machine.name, tree)
         stack.enter_context(held_table(machine.name, "kinfo", place.start, os.environ))
         if off:
             with closing(open_writable(machine, [place])) as memory:

@@ -17,9 +17,9 @@ from kmemdump.errors import ExitCode
 from kmemdump.text import printable
 
 if TYPE_CHECKING:
-    from kmemdump.collect.options import Options
+    from kmemdump.collect.source import Options
     from kmemdump.firmware.minidump_table import Table
-    from kmemdump.firmware_dumps.assemble import Collected
+    from kmemdump.firmware_dumps.assemble import FirmwareDump
     from kmemdump.formats.kinfo import Kinfo
 
 __all__ = ["command"]
@@ -90,7 +90,7 @@ def _list(source: str, subsystem: int, options: Options) -> _Listing:
         stack.enter_context(closing(target))
         given = options.smem is not None or options.kinfo is not None
         if isinstance(target, DumpTarget) and not given:
-            return _of_dump(target.collected)
+            return _of_dump(target.dump)
         place = find_table(target, options)
         memory, name = target.memory, target.name
         if isinstance(target, LiveTarget):
@@ -124,7 +124,7 @@ def _of_table(table: Table) -> _Listing:
     return _Listing("minidump", facts, rows, table.problems)
 
 
-def _of_dump(collected: Collected) -> _Listing:
+def _of_dump(collected: FirmwareDump) -> _Listing:
     missing = {item.range.start for item in collected.missing}
     rows: list[_Row] = [
         {

@@ -20,7 +20,14 @@ from typing import Protocol, Self
 from kmemdump.errors import FormatError, KmemdumpError, TargetError
 from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
 from kmemdump.formats.sahara import MAX_PACKET, Row
-from kmemdump.formats.sahara_host import Data, Failure, Finished, Host, Send, Table
+from kmemdump.formats.sahara_host import (
+    Data,
+    Failure,
+    Finished,
+    SaharaHost,
+    Send,
+    TableReceived,
+)
 
 __all__ = ["Connection", "Saved", "SocketConnection", "download"]
 
@@ -125,14 +132,14 @@ def download(
     :raises FormatError: If it does not speak as it should; it has been reset then.
     """
     saving = _Saving(folder, wanted, progress)
-    host = Host(source, wanted=saving.choose)
+    host = SaharaHost(source, wanted=saving.choose)
     try:
         while not host.finished:
             limit = min(host.expected, _TRANSFER) if host.expected else MAX_PACKET
             for event in host.receive(connection.receive(limit)):
                 if isinstance(event, Send):
                     connection.send(event.data)
-                elif isinstance(event, Table):
+                elif isinstance(event, TableReceived):
                     saving.rows = event.rows
                 elif isinstance(event, Data):
                     saving.write(event)

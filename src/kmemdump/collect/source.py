@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kmemdump.collect.options import Options
 from kmemdump.errors import KmemdumpError, TargetError, UsageError
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.memory.physical import PAGE_SIZE
@@ -26,18 +25,39 @@ from kmemdump.targets.file import read_vmcoreinfo
 
 if TYPE_CHECKING:
     from kmemdump.collect.sahara import Connection
-    from kmemdump.firmware_dumps.assemble import Collected
+    from kmemdump.firmware_dumps.assemble import FirmwareDump
     from kmemdump.formats.kinfo import Kinfo
     from kmemdump.formats.sahara import Row
 
 __all__ = [
+    "Options",
     "find_table",
+    "is_device",
     "kinfo_in_file",
     "open_source",
     "read_device",
 ]
 
 Progress = Callable[[str, int, int], None]
+
+
+class Options(NamedTuple):
+    """What a dump may not contain, and the user gives."""
+
+    smem: Range | None = None
+    """Where SMEM is, in physical memory."""
+    kinfo: int | None = None
+    """Physical address of a ``debug_kinfo`` in bytes."""
+    vmcoreinfo: Path | None = None
+    """File with the text of VMCOREINFO."""
+    memory_map: str | None = None
+    """Of a raw RAM image; see :func:`kmemdump.targets.image.parse_memory_map`."""
+
+
+def is_device(spec: str) -> bool:
+    """Return whether a source is a device, which has to be downloaded first."""
+    kind, colon, _ = spec.partition(":")
+    return kind == "usb" or (kind == "sahara" and bool(colon))
 
 
 def read_device(
@@ -111,7 +131,7 @@ def find_table(target: Target, options: Options) -> Range | int:
     :return: Where SMEM is, or else the physical address of a kinfo in bytes.
     :raises KmemdumpError: If there is neither, or several.
     """
-    from kmemdump.firmware.discovery import Places, find_live_places
+    from kmemdump.firmware.discovery import ReservedRanges, find_live_reserved
     from kmemdump.firmware.kinfo_search import find_kinfo
     from kmemdump.firmware.smem_search import find_smem
     from kmemdump.targets.live import LiveTarget
@@ -122,7 +142,7 @@ def find_table(target: Target, options: Options) -> Range | int:
         return options.kinfo
     if isinstance(target, LiveTarget):
         # SMEM is not in what the kernel shows of its memory.
-        smem = find_live_places(Places()).smem
+        smem = find_live_reserved(ReservedRanges()).smem
         assert smem is not None
         return smem
     try:
@@ -135,7 +155,7 @@ def find_table(target: Target, options: Options) -> Range | int:
             raise TargetError(f"{what}, and no debug_kinfo\n{advice}") from error
 
 
-def _collect(target: Target, options: Options) -> Collected:
+def _collect(target: Target, options: Options) -> FirmwareDump:
     from kmemdump.firmware_dumps.kinfo import collect_kinfo
     from kmemdump.firmware_dumps.minidump_table import collect_table
 

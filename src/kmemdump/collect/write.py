@@ -28,7 +28,7 @@ def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Ra
 
 
 def _contents(target: DumpTarget) -> CoreContents:
-    collected = target.collected
+    dump = target.dump
     try:
         info = target.vmcoreinfo()
         kernel = KernelRecord(info.osrelease, info.build_id, target.machine)
@@ -39,14 +39,14 @@ def _contents(target: DumpTarget) -> CoreContents:
         Region(
             _FIRST_ID + i, item.name, item.range.start, item.range.size, item.virtual
         )
-        for i, item in enumerate(collected.regions)
+        for i, item in enumerate(dump.regions)
     ]
     manifest = Manifest(
         tool=f"kmemdump {VERSION}",
         time=datetime.now(UTC),
         kernel=kernel,
-        backend=collected.backend,
-        marked_at=_time(collected.marked),
+        backend=dump.backend,
+        marked_at=_time(dump.marked),
     )
     return CoreContents(
         machine=target.machine,

@@ -20,13 +20,13 @@ from kmemdump.formats.fdt import Node, reserved_ranges
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
 
-__all__ = ["Places", "find_kinfo_place", "find_live_places", "find_places"]
+__all__ = ["ReservedRanges", "find_kinfo_range", "find_live_reserved", "find_reserved"]
 
 _LIVE_TREE = "sys/firmware/fdt"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ReservedRanges:
     """Reserved memory; ``None`` is not known."""
 
     smem: Range | None = None
@@ -37,9 +37,9 @@ class Places:
         return [place for place in (self.smem, self.scratch) if place is not None]
 
 
-def find_places(
-    given: Places, memory: Memory, source: str, tree: Path | None = None
-) -> Places:
+def find_reserved(
+    given: ReservedRanges, memory: Memory, source: str, tree: Path | None = None
+) -> ReservedRanges:
     """
     Find what is not given: SMEM, and scratch memory if there is some.
 
@@ -58,9 +58,9 @@ def find_places(
     return found
 
 
-def find_live_places(
-    given: Places, tree: Path | None = None, root: Path = Path("/")
-) -> Places:
+def find_live_reserved(
+    given: ReservedRanges, tree: Path | None = None, root: Path = Path("/")
+) -> ReservedRanges:
     """
     Find what is not given on this machine, where its device tree says.
 
@@ -81,7 +81,7 @@ def find_live_places(
     return found
 
 
-def find_kinfo_place(
+def find_kinfo_range(
     memory: Memory | None, source: str, tree: Path | None = None, root: Path = Path("/")
 ) -> Range:
     """
@@ -108,10 +108,10 @@ def find_kinfo_place(
     )
 
 
-def _by_trees(found: Places, trees: Iterable[Node]) -> Places:
+def _by_trees(found: ReservedRanges, trees: Iterable[Node]) -> ReservedRanges:
     for tree in trees:
         smem, scratch = reserved_ranges(tree, SMEM), reserved_ranges(tree, SCRATCH)
-        found = Places(
+        found = ReservedRanges(
             found.smem or (smem[0] if smem else None),
             found.scratch or (scratch[0] if scratch else None),
         )

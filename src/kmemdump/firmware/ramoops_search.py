@@ -17,7 +17,7 @@ from kmemdump.formats.ramoops_ecc import find_parity, repair
 from kmemdump.memory.physical import Memory, places_of
 from kmemdump.memory.ranges import Range, intersect
 
-__all__ = ["Kept", "Ramoops", "read_ramoops"]
+__all__ = ["Ramoops", "ZoneText", "read_ramoops"]
 
 _ALIGNMENT = 2
 """Several zones share an area, and are as large as its size, divided, allows."""
@@ -27,7 +27,7 @@ _SAMPLE, _MOSTLY = 1024, 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ZoneText:
     """What one zone has kept."""
 
     address: int
@@ -43,7 +43,7 @@ class Kept:
 class Ramoops:
     """What all zones have kept."""
 
-    zones: tuple[Kept, ...]
+    zones: tuple[ZoneText, ...]
     """By address."""
     unchecked: str = ""
     """Why errors were not looked for, if they were not."""
@@ -82,7 +82,9 @@ def read_ramoops(memory: Memory, source: str) -> Ramoops:
     return Ramoops(tuple(kept), unchecked)
 
 
-def _read_zone(data: bytes, source: str, address: int, *, check: bool) -> Kept | None:
+def _read_zone(
+    data: bytes, source: str, address: int, *, check: bool
+) -> ZoneText | None:
     problems = []
     parity = 0
     try:
@@ -112,11 +114,11 @@ def _is_text(data: bytes) -> bool:
     return start.startswith("====") or plain >= len(start) * _MOSTLY
 
 
-def _interpret(zone: RamoopsZone, address: int) -> Kept:
+def _interpret(zone: RamoopsZone, address: int) -> ZoneText:
     try:
         record = parse_record(zone)
     except FormatError as error:
-        return Kept(address, "", None, (str(error),))
+        return ZoneText(address, "", None, (str(error),))
     if record is None:
-        return Kept(address, zone.text.decode("utf-8", "replace"))
-    return Kept(address, record.text, record.seconds)
+        return ZoneText(address, zone.text.decode("utf-8", "replace"))
+    return ZoneText(address, record.text, record.seconds)

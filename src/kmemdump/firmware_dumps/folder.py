@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A folder of md_*.BIN files, as qdl, edl, Qualcomm's splitter and this tool leave it.
+A folder of md_*.BIN files, as qdl, edl, Qualcomm's splitter and kmemdump leave it.
 
-Some tools leave a list beside them that has the addresses: ``dump_info.txt`` or
+Some tools leave a list of the files' addresses beside them: ``dump_info.txt`` or
 ``load.cmm``.
 """
 
@@ -10,19 +10,27 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from kmemdump.errors import TargetError
-from kmemdump.firmware_dumps.assemble import Collected, assemble
-from kmemdump.firmware_dumps.fragments import FileSet, FileStore, Piece
-from kmemdump.firmware_dumps.names import MAX_FILES, is_piece, label_of, list_files
+from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
+from kmemdump.firmware_dumps.fragments import (
+    FileContents,
+    Fragment,
+    OpenFiles,
+    label_of,
+)
 
 __all__ = ["INFO_NAME", "collect_folder", "info_line", "parse_list"]
 
 INFO_NAME = "dump_info.txt"
-"""List of addresses, sizes and names of files."""
+"""The list of the files' addresses, sizes and names."""
 
+_MAX_FILES = 1024
+"""More regions than any firmware has room for."""
+_MAX_ENTRIES = 100_000
 _MAX_LIST = 1 << 20
 _INFO_LINE = re.compile(
     r"\s*\d+\s+0x([0-9a-f]{1,16})\s+(\d{1,20})\s(?:.*[\s/\\])?([^\s/\\]+)\s*",
@@ -32,43 +40,42 @@ _CMM_LINE = re.compile(
     r"\s*d\.load\.binary\s+([^\s/\\]+)\s+0x([0-9a-f]{1,16})\b.*", re.IGNORECASE
 )
 
-_Places = dict[str, tuple[int, int | None]]
+_Listed = dict[str, tuple[int, int | None]]
 """File name to address and size."""
 
 
-def collect_folder(folder: Path) -> Collected:
+def collect_folder(folder: Path) -> FirmwareDump:
     """
-    Put together what is in a folder.
+    Put together the files in a folder.
 
-    :raises TargetError: If there is nothing that firmware would leave.
+    :raises TargetError: If it has no md_*.BIN files.
     """
     problems: list[str] = []
-    sizes = list_files(folder)
-    places = _read_places(folder, sizes, problems)
-    names = sorted(name for name in sizes if is_piece(name) or name in places)
+    sizes = _list_files(folder)
+    listed = _read_lists(folder, sizes, problems)
+    names = sorted(name for name in sizes if _is_dumped(name) or name in listed)
     if not names:
         raise TargetError(
-            f"{folder}: is a directory without md_*.BIN files, expected what a "
-            "device's firmware left"
+            f"{folder}: no md_*.BIN files in it, expected what a device's firmware left"
         )
-    if len(names) > MAX_FILES:
+    if len(names) > _MAX_FILES:
         raise TargetError(
-            f"{folder}: {len(names)} files, expected at most {MAX_FILES} regions"
+            f"{folder}: {len(names)} files, expected at most {_MAX_FILES} regions"
         )
-    files = FileSet()
-    pieces = []
+    files = OpenFiles()
+    fragments = []
     for name in names:
-        address, size = places.get(name, (None, None))
-        store = FileStore(files, os.path.join(folder, name), 0, sizes[name])
-        pieces.append(Piece(label_of(name), store, address, size))
-    for name in places.keys() - sizes.keys():
-        problems.append(f"{name} is in the list of files, but not in the folder")
-        address, size = places[name]
+        address, size = listed.get(name, (None, None))
+        contents = FileContents(files, os.path.join(folder, name), 0, sizes[name])
+        fragments.append(Fragment(label_of(name), contents, address, size))
+    for name in listed.keys() - sizes.keys():
+        problems.append(f"{name} is in the list of files and not in the folder")
+        address, size = listed[name]
         if size:
-            store = FileStore(files, os.path.join(folder, name), 0, 0)
-            pieces.append(Piece(label_of(name), store, address, size))
+            contents = FileContents(files, os.path.join(folder, name), 0, 0)
+            fragments.append(Fragment(label_of(name), contents, address, size))
     try:
-        return assemble(str(folder), pieces, files=files, problems=problems)
+        return assemble(str(folder), fragments, files=files, problems=problems)
     except BaseException:
         files.close()
         raise
@@ -79,22 +86,43 @@ def info_line(name: str, address: int, size: int) -> str:
     return f"1 0x{address:016x}\t{size:016d}\t{name:>20}\t{name}\r\n"
 
 
-def _read_places(folder: Path, sizes: dict[str, int], problems: list[str]) -> _Places:
-    places: _Places = {}
+def _is_dumped(file_name: str) -> bool:
+    """Return whether firmware named the file: ``md_Klog.BIN``."""
+    return file_name.startswith("md_") and file_name.lower().endswith(".bin")
+
+
+def _list_files(folder: Path) -> dict[str, int]:
+    """Return the sizes of the regular files in a folder, in bytes."""
+    sizes = {}
+    try:
+        with os.scandir(folder) as entries:
+            for i, entry in enumerate(entries):
+                if i == _MAX_ENTRIES:
+                    raise TargetError(f"{folder}: more than {_MAX_ENTRIES} files")
+                status = entry.stat() if not entry.is_symlink() else None
+                if status is not None and stat.S_ISREG(status.st_mode):
+                    sizes[entry.name] = status.st_size
+    except OSError as error:
+        raise TargetError(f"{folder}: {error.strerror}") from error
+    return sizes
+
+
+def _read_lists(folder: Path, sizes: dict[str, int], problems: list[str]) -> _Listed:
+    listed: _Listed = {}
     doubtful: set[str] = set()
     for name in sizes:
         if name.lower() in (INFO_NAME, "load.cmm"):
             for file, address, size in parse_list(_read_list(folder / name)):
-                known = places.setdefault(file, (address, size))
+                known = listed.setdefault(file, (address, size))
                 if known[0] != address:
                     doubtful.add(file)
                 elif known[1] is None:
-                    places[file] = address, size
+                    listed[file] = address, size
     for file in sorted(doubtful):
-        # Of regions with one name, the last one has overwritten the others.
+        # Of regions with the same name, only the last one is still in the file.
         problems.append(f"{file} is listed with several addresses: none is used")
-        del places[file]
-    return places
+        del listed[file]
+    return listed
 
 
 def _read_list(path: Path) -> bytes:
@@ -107,7 +135,7 @@ def _read_list(path: Path) -> bytes:
 
 def parse_list(data: bytes) -> Iterator[tuple[str, int, int | None]]:
     """
-    Parse a list of files; lines that are none are passed over.
+    Parse a list of files; other lines are skipped.
 
     :return: Name, physical address, and size if the list has it, both in bytes.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pieces of a dump, wherever their bytes are, and the memory that they make."""
+"""The fragments of a dump, wherever their bytes are, and their memory."""
 
 from __future__ import annotations
 
@@ -12,23 +12,33 @@ from typing import NamedTuple, Protocol
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, merge
+from kmemdump.text import printable
 
 __all__ = [
-    "FileSet",
-    "FileStore",
-    "MemoryStore",
-    "Piece",
-    "PlacedMemory",
-    "Placement",
-    "Store",
+    "Contents",
+    "FileContents",
+    "Fragment",
+    "FragmentExtent",
+    "FragmentMemory",
+    "MemoryContents",
+    "OpenFiles",
+    "label_of",
 ]
 
 _MAX_OPEN = 256
-"""As many as Qualcomm has regions, and more; processes mostly may have 1024."""
+"""More than the regions of a Qualcomm device; most processes may open 1024 files."""
 
 
-class Store(Protocol):
-    """Where the bytes of a piece are."""
+def label_of(file_name: str) -> str:
+    """Return the name of a region from the name of its file, ``md_Klog.BIN``."""
+    label = file_name
+    if label.lower().endswith(".bin"):
+        label = label[:-4]
+    return printable(label.removeprefix("md_"))
+
+
+class Contents(Protocol):
+    """The bytes of a fragment."""
 
     @property
     def size(self) -> int:
@@ -36,28 +46,28 @@ class Store(Protocol):
 
     def read(self, offset: int, count: int) -> bytes:
         """
-        Read; returns less at the end.
+        Return *count* bytes, or fewer at the end.
 
-        :raises NotCapturedError: If that fails.
+        :raises NotCapturedError: If they cannot be read.
         """
 
 
-class FileSet:
-    """Files that are open for reading, the most recently read ones at a time."""
+class OpenFiles:
+    """Reads files, and keeps those open that were read last."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, int] = OrderedDict()
 
     def read(self, path: str, offset: int, count: int) -> bytes:
         """
-        Read from a file; returns less at its end.
+        Return *count* bytes of a file, or fewer at its end.
 
-        :raises NotCapturedError: If that fails.
+        :raises NotCapturedError: If they cannot be read.
         """
         try:
             return os.pread(self._open(path), count, offset)
         except (OSError, OverflowError, ValueError) as error:
-            # ValueError: a list has names that no file can have.
+            # ValueError: a name in a list may be one that no file can have.
             raise NotCapturedError(f"{path}+{offset:#x}: {error}") from error
 
     def _open(self, path: str) -> int:
@@ -78,10 +88,10 @@ class FileSet:
             os.close(self._files.popitem()[1])
 
 
-class FileStore(NamedTuple):
+class FileContents(NamedTuple):
     """Bytes in a file."""
 
-    files: FileSet
+    files: OpenFiles
     path: str
     offset: int
     size: int
@@ -91,7 +101,7 @@ class FileStore(NamedTuple):
         return self.files.read(self.path, self.offset + offset, count)
 
 
-class MemoryStore(NamedTuple):
+class MemoryContents(NamedTuple):
     """Bytes in the memory of a target."""
 
     memory: Memory
@@ -103,66 +113,70 @@ class MemoryStore(NamedTuple):
         return self.memory.read(self.address + offset, count) if count else b""
 
 
-class Piece(NamedTuple):
-    """What firmware made of one region."""
+class Fragment(NamedTuple):
+    """A part of a region that was found."""
 
     name: str
-    """Of the region in the table, as far as it is known: ``Kprintk_r``."""
-    store: Store
+    """Of the region in the firmware's table, as far as it is known: ``Kprintk_r``."""
+    contents: Contents
     address: int | None = None
-    """Physical address in bytes, if the source tells."""
+    """Physical address in bytes, if it is known."""
     size: int | None = None
-    """Size in bytes that it should have, if the source tells."""
+    """Size in bytes that it should have, if it is known."""
 
 
-class Placement(NamedTuple):
-    """Physical memory that is in a store."""
+class FragmentExtent(NamedTuple):
+    """A range of physical memory, and where in a fragment's contents its bytes are."""
 
     address: int
     size: int
-    store: Store
+    contents: Contents
     offset: int
-    """In the store, in bytes."""
+    """In *contents*, in bytes."""
 
 
-class PlacedMemory:
+class FragmentMemory:
     """
-    Physical memory out of many stores.
+    The physical memory that fragments hold.
 
-    :param placements: What is where; must not overlap.
+    :param extents: Must not overlap.
+    :param name: Of the dump, for messages.
     :param files: Closed together with this.
     """
 
     def __init__(
-        self, placements: Iterable[Placement], name: str, files: FileSet | None = None
+        self,
+        extents: Iterable[FragmentExtent],
+        name: str,
+        files: OpenFiles | None = None,
     ) -> None:
-        self.placements: Sequence[Placement] = sorted(
-            placements, key=lambda it: it.address
+        self.extents: Sequence[FragmentExtent] = sorted(
+            extents, key=lambda it: it.address
         )
-        self._starts = [item.address for item in self.placements]
+        self._starts = [item.address for item in self.extents]
         self._name = name
         self._files = files
         self.ranges: Sequence[Range] = merge(
-            Range(item.address, item.size) for item in self.placements
+            Range(item.address, item.size) for item in self.extents
         )
 
     def read(self, address: int, size: int) -> bytes:
-        pieces: list[bytes] = []
+        parts: list[bytes] = []
         while size > 0:
             i = bisect_right(self._starts, address) - 1
-            item = self.placements[i] if i >= 0 else None
+            item = self.extents[i] if i >= 0 else None
             skip = address - item.address if item else 0
             if item is None or skip >= item.size:
                 raise NotCapturedError(f"{self._name} does not hold {address:#x}")
             count = min(size, item.size - skip)
-            piece = item.store.read(item.offset + skip, count)
-            if not piece:
+            part = item.contents.read(item.offset + skip, count)
+            if not part:
                 raise NotCapturedError(
                     f"{self._name} has become shorter: {address:#x} is gone"
                 )
-            pieces.append(piece)
-            address, size = address + len(piece), size - len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            parts.append(part)
+            address, size = address + len(part), size - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         if self._files is not None:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Find out where pieces belong that nobody told the address of.
+Find the addresses of fragments that come without one.
 
-Files named ``md_Klog.BIN`` are all that some tools leave. The ELF header has addresses
-and sizes, and in the downstream form names; VMCOREINFO has the addresses of some
-variables, and their names start like those of files. A piece that could be several
-regions is not placed: a wrong place is worse than none.
+Some tools leave only files named ``md_Klog.BIN``. The ELF header has addresses and
+sizes, and in the downstream form names; VMCOREINFO has the addresses of some variables,
+and their names start like those of files. A fragment that could be one of several
+regions gets no address: a wrong one is worse than none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence, Set
 
 from kmemdump.arch.architecture import image_address
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.firmware_dumps.fragments import Piece
+from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.firmware_dumps.headers import Headers
 from kmemdump.firmware_dumps.printk_ring import (
     LABEL,
@@ -36,25 +36,25 @@ _LABEL = 8
 
 
 def identify(
-    pieces: Sequence[Piece], headers: Headers, problems: list[str]
-) -> list[Piece]:
+    fragments: Sequence[Fragment], headers: Headers, problems: list[str]
+) -> list[Fragment]:
     """
-    Give an address to each piece that can be identified.
+    Find the address of each fragment that has none.
 
-    :param problems: Those that cannot be are added here.
-    :return: The pieces that are memory; without an address if they have no place.
+    :param problems: A line for each fragment that cannot be identified is added here.
+    :return: The fragments that have an address, or were given one.
     """
-    telling = {id(piece) for piece in headers.pieces}
+    describing = {id(fragment) for fragment in headers.fragments}
     work = _Identifying(headers)
-    found: list[Piece] = []
-    waiting: list[Piece] = []
-    for piece in pieces:
-        if piece.address is not None:
-            found.append(piece)
+    found: list[Fragment] = []
+    waiting: list[Fragment] = []
+    for fragment in fragments:
+        if fragment.address is not None:
+            found.append(fragment)
         else:
-            waiting.append(piece)
-    work.take_at({piece.address for piece in found})
-    names = {piece.name for piece in waiting}
+            waiting.append(fragment)
+    work.take_at({fragment.address for fragment in found})
+    names = {fragment.name for fragment in waiting}
     bare = sum(entry.name in names for entry in work.free)
     work.numbered = True
     work.numbered = sum(work.file_of(entry) in names for entry in work.free) > bare
@@ -65,29 +65,30 @@ def identify(
         work.by_pointer,
         work.by_size,
     ):
-        work.sizes = Counter(_padded(piece.store.size) for piece in waiting)
+        work.sizes = Counter(_padded(fragment.contents.size) for fragment in waiting)
         sized = step == work.by_size
         claims = [
-            None if sized and id(piece) in telling else step(piece) for piece in waiting
+            None if sized and id(fragment) in describing else step(fragment)
+            for fragment in waiting
         ]
         rest = []
-        for piece, entry in zip(waiting, claims, strict=True):
+        for fragment, entry in zip(waiting, claims, strict=True):
             if entry is None or claims.count(entry) > 1:
-                rest.append(piece)
+                rest.append(fragment)
                 continue
-            work.take(entry, piece)
-            found.append(piece._replace(address=entry.paddr, size=entry.size))
+            work.take(entry, fragment)
+            found.append(fragment._replace(address=entry.paddr, size=entry.size))
         waiting = rest
-    for piece in waiting:
-        if id(piece) in telling:
-            continue  # It needs no place: mostly it has none.
-        address = work.in_image(piece)
+    for fragment in waiting:
+        if id(fragment) in describing:
+            continue  # It needs no address, and mostly has none.
+        address = work.in_image(fragment)
         if address is not None:
-            found.append(piece._replace(address=address))
+            found.append(fragment._replace(address=address))
             continue
         problems.append(
-            f"{piece.name} ({piece.store.size} bytes) is not placed: nothing tells "
-            "where it belongs"
+            f"{fragment.name} ({fragment.contents.size} bytes) is left out: its "
+            "address is not known"
         )
     return found
 
@@ -95,83 +96,83 @@ def identify(
 class _Identifying:
     def __init__(self, headers: Headers) -> None:
         self.free = list(headers.entries)
-        """Places that have no piece yet."""
+        """Entries that have no fragment yet."""
         self.numbered = False
-        """Whether files have the number of a region behind its name."""
+        """Whether the files' names end with the number of the region."""
         self.sizes: Counter[int] = Counter()
-        """How many pieces without a place have each size."""
+        """How many fragments without an address have each size."""
         self._by_symbol: dict[int, list[str]] = {}
         self._prb: int | None = None
-        self._rings: dict[str | None, Piece] = {}
+        self._rings: dict[str | None, Fragment] = {}
         self._info = headers.vmcoreinfo
         self._symbols = _symbols(headers.vmcoreinfo)
         for name, address in self._symbols.items():
             self._by_symbol.setdefault(address, []).append(name)
 
     def take_at(self, addresses: Set[int | None]) -> None:
-        """Remember that places have pieces."""
+        """Remember that the entries at these addresses have fragments."""
         self.free = [entry for entry in self.free if entry.paddr not in addresses]
 
-    def take(self, entry: HeaderEntry, piece: Piece) -> None:
-        """Give a place to a piece."""
+    def take(self, entry: HeaderEntry, fragment: Fragment) -> None:
+        """Give an entry to a fragment."""
         self.free.remove(entry)
         if entry.vaddr == self._symbols.get("prb"):
-            self._prb = pointer_in(piece)
-        elif _plain(piece.name) == LABEL:
+            self._prb = pointer_in(fragment)
+        elif _plain(fragment.name) == LABEL:
             static = entry.vaddr == self._symbols.get(STATIC)
-            self._rings[STATIC if static else None] = piece
+            self._rings[STATIC if static else None] = fragment
 
-    def by_name(self, piece: Piece) -> HeaderEntry | None:
+    def by_name(self, fragment: Fragment) -> HeaderEntry | None:
         """The ELF header has the name, or name and number, once."""
-        named = [entry for entry in self.free if self.file_of(entry) == piece.name]
+        named = [entry for entry in self.free if self.file_of(entry) == fragment.name]
         return named[0] if len(named) == 1 else None
 
     def file_of(self, entry: HeaderEntry) -> str | None:
-        """Return what the file of a place would be named."""
+        """Return the name of a file with the entry's region, without ``md_``."""
         return f"{entry.name}{entry.id}" if self.numbered else entry.name
 
-    def by_symbol(self, piece: Piece) -> HeaderEntry | None:
-        """VMCOREINFO says which variable is at the virtual address of a place."""
-        label = _plain(piece.name)
+    def by_symbol(self, fragment: Fragment) -> HeaderEntry | None:
+        """VMCOREINFO has the variable at the entry's virtual address."""
+        label = _plain(fragment.name)
         fitting = [
             entry
             for entry in self.free
-            if _has_room(entry, piece)
+            if _has_room(entry, fragment)
             and any(
                 _is_label(label, name) for name in self._by_symbol.get(entry.vaddr, ())
             )
         ]
         return fitting[0] if len(fitting) == 1 else None
 
-    def by_contents(self, piece: Piece) -> HeaderEntry | None:
+    def by_contents(self, fragment: Fragment) -> HeaderEntry | None:
         """One of the two log rings, whose names and sizes are the same."""
-        if self._info is None or _plain(piece.name) != LABEL:
+        if self._info is None or _plain(fragment.name) != LABEL:
             return None
-        address = ring_address(piece, self._info, self._prb)
+        address = ring_address(fragment, self._info, self._prb)
         fitting = [entry for entry in self.free if entry.vaddr == address]
         return fitting[0] if len(fitting) == 1 else None
 
-    def by_pointer(self, piece: Piece) -> HeaderEntry | None:
+    def by_pointer(self, fragment: Fragment) -> HeaderEntry | None:
         """One of the arrays that a log ring points to."""
         if self._info is None:
             return None
-        address = array_address(_plain(piece.name), self._info, self._rings)
+        address = array_address(_plain(fragment.name), self._info, self._rings)
         fitting = [
             entry
             for entry in self.free
-            if entry.vaddr == address and _has_room(entry, piece)
+            if entry.vaddr == address and _has_room(entry, fragment)
         ]
         return fitting[0] if len(fitting) == 1 else None
 
-    def by_size(self, piece: Piece) -> HeaderEntry | None:
-        """There is one place of that size, and one piece."""
-        size = _padded(piece.store.size)
+    def by_size(self, fragment: Fragment) -> HeaderEntry | None:
+        """The only entry and the only fragment of that size."""
+        size = _padded(fragment.contents.size)
         fitting = [entry for entry in self.free if _padded(entry.size) == size]
         return fitting[0] if len(fitting) == 1 and self.sizes[size] == 1 else None
 
-    def in_image(self, piece: Piece) -> int | None:
-        """Without an ELF header: a variable that VMCOREINFO has the address of."""
-        label = _plain(piece.name)
+    def in_image(self, fragment: Fragment) -> int | None:
+        """Without an ELF header: a variable whose address is in VMCOREINFO."""
+        label = _plain(fragment.name)
         names = [name for name in self._symbols if _is_label(label, name)]
         if self._info is None or len(names) != 1 or self.free:
             return None
@@ -194,7 +195,7 @@ def _symbols(info: VmcoreInfo | None) -> dict[str, int]:
 
 
 def _plain(name: str) -> str:
-    """Return the label: without the K, and without the number at its end."""
+    """Return the label: the name without the K and the number at its end."""
     return re.sub(r"\d+$", "", name.removeprefix("K"))
 
 
@@ -203,9 +204,9 @@ def _is_label(label: str, symbol: str) -> bool:
     return len(label) > 1 and label.lstrip("_") in (cut, symbol[:_LABEL].lstrip("_"))
 
 
-def _has_room(entry: HeaderEntry, piece: Piece) -> bool:
-    # It may be truncated: what is there belongs here nevertheless.
-    return _padded(piece.store.size) <= _padded(entry.size)
+def _has_room(entry: HeaderEntry, fragment: Fragment) -> bool:
+    # A truncated fragment belongs here, too.
+    return _padded(fragment.contents.size) <= _padded(entry.size)
 
 
 def _padded(size: int) -> int:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What firmware would have dumped of a machine's memory, by its minidump table."""
+"""What firmware would have dumped of a machine's memory by its minidump table."""
 
 from __future__ import annotations
 
 from kmemdump.errors import TargetError
 from kmemdump.firmware.minidump_table import read_table
-from kmemdump.firmware_dumps.assemble import Collected, assemble
-from kmemdump.firmware_dumps.fragments import MemoryStore, Piece
+from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
+from kmemdump.firmware_dumps.fragments import Fragment, MemoryContents
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, intersect
 
@@ -15,7 +15,7 @@ __all__ = ["collect_table"]
 
 def collect_table(
     memory: Memory, smem: Range, source: str = "memory", *, subsystem: int = 0
-) -> Collected:
+) -> FirmwareDump:
     """
     Put together what firmware would have dumped.
 
@@ -23,19 +23,21 @@ def collect_table(
     :raises TargetError: If the table has no regions.
     """
     table = read_table(memory, smem, source, subsystem=subsystem)
-    pieces = []
+    fragments = []
     for region in table.regions:
         if not region.is_valid or region.address + region.size > 1 << 64:
             continue
         whole = Range(region.address, region.size)
         for part in intersect([whole], memory.ranges):
-            store = MemoryStore(memory, part.start, part.size)
+            contents = MemoryContents(memory, part.start, part.size)
             if part.start == region.address:
-                pieces.append(Piece(region.name, store, part.start, region.size))
+                fragments.append(
+                    Fragment(region.name, contents, part.start, region.size)
+                )
             else:  # The machine has a hole there.
-                pieces.append(Piece(region.name, store, part.start, part.size))
-    if not pieces:
+                fragments.append(Fragment(region.name, contents, part.start, part.size))
+    if not fragments:
         raise TargetError(
             f"{table.source} has no valid regions\n" + "\n".join(table.problems[:5])
         )
-    return assemble(source, pieces, problems=table.problems)
+    return assemble(source, fragments, problems=table.problems)

@@ -3,9 +3,9 @@
 Tell the kernel's two log rings apart, and find the arrays of each.
 
 ``printk_rb_static`` and ``printk_rb_dynamic`` have the same size, and their names are
-the same after eight characters. But the static one points to arrays in the kernel's
-image, the other one, if it is in use, to memory that was allocated; and ``prb`` points
-to the one in use. Arrays are found by those pointers, whatever is left of them.
+the same after eight characters. The static one points to arrays in the kernel's image;
+the other one, if it is in use, points to allocated memory. ``prb`` points to the one in
+use. The arrays are found by these pointers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.firmware_dumps.fragments import Piece
+from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["LABEL", "STATIC", "array_address", "pointer_in", "ring_address"]
@@ -32,31 +32,31 @@ _ARRAYS = {
     "new_info": (None, _INFOS),
     "new_log_": (None, _TEXT),
 }
-"""Labels of the arrays: the ring's symbol, if it has one, and where its pointer is."""
+"""Labels of the arrays: the ring's symbol, if it has one, and its pointer's offset."""
 _IMAGE_SIZE = 1 << 28
 _POINTER = struct.Struct("<Q")
 
 
-def pointer_in(piece: Piece, offset: int = 0) -> int | None:
-    """Return the pointer at an offset of a piece; ``None`` if it is not there."""
+def pointer_in(fragment: Fragment, offset: int = 0) -> int | None:
+    """Return the pointer at an offset of a fragment; ``None`` if it is too short."""
     try:
-        return int(_POINTER.unpack(piece.store.read(offset, _POINTER.size))[0])
+        return int(_POINTER.unpack(fragment.contents.read(offset, _POINTER.size))[0])
     except (NotCapturedError, struct.error):
         return None
 
 
-def ring_address(piece: Piece, info: VmcoreInfo, prb: int | None) -> int | None:
+def ring_address(fragment: Fragment, info: VmcoreInfo, prb: int | None) -> int | None:
     """
-    Return the virtual address of the ring that a piece is.
+    Return the virtual address of the ring that a fragment is.
 
     :param prb: Value of the kernel's pointer, if it is known.
-    :return: ``None`` if the contents don't tell.
+    :return: ``None`` if the contents do not show it.
     """
     try:
         static = info.symbol(STATIC)
     except (FormatError, NotCapturedError):
         return None
-    descs = _member(piece, info, _DESCS)
+    descs = _member(fragment, info, _DESCS)
     if not descs:
         return None
     if abs(descs - static) < _IMAGE_SIZE:
@@ -65,14 +65,14 @@ def ring_address(piece: Piece, info: VmcoreInfo, prb: int | None) -> int | None:
 
 
 def array_address(
-    label: str, info: VmcoreInfo, rings: Mapping[str | None, Piece]
+    label: str, info: VmcoreInfo, rings: Mapping[str | None, Fragment]
 ) -> int | None:
     """
     Return the virtual address of an array.
 
-    :param label: That of its piece.
+    :param label: Of its fragment.
     :param rings: Those that are known, by their symbol.
-    :return: ``None`` if it is none, or its ring is not there.
+    :return: ``None`` if it is not an array, or its ring is not there.
     """
     symbol, members = _ARRAYS.get(label, (None, None))
     if members is None or symbol not in rings:
@@ -80,10 +80,10 @@ def array_address(
     return _member(rings[symbol], info, members)
 
 
-def _member(piece: Piece, info: VmcoreInfo, members: Sequence[str]) -> int | None:
-    """Return a pointer in a ring, which is in one of its members."""
+def _member(fragment: Fragment, info: VmcoreInfo, members: Sequence[str]) -> int | None:
+    """Return the pointer in a member of a member of a ring."""
     try:
         at = sum(map(info.offset, members))
     except (FormatError, NotCapturedError):
         return None
-    return pointer_in(piece, at) if 0 <= at < 1 << 16 else None
+    return pointer_in(fragment, at) if 0 <= at < 1 << 16 else None

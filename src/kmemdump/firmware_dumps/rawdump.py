@@ -3,41 +3,45 @@
 
 from __future__ import annotations
 
-from kmemdump.firmware_dumps.assemble import Collected, assemble
-from kmemdump.firmware_dumps.fragments import FileSet, FileStore, Piece
-from kmemdump.firmware_dumps.names import label_of
+from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
+from kmemdump.firmware_dumps.fragments import (
+    FileContents,
+    Fragment,
+    OpenFiles,
+    label_of,
+)
 from kmemdump.formats.rawdump import SectionType, parse_rawdump
 from kmemdump.targets.file import OpenFile
 
 __all__ = ["collect_rawdump"]
 
 
-def collect_rawdump(file: OpenFile) -> Collected:
+def collect_rawdump(file: OpenFile) -> FirmwareDump:
     """
-    Put together what is in an image.
+    Put together the sections of an image.
 
     :param file: Stays the caller's.
-    :raises FormatError: If it is no such image.
-    :raises TargetError: If there is no memory in it.
+    :raises FormatError: If it is not such an image.
+    :raises TargetError: If it holds no memory.
     """
     image = parse_rawdump(file.read, file.size, file.name)
     problems = list(image.problems)
-    files = FileSet()
-    pieces = []
+    files = OpenFiles()
+    fragments = []
     for section in image.sections:
-        store = FileStore(files, str(file.path), section.offset, section.held)
+        contents = FileContents(files, str(file.path), section.offset, section.held)
         if section.address is None:
             if section.type == SectionType.CPU_CONTEXT:
-                # Each vendor has a format of its own; ELF notes are what we know.
+                # Each vendor has a format of its own; only ELF notes are known.
                 if file.read(section.offset, 4) == b"\x7fELF":
-                    pieces.append(Piece(label_of(section.name), store, None, None))
+                    fragments.append(Fragment(label_of(section.name), contents))
                 else:
                     problems.append(f"section {section.name} (CPU context) is not used")
             continue
-        piece = Piece(label_of(section.name), store, section.address, section.size)
-        pieces.append(piece)
+        label = label_of(section.name)
+        fragments.append(Fragment(label, contents, section.address, section.size))
     try:
-        return assemble(file.name, pieces, files=files, problems=problems)
+        return assemble(file.name, fragments, files=files, problems=problems)
     except BaseException:
         files.close()
         raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A collected dump as a target: what firmware left, to be asked like any other."""
+"""What firmware left, as a target like any other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kmemdump.arch.architecture import get_arch
 from kmemdump.errors import KmemdumpError
-from kmemdump.firmware_dumps.assemble import Collected
+from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.memory.physical import Alias
 from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -26,38 +26,38 @@ class DumpTarget(FileTarget):
     """
     What firmware left of a kernel.
 
-    :param vmcoreinfo: To be used instead of what the dump has.
+    :param vmcoreinfo: Used instead of the dump's.
     """
 
     def __init__(
-        self, collected: Collected, vmcoreinfo: VmcoreInfo | None = None
+        self, dump: FirmwareDump, vmcoreinfo: VmcoreInfo | None = None
     ) -> None:
         super().__init__(
-            collected.source,
-            collected.machine,
-            collected.memory,
-            collected.notes,
+            dump.source,
+            dump.machine,
+            dump.memory,
+            dump.notes,
             vmcoreinfo,
         )
-        self.collected = collected
-        for problem in collected.problems:
-            logger.info("%s: %s", collected.source, problem)
+        self.dump = dump
+        for problem in dump.problems:
+            logger.info("%s: %s", dump.source, problem)
 
     @property
     def aliases(self) -> Sequence[Alias]:
         """
-        Virtual names of the memory that no page table is needed for.
+        The virtual names that are known without a page table.
 
-        The ELF header has one for each region. VMCOREINFO tells where the kernel's
-        image is, and on some architectures the linear map.
+        The ELF header has one for each region. VMCOREINFO has that of the kernel's
+        image, and on some architectures that of the linear map.
         """
         named = [
             Alias(region.virtual, region.range.start, region.range.size)
-            for region in self.collected.regions
+            for region in self.dump.regions
             if region.virtual is not None
             and region.virtual + region.range.size <= _ADDRESS_END
         ]
-        # Later ones come first where a program reads: what is told, not concluded.
+        # Later ones take precedence: those of the dump over those concluded from it.
         return [*_linear(self), *_image(self, guess=not named), *named]
 
 
@@ -65,7 +65,7 @@ def _image(target: DumpTarget, *, guess: bool) -> list[Alias]:
     """
     Return where the image is mapped.
 
-    :param guess: Whether to be content with an end that is not known.
+    :param guess: Whether to return it although its end is not known.
     """
     arch = get_arch(target.machine)
     if not arch.image_is_alone and not guess:
@@ -81,7 +81,7 @@ def _image(target: DumpTarget, *, guess: bool) -> list[Alias]:
 def _linear(target: DumpTarget) -> list[Alias]:
     try:
         info = target.vmcoreinfo()
-        # What the kernel's memory would have to tell may not be there.
+        # Variables in the kernel's memory may not be in the dump.
         direct = get_arch(target.machine).direct_map(info, lambda _variable: None)
     except KmemdumpError as error:
         logger.debug("no linear map: %s", error)

@@ -2,9 +2,9 @@
 """
 The host's side of Sahara's memory debug mode, without any input or output.
 
-What arrives is given to :meth:`Host.receive`, one transfer of the transport at a time;
-what is to be sent comes back. Data has no packet around it, so that a transfer is data
-only if the host has asked for some.
+Each transfer that arrives is given to :meth:`SaharaHost.receive`, which returns what is
+to be sent. Data has no packet around it: a transfer is data if the host has asked for
+some.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ from kmemdump.formats.sahara import (
     parse_table,
 )
 
-__all__ = ["CHUNK", "Data", "Failure", "Finished", "Host", "Send", "Table"]
+__all__ = [
+    "CHUNK",
+    "Data",
+    "Failure",
+    "Finished",
+    "SaharaHost",
+    "Send",
+    "TableReceived",
+]
 
 CHUNK = 512 << 10
 """Bytes that a host asks for at once; what qdl and edl take, too."""
@@ -44,7 +52,7 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TableReceived:
     """The table has arrived."""
 
     rows: tuple[Row, ...]
@@ -52,7 +60,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A piece of a region has arrived; pieces come in order."""
+    """Bytes of a region have arrived; they come in order."""
 
     row: Row
     offset: int
@@ -73,7 +81,7 @@ class Finished:
     """The device restarts; nothing more comes."""
 
 
-Event = Send | Table | Data | Failure | Finished
+Event = Send | TableReceived | Data | Failure | Finished
 
 
 class _State(Enum):
@@ -85,9 +93,9 @@ class _State(Enum):
     END = auto()
 
 
-class Host:
+class SaharaHost:
     """
-    The side that collects.
+    The side that downloads.
 
     :param wanted: Chooses rows of the table; all by default.
     :param chunk: Bytes to ask for at once.
@@ -208,7 +216,7 @@ class Host:
         rows = parse_table(self._table, self._source, wide=self._wide)
         self._pending = list(self._wanted(rows))
         self._state = _State.REGION
-        return [Table(tuple(rows)), *self._ask_for_more()]
+        return [TableReceived(tuple(rows)), *self._ask_for_more()]
 
     def _ask_for_more(self) -> list[Event]:
         events: list[Event] = []

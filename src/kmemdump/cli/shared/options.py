@@ -97,7 +97,7 @@ def firmware_options(function: _Function) -> _Function:
         memory_map: str | None,
         **others: Any,
     ) -> Any:
-        from kmemdump.collect.options import Options
+        from kmemdump.collect.source import Options
 
         options = Options(
             parse_range("--smem", smem) if smem else None,
