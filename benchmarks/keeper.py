@@ -18,8 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kmemdump.areas import choose_areas
-from kmemdump.marking.capture import Selection
+from kmemdump.marking.selection import select
 from kmemdump.opening import open_target
 from kmemdump.watch.vm_marks import Keeper
 
@@ -33,7 +32,7 @@ class _Session:
 
     def mark(self) -> dict[str, object]:
         """Mark for the first time."""
-        self._keeper = Keeper(self._target, Selection(choose_areas()))
+        self._keeper = Keeper(self._target, select())
         return {
             "regions": len(self._keeper.registry),
             "bytes": self._keeper.size,

@@ -4,16 +4,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kmemdump import (
-    BackendError,
-    Region,
-    Registry,
-    Selection,
-    choose_areas,
-    fit,
-    look,
-    open_target,
-)
+from kmemdump import BackendError, Region, Registry, capture, fit, open_target
 
 
 @dataclass
@@ -43,17 +34,14 @@ class ListBackend:
         self.held = regions  # Only now: what failed has changed nothing.
 
 
-target = open_target("qmp:vm.qmp")
-marking = look(
-    target, Selection(choose_areas(["kmsg", "sched", "stacks", "tasks"]))
-).marking
-backend = ListBackend(Path("regions.list"))
-registry = Registry(target.memory.ranges)
-registry.attach(backend)
-wanted = [found for _, found in marking.named_ranges()]
-plan = fit(wanted, backend.capacity)
-for number, item in enumerate(plan):
-    registry.register(f"plan{number}", item.start, item.size)
+with open_target("qmp:vm.qmp") as vm:
+    captured = capture(vm, areas=["kmsg", "sched", "stacks", "tasks"])
+    backend = ListBackend(Path("regions.list"))
+    registry = Registry(vm.memory.ranges)
+    registry.attach(backend)
+    wanted = [region.range for region in captured.regions]
+    plan = fit(wanted, backend.capacity)
+    for number, item in enumerate(plan):
+        registry.register(f"plan{number}", item.start, item.size)
 print(f"{len(wanted)} ranges, {sum(r.size for r in wanted)} bytes, are wanted")
 print(f"{len(backend.held)} regions, {sum(r.size for r in plan)} bytes, are held")
-target.close()

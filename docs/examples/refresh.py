@@ -1,34 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Keep a VM's marks fresh."""
 
-from kmemdump import (
-    Region,
-    Registry,
-    Selection,
-    VmBackend,
-    choose_areas,
-    look,
-    open_target,
-)
+from kmemdump import Registry, VmBackend, capture, open_target
 
+with open_target("qmp:vm.qmp") as vm:
+    registry = Registry(vm.memory.ranges)
+    registry.attach(VmBackend(vm.memory))
 
-def regions(capture):
-    return [
-        Region(0, name, r.start, r.size) for name, r in capture.marking.named_ranges()
-    ]
-
-
-target = open_target("qmp:vm.qmp")
-selection = Selection(choose_areas())
-registry = Registry(target.memory.ranges)
-registry.attach(VmBackend(target.memory))
-
-first = look(target, selection)
-registry.update(regions(first))
-before = {region.id for region in registry}
-
-again = look(target, selection, known=first.kernel)
-registry.update(regions(again))
-new = {region.id for region in registry} - before
-print(f"{len(registry)} regions are registered, {len(new)} of them new")
-target.close()
+    first = capture(vm)
+    registry.update(first.regions)
+    again = capture(vm, known=first)
+    change = registry.update(again.regions)
+    print(f"{len(registry)} regions are registered, {len(change.added)} of them new")

@@ -4,10 +4,9 @@ Mark small areas of a running Linux kernel's memory, so that a dead machine answ
 
 The public API, in the order of its use:
 
->>> from kmemdump import Selection, choose_areas, open_target, look, write
->>> target = open_target("qmp:/run/vm.qmp")
->>> capture = look(target, Selection(choose_areas()))
->>> missing = write("vm.core", target, capture)
+>>> from kmemdump import capture, open_target
+>>> with open_target("qmp:/run/vm.qmp") as vm:
+...     capture(vm).save("vm.core")
 
 What is not named here may change without notice. Names are imported when they are
 first used: drgn is not loaded for those that do not need it.
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from kmemdump.firmware.smem_search import find_smem
     from kmemdump.kernel.attach import Kernel, attach
     from kmemdump.kernel.printk import read_log
-    from kmemdump.marking.capture import Capture, Selection, look, write
+    from kmemdump.marking.capture import Capture, capture
     from kmemdump.marking.mark import Marking, mark
     from kmemdump.marking.plan import Plan, PlannedArea
     from kmemdump.marking.registration import RefreshResult, Registration
@@ -65,7 +64,7 @@ _HOMES = {
     "backends.minidump": ("MinidumpBackend",),
     "firmware.smem_search": ("find_smem",),
     "backends.vm": ("VmBackend",),
-    "marking.capture": ("Capture", "Selection", "look", "write"),
+    "marking.capture": ("Capture", "capture"),
     "coreimage": ("CoreImage", "read_core", "verify"),
     "errors": (
         "BackendError",
@@ -128,7 +127,6 @@ __all__ = [
     "RegistrationError",
     "Registry",
     "Report",
-    "Selection",
     "Target",
     "TargetError",
     "UnsupportedError",
@@ -138,6 +136,7 @@ __all__ = [
     "answer",
     "area",
     "attach",
+    "capture",
     "choose_areas",
     "command",
     "find_smem",
@@ -146,14 +145,12 @@ __all__ = [
     "function",
     "gather",
     "load_questions",
-    "look",
     "mark",
     "open_target",
     "open_writable",
     "read_core",
     "read_log",
     "verify",
-    "write",
 ]
 
 

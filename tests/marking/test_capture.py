@@ -9,31 +9,58 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conftest import DeadMachine
-from kmemdump.areas import choose_areas
 from kmemdump.coreimage import read_core, verify
-from kmemdump.errors import UnsupportedError
-from kmemdump.marking.capture import Selection, look, pack, register, write
+from kmemdump.errors import NotCapturedError, UnsupportedError
+from kmemdump.marking.capture import Capture, capture
+from kmemdump.marking.mark import AreaResult, Marking
 from kmemdump.marking.registry import Registry
+from kmemdump.memory.ranges import Range, Region
 from kmemdump.opening import open_target
 from rigs.scenarios import each_series, once
 from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 from rigs.verbs import run
 
 PAGE = 4096
+X = Range(0x2000, 0x18)
 
 
 def test_a_target_without_a_kernel(tmp_path):
     path = tmp_path / "dump"
     note = vmcoreinfo_note(vmcoreinfo())
     path.write_bytes(elf_core([(0x1000, bytes(PAGE))], note))
-    target = open_target(str(path))
-    with pytest.raises(UnsupportedError, match="no kallsyms in the kernel's memory"):
-        look(target, Selection(choose_areas()))
-    target.close()
+    with (
+        open_target(str(path)) as target,
+        pytest.raises(UnsupportedError, match="no kallsyms in the kernel's memory"),
+    ):
+        capture(target)
+    with pytest.raises(NotCapturedError, match="Bad file descriptor"):
+        target.memory.read(0x1000, 1)  # It was closed.
+
+
+def test_regions_end_where_memory_ends():
+    memory = SimpleNamespace(
+        ranges=[Range(0, 0x300), Range(0x1000, 0x200), Range(0x2000, 0x400)]
+    )
+    nothing: frozenset[int] = frozenset()
+    areas = [
+        AreaResult("a", nothing, frozenset({0, 1, 8}), 0.0, ()),
+        AreaResult("b", nothing, frozenset({16, 17}), 0.0, (), named=(("x", X),)),
+        AreaResult("c", nothing, frozenset({5}), 0.0, ()),
+        AreaResult("d", nothing, frozenset({16}), 0.0, (), named=(("y", X),)),
+    ]
+    captured = Capture(None, Marking(tuple(areas)), None, memory, 62)
+    assert captured.regions == [
+        Region(3, "a@0", 0, 0x300),
+        Region(4, "a@1000", 0x1000, 0x200),
+        Region(5, "x", 0x2000, 0x18),  # Each range once.
+        Region(6, "b@2018", 0x2018, 0x400 - 0x18),
+        Region(7, "d@2018", 0x2018, 0x200 - 0x18),
+    ]
 
 
 def test_the_target_is_not_replaced_by_its_core_image(tmp_path, monkeypatch):
@@ -53,11 +80,10 @@ def test_the_target_is_not_replaced_by_its_core_image(tmp_path, monkeypatch):
 def test_a_second_look_reads_less_and_finds_the_same(
     dead: DeadMachine, tmp_path: Path
 ) -> None:
-    selection = Selection(choose_areas())
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
-        first = look(target, selection)
-        second = look(target, selection, known=first.kernel)
+        first = capture(target)
+        second = capture(target, known=first)
         assert first.marking.complete, [area.reason for area in first.marking.areas]
         assert second.marking.complete
         assert second.kernel.own_debug_info.found is first.kernel.own_debug_info.found
@@ -67,12 +93,12 @@ def test_a_second_look_reads_less_and_finds_the_same(
         for one, two in zip(first.marking.areas, second.marking.areas, strict=True):
             assert two.blocks <= one.blocks | first.kernel.base_blocks, one.name
         registry = Registry(target.memory.ranges)
-        register(registry, first.marking)
+        registry.update(first.regions)
         ids = {region.name: region.id for region in registry}
-        register(registry, first.marking)
+        registry.update(first.regions)
         assert {region.name: region.id for region in registry} == ids
         path = tmp_path / "core"
-        assert write(path, target, second, packed=pack(first)) == []
+        assert second.save(path, packed=first.pack()) == []
         with read_core(path) as core:
             assert verify(core) == []
     finally:

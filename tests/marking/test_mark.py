@@ -197,7 +197,7 @@ def test_own_questions(kernel, tmp_path, capsys):
 
 def test_a_region(kernel):
     wanted = [("buffer", VIRTUAL + 0x1800, 0x1000), ("gone", VIRTUAL - 16, 8)]
-    buffer, gone = mark(kernel, [], ranges=wanted).areas
+    buffer, gone = mark(kernel, [], regions=wanted).areas
     assert buffer.blocks == blocks(*range(0x1800, 0x2800, BLOCK_SIZE))
     assert buffer.reason is None
     assert gone.reason
@@ -205,7 +205,7 @@ def test_a_region(kernel):
 
 @pytest.mark.parametrize("size", [0, -1, (128 << 20) + 1, 1 << 63])
 def test_a_region_of_a_strange_size(kernel, size):
-    (found,) = mark(kernel, [], ranges=[("strange", VIRTUAL, size)]).areas
+    (found,) = mark(kernel, [], regions=[("strange", VIRTUAL, size)]).areas
     assert found.reason == f"{size} bytes, expected 1 to {128 << 20}"
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.areas import choose_areas
 from kmemdump.cli.watch import _name_sockets
 from kmemdump.errors import UsageError
-from kmemdump.marking.capture import Selection
+from kmemdump.marking.selection import select
 from kmemdump.watch import Settings, watch_fleet
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
@@ -23,7 +22,7 @@ WATCH = [sys.executable, "-m", "kmemdump", "watch"]
 
 
 def make_selection():
-    return Selection(choose_areas(()))
+    return select()
 
 
 def die(number):

@@ -47,41 +47,50 @@ AREAS: tuple[Area, ...] = (
 """All areas, the most important first."""
 
 
-def choose_areas(names: Iterable[str] = ()) -> list[Area]:
+def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
     """
-    Return the areas with these names, or the default ones.
+    Return the areas that are wanted, or the default ones.
 
-    ``coreinfo`` is always among them, since all others stand on it; a name with a
-    ``-`` before it leaves one out. ``FILE.py`` adds the areas in it, see
-    :func:`load_areas`.
+    ``coreinfo`` is always among them, since all others need it.
 
+    :param wanted: Names; one with a ``-`` before it leaves an area out, and ``FILE.py``
+        adds the areas in it, see :func:`load_areas`. An :class:`Area` is taken as it
+        is.
     :raises UsageError: If there is no such area.
     """
     by_name = {area.name: area for area in AREAS}
-    wanted = list(names)
-    files = [name for name in wanted if name.endswith(".py")]
-    wanted = [name for name in wanted if name not in files]
-    for name in wanted:
-        if name.removeprefix("-") not in by_name:
+    files: list[str] = []
+    names: list[str] = []
+    for item in wanted:
+        if isinstance(item, Area):
+            _add(by_name, item, "an area of one's own")
+            names.append(item.name)
+        elif item.endswith(".py"):
+            files.append(item)
+        elif item.removeprefix("-") in by_name:
+            names.append(item)
+        else:
             raise UsageError(
-                f"no area {name!r}; there are {', '.join(by_name)}, and FILE.py"
+                f"no area {item!r}; there are {', '.join(by_name)}, and FILE.py"
             )
-    without = {name[1:] for name in wanted if name.startswith("-")}
-    named = [name for name in wanted if not name.startswith("-")]
+    without = {name[1:] for name in names if name.startswith("-")}
+    named = [name for name in names if not name.startswith("-")]
     chosen = named or [area.name for area in AREAS if area.default]
     if COREINFO.name not in chosen:
         chosen.insert(0, COREINFO.name)
     found = [by_name[name] for name in dict.fromkeys(chosen) if name not in without]
     for file in dict.fromkeys(files):
         for own in load_areas(Path(file)):
-            if own.name in by_name:
-                raise UsageError(
-                    f"{file}: there is an area {own.name!r} already, "
-                    "expected another name"
-                )
-            by_name[own.name] = own
+            _add(by_name, own, file)
             found.append(own)
     return found
+
+
+def _add(by_name: dict[str, Area], area: Area, source: str) -> None:
+    if by_name.setdefault(area.name, area) is not area:
+        raise UsageError(
+            f"{source}: there is an area {area.name!r} already, expected another name"
+        )
 
 
 def load_areas(path: Path) -> list[Area]:

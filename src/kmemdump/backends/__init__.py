@@ -12,11 +12,13 @@ from typing import Protocol, runtime_checkable
 
 from kmemdump.memory.ranges import Region
 
-__all__ = ["ELF_HEADER_ID", "VMCOREINFO_ID", "Backend", "SelfDescribing"]
+__all__ = ["ELF_HEADER_ID", "FIRST_ID", "VMCOREINFO_ID", "Backend", "SelfDescribing"]
 
 ELF_HEADER_ID = 1
 VMCOREINFO_ID = 2
 """Ids of a backend's first two regions, as in the kernel's kmemdump series."""
+FIRST_ID = 3
+"""Id of the first region that is marked."""
 
 
 class Backend(Protocol):

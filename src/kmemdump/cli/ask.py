@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.shared.messages import tell
-from kmemdump.cli.shared.options import parse_question, target_options, targeted
+from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.cli.shared.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 
@@ -59,8 +59,9 @@ def command(
             )
         return _ask_ramoops(target, vmcoreinfo, memory_map)
     from kmemdump.kernel.attach import attach
+    from kmemdump.questions.parse import parse_questions
 
-    wanted = [item for text in questions for item in parse_question(text)]
+    wanted = parse_questions(questions)
     talking = not questions and sys.stdin.isatty() and not as_json
     answers: list[dict[str, object]] = []
     print_answer = answers.append if as_json else _print

@@ -62,7 +62,7 @@ def command(
     TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET), a raw
     RAM image, or a vmcore.
     """
-    from kmemdump.marking.capture import look, write
+    from kmemdump.marking.capture import look
 
     selection = parse_selection(areas, questions, symbols, regions, vmlinux)
     _check_output(output, target)
@@ -71,7 +71,7 @@ def command(
         _paused(opened) if pause else contextlib.nullcontext(),
     ):
         capture = look(opened, selection)
-        missing = write(output, opened, capture)
+        missing = capture.save(output)
     _complain_of_areas(capture)
     for item in missing:
         tell(f"memory at {item} is missing")
@@ -83,7 +83,7 @@ def command(
             f"{output}: {capture.kernel.vmcoreinfo.osrelease}, "
             f"{len(capture.marking.areas)} areas, {format_size(size)}"
         )
-    complete = capture.marking.complete and not missing
+    complete = capture.complete and not missing
     return ExitCode.DONE if complete else ExitCode.INCOMPLETE
 
 

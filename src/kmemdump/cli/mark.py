@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kmemdump.agent import Pace
     from kmemdump.backends.minidump import MinidumpBackend
     from kmemdump.firmware.discovery import ReservedRanges
-    from kmemdump.marking.capture import Selection
+    from kmemdump.marking.selection import Selection
     from kmemdump.targets import Target
 
 __all__ = ["command"]

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.areas import choose_areas
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab.architectures import X86_64, Architecture
 from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.setup import Setup
-from kmemdump.marking.capture import Capture, Selection
+from kmemdump.marking.capture import Capture
 from kmemdump.marking.registry import Registry
+from kmemdump.marking.selection import Selection, select
 from kmemdump.opening import open_target
 from kmemdump.targets import Target
 from kmemdump.text import format_size
@@ -57,7 +57,7 @@ def tell(
     :param memory: The VM's memory in MiB.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
-    selection = Selection(choose_areas())
+    selection = select()
     kernel = cache.kernel(series, architecture)
     arguments = kernel_arguments(CrashType.PANIC, architecture)
     setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments)

@@ -15,7 +15,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.areas import choose_areas
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.collect.write import write_collected
 from kmemdump.firmware_dumps.folder import collect_folder
@@ -27,8 +26,8 @@ from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.reserved import scratch_range, smem_range
 from kmemdump.lab.setup import Setup
-from kmemdump.marking.capture import Selection
 from kmemdump.marking.registration import Registration
+from kmemdump.marking.selection import select
 from kmemdump.opening import open_target
 from kmemdump.targets.writable import open_writable
 from kmemdump.text import format_size
@@ -83,7 +82,7 @@ def tell_of_firmware(
             say("registering its regions in the minidump table, from outside")
             marker = Registration(
                 target,
-                Selection(choose_areas()),
+                select(),
                 lambda _: MinidumpBackend(
                     writable, smem, scratch=scratch, no_encryption=True
                 ),

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a target's memory to a core image: attach, mark, register, write."""
+"""From a target's memory to a core image: attach, mark, write."""
 
 from __future__ import annotations
 
 import logging
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 
 from drgn import FaultError, Program
 from drgn.helpers.linux.cpumask import for_each_online_cpu
@@ -17,7 +17,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from kmemdump.arch.architecture import find_names, get_arch
 from kmemdump.areas import Area
 from kmemdump.areas.symbols import SYMBOLS
-from kmemdump.backends.vm import VmBackend
+from kmemdump.backends import FIRST_ID
 from kmemdump.coreimage import (
     AreaRecord,
     CoreContents,
@@ -31,45 +31,21 @@ from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import Kernel, OwnDebugInfo, attach
 from kmemdump.kernel.direct_map import direct_map
 from kmemdump.marking.mark import AreaResult, Marking, mark
-from kmemdump.marking.registry import Registry
+from kmemdump.marking.selection import Selection, select
 from kmemdump.memory.physical import JoinedMemory, Memory
-from kmemdump.memory.ranges import Range, Region
+from kmemdump.memory.ranges import Range, Region, intersect
 from kmemdump.memory.recorder import Budget, block_ranges
 from kmemdump.questions.question import Question
 from kmemdump.targets import Target
 from kmemdump.version import VERSION
 
-__all__ = [
-    "Capture",
-    "Selection",
-    "look",
-    "pack",
-    "register",
-    "wanted_regions",
-    "write",
-]
+__all__ = ["Capture", "capture", "look"]
 
 _logger = logging.getLogger(__name__)
 _PR_PID = 32
 """Offset of the member in ``struct elf_prstatus`` of every 64-bit architecture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What a person wants to be marked."""
-
-    areas: Sequence[Area]
-    questions: Sequence[Question] = ()
-    symbols: Sequence[str] = ()
-    ranges: Sequence[tuple[str, int, int]] = ()
-    """Names, kernel virtual addresses and sizes in bytes."""
-    vmlinux: Path | None = None
-    budget: Budget = field(default_factory=Budget)
-    named: bool = False
-    """
-    Whether a person named the areas. Else, with a vmlinux, area ``symbols`` is left out
-    of what is marked of a kernel that has none in its memory.
-    """
+_BACKEND = "vm"
+"""What copies the regions here: the host of a VM, or the reader of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +56,132 @@ class Capture:
     marking: Marking
     time: datetime
     memory: Memory
-    """What was read as it was read, and the target for the rest."""
+    """What was read, as it was when it was read; the target has the rest."""
+    machine: int
+    """Architecture: an ELF ``e_machine``."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether each area is complete."""
+        return self.marking.complete
+
+    @property
+    def regions(self) -> list[Region]:
+        """The regions that are marked; a registry gives them other ids."""
+        names: dict[Range, str] = {}
+        available = self.memory.ranges
+        for name, marked in self.marking.named_ranges():
+            first = max(bisect_right(available, (marked.start, 1 << 64)) - 1, 0)
+            last = bisect_left(available, (marked.end, 0))
+            # A block may end where there is no memory.
+            for item in intersect([marked], available[first:last]):
+                names.setdefault(item, name)
+        return [
+            Region(id, name, item.start, item.size)
+            for id, (item, name) in enumerate(names.items(), FIRST_ID)
+        ]
+
+    def pack(self) -> bytes:
+        """
+        Compress what never changes while the kernel runs: its symbols and types.
+
+        :return: For :meth:`save`; empty if no area is packed.
+        """
+        blocks = {
+            block for area in self.marking.areas if area.packed for block in area.own
+        }
+        return pack_memory(self.memory, block_ranges(blocks)) if blocks else b""
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        regions: Sequence[Region] | None = None,
+        packed: bytes | None = None,
+        marked_at: datetime | None = None,
+        cause: str = "",
+    ) -> list[Range]:
+        """
+        Write the core image. The target must still be open.
+
+        :param regions: What was registered beforehand; by default :attr:`regions`.
+        :param packed: What :meth:`pack` returned for this kernel earlier.
+        :param marked_at: When the regions were marked for the last time before.
+        :param cause: Why the kernel died, if that was seen.
+        :return: Physical memory that is missing.
+        :raises KmemdumpError: If *path* cannot be written; a file that was there stays.
+        """
+        _logger.info("writing %s", os.fspath(path))
+        kernel = self.kernel
+        arch = get_arch(self.machine)
+        if regions is None:
+            regions = self.regions
+        direct = direct_map(kernel.prog, arch, kernel.vmcoreinfo)
+        aliases = find_names(
+            arch,
+            kernel.vmcoreinfo,
+            self.memory.read,
+            [region.range for region in regions],
+            direct,
+        )
+        contents = CoreContents(
+            machine=self.machine,
+            memory=self.memory,
+            regions=regions,
+            manifest=_manifest(self, marked_at, cause),
+            prstatus=_online_first(kernel),
+            vmcoreinfo=kernel.vmcoreinfo.raw,
+            command_line=_command_line(kernel.prog),
+            direct=direct,
+            aliases=aliases,
+            packed=self.pack() if packed is None else packed,
+        )
+        return write_core(path, contents)
+
+
+def capture(
+    target: Target,
+    *,
+    areas: Iterable[str | Area] = (),
+    questions: Iterable[str | Question] = (),
+    symbols: Iterable[str] = (),
+    regions: Iterable[tuple[str, int, int]] = (),
+    vmlinux: str | os.PathLike[str] | None = None,
+    budget: Budget | None = None,
+    known: Capture | None = None,
+) -> Capture:
+    """
+    Look at the kernel of *target*, and mark what answers need.
+
+    :param areas: Names or :class:`~kmemdump.Area` objects; by default, the areas that
+        are marked by default. ``-NAME`` leaves one out, ``FILE.py`` adds those in it.
+    :param questions: What shall be answerable besides: crash commands, ``FILE.py``, or
+        :class:`~kmemdump.Question` objects.
+    :param symbols: Names of variables to mark whole.
+    :param regions: Names, kernel virtual addresses and sizes in bytes.
+    :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
+    :param budget: What each question may cost.
+    :param known: An earlier capture of the same kernel: what never changes is not read
+        again.
+    :raises UsageError: If there is no such area or question.
+    :raises KmemdumpError: If there is no kernel that can be looked at.
+    """
+    selection = select(
+        areas=areas,
+        questions=questions,
+        symbols=symbols,
+        regions=regions,
+        vmlinux=vmlinux,
+        budget=budget,
+    )
+    return look(target, selection, known.kernel if known else None)
 
 
 def look(
     target: Target, selection: Selection, known: Kernel | OwnDebugInfo | None = None
 ) -> Capture:
     """
-    Look at the kernel of *target* and mark what *selection* name.
+    Look at the kernel of *target*, and mark what is selected.
 
     :param known: The same kernel, looked at before, or its own debug info.
     :raises KmemdumpError: If there is no kernel that can be looked at.
@@ -99,6 +193,24 @@ def look(
         known=known,
         self_contained=SYMBOLS in selection.areas,
     )
+    marking = mark(
+        kernel,
+        _areas_for(kernel, selection, warn=known is None),
+        questions=selection.questions,
+        symbols=selection.symbols,
+        regions=selection.regions,
+        budget=selection.budget,
+    )
+    if not any(area.blocks for area in marking.areas):
+        raise UnsupportedError(
+            kernel.problem or f"{target.name}: nothing of the kernel can be read"
+        )
+    memory = JoinedMemory(kernel.recorder.recording(), target.memory)
+    return Capture(kernel, marking, now, memory, target.machine)
+
+
+def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:
+    """Leave out area ``symbols`` where nobody named it and memory has no symbols."""
     areas = list(selection.areas)
     if (
         SYMBOLS in areas
@@ -107,95 +219,12 @@ def look(
         and kernel.own_debug_info.problem is not None
     ):
         areas.remove(SYMBOLS)
-        if known is None:  # Once is enough.
+        if warn:
             _logger.warning(
                 "area symbols is left out, since the kernel's memory has none: opening "
                 "the core image takes the vmlinux, too"
             )
-    marks = mark(
-        kernel,
-        areas,
-        questions=selection.questions,
-        symbols=selection.symbols,
-        ranges=selection.ranges,
-        budget=selection.budget,
-    )
-    if not any(area.blocks for area in marks.areas):
-        raise UnsupportedError(
-            kernel.problem or f"{target.name}: nothing of the kernel can be read"
-        )
-    memory = JoinedMemory(kernel.recorder.recording(), target.memory)
-    return Capture(kernel, marks, now, memory)
-
-
-def register(registry: Registry, marks: Marking) -> None:
-    """Bring *registry* up to date with *marks*, changing the least."""
-    registry.update(wanted_regions(marks))
-
-
-def wanted_regions(marks: Marking) -> list[Region]:
-    """Return the regions that *marks* want registered; a registry gives them ids."""
-    return [
-        Region(0, name, item.start, item.size) for name, item in marks.named_ranges()
-    ]
-
-
-def pack(capture: Capture) -> bytes:
-    """Compress what never changes; see :mod:`kmemdump.coreimage.packed`."""
-    blocks = {
-        block for area in capture.marking.areas if area.packed for block in area.own
-    }
-    return pack_memory(capture.memory, block_ranges(blocks)) if blocks else b""
-
-
-def write(
-    path: str | os.PathLike[str],
-    target: Target,
-    capture: Capture,
-    *,
-    registry: Registry | None = None,
-    packed: bytes | None = None,
-    marked_at: datetime | None = None,
-    cause: str = "",
-) -> list[Range]:
-    """
-    Write the core image of *capture*.
-
-    :param registry: What was registered beforehand; by default, what is marked now.
-    :param packed: What :func:`pack` returned for this kernel earlier.
-    :param marked_at: When the regions were marked for the last time before.
-    :param cause: Why it is written, if somebody watched the kernel die.
-    :return: Physical memory that is missing.
-    """
-    if registry is None:
-        registry = Registry(target.memory.ranges)
-        registry.attach(VmBackend(target.memory))
-        register(registry, capture.marking)
-    _logger.info("writing %s", os.fspath(path))
-    kernel = capture.kernel
-    arch = get_arch(target.machine)
-    regions = list(registry)
-    direct = direct_map(kernel.prog, arch, kernel.vmcoreinfo)
-    aliases = find_names(
-        arch,
-        kernel.vmcoreinfo,
-        capture.memory.read,
-        [region.range for region in regions],
-        direct,
-    )
-    contents = CoreContents(
-        machine=target.machine,
-        memory=capture.memory,
-        regions=regions,
-        manifest=_manifest(capture, target, registry, marked_at, cause),
-        prstatus=_online_first(kernel),
-        vmcoreinfo=kernel.vmcoreinfo.raw,
-        command_line=_command_line(kernel.prog),
-        direct=direct,
-        aliases=aliases,
-        packed=pack(capture) if packed is None else packed,
-    )
-    return write_core(path, contents)
+    return areas
 
 
 def _online_first(kernel: Kernel) -> list[bytes]:
@@ -228,19 +257,13 @@ def _command_line(prog: Program) -> str:
     return line.decode("utf-8", "replace")
 
 
-def _manifest(
-    capture: Capture,
-    target: Target,
-    registry: Registry,
-    marked_at: datetime | None,
-    cause: str,
-) -> Manifest:
+def _manifest(capture: Capture, marked_at: datetime | None, cause: str) -> Manifest:
     info = capture.kernel.vmcoreinfo
     return Manifest(
         tool=f"kmemdump {VERSION}",
         time=capture.time,
-        kernel=KernelRecord(info.osrelease, info.build_id, target.machine),
-        backend=registry.backend.name if registry.backend else "",
+        kernel=KernelRecord(info.osrelease, info.build_id, capture.machine),
+        backend=_BACKEND,
         marked_at=marked_at,
         cause=cause,
         areas=list(_area_records(capture.marking.areas)),

@@ -117,17 +117,17 @@ def mark(
     *,
     questions: Sequence[Question] = (),
     symbols: Sequence[str] = (),
-    ranges: Sequence[tuple[str, int, int]] = (),
+    regions: Sequence[tuple[str, int, int]] = (),
     budget: Budget | None = None,
 ) -> Marking:
     """
-    Put the questions of *areas*, and a person's own, to *kernel*.
+    Put the questions of *areas*, and one's own, to *kernel*.
 
     An area that cannot be completed says why and never stops the others.
 
-    :param questions: A person's own questions: area ``questions``.
+    :param questions: One's own questions: area ``questions``.
     :param symbols: Names of variables to mark whole: area ``symbols:NAME`` each.
-    :param ranges: Names, kernel virtual addresses and sizes of regions.
+    :param regions: Names, kernel virtual addresses and sizes of regions.
     :param budget: What each question may cost.
     """
     budget = budget or Budget()
@@ -155,7 +155,7 @@ def mark(
         add(_mark_area(kernel, Area("questions", "", tuple(questions)), budget))
     for name in symbols:
         add(_mark_symbol(kernel, name, budget))
-    for name, address, size in ranges:
+    for name, address, size in regions:
         add(mark_range(kernel, name, address, size, budget))
     if SYMBOLS in chosen:
         # Packed, so what other areas read of it is there twice: debuggers that do

@@ -25,10 +25,11 @@ from kmemdump.errors import TargetError, UsageError
 from kmemdump.kernel.attach import Kernel, OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
 from kmemdump.kernel.iomem import find_system_ram
-from kmemdump.marking.capture import Capture, Selection, look
+from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.mark import Marking
 from kmemdump.marking.plan import DEFAULT_EXTRA, DESCRIPTION, Plan, plan
 from kmemdump.marking.registry import Refusal, Registry
+from kmemdump.marking.selection import Selection
 from kmemdump.memory.ranges import Range, intersect, subtract
 from kmemdump.memory.recorder import Recorder
 from kmemdump.targets import Target

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kmemdump.backends import Backend
+from kmemdump.backends import FIRST_ID, Backend
 from kmemdump.backends.description import Description
 from kmemdump.errors import BackendError, RegistrationError
 from kmemdump.marking.attachment import RESERVED, Attachment
@@ -28,7 +28,6 @@ from kmemdump.memory.ranges import Range, Region, merge
 
 __all__ = ["Refusal", "Registry", "UpdateResult"]
 
-_FIRST_ID = max(RESERVED) + 1
 _LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for it.
 _END = 1 << 64
 
@@ -78,7 +77,7 @@ class Registry:
         self._attachment = Attachment(description)
         self._regions: dict[int, Region] = {}
         self._places: dict[tuple[int, int], int] = {}
-        self._next_id = _FIRST_ID
+        self._next_id = FIRST_ID
 
     def __iter__(self) -> Iterator[Region]:
         return iter(tuple(self._regions.values()))
@@ -297,9 +296,9 @@ class Registry:
             raise RegistrationError(
                 f"region {name!r}: id {id} is reserved for {RESERVED[id]!r}"
             )
-        if not _FIRST_ID <= id <= _LAST_ID:
+        if not FIRST_ID <= id <= _LAST_ID:
             raise RegistrationError(
-                f"region {name!r}: id is {id}, expected {_FIRST_ID} to {_LAST_ID}"
+                f"region {name!r}: id is {id}, expected {FIRST_ID} to {_LAST_ID}"
             )
         if id in self._regions:
             raise RegistrationError(
@@ -312,7 +311,7 @@ class Registry:
         # registration, and an id in an old dump is not mistaken for a new one.
         while True:
             id = self._next_id
-            self._next_id = id + 1 if id < _LAST_ID else _FIRST_ID
+            self._next_id = id + 1 if id < _LAST_ID else FIRST_ID
             if id not in self._regions:
                 return id
 

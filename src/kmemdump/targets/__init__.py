@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
 
 from kmemdump.memory.physical import Alias, Memory
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["NamingTarget", "Target"]
+__all__ = ["Closing", "NamingTarget", "Target"]
 
 
 class Target(Protocol):
-    """A kernel's memory, and what is known about it besides."""
+    """
+    A kernel's memory, and what is known about it besides.
+
+    A ``with`` statement closes it.
+    """
 
     @property
     def name(self) -> str:
@@ -43,6 +48,33 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Release files and connections. Does not fail."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Closing:
+    """Gives a class with ``close()`` what a ``with`` statement needs."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 @runtime_checkable

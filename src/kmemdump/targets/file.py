@@ -15,6 +15,7 @@ from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.memory.physical import Memory
+from kmemdump.targets import Closing
 from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
 
 __all__ = [
@@ -164,7 +165,7 @@ def prstatus(notes: Iterable[Note], machine: int, source: str) -> list[bytes]:
     return found
 
 
-class FileTarget:
+class FileTarget(Closing):
     """
     A file with a kernel's memory.
 

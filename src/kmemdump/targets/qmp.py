@@ -12,6 +12,7 @@ from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
 from kmemdump.memory.physical import FileMemory
+from kmemdump.targets import Closing
 from kmemdump.targets.file import noted_vmcoreinfo, prstatus
 from kmemdump.targets.qmp_client import DEFAULT_TIMEOUT, QmpClient
 from kmemdump.targets.qmp_ram import open_ram
@@ -24,7 +25,7 @@ _PAGE = 4096
 _MAX_DUMP = 64 << 20
 
 
-class QmpTarget:
+class QmpTarget(Closing):
     """
     A VM.
 

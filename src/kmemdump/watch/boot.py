@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from kmemdump.errors import FormatError, KmemdumpError, TargetError, UsageError
-from kmemdump.marking.capture import Selection
+from kmemdump.marking.selection import Selection
 from kmemdump.text import format_size
 from kmemdump.watch.liveness import ticking
 from kmemdump.watch.reporter import Voice, first_line

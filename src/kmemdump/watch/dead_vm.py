@@ -9,13 +9,13 @@ from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID
 from kmemdump.backends.vm import Dump
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.ranges import Range, merge
-from kmemdump.targets import Target
+from kmemdump.targets import Closing, Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["DumpMemory", "Remains"]
 
 
-class Remains:
+class Remains(Closing):
     """A target that is not asked for more than its memory."""
 
     def __init__(

@@ -23,7 +23,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError
-from kmemdump.marking.capture import Selection
+from kmemdump.marking.selection import Selection
 from kmemdump.watch.reporter import Voice
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.watcher import Outcome, Watcher

@@ -14,16 +14,10 @@ from kmemdump.backends.vm import VmBackend
 from kmemdump.diagnosis.panic_patterns import find_oops, find_panic
 from kmemdump.errors import KmemdumpError, NotCapturedError
 from kmemdump.kernel.printk import read_log
-from kmemdump.marking.capture import (
-    Capture,
-    Selection,
-    look,
-    pack,
-    wanted_regions,
-    write,
-)
+from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.mark import AreaResult, Marking, QuestionResult, total_bytes
 from kmemdump.marking.registry import Registry
+from kmemdump.marking.selection import Selection
 from kmemdump.memory.ranges import Range, merge
 from kmemdump.targets import Target
 from kmemdump.text import printable
@@ -79,11 +73,11 @@ class Keeper:
         self._selection = selection
         self.capture: Capture = look(target, selection)
         self.vitals = Vitals(self.capture.kernel)
-        self._packed = pack(self.capture)
+        self._packed = self.capture.pack()
         self._backend = VmBackend(target.memory, max_bytes=_MAX_BYTES)
         self.registry = Registry(target.memory.ranges)
         self.registry.attach(self._backend)
-        self._register(self.capture.marking)
+        self._register(self.capture)
 
     @property
     def info(self) -> VmcoreInfo:
@@ -118,10 +112,10 @@ class Keeper:
         capture = look(self._target, self._selection, self.capture.kernel)
         vitals = Vitals(capture.kernel)
         self.capture, self.vitals = capture, vitals
-        self._register(capture.marking)
+        self._register(capture)
 
-    def _register(self, marks: Marking) -> None:
-        self.registry.update(wanted_regions(marks))
+    def _register(self, capture: Capture) -> None:
+        self.registry.update(capture.regions)
         self._copy = self._backend.dump()
 
     def save(self, path: Path, cause: str = "") -> Saved:
@@ -148,7 +142,7 @@ class Keeper:
         if capture is None:
             capture = replace(marked, marking=_noted(marked.marking, problem))
         else:
-            self.registry.update([*self.registry, *wanted_regions(capture.marking)])
+            self.registry.update([*self.registry, *capture.regions])
         try:
             last = write_core(capture, problem)
         except (KmemdumpError, OSError) as error:
@@ -164,11 +158,9 @@ class Keeper:
         capture: Capture,
         problem: str | None = None,
     ) -> Saved:
-        missing = write(
+        missing = capture.save(
             path,
-            self._target,
-            capture,
-            registry=self.registry,
+            regions=list(self.registry),
             packed=self._packed,
             marked_at=marked_at,
             cause=cause,

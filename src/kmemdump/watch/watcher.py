@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kmemdump.arch.architecture import get_arch
 from kmemdump.errors import KmemdumpError
-from kmemdump.marking.capture import Selection
+from kmemdump.marking.selection import Selection
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
 from kmemdump.watch.boot import Arrival

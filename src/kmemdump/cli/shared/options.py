@@ -20,9 +20,8 @@ from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.errors import UsageError
 
 if TYPE_CHECKING:
-    from kmemdump.marking.capture import Selection
+    from kmemdump.marking.selection import Selection
     from kmemdump.memory.ranges import Range
-    from kmemdump.questions.question import Question
     from kmemdump.targets import Target
 
 __all__ = [
@@ -171,16 +170,6 @@ def selection_options(function: _Function) -> _Function:
     )
 
 
-def parse_question(text: str) -> list[Question]:
-    """Return the questions that a person typed: a command, or a file of them."""
-    from kmemdump.questions.crash_commands import command
-    from kmemdump.questions.python_files import load_questions
-
-    if text.endswith(".py"):
-        return load_questions(Path(text))
-    return [command(text, trusted=True)]
-
-
 def parse_selection(
     areas: tuple[str, ...],
     questions: tuple[str, ...],
@@ -189,20 +178,18 @@ def parse_selection(
     vmlinux: Path | None,
 ) -> Selection:
     """
-    Make selection of options.
+    Make a selection of the options of :func:`selection_options`.
 
     :raises UsageError: If one of them makes no sense.
     """
-    from kmemdump.areas import choose_areas
-    from kmemdump.marking.capture import Selection
+    from kmemdump.marking.selection import select
 
-    return Selection(
-        choose_areas(areas),
-        [question for text in questions for question in parse_question(text)],
-        symbols,
-        [_parse_region(text) for text in regions],
-        vmlinux,
-        named=any(not name.startswith("-") for name in areas),
+    return select(
+        areas=areas,
+        questions=questions,
+        symbols=symbols,
+        regions=[_parse_region(text) for text in regions],
+        vmlinux=vmlinux,
     )
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.shared.messages import tell
-from kmemdump.cli.shared.options import parse_question
 from kmemdump.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def typed(kernel: Kernel, talking: bool) -> Iterator[Question | None]:
 
 
 def _parse(prompt: Prompt, text: str, talking: bool) -> list[Question | None]:
+    from kmemdump.questions.parse import parse_question
+
     if not text or text.startswith("#"):
         return []
     try:

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What to mark: areas, and one's own questions, variables and ranges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kmemdump.areas import Area, choose_areas
+from kmemdump.memory.recorder import Budget
+from kmemdump.questions.parse import parse_questions
+from kmemdump.questions.question import Question
+
+__all__ = ["Selection", "select"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to mark, to be used for many looks."""
+
+    areas: Sequence[Area]
+    questions: Sequence[Question] = ()
+    symbols: Sequence[str] = ()
+    regions: Sequence[tuple[str, int, int]] = ()
+    """Names, kernel virtual addresses and sizes in bytes."""
+    vmlinux: Path | None = None
+    budget: Budget = field(default_factory=Budget)
+    named: bool = False
+    """
+    Whether areas were named. If not, and with a vmlinux, area ``symbols`` is left out
+    for a kernel that has no symbols in its memory.
+    """
+
+
+def select(
+    *,
+    areas: Iterable[str | Area] = (),
+    questions: Iterable[str | Question] = (),
+    symbols: Iterable[str] = (),
+    regions: Iterable[tuple[str, int, int]] = (),
+    vmlinux: str | os.PathLike[str] | None = None,
+    budget: Budget | None = None,
+) -> Selection:
+    """
+    Select what to mark; :func:`kmemdump.capture` says what the parameters mean.
+
+    :raises UsageError: If there is no such area, or a text is no question.
+    """
+    wanted = list(areas)
+    return Selection(
+        choose_areas(wanted),
+        parse_questions(questions),
+        tuple(symbols),
+        tuple(regions),
+        Path(vmlinux) if vmlinux is not None else None,
+        budget or Budget(),
+        named=any(isinstance(it, Area) or not it.startswith("-") for it in wanted),
+    )
