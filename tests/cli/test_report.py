@@ -17,8 +17,8 @@ from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.attach import attach
 from kmemdump.lab import CrashType, crash_guest
 from kmemdump.opening import open_target
-from kmemdump.report import gather
-from kmemdump.report.records import KernelPart, Loss, Report, TimePart
+from kmemdump.report import Report, gather
+from kmemdump.report.records import KernelPart, Loss, TimePart
 from rigs.scenarios import each_scenario
 from rigs.schema import check_schema
 

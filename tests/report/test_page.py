@@ -17,7 +17,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame, Task
 from kmemdump.kernel.printk import LogRecord
-from kmemdump.report import Report, to_html
+from kmemdump.report import Report
 from kmemdump.report.memory_map import draw_map
 from kmemdump.report.records import (
     BlockedTask,
@@ -109,7 +109,7 @@ def show(browser: Chrome, tmp_path: Path) -> Iterator[Callable[[Report], Chrome]
 
     def show(report: Report) -> Chrome:
         path = tmp_path / "page.html"
-        path.write_text(to_html(report))
+        path.write_text(report.to_html())
         browser.get(path.as_uri())
         return browser
 
@@ -208,7 +208,7 @@ def test_hostile_strings_stay_text(show):
 
 def test_even_a_script_in_the_page_is_not_run(show, browser, tmp_path):
     show(REPORT)
-    page = to_html(REPORT).replace("<main>", "<main><script>alert(1)</script>")
+    page = REPORT.to_html().replace("<main>", "<main><script>alert(1)</script>")
     (tmp_path / "forged.html").write_text(page)
     browser.get((tmp_path / "forged.html").as_uri())
     (entry,) = browser.get_log("browser")
@@ -219,9 +219,9 @@ def test_even_a_script_in_the_page_is_not_run(show, browser, tmp_path):
 @settings(max_examples=50, deadline=None)
 def test_any_text_stays_text(words):
     task = Task(1, words)
-    page = to_html(replace(REPORT, tasks=(task,), log=(record(1, 6, words),)))
+    page = replace(REPORT, tasks=(task,), log=(record(1, 6, words),)).to_html()
     assert page.count("<script>") == 1
-    assert page.count("<td>") == to_html(replace(REPORT, tasks=(task,))).count("<td>")
+    assert page.count("<td>") == replace(REPORT, tasks=(task,)).to_html().count("<td>")
     page.encode()
 
 
@@ -296,7 +296,7 @@ def test_words_in_a_table_on_a_phone(tmp_path):
     path = tmp_path / "page.html"
     words = "a module was loaded that is not part of the kernel"
     module = Module("lab", 0xFFFFFFFFC0000000, 4096, (Taint("O", words),) * 2)
-    path.write_text(to_html(replace(REPORT, modules=(module,))))
+    path.write_text(replace(REPORT, modules=(module,)).to_html())
     with browse(width=360) as page:
         page.get(path.as_uri())
         row = one(page, "#module-table tbody tr")
@@ -307,7 +307,7 @@ def test_words_in_a_table_on_a_phone(tmp_path):
 @pytest.mark.parametrize("width", [360, 1280])
 def test_light_dark_and_narrow(tmp_path, dark, width):
     path = tmp_path / "page.html"
-    path.write_text(to_html(REPORT))
+    path.write_text(REPORT.to_html())
     with browse(width=width, dark=dark) as page:
         page.get(path.as_uri())
 

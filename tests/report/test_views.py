@@ -16,7 +16,7 @@ from rich.console import Console
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame, Task
 from kmemdump.diagnosis.records import __all__ as DIAGNOSED
 from kmemdump.kernel.printk import LogRecord
-from kmemdump.report import Report, print_report, to_json
+from kmemdump.report import Report, print_report
 from kmemdump.report.records import (
     BlockedTask,
     Interrupt,
@@ -272,7 +272,7 @@ def test_any_text_is_printed(words, terminal, width):
 
 
 def test_json():
-    plain = json.loads(json.dumps(to_json(FULL)))
+    plain = json.loads(json.dumps(FULL.to_json()))
     assert plain["version"] == 1
     assert plain["cause"]["kind"] == "null dereference"
     assert plain["cpus"][0]["ip"] == "0xffffffff81000033"
@@ -286,7 +286,7 @@ def test_json():
 
 @pytest.mark.parametrize("report", [FULL, EMPTY])
 def test_json_is_as_documented(report):
-    check_schema(json.loads(json.dumps(to_json(report))))
+    check_schema(json.loads(json.dumps(report.to_json())))
 
 
 @pytest.mark.parametrize(
@@ -301,18 +301,18 @@ def test_json_is_as_documented(report):
 )
 def test_other_json_is_not(change):
     with pytest.raises(ValidationError):
-        check_schema({**to_json(FULL), **change})
+        check_schema({**FULL.to_json(), **change})
 
 
 def test_every_record_is_documented():
     """Also those that no test above has."""
-    documented = validator().schema["$defs"].keys() | {"Report"}
+    documented = validator().schema["$defs"].keys() | {"Findings"}
     records = {"LogRecord", *REPORTED, *DIAGNOSED} - {"ADDRESS", "CauseKind"}
     assert documented == records
 
 
 def test_json_leaves_out_what_is_not_known():
-    plain = to_json(EMPTY)
+    plain = EMPTY.to_json()
     assert plain["cause"] == {
         "kind": "unknown",
         "sentence": "Nobody knows.",
@@ -322,3 +322,10 @@ def test_json_leaves_out_what_is_not_known():
     }
     assert "memory" not in plain
     assert plain["time"] == {}
+
+
+def test_a_report_prints_itself():
+    text = io.StringIO()
+    print_report(FULL, Console(file=text, width=100, highlight=False))
+    assert str(FULL) == FULL.to_text() == text.getvalue()
+    assert "\x1b" not in str(FULL)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,6 @@ from kmemdump.files import PartialFile
 from kmemdump.text import printable
 
 __all__ = ["command"]
-
-_FILE_WIDTH = 100
 
 
 @click.command("report")
@@ -63,7 +60,7 @@ def command(
     the machine, its other CPUs, and what led to the death in the log.
     """
     from kmemdump.kernel.attach import attach
-    from kmemdump.report import gather, print_report, to_html, to_json
+    from kmemdump.report import gather, print_report
     from kmemdump.report.inspect import read_manifest
 
     with targeted(target, vmcoreinfo, memory_map) as opened:
@@ -80,19 +77,16 @@ def command(
         )
     if page is not None:
         with PartialFile(page) as file:
-            file.write(to_html(report).encode())
+            file.write(report.to_html().encode())
     if as_json:
-        text = json.dumps(to_json(report), indent=2) + "\n"
+        text = json.dumps(report.to_json(), indent=2) + "\n"
     elif page is not None and output is None:
         text = f"{page}: {printable(report.cause.sentence)}\n"
     elif output is None:
         print_report(report, Console(highlight=False), lines=lines)
         text = ""
     else:
-        lines_of = io.StringIO()
-        console = Console(file=lines_of, width=_FILE_WIDTH, highlight=False)
-        print_report(report, console, lines=lines)
-        text = lines_of.getvalue()
+        text = report.to_text(lines=lines)
     if output is not None:
         with PartialFile(output) as file:
             file.write(text.encode("utf-8", "backslashreplace"))

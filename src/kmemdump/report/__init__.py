@@ -2,9 +2,7 @@
 """Answers for people: a report is a record; text, HTML and JSON are views of it."""
 
 from kmemdump.report.gather import gather
-from kmemdump.report.html import to_html
-from kmemdump.report.records import Report
-from kmemdump.report.schema import to_json
+from kmemdump.report.report import Report
 from kmemdump.report.text import print_report
 
-__all__ = ["Report", "gather", "print_report", "to_html", "to_json"]
+__all__ = ["Report", "gather", "print_report"]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kmemdump.diagnosis.records import CauseKind
-from kmemdump.report.records import Report
+from kmemdump.report.records import Findings
 
 __all__ = ["MOST_RECORDS", "find_excerpt"]
 
@@ -17,7 +17,7 @@ _BEFORE = 10
 
 
 def find_excerpt(
-    report: Report, lines: int | None = None, most: int = MOST_RECORDS
+    report: Findings, lines: int | None = None, most: int = MOST_RECORDS
 ) -> range:
     """
     Return the positions of the records that are to be shown.
@@ -37,7 +37,7 @@ def find_excerpt(
     return range(start, min(start + most, total))
 
 
-def _first_telling(report: Report, most: int) -> int | None:
+def _first_telling(report: Findings, most: int) -> int | None:
     """Return the position of the first record that tells of the death."""
     told = {record.sequence for record in report.cause.log}
     found = [i for i, record in enumerate(report.log) if record.sequence in told]

@@ -17,7 +17,8 @@ from kmemdump.memory.recorder import Budget
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
 from kmemdump.report.inspect import shorten
 from kmemdump.report.memory_map import map_memory
-from kmemdump.report.records import KernelPart, Loss, Report, TimePart
+from kmemdump.report.records import KernelPart, Loss, TimePart
+from kmemdump.report.report import Report
 from kmemdump.report.sections import PART_BUDGET, Parts
 from kmemdump.report.system import (
     find_date,
@@ -47,7 +48,7 @@ def gather(
     """
     Find out what happened to a kernel.
 
-    What cannot be found out is left out, and :attr:`Report.missing` says why.
+    What cannot be found out is left out, and :attr:`Findings.missing` says why.
 
     :param source: Name of what the kernel's memory is in.
     :param manifest: What the core image says about itself.

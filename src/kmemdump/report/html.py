@@ -22,7 +22,7 @@ from markupsafe import Markup
 from kmemdump.kernel.printk import format_time
 from kmemdump.report import wording as words
 from kmemdump.report.memory_map import Row, draw_map
-from kmemdump.report.records import MemoryMap, MemoryPart, Portion, Report
+from kmemdump.report.records import Findings, MemoryMap, MemoryPart, Portion
 from kmemdump.text import format_memory, printable
 from kmemdump.version import VERSION
 
@@ -33,7 +33,7 @@ _COLUMNS = 64
 _ROWS = 24
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Findings) -> str:
     """Return a report as a page."""
     first, groups = words.split_cpus(report)
     shown = {
@@ -110,7 +110,7 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _sections(shown: dict[str, Any], report: Report) -> list[tuple[str, str]]:
+def _sections(shown: dict[str, Any], report: Findings) -> list[tuple[str, str]]:
     wanted = (
         ("cause", "Cause", True),
         ("stack", "Stack", shown["first"]),

@@ -2,7 +2,7 @@
 """
 What a report says, as plain records.
 
-A field is ``None`` where the memory did not tell; :attr:`Report.missing` says why.
+A field is ``None`` where the memory did not tell; :attr:`Findings.missing` says why.
 Strings come from a dead kernel: whoever shows them escapes them.
 """
 
@@ -17,6 +17,7 @@ from kmemdump.kernel.printk import LogRecord
 
 __all__ = [
     "BlockedTask",
+    "Findings",
     "Interrupt",
     "KernelPart",
     "Loss",
@@ -24,7 +25,6 @@ __all__ = [
     "MemoryPart",
     "Module",
     "Portion",
-    "Report",
     "Span",
     "Taint",
     "TimePart",
@@ -153,7 +153,7 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Findings:
     """What happened to a kernel."""
 
     source: str

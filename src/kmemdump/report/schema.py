@@ -14,14 +14,14 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from kmemdump.report.records import Report
+from kmemdump.report.records import Findings
 
 __all__ = ["VERSION", "to_json", "to_plain"]
 
 VERSION = 1
 
 
-def to_json(report: Report) -> dict[str, Any]:
+def to_json(report: Findings) -> dict[str, Any]:
     """Return a report as what :func:`json.dumps` takes."""
     return {"version": VERSION, **to_plain(report)}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.text import Text
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.kernel.printk import LogRecord, format_record
 from kmemdump.report.excerpt import MOST_RECORDS, find_excerpt
-from kmemdump.report.records import Report
+from kmemdump.report.records import Findings
 from kmemdump.report.wording import (
     cpu_frames,
     cpu_notes,
@@ -25,7 +26,7 @@ from kmemdump.report.wording import (
 )
 from kmemdump.text import printable
 
-__all__ = ["print_lines", "print_report"]
+__all__ = ["print_lines", "print_report", "to_text"]
 
 _MOST_INTERRUPTS = 8
 _MOST_BLOCKED = 20
@@ -35,7 +36,7 @@ _WIDEST = 100
 
 
 def print_report(
-    report: Report,
+    report: Findings,
     console: Console,
     *,
     lines: int | None = None,
@@ -60,6 +61,18 @@ def print_report(
     printer.interrupts(report)
     printer.log(report, find_excerpt(report, lines, most))
     printer.missing(report)
+
+
+def to_text(report: Findings, *, lines: int | None = None) -> str:
+    """
+    Return a report as it is printed into a file.
+
+    :param lines: As for :func:`print_report`.
+    """
+    text = io.StringIO()
+    console = Console(file=text, width=_WIDEST, highlight=False)
+    print_report(report, console, lines=lines)
+    return text.getvalue()
 
 
 def print_lines(
@@ -139,7 +152,7 @@ class _Printer:
             text = f"#{i:<3}{frame.place}{inline}{source}"
             self.line(text, style, head=f"{arrow:<3}")
 
-    def blocked(self, report: Report) -> None:
+    def blocked(self, report: Findings) -> None:
         if not report.blocked:
             return
         self._console.print()
@@ -152,7 +165,7 @@ class _Printer:
         if len(report.blocked) > _MOST_BLOCKED:
             self.line(f"and {len(report.blocked) - _MOST_BLOCKED} more")
 
-    def interrupts(self, report: Report) -> None:
+    def interrupts(self, report: Findings) -> None:
         if not report.interrupts:
             return
         self._console.print()
@@ -160,14 +173,14 @@ class _Printer:
         for item in report.interrupts[:_MOST_INTERRUPTS]:
             self.line(f"{item.number:>4} {item.count:>12,}  {', '.join(item.names)}")
 
-    def log(self, report: Report, shown: range) -> None:
+    def log(self, report: Findings, shown: range) -> None:
         if not shown:
             return
         self._console.print()
         self.heading("Kernel log", f" ({log_notes(report, shown)})")
         self.records(report.log[i] for i in shown)
 
-    def missing(self, report: Report) -> None:
+    def missing(self, report: Findings) -> None:
         if not report.missing:
             return
         self._console.print()

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
-from kmemdump.report.records import MemoryPart, Report, Taint
+from kmemdump.report.records import Findings, MemoryPart, Taint
 from kmemdump.text import format_duration, format_memory
 
 __all__ = [
@@ -107,7 +107,7 @@ def cpu_problem(cpu: Cpu) -> str | None:
     return None
 
 
-def split_cpus(report: Report) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
+def split_cpus(report: Findings) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
     """Return the CPU on which it happened, if that is known, and groups of others."""
     groups = {group[0].number: group for group in _group_cpus(report)}
     number = report.cause.cpu
@@ -115,7 +115,7 @@ def split_cpus(report: Report) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
     return first, list(groups.values())
 
 
-def _group_cpus(report: Report) -> list[list[Cpu]]:
+def _group_cpus(report: Findings) -> list[list[Cpu]]:
     """Return the CPUs, together those that idle in the same place, as most do."""
     groups: dict[str, list[Cpu]] = {}
     for cpu in report.cpus:
@@ -142,7 +142,7 @@ def interruption(frames: Sequence[Frame], at: int) -> str | None:
     return f"{kind}, which came here:"
 
 
-def log_notes(report: Report, shown: range) -> str:
+def log_notes(report: Findings, shown: range) -> str:
     """
     Return how much of the log there is.
 
@@ -163,13 +163,13 @@ def log_notes(report: Report, shown: range) -> str:
     return ", ".join(notes)
 
 
-def host(report: Report) -> str | None:
+def host(report: Findings) -> str | None:
     """Return the machine's name, if it was given one."""
     name = report.kernel.hostname
     return name if name != "(none)" else None  # What a kernel starts with.
 
 
-def facts(report: Report) -> Iterator[tuple[str, str]]:
+def facts(report: Findings) -> Iterator[tuple[str, str]]:
     """Iterate over what is said of the machine in a line each: names and values."""
     kernel, time = report.kernel, report.time
     name = host(report)
