@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kmemdump.diagnosis.cause import HANGS_AFTER, Clues, find_cause
+from kmemdump.diagnosis.cause import HANGS_AFTER, Observations, find_cause
 from kmemdump.diagnosis.records import CauseKind, Cpu, Frame, Task
 from kmemdump.kernel.printk import LogRecord
 
@@ -18,7 +18,7 @@ IDLE = Cpu(
     interrupted=False,
     task=Task(0, "swapper/1"),
     interrupts=True,
-    silent=-0.2,
+    timer_overdue=-0.2,
     frames=(Frame(0x1000, "native_safe_halt", 0xB, interrupted=True),),
 )
 SPINS = Cpu(
@@ -28,7 +28,7 @@ SPINS = Cpu(
     interrupted=False,
     task=Task(116, "sh"),
     interrupts=False,
-    silent=15.0,
+    timer_overdue=15.0,
     frames=(
         Frame(0x2000, "lab_spin", 0xD, "kmemdump_lab", interrupted=True),
         Frame(0x3000, "lab_die", 0x5E, "kmemdump_lab"),
@@ -37,8 +37,8 @@ SPINS = Cpu(
 DATE = datetime(2026, 4, 1, 12, tzinfo=UTC)
 
 
-def clues(*cpus, **fields):
-    return Clues(**{"log": LOG, "cpus": cpus, "now": 20.0, **fields})
+def observe(*cpus, **fields):
+    return Observations(**{"log": LOG, "cpus": cpus, "now": 20.0, **fields})
 
 
 FROZEN = "frozen: CPU 0 served no interrupt for 10 s"
@@ -46,9 +46,9 @@ FROZEN = "frozen: CPU 0 served no interrupt for 10 s"
 
 def test_who_watched_it_is_believed():
     """One look at memory tells less than many."""
-    soon = replace(SPINS, silent=0.5)
-    assert find_cause(clues(soon, IDLE)).kind == CauseKind.UNKNOWN
-    cause = find_cause(clues(soon, IDLE, witness=FROZEN))
+    soon = replace(SPINS, timer_overdue=0.5)
+    assert find_cause(observe(soon, IDLE)).kind == CauseKind.UNKNOWN
+    cause = find_cause(observe(soon, IDLE, capture_reason=FROZEN))
     assert (cause.kind, cause.cpu, cause.frame) == (CauseKind.HANG, 0, 0)
     assert (cause.fatal, cause.advice) == (True, None)
     assert cause.sentence == (
@@ -56,21 +56,22 @@ def test_who_watched_it_is_believed():
         "served no interrupt for 10 s."
     )
     assert cause.evidence[0] == (
-        f"who watched it wrote the core image for this reason: {FROZEN}"
+        f"the core image was written for this reason: {FROZEN}"
     )
 
 
-def test_the_log_says_more_than_who_watched_it():
-    known = find_cause(clues(SPINS, IDLE))
-    cause = find_cause(clues(SPINS, IDLE, witness="frozen: CPU 9 served no interrupt"))
+def test_the_log_says_more_than_the_watcher():
+    known = find_cause(observe(SPINS, IDLE))
+    reason = "frozen: CPU 9 served no interrupt"
+    cause = find_cause(observe(SPINS, IDLE, capture_reason=reason))
     assert (cause.sentence, cause.kind) == (known.sentence, known.kind)
-    other = find_cause(clues(IDLE, witness="QEMU ended unexpectedly"))
+    other = find_cause(observe(IDLE, capture_reason="QEMU ended unexpectedly"))
     assert other.kind == CauseKind.ALIVE
     assert "QEMU ended unexpectedly" in other.evidence[0]
 
 
 def test_a_cpu_spins():
-    cause = find_cause(clues(SPINS, IDLE))
+    cause = find_cause(observe(SPINS, IDLE))
     assert cause.kind == CauseKind.HANG
     assert cause.cpu == 0
     assert cause.sentence == (
@@ -90,7 +91,7 @@ def test_a_cpu_spins():
 def test_two_cpus_spin():
     also = replace(SPINS, number=1, idle=True, interrupted=True)
     third, fourth = replace(IDLE, number=2), replace(IDLE, number=3)
-    cause = find_cause(clues(SPINS, also, third, fourth))
+    cause = find_cause(observe(SPINS, also, third, fourth))
     assert cause.sentence == (
         "CPUs 0, 1 hang (CPU 0 in lab_spin+0xd [kmemdump_lab], called by task sh "
         "(pid 116); CPU 1 in lab_spin+0xd [kmemdump_lab], called by an interrupt of "
@@ -100,38 +101,39 @@ def test_two_cpus_spin():
 
 def test_without_registers():
     lost = replace(SPINS, frames=(), interrupts=None, interrupted=None, problem="none")
-    cause = find_cause(clues(lost, IDLE))
+    cause = find_cause(observe(lost, IDLE))
     assert cause.sentence.startswith("CPU 0 hangs in task sh (pid 116): no timer")
 
 
 def test_a_vcpu_that_its_host_forgot():
-    cause = find_cause(clues(replace(IDLE, silent=9.0), replace(IDLE, number=2)))
+    late = replace(IDLE, timer_overdue=9.0)
+    cause = find_cause(observe(late, replace(IDLE, number=2)))
     assert cause.kind == CauseKind.HANG
     assert "CPU 1 stood still though idle, for 9.0 s" in cause.sentence
 
 
-def test_complaints_go_with_a_hang():
+def test_warnings_go_with_a_hang():
     line = LogRecord(
         1, 10**10, 6, 0, 1, False, "rcu: INFO: rcu_preempt detected stalls"
     )
-    cause = find_cause(clues(SPINS, IDLE, log=[*LOG, line]))
+    cause = find_cause(observe(SPINS, IDLE, log=[*LOG, line]))
     assert cause.log == (line,)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_all_cpus_spin(count):
     # Nobody keeps the clock, so no timer is overdue by it.
-    cpus = [replace(SPINS, number=i, silent=-0.001) for i in range(count)]
+    cpus = [replace(SPINS, number=i, timer_overdue=-0.001) for i in range(count)]
     lag = 7.0
-    cause = find_cause(clues(*cpus, now=5.1, lag=lag))
+    cause = find_cause(observe(*cpus, now=5.1, clock_lag=lag))
     assert cause.kind == CauseKind.HANG
     assert "to hang" in cause.sentence
     assert "seem" in cause.sentence
     assert "the kernel's clock stopped 7.0 s before" in cause.sentence
-    assert "clock having been right" in cause.evidence[0]
+    assert "only if the kernel's clock was right" in cause.evidence[0]
     # Without a clock to compare with, one look does not tell.
     for unknown in (None, 0.0):
-        cause = find_cause(clues(*cpus, now=5.1, lag=unknown))
+        cause = find_cause(observe(*cpus, now=5.1, clock_lag=unknown))
         assert cause.kind == CauseKind.UNKNOWN
         assert cause.sentence == (
             "CPU 0 may hang in lab_spin+0xd [kmemdump_lab], called by task sh (pid "
@@ -143,11 +145,11 @@ def test_all_cpus_spin(count):
 
 
 def test_a_cpu_has_just_begun_to_spin():
-    cause = find_cause(clues(replace(SPINS, silent=0.4), IDLE))
+    cause = find_cause(observe(replace(SPINS, timer_overdue=0.4), IDLE))
     assert cause.kind == CauseKind.UNKNOWN
     assert "off, and its timer was 0.40 s overdue when" in cause.sentence
     # Any kernel turns interrupts off for a moment.
-    cause = find_cause(clues(replace(SPINS, silent=0.01), IDLE))
+    cause = find_cause(observe(replace(SPINS, timer_overdue=0.01), IDLE))
     assert cause.kind == CauseKind.ALIVE
     assert cause.evidence[0] == (
         "CPU 0 had interrupts off at that moment in lab_spin+0xd [kmemdump_lab], "
@@ -159,12 +161,12 @@ def test_idle_with_interrupts_off_is_no_hang():
     # Some ways to idle wait for an interrupt with interrupts off.
     cpus = [replace(IDLE, number=i, interrupts=False) for i in range(2)]
     lag = 70.0
-    assert find_cause(clues(*cpus, lag=lag)).kind == CauseKind.ALIVE
+    assert find_cause(observe(*cpus, clock_lag=lag)).kind == CauseKind.ALIVE
 
 
 def test_alive():
-    late = replace(SPINS, silent=HANGS_AFTER - 0.1, interrupts=True)
-    cause = find_cause(clues(IDLE, late))
+    late = replace(SPINS, timer_overdue=HANGS_AFTER - 0.1, interrupts=True)
+    cause = find_cause(observe(IDLE, late))
     assert cause.kind == CauseKind.ALIVE
     assert cause.sentence.startswith("The kernel looks alive")
     assert (cause.cpu, cause.frame, cause.fatal) == (None, None, False)
@@ -172,25 +174,25 @@ def test_alive():
 
 
 def test_alive_but_reset():
-    cause = find_cause(clues(IDLE, after_reset=True))
+    cause = find_cause(observe(IDLE, after_reset=True))
     assert cause.kind == CauseKind.ALIVE
     # There is nothing any more that could be captured again.
     assert cause.advice.startswith("the machine was reset before its firmware copied")
 
 
-def test_alive_but_complaining():
+def test_alive_but_warning():
     line = LogRecord(
         1, 0, 4, 0, 1, False, "INFO: task dd:7 blocked for more than 120 s"
     )
-    cause = find_cause(clues(IDLE, log=[*LOG, line]))
+    cause = find_cause(observe(IDLE, log=[*LOG, line]))
     assert cause.kind == CauseKind.HANG
-    assert cause.sentence.startswith("The kernel had not died, but it complained")
+    assert cause.sentence.startswith("The kernel had not died, but it logged warnings")
     assert cause.log == (line,)
     assert not cause.fatal
 
 
 def test_a_line_of_a_moment_ago_speaks_against_a_hang():
-    cause = find_cause(clues(IDLE, now=5.3))
+    cause = find_cause(observe(IDLE, now=5.3))
     assert cause.evidence == (
         "the kernel logged a line at 5.000 s, 0.3 s before the latest time in its "
         "memory: up to then, it did not hang as a whole",
@@ -198,14 +200,14 @@ def test_a_line_of_a_moment_ago_speaks_against_a_hang():
 
 
 def test_panic_that_logged_nothing():
-    cause = find_cause(clues(SPINS, IDLE, panic_cpu=0))
+    cause = find_cause(observe(SPINS, IDLE, panic_cpu=0))
     assert cause.kind == CauseKind.PANIC
     assert cause.cpu == 0
     assert "no line of the log says why" in cause.sentence
 
 
 def test_nothing_is_known():
-    assert find_cause(Clues(None, ())).kind == CauseKind.UNKNOWN
-    assert "log could not be read" in find_cause(Clues(None, ())).sentence
-    blind = replace(IDLE, silent=None)
-    assert find_cause(clues(blind)).kind == CauseKind.UNKNOWN
+    assert find_cause(Observations(None, ())).kind == CauseKind.UNKNOWN
+    assert "log could not be read" in find_cause(Observations(None, ())).sentence
+    blind = replace(IDLE, timer_overdue=None)
+    assert find_cause(observe(blind)).kind == CauseKind.UNKNOWN

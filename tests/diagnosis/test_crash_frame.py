@@ -3,7 +3,7 @@
 
 import pytest
 
-from kmemdump.diagnosis.crash_frame import find_culprit
+from kmemdump.diagnosis.crash_frame import find_crash_frame
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 
 WAITS = ("panic", "delay_tsc!")
@@ -62,7 +62,7 @@ def cpu(*names):
 def test_what_is_marked(kind, names, expected):
     other = Cpu(0, online=True, frames=(Frame(0, "other", interrupted=True),))
     found = cpu(*names)
-    marked = find_culprit(Cause(kind, "It died.", cpu=1), (other, found))
+    marked = find_crash_frame(Cause(kind, "It died.", cpu=1), (other, found))
     if expected is None:
         assert marked is None
     else:
@@ -70,5 +70,5 @@ def test_what_is_marked(kind, names, expected):
 
 
 def test_no_cpu_is_known():
-    assert find_culprit(Cause(CauseKind.NULL, "It died."), (cpu("x!"),)) is None
-    assert find_culprit(Cause(CauseKind.NULL, "It died.", cpu=7), ()) is None
+    assert find_crash_frame(Cause(CauseKind.NULL, "It died."), (cpu("x!"),)) is None
+    assert find_crash_frame(Cause(CauseKind.NULL, "It died.", cpu=7), ()) is None

@@ -3,14 +3,12 @@
 
 import pytest
 
-from kmemdump.diagnosis.cause import Clues, find_cause
-from kmemdump.diagnosis.panic_patterns import (
-    find_complaints,
-    find_oops,
-    find_panic,
-    find_reboot,
-)
+from kmemdump.diagnosis.cause import Observations, find_cause
+from kmemdump.diagnosis.oops_patterns import find_oops
+from kmemdump.diagnosis.panic_patterns import find_panic
+from kmemdump.diagnosis.reboot_patterns import find_reboot
 from kmemdump.diagnosis.records import CauseKind
+from kmemdump.diagnosis.warning_patterns import find_warnings
 from kmemdump.kernel.printk import LogRecord
 
 CALL = "CPU: 1 PID: 116 Comm: sh Tainted: G           OE      6.1.0-56-cloud-amd64 #1"
@@ -327,7 +325,7 @@ def test_what_users_write_is_no_panic():
     assert find_panic(records) is None
     assert find_oops(records) is None
     assert find_reboot(records) is None
-    assert find_complaints(records) == ()
+    assert find_warnings(records) == ()
 
 
 def test_orderly_ends():
@@ -336,14 +334,14 @@ def test_orderly_ends():
     assert cause.sentence == "The kernel was told to restart, and did."
     # A panic that is followed by a restart is a panic.
     records = log("Kernel panic - not syncing: why", "reboot: Restarting system")
-    assert find_cause(Clues(records, ())).kind == CauseKind.PANIC
+    assert find_cause(Observations(records, ())).kind == CauseKind.PANIC
 
 
-def test_complaints():
+def test_warnings():
     records = log(
         "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [sh:1]",
         "rcu: INFO: rcu_preempt self-detected stall on CPU",
         "INFO: task dd:77 blocked for more than 120 seconds.",
         "nothing",
     )
-    assert len(find_complaints(records)) == 3
+    assert len(find_warnings(records)) == 3

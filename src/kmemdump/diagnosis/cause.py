@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Part of a report: the cause of death, in one sentence.
+The cause of death, in one sentence.
 
-The log tells it, if it was a panic or an oops. If a CPU hangs with interrupts off,
-the log is silent, and the state of the CPUs tells.
+The log has it if the kernel panicked or had an oops. If a CPU hangs with interrupts
+off, the log is silent: then the cause follows from the state of the CPUs.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kmemdump.diagnosis.crash_frame import find_culprit
-from kmemdump.diagnosis.panic_patterns import (
-    find_complaints,
-    find_oops,
-    find_panic,
-    find_reboot,
-)
+from kmemdump.diagnosis.crash_frame import find_crash_frame
+from kmemdump.diagnosis.oops_patterns import find_oops
+from kmemdump.diagnosis.panic_patterns import find_panic
+from kmemdump.diagnosis.reboot_patterns import find_reboot
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu
+from kmemdump.diagnosis.warning_patterns import find_warnings
 from kmemdump.kernel.printk import LogRecord
 
-__all__ = ["HANGS_AFTER", "Clues", "find_cause"]
+__all__ = ["HANGS_AFTER", "Observations", "find_cause"]
 
 HANGS_AFTER = 2.0
 """
@@ -31,7 +29,7 @@ a busy host makes a virtual CPU wait, far below the 20 s of the kernel's own wat
 """
 _SUSPICIOUS_AFTER = 0.02
 """The same for a CPU that has interrupts off besides: two ticks at the lowest HZ."""
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _LOOK_AGAIN = (
     "capture it again. A CPU that hangs is still there; 'kmemdump watch' looks twice "
     "by itself."
@@ -41,55 +39,55 @@ _IF_SILENT = (
     "'kmemdump watch' looks twice by itself."
 )
 _AFTER_RESET = (
-    "the machine was reset before its firmware copied the memory. Where nothing else "
-    "tells why, a watchdog did it because a CPU hung: look at what each CPU did."
+    "the machine was reset before its firmware copied the memory. If there is no other "
+    "reason, a watchdog did it because a CPU hung: look at what each CPU did."
 )
 _FROZEN = re.compile(r"frozen: CPUs? ([\d, and]+) (served no interrupt .*)")
-"""As kmemdump.watch says it."""
+"""The message of kmemdump.watch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Clues:
-    """What the cause of death is derived from."""
+class Observations:
+    """What is known of a dead kernel: the cause of death is concluded from it."""
 
     log: Sequence[LogRecord] | None
     """``None`` if it could not be read."""
     cpus: Sequence[Cpu]
     now: float | None = None
-    """Latest time since boot that the memory knows of, in seconds."""
+    """Latest time since boot that the memory has, in seconds."""
     panic_cpu: int | None = None
     """CPU that called ``panic()``."""
-    lag: float | None = None
+    clock_lag: float | None = None
     """Seconds that the kernel's own clock was behind when its memory was copied."""
-    witness: str = ""
-    """Why the core image was written, in the words of who watched the kernel."""
+    capture_reason: str = ""
+    """Why the core image was written, if a watcher wrote it."""
     after_reset: bool = False
     """Whether the machine had been reset when the memory was copied."""
 
 
-def find_cause(clues: Clues) -> Cause:
-    """Return the cause of death, as far as the clues tell."""
-    cause = _believe(clues, _find_cause(clues))
-    if cause.advice and clues.after_reset:
+def find_cause(seen: Observations) -> Cause:
+    """Return the cause of death, as far as it can be concluded."""
+    cause = _add_capture_reason(seen, _find_cause(seen))
+    if cause.advice and seen.after_reset:
         cause = replace(cause, advice=_AFTER_RESET)
-    return replace(cause, frame=find_culprit(cause, clues.cpus))
+    return replace(cause, frame=find_crash_frame(cause, seen.cpus))
 
 
-def _believe(clues: Clues, cause: Cause) -> Cause:
-    """Add what the core image says, if it was written for a reason."""
-    if not clues.witness:
+def _add_capture_reason(seen: Observations, cause: Cause) -> Cause:
+    """Add why the core image was written, if it says so."""
+    if not seen.capture_reason:
         return cause
-    said = f"who watched it wrote the core image for this reason: {clues.witness}"
-    frozen = _FROZEN.search(clues.witness)
+    reason = f"the core image was written for this reason: {seen.capture_reason}"
+    frozen = _FROZEN.search(seen.capture_reason)
     if frozen and cause.kind in (CauseKind.UNKNOWN, CauseKind.ALIVE):
-        cause = _seen_frozen(clues, cause, frozen)
-    return replace(cause, evidence=(said, *cause.evidence))
+        cause = _frozen_cause(seen, cause, frozen)
+    return replace(cause, evidence=(reason, *cause.evidence))
 
 
-def _seen_frozen(clues: Clues, cause: Cause, frozen: re.Match[str]) -> Cause:
-    """Believe who looked twice at what one look at memory cannot tell."""
+def _frozen_cause(seen: Observations, cause: Cause, frozen: re.Match[str]) -> Cause:
+    """Take over from a watcher, who looked twice, what one look cannot prove."""
     numbers = {int(number) for number in re.findall(r"\d+", frozen[1])}
-    cpus = [cpu for cpu in clues.cpus if cpu.number in numbers]
+    cpus = [cpu for cpu in seen.cpus if cpu.number in numbers]
     if not cpus:
         return cause
     return replace(
@@ -102,85 +100,85 @@ def _seen_frozen(clues: Clues, cause: Cause, frozen: re.Match[str]) -> Cause:
     )
 
 
-def _find_cause(clues: Clues) -> Cause:
-    log = clues.log or ()
+def _find_cause(seen: Observations) -> Cause:
+    log = seen.log or ()
     cause = find_panic(log)
     if cause is not None:
         if cause.cpu is None:
-            return replace(cause, cpu=clues.panic_cpu)
+            return replace(cause, cpu=seen.panic_cpu)
         return cause
-    if clues.panic_cpu is not None:
-        return _silent_panic(clues)
+    if seen.panic_cpu is not None:
+        return _silent_panic(seen)
     cause = find_reboot(log)
     if cause is not None:
         return cause
     oops = find_oops(log)
-    hang = _find_hang(clues) or _find_standstill(clues)
+    hang = _find_hang(seen) or _find_standstill(seen)
     if hang is not None:
         before = oops.log if oops else ()
-        return replace(hang, log=(*before, *find_complaints(log)))
-    return oops or _alive(clues)
+        return replace(hang, log=(*before, *find_warnings(log)))
+    return oops or _alive(seen)
 
 
-def _silent_panic(clues: Clues) -> Cause:
-    found = [cpu for cpu in clues.cpus if cpu.number == clues.panic_cpu]
+def _silent_panic(seen: Observations) -> Cause:
+    found = [cpu for cpu in seen.cpus if cpu.number == seen.panic_cpu]
     where = _describe(found[0]) if found else ""
     return Cause(
         CauseKind.PANIC,
-        f"The kernel panics on CPU {clues.panic_cpu}{where}, but no line of the log "
+        f"The kernel panics on CPU {seen.panic_cpu}{where}, but no line of the log "
         "says why.",
-        tuple((clues.log or ())[-5:]),
-        cpu=clues.panic_cpu,
+        tuple((seen.log or ())[-5:]),
+        cpu=seen.panic_cpu,
     )
 
 
-def _find_hang(clues: Clues) -> Cause | None:
-    """Find CPUs that are deaf to their timers while others are not."""
-    deaf = [
+def _find_hang(seen: Observations) -> Cause | None:
+    """Find CPUs whose timer interrupt is overdue, while others take theirs."""
+    late = [
         cpu
-        for cpu in clues.cpus
-        if cpu.online and cpu.silent is not None and cpu.silent > HANGS_AFTER
+        for cpu in seen.cpus
+        if cpu.online and (cpu.timer_overdue or 0) > HANGS_AFTER
     ]
-    if not deaf or clues.now is None:
+    if not late or seen.now is None:
         return None
-    stuck = [cpu for cpu in deaf if not (cpu.idle and cpu.interrupts)]
-    first = (stuck or deaf)[0]
-    seconds = max(cpu.silent or 0 for cpu in deaf)
+    stuck = [cpu for cpu in late if not (cpu.idle and cpu.interrupts)]
+    first = (stuck or late)[0]
+    seconds = max(cpu.timer_overdue or 0 for cpu in late)
     if stuck:
         sentence = (
             f"{_hanging(stuck)}: no timer interrupt for {seconds:.1f} s, while "
-            f"{_rest(clues, deaf)}."
+            f"{_rest(seen, late)}."
         )
     else:
         sentence = (
-            f"{_names(deaf)} stood still though idle, for {seconds:.1f} s: most often "
+            f"{_names(late)} stood still though idle, for {seconds:.1f} s: most often "
             "a host that does not run the virtual CPU."
         )
     evidence = [
         f"CPU {cpu.number}: next timer interrupt due at "
-        f"{clues.now - (cpu.silent or 0):.3f} s, not taken by {clues.now:.3f} s"
+        f"{seen.now - (cpu.timer_overdue or 0):.3f} s, not taken by {seen.now:.3f} s"
         + (", interrupts are off" if cpu.interrupts is False else "")
-        for cpu in deaf
+        for cpu in late
     ]
     return Cause(
         CauseKind.HANG,
         sentence,
-        evidence=(*evidence, *_last_word(clues)),
+        evidence=(*evidence, *_log_silence(seen)),
         cpu=first.number,
     )
 
 
-def _find_standstill(clues: Clues) -> Cause | None:
+def _find_standstill(seen: Observations) -> Cause | None:
     """
-    Find all CPUs deaf together: the kernel's own clock stands still then.
+    Find that all CPUs have interrupts off: then the kernel's own clock stands still.
 
-    Nothing in its memory goes on that could tell for how long; the clock of whoever
-    copied the memory does, if the kernel's was right.
+    Its memory cannot show for how long. The clock of the machine that copied the memory
+    does, if the kernel's clock was right.
     """
-    online = [cpu for cpu in clues.cpus if cpu.online]
-    if not online or not all(_is_deaf(cpu) for cpu in online):
+    online = [cpu for cpu in seen.cpus if cpu.online]
+    if not online or not all(_has_interrupts_off(cpu) for cpu in online):
         return None
-    lag = clues.lag
+    lag = seen.clock_lag
     if lag is None or lag < HANGS_AFTER:
         return None
     return Cause(
@@ -188,31 +186,31 @@ def _find_standstill(clues: Clues) -> Cause | None:
         f"{_hanging(online, 'seem')}, with interrupts off: the kernel's clock "
         f"stopped {lag:.1f} s before its memory was copied.",
         evidence=(
-            "this rests on the kernel's clock having been right: with interrupts off "
-            "on all CPUs, nothing in its memory tells the time",
-            *_last_word(clues),
+            "this is true only if the kernel's clock was right: with interrupts off on "
+            "all CPUs, nothing in its memory shows the time",
+            *_log_silence(seen),
         ),
         cpu=online[0].number,
     )
 
 
-def _alive(clues: Clues) -> Cause:
-    complaints = find_complaints(clues.log or ())
-    if clues.log is None:
+def _alive(seen: Observations) -> Cause:
+    warnings = find_warnings(seen.log or ())
+    if seen.log is None:
         sentence = "The cause is unknown: the kernel's log could not be read."
         return Cause(CauseKind.UNKNOWN, sentence, fatal=False)
-    if all(cpu.silent is None for cpu in clues.cpus):
+    if all(cpu.timer_overdue is None for cpu in seen.cpus):
         return Cause(
             CauseKind.UNKNOWN,
-            "The cause is unknown: the log tells of no panic, and the state of the "
+            "The cause is unknown: the log shows no panic, and the state of the "
             "CPUs could not be read.",
-            complaints,
-            _last_word(clues),
+            warnings,
+            _log_silence(seen),
             fatal=False,
         )
-    suspects = [cpu for cpu in clues.cpus if cpu.online and _is_deaf(cpu)]
-    overdue = max((cpu.silent or 0 for cpu in suspects), default=0)
-    alone = len(suspects) == sum(cpu.online for cpu in clues.cpus)
+    suspects = [cpu for cpu in seen.cpus if cpu.online and _has_interrupts_off(cpu)]
+    overdue = max((cpu.timer_overdue or 0 for cpu in suspects), default=0)
+    alone = len(suspects) == sum(cpu.online for cpu in seen.cpus)
     if suspects and (alone or overdue > _SUSPICIOUS_AFTER):
         late = f", and its timer was {overdue:.2f} s overdue" if overdue > 0 else ""
         return Cause(
@@ -220,42 +218,42 @@ def _alive(clues: Clues) -> Cause:
             f"CPU {suspects[0].number} may hang{_describe(suspects[0])}. It had "
             f"interrupts off{late} when its memory was copied. One look cannot tell "
             "whether that lasts.",
-            complaints,
-            _last_word(clues),
+            warnings,
+            _log_silence(seen),
             suspects[0].number,
             fatal=False,
             advice=_LOOK_AGAIN,
         )
-    if complaints:
+    if warnings:
         return Cause(
             CauseKind.HANG,
-            "The kernel had not died, but it complained: see its lines below.",
-            complaints,
-            _last_word(clues),
+            "The kernel had not died, but it logged warnings: see below.",
+            warnings,
+            _log_silence(seen),
             fatal=False,
             advice=_IF_SILENT,
         )
     return Cause(
         CauseKind.ALIVE,
-        "The kernel looks alive: its log tells of no panic or oops, and all CPUs take "
+        "The kernel looks alive: its log shows no panic or oops, and all CPUs take "
         "their timer interrupts.",
         evidence=(
             *(
                 f"CPU {cpu.number} had interrupts off at that moment{_describe(cpu)}"
-                for cpu in suspects[:_MOST_NAMED]
+                for cpu in suspects[:_MAX_NAMED]
             ),
-            *_last_word(clues),
+            *_log_silence(seen),
         ),
         fatal=False,
         advice=_IF_SILENT,
     )
 
 
-def _last_word(clues: Clues) -> tuple[str, ...]:
-    if not clues.log or clues.now is None:
+def _log_silence(seen: Observations) -> tuple[str, ...]:
+    if not seen.log or seen.now is None:
         return ()
-    at = clues.log[-1].nanoseconds / 1e9
-    silence = max(clues.now - at, 0)
+    at = seen.log[-1].nanoseconds / 1e9
+    silence = max(seen.now - at, 0)
     if silence > HANGS_AFTER:
         return (
             f"the kernel logged nothing for {silence:.1f} s, since {at:.3f} s: that "
@@ -272,8 +270,8 @@ def _names(cpus: Sequence[Cpu]) -> str:
     return f"CPU {numbers}" if len(cpus) == 1 else f"CPUs {numbers}"
 
 
-def _is_deaf(cpu: Cpu) -> bool:
-    # Some ways to idle turn interrupts off and wait for one all the same.
+def _has_interrupts_off(cpu: Cpu) -> bool:
+    # Some ways to idle turn interrupts off and wait for one nevertheless.
     waiting = cpu.idle and not cpu.interrupted
     return cpu.interrupts is False and not waiting
 
@@ -285,19 +283,19 @@ def _hanging(cpus: Sequence[Cpu], seem: str = "") -> str:
         verb = f"{seem}s to hang" if one else f"{seem} to hang"
     if one:
         return f"CPU {cpus[0].number} {verb}{_describe(cpus[0])}"
-    places = [f"CPU {cpu.number}{_describe(cpu)}" for cpu in cpus[:_MOST_NAMED]]
-    if len(cpus) > _MOST_NAMED:
-        places.append(f"{len(cpus) - _MOST_NAMED} more")
+    places = [f"CPU {cpu.number}{_describe(cpu)}" for cpu in cpus[:_MAX_NAMED]]
+    if len(cpus) > _MAX_NAMED:
+        places.append(f"{len(cpus) - _MAX_NAMED} more")
     return f"{_names(cpus)} {verb} ({'; '.join(places)})"
 
 
-def _rest(clues: Clues, deaf: Sequence[Cpu]) -> str:
-    others = [cpu for cpu in clues.cpus if cpu.online and cpu not in deaf]
+def _rest(seen: Observations, late: Sequence[Cpu]) -> str:
+    others = [cpu for cpu in seen.cpus if cpu.online and cpu not in late]
     return "the others went on" if len(others) > 1 else "the other one went on"
 
 
 def _describe(cpu: Cpu) -> str:
-    """Say where a CPU is and in which task."""
+    """Return in words where a CPU is and in which task."""
     where = f" in {cpu.frames[0].place}" if cpu.frames else ""
     if cpu.task is None:
         return where

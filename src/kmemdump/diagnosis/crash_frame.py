@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Part of a report: the frame that the reader looks for.
+The frame on a stack where a kernel died.
 
-A stack begins with what came after the death: a panic prints, stops the other CPUs,
-and waits.
+A stack begins with what the kernel did after that: panic() prints, stops the other
+CPUs, and waits.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Sequence
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu
 
-__all__ = ["find_culprit"]
+__all__ = ["find_crash_frame"]
 
 _PANICS = ("panic", "vpanic", "nmi_panic")
 _WARNS = ("__warn", "check_panic_on_warn")
 _HANGS = (CauseKind.HANG, CauseKind.UNKNOWN)
 
 
-def find_culprit(cause: Cause, cpus: Sequence[Cpu]) -> int | None:
-    """Return where on the stack of the cause's CPU it happened, if that is known."""
+def find_crash_frame(cause: Cause, cpus: Sequence[Cpu]) -> int | None:
+    """Return the index of the frame on the stack of the cause's CPU, if it is known."""
     cpu = next((cpu for cpu in cpus if cpu.number == cause.cpu), None)
     if cpu is None or not cpu.frames:
         return None
     names = [(frame.symbol or "").partition(".")[0] for frame in cpu.frames]
     panics = [i for i, name in enumerate(names) if name in _PANICS]
     if not panics:
-        # It still is where it hangs; but after an oops alone, it went on.
+        # A CPU that hangs is still there; after an oops without a panic, it went on.
         return 0 if cause.kind in _HANGS else None
     after = panics[-1] + 1
     if cause.kind is CauseKind.PANIC and not set(names[after:]) & {*_WARNS}:
@@ -40,10 +40,10 @@ def find_culprit(cause: Cause, cpus: Sequence[Cpu]) -> int | None:
 
 def _watched_itself(names: Sequence[str]) -> bool:
     """
-    Tell whether the CPU that panicked is the one that was stuck.
+    Return whether the CPU that panicked is the one that was stuck.
 
-    Both watchdogs of kernel/watchdog.c run on the CPU that they watch, but for that of
-    kernel/watchdog_buddy.c: a timer that looks at the next CPU.
+    Both watchdogs of kernel/watchdog.c run on the CPU that they watch; that of
+    kernel/watchdog_buddy.c is a timer that looks at the next CPU.
     """
     if "watchdog_overflow_callback" in names:
         return True

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What a diagnosis is derived from, and what it says, as plain records.
+What a diagnosis is concluded from, and what it says, as plain records.
 
-A field is ``None`` where the memory did not tell. Strings come from a dead kernel:
-whoever shows them escapes them.
+A field is ``None`` if it could not be read. Strings come from a dead kernel and are not
+escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kmemdump.kernel.printk import LogRecord
 __all__ = ["ADDRESS", "Cause", "CauseKind", "Cpu", "Frame", "Task"]
 
 ADDRESS: dict[str, Any] = {"address": True}
-"""Metadata of a field that is an address, which JSON shows in hexadecimal."""
+"""Metadata of fields that are addresses, which JSON shows in hexadecimal."""
 
 
 class CauseKind(StrEnum):
@@ -41,18 +41,18 @@ class Cause:
     sentence: str
     """For somebody who does not know the kernel."""
     log: tuple[LogRecord, ...] = ()
-    """The lines of the kernel log that tell it."""
+    """The lines of the kernel log that say so."""
     evidence: tuple[str, ...] = ()
-    """What else tells it."""
+    """Other reasons to conclude it."""
     cpu: int | None = None
     """The CPU on which it happened."""
     frame: int | None = None
     """
     Where on that CPU's stack: the function that was interrupted, that hangs, or that
-    panicked.
+    panicked, counted from 0.
     """
     fatal: bool = True
-    """Whether it is known that the kernel died of it."""
+    """Whether the kernel is known to have died of it."""
     advice: str | None = None
     """What to do next, if that is not known."""
 
@@ -76,7 +76,7 @@ class Frame:
 
     @property
     def place(self) -> str:
-        """As the kernel itself prints it."""
+        """Function and offset, as the kernel prints them."""
         if self.symbol is None:
             name = f"{self.pc:#x}"
         elif self.offset is None or self.inline:
@@ -95,7 +95,7 @@ class Task:
     state: str | None = None
     """One letter, as ``ps`` prints it."""
     cpu: int | None = None
-    """Where it ran last."""
+    """The CPU on which it ran last."""
 
     @property
     def title(self) -> str:
@@ -110,16 +110,16 @@ class Cpu:
     online: bool
     """A panic takes all CPUs offline but the one that it is on."""
     idle: bool | None = None
-    """Whether its idle task was on it."""
+    """Whether it ran its idle task."""
     interrupted: bool | None = None
     """Whether it was in an interrupt or exception."""
     task: Task | None = None
     ip: int | None = field(default=None, metadata=ADDRESS)
     """Program counter in the registers."""
     interrupts: bool | None = None
-    """Whether it took interrupts, by its registers."""
-    silent: float | None = None
+    """Whether it took interrupts, according to its registers."""
+    timer_overdue: float | None = None
     """Seconds for which its timer interrupt was overdue; negative if not yet due."""
     frames: tuple[Frame, ...] = ()
     problem: str | None = None
-    """Why there are no frames, or those only that its registers tell of."""
+    """Why there are no frames, or only those that its registers lead to."""

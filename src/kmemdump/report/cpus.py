@@ -68,11 +68,11 @@ def find_cpus(prog: Program, now: float | None) -> tuple[Cpu, ...]:
 
 
 def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
-    silent = None
+    overdue = None
     if now is not None and online:
         with contextlib.suppress(LookupError, FaultError):
-            silent = _silent(prog, number, now)
-    found = Cpu(number, online, silent=silent)
+            overdue = _timer_overdue(prog, number, now)
+    found = Cpu(number, online, timer_overdue=overdue)
     try:
         queue = per_cpu(prog["runqueues"], number)
         task = queue.curr.read_()
@@ -100,7 +100,7 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
     )
 
 
-def _silent(prog: Program, cpu: int, now: float) -> float | None:
+def _timer_overdue(prog: Program, cpu: int, now: float) -> float | None:
     """Return for how many seconds a CPU's timer is overdue."""
     base = per_cpu(prog["hrtimer_bases"], cpu)
     if base.hres_active:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from kmemdump.coreimage import Manifest
-from kmemdump.diagnosis.cause import Clues, find_cause
+from kmemdump.diagnosis.cause import Observations, find_cause
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
@@ -75,13 +75,13 @@ def gather(
     panic_cpu = parts.run("the CPU that panicked", lambda: find_panic_cpu(prog), None)
     records = log.records if log else None
     cause = find_cause(
-        Clues(
+        Observations(
             records,
             cpus,
             now,
             panic_cpu,
             time.lag,
-            witness=manifest.cause if manifest else "",
+            capture_reason=manifest.cause if manifest else "",
             after_reset=manifest.by_firmware if manifest else False,
         )
     )

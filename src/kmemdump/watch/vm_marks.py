@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from kmemdump.backends.vm import VmBackend
-from kmemdump.diagnosis.panic_patterns import find_oops, find_panic
+from kmemdump.diagnosis.oops_patterns import find_oops
+from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.errors import KmemdumpError, NotCapturedError
 from kmemdump.kernel.printk import read_log
 from kmemdump.marking.capture import Capture, look
