@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.collect.sahara import Saved, SocketConnection, download
+from kmemdump.collect.sahara import Downloaded, SocketConnection, download
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
@@ -86,7 +86,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         yield start
 
 
-def fetch(path: Path, folder: Path, **settings: object) -> Saved:
+def fetch(path: Path, folder: Path, **settings: object) -> Downloaded:
     with SocketConnection(path) as connection:
         return download(connection, folder, **settings)
 
@@ -130,7 +130,7 @@ def test_only_what_is_wanted(tmp_path: Path, serve: Serve) -> None:
 def test_device_that_hangs_up(tmp_path: Path, serve: Serve) -> None:
     phone = Phone.with_log()
     path = serve(Device(rows_of(phone), reader(phone)), limit=12000)
-    with pytest.raises(TargetError, match="the device has hung up"):
+    with pytest.raises(TargetError, match="the device has closed the connection"):
         fetch(path, tmp_path / "dump")
     # What has come is there, and what has not is named.
     collected = collect_folder(tmp_path / "dump")

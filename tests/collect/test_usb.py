@@ -67,7 +67,7 @@ def test_silence_is_explained() -> None:
     device = played()
     with UsbConnection(backend=Bus(device)) as connection:
         connection.receive(4096)
-        with pytest.raises(TargetError, match="nothing for 30 s\nit says where"):
+        with pytest.raises(TargetError, match="nothing for 30 s\nit sends its table"):
             connection.receive(4096)
 
 
@@ -133,5 +133,5 @@ def test_without_libusb(monkeypatch: pytest.MonkeyPatch) -> None:
         raise usb.core.NoBackendError("No backend available")
 
     monkeypatch.setattr(usb.core, "find", find)
-    with pytest.raises(UnsupportedError, match="libusb is not there"):
+    with pytest.raises(UnsupportedError, match="libusb is missing"):
         UsbConnection()

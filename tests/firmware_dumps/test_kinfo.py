@@ -89,7 +89,7 @@ def test_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["kinfo"] == hex(WHERE)
     assert found["layout"] == "android-v2"
     assert found["release"] == "6.12.9-android"
-    assert found["problems"] == ["the kinfo does not tell _sinittext"]
+    assert found["problems"] == ["the kinfo lacks _sinittext"]
     rows = {row["name"]: row["address"] for row in found["regions"]}
     assert rows["_stext"] == hex(PHYSICAL)
     assert rows["kallsyms_addresses"] is None

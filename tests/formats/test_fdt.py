@@ -11,10 +11,10 @@ from kmemdump.errors import FormatError
 from kmemdump.formats.fdt import (
     Node,
     fdt_size,
-    pack_fdt,
     parse_fdt,
     reserved_ranges,
 )
+from kmemdump.lab.fdt_writer import pack_fdt
 from kmemdump.memory.ranges import Range
 from rigs.writers.fdt import Tree, cells, write_blocks, write_fdt
 
@@ -130,7 +130,7 @@ def test_nodes_in_each_other_without_an_end() -> None:
     root: Tree = {}
     for _ in range(70):
         root = {"a": root}
-    with pytest.raises(FormatError, match="more than 64 nodes in each other"):
+    with pytest.raises(FormatError, match="more than 64 nested nodes"):
         parse_fdt(write_fdt(root), "tree")
 
 

@@ -15,7 +15,7 @@ from kmemdump.firmware_dumps.folder import parse_list
 from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.formats import minidump
 from kmemdump.formats.elfheader import parse_header_region
-from kmemdump.formats.fdt import pack_fdt, parse_fdt, reserved_ranges
+from kmemdump.formats.fdt import parse_fdt, reserved_ranges
 from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
 from kmemdump.formats.ramoops import parse_record, parse_zone
 from kmemdump.formats.ramoops_ecc import find_parity, repair
@@ -24,6 +24,7 @@ from kmemdump.formats.sahara import name_row, parse_packet, parse_table
 from kmemdump.formats.sahara_device import Device
 from kmemdump.formats.sahara_host import SaharaHost, Send
 from kmemdump.formats.smem import HOST_ANY, parse_smem
+from kmemdump.lab.fdt_writer import pack_fdt
 from rigs.writers.elfheader import write_downstream, write_series
 from rigs.writers.fdt import Tree, cells, write_fdt
 from rigs.writers.kinfo import LAYOUTS, write_kinfo

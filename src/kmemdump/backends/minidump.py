@@ -20,6 +20,7 @@ from kmemdump.backends.minidump_table import RegionTable
 from kmemdump.errors import BackendError, FormatError, NotCapturedError
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.minidump import (
+    LINUX_ROWS,
     MINIDUMP_ITEM,
     REGION_SIZE,
     SUBSYSTEM_SIZE,
@@ -37,10 +38,7 @@ from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, Region
 from kmemdump.memory.writable import WritableMemory
 
-__all__ = ["ROWS", "MinidumpBackend", "is_marked"]
-
-ROWS = 201
-"""Rows that Linux keeps to: old firmware has 300 for all subsystems together."""
+__all__ = ["MinidumpBackend", "is_marked"]
 
 _4G = 1 << 32
 
@@ -72,7 +70,7 @@ class MinidumpBackend:
         scratch: Range | None = None,
         scratch_item: int | None = None,
         subsystem: int = 0,
-        rows: int = ROWS,
+        rows: int = LINUX_ROWS,
         no_encryption: bool = False,
     ) -> None:
         self._memory = memory
@@ -239,14 +237,14 @@ class MinidumpBackend:
 
     def _initialize(self, address: int, no_encryption: bool, source: str) -> None:
         """Make a table where there is none."""
-        if self._scratch is None or self._scratch.size < ROWS * REGION_SIZE:
+        if self._scratch is None or self._scratch.size < LINUX_ROWS * REGION_SIZE:
             raise BackendError(
                 f"{source}: nobody has made a region array, and there is no scratch "
-                f"area of {ROWS * REGION_SIZE} bytes or more for it\n"
+                f"area of {LINUX_ROWS * REGION_SIZE} bytes or more for it\n"
                 "give reserved memory with --scratch ADDRESS:SIZE, or allocate an item "
                 "of SMEM with --scratch-item NUMBER"
             )
-        array = self._scratch.reserve_array(ROWS * REGION_SIZE)
+        array = self._scratch.reserve_array(LINUX_ROWS * REGION_SIZE)
         self._own = address
         status, required = Word.NONE, Word.YES
         if no_encryption:
@@ -255,11 +253,11 @@ class MinidumpBackend:
         # Not initialised while it is made; nobody counts rows then.
         self._memory.write(address, _word(0))
         self._memory.write(address + _COUNT_AT, _word(0))
-        self._memory.write(array, bytes(ROWS * REGION_SIZE))
+        self._memory.write(array, bytes(LINUX_ROWS * REGION_SIZE))
         self._memory.write(address, pack_subsystem(row))
         self._memory.write(address + _ENABLED_AT, _word(Word.ENBL))
         self._memory.write(address, _word(1))
-        self._table = RegionTable(self._memory, address, array, 0, ROWS)
+        self._table = RegionTable(self._memory, address, array, 0, LINUX_ROWS)
 
 
 def is_marked(memory: Memory, smem: Range, subsystem: int = 0) -> bool:

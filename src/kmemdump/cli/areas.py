@@ -89,11 +89,11 @@ def command(
 def _show_plan(
     marks: Marking, ranges: Sequence[Range], rows: int | None, as_json: bool
 ) -> int:
-    from kmemdump.backends.minidump import ROWS
+    from kmemdump.formats.minidump import LINUX_ROWS
     from kmemdump.marking.plan import DESCRIPTION, plan
 
     planned = plan(
-        marks, max((ROWS if rows is None else rows) - DESCRIPTION, 0), ranges
+        marks, max((LINUX_ROWS if rows is None else rows) - DESCRIPTION, 0), ranges
     )
     if as_json:
         click.echo(json.dumps(plan_record(planned), indent=2))

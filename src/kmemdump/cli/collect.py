@@ -15,7 +15,8 @@ import click
 from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.cli.shared.messages import tell
 from kmemdump.cli.shared.options import firmware_options
-from kmemdump.collect.source import Options, is_device, open_source, read_device
+from kmemdump.collect.device import is_device, read_device
+from kmemdump.collect.source import Options, open_source
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.text import format_size
@@ -23,7 +24,7 @@ from kmemdump.text import format_size
 __all__ = ["command"]
 
 _MOST = 20
-"""Lines about what is wrong or missing; the core image's manifest has all regions."""
+"""Most problems to print; the core image's manifest has all regions."""
 
 
 @click.command("collect")
@@ -40,19 +41,19 @@ _MOST = 20
     "--keep",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Keep the files that a device gave, in a new folder.",
+    help="Keep the files of a device in a new folder.",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="PATTERN",
-    help="Of a device, download only files whose names fit, as in 'md_*'.",
+    help="Of a device, download only files whose names match, as in 'md_*'.",
 )
 @click.option(
     "--vmcoreinfo",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Text of VMCOREINFO, if the dump does not hold it.",
+    help="File with the text of VMCOREINFO, if the dump does not hold it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @firmware_options
@@ -81,7 +82,7 @@ def command(
     if not is_device(source):
         if keep is not None or only:
             raise UsageError(
-                "--keep and --only are for devices, and here nothing is downloaded"
+                "--keep and --only are for devices: nothing is downloaded here"
             )
         return _collect(source, output, options, as_json)
     return _from_device(source, output, keep, only, options, as_json)
@@ -98,18 +99,20 @@ def _from_device(
     folder = keep or Path(tempfile.mkdtemp(dir=output.parent, prefix="kmemdump-"))
     status = None
     try:
-        for line in _download(source, folder, only):
+        with _progress() as step:
+            problems = read_device(source, folder, only=only, progress=step)
+        for line in problems:
             tell(line)
         status = _collect(str(folder), output, options, as_json)
     finally:
         if keep is None:
-            _leave(folder, status == ExitCode.DONE)
+            _clean_up(folder, status == ExitCode.DONE)
     return status
 
 
-def _leave(folder: Path, complete: bool) -> None:
-    """Remove what a device gave if all of it is in the core image."""
-    # A device gives its memory once.
+def _clean_up(folder: Path, complete: bool) -> None:
+    """Remove a device's files if all of them are in the core image."""
+    # A device gives its memory only once.
     if complete or not any(folder.iterdir()):
         shutil.rmtree(folder)
     else:
@@ -117,28 +120,21 @@ def _leave(folder: Path, complete: bool) -> None:
 
 
 def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
-    with held_back_warnings(progress=True), open_source(source, options) as dump:
-        missing = write_collected(output, dump)
-        collected = dump.dump
-        held = sum(item.size for item in collected.memory.ranges)
-    lines = list(collected.problems)
-    for item in collected.missing:
-        lines.append(f"{item.name} is missing: {item.range}")
+    with held_back_warnings(progress=True), open_source(source, options) as target:
+        missing = write_collected(output, target)
+        dump = target.dump
+    size = sum(item.size for item in dump.memory.ranges)
+    lines = dump.warnings
     if as_json:
-        found = {"core": str(output), "regions": len(collected.regions), "bytes": held}
-        click.echo(json.dumps({"version": 1, **found, "problems": lines}, indent=2))
-        return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
-    for line in lines[:_MOST]:
-        tell(line)
-    if len(lines) > _MOST:
-        tell(f"{len(lines) - _MOST} more problems")
-    click.echo(f"{output}: {len(collected.regions)} regions, {format_size(held)}")
+        facts = {"core": str(output), "regions": len(dump.regions), "bytes": size}
+        click.echo(json.dumps({"version": 1, **facts, "problems": lines}, indent=2))
+    else:
+        for line in lines[:_MOST]:
+            tell(line)
+        if len(lines) > _MOST:
+            tell(f"{len(lines) - _MOST} more problems")
+        click.echo(f"{output}: {len(dump.regions)} regions, {format_size(size)}")
     return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
-
-
-def _download(source: str, folder: Path, only: tuple[str, ...]) -> tuple[str, ...]:
-    with _progress() as step:
-        return read_device(source, folder, only=only, progress=step)
 
 
 @contextmanager

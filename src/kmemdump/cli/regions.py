@@ -5,22 +5,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import click
 
 from kmemdump.cli.shared.messages import tell
 from kmemdump.cli.shared.options import firmware_options
+from kmemdump.collect.source import Options, read_registered
 from kmemdump.errors import ExitCode
+from kmemdump.firmware.kinfo_search import check_kinfo
+from kmemdump.firmware.minidump_table import MinidumpTable
+from kmemdump.firmware_dumps.assemble import FirmwareDump
+from kmemdump.formats.kinfo import Kinfo
 from kmemdump.text import printable
-
-if TYPE_CHECKING:
-    from kmemdump.collect.source import Options
-    from kmemdump.firmware.minidump_table import Table
-    from kmemdump.firmware_dumps.assemble import FirmwareDump
-    from kmemdump.formats.kinfo import Kinfo
 
 __all__ = ["command"]
 
@@ -32,7 +29,7 @@ class _Listing:
     """What is printed, as a table or as JSON."""
 
     kind: str
-    """``minidump``, ``kinfo``, or ``dump`` for what firmware has made of it."""
+    """``minidump``, ``kinfo``, or ``dump`` for what firmware dumped."""
     facts: dict[str, object]
     rows: list[_Row]
     problems: Sequence[str]
@@ -53,9 +50,9 @@ def command(source: str, subsystem: int, as_json: bool, options: Options) -> int
     """
     List the regions that are registered with firmware, and what it would refuse.
 
-    SOURCE is a machine whose memory has the minidump table or a kinfo (a VM, a RAM
-    image), a kinfo in a file of its own, or what firmware made of a table: a folder
-    of md_*.BIN files, a rawdump image.
+    SOURCE is a machine with a minidump table or a kinfo in its memory (a VM, a RAM
+    image), a kinfo in a file of its own, or what firmware dumped: a folder of
+    md_*.BIN files, a rawdump image.
     """
     listing = _list(source, subsystem, options)
     if as_json:
@@ -73,34 +70,15 @@ def command(source: str, subsystem: int, as_json: bool, options: Options) -> int
 
 
 def _list(source: str, subsystem: int, options: Options) -> _Listing:
-    from kmemdump.collect.source import find_table, kinfo_in_file
-    from kmemdump.firmware.kinfo_search import read_kinfo
-    from kmemdump.firmware.minidump_table import read_table
-    from kmemdump.firmware_dumps.target import DumpTarget
-    from kmemdump.memory.ranges import Range
-    from kmemdump.opening import open_target
-    from kmemdump.targets.devmem import ReservedMemory
-    from kmemdump.targets.live import LiveTarget
-
-    kinfo = kinfo_in_file(source)
-    if kinfo is not None:
-        return _of_kinfo(kinfo, None)
-    with ExitStack() as stack:
-        target = open_target(source, memory_map=options.memory_map)
-        stack.enter_context(closing(target))
-        given = options.smem is not None or options.kinfo is not None
-        if isinstance(target, DumpTarget) and not given:
-            return _of_dump(target.dump)
-        place = find_table(target, options)
-        memory, name = target.memory, target.name
-        if isinstance(target, LiveTarget):
-            memory = stack.enter_context(closing(ReservedMemory(memory)))
-        if isinstance(place, Range):
-            return _of_table(read_table(memory, place, name, subsystem=subsystem))
-        return _of_kinfo(read_kinfo(memory, place, name), place)
+    found = read_registered(source, options, subsystem=subsystem)
+    if isinstance(found, MinidumpTable):
+        return _of_table(found)
+    if isinstance(found, FirmwareDump):
+        return _of_dump(found)
+    return _of_kinfo(found.kinfo, found.address)
 
 
-def _of_table(table: Table) -> _Listing:
+def _of_table(table: MinidumpTable) -> _Listing:
     toc, row = table.toc, table.subsystem
     facts: dict[str, object] = {"table": table.source}
     if toc is not None and row is not None:
@@ -124,8 +102,8 @@ def _of_table(table: Table) -> _Listing:
     return _Listing("minidump", facts, rows, table.problems)
 
 
-def _of_dump(collected: FirmwareDump) -> _Listing:
-    missing = {item.range.start for item in collected.missing}
+def _of_dump(dump: FirmwareDump) -> _Listing:
+    missing = {item.range.start for item in dump.missing}
     rows: list[_Row] = [
         {
             "name": item.name,
@@ -136,16 +114,12 @@ def _of_dump(collected: FirmwareDump) -> _Listing:
                 item.range.start <= start < item.range.end for start in missing
             ),
         }
-        for item in collected.regions
+        for item in dump.regions
     ]
-    lines = [*collected.problems]
-    lines += [f"{item.name} is missing: {item.range}" for item in collected.missing]
-    return _Listing("dump", {"dump": collected.source}, rows, lines)
+    return _Listing("dump", {"dump": dump.source}, rows, dump.warnings)
 
 
 def _of_kinfo(kinfo: Kinfo, address: int | None) -> _Listing:
-    from kmemdump.firmware.kinfo_search import check_kinfo
-
     facts: dict[str, object] = {} if address is None else {"kinfo": hex(address)}
     facts |= {
         "layout": kinfo.layout.value,
@@ -165,7 +139,7 @@ def _print(listing: _Listing) -> None:
     from rich.console import Console
     from rich.table import Table as Lines
 
-    # A name comes from outside: it must not be taken for markup.
+    # Names come from outside: they must not be taken for markup.
     console = Console(markup=False, highlight=False)
     for name, value in listing.facts.items():
         if value != "":

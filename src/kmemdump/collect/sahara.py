@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A device in ramdump mode: its regions become files in a folder, with a list of them.
+Download a device in ramdump mode: its regions become files in a folder, with a list.
 
-So what has been downloaded is kept as the device gave it, and a download that was cut
-off can be put together, too.
+So the device's data is kept as it was, and can be put together even if the download was
+cut off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kmemdump.formats.sahara_host import (
     TableReceived,
 )
 
-__all__ = ["Connection", "Saved", "SocketConnection", "download"]
+__all__ = ["Connection", "Downloaded", "SocketConnection", "download"]
 
 _MAX_BYTES = 64 << 30
 _STRANGE = re.compile(r"[^A-Za-z0-9_.-]")
@@ -37,7 +37,7 @@ _TRANSFER = 1 << 20
 
 
 class Connection(Protocol):
-    """A way to a device that keeps transfers apart, as USB does."""
+    """A connection to a device that keeps transfers apart, as USB does."""
 
     def send(self, data: bytes) -> None:
         """
@@ -51,7 +51,7 @@ class Connection(Protocol):
         Receive one transfer.
 
         :param limit: Most bytes.
-        :raises TargetError: If the device is gone, or says nothing for too long.
+        :raises TargetError: If the device is gone, or sends nothing for too long.
         """
 
 
@@ -59,7 +59,7 @@ class SocketConnection:
     """
     A Unix socket that speaks Sahara: the lab's device, or a bridge to USB.
 
-    :param path: Of the socket; one that keeps packets apart is tried first.
+    :param path: Of the socket; SOCK_SEQPACKET is tried first.
     :param timeout: For each transfer, in seconds.
     """
 
@@ -89,11 +89,11 @@ class SocketConnection:
         except OSError as error:
             raise TargetError(f"{self._name}: {error}") from error
         if not data:
-            raise TargetError(f"{self._name}: the device has hung up")
+            raise TargetError(f"{self._name}: the device has closed the connection")
         return data
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -104,8 +104,8 @@ class SocketConnection:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """What was downloaded."""
+class Downloaded:
+    """The files of a device."""
 
     rows: tuple[Row, ...]
     """The device's whole table."""
@@ -121,18 +121,18 @@ def download(
     wanted: Callable[[Sequence[Row]], Iterable[Row]] = tuple,
     source: str = "device",
     progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> Saved:
+) -> Downloaded:
     """
     Download a device's regions into a folder, and let it restart.
 
-    :param folder: Created if it is not there; must be empty.
+    :param folder: Created if it does not exist; must be empty.
     :param wanted: Chooses rows of the table; all by default.
-    :param progress: Is told a file's name, and how many of how many bytes it has.
-    :raises TargetError: If the device goes away. What has come is in the folder.
-    :raises FormatError: If it does not speak as it should; it has been reset then.
+    :param progress: Called with a file's name, and how many of its bytes have arrived.
+    :raises TargetError: If the device goes away. The folder has what arrived before.
+    :raises FormatError: If the device breaks the protocol; it has been reset then.
     """
-    saving = _Saving(folder, wanted, progress)
-    host = SaharaHost(source, wanted=saving.choose)
+    files = _DownloadFolder(folder, wanted, progress)
+    host = SaharaHost(source, wanted=files.choose)
     try:
         while not host.finished:
             limit = min(host.expected, _TRANSFER) if host.expected else MAX_PACKET
@@ -140,11 +140,11 @@ def download(
                 if isinstance(event, Send):
                     connection.send(event.data)
                 elif isinstance(event, TableReceived):
-                    saving.rows = event.rows
+                    files.rows = event.rows
                 elif isinstance(event, Data):
-                    saving.write(event)
+                    files.write(event)
                 elif isinstance(event, Failure):
-                    saving.fail(event)
+                    files.fail(event)
                 else:
                     assert isinstance(event, Finished)
     except (FormatError, OSError):
@@ -152,11 +152,11 @@ def download(
             connection.send(host.reset())
         raise
     finally:
-        saving.close()
-    return Saved(saving.rows, tuple(saving.names), tuple(saving.problems))
+        files.close()
+    return Downloaded(files.rows, tuple(files.names), tuple(files.problems))
 
 
-class _Saving:
+class _DownloadFolder:
     def __init__(
         self,
         folder: Path,
@@ -239,7 +239,7 @@ class _Saving:
 
 
 def _file_name(row: Row, taken: set[str]) -> str:
-    """Return a name that is none of another file, here or elsewhere."""
+    """Return a name that no other file has, on any file system."""
     name = _STRANGE.sub("_", row.file_name).lstrip(".") or f"{row.address:x}.BIN"
     stem, dot, ending = name.rpartition(".")
     count = 1

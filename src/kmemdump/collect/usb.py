@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A device in ramdump mode on USB: the transport that Sahara runs over.
+A device in ramdump mode on USB: the transport of Sahara.
 
-pyusb, which needs libusb, does the work; both come with the extra ``usb``. Which
-devices, interfaces and endpoints are right is as in qdl's ``usb.c``.
+It needs pyusb (the extra ``usb``) and libusb. Devices, interfaces and endpoints are
+chosen as in qdl's ``usb.c``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _QUALCOMM = 0x05C6
 _VENDOR_CLASS = 0xFF
 _PROTOCOLS = (0xFF, 0x10, 0x11, 0x13)
 _EMPTY_TRANSFERS = 4
-"""Of no bytes, one after another; one ends each transfer of whole packets."""
+"""Most empty transfers in a row; one ends each transfer of whole packets."""
 _SERIAL = "_SN:"
 """Before the serial number in the name of a product."""
 
 _INSTALL = "install what it needs: pip install 'kmemdump[usb]' and libusb 1.0"
 _ACCESS = "run it as root, or give yourself the device with a udev rule"
 _SILENCE = (
-    "it says where its memory is only once: if another program has asked before, "
-    "restart the device into ramdump mode"
+    "it sends its table only once: if another program has asked for it, restart the "
+    "device into ramdump mode"
 )
 
 
@@ -39,11 +39,11 @@ class UsbConnection:
     """
     A device in ramdump mode on USB.
 
-    :param serial: Its serial number; any that is alone by default.
+    :param serial: Its serial number; by default, there must be only one device.
     :param timeout: For each transfer, in seconds.
-    :param backend: pyusb's way to USB; the first that works by default.
+    :param backend: Of pyusb; by default the first that works.
     :raises UnsupportedError: If pyusb or libusb is not installed.
-    :raises TargetError: If there is no such device, several, or one that is in use.
+    :raises TargetError: If there is no such device, or several, or it is in use.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class UsbConnection:
             import usb.core
             import usb.util
         except ImportError as error:
-            raise UnsupportedError(f"usb: {error.name} is not there\n{_INSTALL}") from (
+            raise UnsupportedError(f"usb: {error.name} is missing\n{_INSTALL}") from (
                 error
             )
         self._usb = usb
@@ -63,7 +63,7 @@ class UsbConnection:
             self.name = _describe(self._device)
             self._claim()
         except usb.core.NoBackendError as error:
-            raise UnsupportedError(f"usb: libusb is not there\n{_INSTALL}") from error
+            raise UnsupportedError(f"usb: libusb is missing\n{_INSTALL}") from error
         except usb.core.USBError as error:
             raise self._explain("usb", error) from error
 
@@ -71,7 +71,7 @@ class UsbConnection:
         """Send one transfer. See :class:`kmemdump.collect.sahara.Connection`."""
         try:
             self._out.write(data, self._timeout)
-            # Whole packets do not tell the device that this was the last one.
+            # After a full packet the device expects more: an empty one ends it.
             if len(data) % self._out.wMaxPacketSize == 0:
                 self._out.write(b"", self._timeout)
         except self._usb.core.USBError as error:
@@ -80,7 +80,7 @@ class UsbConnection:
     def receive(self, limit: int) -> bytes:
         """Receive one transfer. See :class:`kmemdump.collect.sahara.Connection`."""
         packet = self._in.wMaxPacketSize
-        # Whole packets: with less room for the last one, libusb would drop it.
+        # A multiple of the packet size: libusb drops a packet that does not fit.
         room = -(-limit // packet) * packet
         try:
             for _ in range(_EMPTY_TRANSFERS):
@@ -89,10 +89,10 @@ class UsbConnection:
                     return bytes(data)
         except self._usb.core.USBError as error:
             raise self._explain(self.name, error) from error
-        raise TargetError(f"{self.name}: sends nothing but empty transfers")
+        raise TargetError(f"{self.name}: sends only empty transfers")
 
     def close(self) -> None:
-        """Give the device free."""
+        """Release the device."""
         self._usb.util.dispose_resources(self._device)
 
     def __enter__(self) -> Self:
@@ -131,7 +131,7 @@ class UsbConnection:
     def _claim(self) -> None:
         number = self._interface.bInterfaceNumber
         util = self._usb.util
-        # Linux's qcserial takes some of these devices for a modem.
+        # Linux's qcserial takes some of these devices for modems.
         try:
             if self._device.is_kernel_driver_active(number):
                 self._device.detach_kernel_driver(number)
@@ -147,7 +147,7 @@ class UsbConnection:
     def _explain(self, name: str, error: usb.core.USBError) -> TargetError:
         if isinstance(error, self._usb.core.USBTimeoutError):
             return TargetError(
-                f"{name}: said nothing for {self._timeout / 1000:g} s\n{_SILENCE}"
+                f"{name}: sent nothing for {self._timeout / 1000:g} s\n{_SILENCE}"
             )
         advice = ""
         if error.errno in (errno.EACCES, errno.EPERM):
@@ -173,7 +173,7 @@ def _find_interface(device: usb.core.Device) -> usb.core.Interface | None:
 
 
 def _is_bulk(endpoint: usb.core.Endpoint) -> bool:
-    # Its largest packet divides; a hostile device may say 0.
+    # Not 0, which a hostile device may say: receive() divides by it.
     return bool(endpoint.bmAttributes & 3 == 2 and endpoint.wMaxPacketSize > 0)
 
 
@@ -191,7 +191,7 @@ def _texts(device: usb.core.Device) -> Iterator[str]:
     for index in (device.iProduct,):
         try:
             yield usb.util.get_string(device, index) or ""
-        # pyusb raises the last one where it may not open the device.
+        # pyusb raises ValueError if it may not open the device.
         except (usb.core.USBError, NotImplementedError, ValueError):
             yield ""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a collected dump to a core image."""
+"""Write the core image of what firmware left."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kmemdump.version import VERSION
 
 __all__ = ["write_collected"]
 
-_FIRST_ID = 3  # As if registered: 1 and 2 describe the dump.
+_FIRST_ID = 3  # As of registered regions: 1 and 2 describe the dump.
 
 
 def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Range]:
     """
-    Write the core image of a collected dump.
+    Write the core image of what firmware left.
 
-    :return: Physical memory that should be there and is not.
+    :return: Physical memory of the regions that the core image lacks.
     :raises KmemdumpError: If *path* cannot be written.
     """
     return write_core(path, _contents(target))
@@ -56,7 +56,7 @@ def _contents(target: DumpTarget) -> CoreContents:
         prstatus=target.registers(),
         vmcoreinfo=text,
         aliases=target.aliases,
-        share_zeros=False,  # A region is chosen; few pages of it are nothing but zeros.
+        share_zeros=False,  # Few pages of regions are all zeros.
     )
 
 
@@ -64,4 +64,4 @@ def _time(seconds: int | None) -> datetime | None:
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
-        return None  # No year that there is: the dump is damaged.
+        return None  # Not a valid time: the dump is damaged.

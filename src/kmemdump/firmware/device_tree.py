@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine's device tree: what memory it reserves for what our backends write to."""
+"""A machine's device tree: the memory that it reserves for our backends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINFO = "google,debug-kinfo"
 SCRATCH = "kmemdump,scratch"
 """
 Memory for the ELF header, VMCOREINFO and the region array of the ``minidump`` backend.
-The name is ours: no binding of the kernel has it.
+The name is ours; the kernel has no such binding.
 """
 
 _HEAD = 40
@@ -30,7 +30,7 @@ def read_tree(path: Path) -> Node:
     Read a device tree: a DTB file, or ``/sys/firmware/fdt`` of this machine.
 
     :raises TargetError: If it cannot be read.
-    :raises FormatError: If it is none.
+    :raises FormatError: If it is not a device tree.
     """
     try:
         with path.open("rb") as file:
@@ -41,7 +41,7 @@ def read_tree(path: Path) -> Node:
 
 
 def trees_in(memory: Memory, source: str) -> Iterator[Node]:
-    """Find the device trees in a machine's memory, by address."""
+    """Yield the device trees in a machine's memory, by address."""
     places = places_of(memory, FDT_MAGIC, 8)  # The boot protocols' alignment.
     for at in islice(places, _MAX_TREES):
         try:
@@ -50,5 +50,5 @@ def trees_in(memory: Memory, source: str) -> Iterator[Node]:
                 continue
             tree = parse_fdt(memory.read(at, size), f"{source}: device tree at {at:#x}")
         except (FormatError, NotCapturedError):
-            continue  # Something else that happens to start like one.
+            continue  # Other data with the same first bytes.
         yield tree

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where in a machine's memory a backend finds what it needs."""
+"""Find the reserved memory and the table of a backend in a machine's memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from kmemdump.firmware.device_tree import (
     read_tree,
     trees_in,
 )
+from kmemdump.firmware.kinfo_search import find_kinfo
 from kmemdump.firmware.smem_search import find_smem
 from kmemdump.formats.fdt import Node, reserved_ranges
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
 
-__all__ = ["ReservedRanges", "find_kinfo_range", "find_live_reserved", "find_reserved"]
+__all__ = [
+    "ReservedRanges",
+    "find_kinfo_range",
+    "find_live_reserved",
+    "find_reserved",
+    "find_table",
+]
 
 _LIVE_TREE = "sys/firmware/fdt"
 
 
 @dataclass(frozen=True, slots=True)
 class ReservedRanges:
-    """Reserved memory; ``None`` is not known."""
+    """Reserved memory for the ``minidump`` backend; ``None`` if it is not known."""
 
     smem: Range | None = None
     scratch: Range | None = None
@@ -41,11 +48,11 @@ def find_reserved(
     given: ReservedRanges, memory: Memory, source: str, tree: Path | None = None
 ) -> ReservedRanges:
     """
-    Find what is not given: SMEM, and scratch memory if there is some.
+    Find the ranges that are not given: SMEM, and scratch memory if there is some.
 
     :param source: Name of the memory, for messages.
     :param tree: The machine's device tree; ``None`` looks for one in its memory.
-    :raises KmemdumpError: If there is no SMEM, or the file is no device tree.
+    :raises KmemdumpError: If there is no SMEM, or the file is not a device tree.
     """
     found = given
     if tree is not None:
@@ -53,7 +60,7 @@ def find_reserved(
     elif given.scratch is None:
         found = _by_trees(given, trees_in(memory, source))
     if found.smem is None or (tree is None and given.smem is None):
-        # Of a tree that happens to be in memory, the contents must prove it right.
+        # A tree in memory may be another machine's: SMEM must be where it says.
         found = replace(found, smem=find_smem(memory, source))
     return found
 
@@ -62,21 +69,21 @@ def find_live_reserved(
     given: ReservedRanges, tree: Path | None = None, root: Path = Path("/")
 ) -> ReservedRanges:
     """
-    Find what is not given on this machine, where its device tree says.
+    Find the ranges that are not given on this machine, in its device tree.
 
-    Nothing is searched for: what is not System RAM may be a device that does not like
-    to be read.
+    Memory is not searched: beside System RAM there may be devices, and reading them may
+    have effects.
 
     :param root: Where ``sys`` is.
-    :raises KmemdumpError: If there is no SMEM, or the file is no device tree.
+    :raises KmemdumpError: If there is no SMEM, or the file is not a device tree.
     """
     found = given
     if tree is not None or (root / _LIVE_TREE).exists():
         found = _by_trees(given, [read_tree(tree or root / _LIVE_TREE)])
     if found.smem is None:
         raise TargetError(
-            f"live: no device tree says where SMEM is (compatible {SMEM!r})\n"
-            "give its place with --smem ADDRESS:SIZE"
+            f"live: no device tree with SMEM (compatible {SMEM!r})\n"
+            "give its address with --smem ADDRESS:SIZE"
         )
     return found
 
@@ -87,10 +94,10 @@ def find_kinfo_range(
     """
     Find the reserved memory of Android's ``debug_kinfo``.
 
-    :param memory: To look for a device tree in; ``None`` for this machine's, whose
-        tree is in a file.
-    :param tree: The machine's device tree, instead of that.
-    :raises TargetError: If no device tree has any.
+    :param memory: Searched for a device tree; ``None`` for this machine, whose tree is
+        in a file.
+    :param tree: The machine's device tree, used instead.
+    :raises TargetError: If no device tree reserves any.
     """
     trees: Iterable[Node] = ()
     if tree is None and memory is None and (root / _LIVE_TREE).exists():
@@ -104,8 +111,42 @@ def find_kinfo_range(
             return place
     raise TargetError(
         f"{source}: no device tree reserves memory for a kinfo (compatible {KINFO!r})\n"
-        "give its place with --kinfo ADDRESS:SIZE"
+        "give its address with --kinfo ADDRESS:SIZE"
     )
+
+
+def find_table(
+    memory: Memory | None,
+    source: str,
+    *,
+    smem: Range | None = None,
+    kinfo: int | None = None,
+) -> Range | int:
+    """
+    Find the table of regions in a machine's memory, unless its address is given.
+
+    :param memory: ``None`` for this machine, whose SMEM is not in the memory that the
+        kernel shows.
+    :param source: Name of the memory, for messages.
+    :return: Where SMEM is, or else the physical address of a kinfo in bytes.
+    :raises KmemdumpError: If there is neither, or several.
+    """
+    if smem is not None:
+        return smem
+    if kinfo is not None:
+        return kinfo
+    if memory is None:
+        found = find_live_reserved(ReservedRanges()).smem
+        assert found is not None
+        return found
+    try:
+        return find_smem(memory, source)
+    except TargetError as error:
+        try:
+            return find_kinfo(memory, source)
+        except TargetError:
+            what, _, advice = str(error).partition("\n")
+            raise TargetError(f"{what}, and no debug_kinfo\n{advice}") from error
 
 
 def _by_trees(found: ReservedRanges, trees: Iterable[Node]) -> ReservedRanges:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Find a ``debug_kinfo`` in a machine's memory, and read it."""
+"""Find and read a ``debug_kinfo``, in a machine's memory or in a file of its own."""
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
@@ -10,7 +11,7 @@ from kmemdump.formats.kinfo import KINFO_MAGIC, Kinfo, parse_kinfo
 from kmemdump.memory.physical import PAGE_SIZE, Memory, places_of
 from kmemdump.memory.ranges import Range, intersect
 
-__all__ = ["check_kinfo", "find_kinfo", "read_kinfo"]
+__all__ = ["check_kinfo", "find_kinfo", "read_kinfo", "read_kinfo_file"]
 
 _MAGIC = KINFO_MAGIC.to_bytes(4, "little")
 _MAX_FOUND = 1000
@@ -19,10 +20,10 @@ _BASES = ("kallsyms_addresses", "kallsyms_relative_base")
 
 def find_kinfo(memory: Memory, source: str = "memory") -> int:
     """
-    Find the kinfo in a machine's memory: at the start of a page, as all are.
+    Find the kinfo in a machine's memory, at the start of a page.
 
     :return: Its physical address in bytes.
-    :raises TargetError: If there is none whose addresses lie in the memory.
+    :raises TargetError: If there is none with addresses in the memory.
     :raises FormatError: If there are several.
     """
     found = []
@@ -44,23 +45,42 @@ def find_kinfo(memory: Memory, source: str = "memory") -> int:
 
 def read_kinfo(memory: Memory, address: int, source: str = "memory") -> Kinfo:
     """
-    Read a kinfo.
+    Read the kinfo at an address.
 
     :param address: Physical address in bytes.
-    :raises FormatError: If there is none.
-    :raises NotCapturedError: If that is not in the memory.
+    :raises FormatError: If it is not a kinfo.
+    :raises NotCapturedError: If the memory does not hold it.
     """
     room = sum(it.size for it in intersect([Range(address, PAGE_SIZE)], memory.ranges))
     data = memory.read(address, max(room, 8))
     return parse_kinfo(data, f"{source}: kinfo at {address:#x}")
 
 
+def read_kinfo_file(path: str) -> Kinfo | None:
+    """
+    Read a file that holds only a kinfo.
+
+    :return: ``None`` if it is something else, or cannot be read.
+    :raises FormatError: If it starts like a kinfo, and is broken.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            data = file.read(PAGE_SIZE)
+    except (OSError, ValueError):
+        return None
+    return parse_kinfo(data, path) if data.startswith(_MAGIC) else None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # A FIFO would wait for a writer.
+
+
 def check_kinfo(kinfo: Kinfo) -> list[str]:
-    """Return what a reader of a kinfo should be told."""
+    """Return the problems of a kinfo that a user should know, one line each."""
     problems = []
     if not kinfo.checksum_ok:
         problems.append(
-            "the kinfo's checksum is wrong: the kernel died while it changed something"
+            "the kinfo's checksum is wrong: the kernel died while it changed it"
         )
     given = {name for name, address in kinfo.addresses.items() if address}
     empty = [
@@ -70,5 +90,5 @@ def check_kinfo(kinfo: Kinfo) -> list[str]:
         if name not in given and not (name in _BASES and given.intersection(_BASES))
     ]
     if empty:
-        problems.append(f"the kinfo does not tell {', '.join(empty)}")
+        problems.append(f"the kinfo lacks {', '.join(empty)}")
     return problems

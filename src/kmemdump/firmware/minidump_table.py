@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The minidump table in a machine's memory: what firmware would dump, or refuse."""
+"""Read the minidump table in a machine's memory: what firmware would dump or refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kmemdump.backends.minidump import ROWS
 from kmemdump.errors import FormatError
 from kmemdump.formats.minidump import (
+    ALL_ROWS,
+    LINUX_ROWS,
     MINIDUMP_ITEM,
     GlobalToc,
     Subsystem,
@@ -24,13 +25,10 @@ from kmemdump.formats.smem import HOST_ANY, MAX_SMEM_BYTES, parse_smem
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, subtract
 
-__all__ = ["Table", "read_table"]
-
-_ALL_ROWS = 300
-"""Room of old firmware for all subsystems, which is why Linux keeps to 201."""
+__all__ = ["MinidumpTable", "read_table"]
 
 
-class Table(NamedTuple):
+class MinidumpTable(NamedTuple):
     """A subsystem's part of the minidump table."""
 
     source: str
@@ -39,13 +37,13 @@ class Table(NamedTuple):
     subsystem: Subsystem | None
     regions: tuple[TableRegion, ...]
     row_problems: tuple[tuple[str, ...], ...]
-    """For each region: what firmware would refuse, or do badly."""
+    """For each region: why firmware would refuse it or dump it badly."""
     own_problems: tuple[str, ...] = ()
-    """What is wrong with the table itself."""
+    """Problems of the table as a whole."""
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """All of it, one line each."""
+        """All problems, one line each."""
         lines = list(self.own_problems)
         for i, texts in enumerate(self.row_problems):
             lines += [f"{row_label(i, self.regions[i])} {text}" for text in texts]
@@ -54,14 +52,14 @@ class Table(NamedTuple):
 
 def read_table(
     memory: Memory, smem: Range, source: str = "memory", *, subsystem: int = 0
-) -> Table:
+) -> MinidumpTable:
     """
-    Read the table as it stands.
+    Read the table as it is now.
 
     :param smem: Where SMEM is.
     :param subsystem: Number of the processor; 0 is Linux's.
-    :raises FormatError: If there is none, or it is broken.
-    :raises NotCapturedError: If it leads out of the memory.
+    :raises FormatError: If there is no table, or a broken one.
+    :raises NotCapturedError: If it points out of the memory.
     """
     if smem.size > MAX_SMEM_BYTES:
         raise FormatError(
@@ -77,7 +75,7 @@ def read_table(
     data = memory.read(item.address, item.size)
     old = _read_old(data, where)
     if old is not None:
-        return Table(where, None, None, old, _row_problems(memory, old))
+        return MinidumpTable(where, None, None, old, _row_problems(memory, old))
     toc = parse_toc(data, where)
     if not 0 <= subsystem < len(toc.subsystems):
         raise FormatError(
@@ -92,7 +90,7 @@ def read_table(
         regions = parse_regions(raw, row.region_count, where)
         problems += _count_problems(toc, regions)
     checked = _row_problems(memory, regions)
-    return Table(where, toc, row, tuple(regions), checked, tuple(problems))
+    return MinidumpTable(where, toc, row, tuple(regions), checked, tuple(problems))
 
 
 def _read_old(data: bytes, where: str) -> tuple[TableRegion, ...] | None:
@@ -100,7 +98,7 @@ def _read_old(data: bytes, where: str) -> tuple[TableRegion, ...] | None:
         old = parse_old_table(data, where)
     except FormatError:
         return None
-    # Of the later layout, the same bytes are a revision and a word for enabled.
+    # In the later layout, these bytes are a revision and a word for "enabled".
     if old.smem_length != len(data) or not old.regions:
         return None
     return old.regions
@@ -118,7 +116,7 @@ def _row_problems(
             if outside:
                 count = sum(item.size for item in outside)
                 problems.append(
-                    f"leads out of the machine's memory: {count} of {region.size} "
+                    f"points out of the machine's memory: {count} of {region.size} "
                     f"bytes, from {outside[0].start:#x} on"
                 )
     return tuple(map(tuple, found))
@@ -126,14 +124,14 @@ def _row_problems(
 
 def _count_problems(toc: GlobalToc, regions: Sequence[TableRegion]) -> list[str]:
     problems = []
-    if len(regions) > ROWS:
+    if len(regions) > LINUX_ROWS:
         problems.append(
-            f"{len(regions)} rows: much firmware takes {ROWS} and ignores the others"
+            f"{len(regions)} rows: much firmware takes only the first {LINUX_ROWS}"
         )
     total = sum(row.region_count for row in toc.subsystems if row.initialized)
-    if total > _ALL_ROWS:
+    if total > ALL_ROWS:
         problems.append(
-            f"{total} rows of all subsystems together: old firmware takes {_ALL_ROWS}"
+            f"{total} rows of all subsystems together: old firmware takes {ALL_ROWS}"
         )
     if not any(row.is_valid and row.name.startswith("KELF") for row in regions):
         problems.append(

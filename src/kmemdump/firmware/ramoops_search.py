@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Text that ramoops kept in RAM, found in whatever holds that RAM."""
+"""Find the text that ramoops kept in a machine's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kmemdump.memory.ranges import Range, intersect
 __all__ = ["Ramoops", "ZoneText", "read_ramoops"]
 
 _ALIGNMENT = 2
-"""Several zones share an area, and are as large as its size, divided, allows."""
+"""A zone's size is that of a memory area, divided by the number of zones in it."""
 _MAX_ZONES = 4096
 _MAX_ZONE = 4 << 20
 _SAMPLE, _MOSTLY = 1024, 0.9
@@ -28,33 +28,33 @@ _SAMPLE, _MOSTLY = 1024, 0.9
 
 @dataclass(frozen=True, slots=True)
 class ZoneText:
-    """What one zone has kept."""
+    """The text of one zone."""
 
     address: int
     """Physical address of the zone in bytes."""
     text: str
     seconds: float | None = None
-    """When a panic or oops wrote it, in seconds since 1970, if one did."""
+    """When a panic or oops wrote it, in seconds since 1970; ``None`` for other text."""
     problems: tuple[str, ...] = ()
-    """What is wrong with it."""
+    """Damage, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ramoops:
-    """What all zones have kept."""
+    """The text of all zones."""
 
     zones: tuple[ZoneText, ...]
     """By address."""
     unchecked: str = ""
-    """Why errors were not looked for, if they were not."""
+    """Why errors could not be corrected; empty if they could."""
 
 
 def read_ramoops(memory: Memory, source: str) -> Ramoops:
     """
     Find what ramoops kept in a memory.
 
-    Nobody tells where its zones are, or how large: each starts with a mark. Parity
-    is used to correct errors, if a zone has some and reedsolo is installed.
+    The zones are found by the magic number that each starts with. Errors are corrected
+    if a zone has parity and reedsolo is installed.
 
     :param source: Name of the memory, for messages.
     """
@@ -63,10 +63,10 @@ def read_ramoops(memory: Memory, source: str) -> Ramoops:
         find_parity(b"")
     except UnsupportedError as error:
         unchecked = str(error)
-    marks = places_of(memory, RAMOOPS_MAGIC, _ALIGNMENT)
-    places = list(islice(marks, _MAX_ZONES))
-    kept = []
-    for address, following in pairwise([*places, 1 << 64]):
+    found = places_of(memory, RAMOOPS_MAGIC, _ALIGNMENT)
+    addresses = list(islice(found, _MAX_ZONES))
+    zones = []
+    for address, following in pairwise([*addresses, 1 << 64]):
         reach = Range(address, min(following - address, _MAX_ZONE))
         part = next(iter(intersect([reach], memory.ranges)), None)
         if part is None or part.start != address:
@@ -76,10 +76,10 @@ def read_ramoops(memory: Memory, source: str) -> Ramoops:
         except NotCapturedError:
             continue
         where = f"{source}: ramoops zone at {address:#x}"
-        found = _read_zone(data, where, address, check=not unchecked)
-        if found is not None:
-            kept.append(found)
-    return Ramoops(tuple(kept), unchecked)
+        zone = _read_zone(data, where, address, check=not unchecked)
+        if zone is not None:
+            zones.append(zone)
+    return Ramoops(tuple(zones), unchecked)
 
 
 def _read_zone(
@@ -100,7 +100,7 @@ def _read_zone(
                 problems.append(f"{repaired.lost} blocks of 128 bytes are damaged")
         zone = parse_zone(data, source, ecc_size=parity)
     except FormatError:
-        return None  # The mark stands in other memory, too.
+        return None  # The magic number is in other memory, too.
     if not zone.text or not (parity or _is_text(zone.text)):
         return None
     found = _interpret(zone, address)
@@ -108,7 +108,7 @@ def _read_zone(
 
 
 def _is_text(data: bytes) -> bool:
-    """Tell whether it looks like what ramoops keeps: the mark alone is but 4 bytes."""
+    """Return whether it looks like text: the magic number alone has only 4 bytes."""
     start = data[:_SAMPLE].decode("utf-8", "replace")
     plain = sum(it.isprintable() or it in "\n\t\x1b" for it in start)
     return start.startswith("====") or plain >= len(start) * _MOSTLY

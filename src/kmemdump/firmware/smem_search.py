@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Find Qualcomm SMEM in a machine's memory, where nobody says where it is.
+Find Qualcomm SMEM in a machine's memory.
 
-The machine's device tree tells; firmware leaves it in memory for the kernel, which
-keeps it there. A machine without one (x86) has SMEM that looks like one, at most.
+The machine's device tree has its address; firmware leaves the tree in memory for the
+kernel, which keeps it. On a machine without a device tree (x86), SMEM is found by its
+contents.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
     """
     Find an SMEM region that Linux's driver would accept.
 
-    If no device tree in the memory names one, it must be of version 12: its last page
-    holds the partition table; that tells how far behind the start each partition is,
-    and one of them is found by its own mark.
+    If no device tree in the memory names one, only version 12 is found: its last page
+    holds the partition table, with the offset of each partition, and a partition starts
+    with a magic number.
 
     :param source: Name of the memory, for messages.
-    :raises TargetError: If there is none.
+    :raises TargetError: If no region is found.
     :raises FormatError: If there are several.
     """
     for tree in trees_in(memory, source):
@@ -55,7 +56,7 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
     if not found:
         raise TargetError(
             f"{source}: no SMEM of version 12 found below 4 GiB\n"
-            "give its place with --smem ADDRESS:SIZE if it is another"
+            "give its address with --smem ADDRESS:SIZE if it is of another version"
         )
     if len(found) > 1:
         places = ", ".join(map(str, found[:5]))
@@ -64,13 +65,13 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
 
 
 def _region(memory: Memory, table: int, source: str) -> Range | None:
-    """Find where the region of a table starts, going back from its end."""
+    """Find the start of a table's region, going back from its end."""
     try:
         rows = _rows(memory.read(table, _PAGE))
     except NotCapturedError:
         return None
     end = table + _PAGE
-    # The nearest one first, so that what is before SMEM isn't taken for it.
+    # The nearest one first: what is before SMEM may look like a part of it.
     marks = list(_partitions_before(memory, table))
     tries = ((offset, mark) for offset in rows for mark in marks if mark >= offset)
     for offset, mark in islice(tries, _MAX_TRIES):

@@ -65,6 +65,12 @@ class FirmwareDump(NamedTuple):
     backend: str = "minidump"
     """Name of the backend that the regions were registered with."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """The problems and what is missing, one line each."""
+        missing = [f"{item.name} is missing: {item.range}" for item in self.missing]
+        return [*self.problems, *missing]
+
 
 def assemble(
     source: str,

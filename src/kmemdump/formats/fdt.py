@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Flattened device tree (DTB), version 17: what hardware there is, and what memory is
-reserved for whom.
+Flattened device tree (DTB), version 17: the hardware and the reserved memory.
 
 Layout: Devicetree Specification v0.4, chapter 5. All integers are big-endian.
 """
@@ -21,7 +20,6 @@ __all__ = [
     "MAX_FDT",
     "Node",
     "fdt_size",
-    "pack_fdt",
     "parse_fdt",
     "reserved_ranges",
 ]
@@ -36,11 +34,11 @@ _BEGIN, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
 _MAX_DEPTH = 64  # FDT_MAX_DEPTH, Linux drivers/of/fdt.c.
 _MAX_NAME = 256
 """
-Longest name of a property in bytes. The specification has 31, Linux no limit; but each
-property of a broken tree may have the whole strings block for a name.
+Longest name of a property in bytes. The specification allows 31, Linux has no limit; in
+a broken tree, the whole strings block may be the name of each property.
 """
 _MAX_REGIONS = 64
-"""More reserved memory than any device has; a broken tree may name it for ever."""
+"""More than any device has; a broken tree may list ranges without an end."""
 _U32 = struct.Struct(">I")
 
 
@@ -69,12 +67,12 @@ class Node:
             stack.extend(reversed(node.children))
 
     def strings(self, name: str) -> list[str]:
-        """Return a property that is a list of strings; empty if it is not there."""
+        """Return a property that is a list of strings; empty if it is missing."""
         raw = self.properties.get(name, b"")
         return [part.decode("latin-1") for part in raw.split(b"\0") if part]
 
     def cells(self, name: str) -> tuple[int, ...]:
-        """Return a property that is a list of 32-bit cells; empty if it is none."""
+        """Return a property that is a list of 32-bit cells; empty if it is not."""
         raw = self.properties.get(name, b"")
         if len(raw) % 4:
             return ()
@@ -82,15 +80,15 @@ class Node:
 
     @property
     def enabled(self) -> bool:
-        """Whether it is there to be used."""
+        """Whether the device may be used."""
         return self.strings("status") in ([], ["okay"], ["ok"])
 
 
 def fdt_size(head: bytes) -> int | None:
     """
-    Return how large the tree is that starts with these bytes.
+    Return the size in bytes of the tree that starts with *head*.
 
-    :return: ``None`` if it is none that is accepted.
+    :return: ``None`` if this is not a device tree that is accepted.
     """
     if len(head) < _HEADER.size or not head.startswith(FDT_MAGIC):
         return None
@@ -105,7 +103,7 @@ def parse_fdt(data: bytes, source: str) -> Node:
 
     :param data: May be longer than the tree.
     :return: The root.
-    :raises FormatError: If it is none, or broken.
+    :raises FormatError: If it is not a device tree, or broken.
     """
     size = fdt_size(data)
     if size is None:
@@ -125,7 +123,8 @@ def parse_fdt(data: bytes, source: str) -> Node:
     ):
         if at + length > size:
             raise FormatError(
-                source, f"its {name} block ends at {at + length}, behind its {size}"
+                source,
+                f"{name} block ends at {at + length}, expected at most {size}",
             )
     block = data[struct_at : struct_at + struct_size]
     strings = data[strings_at : strings_at + strings_size]
@@ -148,7 +147,7 @@ class _Reader:
             if token == _BEGIN:
                 node = Node(self._name())
                 if len(path) >= _MAX_DEPTH:
-                    raise self._error(f"more than {_MAX_DEPTH} nodes in each other")
+                    raise self._error(f"more than {_MAX_DEPTH} nested nodes")
                 if path:
                     path[-1].children.append(node)
                 path.append(node)
@@ -159,7 +158,7 @@ class _Reader:
             elif token == _END_NODE and path:
                 node = path.pop()
                 if not path:
-                    return node  # Only one root; what follows is of no interest.
+                    return node  # There is only one root.
             else:
                 raise self._error(f"unexpected token {token}")
 
@@ -196,59 +195,20 @@ class _Reader:
         return FormatError(f"{self._source}: structure block+{self._at:#x}", problem)
 
 
-def pack_fdt(root: Node) -> bytes:
-    """Return the bytes of a tree; without any memory reservation block entry."""
-    strings = bytearray()
-    places: dict[str, int] = {}
-    block = bytearray()
-
-    def add(node: Node) -> None:
-        block.extend(_U32.pack(_BEGIN) + _padded(node.name.encode("latin-1") + b"\0"))
-        for name, value in node.properties.items():
-            if name not in places:
-                places[name] = len(strings)
-                strings.extend(name.encode("latin-1") + b"\0")
-            block.extend(struct.pack(">3I", _PROPERTY, len(value), places[name]))
-            block.extend(_padded(value))
-        for child in node.children:
-            add(child)
-        block.extend(_U32.pack(_END_NODE))
-
-    add(root)
-    block.extend(_U32.pack(_END))
-    reserve_at = _HEADER.size
-    struct_at = reserve_at + 16
-    strings_at = struct_at + len(block)
-    size = strings_at + len(strings)
-    header = _HEADER.pack(
-        int.from_bytes(FDT_MAGIC),
-        size,
-        struct_at,
-        strings_at,
-        reserve_at,
-        _VERSION,
-        _COMPATIBLE,
-        0,
-        len(strings),
-        len(block),
-    )
-    return header + bytes(16) + bytes(block) + bytes(strings)
-
-
 def reserved_ranges(root: Node, compatible: str) -> list[Range]:
     """
     Return the reserved memory of a device, in the order of the tree.
 
-    The device is a child of ``/reserved-memory`` itself, or names some with
+    The device is a child of ``/reserved-memory``, or refers to such children with
     ``memory-region``.
 
-    :param compatible: What the device's node says that it is.
+    :param compatible: Of the device's node.
     """
     memory = root.child("reserved-memory")
     if memory is None:
         return []
     cells = _cells(memory)
-    # Each is looked at once: every device of a broken tree may name the same.
+    # Each is used once: all devices of a broken tree may refer to the same.
     unused = {id(node): node for node in memory.children}
     by_handle = {node.cells("phandle"): id(node) for node in memory.children}
     found: list[Range] = []
@@ -267,7 +227,7 @@ def reserved_ranges(root: Node, compatible: str) -> list[Range]:
 
 
 def _cells(node: Node) -> tuple[int, int]:
-    """Return how many cells an address and a size of the node's children have."""
+    """Return the number of cells of an address and a size in the node's children."""
     address, size = node.cells("#address-cells"), node.cells("#size-cells")
     # The defaults of the specification, section 2.3.5.
     return (address or (2,))[0], (size or (1,))[0]
@@ -290,7 +250,3 @@ def _join(cells: Sequence[int]) -> int:
     for cell in cells:
         value = value << 32 | cell
     return value
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)

@@ -18,6 +18,8 @@ from enum import IntEnum
 from kmemdump.errors import FormatError
 
 __all__ = [
+    "ALL_ROWS",
+    "LINUX_ROWS",
     "MAX_FILE_LABEL",
     "MAX_ROWS",
     "MINIDUMP_ITEM",
@@ -43,6 +45,10 @@ MINIDUMP_ITEM = 602
 """Number of the SMEM item; its host is any."""
 MAX_ROWS = 4096
 """Most regions that are parsed; firmware takes 201 to 401."""
+ALL_ROWS = 300
+"""Regions of all subsystems together that old firmware takes."""
+LINUX_ROWS = 201
+"""Regions that Linux registers at most, for that reason."""
 
 _TOC = struct.Struct("<III4x")  # struct minidump_global_toc without subsystems[]
 _SUBSYSTEM = struct.Struct("<IIIII4xQ")  # struct minidump_subsystem

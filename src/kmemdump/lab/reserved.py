@@ -14,8 +14,9 @@ from pathlib import Path
 
 from kmemdump.errors import TargetError
 from kmemdump.firmware.device_tree import KINFO, SCRATCH, SMEM
-from kmemdump.formats.fdt import Node, pack_fdt, parse_fdt
+from kmemdump.formats.fdt import Node, parse_fdt
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.fdt_writer import pack_fdt
 from kmemdump.memory.ranges import Range
 
 __all__ = [

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Download a device in ramdump mode, by the name that a user gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from kmemdump.collect.sahara import Connection, SocketConnection, download
+from kmemdump.collect.usb import UsbConnection
+from kmemdump.errors import KmemdumpError, UsageError
+from kmemdump.formats.sahara import Row
+
+__all__ = ["is_device", "read_device"]
+
+
+def is_device(spec: str) -> bool:
+    """Return whether a source is a device, which has to be downloaded first."""
+    kind, colon, _ = spec.partition(":")
+    return kind == "usb" or (kind == "sahara" and bool(colon))
+
+
+def read_device(
+    spec: str,
+    folder: Path,
+    *,
+    only: tuple[str, ...] = (),
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> tuple[str, ...]:
+    """
+    Download a device's regions into a folder, and let it restart.
+
+    :param spec: ``usb``, ``usb:SERIAL``, or ``sahara:SOCKET``.
+    :param folder: Created if it does not exist; must be empty.
+    :param only: Patterns of file names, as a shell's; all files by default.
+    :param progress: Called with a file's name, and how many of its bytes have arrived.
+    :return: What a user should know, one line each.
+    :raises KmemdumpError: If nothing could be downloaded.
+    """
+
+    def wanted(rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if not only or _matches(row, only)]
+
+    _check_new(folder)  # Older files would be taken for the device's.
+    try:
+        with _connect(spec) as connection:
+            downloaded = download(
+                connection, folder, wanted=wanted, source=spec, progress=progress
+            )
+    except KmemdumpError as error:
+        # A device gives its memory only once, so that half of it is used, too.
+        if not _has_files(folder):
+            raise
+        reason = "; ".join(str(error).splitlines())
+        return (f"{reason}; what it gave before is used",)
+    return downloaded.problems
+
+
+def _matches(row: Row, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(row.file_name, pattern) for pattern in patterns)
+
+
+@contextmanager
+def _connect(spec: str) -> Iterator[Connection]:
+    kind, _, rest = spec.partition(":")
+    if kind == "sahara":
+        if not rest:
+            raise UsageError(f"{spec!r}: expected sahara:SOCKET")
+        with SocketConnection(Path(rest)) as connection:
+            yield connection
+        return
+    with UsbConnection(rest or None) as device:
+        yield device
+
+
+def _check_new(folder: Path) -> None:
+    try:
+        used = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise KmemdumpError(f"{folder}: {error.strerror}") from error
+    if used:
+        raise KmemdumpError(
+            f"{folder}: is not empty, expected a new folder for the dump"
+        )
+
+
+def _has_files(folder: Path) -> bool:
+    with suppress(OSError):
+        return any(it.name.lower().endswith(".bin") for it in folder.iterdir())
+    return False
