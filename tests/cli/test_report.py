@@ -18,14 +18,14 @@ from kmemdump.kernel.attach import attach
 from kmemdump.lab import CrashType, crash_guest
 from kmemdump.opening import open_target
 from kmemdump.report import Report, gather
-from kmemdump.report.records import KernelPart, Loss, TimePart
+from kmemdump.report.records import KernelIdentity, Loss, Times
 from rigs.scenarios import each_scenario
 from rigs.schema import check_schema
 
 REPORT = Report(
     "a.core",
-    KernelPart("6.1.0"),
-    TimePart(),
+    KernelIdentity("6.1.0"),
+    Times(),
     Cause(CauseKind.PANIC, "Somebody made the kernel crash on purpose."),
 )
 

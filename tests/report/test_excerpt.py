@@ -7,7 +7,7 @@ from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.printk import LogRecord
 from kmemdump.report import Report
 from kmemdump.report.excerpt import find_excerpt
-from kmemdump.report.records import KernelPart, TimePart
+from kmemdump.report.records import KernelIdentity, Times
 
 FIRST = 1000  # Older ones were overwritten.
 
@@ -18,7 +18,7 @@ def report(total, *told, kind=CauseKind.PANIC, fatal=True):
         for i in range(total)
     ]
     cause = Cause(kind, "It died.", tuple(log[i] for i in told), fatal=fatal)
-    return Report("x", KernelPart("6.1.0"), TimePart(), cause, log=log)
+    return Report("x", KernelIdentity("6.1.0"), Times(), cause, log=log)
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,17 @@ from kmemdump.kernel.printk import LogRecord
 from kmemdump.report import Report
 from kmemdump.report.memory_map import draw_map
 from kmemdump.report.records import (
+    AreaMemory,
     BlockedTask,
     Interrupt,
-    KernelPart,
+    KernelIdentity,
     Loss,
     MemoryMap,
-    MemoryPart,
+    MemoryRange,
+    MemoryUse,
     Module,
-    Portion,
-    Span,
     Taint,
-    TimePart,
+    Times,
 )
 from rigs.browser import browse
 
@@ -45,8 +45,10 @@ def record(number: int, level: int, text: str, facility: int = 0) -> LogRecord:
 
 REPORT = Report(
     source=f"core {EVIL}",
-    kernel=KernelPart("6.1.0-test", "ab" * 20, "#1", "x86_64", EVIL, EVIL_ATTRIBUTE),
-    time=TimePart(datetime(2026, 4, 1, tzinfo=UTC), 61.5),
+    kernel=KernelIdentity(
+        "6.1.0-test", "ab" * 20, "#1", "x86_64", EVIL, EVIL_ATTRIBUTE
+    ),
+    time=Times(datetime(2026, 4, 1, tzinfo=UTC), 61.5),
     cause=Cause(
         CauseKind.NULL,
         f"The kernel dereferenced a NULL pointer in task {EVIL}.",
@@ -76,12 +78,12 @@ REPORT = Report(
         Task(10, EVIL_ATTRIBUTE, "R"),
         Task(100, "sleep", "S", 1),
     ),
-    memory=MemoryPart(1 << 30, 1 << 29, 2 << 20, 3 << 20, 4 << 20, 1 << 21, 0),
+    memory=MemoryUse(1 << 30, 1 << 29, 2 << 20, 3 << 20, 4 << 20, 1 << 21, 0),
     memory_map=MemoryMap(
-        (Span(PAGE, 159 * PAGE), Span(1 << 20, 1 << 30)),
+        (MemoryRange(PAGE, 159 * PAGE), MemoryRange(1 << 20, 1 << 30)),
         (
-            Portion("kmsg", 2 * PAGE, (Span(PAGE, 2 * PAGE),)),
-            Portion(EVIL_ATTRIBUTE, PAGE, (Span(1 << 30, PAGE),)),
+            AreaMemory("kmsg", 2 * PAGE, (MemoryRange(PAGE, 2 * PAGE),)),
+            AreaMemory(EVIL_ATTRIBUTE, PAGE, (MemoryRange(1 << 30, PAGE),)),
         ),
     ),
     modules=(Module(EVIL, 0xFFFFFFFFC0000000, 4096, (Taint("O", EVIL),)),),
@@ -287,7 +289,7 @@ def test_map(show):
 
 def test_nothing_known(show):
     cause = Cause(CauseKind.UNKNOWN, "Nobody knows.")
-    page = show(Report("x", KernelPart("6.1.0"), TimePart(), cause))
+    page = show(Report("x", KernelIdentity("6.1.0"), Times(), cause))
     assert "Nobody knows." in one(page, "main").text
     assert "None" not in one(page, "body").text
 
@@ -334,8 +336,8 @@ def test_drawing():
     assert [(row.address, row.columns) for row in rows[:1]] == [(0, 64)]
     assert sum(row.columns for row in rows) == 1025
     (first, second) = [cell for row in rows for cell in row.cells]
-    assert (first.column, first.portion, first.bytes) == (0, 0, 2 * PAGE)
-    assert (second.address, second.portion, second.bytes) == (1 << 30, 1, PAGE)
+    assert (first.column, first.area, first.bytes) == (0, 0, 2 * PAGE)
+    assert (second.address, second.area, second.bytes) == (1 << 30, 1, PAGE)
 
 
 @given(
@@ -344,9 +346,9 @@ def test_drawing():
 )
 @settings(max_examples=200, deadline=None)
 def test_any_map_is_drawn(ram, held):
-    spans = tuple(Span(*item) for item in held)
-    portion = Portion("x", sum(span.size for span in spans), spans)
-    map = MemoryMap(tuple(Span(*item) for item in ram), (portion,) if held else ())
+    ranges = tuple(MemoryRange(*item) for item in held)
+    area = AreaMemory("x", sum(item.size for item in ranges), ranges)
+    map = MemoryMap(tuple(MemoryRange(*item) for item in ram), (area,) if held else ())
     size, rows = draw_map(map, columns=8, rows=30)
     assert len(rows) <= 60
     for row in rows:

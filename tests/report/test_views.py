@@ -18,17 +18,17 @@ from kmemdump.diagnosis.records import __all__ as DIAGNOSED
 from kmemdump.kernel.printk import LogRecord
 from kmemdump.report import Report, print_report
 from kmemdump.report.records import (
+    AreaMemory,
     BlockedTask,
     Interrupt,
-    KernelPart,
+    KernelIdentity,
     Loss,
     MemoryMap,
-    MemoryPart,
+    MemoryRange,
+    MemoryUse,
     Module,
-    Portion,
-    Span,
     Taint,
-    TimePart,
+    Times,
 )
 from kmemdump.report.records import __all__ as REPORTED
 from rigs.schema import check_schema, validator
@@ -56,8 +56,8 @@ HALTS = (
 )
 FULL = Report(
     source="a.core",
-    kernel=KernelPart("6.1.0", "ab" * 20, "#1 SMP", "x86_64", EVIL, EVIL),
-    time=TimePart(datetime(2026, 4, 1, tzinfo=UTC), 3723.5),
+    kernel=KernelIdentity("6.1.0", "ab" * 20, "#1 SMP", "x86_64", EVIL, EVIL),
+    time=Times(datetime(2026, 4, 1, tzinfo=UTC), 3723.5),
     cause=Cause(
         CauseKind.NULL,
         f"The kernel dereferenced a NULL pointer in task {EVIL}.",
@@ -88,8 +88,10 @@ FULL = Report(
     ),
     tasks=(Task(1, "init", "S", 0), Task(77, EVIL, "D", 0)),
     load=(0.5, 1.0, 2.25),
-    memory_map=MemoryMap((Span(0, 1 << 20),), (Portion("a", 9, (Span(1, 9),)),)),
-    memory=MemoryPart(1 << 30, 1 << 20, 2 << 20, 3 << 20, 4 << 20, 1 << 21, 0),
+    memory_map=MemoryMap(
+        (MemoryRange(0, 1 << 20),), (AreaMemory("a", 9, (MemoryRange(1, 9),)),)
+    ),
+    memory=MemoryUse(1 << 30, 1 << 20, 2 << 20, 3 << 20, 4 << 20, 1 << 21, 0),
     modules=(Module(EVIL, 0xFFFFFFFFC0000000, 4096, (Taint("O", "foreign"),)),),
     taints=(Taint("O", "foreign"),),
     interrupts=(Interrupt(0, ("timer", EVIL), 12345),),
@@ -102,7 +104,7 @@ FULL = Report(
     missing=(Loss("the moon", f"it is not there {EVIL}"),),
 )
 EMPTY = Report(
-    "x", KernelPart("6.1.0"), TimePart(), Cause(CauseKind.UNKNOWN, "Nobody knows.")
+    "x", KernelIdentity("6.1.0"), Times(), Cause(CauseKind.UNKNOWN, "Nobody knows.")
 )
 
 

@@ -20,7 +20,7 @@ from kmemdump.text import format_duration
 if TYPE_CHECKING:
     from kmemdump.coreimage import AreaRecord
     from kmemdump.report.inspect import Contents
-    from kmemdump.report.question_check import Tried
+    from kmemdump.report.question_check import QuestionCheck
 
 __all__ = ["command"]
 
@@ -107,7 +107,9 @@ def _print(contents: Contents, verbose: bool) -> None:
         print_lines(console, text, indent=2)
 
 
-def _print_questions(area: AreaRecord, tried: Mapping[tuple[str, str], Tried]) -> None:
+def _print_questions(
+    area: AreaRecord, tried: Mapping[tuple[str, str], QuestionCheck]
+) -> None:
     """Print what an area's questions come to, by a try of ours if they are ours."""
     from kmemdump.report.text import print_lines
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Part of a report: each CPU, what ran there, and whether it still took its ticks.
+Section of a report: each CPU, what ran there, and whether it took timer interrupts.
 
-A CPU that spins with interrupts off leaves no word in the log. But it does not take
-its timer interrupt, and the time of the next one stands in its memory: the longer
-that is past, the longer the CPU has been deaf.
+A CPU that spins with interrupts off logs nothing. But it takes no timer interrupt, and
+its memory has the time at which the next one is due: the longer ago that is, the longer
+the CPU has hung.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _NEVER = 1 << 62  # Above that, no timer is pending: KTIME_MAX is 2^63 - 1.
 
 def find_now(prog: Program) -> float:
     """
-    Return the latest time since boot, in seconds, that the memory knows of.
+    Return the latest time since boot in memory, in seconds.
 
-    The CPU that keeps the clock may be the one that hangs. Others then still note
+    The CPU that keeps the clock may be the one that hangs. Others then still record
     when they go idle, by a clock that they read themselves.
     """
     times: list[int] = [ktime_get_coarse_ns(prog).value_()]
@@ -44,7 +44,7 @@ def find_now(prog: Program) -> float:
             times.append(tick.idle_entrytime.value_())
             times.append(tick.idle_exittime.value_())
     except (LookupError, FaultError):
-        pass  # The clock alone is most often right.
+        pass  # In most cases, the clock alone is right.
     return max(time for time in times if time < _NEVER) / 1e9
 
 
@@ -56,7 +56,7 @@ def find_panic_cpu(prog: Program) -> int | None:
 
 def find_cpus(prog: Program, now: float | None) -> tuple[Cpu, ...]:
     """
-    Look at each CPU.
+    Return each CPU, and what ran there.
 
     :param now: From :func:`find_now`, if known.
     """

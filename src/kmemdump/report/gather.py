@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from kmemdump.coreimage import Manifest
@@ -17,9 +18,9 @@ from kmemdump.memory.recorder import Budget
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
 from kmemdump.report.inspect import shorten
 from kmemdump.report.memory_map import map_memory
-from kmemdump.report.records import KernelPart, Loss, TimePart
+from kmemdump.report.records import KernelIdentity, Loss, Times
 from kmemdump.report.report import Report
-from kmemdump.report.sections import PART_BUDGET, Parts
+from kmemdump.report.sections import SECTION_BUDGET, Sections
 from kmemdump.report.system import (
     find_date,
     find_interrupts,
@@ -43,80 +44,72 @@ def gather(
     *,
     captured: datetime | None = None,
     held: Sequence[Range] = (),
-    budget: Budget = PART_BUDGET,
+    budget: Budget = SECTION_BUDGET,
 ) -> Report:
     """
-    Find out what happened to a kernel.
+    Gather what happened to a kernel.
 
-    What cannot be found out is left out, and :attr:`Findings.missing` says why.
+    What cannot be found is left out, and :attr:`Findings.missing` says why.
 
-    :param source: Name of what the kernel's memory is in.
-    :param manifest: What the core image says about itself.
-    :param damage: In what the core image is not what it says.
-    :param captured: When the memory was copied, if *manifest* does not tell; now,
-        if it is that of a machine that is still there.
+    :param source: Name of the target.
+    :param manifest: The manifest of the core image.
+    :param damage: Where the core image differs from its manifest.
+    :param captured: When the memory was copied, if there is no manifest; now, if it
+        belongs to a running machine.
     :param held: The physical memory that the target holds.
-    :param budget: What each part of the report may cost.
+    :param budget: What each section of the report may cost.
     """
     prog, info = kernel.prog, kernel.vmcoreinfo
-    parts = Parts(kernel.recorder, budget)
-    log = parts.run("the kernel log", lambda: read_log(prog.read, info), None)
+    sections = Sections(kernel.recorder, budget)
+    find = sections.find
+    log = find("the kernel log", lambda: read_log(prog.read, info), None)
     if log is not None:
-        parts.run("a part of the kernel log", log.check, None)
-    now = parts.run("the time of the last tick", lambda: find_now(prog), None)
+        find("a part of the kernel log", log.check, None)
+    now = find("the time of the last tick", lambda: find_now(prog), None)
     nothing: tuple[Cpu, ...] = ()
-    cpus = parts.run("the CPUs", lambda: find_cpus(prog, now), nothing)
-    time = TimePart(
-        date=parts.run("the date", lambda: find_date(prog), None),
-        uptime=parts.run("the uptime", lambda: find_uptime(prog), None),
+    cpus = find("the CPUs", lambda: find_cpus(prog, now), nothing)
+    time = Times(
+        date=find("the date", lambda: find_date(prog), None),
+        uptime=find("the uptime", lambda: find_uptime(prog), None),
         captured=manifest.time if manifest else captured,
         marked=manifest.marked_at if manifest else None,
     )
-    panic_cpu = parts.run("the CPU that panicked", lambda: find_panic_cpu(prog), None)
-    records = log.records if log else None
-    cause = find_cause(
-        Observations(
-            records,
-            cpus,
-            now,
-            panic_cpu,
-            time.lag,
-            capture_reason=manifest.cause if manifest else "",
-            after_reset=manifest.by_firmware if manifest else False,
-        )
-    )
-    kernel_part = KernelPart(info.osrelease, info.build_id)
+    panic_cpu = find("the CPU that panicked", lambda: find_panic_cpu(prog), None)
+    seen = Observations(log.records if log else None, cpus, now, panic_cpu, time.lag)
+    cause = find_cause(_with_manifest(seen, manifest))
+    release = KernelIdentity(info.osrelease, info.build_id)
+    ram: list[Range] = find("the RAM", lambda: find_system_ram(prog), [])
     return Report(
         source=source,
-        kernel=parts.run(
-            "the kernel's names", lambda: find_kernel(prog, info), kernel_part
-        ),
+        kernel=find("the kernel's names", lambda: find_kernel(prog, info), release),
         time=time,
         cause=cause,
         cpus=_order(cpus, cause.cpu),
-        blocked=parts.run("the blocked tasks", lambda: find_blocked(prog), ()),
-        tasks=parts.run("the tasks", lambda: find_tasks(prog), ()),
-        load=parts.run("the load", lambda: find_load(prog), None),
-        memory=parts.run(
-            "the use of memory", lambda: find_memory(prog, info.page_size), None
-        ),
-        memory_map=map_memory(
-            manifest,
-            held,
-            parts.run("the places of RAM", lambda: find_system_ram(prog), []),
-        ),
-        modules=parts.run("the modules", lambda: find_modules(prog), ()),
-        taints=parts.run("the taints", lambda: find_taints(prog), ()),
-        interrupts=parts.run("the interrupts", lambda: find_interrupts(prog), ()),
+        blocked=find("the blocked tasks", lambda: find_blocked(prog), ()),
+        tasks=find("the tasks", lambda: find_tasks(prog), ()),
+        load=find("the load", lambda: find_load(prog), None),
+        memory=find("the memory use", lambda: find_memory(prog, info.page_size), None),
+        memory_map=map_memory(manifest, held, ram),
+        modules=find("the modules", lambda: find_modules(prog), ()),
+        taints=find("the taints", lambda: find_taints(prog), ()),
+        interrupts=find("the interrupts", lambda: find_interrupts(prog), ()),
         log=log.records if log else (),
         log_lost=log.lost if log else 0,
         log_overwritten=_overwritten(log),
         missing=(
             *(Loss("unchanged memory", problem) for problem in shorten(damage)),
-            *parts.missing,
+            *sections.missing,
             *_lost_stacks(cpus),
             *_incomplete(manifest),
         ),
+    )
+
+
+def _with_manifest(seen: Observations, manifest: Manifest | None) -> Observations:
+    if manifest is None:
+        return seen
+    return replace(
+        seen, capture_reason=manifest.cause, after_reset=manifest.by_firmware
     )
 
 
@@ -138,7 +131,7 @@ def _lost_stacks(cpus: Sequence[Cpu]) -> Iterator[Loss]:
 def _incomplete(manifest: Manifest | None) -> Iterator[Loss]:
     for area in manifest.areas if manifest else ():
         if not area.complete:
-            yield Loss(f"a part of area {area.name}", area.reason or "not said")
+            yield Loss(f"a part of area {area.name}", area.reason or "no reason given")
     for region in manifest.regions if manifest else ():
         if region.captured < region.size:
             lost = region.size - region.captured

@@ -2,9 +2,9 @@
 """
 A report as one HTML page that needs no other file and no network.
 
-Strings of the dead kernel are escaped twice: what cannot be seen, as on a terminal,
-and what HTML would take for markup. Besides, the page's Content-Security-Policy allows
-no script and no style but its own, by their hashes, and no connection.
+Strings of the dead kernel are escaped twice: characters that cannot be seen, as on a
+terminal, and what HTML would take for markup. The page's Content-Security-Policy allows
+only its own script and style, by their hashes, and no connection.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from kmemdump.kernel.printk import format_time
-from kmemdump.report import wording as words
+from kmemdump.report import wording
 from kmemdump.report.memory_map import Row, draw_map
-from kmemdump.report.records import Findings, MemoryMap, MemoryPart, Portion
+from kmemdump.report.records import AreaMemory, Findings, MemoryMap, MemoryUse
 from kmemdump.text import format_memory, printable
 from kmemdump.version import VERSION
 
@@ -35,20 +35,20 @@ _ROWS = 24
 
 def to_html(report: Findings) -> str:
     """Return a report as a page."""
-    first, groups = words.split_cpus(report)
+    first, groups = wording.split_cpus(report)
     shown = {
         "report": report,
         "css": _part("page.css"),
         "js": _part("page.js"),
         "version": VERSION,
-        "heading": words.heading(report.cause),
-        "host": words.host(report),
-        "facts": list(words.facts(report)),
+        "heading": wording.heading(report.cause),
+        "host": wording.host(report),
+        "facts": list(wording.facts(report)),
         "first": first,
         "groups": groups,
-        "log_notes": words.log_notes(report, range(len(report.log))),
+        "log_notes": wording.log_notes(report, range(len(report.log))),
         "use": _use(report.memory),
-        "swap": words.swap_words(report.memory) if report.memory else None,
+        "swap": wording.swap_words(report.memory) if report.memory else None,
         "map": _draw(report.memory_map) if report.memory_map else None,
     }
     page = _template().render(shown, sections=_sections(shown, report))
@@ -75,7 +75,7 @@ def _template() -> Template:
         "seconds": lambda nanoseconds: f"[{format_time(nanoseconds)}]",
     }
     environment.globals |= {
-        name: getattr(words, name)
+        name: getattr(wording, name)
         for name in (
             "cpu_frames",
             "cpu_notes",
@@ -87,20 +87,20 @@ def _template() -> Template:
     environment.globals |= {
         "levels": _LEVELS,
         "memory": format_memory,
-        "states": words.STATES,
+        "states": wording.STATES,
     }
     return environment.from_string(str(_part("page.html")))
 
 
 def _finalize(value: Any) -> Any:
-    """Escape what cannot be seen; Jinja escapes the rest after that."""
+    """Escape what cannot be seen; Jinja escapes HTML after that."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)
     return value
 
 
 def _lines(text: str) -> Markup:
-    # The only control character that is let through.
+    # A line feed is the only control character that is let through.
     escaped = (printable(line) for line in text.split("\n"))
     return Markup("\n").join(escaped)
 
@@ -138,10 +138,10 @@ class _Part:
     colour: str
 
 
-def _use(memory: MemoryPart | None) -> list[_Part]:
+def _use(memory: MemoryUse | None) -> list[_Part]:
     if memory is None or not memory.total:
         return []
-    sizes = dict(words.memory_parts(memory))
+    sizes = dict(wording.memory_parts(memory))
     total = sizes.pop("total")
     free = sizes.pop("free", 0)
     sizes["other"] = max(total - free - sum(sizes.values()), 0)
@@ -158,7 +158,7 @@ def _use(memory: MemoryPart | None) -> list[_Part]:
 
 
 def _colour(number: int) -> str:
-    # The golden angle keeps neighbours apart, however many there are.
+    # With the golden angle, neighbours differ, however many colours there are.
     hue = (210 + number * 137.5) % 360
     return f"hsl({hue:.0f} 62% {44 + number % 3 * 8}%)"
 
@@ -168,7 +168,7 @@ class _Map:
     columns: int
     cell: int
     rows: list[Row]
-    portions: tuple[Portion, ...]
+    areas: tuple[AreaMemory, ...]
     colours: list[str]
     captured: int
     total: int
@@ -180,8 +180,8 @@ def _draw(map: MemoryMap) -> _Map:
         _COLUMNS,
         cell,
         rows,
-        map.portions,
-        [_colour(number) for number in range(len(map.portions))],
-        sum(portion.bytes for portion in map.portions),
-        sum(span.size for span in map.ram),
+        map.areas,
+        [_colour(number) for number in range(len(map.areas))],
+        sum(area.bytes for area in map.areas),
+        sum(item.size for item in map.ram),
     )

@@ -28,7 +28,7 @@ from kmemdump.debuggers import Debugger, find_debuggers, look_at
 from kmemdump.diagnosis.records import ADDRESS
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError
 from kmemdump.kernel.attach import attach
-from kmemdump.report.question_check import Tried, try_questions
+from kmemdump.report.question_check import QuestionCheck, check_questions
 from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -69,13 +69,13 @@ class Contents:
     problems: Sequence[str] = ()
     """What is not as the file says, checksums included."""
     debuggers: Sequence[Debugger] = ()
-    tried: Sequence[Tried] = ()
+    tried: Sequence[QuestionCheck] = ()
     """Our own questions, as this file answers them."""
     unanswerable: str | None = None
     """Why no question, or hardly any, can be put."""
 
     @property
-    def broken(self) -> list[Tried]:
+    def broken(self) -> list[QuestionCheck]:
         """Questions without an answer, of areas that are complete as the file says."""
         if self.unanswerable is not None:
             return []
@@ -144,7 +144,7 @@ def _put(
     held = {area.name for area in found.areas}
     # Of another program's dump, which has all, those that are marked by default.
     areas = [a for a in AREAS if (a.name in held if held else a.default)]
-    tried = tuple(try_questions(kernel, areas))
+    tried = tuple(check_questions(kernel, areas))
     return replace(found, tried=tried, unanswerable=kernel.problem)
 
 

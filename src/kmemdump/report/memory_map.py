@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Part of a report: which memory was captured, out of all that there was, by area."""
+"""Section of a report: the memory that was captured, by area, and all RAM."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from dataclasses import dataclass
 
 from kmemdump.coreimage import Manifest
 from kmemdump.memory.ranges import Range, intersect, merge, subtract, total
-from kmemdump.report.records import MemoryMap, Portion, Span
+from kmemdump.report.records import AreaMemory, MemoryMap, MemoryRange
 
 __all__ = ["Cell", "Row", "draw_map", "map_memory"]
 
 _PACKED = "symbols"
-"""The area that a core image keeps compressed, so that it has no regions."""
+"""The area that a core image keeps compressed, without regions."""
 _REST = "other"
-_MOST_AREAS = 24
-"""More than these are not told apart: a firmware's regions have any names."""
+_MAX_AREAS = 24
+"""Any further ones are put together: firmware's regions have any names."""
 
 
 def map_memory(
     manifest: Manifest | None, held: Sequence[Range], ram: Iterable[Range]
 ) -> MemoryMap | None:
     """
-    Find out which area each piece of memory was captured for.
+    Find the area for which memory was captured.
 
     :param held: All memory that was captured.
-    :param ram: The memory that the kernel had.
+    :param ram: The RAM that the kernel had.
+    :return: ``None`` if no memory was captured.
     """
     if not held:
         return None
@@ -35,63 +36,62 @@ def map_memory(
     for region in manifest.regions if manifest else ():
         # The registry's names are AREA@ADDRESS; the firmware's are not.
         area = region.name.partition("@")[0]
-        if area not in named and len(named) >= _MOST_AREAS:
+        if area not in named and len(named) >= _MAX_AREAS:
             area = _REST
         named.setdefault(area, []).append(Range(region.address, region.size))
-    portions = []
+    areas = []
     rest = merge(held)
     for area, ranges in named.items():
         here = intersect(rest, ranges)
         rest = subtract(rest, here)
-        portions.append(_portion(area, here))
+        areas.append(AreaMemory(area, total(here), _records(here)))
     if rest:
-        areas = manifest.areas if manifest else ()
-        packed = any(area.name == _PACKED for area in areas)
-        portions.append(_portion(_PACKED if packed else _REST, rest))
-    return MemoryMap(tuple(Span(r.start, r.size) for r in ram), tuple(portions))
+        packed = manifest and any(it.name == _PACKED for it in manifest.areas)
+        name = _PACKED if packed else _REST
+        areas.append(AreaMemory(name, total(rest), _records(rest)))
+    return MemoryMap(_records(ram), tuple(areas))
 
 
-def _portion(area: str, ranges: Sequence[Range]) -> Portion:
-    spans = tuple(Span(item.start, item.size) for item in ranges)
-    return Portion(area, total(ranges), spans)
+def _records(ranges: Iterable[Range]) -> tuple[MemoryRange, ...]:
+    return tuple(MemoryRange(item.start, item.size) for item in ranges)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A piece of a drawing: memory of which something was captured."""
+    """A cell of a drawing: memory of which some was captured."""
 
     column: int
     address: int
-    portion: int
-    """The portion that has most of it: its index."""
+    area: int
+    """Index of the area with the most of it."""
     bytes: int
-    """Captured, of all portions."""
+    """Bytes captured, for all areas."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a drawing: consecutive memory, drawn in cells of the same size."""
+    """A line of a drawing: contiguous memory in cells of one size."""
 
     address: int
     columns: int
-    """Cells in it for which there is memory."""
+    """Cells in it that are memory."""
     cells: tuple[Cell, ...]
 
 
 def draw_map(map: MemoryMap, *, columns: int, rows: int) -> tuple[int, list[Row]]:
     """
-    Make a drawing of memory.
+    Draw the memory map.
 
     :param columns: Cells in a row.
     :param rows: About how many rows there may be.
     :return: The bytes of a cell, and the rows.
     """
-    spans = map.ram or tuple(span for part in map.portions for span in part.spans)
-    ranges = merge(Range(span.address, span.size) for span in spans)
+    shown = map.ram or tuple(item for area in map.areas for item in area.ranges)
+    ranges = merge(Range(item.address, item.size) for item in shown)
     size = 4096
     while sum(-(-item.size // (size * columns)) for item in ranges) > rows:
         size *= 2
-        # Close what is smaller than a cell: a PC's first megabyte has such a hole.
+        # Close gaps smaller than a cell: a PC's first megabyte has such a gap.
         ranges = _close(ranges, size)
     found = _fill(map, ranges, size)
     drawing = []
@@ -120,12 +120,12 @@ def _close(ranges: Sequence[Range], gap: int) -> list[Range]:
 def _fill(
     map: MemoryMap, drawn: Sequence[Range], size: int
 ) -> dict[int, tuple[int, int]]:
-    """Return of each cell the portion that has most of it, and the bytes of all."""
+    """Return for each cell the index of the area with the most of it, and all bytes."""
     counts: dict[int, Counter[int]] = {}
-    for number, portion in enumerate(map.portions):
-        spans = (Range(span.address, span.size) for span in portion.spans)
-        # No more than is drawn: a file may claim to hold any number of bytes.
-        for item in intersect(spans, drawn):
+    for number, area in enumerate(map.areas):
+        captured = (Range(item.address, item.size) for item in area.ranges)
+        # Only what is drawn: a file may claim to hold any number of bytes.
+        for item in intersect(captured, drawn):
             for at in range(item.start // size, -(-item.end // size)):
                 inside = min(item.end, (at + 1) * size) - max(item.start, at * size)
                 counts.setdefault(at, Counter())[number] += inside

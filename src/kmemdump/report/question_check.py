@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which of our own questions a core image answers: found out by putting them."""
+"""Which questions of ours a core image answers: each is put to it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from kmemdump.marking.mark import hindrance
 from kmemdump.memory.recorder import Budget
 from kmemdump.questions.question import attempt, explain
 
-__all__ = ["Tried", "try_questions"]
+__all__ = ["QuestionCheck", "check_questions"]
 
 _logger = logging.getLogger(__name__)
 _BUDGET = Budget(reads=2_000_000, bytes=256 << 20, seconds=20)
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """A question that was put."""
+class QuestionCheck:
+    """Whether a question was answered."""
 
     area: str
     question: str
     answered: bool
     reason: str = ""
-    """Why not."""
+    """Why it was not."""
 
 
-def try_questions(kernel: Kernel, areas: Iterable[Area]) -> list[Tried]:
+def check_questions(kernel: Kernel, areas: Iterable[Area]) -> list[QuestionCheck]:
     """
-    Put the questions of areas, and see whether there is an answer.
+    Put the questions of areas, and report whether each is answered.
 
-    The areas are those of our own code: what a file says that it answers is not run.
+    :param areas: Areas of our own code: questions that a file lists are never run.
     """
     found = []
     for area in areas:
@@ -45,5 +45,5 @@ def try_questions(kernel: Kernel, areas: Iterable[Area]) -> list[Tried]:
                 with kernel.recorder.reading(_BUDGET):
                     _, error = attempt(kernel.prog, question)
                 reason = "" if error is None else explain(error)
-            found.append(Tried(area.name, question.text, not reason, reason))
+            found.append(QuestionCheck(area.name, question.text, not reason, reason))
     return found

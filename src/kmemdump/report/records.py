@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What a report says, as plain records.
+The contents of a report, as plain records.
 
-A field is ``None`` where the memory did not tell; :attr:`Findings.missing` says why.
-Strings come from a dead kernel: whoever shows them escapes them.
+A field is ``None`` if it could not be read; :attr:`Findings.missing` says why. Strings
+come from a dead kernel and are not escaped.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from kmemdump.diagnosis.records import ADDRESS, Cause, Cpu, Frame, Task
 from kmemdump.kernel.printk import LogRecord
 
 __all__ = [
+    "AreaMemory",
     "BlockedTask",
     "Findings",
     "Interrupt",
-    "KernelPart",
+    "KernelIdentity",
     "Loss",
     "MemoryMap",
-    "MemoryPart",
+    "MemoryRange",
+    "MemoryUse",
     "Module",
-    "Portion",
-    "Span",
     "Taint",
-    "TimePart",
+    "Times",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class KernelPart:
+class KernelIdentity:
     """Which kernel it was."""
 
     release: str
@@ -45,17 +45,17 @@ class KernelPart:
 
 
 @dataclass(frozen=True, slots=True)
-class TimePart:
-    """When it was."""
+class Times:
+    """When the kernel died, and when its memory was captured."""
 
     date: datetime | None = None
-    """By the kernel's own clock, which stands still once the kernel does."""
+    """By the kernel's own clock, which stops when the kernel does."""
     uptime: float | None = None
     """Seconds since boot, by the same clock."""
     captured: datetime | None = None
-    """When the memory was copied, by the clock of whoever did it."""
+    """When the memory was copied, by the clock of the machine that did it."""
     marked: datetime | None = None
-    """When its regions were marked for the last time before."""
+    """When its regions were marked for the last time before that."""
 
     @property
     def lag(self) -> float | None:
@@ -75,7 +75,7 @@ class BlockedTask:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPart:
+class MemoryUse:
     """How memory was used, in bytes."""
 
     total: int | None = None
@@ -88,30 +88,30 @@ class MemoryPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A contiguous piece of physical memory."""
+class MemoryRange:
+    """A contiguous range of physical memory."""
 
     address: int = field(metadata=ADDRESS)
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
-    """What was captured of memory on behalf of one area."""
+class AreaMemory:
+    """The memory that was captured for one area."""
 
-    area: str
+    name: str
     bytes: int
-    spans: tuple[Span, ...]
+    ranges: tuple[MemoryRange, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryMap:
-    """What was captured, out of what there was."""
+    """The memory that was captured, and all RAM."""
 
-    ram: tuple[Span, ...] = ()
-    """The memory that the kernel had; empty if that is not known."""
-    portions: tuple[Portion, ...] = ()
-    """Memory that several areas need is the first one's."""
+    ram: tuple[MemoryRange, ...] = ()
+    """The RAM that the kernel had; empty if it is not known."""
+    areas: tuple[AreaMemory, ...] = ()
+    """Memory that several areas need counts for the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Module:
     name: str
     address: int | None = field(default=None, metadata=ADDRESS)
     size: int | None = None
-    """Bytes, of all its parts."""
+    """Size of all its parts in bytes."""
     taints: tuple[Taint, ...] = ()
 
 
@@ -139,14 +139,14 @@ class Interrupt:
 
     number: int
     names: tuple[str, ...]
-    """Of its handlers."""
+    """Names of its handlers."""
     count: int
-    """On all CPUs, since boot."""
+    """How often it fired, on all CPUs since boot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Something that is not there."""
+    """Something that is missing."""
 
     what: str
     why: str
@@ -158,8 +158,8 @@ class Findings:
 
     source: str
     """Name of the core image or other target."""
-    kernel: KernelPart
-    time: TimePart
+    kernel: KernelIdentity
+    time: Times
     cause: Cause
     cpus: Sequence[Cpu] = ()
     """The one on which it happened first."""
@@ -167,7 +167,7 @@ class Findings:
     tasks: Sequence[Task] = ()
     load: tuple[float, float, float] | None = None
     """Averages over 1, 5 and 15 minutes."""
-    memory: MemoryPart | None = None
+    memory: MemoryUse | None = None
     memory_map: MemoryMap | None = None
     modules: Sequence[Module] = ()
     taints: Sequence[Taint] = ()
@@ -175,7 +175,7 @@ class Findings:
     """The busiest first."""
     log: Sequence[LogRecord] = ()
     log_lost: int = 0
-    """Records whose text is lost, though they are recent enough."""
+    """Records whose text was overwritten, or is damaged."""
     log_overwritten: int = 0
-    """Records that newer ones have taken the room of."""
+    """Older records, overwritten by newer ones."""
     missing: Sequence[Loss] = ()

@@ -2,8 +2,8 @@
 """
 Records as JSON; a report as JSON of version 1.
 
-``report.schema.json`` beside this file, which the manual shows, says what is in it.
-What the memory did not tell is absent.
+``report.schema.json`` beside this file describes it; the manual shows that. A field is
+absent if it could not be read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VERSION = 1
 
 
 def to_json(report: Findings) -> dict[str, Any]:
-    """Return a report as what :func:`json.dumps` takes."""
+    """Return a report as a dictionary for :func:`json.dumps`."""
     return {"version": VERSION, **to_plain(report)}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Gather each part of a report on its own, so that none stops the others."""
+"""Gather each section of a report on its own, so that none stops the others."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from kmemdump.errors import KmemdumpError
 from kmemdump.memory.recorder import Budget, Recorder
 from kmemdump.report.records import Loss
 
-__all__ = ["PART_BUDGET", "Parts", "reason"]
+__all__ = ["SECTION_BUDGET", "Sections", "reason"]
 
-PART_BUDGET = Budget(reads=2_000_000, bytes=256 << 20, seconds=20)
-"""What one part may cost."""
+SECTION_BUDGET = Budget(reads=2_000_000, bytes=256 << 20, seconds=20)
+"""What one section may cost."""
 
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
-class Parts:
+class Sections:
     """
-    Runs the parts of a report.
+    Gathers the sections of a report.
 
     :param budget: What each of them may cost.
     """
 
-    def __init__(self, recorder: Recorder, budget: Budget = PART_BUDGET) -> None:
+    def __init__(self, recorder: Recorder, budget: Budget = SECTION_BUDGET) -> None:
         self._recorder = recorder
         self._budget = budget
         self.missing: list[Loss] = []
-        """Parts that failed, or lack something, and why."""
+        """Sections that failed, or lack something, and why."""
 
-    def run(self, what: str, part: Callable[[], _T], default: _T) -> _T:
+    def find(self, what: str, find: Callable[[], _T], default: _T) -> _T:
         """
-        Run a part.
+        Find the contents of a section.
 
-        :param what: What is missing if it fails, in words.
+        :param what: In words, what is missing if that fails.
         :return: *default* if it fails.
         """
         _logger.info("looking for %s", what)
         with self._recorder.reading(self._budget):
             try:
-                return part()
+                return find()
             except Exception as error:
-                # A dead kernel's memory breaks drgn's helpers in any way it likes.
+                # On a dead kernel's memory, drgn's helpers may raise anything.
                 self.missing.append(Loss(what, reason(error)))
                 return default
 
@@ -56,7 +56,7 @@ def reason(error: Exception) -> str:
     """Return why something could not be read, in one line."""
     text = str(error)
     if isinstance(error, FaultError):
-        text = f"memory that it needs is not there: {error.message}"
+        text = f"memory that it needs was not captured: {error.message}"
     elif not isinstance(error, KmemdumpError):
         text = f"{type(error).__name__}: {text}"
     return " ".join(text.split())

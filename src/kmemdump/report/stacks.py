@@ -13,25 +13,24 @@ from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 from kmemdump.diagnosis.records import Frame
 from kmemdump.kernel.tasks import stack_of_registers
 
-__all__ = ["find_frames", "find_frames_without_task", "find_place"]
+__all__ = ["find_frames", "find_frames_without_task", "find_symbol"]
 
 _MAX_FRAMES = 200
 _ENTRY = re.compile(r"el1[ht]_64_(sync|irq|fiq|error)")
 """
-Where exceptions enter an aarch64 kernel from itself, arch/arm64/kernel/entry.S. drgn
-may get past them by the frame record, and does not see then that something was
-interrupted.
+Entry points of exceptions within an aarch64 kernel, arch/arm64/kernel/entry.S. drgn may
+unwind them by the frame record, and then does not report that code was interrupted.
 """
 
 
 def find_frames(task: Object) -> tuple[tuple[Frame, ...], StackFrame | None]:
     """
-    Unwind a task's stack, as far as it is the kernel's.
+    Unwind a task's kernel stack.
 
     :param task: ``struct task_struct *``
-    :return: The frames, and drgn's own of the first, which has the registers.
-    :raises ValueError: If it runs and there are no registers.
-    :raises FaultError: If the stack is not there.
+    :return: The frames, and drgn's frame of the first, which has the registers.
+    :raises ValueError: If it is running and there are no registers.
+    :raises FaultError: If the stack cannot be read.
     """
     return _collect(task.prog_, _walk(task.prog_, task))
 
@@ -40,7 +39,7 @@ def find_frames_without_task(
     prog: Program, cpu: int
 ) -> tuple[tuple[Frame, ...], StackFrame | None]:
     """
-    Unwind from a CPU's registers alone, as far as its stack is there.
+    Unwind from a CPU's registers alone, as far as its stack can be read.
 
     :raises LookupError: If there are no registers.
     """
@@ -65,7 +64,7 @@ def _walk(prog: Program, task: Object) -> Iterator[tuple[StackFrame, str | None]
     try:
         segments = kernel_stack_trace(task).segments
     except (LookupError, FaultError):
-        # Where the stacks of interrupts are is not known; the trace still may be.
+        # The interrupt stacks are unknown; the trace may succeed nevertheless.
         for frame in prog.stack_trace(task):
             yield frame, None
         return
@@ -83,9 +82,9 @@ def _frame(
         pc = frame.pc
     except LookupError:
         return None
-    # A return address may be the first of the next function.
+    # A return address may be the start of the next function.
     address = pc - int(pc > 0 and not interrupted)
-    symbol, offset, module = find_place(prog, address)
+    symbol, offset, module = find_symbol(prog, address)
     source = None
     try:
         path, line, _ = frame.source()
@@ -101,10 +100,10 @@ def _frame(
     )
 
 
-def find_place(
+def find_symbol(
     prog: Program, address: int
 ) -> tuple[str | None, int | None, str | None]:
-    """Return an address's symbol, offset in it and module, where they are known."""
+    """Return the symbol of an address, the offset in it, and the module, if known."""
     name = offset = module = None
     try:
         symbol = prog.symbol(address)

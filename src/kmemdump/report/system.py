@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Parts of a report: kernel, time, load, memory, modules, taints, interrupts."""
+"""Sections of a report: kernel, time, load, memory, modules, taints, interrupts."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
 from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_MODULES
 from kmemdump.report.records import (
     Interrupt,
-    KernelPart,
-    MemoryPart,
+    KernelIdentity,
+    MemoryUse,
     Module,
     Taint,
 )
@@ -77,18 +77,18 @@ _TAINTS = {
 
 
 def decode(data: bytes) -> str:
-    """Return a dead kernel's string; bytes that are no UTF-8 are escaped."""
+    """Return a dead kernel's string; bytes that are not UTF-8 are escaped."""
     return data.decode("utf-8", "backslashreplace")
 
 
-def find_kernel(prog: Program, info: VmcoreInfo) -> KernelPart:
-    """Which kernel it was."""
+def find_kernel(prog: Program, info: VmcoreInfo) -> KernelIdentity:
+    """Return the kernel's names: release, build, host."""
     names = prog["init_uts_ns"].name
 
     def name(member: str) -> str:
         return decode(names.member_(member).string_())
 
-    return KernelPart(
+    return KernelIdentity(
         release=info.osrelease,
         build_id=info.build_id,
         version=name("version"),
@@ -99,32 +99,32 @@ def find_kernel(prog: Program, info: VmcoreInfo) -> KernelPart:
 
 
 def find_date(prog: Program) -> datetime:
-    """The kernel's clock."""
+    """Return the time of the kernel's clock."""
     seconds = ktime_get_coarse_real_ns(prog).value_() / 1e9
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def find_uptime(prog: Program) -> float:
-    """Seconds since boot."""
+    """Return the seconds since boot."""
     nanoseconds: int = ktime_get_coarse_boottime_ns(prog).value_()
     return nanoseconds / 1e9
 
 
 def find_load(prog: Program) -> tuple[float, float, float]:
-    """Load averages."""
+    """Return the load averages over 1, 5 and 15 minutes."""
     found: tuple[float, float, float] = loadavg(prog)
     return found
 
 
-def find_memory(prog: Program, page_size: int) -> MemoryPart:
-    """How memory was used."""
+def find_memory(prog: Program, page_size: int) -> MemoryUse:
+    """Return how memory was used."""
 
     def node(*names: str) -> int:
         pages: int = sum(global_node_page_state(prog, prog[name]) for name in names)
         return pages * page_size
 
     swap = swap_total_usage(prog)
-    return MemoryPart(
+    return MemoryUse(
         total=totalram_pages(prog) * page_size,
         free=nr_free_pages(prog) * page_size,
         anonymous=node("NR_ANON_MAPPED"),
@@ -138,9 +138,9 @@ def find_memory(prog: Program, page_size: int) -> MemoryPart:
 
 
 def find_taints(prog: Program) -> tuple[Taint, ...]:
-    """What the kernel is tainted by."""
-    # A flag that is not set is a space, or "G" for that of proprietary modules.
-    # Without debug info, drgn may take what follows the table for more of it.
+    """Return the reasons why the kernel is tainted."""
+    # A flag that is not set is a space, or "G" for proprietary modules. Without debug
+    # info, drgn may read past the end of the table.
     return _taints(re.sub("[^A-Z]|G", "", tainted(prog)))
 
 
@@ -152,7 +152,7 @@ def _taints(letters: str) -> tuple[Taint, ...]:
 
 
 def find_modules(prog: Program) -> tuple[Module, ...]:
-    """The loaded modules, the newest first."""
+    """Return the loaded modules, the newest first."""
     return tuple(
         _module(module) for module in islice(for_each_module(prog), MAX_MODULES)
     )
@@ -169,7 +169,7 @@ def _module(module: Object) -> Module:
 
 
 def find_interrupts(prog: Program) -> tuple[Interrupt, ...]:
-    """The interrupts that fired, the busiest first."""
+    """Return the interrupts that fired, the busiest first."""
     cpus = list(for_each_possible_cpu(prog))
     found = []
     for number, desc in islice(for_each_irq_desc(prog), MAX_INTERRUPTS):

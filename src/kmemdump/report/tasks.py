@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Parts of a report: all tasks, and those that are blocked."""
+"""Sections of a report: all tasks, and those that are blocked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_task(task: Object, *, state: bool = True) -> Task:
     Return the record of a task.
 
     :param task: ``struct task_struct *``
-    :param state: Whether to find out its state, too.
+    :param state: Whether to read its state, too.
     """
     return Task(
         pid=task.pid.value_(),
@@ -43,12 +43,12 @@ def _each_task(prog: Program) -> Iterator[Object]:
 
 
 def find_tasks(prog: Program) -> tuple[Task, ...]:
-    """All tasks, by their process ids."""
+    """Return all tasks, ordered by process id."""
     return tuple(make_task(task) for task in _each_task(prog))
 
 
 def find_blocked(prog: Program) -> tuple[BlockedTask, ...]:
-    """The tasks in state D and their stacks."""
+    """Return the tasks in state D, with their stacks."""
     return tuple(
         _blocked(task)
         for task in islice(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A report for a terminal, or for a file: plain text where colours are of no use."""
+"""A report as text: with colours on a terminal, plain in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.kernel.printk import LogRecord, format_record
-from kmemdump.report.excerpt import MOST_RECORDS, find_excerpt
+from kmemdump.report.excerpt import MAX_RECORDS, find_excerpt
 from kmemdump.report.records import Findings
 from kmemdump.report.wording import (
     cpu_frames,
@@ -28,11 +28,11 @@ from kmemdump.text import printable
 
 __all__ = ["print_lines", "print_report", "to_text"]
 
-_MOST_INTERRUPTS = 8
-_MOST_BLOCKED = 20
+_MAX_INTERRUPTS = 8
+_MAX_BLOCKED = 20
 _INDENT = 2
 _WIDEST = 100
-"""Sentences are easier to read in lines that are not as wide as a screen."""
+"""Columns: longer lines are harder to read."""
 
 
 def print_report(
@@ -40,7 +40,7 @@ def print_report(
     console: Console,
     *,
     lines: int | None = None,
-    most: int = MOST_RECORDS,
+    most: int = MAX_RECORDS,
 ) -> None:
     """
     Print a report, the cause of death first, then the stack that goes with it.
@@ -157,20 +157,20 @@ class _Printer:
             return
         self._console.print()
         self.heading("Blocked tasks", f" ({len(report.blocked)} in state D)")
-        for blocked in report.blocked[:_MOST_BLOCKED]:
+        for blocked in report.blocked[:_MAX_BLOCKED]:
             self.line(blocked.task.title)
             if blocked.problem is not None:
                 self.line(f"no stack: {blocked.problem}")
             self.frames(blocked.frames)
-        if len(report.blocked) > _MOST_BLOCKED:
-            self.line(f"and {len(report.blocked) - _MOST_BLOCKED} more")
+        if len(report.blocked) > _MAX_BLOCKED:
+            self.line(f"and {len(report.blocked) - _MAX_BLOCKED} more")
 
     def interrupts(self, report: Findings) -> None:
         if not report.interrupts:
             return
         self._console.print()
         self.heading("Interrupts", " (the busiest)")
-        for item in report.interrupts[:_MOST_INTERRUPTS]:
+        for item in report.interrupts[:_MAX_INTERRUPTS]:
             self.line(f"{item.number:>4} {item.count:>12,}  {', '.join(item.names)}")
 
     def log(self, report: Findings, shown: range) -> None:

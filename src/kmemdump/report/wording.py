@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
-from kmemdump.report.records import Findings, MemoryPart, Taint
+from kmemdump.report.records import Findings, MemoryUse, Taint
 from kmemdump.text import format_duration, format_memory
 
 __all__ = [
@@ -50,27 +50,27 @@ STATES = {
 
 
 def heading(cause: Cause) -> str:
-    """Return what the cause is called: one that is not proven is none of death."""
+    """Return the heading of a cause: of death, if that is proven."""
     return "Cause of death" if cause.fatal else "State"
 
 
 def idle_frames(cpu: Cpu) -> Sequence[Frame]:
-    """Return a CPU's frames without those below the loop that every idle CPU is in."""
+    """Return a CPU's frames up to the loop that every idle CPU runs."""
     names = [frame.symbol for frame in cpu.frames]
     end = names.index("do_idle") + 1 if "do_idle" in names else len(names)
     return cpu.frames[:end]
 
 
 def _idles(cpu: Cpu) -> bool:
-    """Tell whether a CPU had nothing to do, until the panic stopped it."""
+    """Return whether a CPU had nothing to do, until the panic stopped it."""
     if not cpu.idle or cpu.online:
         return bool(cpu.idle and not cpu.interrupted)
-    # It is an interrupt that stops a CPU; another was there before.
+    # One interrupt stops a CPU; a second one was there before.
     return sum(frame.interrupted for frame in cpu.frames[1:]) < 2
 
 
 def cpu_notes(cpu: Cpu, cause: Cause) -> list[str]:
-    """Return what is to be said of a CPU beside its number."""
+    """Return notes on a CPU, to be shown beside its number."""
     notes = []
     if not cpu.online and cause.kind == CauseKind.ALIVE:
         return ["offline"]
@@ -82,7 +82,7 @@ def cpu_notes(cpu: Cpu, cause: Cause) -> list[str]:
         suspected = cause.kind == CauseKind.UNKNOWN
         notes.append("suspected" if suspected else "where it happened")
     elif not cpu.online:
-        # It is an interrupt that tells a CPU to stop.
+        # A panic stops other CPUs by an interrupt.
         notes.append("then stopped by the panic" if cpu.interrupted else "offline")
     if cpu.interrupts is False and cause.kind in (CauseKind.HANG, CauseKind.UNKNOWN):
         notes.append("interrupts off")
@@ -90,14 +90,14 @@ def cpu_notes(cpu: Cpu, cause: Cause) -> list[str]:
 
 
 def cpu_frames(cpu: Cpu, cause: Cause) -> Sequence[Frame]:
-    """Return the frames of a CPU that are worth a look."""
+    """Return the frames of a CPU that are shown."""
     if not cpu.online and cause.kind == CauseKind.ALIVE:
         return ()
     return cpu.frames if cpu.number == cause.cpu else idle_frames(cpu)
 
 
 def cpu_problem(cpu: Cpu) -> str | None:
-    """Return why a CPU has no frames, or few."""
+    """Return why a CPU has no frames, or only few."""
     if cpu.problem is not None and cpu.frames:
         return f"from its registers alone: {cpu.problem}"
     if cpu.problem is not None:
@@ -108,7 +108,7 @@ def cpu_problem(cpu: Cpu) -> str | None:
 
 
 def split_cpus(report: Findings) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
-    """Return the CPU on which it happened, if that is known, and groups of others."""
+    """Return the CPU on which it happened, if known, and groups of the others."""
     groups = {group[0].number: group for group in _group_cpus(report)}
     number = report.cause.cpu
     first = None if number is None else groups.pop(number, None)
@@ -116,7 +116,7 @@ def split_cpus(report: Findings) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
 
 
 def _group_cpus(report: Findings) -> list[list[Cpu]]:
-    """Return the CPUs, together those that idle in the same place, as most do."""
+    """Return groups of CPUs: those that are idle at the same place together."""
     groups: dict[str, list[Cpu]] = {}
     for cpu in report.cpus:
         same: object = cpu.number
@@ -134,7 +134,7 @@ def numbers(cpus: Sequence[Cpu]) -> str:
 
 
 def interruption(frames: Sequence[Frame], at: int) -> str | None:
-    """Return what came at a frame, if something interrupted it."""
+    """Return in words what interrupted a frame, if anything did."""
     if not at or not frames[at].interrupted:
         return None
     stack = frames[at - 1].stack or ""
@@ -164,13 +164,13 @@ def log_notes(report: Findings, shown: range) -> str:
 
 
 def host(report: Findings) -> str | None:
-    """Return the machine's name, if it was given one."""
+    """Return the machine's name, if it has one."""
     name = report.kernel.hostname
-    return name if name != "(none)" else None  # What a kernel starts with.
+    return name if name != "(none)" else None  # The default.
 
 
 def facts(report: Findings) -> Iterator[tuple[str, str]]:
-    """Iterate over what is said of the machine in a line each: names and values."""
+    """Yield facts about the machine: names and values."""
     kernel, time = report.kernel, report.time
     name = host(report)
     if name:
@@ -228,8 +228,8 @@ def letters(taints: Iterable[Taint]) -> str:
     return f"({letters})" if letters else ""
 
 
-def memory_parts(memory: MemoryPart) -> list[tuple[str, int]]:
-    """Return names and sizes in bytes of what memory was used for."""
+def memory_parts(memory: MemoryUse) -> list[tuple[str, int]]:
+    """Return what memory was used for: names and sizes in bytes."""
     named = (
         ("total", memory.total),
         ("free", memory.free),
@@ -240,8 +240,8 @@ def memory_parts(memory: MemoryPart) -> list[tuple[str, int]]:
     return [(name, value) for name, value in named if value is not None]
 
 
-def swap_words(memory: MemoryPart) -> str | None:
-    """Return what is to be said of swap."""
+def swap_words(memory: MemoryUse) -> str | None:
+    """Return in words the use of swap."""
     if not memory.swap_total:
         return None
     free = f", {format_memory(memory.swap_free)} free" if memory.swap_free else ", full"
