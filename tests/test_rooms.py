@@ -37,6 +37,7 @@ ROOMS = [
     # For people.
     "debuggers",
     "report",
+    "core",
     "collect",
     "watch",
     "agent",

@@ -4,9 +4,11 @@ Mark small areas of a running Linux kernel's memory, so that a dead machine answ
 
 The public API, in the order of its use:
 
->>> from kmemdump import capture, open_target
+>>> from kmemdump import capture, open_core, open_target
 >>> with open_target("qmp:/run/vm.qmp") as vm:
 ...     capture(vm).save("vm.core")
+>>> with open_core("vm.core") as core:
+...     print(core.report())
 
 What is not named here may change without notice. Names are imported when they are
 first used: drgn is not loaded for those that do not need it.
@@ -18,12 +20,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kmemdump.arch.find_kernel import find_vmcoreinfo
-    from kmemdump.areas import AREAS, choose_areas
+    from kmemdump.areas import AREAS
     from kmemdump.areas.area import Area, area
     from kmemdump.backends import Backend
-    from kmemdump.backends.minidump import MinidumpBackend
     from kmemdump.backends.vm import VmBackend
+    from kmemdump.core import Core, open_core
     from kmemdump.coreimage import CoreImage, read_core, verify
     from kmemdump.errors import (
         BackendError,
@@ -32,40 +33,46 @@ if TYPE_CHECKING:
         FormatError,
         KmemdumpError,
         NotCapturedError,
+        QuestionError,
         RegistrationError,
         TargetError,
         UnsupportedError,
         UsageError,
     )
-    from kmemdump.firmware.smem_search import find_smem
     from kmemdump.kernel.attach import Kernel, attach
     from kmemdump.kernel.printk import read_log
     from kmemdump.marking.capture import Capture, capture
-    from kmemdump.marking.mark import Marking, mark
+    from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
     from kmemdump.marking.plan import Plan, PlannedArea
     from kmemdump.marking.registration import RefreshResult, Registration
-    from kmemdump.marking.registry import Registry
+    from kmemdump.marking.registry import Refusal, Registry, UpdateResult
     from kmemdump.memory.physical import Memory
     from kmemdump.memory.ranges import Range, Region, fit
-    from kmemdump.memory.recorder import Budget, Recorder
+    from kmemdump.memory.recorder import Budget
     from kmemdump.opening import open_target
     from kmemdump.questions.crash_commands import command
-    from kmemdump.questions.python_files import load_questions
-    from kmemdump.questions.question import Question, answer, function
-    from kmemdump.report import Report, gather
+    from kmemdump.questions.question import Question, function
+    from kmemdump.report import Report
     from kmemdump.targets import Target
-    from kmemdump.targets.writable import open_writable
     from kmemdump.vmcoreinfo import VmcoreInfo
 
 _HOMES = {
-    "areas": ("AREAS", "choose_areas"),
-    "areas.area": ("Area", "area"),
+    "areas": ("AREAS",),
+    "areas.area": (
+        "Area",
+        "area",
+    ),
     "backends": ("Backend",),
-    "backends.minidump": ("MinidumpBackend",),
-    "firmware.smem_search": ("find_smem",),
     "backends.vm": ("VmBackend",),
-    "marking.capture": ("Capture", "capture"),
-    "coreimage": ("CoreImage", "read_core", "verify"),
+    "core": (
+        "Core",
+        "open_core",
+    ),
+    "coreimage": (
+        "CoreImage",
+        "read_core",
+        "verify",
+    ),
     "errors": (
         "BackendError",
         "BudgetExceededError",
@@ -73,28 +80,54 @@ _HOMES = {
         "FormatError",
         "KmemdumpError",
         "NotCapturedError",
+        "QuestionError",
         "RegistrationError",
         "TargetError",
         "UnsupportedError",
         "UsageError",
     ),
-    "kernel.attach": ("Kernel", "attach"),
-    "arch.find_kernel": ("find_vmcoreinfo",),
+    "kernel.attach": (
+        "Kernel",
+        "attach",
+    ),
     "kernel.printk": ("read_log",),
-    "marking.registration": ("RefreshResult", "Registration"),
-    "marking.mark": ("Marking", "mark"),
+    "marking.capture": (
+        "Capture",
+        "capture",
+    ),
+    "marking.mark": (
+        "AreaResult",
+        "Marking",
+        "QuestionResult",
+    ),
+    "marking.plan": (
+        "Plan",
+        "PlannedArea",
+    ),
+    "marking.registration": (
+        "RefreshResult",
+        "Registration",
+    ),
+    "marking.registry": (
+        "Refusal",
+        "Registry",
+        "UpdateResult",
+    ),
     "memory.physical": ("Memory",),
-    "marking.plan": ("Plan", "PlannedArea"),
-    "questions.crash_commands": ("command",),
-    "questions.python_files": ("load_questions",),
-    "questions.question": ("Question", "answer", "function"),
-    "memory.recorder": ("Budget", "Recorder"),
-    "memory.ranges": ("Range", "Region", "fit"),
-    "marking.registry": ("Registry",),
-    "report": ("Report", "gather"),
+    "memory.ranges": (
+        "Range",
+        "Region",
+        "fit",
+    ),
+    "memory.recorder": ("Budget",),
     "opening": ("open_target",),
+    "questions.crash_commands": ("command",),
+    "questions.question": (
+        "Question",
+        "function",
+    ),
+    "report": ("Report",),
     "targets": ("Target",),
-    "targets.writable": ("open_writable",),
     "vmcoreinfo": ("VmcoreInfo",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -102,11 +135,13 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AREAS",
     "Area",
+    "AreaResult",
     "Backend",
     "BackendError",
     "Budget",
     "BudgetExceededError",
     "Capture",
+    "Core",
     "CoreImage",
     "ExitCode",
     "FormatError",
@@ -114,14 +149,15 @@ __all__ = [
     "KmemdumpError",
     "Marking",
     "Memory",
-    "MinidumpBackend",
     "NotCapturedError",
     "Plan",
     "PlannedArea",
     "Question",
+    "QuestionError",
+    "QuestionResult",
     "Range",
-    "Recorder",
     "RefreshResult",
+    "Refusal",
     "Region",
     "Registration",
     "RegistrationError",
@@ -130,24 +166,18 @@ __all__ = [
     "Target",
     "TargetError",
     "UnsupportedError",
+    "UpdateResult",
     "UsageError",
     "VmBackend",
     "VmcoreInfo",
-    "answer",
     "area",
     "attach",
     "capture",
-    "choose_areas",
     "command",
-    "find_smem",
-    "find_vmcoreinfo",
     "fit",
     "function",
-    "gather",
-    "load_questions",
-    "mark",
+    "open_core",
     "open_target",
-    "open_writable",
     "read_core",
     "read_log",
     "verify",

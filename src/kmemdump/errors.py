@@ -55,6 +55,27 @@ class BudgetExceededError(KmemdumpError):
     """A question read more, or took longer, than it was allowed to."""
 
 
+class QuestionError(KmemdumpError):
+    """
+    A question could not be answered, or only in part.
+
+    :param question: As it was put.
+    :param reason: What is missing.
+    :param answer: The part of the answer that there is.
+    """
+
+    exit_code = ExitCode.INCOMPLETE
+
+    def __init__(self, question: str, reason: str, answer: str = "") -> None:
+        super().__init__(question, reason, answer)
+        self.question = question
+        self.reason = reason
+        self.answer = answer
+
+    def __str__(self) -> str:
+        return f"{self.question}: {self.reason}"
+
+
 class RegistrationError(KmemdumpError):
     """A region cannot be registered; the registry is unchanged."""
 

@@ -40,8 +40,7 @@ def gathered(monkeypatch):
 
     shown = SimpleNamespace(report=REPORT)
     monkeypatch.setattr("kmemdump.cli.report.targeted", targeted)
-    monkeypatch.setattr("kmemdump.kernel.attach.attach", lambda target, vmlinux: None)
-    monkeypatch.setattr("kmemdump.report.gather", lambda *args, **fields: shown.report)
+    monkeypatch.setattr("kmemdump.core.Core.report", lambda core: shown.report)
     return shown
 
 

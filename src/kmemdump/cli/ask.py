@@ -19,8 +19,8 @@ from kmemdump.cli.shared.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 
 if TYPE_CHECKING:
+    from kmemdump.core import Core
     from kmemdump.firmware.ramoops_search import Ramoops
-    from kmemdump.kernel.attach import Kernel
     from kmemdump.questions.question import Question
 
 __all__ = ["command"]
@@ -58,7 +58,7 @@ def command(
                 f"{_RAMOOPS!r} is no question to a kernel: ask it alone, without --json"
             )
         return _ask_ramoops(target, vmcoreinfo, memory_map)
-    from kmemdump.kernel.attach import attach
+    from kmemdump.core import Core
     from kmemdump.questions.parse import parse_questions
 
     wanted = parse_questions(questions)
@@ -66,13 +66,14 @@ def command(
     answers: list[dict[str, object]] = []
     print_answer = answers.append if as_json else _print
     with targeted(target, vmcoreinfo, memory_map, progress=False) as opened:
-        kernel = attach(opened, vmlinux=vmlinux)
+        core = Core(opened, vmlinux=vmlinux)
+        kernel = core.kernel
         if kernel.problem and not (wanted and all(item.bare for item in wanted)):
             tell(kernel.problem)
         failed = [
             question
             for question in (wanted if questions else typed(kernel, talking))
-            if question is None or not _put(kernel, question, print_answer, talking)
+            if question is None or not _put(core, question, print_answer, talking)
         ]
     if as_json:
         click.echo(json.dumps({"version": 1, "answers": answers}, indent=2))
@@ -119,20 +120,16 @@ def _print_ramoops(found: Ramoops, name: str) -> int:
 
 
 def _put(
-    kernel: Kernel,
+    core: Core,
     question: Question,
     print_answer: Callable[[dict[str, object]], None],
     talking: bool,
 ) -> bool:
     """Put a question, print the answer, and return whether there was one."""
-    from kmemdump.memory.recorder import Budget
-    from kmemdump.questions.question import attempt, explain
+    from kmemdump.questions.question import explain
 
-    # Ends a question whose answer a damaged kernel would make endless.
-    budget = Budget(reads=20_000_000, bytes=2 << 30, seconds=300)
     try:
-        with kernel.recorder.reading(budget):
-            text, error = attempt(kernel.prog, question)
+        text, error = core.attempt(question)
     except KeyboardInterrupt:
         if not talking:
             raise

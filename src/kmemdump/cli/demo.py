@@ -74,6 +74,7 @@ def command(
 
     Debian's kernel is downloaded if it is not there yet; QEMU must be installed.
     """
+    from kmemdump.core import open_core
     from kmemdump.report import print_report
 
     output.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,8 @@ def command(
 
     tell = _tell if backend == "vm" else _tell_of_firmware
     told = tell(output, series, arch, say)
-    report = _report(told.core)
+    with open_core(told.core) as core:
+        report = core.report()
     path = output / "report.txt"
     with path.open("w", encoding="utf-8") as file:
         print_report(report, Console(file=file, width=100))
@@ -179,18 +181,3 @@ def _program(name: str) -> str:
     if shutil.which(name):
         return name
     return os.path.relpath(Path(sys.executable).with_name(name))
-
-
-def _report(core: Path) -> Report:
-    from kmemdump.coreimage import read_core
-    from kmemdump.kernel.attach import attach
-    from kmemdump.opening import open_target
-    from kmemdump.report import gather
-
-    with read_core(core) as image:
-        manifest = image.manifest
-    target = open_target(str(core))
-    try:
-        return gather(attach(target), str(core), manifest)
-    finally:
-        target.close()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -59,22 +58,11 @@ def command(
     The cause of death comes first, with the stack of the CPU where it happened; then
     the machine, its other CPUs, and what led to the death in the log.
     """
-    from kmemdump.kernel.attach import attach
-    from kmemdump.report import gather, print_report
-    from kmemdump.report.inspect import read_manifest
+    from kmemdump.core import Core
+    from kmemdump.report import print_report
 
     with targeted(target, vmcoreinfo, memory_map) as opened:
-        manifest, damage = read_manifest(target)
-        now = datetime.now(UTC) if target.startswith("qmp:") else None
-        kernel = attach(opened, vmlinux=vmlinux)
-        report = gather(
-            kernel,
-            opened.name,
-            manifest,
-            damage,
-            captured=now,
-            held=opened.memory.ranges,
-        )
+        report = Core(opened, vmlinux=vmlinux).report()
     if page is not None:
         with PartialFile(page) as file:
             file.write(report.to_html().encode())

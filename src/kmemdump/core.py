@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A core image, or any other target, opened to be asked."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from drgn import Program
+
+from kmemdump.errors import QuestionError
+from kmemdump.kernel.attach import Kernel, attach
+from kmemdump.memory.recorder import Budget
+from kmemdump.opening import open_target
+from kmemdump.questions.parse import parse_questions
+from kmemdump.questions.question import Question, attempt, explain
+from kmemdump.report import Report, gather
+from kmemdump.report.inspect import read_manifest
+from kmemdump.targets import Closing, Target
+
+__all__ = ["Core", "open_core"]
+
+_BUDGET = Budget(reads=20_000_000, bytes=2 << 30, seconds=300)
+"""Ends a question whose answer a damaged kernel would make endless."""
+
+
+class Core(Closing):
+    """
+    A core image, opened to be asked. A ``with`` statement closes it.
+
+    :param target: Where the kernel's memory is; closed together with this.
+    :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
+    """
+
+    def __init__(self, target: Target, *, vmlinux: Path | None = None) -> None:
+        self.target = target
+        self._vmlinux = vmlinux
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The kernel in it; raises :exc:`KmemdumpError` if there is none."""
+        return attach(self.target, vmlinux=self._vmlinux)
+
+    @property
+    def prog(self) -> Program:
+        """The kernel as a :class:`drgn.Program`."""
+        return self.kernel.prog
+
+    def ask(self, question: str | Question) -> str:
+        """
+        Put a question, and return the answer.
+
+        :param question: One of drgn's crash commands (``ps``, ``bt -a``); ``FILE.py``,
+            whose public functions of a :class:`drgn.Program` are put; or a
+            :class:`~kmemdump.Question`.
+        :raises QuestionError: If it cannot be answered, or only in part.
+        :raises UsageError: If it is no question.
+        """
+        answers = []
+        for item in parse_questions([question]):
+            text, error = self.attempt(item)
+            answers.append(text)
+            if error is not None:
+                raise QuestionError(item.text, explain(error), "".join(answers))
+        return "".join(answers)
+
+    def attempt(self, question: Question) -> tuple[str, BaseException | None]:
+        """
+        Put a question; return what it printed, and what it ended with if it failed.
+        """
+        with self.kernel.recorder.reading(_BUDGET):
+            return attempt(self.prog, question)
+
+    def report(self) -> Report:
+        """
+        Find out what happened to the kernel.
+
+        :raises KmemdumpError: If there is no kernel that can be looked at.
+        """
+        name = self.target.name
+        manifest, damage = read_manifest(name)
+        return gather(
+            self.kernel,
+            name,
+            manifest,
+            damage,
+            captured=datetime.now(UTC) if name.startswith("qmp:") else None,
+            held=self.target.memory.ranges,
+        )
+
+    def close(self) -> None:
+        """Close the target."""
+        self.target.close()
+
+
+def open_core(
+    path: str | os.PathLike[str],
+    *,
+    vmlinux: str | os.PathLike[str] | None = None,
+    vmcoreinfo: str | os.PathLike[str] | None = None,
+    memory_map: str | None = None,
+    damaged: bool = False,
+) -> Core:
+    """
+    Open a core image to ask it.
+
+    The other parameters are those of :func:`kmemdump.open_target`.
+
+    :param path: A core image, or any other target.
+    :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
+    :raises KmemdumpError: If it cannot be opened.
+    """
+    target = open_target(
+        os.fspath(path),
+        vmcoreinfo=None if vmcoreinfo is None else Path(vmcoreinfo),
+        memory_map=memory_map,
+        damaged=damaged,
+    )
+    return Core(target, vmlinux=None if vmlinux is None else Path(vmlinux))
