@@ -229,7 +229,7 @@ def test_three_shapes_have_the_same_memory(dumped: Dumped) -> None:
             found = {}
             for region in image.manifest.regions:
                 if region.name not in DESCRIPTION:
-                    data = image.read(region.address, region.size)
+                    data = image.memory.read(region.address, region.size)
                     assert data == full.memory.read(region.address, region.size)
                     found[region.name] = (region.address, data)
             contents.append(found)

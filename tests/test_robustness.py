@@ -21,6 +21,7 @@ import pytest
 from conftest import DeadMachine
 from kmemdump.arch.architecture import image_address
 from kmemdump.coreimage import read_core
+from kmemdump.coreimage.read import find_extents
 from kmemdump.formats.elf import PT_LOAD, parse_core
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.tasks import readable_pids
@@ -345,9 +346,8 @@ def test_interrupts_without_end(
     target.close()
     data = bytearray(core_image.read_bytes())
     with read_core(core_image) as image:
-        held = next(
-            it for it in image.extents if it.address <= at < it.address + it.size
-        )
+        extents = find_extents(image.headers, image.size, image.name)
+        held = next(it for it in extents if it.address <= at < it.address + it.size)
     offset = held.offset + at - held.address
     data[offset : offset + 4] = b"\xff\xff\xff\x7f"
     path = tmp_path / "damaged.core"

@@ -80,7 +80,7 @@ class Core(Closing):
         :raises KmemdumpError: If there is no kernel that can be looked at.
         """
         name = self.target.name
-        manifest, damage = read_manifest(name)
+        manifest, damage = read_manifest(self.target)
         return gather(
             self.kernel,
             name,

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from kmemdump.errors import TargetError, UsageError
+from kmemdump.files import OpenFile
 from kmemdump.targets import Target
-from kmemdump.targets.file import OpenFile, read_vmcoreinfo
+from kmemdump.targets.file import read_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["open_target"]
@@ -78,7 +80,7 @@ def _open_file(
     from kmemdump.targets.vmcore import open_elf, open_lime
 
     head = file.read(0, 8192)
-    opener = None
+    opener: Callable[[OpenFile, VmcoreInfo | None, bool], Target] | None = None
     if head.startswith(RAWDUMP_MAGIC):
         return _open_rawdump(file, info)
     if head.startswith(b"\x7fELF"):

@@ -262,7 +262,7 @@ def test_a_machine_that_marks_itself_and_dies(
         regions = {item.name: item for item in image.manifest.regions}
         state = regions["Ksample_s"]
         written, size, ring = struct.unpack(
-            "<3Q", image.read(state.address, state.size)
+            "<3Q", image.memory.read(state.address, state.size)
         )
         assert (written, size) == (26, RING)
     opened = open_target(str(core))

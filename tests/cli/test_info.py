@@ -4,6 +4,8 @@
 import json
 import shlex
 import struct
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,7 +22,8 @@ from kmemdump.coreimage import (
 )
 from kmemdump.memory.physical import Alias, PageMemory
 from kmemdump.memory.ranges import Range, Region
-from kmemdump.report.inspect import shorten
+from kmemdump.opening import open_target
+from kmemdump.report.inspect import read_manifest, shorten
 
 PAGE = 4096
 TIME = datetime(2025, 4, 22, 11, 31, 5, tzinfo=UTC)
@@ -244,3 +247,33 @@ def test_no_file(tmp_path, capsys):
     status, _, err = info(tmp_path / "nowhere", capsys)
     assert status == 3
     assert "No such file" in err
+
+
+@pytest.mark.parametrize("verb", ["info", "report", "ask", "open"])
+def test_the_file_is_opened_once(tmp_path, verb):
+    path = write(tmp_path / "core")
+    code = f"""
+import sys
+from kmemdump.cli import main
+
+def count(event, arguments):
+    if event == "open" and str(arguments[0]) == {str(path)!r}:
+        print("opened", file=sys.stderr)
+
+sys.addaudithook(count)
+main([{verb!r}, {str(path)!r}, *{["--print"] if verb == "open" else []!r}])
+"""
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, input="", check=False)
+    assert done.stderr.splitlines().count("opened") == 1, done.stderr
+
+
+def test_broken_manifest(tmp_path, capsys):
+    path = write(tmp_path / "core")
+    path.write_bytes(path.read_bytes().replace(b'"backend":"vm"', b'"backend": 5  '))
+    problem = f"{path}: note KMEMDUMP.backend: is 5, expected a string"
+    status, out, err = info(path, capsys)
+    assert (status, out, err) == (3, "", f"kmemdump: error: {problem}\n")
+    target = open_target(str(path))
+    assert read_manifest(target) == (None, [problem])
+    target.close()

@@ -123,12 +123,12 @@ def test_loads(tmp_path: Path) -> None:
     assert loads[0][0] == min(item[0] for item in loads)
     assert len({item[0] - item[2] for item in loads}) == 3  # Each piece once.
     with read_core(path) as core:
-        assert core.ranges == [
+        assert core.memory.ranges == [
             Range(0, PAGE),
             Range(0x3000, 2 * PAGE + 100),
             Range(0x9010, 0x20),
         ]
-        assert core.read(0x4FFE, 4) == page(4)[-2:] + page(5)[:2]
+        assert core.memory.read(0x4FFE, 4) == page(4)[-2:] + page(5)[:2]
         assert verify(core) == []
 
 
@@ -161,7 +161,7 @@ def test_no_virtual_name(tmp_path: Path, direct: Alias | None) -> None:
         expected[0] = ((1 << 63) + 0x4000, 0x4000, 2 * PAGE)
     assert [item[1:4] for item in read_loads(path)] == expected
     with read_core(path) as core:
-        assert core.ranges == [Range(0x4000, 3 * PAGE)]
+        assert core.memory.ranges == [Range(0x4000, 3 * PAGE)]
         assert verify(core) == []
 
 
@@ -177,12 +177,12 @@ def test_notes(tmp_path: Path) -> None:
     write_core(path, image)
     with read_core(path) as core:
         assert core.machine == 62
-        assert core.prstatus == registers
-        assert core.vmcoreinfo == b"OSRELEASE=6.1.0\n"
-        names = [note.name for note in core.core.notes]
+        assert [note.desc for note in core.notes[:3]] == registers
+        assert core.notes[4].desc == b"OSRELEASE=6.1.0\n"
+        names = [note.name for note in core.notes]
         assert names == ["CORE"] * 4 + ["VMCOREINFO", "KMEMDUMP"]
         # struct elf_prpsinfo: pr_sname at 1, pr_fname at 40, pr_psargs at 56.
-        psinfo = core.core.notes[3].desc
+        psinfo = core.notes[3].desc
         assert len(psinfo) == 136
         assert psinfo[1:2] == b"R"
         assert psinfo[40:56].rstrip(b"\0") == b"vmlinux"
@@ -195,7 +195,7 @@ def test_notes(tmp_path: Path) -> None:
 def test_nothing_captured(tmp_path: Path) -> None:
     write_core(tmp_path / "core", contents())
     with read_core(tmp_path / "core") as core:
-        assert core.ranges == []
+        assert core.memory.ranges == []
         assert verify(core) == []
 
 
@@ -214,13 +214,13 @@ def test_holes(tmp_path: Path) -> None:
     missing = [Range(0x3000, 2 * PAGE), Range(0x9000, PAGE), Range(8 << 20, 1 << 30)]
     assert write_core(path, image) == missing
     with read_core(path) as core:
-        assert core.ranges == [
+        assert core.memory.ranges == [
             Range(0x1800, 0x1800),
             Range(0x5000, 4 * PAGE),
             Range(0xB000, PAGE),
         ]
         with pytest.raises(NotCapturedError):
-            core.read(0x3000, 1)
+            core.memory.read(0x3000, 1)
         assert core.manifest is not None
         captured = [region.captured for region in core.manifest.regions]
         assert captured == [0x1800 + 0x4000, 0, PAGE, 0]
@@ -234,7 +234,7 @@ def test_hole_for_a_moment(tmp_path: Path) -> None:
     memory.failures = iter([*looked_for_zeros, False, True])
     assert write_core(path, contents((0, 4 << 20), memory=memory)) == []
     with read_core(path) as core:
-        assert core.ranges == [Range(0, 4 << 20)]
+        assert core.memory.ranges == [Range(0, 4 << 20)]
         assert verify(core) == []
 
 
@@ -263,9 +263,9 @@ def test_pages_of_zeros_are_there_once(tmp_path: Path) -> None:
     loads = read_loads(path)
     assert loads[0][0] == min(item[0] for item in loads)
     with read_core(path) as core:
-        assert core.ranges == [Range(0, 400 * PAGE), Range(0x200800, PAGE)]
-        assert core.read(300 * PAGE - 8, 16) == bytes(8) + page(300)[:8]
-        assert core.read(200 * PAGE, 2 * PAGE) == bytes(2 * PAGE)
+        assert core.memory.ranges == [Range(0, 400 * PAGE), Range(0x200800, PAGE)]
+        assert core.memory.read(300 * PAGE - 8, 16) == bytes(8) + page(300)[:8]
+        assert core.memory.read(200 * PAGE, 2 * PAGE) == bytes(2 * PAGE)
         assert verify(core) == []
 
 
@@ -275,8 +275,8 @@ def test_many_program_headers(tmp_path: Path) -> None:
     aliases = [Alias(STACK + 2 * i * PAGE, 0x3000, PAGE) for i in range(count)]
     write_core(path, contents((0x3000, PAGE), aliases=aliases))
     with read_core(path) as core:
-        assert len(core.core.headers) == count + 2
-        assert core.ranges == [Range(0x3000, PAGE)]
+        assert len(core.headers) == count + 2
+        assert core.memory.ranges == [Range(0x3000, PAGE)]
         assert verify(core) == []
     prog = drgn.Program()
     prog.set_core_dump(path)
@@ -304,14 +304,14 @@ def test_verify_truncated(tmp_path: Path) -> None:
     size = path.stat().st_size
     os.truncate(path, size - PAGE - 10)
     with read_core(path) as core:
-        assert core.ranges == [Range(0x3000, PAGE), Range(0x5000, PAGE - 10)]
+        assert core.memory.ranges == [Range(0x3000, PAGE), Range(0x5000, PAGE - 10)]
         assert verify(core) == [
             f"truncated: the file ends at {size - PAGE - 10:#x}, "
             f"{PAGE + 10} bytes of memory from 0x5ff6-0x7000 on should follow",
             f"region r2: has {PAGE - 10} bytes in the file, expected {2 * PAGE}",
         ]
         with pytest.raises(NotCapturedError):
-            core.read(0x5000, PAGE)
+            core.memory.read(0x5000, PAGE)
 
 
 def test_verify_conflict(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_verify_conflict(tmp_path: Path) -> None:
         problems = verify(core)
         assert problems[0].startswith("memory at 0x3800 is at offset ")
         assert problems[1] == f"region r2: has 0 bytes in the file, expected {PAGE}"
-        assert core.ranges == [Range(0x3000, 0x1800)]
+        assert core.memory.ranges == [Range(0x3000, 0x1800)]
 
 
 def test_foreign_core(tmp_path: Path) -> None:
@@ -339,16 +339,15 @@ def test_foreign_core(tmp_path: Path) -> None:
     path.write_bytes((header + loads).ljust(0x1000, b"\0") + b"0123456789abcdef")
     with read_core(path) as core:
         assert core.manifest is None
-        assert core.vmcoreinfo is None
-        assert core.prstatus == []
-        assert core.read(0x40000000, 24) == b"0123456789abcdef89abcdef"
+        assert core.notes == []
+        assert core.memory.read(0x40000000, 24) == b"0123456789abcdef89abcdef"
 
 
 @pytest.mark.parametrize("name", ["none", "folder", "fifo"])
 def test_open_impossible(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(TargetError, match=f"cannot (open|read) .*{name}: "):
+    with pytest.raises(TargetError, match=f"{name}: (No such file|is a )"):
         read_core(tmp_path / name)
 
 
@@ -371,6 +370,8 @@ def test_any_damage(tmp_path: Path, changes: list[tuple[int, int]], cut: int) ->
             verify(core)
     except FormatError:
         pass
+    except TargetError:
+        assert path.stat().st_size == 0
 
 
 # Manifest

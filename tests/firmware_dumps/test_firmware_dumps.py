@@ -10,6 +10,7 @@ from drgn import FaultError
 
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.files import OpenFile
 from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.minidump_table import collect_table
@@ -19,7 +20,6 @@ from kmemdump.kernel.attach import attach
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
-from kmemdump.targets.file import OpenFile
 from rigs.machine import SMEM
 from rigs.phone import LOG, MESSAGES, Phone, Row
 

@@ -4,10 +4,10 @@
 import struct
 from pathlib import Path
 
+from kmemdump.files import OpenFile
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.rawdump import collect_rawdump
 from kmemdump.firmware_dumps.target import DumpTarget
-from kmemdump.targets.file import OpenFile
 from rigs.phone import Phone
 from rigs.writers.rawdump import Sect, write_rawdump
 

@@ -236,7 +236,7 @@ def test_region_of_a_driver_is_in_the_core_image(machine, tmp_path):
     assert main(["capture", f"qmp:{machine.qmp}", "-o", str(core), *options]) == 0
     with read_core(core) as image:
         pieces = {
-            int(region.name.partition("+")[2] or "0", 16): image.read(
+            int(region.name.partition("+")[2] or "0", 16): image.memory.read(
                 region.address, region.size
             )
             for region in image.manifest.regions
@@ -244,7 +244,9 @@ def test_region_of_a_driver_is_in_the_core_image(machine, tmp_path):
         }
         assert b"".join(pieces[at] for at in sorted(pieces)) == ring
         (state,) = (r for r in image.manifest.regions if r.name == "sample_state")
-        written, held, _ = struct.unpack("<3Q", image.read(state.address, state.size))
+        written, held, _ = struct.unpack(
+            "<3Q", image.memory.read(state.address, state.size)
+        )
         assert (written, held) == (len(lines), size)
         kernel = next(area for area in image.manifest.areas if area.name == "kernel")
         asked = [question.text.split()[::2] for question in kernel.questions]

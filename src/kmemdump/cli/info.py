@@ -49,9 +49,11 @@ def command(
     from kmemdump.report.inspect import find_contents, shorten
     from kmemdump.report.schema import VERSION, to_plain
 
-    path = None if target.startswith("qmp:") else Path(target.removeprefix("file:"))
+    path = Path(target.removeprefix("file:"))
     with targeted(target, vmcoreinfo, memory_map) as opened:
-        contents = find_contents(opened, path, vmlinux=vmlinux)
+        contents = find_contents(
+            opened, path if path.is_file() else None, vmlinux=vmlinux
+        )
     if as_json:
         click.echo(json.dumps({"version": VERSION, **to_plain(contents)}, indent=2))
     else:

@@ -53,7 +53,7 @@ def command(
     and by debuginfod where DEBUGINFOD_URLS is set. drgn needs none for a core image.
     In gdb, "log" and "tasks" print the kernel's. Arguments after "--" are passed on.
     """
-    from kmemdump.debuggers import find_debuggers, find_vmlinux, look_at
+    from kmemdump.debuggers import describe_file, find_debuggers, find_vmlinux
     from kmemdump.kernel.attach import debug_file_build_id
 
     if target == "live" or target.startswith("qmp:"):
@@ -61,31 +61,31 @@ def command(
             f"{target}: debuggers open files\nfirst: kmemdump capture {target} -o CORE"
         )
     path = Path(target.removeprefix("file:"))
-    with targeted(target, vmcoreinfo, memory_map) as found:
+    with targeted(target, vmcoreinfo, memory_map) as opened:
         try:
-            info = found.vmcoreinfo()
+            info = opened.vmcoreinfo()
         except KmemdumpError:
             info = None
-        opened = look_at(path, info, found.machine)
-    (choice,) = (item for item in find_debuggers(opened) if item.name == debugger)
+        file = describe_file(opened, path, info)
+    (choice,) = (item for item in find_debuggers(file) if item.name == debugger)
     if not choice.command:
         raise UnsupportedError(
             f"{path}: {debugger} cannot open it: {choice.note}\n"
             "'kmemdump info' says what can"
         )
     if vmlinux is not None:
-        if opened.build_id is not None:
+        if file.build_id is not None:
             its = debug_file_build_id(vmlinux)
-            if its != opened.build_id:
+            if its != file.build_id:
                 raise UsageError(
-                    f"{vmlinux}: build id {its}, but the kernel is {opened.release} "
-                    f"with build id {opened.build_id}"
+                    f"{vmlinux}: build id {its}, but the kernel is {file.release} "
+                    f"with build id {file.build_id}"
                 )
     elif choice.needs_vmlinux:
-        if opened.release is None:
+        if file.release is None:
             raise UsageError(f"{path}: names no kernel\nname its --vmlinux FILE")
-        vmlinux = find_vmlinux(opened.release, opened.build_id, os.environ)
-    argv = opened.argv(debugger, vmlinux, arguments)
+        vmlinux = find_vmlinux(file.release, file.build_id, os.environ)
+    argv = file.argv(debugger, vmlinux, arguments)
     note = choice.note if debugger != "drgn" else ""
     if as_json:
         record = {

@@ -9,7 +9,8 @@ from kmemdump.coreimage.manifest import (
     RegionRecord,
 )
 from kmemdump.coreimage.packed import PackedMemory, pack_memory
-from kmemdump.coreimage.read import CoreImage, read_core, verify
+from kmemdump.coreimage.read import CoreImage, read_core
+from kmemdump.coreimage.verify import verify
 from kmemdump.coreimage.write import CoreContents, write_core
 
 __all__ = [

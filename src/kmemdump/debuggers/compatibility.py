@@ -14,14 +14,16 @@ from importlib.resources import files
 from pathlib import Path
 
 from kmemdump.arch.architecture import get_arch
-from kmemdump.coreimage import CoreImage, Manifest, read_core
+from kmemdump.coreimage import Manifest
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
+from kmemdump.targets import Target
+from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["VMLINUX", "Debugger", "Opened", "find_debuggers", "look_at"]
+__all__ = ["VMLINUX", "DebuggedFile", "Debugger", "describe_file", "find_debuggers"]
 
 VMLINUX = "VMLINUX"
-"""Stands in a command line for a file that a person must find."""
+"""Stands in a command line for a file that the user must find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +39,20 @@ class Debugger:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """What is to be known of a file to start a debugger on it."""
+class DebuggedFile:
+    """What decides whether a debugger opens a file, and how."""
 
     path: Path
     is_elf: bool
     has_names: bool
-    """Whether its memory has virtual addresses, which gdb goes by."""
+    """Whether its memory has virtual addresses, which gdb needs."""
     self_contained: bool
     """Whether symbols and types are in it."""
     manifest: Manifest | None
     machine: int
     """``e_machine``."""
     offset: int
-    """How far the kernel's symbols are from where they were linked, in bytes."""
+    """KASLR: how far the kernel's symbols were moved, in bytes."""
     release: str | None
     build_id: str | None
 
@@ -61,7 +63,7 @@ class Opened:
         Return the command line that starts a debugger.
 
         :param vmlinux: May be absent for drgn, if the file is self-contained.
-        :param extra: Arguments that a person adds.
+        :param extra: Arguments that the user adds.
         """
         symbols = str(vmlinux) if vmlinux is not None else VMLINUX
         if debugger == "drgn":
@@ -80,7 +82,7 @@ class Opened:
         if self.foreign and shutil.which("gdb-multiarch"):
             argv = ["gdb-multiarch"]
         if commands:
-            # A kernel is one big file; pages of "type RET to continue" help nobody.
+            # A log in pages, each with "type RET to continue", is of no use.
             argv += ["-q", "-ex", "set pagination off"]
         # Not by the command core-file, whose quoting differs between versions.
         argv += ["-c", str(self.path)]
@@ -91,6 +93,11 @@ class Opened:
         return argv
 
     @property
+    def quoted(self) -> str:
+        """The path, for a shell."""
+        return shlex.quote(str(self.path))
+
+    @property
     def foreign(self) -> bool:
         """Whether the kernel is of another architecture than this machine."""
         try:
@@ -99,39 +106,27 @@ class Opened:
             return True
 
 
-def look_at(path: Path, info: VmcoreInfo | None, machine: int) -> Opened:
+def describe_file(target: Target, path: Path, info: VmcoreInfo | None) -> DebuggedFile:
     """
-    Look at a file.
+    Describe a target that is a file.
 
     :param info: VMCOREINFO of the kernel in it, if known.
-    :raises KmemdumpError: If it claims to be an ELF core and is not.
+    :raises FormatError: If it is a core image with a broken manifest.
     """
-    core = _core(path)
-    try:
-        manifest = core.manifest if core is not None else None
-        kernel = manifest.kernel if manifest is not None else None
-        return Opened(
-            path=path,
-            is_elf=core is not None,
-            has_names=core is not None
-            and any(header.vaddr for header in core.core.headers),
-            self_contained=core is not None and core.packed is not None,
-            manifest=manifest,
-            machine=machine,
-            offset=_offset(info),
-            release=info.osrelease if info else kernel.osrelease if kernel else None,
-            build_id=info.build_id if info else kernel.build_id if kernel else None,
-        )
-    finally:
-        if core is not None:
-            core.close()
-
-
-def _core(path: Path) -> CoreImage | None:
-    with path.open("rb") as file:
-        if file.read(4) != b"\x7fELF":
-            return None
-    return read_core(path)
+    core = core_of(target)
+    manifest = core.manifest if core is not None else None
+    kernel = manifest.kernel if manifest is not None else None
+    return DebuggedFile(
+        path=path,
+        is_elf=core is not None,
+        has_names=core is not None and any(it.vaddr for it in core.headers),
+        self_contained=core is not None and core.packed is not None,
+        manifest=manifest,
+        machine=target.machine,
+        offset=_offset(info),
+        release=info.osrelease if info else kernel.osrelease if kernel else None,
+        build_id=info.build_id if info else kernel.build_id if kernel else None,
+    )
 
 
 def _offset(info: VmcoreInfo | None) -> int:
@@ -141,31 +136,32 @@ def _offset(info: VmcoreInfo | None) -> int:
         return 0
 
 
-def find_debuggers(opened: Opened) -> Iterator[Debugger]:
-    """Say of each debugger whether it can open a file, and how to start it."""
-    file = shlex.quote(str(opened.path))
-    yield Debugger("kmemdump", f"kmemdump report {file}", False)
-    yield _drgn(opened, file)
-    yield _crash(opened, file)
-    yield _gdb(opened)
+def find_debuggers(file: DebuggedFile) -> Iterator[Debugger]:
+    """Yield each debugger: whether it can open a file, and how to start it."""
+    yield Debugger("kmemdump", f"kmemdump report {file.quoted}", False)
+    yield _drgn(file)
+    yield _crash(file)
+    yield _gdb(file)
 
 
-def _drgn(opened: Opened, file: str) -> Debugger:
-    if opened.self_contained:
+def _drgn(file: DebuggedFile) -> Debugger:
+    if file.self_contained:
         note = "without a vmlinux where kmemdump is installed; with one: -s VMLINUX"
-        return Debugger("drgn", f"drgn -c {file}", False, note)
-    return Debugger("drgn", f"drgn -c {file} -s {VMLINUX}", True)
+        return Debugger("drgn", f"drgn -c {file.quoted}", False, note)
+    return Debugger("drgn", f"drgn -c {file.quoted} -s {VMLINUX}", True)
 
 
-def _crash(opened: Opened, file: str) -> Debugger:
-    command = f"crash {VMLINUX} {file}"
-    if opened.foreign:
-        return Debugger("crash", "", True, "it opens kernels of its own machine only")
+def _crash(file: DebuggedFile) -> Debugger:
+    command = f"crash {VMLINUX} {file.quoted}"
+    if file.foreign:
+        return Debugger(
+            "crash", "", True, "it only opens kernels of its own architecture"
+        )
     notes = []
-    if _is_new(opened.release):
+    if _is_new(file.release):
         notes.append("8.0.2 is too old for this kernel, 8.0.6 is not")
-    if opened.manifest is not None:
-        areas = {area.name: area for area in opened.manifest.areas}
+    if file.manifest is not None:
+        areas = {area.name: area for area in file.manifest.areas}
         if "crash" not in areas:
             notes.append("may not start: area crash was not marked")
         elif not areas["crash"].complete:
@@ -175,18 +171,18 @@ def _crash(opened: Opened, file: str) -> Debugger:
 
 def _is_new(release: str | None) -> bool:
     """Return whether a kernel is known to be too new for the crash of Debian 12."""
-    # By its number: what crash does not know of a kernel, only crash could say. 8.0.2
-    # opens 6.1; of those between, nobody has tried any.
+    # By its number: only crash knows what it lacks. 8.0.2 opens 6.1; no kernel between
+    # the two has been tried.
     found = re.match(r"(\d+)\.(\d+)", release or "")
     return found is not None and (int(found[1]), int(found[2])) >= (6, 12)
 
 
-def _gdb(opened: Opened) -> Debugger:
-    if not opened.is_elf:
-        return Debugger("gdb", "", True, "it opens ELF cores only")
-    if not opened.has_names:  # As QEMU's dumps of a machine.
+def _gdb(file: DebuggedFile) -> Debugger:
+    if not file.is_elf:
+        return Debugger("gdb", "", True, "it only opens ELF cores")
+    if not file.has_names:  # As QEMU's dumps of a machine.
         return Debugger("gdb", "", True, "the file lacks virtual addresses")
-    return Debugger("gdb", shlex.join(opened._gdb(VMLINUX, commands=False)), True)
+    return Debugger("gdb", shlex.join(file._gdb(VMLINUX, commands=False)), True)
 
 
 def _beside_python(name: str) -> Path:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from kmemdump.files import OpenFile
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
 from kmemdump.firmware_dumps.fragments import (
     FileContents,
@@ -11,7 +12,6 @@ from kmemdump.firmware_dumps.fragments import (
     label_of,
 )
 from kmemdump.formats.rawdump import SectionType, parse_rawdump
-from kmemdump.targets.file import OpenFile
 
 __all__ = ["collect_rawdump"]
 

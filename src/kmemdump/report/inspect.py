@@ -2,8 +2,8 @@
 """
 What is in a core image, whether it can be trusted, and what opens it.
 
-What the file says of itself is compared with what is there, and our own questions are
-put to the kernel in it.
+The file's memory is compared with its checksums, and our own questions are put to the
+kernel in it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from pathlib import Path
 from kmemdump.areas import AREAS
 from kmemdump.coreimage import (
     AreaRecord,
-    CoreImage,
     Manifest,
     QuestionRecord,
     RegionRecord,
-    read_core,
     verify,
 )
-from kmemdump.debuggers import Debugger, find_debuggers, look_at
+from kmemdump.debuggers import Debugger, describe_file, find_debuggers
 from kmemdump.diagnosis.records import ADDRESS
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError
 from kmemdump.kernel.attach import attach
 from kmemdump.report.question_check import QuestionCheck, check_questions
 from kmemdump.targets import Target
+from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Contents", "find_contents", "read_manifest", "shorten"]
@@ -54,20 +53,20 @@ class Contents:
     bytes: int
     """Of physical memory, packed or not."""
     ranges: int
-    """Pieces of it."""
+    """Number of contiguous ranges of it."""
     kernel_offset: int | None = field(default=None, metadata=ADDRESS)
     tool: str | None = None
     """Which program wrote it; ``None``, with all that follows, if not kmemdump."""
     backend: str | None = None
     cause: str | None = None
-    """Why it was written, in the words of who watched the kernel die."""
+    """Why it was written, as reported by what watched the kernel."""
     captured: datetime | None = None
     marked: datetime | None = None
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
     regions: Sequence[RegionRecord] = ()
     problems: Sequence[str] = ()
-    """What is not as the file says, checksums included."""
+    """Where the file differs from what it says, checksums included."""
     debuggers: Sequence[Debugger] = ()
     tried: Sequence[QuestionCheck] = ()
     """Our own questions, as this file answers them."""
@@ -85,19 +84,19 @@ class Contents:
         ]
 
 
-def read_manifest(spec: str) -> tuple[Manifest | None, list[str]]:
+def read_manifest(target: Target) -> tuple[Manifest | None, list[str]]:
     """
-    Return what a target says about itself, if it is a core image, and how it lies.
+    Return what a target says about itself, and where that is not true.
 
-    :param spec: As for :func:`kmemdump.opening.open_target`.
+    :return: ``None`` and nothing for a target that is no core image of ours.
     """
-    if spec.startswith("qmp:"):
-        return None, []
+    core = core_of(target)
     try:
-        with read_core(Path(spec.removeprefix("file:"))) as core:
-            return core.manifest, verify(core) if core.manifest else []
-    except KmemdumpError:
-        return None, []  # It is something else, or opening it as a target tells.
+        if core is None or core.manifest is None:
+            return None, []
+        return core.manifest, verify(core)
+    except FormatError as error:
+        return None, [str(error)]
 
 
 def shorten(problems: Sequence[str]) -> list[str]:
@@ -114,29 +113,16 @@ def find_contents(
     vmlinux: Path | None = None,
 ) -> Contents:
     """
-    Look at a target: at what it says of itself, and at whether it keeps its word.
+    Find out what is in a target: by what it says about itself, and by trying it.
 
-    :param path: The file that it is; ``None`` if it is none.
+    :param path: The file that it is; ``None`` if it is no regular file.
     :param vmlinux: As for :func:`kmemdump.kernel.attach.attach`.
     :raises KmemdumpError: If it cannot be read.
     """
-    core = _core(path)
-    try:
-        _logger.info("comparing checksums")
-        problems = verify(core) if core is not None else []
-        info = _vmcoreinfo(target)
-        found = _contents(target, path, core, info, problems)
-    finally:
-        if core is not None:
-            core.close()
-    return _put(target, found, vmlinux)
-
-
-def _put(
-    target: Target,
-    found: Contents,
-    vmlinux: Path | None,
-) -> Contents:
+    core = core_of(target)
+    _logger.info("comparing checksums")
+    problems = verify(core) if core is not None else []
+    found = _contents(target, path, problems)
     try:
         kernel = attach(target, vmlinux=vmlinux)
     except KmemdumpError as error:
@@ -146,15 +132,6 @@ def _put(
     areas = [a for a in AREAS if (a.name in held if held else a.default)]
     tried = tuple(check_questions(kernel, areas))
     return replace(found, tried=tried, unanswerable=kernel.problem)
-
-
-def _core(path: Path | None) -> CoreImage | None:
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        if file.read(4) != b"\x7fELF":
-            return None
-    return read_core(path)
 
 
 def _vmcoreinfo(target: Target) -> VmcoreInfo | None:
@@ -167,15 +144,17 @@ def _vmcoreinfo(target: Target) -> VmcoreInfo | None:
 def _contents(
     target: Target,
     path: Path | None,
-    core: CoreImage | None,
-    info: VmcoreInfo | None,
     problems: Sequence[str],
 ) -> Contents:
+    info = _vmcoreinfo(target)
+    core = core_of(target)
     manifest = core.manifest if core is not None else None
     kernel = manifest.kernel if manifest is not None else None
     release = info.osrelease if info else kernel.osrelease if kernel else None
     memory = target.memory.ranges
-    offset = _kernel_offset(info)
+    debuggers: tuple[Debugger, ...] = ()
+    if path is not None:
+        debuggers = tuple(find_debuggers(describe_file(target, path, info)))
     return Contents(
         source=target.name,
         size=path.stat().st_size if path is not None else None,
@@ -185,7 +164,7 @@ def _contents(
         cpus=len(target.registers()),
         bytes=sum(item.size for item in memory),
         ranges=len(memory),
-        kernel_offset=offset,
+        kernel_offset=_kernel_offset(info),
         tool=manifest.tool if manifest else None,
         backend=manifest.backend if manifest else None,
         cause=(manifest.cause or None) if manifest else None,
@@ -195,7 +174,7 @@ def _contents(
         questions=manifest.questions if manifest else (),
         regions=manifest.regions if manifest else (),
         problems=problems,
-        debuggers=_debuggers(path, info, target.machine),
+        debuggers=debuggers,
     )
 
 
@@ -204,11 +183,3 @@ def _kernel_offset(info: VmcoreInfo | None) -> int | None:
         return info.kernel_offset if info is not None else None
     except (NotCapturedError, FormatError):
         return None
-
-
-def _debuggers(
-    path: Path | None, info: VmcoreInfo | None, machine: int
-) -> tuple[Debugger, ...]:
-    if path is None or not path.is_file():
-        return ()
-    return tuple(find_debuggers(look_at(path, info, machine)))

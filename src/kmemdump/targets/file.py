@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from kmemdump.arch.architecture import get_arch
 from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.files import OpenFile
 from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.memory.physical import Memory
 from kmemdump.targets import Closing
@@ -20,7 +18,6 @@ from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
 
 __all__ = [
     "FileTarget",
-    "OpenFile",
     "check_whole",
     "noted_vmcoreinfo",
     "prstatus",
@@ -28,78 +25,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-
-class OpenFile:
-    """
-    A file that is open for reading, and its size.
-
-    :raises TargetError: If it cannot be opened, or is no file with contents.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = str(path)
-        try:
-            # O_NONBLOCK: opening a FIFO must not wait for its writer.
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                raise TargetError(
-                    f"{path}: is a socket, expected a RAM image or a dump of a kernel\n"
-                    f"if it is QEMU's, say qmp:{path}"
-                ) from error
-            raise TargetError(f"{path}: {error.strerror}") from error
-        except ValueError as error:  # A zero byte in the path.
-            raise TargetError(f"{path!r}: {error}") from error
-        try:
-            mode = os.fstat(self.fd).st_mode
-            kind = _KINDS.get(stat.S_IFMT(mode))
-            if kind is not None:
-                raise TargetError(
-                    f"{path}: is {kind}, expected a RAM image or a dump of a kernel"
-                )
-            self.size = os.fstat(self.fd).st_size
-            if stat.S_ISBLK(mode):
-                self.size = os.lseek(self.fd, 0, os.SEEK_END)
-            if self.size == 0:
-                raise TargetError(
-                    f"{path}: is empty, expected a RAM image or a dump of a kernel"
-                )
-        except OSError as error:
-            os.close(self.fd)
-            raise TargetError(f"{path}: {error.strerror}") from error
-        except TargetError:
-            os.close(self.fd)
-            raise
-
-    def read(self, offset: int, count: int) -> bytes:
-        """
-        Read; returns less at the end of the file.
-
-        :raises TargetError: If the device or file system fails.
-        """
-        try:
-            return os.pread(self.fd, count, offset)
-        except (OSError, OverflowError) as error:
-            raise TargetError(f"{self.path}+{offset:#x}: {error}") from error
-
-    def detach(self) -> int:
-        """Return the file descriptor, which belongs to the caller from here on."""
-        fd, self.fd = self.fd, -1
-        return fd
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFIFO: "a FIFO",
-}
 
 
 def read_vmcoreinfo(path: Path) -> VmcoreInfo:

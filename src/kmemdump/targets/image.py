@@ -18,8 +18,9 @@ from kmemdump.arch.architecture import arch_of
 from kmemdump.arch.find_kernel import find_vmcoreinfo, is_alive
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
+from kmemdump.files import OpenFile
 from kmemdump.memory.physical import Extent, FileMemory, Memory
-from kmemdump.targets.file import FileTarget, OpenFile
+from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["open_image", "parse_memory_map"]

@@ -17,10 +17,11 @@ from drgn import FaultError, Platform, PlatformFlags, Program
 
 from kmemdump.arch.architecture import arch_named, arch_of
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
+from kmemdump.files import OpenFile
 from kmemdump.formats.flat import FLAT_MAGIC, FlatFile, parse_flat
 from kmemdump.formats.kdump import Compression, Kdump, PageDescriptor, parse_kdump
 from kmemdump.memory.ranges import Range, merge
-from kmemdump.targets.file import FileTarget, OpenFile, check_whole
+from kmemdump.targets.file import FileTarget, check_whole
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["KdumpMemory", "open_kdump"]

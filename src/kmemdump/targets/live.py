@@ -15,11 +15,12 @@ import stat
 from pathlib import Path
 
 from kmemdump.arch.vmcoreinfo_scan import read_note
+from kmemdump.coreimage.read import find_extents
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.files import OpenFile
 from kmemdump.formats.elf import parse_core
 from kmemdump.memory.physical import FileMemory, flatten
-from kmemdump.targets.file import FileTarget, OpenFile, noted_vmcoreinfo
-from kmemdump.targets.vmcore import physical_extents
+from kmemdump.targets.file import FileTarget, noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["NAME", "LiveTarget", "open_live"]
@@ -64,7 +65,7 @@ def open_live(
         raise UnsupportedError(f"{NAME}: {_refusal(root, error)}") from error
     try:
         core = parse_core(file.read, file.size, file.name)
-        extents = flatten(physical_extents(core.headers, file))
+        extents = flatten(find_extents(core.headers, file.size, file.name))
         if not extents:
             raise UnsupportedError(
                 f"{NAME}: {kcore} tells no physical addresses (Linux before 4.19)\n"

@@ -8,37 +8,27 @@ dump-guest-memory writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from kmemdump.arch.architecture import arch_of, get_arch, image_address
-from kmemdump.coreimage.packed import find_packed
+from kmemdump.coreimage.read import NO_ADDRESS, CoreImage
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UnsupportedError
-from kmemdump.formats.elf import (
-    PT_LOAD,
-    ElfCore,
-    Note,
-    ProgramHeader,
-    parse_core,
-)
+from kmemdump.files import OpenFile
+from kmemdump.formats.elf import PT_LOAD, Note, ProgramHeader
 from kmemdump.formats.lime import LIME_HEADER, parse_lime
 from kmemdump.memory.physical import (
     PAGE_SIZE,
     Alias,
     Extent,
     FileMemory,
-    JoinedMemory,
     Memory,
     flatten,
 )
-from kmemdump.targets.file import (
-    FileTarget,
-    OpenFile,
-    check_whole,
-    noted_vmcoreinfo,
-)
+from kmemdump.targets import Target
+from kmemdump.targets.file import FileTarget, check_whole, noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["open_elf", "open_lime", "physical_extents"]
+__all__ = ["CoreTarget", "core_of", "open_elf", "open_lime"]
 
 _ADDRESS_END = 1 << 64
 _MAX_NAMES = 4096
@@ -48,7 +38,7 @@ _NT_FILE = 0x46494C45
 
 def open_elf(
     file: OpenFile, vmcoreinfo: VmcoreInfo | None = None, damaged: bool = False
-) -> FileTarget:
+) -> CoreTarget:
     """
     Open an ELF core of a kernel.
 
@@ -57,53 +47,53 @@ def open_elf(
     :raises FormatError: If the core is broken.
     :raises TargetError: If it is the core of something else than a kernel.
     """
-    core = parse_core(file.read, file.size, file.name)
+    core = CoreImage(file)
+    try:
+        _check_machine(core)
+        info = vmcoreinfo or _find_vmcoreinfo(core)
+        ends = (item.offset + item.filesz for item in core.headers if item.filesz)
+        check_whole(file, max(ends, default=0), damaged)
+        if not core.memory.ranges:
+            raise TargetError(f"{core.name}: the core holds no physical memory")
+        return CoreTarget(core, info)
+    except BaseException:
+        core.close()
+        raise
+
+
+def _check_machine(core: CoreImage) -> None:
     try:
         get_arch(core.machine)
     except UnsupportedError as error:
-        raise UnsupportedError(f"{file.name}: core of {error}") from None
-    info = vmcoreinfo or noted_vmcoreinfo(core.notes, file.name)
-    if info is None and _is_process(core):
+        raise UnsupportedError(f"{core.name}: core of {error}") from None
+
+
+def _find_vmcoreinfo(core: CoreImage) -> VmcoreInfo | None:
+    info = noted_vmcoreinfo(core.notes, core.name)
+    if info is None and _is_process(core.notes):
         raise TargetError(
-            f"{file.name}: is the core of a process, expected that of a Linux kernel"
+            f"{core.name}: is the core of a process, expected that of a Linux kernel"
         )
-    ends = (item.offset + item.filesz for item in core.headers if item.filesz)
-    check_whole(file, max(ends, default=0), damaged)
-    extents = list(physical_extents(core.headers, file))
-    if not extents:
-        raise TargetError(f"{file.name}: the core holds no physical memory")
-    packed = find_packed(core.notes, file.name)
-    memory: Memory = FileMemory(file.detach(), flatten(extents), file.name)
-    if packed is not None:
-        memory = JoinedMemory(memory, packed)
-    return CoreTarget(
-        file.name,
-        core.machine,
-        memory,
-        core.notes,
-        info,
-        _names(core.headers, info, memory),
-    )
+    return info
 
 
 class CoreTarget(FileTarget):
     """
     An ELF core.
 
-    :param aliases: Virtual names that no page table tells.
+    :param core: Belongs to this object from here on. Its manifest is there, too.
     """
 
-    def __init__(
-        self,
-        name: str,
-        machine: int,
-        memory: Memory,
-        notes: Iterable[Note],
-        vmcoreinfo: VmcoreInfo | None,
-        aliases: Sequence[Alias],
-    ) -> None:
-        super().__init__(name, machine, memory, notes, vmcoreinfo)
-        self.aliases = aliases
+    def __init__(self, core: CoreImage, vmcoreinfo: VmcoreInfo | None) -> None:
+        super().__init__(core.name, core.machine, core.memory, core.notes, vmcoreinfo)
+        self.core = core
+        self.aliases = _names(core.headers, vmcoreinfo, core.memory)
+        """Virtual addresses that no page table has."""
+
+
+def core_of(target: Target) -> CoreImage | None:
+    """Return the ELF core that a target is; ``None`` if it is something else."""
+    return target.core if isinstance(target, CoreTarget) else None
 
 
 def _names(
@@ -120,37 +110,13 @@ def _names(
             for header in headers
             if header.type == PT_LOAD
             and 0 < header.filesz <= _ADDRESS_END - header.vaddr
-            and header.paddr != _ADDRESS_END - 1
+            and header.paddr != NO_ADDRESS
         ][:_MAX_NAMES]
     return []
 
 
-def _is_process(core: ElfCore) -> bool:
-    return any(
-        note.name == "CORE" and note.type in (_NT_AUXV, _NT_FILE) for note in core.notes
-    )
-
-
-def physical_extents(
-    headers: Iterable[ProgramHeader], file: OpenFile
-) -> Iterable[Extent]:
-    """
-    Yield where in an ELF core physical memory is.
-
-    :raises FormatError: If a segment is not within 64 bits.
-    """
-    for header in headers:
-        # /proc/kcore says -1 for what has no physical address (vmalloc).
-        if header.type != PT_LOAD or header.paddr == _ADDRESS_END - 1:
-            continue
-        if header.paddr + header.filesz > _ADDRESS_END:
-            raise FormatError(
-                f"{file.name}: PT_LOAD at {header.offset:#x}",
-                f"{header.filesz:#x} bytes from {header.paddr:#x} wrap around",
-            )
-        held = max(min(header.filesz, file.size - header.offset), 0)
-        if held:
-            yield Extent(header.paddr, held, header.offset)
+def _is_process(notes: Iterable[Note]) -> bool:
+    return any(it.name == "CORE" and it.type in (_NT_AUXV, _NT_FILE) for it in notes)
 
 
 def open_lime(

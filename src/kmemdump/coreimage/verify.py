@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Check whether a core image is what was written."""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from kmemdump.coreimage.layout import MAX_ZEROS
+from kmemdump.coreimage.manifest import RegionRecord
+from kmemdump.coreimage.read import NO_ADDRESS, CoreImage, find_extents
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.formats.elf import PT_LOAD, ProgramHeader
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Range, intersect, subtract, total
+from kmemdump.progress import tell_progress
+
+__all__ = ["verify"]
+
+_CHUNK = 1 << 20
+_MAX_OVERLAP = 16
+
+
+def verify(core: CoreImage) -> list[str]:
+    """
+    Check a core image against what it says about itself.
+
+    All of it is read.
+
+    :return: The problems, one line each; none if it is whole.
+    :raises FormatError: If its manifest is broken.
+    """
+    problems = []
+    regions = core.manifest.regions if core.manifest else ()
+    loads = _loads(core.headers)
+    cut = _find_cut(loads, core)
+    if cut:
+        problems.append(
+            f"truncated: the file ends at {core.size:#x}, "
+            f"{total(cut)} bytes of memory from {cut[0]} on should follow"
+        )
+    problems.extend(_find_conflicts(loads))
+    if core.packed is not None and core.packed.ranges:
+        try:
+            core.packed.read(core.packed.ranges[0].start, 1)
+        except FormatError as error:
+            problems.append(error.problem)
+    # The regions of a registry hardly overlap; a forged manifest must not make
+    # us read the file a million times.
+    limit = _MAX_OVERLAP * core.size + MAX_ZEROS * len(core.headers)
+    if sum(region.captured for region in regions) > limit:
+        problems.append(f"regions claim more than {limit} bytes in this file")
+        return problems
+    available = core.memory.ranges
+    starts = [item.start for item in available]
+    for number, region in enumerate(regions):
+        tell_progress("comparing checksums", number, len(regions))
+        # Only the ranges near the region, of which there may be thousands.
+        first = max(bisect_right(starts, region.address) - 1, 0)
+        last = bisect_right(starts, region.address + region.size)
+        problem = _check_region(core.memory, region, available[first:last])
+        if problem:
+            problems.append(f"region {region.name}: {problem}")
+    return problems
+
+
+def _check_region(
+    memory: Memory, region: RegionRecord, near: Iterable[Range]
+) -> str | None:
+    captured = crc32 = 0
+    for item in intersect([Range(region.address, region.size)], near):
+        for start in range(item.start, item.end, _CHUNK):
+            try:
+                data = memory.read(start, min(_CHUNK, item.end - start))
+            except NotCapturedError as error:
+                return str(error)
+            captured += len(data)
+            crc32 = zlib.crc32(data, crc32)
+    if captured != region.captured:
+        return f"has {captured} bytes in the file, expected {region.captured}"
+    if crc32 != region.crc32:
+        return f"has checksum {crc32:#010x}, expected {region.crc32:#010x}"
+    return None
+
+
+def _loads(headers: Iterable[ProgramHeader]) -> list[ProgramHeader]:
+    """Return what holds physical memory, sorted by its address."""
+    return sorted(
+        (
+            header
+            for header in headers
+            if header.type == PT_LOAD and header.filesz and header.paddr != NO_ADDRESS
+        ),
+        key=lambda header: (header.paddr, header.offset, header.filesz),
+    )
+
+
+def _find_cut(loads: Iterable[ProgramHeader], core: CoreImage) -> list[Range]:
+    """Return the physical memory that lies past the end of the file."""
+    extents = find_extents(loads, core.size, core.name)
+    return subtract(
+        (Range(header.paddr, header.filesz) for header in loads),
+        (Range(item.address, item.size) for item in extents),
+    )
+
+
+def _find_conflicts(loads: Iterable[ProgramHeader]) -> list[str]:
+    """Describe memory that is in the file twice, which may differ."""
+    problems = []
+    end = 0
+    shift = 0
+    for header in loads:
+        if header.paddr < end and header.offset - header.paddr != shift:
+            problems.append(
+                f"memory at {header.paddr:#x} is at offset {header.paddr + shift:#x} "
+                f"and at {header.offset:#x} of the file"
+            )
+            if len(problems) == 10:
+                break
+        if header.paddr + header.filesz > end:
+            end = header.paddr + header.filesz
+            shift = header.offset - header.paddr
+    return problems
