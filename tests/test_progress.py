@@ -12,7 +12,8 @@ import pytest
 from cli.test_info import write
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.cli import main
-from kmemdump.memory.physical import PAGE_SIZE, PageMemory, places_of
+from kmemdump.memory.physical import PAGE_SIZE, PageMemory
+from kmemdump.memory.search import find_bytes
 from kmemdump.progress import LOGGER
 
 MEMORY = PageMemory({number: bytes(PAGE_SIZE) for number in (1, 2, 7, 9000)})
@@ -28,7 +29,7 @@ def compare(tmp_path):
 
 WORK = {
     "looking for a kernel": lambda _: list(scan_vmcoreinfo(MEMORY)),
-    "searching memory": lambda _: list(places_of(MEMORY, b"mark", 4)),
+    "searching memory": lambda _: list(find_bytes(MEMORY, b"mark", 4)),
     "copying memory": copy,
     "comparing checksums": compare,
 }

@@ -14,7 +14,8 @@ from kmemdump.arch.architecture import image_address
 from kmemdump.arch.find_kernel import find_vmcoreinfo, is_alive
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.memory.physical import Extent, FileMemory
+from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.ranges import Extent
 from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
 from rigs.synthetic import UTS, uts, vmcoreinfo, vmcoreinfo_note
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kmemdump.arch.architecture import find_names, get_arch
+from kmemdump.arch.aliases import find_kernel_aliases
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.arch.pagetable import find_aliases, translate
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.memory.physical import Alias
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Alias, Range
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-AARCH64 = get_arch(183)
+AARCH64 = arch_from_elf(183)
 ROOT = 0x40A10000
 VOFFSET = 0xFFFF_8000_4000_0000
 EVERYTHING = [Range(0, 1 << 52)]
@@ -244,7 +244,9 @@ def test_what_vmcoreinfo_must_tell() -> None:
 
 def test_image_without_tables() -> None:
     captured = [Range(0x3FFF_F000, 0x3000), Range(0x5000_0000, 0x1000)]
-    names = find_names(AARCH64, make_info(), Tables(12, 48).read, captured, None)
+    names = find_kernel_aliases(
+        AARCH64, make_info(), Tables(12, 48).read, captured, None
+    )
     # The image begins at _text, a little before _stext.
     assert names == [Alias(VOFFSET + 0x4000_0000, 0x4000_0000, 0x2000)]
 

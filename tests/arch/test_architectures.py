@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kmemdump
-from kmemdump.arch.architecture import arch_named
+from kmemdump.arch.architecture import arch_from_name
 
 SOURCE = Path(kmemdump.__file__).parent
 
@@ -69,6 +69,6 @@ def test_their_files_are_small() -> None:
 
 
 def test_both_are_known_by_the_names_of_their_files() -> None:
-    assert {arch_named(Path(name).stem).name + ".py" for name in OWN} == {
+    assert {arch_from_name(Path(name).stem).name + ".py" for name in OWN} == {
         Path(name).name for name in OWN
     }

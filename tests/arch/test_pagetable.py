@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.arch import pagetable
-from kmemdump.arch.architecture import find_names, get_arch
+from kmemdump.arch.aliases import find_kernel_aliases
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.arch.pagetable import find_aliases, walk
 from kmemdump.errors import NotCapturedError, UnsupportedError
-from kmemdump.memory.physical import Alias
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Alias, Range
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 PAGE = 4096
 ROOT = 0x2610000
 PHYS_BASE = 0x1000000
 KERNEL = 0xFFFFFFFF80000000
-X86_64 = get_arch(62)
+X86_64 = arch_from_elf(62)
 NX = 1 << 63
 
 
@@ -218,16 +218,18 @@ def test_image_without_tables() -> None:
         Alias(KERNEL + 0x7000000, 0x8000000, PAGE),
     ]
     info = make_info()
-    assert find_names(X86_64, info, tables.read, captured, None) == expected
+    assert find_kernel_aliases(X86_64, info, tables.read, captured, None) == expected
     # With tables, these are right about where the image ends.
     tables.map(KERNEL + 0x1000000, 0x2000000, level=2)
-    assert find_names(X86_64, info, tables.read, captured, None) == expected[:1]
+    assert (
+        find_kernel_aliases(X86_64, info, tables.read, captured, None) == expected[:1]
+    )
 
 
 def test_no_symbol() -> None:
     info = VmcoreInfo.parse(b"OSRELEASE=6.1.0\n", "test")
     with pytest.raises(NotCapturedError, match="swapper_pg_dir"):
-        find_names(X86_64, info, Tables(4).read, EVERYTHING, None)
+        find_kernel_aliases(X86_64, info, Tables(4).read, EVERYTHING, None)
 
 
 def test_arch() -> None:
@@ -235,4 +237,4 @@ def test_arch() -> None:
     prstatus = bytearray(X86_64.prstatus_size)
     assert len(prstatus) == 336
     with pytest.raises(UnsupportedError, match=r"machine 8 is not supported, only 62"):
-        get_arch(8)
+        arch_from_elf(8)

@@ -20,8 +20,8 @@ from kmemdump.coreimage import (
     pack_memory,
     write_core,
 )
-from kmemdump.memory.physical import Alias, PageMemory
-from kmemdump.memory.ranges import Range, Region
+from kmemdump.memory.physical import PageMemory
+from kmemdump.memory.ranges import Alias, Range, Region
 from kmemdump.opening import open_target
 from kmemdump.report.inspect import read_manifest, shorten
 

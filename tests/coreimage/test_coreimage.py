@@ -27,8 +27,7 @@ from kmemdump.coreimage import (
     write_core,
 )
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
-from kmemdump.memory.physical import Alias
-from kmemdump.memory.ranges import Range, Region
+from kmemdump.memory.ranges import Alias, Range, Region
 
 PAGE = 4096
 BASE = 0xFFFF888000000000

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.memory.mapped import MappedMemory
-from kmemdump.memory.physical import Extent
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Extent, Range
 
 PAGE = 4096
 START = 0x80000000

@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import BudgetExceededError, NotCapturedError
-from kmemdump.memory.physical import (
-    PAGE_SIZE,
-    Extent,
-    FileMemory,
-    JoinedMemory,
-    PageMemory,
-)
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.physical import PAGE_SIZE, FileMemory, JoinedMemory, PageMemory
+from kmemdump.memory.ranges import Extent, Range
 from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Recorder, block_ranges
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ranges against sets of bytes, and the plan against every other plan."""
+"""Ranges against sets of bytes, and a cover against every other one."""
 
 from itertools import pairwise
 
@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.memory.ranges import (
+    Alias,
     Range,
     Region,
     align,
+    clip,
     fit,
     intersect,
     merge,
@@ -143,3 +145,16 @@ def test_fit_keeps_the_widest_gaps_open() -> None:
 def test_names_for_people() -> None:
     assert str(Range(0x1000, 0x20)) == "0x1000-0x1020"
     assert Region(3, "prb", 0x1000, 8).range == Range(0x1000, 8)
+
+
+def test_clip():
+    alias = Alias(0xFFFF_0000, 0x1000, 0x3000)
+    assert list(clip(alias, [])) == []
+    assert list(clip(alias, [Range(0, 0x1000), Range(0x4000, 0x1000)])) == []
+    assert list(clip(alias, [Range(0, 0x10000)])) == [alias]
+    parts = [Range(0x800, 0x900), Range(0x2000, 0x10), Range(0x3F00, 0x900)]
+    assert list(clip(alias, parts)) == [
+        Alias(0xFFFF_0000, 0x1000, 0x100),
+        Alias(0xFFFF_1000, 0x2000, 0x10),
+        Alias(0xFFFF_2F00, 0x3F00, 0x100),
+    ]

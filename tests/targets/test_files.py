@@ -20,8 +20,7 @@ from kmemdump.errors import (
     UnsupportedError,
     UsageError,
 )
-from kmemdump.memory.physical import Extent, flatten
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Extent, Range, flatten
 from kmemdump.opening import open_target
 from kmemdump.targets.unsupported import describe_foreign
 from rigs.synthetic import (

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UsageError
-from kmemdump.memory.physical import Extent
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Extent, Range
 from kmemdump.opening import open_target
 from kmemdump.targets.image import parse_memory_map
 from rigs.synthetic import (

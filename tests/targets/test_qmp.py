@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import (
     FormatError,
     NotCapturedError,
@@ -174,7 +174,7 @@ def test_libvirt_hears_of_no_dump(qemu):
 @pytest.mark.parametrize("text", ["", "CPU#0\nEAX=00000000 EIP=0000fff0\n"])
 def test_registers_that_are_none(text):
     with pytest.raises(FormatError, match=r"no CPU|has no 'R15', expected 64-bit mode"):
-        parse_registers(text, get_arch(62), "vm")
+        parse_registers(text, arch_from_elf(62), "vm")
 
 
 @pytest.mark.parametrize("answer", [[], {}, [5], [{}], [{"label": "serial0"}], None])

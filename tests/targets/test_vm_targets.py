@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.arch.architecture import get_arch, image_address
+from kmemdump.arch.architecture import arch_from_elf, image_address
 from kmemdump.arch.find_kernel import is_alive
 from kmemdump.cli import main
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
@@ -80,7 +80,7 @@ def test_all_ways_lead_to_the_same_memory(boot, tmp_path, share, architecture):
     assert len(vm.registers()) == 2
     assert vm.status() == "paused"
     told = vm.client.command_line("info registers -a")
-    notes = parse_registers(told, get_arch(vm.machine), "vm")
+    notes = parse_registers(told, arch_from_elf(vm.machine), "vm")
     # But for pr_fpvalid, which is true of an Arm dump: that has a note of those, too.
     assert [it.desc[:-8] for it in notes] == [it[:-8] for it in vm.registers()]
     ways = []

@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.arch.architecture import arch_named
+from kmemdump.arch.architecture import arch_from_name
 from kmemdump.watch.hang_detector import Vcpu
 from kmemdump.watch.vcpus import parse_vcpus
 
@@ -35,7 +35,7 @@ PSTATE=80000000 N--- NS EL0t
 
 
 def test_x86():
-    assert parse_vcpus(X86, arch_named("x86_64")) == [
+    assert parse_vcpus(X86, arch_from_name("x86_64")) == [
         Vcpu(True, False, 0xFFFFFFFFB4217A0B),
         Vcpu(False, True, 0x47B7A0),
         None,
@@ -43,7 +43,7 @@ def test_x86():
 
 
 def test_aarch64():
-    assert parse_vcpus(ARM, arch_named("aarch64")) == [
+    assert parse_vcpus(ARM, arch_from_name("aarch64")) == [
         Vcpu(None, False, 0xFFFF8000091A5E5C),
         Vcpu(None, True, 0xAAAAD5E51B3C),
     ]
@@ -52,4 +52,4 @@ def test_aarch64():
 @given(st.text("CPU#0123=RIHLTESA \n", max_size=300))
 def test_any_text(text):
     for name in ("x86_64", "aarch64"):
-        assert isinstance(parse_vcpus(text, arch_named(name)), list)
+        assert isinstance(parse_vcpus(text, arch_from_name(name)), list)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from kmemdump.arch.pagetable import PageTable
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_AARCH64, Note
-from kmemdump.memory.physical import Alias, Extent, Memory
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Alias, Extent, Range
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Aarch64:
 
         return Architecture.AARCH64
 
-    def wrote(self, info: VmcoreInfo) -> bool:
+    def matches(self, info: VmcoreInfo) -> bool:
         return "NUMBER(kimage_voffset)" in info.values
 
     def image_address(self, info: VmcoreInfo, virtual: int) -> int:
@@ -112,7 +112,7 @@ class Aarch64:
             root_entries=1 << (va_bits - shifts[0]),
         )
 
-    def used_tables(self, notes: Iterable[Note]) -> Iterator[int]:
+    def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
         # The kernel's is in TTBR1_EL1, which no note of QEMU's has.
         return iter(())
 
@@ -145,7 +145,7 @@ class Aarch64:
             return Alias(start, start - zero, end - start)
         return Alias(zero, 0, max(end - zero, 0))
 
-    def memory_maps(self, size: int) -> Iterator[list[Extent]]:
+    def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
         for start in _RAM:
             yield [Extent(start, size, 0)]
 
@@ -174,7 +174,7 @@ class Aarch64:
     def module_tables(self, module: Object) -> Iterator[Range]:
         return iter(())
 
-    def takes_interrupts(self, registers: Mapping[str, int]) -> bool | None:
+    def interrupts_enabled(self, registers: Mapping[str, int]) -> bool | None:
         state = registers.get("pstate")
         return None if state is None else not state & _PSR_I
 

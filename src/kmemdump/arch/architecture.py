@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kmemdump.arch.aarch64 import Aarch64
-from kmemdump.arch.pagetable import PageTable, find_aliases
+from kmemdump.arch.pagetable import PageTable
 from kmemdump.arch.x86_64 import X86_64
 from kmemdump.errors import FormatError, UnsupportedError
 from kmemdump.formats.elf import Note
-from kmemdump.memory.physical import Alias, Extent, Memory
-from kmemdump.memory.ranges import Range, merge
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Alias, Extent, Range
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 if TYPE_CHECKING:
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arch",
-    "arch_in",
-    "arch_named",
-    "arch_of",
-    "find_names",
-    "get_arch",
+    "arch_from_elf",
+    "arch_from_info",
+    "arch_from_name",
+    "arch_from_program",
     "image_address",
 ]
 
@@ -82,7 +81,7 @@ class Arch(Protocol):
     def image_is_alone(self) -> bool:
         """Whether nothing else is mapped in the range that :meth:`image` returns."""
 
-    def wrote(self, info: VmcoreInfo) -> bool:
+    def matches(self, info: VmcoreInfo) -> bool:
         """Tell whether *info* is a VMCOREINFO of this architecture."""
 
     def image_address(self, info: VmcoreInfo, virtual: int) -> int:
@@ -95,7 +94,7 @@ class Arch(Protocol):
         :raises NotCapturedError: If *info* does not tell.
         """
 
-    def used_tables(self, notes: Iterable[Note]) -> Iterator[int]:
+    def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
         """Yield where the page tables of CPUs are, if notes of a dump tell."""
 
     def image(self, info: VmcoreInfo) -> Alias:
@@ -115,7 +114,7 @@ class Arch(Protocol):
             it cannot be read.
         """
 
-    def memory_maps(self, size: int) -> Iterator[list[Extent]]:
+    def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
         """Yield where *size* bytes of RAM may be, as a file has them one by one."""
 
     def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
@@ -134,7 +133,7 @@ class Arch(Protocol):
     def module_tables(self, module: Object) -> Iterator[Range]:
         """Yield where a module has tables that drgn unwinds by, virtually."""
 
-    def takes_interrupts(self, registers: Mapping[str, int]) -> bool | None:
+    def interrupts_enabled(self, registers: Mapping[str, int]) -> bool | None:
         """Tell whether a CPU takes interrupts; None if drgn knows no such register."""
 
     def registers_at(self, address: int) -> dict[str, int]:
@@ -144,7 +143,7 @@ class Arch(Protocol):
 _ARCHES: tuple[Arch, ...] = (X86_64(), Aarch64())
 
 
-def get_arch(machine: int) -> Arch:
+def arch_from_elf(machine: int) -> Arch:
     """
     Return the architecture of an ELF file.
 
@@ -158,7 +157,7 @@ def get_arch(machine: int) -> Arch:
     raise UnsupportedError(f"ELF machine {machine} is not supported, only {known}")
 
 
-def arch_named(name: str) -> Arch:
+def arch_from_name(name: str) -> Arch:
     """
     Return an architecture.
 
@@ -172,14 +171,14 @@ def arch_named(name: str) -> Arch:
     raise UnsupportedError(f"architecture {name[:20]} is not supported, only {known}")
 
 
-def arch_of(info: VmcoreInfo) -> Arch:
+def arch_from_info(info: VmcoreInfo) -> Arch:
     """
     Return the architecture of the kernel that wrote a VMCOREINFO.
 
     :raises FormatError: If it is none that is known.
     """
     for arch in _ARCHES:
-        if arch.wrote(info):
+        if arch.matches(info):
             return arch
     known = " or ".join(arch.name for arch in _ARCHES)
     raise FormatError(
@@ -187,7 +186,7 @@ def arch_of(info: VmcoreInfo) -> Arch:
     )
 
 
-def arch_in(prog: Program) -> Arch:
+def arch_from_program(prog: Program) -> Arch:
     """
     Return the architecture of a program.
 
@@ -209,38 +208,4 @@ def image_address(info: VmcoreInfo, virtual: int) -> int:
     :param virtual: Virtual address, for example of a ``SYMBOL()``.
     :raises FormatError: If *info* does not tell where the image is.
     """
-    return arch_of(info).image_address(info, virtual)
-
-
-def find_names(
-    arch: Arch,
-    info: VmcoreInfo,
-    read: Callable[[int, int], bytes],
-    captured: Iterable[Range],
-    direct: Alias | None,
-) -> list[Alias]:
-    """
-    Find the virtual names of captured memory, but for those of the direct map.
-
-    :param read: Reads (physical address, size) where the page table is: the
-        more it can read, the more names are found.
-    :param captured: The physical memory that needs names.
-    :param direct: The direct map.
-    :return: Sorted by virtual address.
-    :raises NotCapturedError: If *info* does not tell where the kernel is.
-    """
-    wanted = merge(captured)
-    skip = [Range(direct.virtual, direct.size)] if direct else []
-    names = find_aliases(arch.page_table(info), read, wanted, skip)
-    image = arch.image(info)
-    end = image.virtual + image.size
-    if not any(image.virtual <= name.virtual < end for name in names):
-        # Its tables are not there. It is linear, too.
-        for item in wanted:
-            start = max(item.start, image.physical)
-            size = min(item.end, image.physical + image.size) - start
-            if size > 0:
-                virtual = image.virtual + start - image.physical
-                names.append(Alias(virtual, start, size))
-        names.sort()
-    return names
+    return arch_from_info(info).image_address(info, virtual)

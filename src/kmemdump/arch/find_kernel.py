@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from kmemdump.arch.architecture import arch_of, image_address
+from kmemdump.arch.architecture import arch_from_info, image_address
 from kmemdump.arch.pagetable import translate
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import FormatError, NotCapturedError
@@ -82,8 +82,8 @@ def is_current(info: VmcoreInfo, memory: Memory, notes: Iterable[Note]) -> bool:
     """
     if not is_alive(info, memory):
         return False
-    arch = arch_of(info)
-    for root in islice(arch.used_tables(notes), _MAX_CPUS):
+    arch = arch_from_info(info)
+    for root in islice(arch.page_table_roots(notes), _MAX_CPUS):
         try:
             virtual = info.symbol("init_uts_ns")
             table = arch.page_table(info)._replace(root=root)

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import logging
 import struct
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kmemdump.errors import NotCapturedError
-from kmemdump.memory.physical import Alias
-from kmemdump.memory.ranges import Range, merge
+from kmemdump.memory.ranges import Alias, Range, clip, merge
 
 __all__ = ["PageTable", "find_aliases", "translate", "walk"]
 
@@ -102,19 +100,7 @@ def find_aliases(
     :return: Sorted by virtual address.
     """
     wanted = merge(captured)
-    starts = [item.start for item in wanted]
-    found: list[Alias] = []
-    for alias in walk(table, read, skip):
-        end = alias.physical + alias.size
-        i = max(bisect_right(starts, alias.physical) - 1, 0)
-        while i < len(wanted) and wanted[i].start < end:
-            start = max(alias.physical, wanted[i].start)
-            size = min(end, wanted[i].end) - start
-            if size > 0:
-                virtual = alias.virtual + start - alias.physical
-                found.append(Alias(virtual, start, size))
-            i += 1
-    return found
+    return [part for alias in walk(table, read, skip) for part in clip(alias, wanted)]
 
 
 def walk(

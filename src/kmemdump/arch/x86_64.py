@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from kmemdump.arch.pagetable import PageTable, translate
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_X86_64, Note
-from kmemdump.memory.physical import Alias, Extent, Memory
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Alias, Extent, Range
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class X86_64:
 
         return Architecture.X86_64
 
-    def wrote(self, info: VmcoreInfo) -> bool:
+    def matches(self, info: VmcoreInfo) -> bool:
         # Since Linux kernel commit 401721ecd1dc ("kexec: export the value of phys_base
         # instead of symbol address") (in v4.10).
         return "NUMBER(phys_base)" in info.values
@@ -107,7 +107,7 @@ class X86_64:
             address=_ADDRESS & ~sme_mask,
         )
 
-    def used_tables(self, notes: Iterable[Note]) -> Iterator[int]:
+    def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
         for note in notes:
             if note.name == "QEMU" and len(note.desc) == _QEMU_CR3.size:
                 yield _QEMU_CR3.unpack(note.desc)[0] & _ADDRESS
@@ -128,7 +128,7 @@ class X86_64:
             return None
         return Alias(start, 0, max(end - start, 0))
 
-    def memory_maps(self, size: int) -> Iterator[list[Extent]]:
+    def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
         for low in _LOW_RAM:
             if size > low:
                 yield [Extent(0, low, 0), Extent(_4G, size - low, low)]
@@ -209,7 +209,7 @@ class X86_64:
         except (FaultError, AttributeError, LookupError):
             return  # CONFIG_UNWINDER_ORC is not set.
 
-    def takes_interrupts(self, registers: Mapping[str, int]) -> bool | None:
+    def interrupts_enabled(self, registers: Mapping[str, int]) -> bool | None:
         flags = registers.get("rflags")
         return None if flags is None else bool(flags & _IF)
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 from drgn import FaultError, Program
 
-from kmemdump.arch.architecture import arch_in
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.readers import MAX_ENTRIES, cpus, main_tasks, symbols, touch
 from kmemdump.memory.physical import PAGE_SIZE
 
@@ -131,7 +131,7 @@ def _thread_size(prog: Program) -> int:
 
 def _other_stacks(prog: Program, cpu: int) -> Iterator[tuple[int, int]]:
     """Iterate over addresses and sizes of a CPU's interrupt and exception stacks."""
-    arch = arch_in(prog)
+    arch = arch_from_program(prog)
     stack = arch.interrupt_stack(prog, cpu)
     if stack is not None:
         yield stack.start, min(stack.size, _MAX_STACK)

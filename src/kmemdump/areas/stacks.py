@@ -9,7 +9,7 @@ from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import idle_task, task_state_to_char
 
-from kmemdump.arch.architecture import arch_in
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.area import area, read_bytes
 from kmemdump.memory.physical import PAGE_SIZE
 
@@ -28,7 +28,7 @@ def running_stacks(prog: Program) -> None:
 
 def interrupt_stacks(prog: Program) -> None:
     """The stack that each CPU takes interrupts on."""
-    arch = arch_in(prog)
+    arch = arch_from_program(prog)
     for cpu in for_each_possible_cpu(prog):
         stack = arch.interrupt_stack(prog, cpu)
         if stack is not None:
@@ -37,7 +37,7 @@ def interrupt_stacks(prog: Program) -> None:
 
 def exception_stacks(prog: Program) -> None:
     """The stacks for NMI, double fault, overflow and the like, as they are mapped."""
-    arch = arch_in(prog)
+    arch = arch_from_program(prog)
     for cpu in for_each_possible_cpu(prog):
         for stack in arch.exception_stacks(prog, cpu):
             end = stack.end

@@ -83,7 +83,8 @@ def command(
 def _ask_ramoops(target: str, vmcoreinfo: Path | None, map: str | None) -> int:
     from kmemdump.files import OpenFile
     from kmemdump.firmware.ramoops_search import read_ramoops
-    from kmemdump.memory.physical import Extent, FileMemory
+    from kmemdump.memory.physical import FileMemory
+    from kmemdump.memory.ranges import Extent
 
     try:
         with targeted(target, vmcoreinfo, map) as opened:

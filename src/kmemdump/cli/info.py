@@ -140,11 +140,11 @@ def _answers(contents: Contents) -> str:
 
 
 def _facts(contents: Contents) -> Iterator[tuple[str, str]]:
-    from kmemdump.arch.architecture import get_arch
+    from kmemdump.arch.architecture import arch_from_elf
     from kmemdump.report.inspect import shorten
 
     try:
-        machine = get_arch(contents.machine).name
+        machine = arch_from_elf(contents.machine).name
     except UnsupportedError:  # What was collected may be of any machine.
         machine = f"ELF machine {contents.machine}"
     release = contents.release or "unknown: there is no VMCOREINFO"

@@ -22,8 +22,16 @@ from kmemdump.formats.elf import (
     ProgramHeader,
     header_size,
 )
-from kmemdump.memory.physical import PAGE_SIZE, Alias, Extent
-from kmemdump.memory.ranges import Range, intersect, merge, subtract
+from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.memory.ranges import (
+    Alias,
+    Extent,
+    Range,
+    clip,
+    intersect,
+    merge,
+    subtract,
+)
 
 __all__ = ["MAX_ZEROS", "UNNAMED", "Layout", "lay_out"]
 
@@ -127,14 +135,9 @@ def _split(
     names: Iterable[tuple[int, Range]], pieces: Sequence[Range]
 ) -> Iterator[tuple[int, Range]]:
     """Split names where the pieces that they name are not contiguous in the file."""
-    starts = [item.start for item in pieces]
     for virtual, item in names:
-        i = bisect_right(starts, item.start) - 1
-        while i < len(pieces) and pieces[i].start < item.end:
-            start = max(item.start, pieces[i].start)
-            size = min(item.end, pieces[i].end) - start
-            yield virtual + start - item.start, Range(start, size)
-            i += 1
+        for part in clip(Alias(virtual, item.start, item.size), pieces):
+            yield part.virtual, Range(part.physical, part.size)
 
 
 def _name(
@@ -152,18 +155,11 @@ def _name(
         mapped = [Range(direct.physical, direct.size)]
         names.extend((item.start + shift, item) for item in intersect(memory, mapped))
         unnamed = subtract(memory, mapped)
-    others = []
-    starts = [item.start for item in memory]
-    for alias in aliases:
-        end = alias.physical + alias.size
-        i = max(bisect_right(starts, alias.physical) - 1, 0)
-        while i < len(memory) and memory[i].start < end:
-            start = max(alias.physical, memory[i].start)
-            size = min(end, memory[i].end) - start
-            if size > 0:
-                virtual = alias.virtual + start - alias.physical
-                others.append((virtual, Range(start, size)))
-            i += 1
+    others = [
+        (part.virtual, Range(part.physical, part.size))
+        for alias in aliases
+        for part in clip(alias, memory)
+    ]
     unnamed = subtract(unnamed, [item for _, item in others])
     names.extend((UNNAMED | item.start, item) for item in unnamed)
     names.extend(sorted(set(others)))

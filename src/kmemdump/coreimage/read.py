@@ -15,7 +15,8 @@ from kmemdump.errors import FormatError
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import PT_LOAD, ProgramHeader, parse_core
 from kmemdump.formats.notes import OWNER, NoteType, find_own
-from kmemdump.memory.physical import Extent, FileMemory, JoinedMemory, Memory, flatten
+from kmemdump.memory.physical import FileMemory, JoinedMemory, Memory
+from kmemdump.memory.ranges import Extent, flatten
 
 __all__ = ["NO_ADDRESS", "CoreImage", "find_extents", "read_core"]
 

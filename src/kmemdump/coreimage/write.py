@@ -16,8 +16,8 @@ from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.files import PartialFile
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
 from kmemdump.formats.notes import NoteType, pack_own
-from kmemdump.memory.physical import PAGE_SIZE, Alias, Memory
-from kmemdump.memory.ranges import Range, Region, intersect, merge, subtract
+from kmemdump.memory.physical import PAGE_SIZE, Memory
+from kmemdump.memory.ranges import Alias, Range, Region, intersect, merge, subtract
 from kmemdump.progress import tell_progress
 
 __all__ = ["CoreContents", "write_core"]

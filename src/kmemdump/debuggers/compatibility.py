@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage import Manifest
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.targets import Target
@@ -101,7 +101,7 @@ class DebuggedFile:
     def foreign(self) -> bool:
         """Whether the kernel is of another architecture than this machine."""
         try:
-            return get_arch(self.machine).name != platform.machine()
+            return arch_from_elf(self.machine).name != platform.machine()
         except UnsupportedError:
             return True
 

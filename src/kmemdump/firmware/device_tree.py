@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.formats.fdt import FDT_MAGIC, MAX_FDT, Node, fdt_size, parse_fdt
-from kmemdump.memory.physical import Memory, places_of
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.search import find_bytes
 
 __all__ = ["KINFO", "SCRATCH", "SMEM", "read_tree", "trees_in"]
 
@@ -42,7 +43,7 @@ def read_tree(path: Path) -> Node:
 
 def trees_in(memory: Memory, source: str) -> Iterator[Node]:
     """Yield the device trees in a machine's memory, by address."""
-    places = places_of(memory, FDT_MAGIC, 8)  # The boot protocols' alignment.
+    places = find_bytes(memory, FDT_MAGIC, 8)  # The boot protocols' alignment.
     for at in islice(places, _MAX_TREES):
         try:
             size = fdt_size(memory.read(at, _HEAD))

@@ -8,8 +8,9 @@ from itertools import islice
 
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.formats.kinfo import KINFO_MAGIC, Kinfo, parse_kinfo
-from kmemdump.memory.physical import PAGE_SIZE, Memory, places_of
+from kmemdump.memory.physical import PAGE_SIZE, Memory
 from kmemdump.memory.ranges import Range, intersect
+from kmemdump.memory.search import find_bytes
 
 __all__ = ["check_kinfo", "find_kinfo", "read_kinfo", "read_kinfo_file"]
 
@@ -27,7 +28,7 @@ def find_kinfo(memory: Memory, source: str = "memory") -> int:
     :raises FormatError: If there are several.
     """
     found = []
-    for address in islice(places_of(memory, _MAGIC, PAGE_SIZE), _MAX_FOUND):
+    for address in islice(find_bytes(memory, _MAGIC, PAGE_SIZE), _MAX_FOUND):
         try:
             kinfo = read_kinfo(memory, address, source)
         except (FormatError, NotCapturedError):

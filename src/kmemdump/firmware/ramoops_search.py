@@ -14,8 +14,9 @@ from kmemdump.formats.ramoops import (
     parse_zone,
 )
 from kmemdump.formats.ramoops_ecc import find_parity, repair
-from kmemdump.memory.physical import Memory, places_of
+from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, intersect
+from kmemdump.memory.search import find_bytes
 
 __all__ = ["Ramoops", "ZoneText", "read_ramoops"]
 
@@ -63,7 +64,7 @@ def read_ramoops(memory: Memory, source: str) -> Ramoops:
         find_parity(b"")
     except UnsupportedError as error:
         unchecked = str(error)
-    found = places_of(memory, RAMOOPS_MAGIC, _ALIGNMENT)
+    found = find_bytes(memory, RAMOOPS_MAGIC, _ALIGNMENT)
     addresses = list(islice(found, _MAX_ZONES))
     zones = []
     for address, following in pairwise([*addresses, 1 << 64]):

@@ -17,8 +17,9 @@ from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware.device_tree import SMEM, trees_in
 from kmemdump.formats.fdt import reserved_ranges
 from kmemdump.formats.smem import MAX_SMEM_BYTES, parse_smem
-from kmemdump.memory.physical import Memory, places_of
+from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
+from kmemdump.memory.search import find_bytes
 
 __all__ = ["find_smem"]
 
@@ -47,7 +48,7 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
             if place.size <= MAX_SMEM_BYTES and _accepted(memory, place, source):
                 return place
     found: list[Range] = []
-    for count, table in enumerate(places_of(memory, _TABLE, _PAGE, _4G)):
+    for count, table in enumerate(find_bytes(memory, _TABLE, _PAGE, _4G)):
         if count == _MAX_TABLES:
             break
         region = _region(memory, table, source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from kmemdump.arch.architecture import arch_of
+from kmemdump.arch.architecture import arch_from_info
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.fragments import (
     Fragment,
@@ -119,7 +119,7 @@ def _machine(headers: Headers) -> int:
         return headers.machine
     if headers.vmcoreinfo is not None:
         try:
-            return arch_of(headers.vmcoreinfo).machine
+            return arch_from_info(headers.vmcoreinfo).machine
         except FormatError:
             pass
     return EM_AARCH64  # As nearly all machines with such firmware.

@@ -6,10 +6,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import KmemdumpError
 from kmemdump.firmware_dumps.assemble import FirmwareDump
-from kmemdump.memory.physical import Alias
+from kmemdump.memory.ranges import Alias
 from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -67,7 +67,7 @@ def _image(target: DumpTarget, *, guess: bool) -> list[Alias]:
 
     :param guess: Whether to return it although its end is not known.
     """
-    arch = get_arch(target.machine)
+    arch = arch_from_elf(target.machine)
     if not arch.image_is_alone and not guess:
         return []
     try:
@@ -82,7 +82,7 @@ def _linear(target: DumpTarget) -> list[Alias]:
     try:
         info = target.vmcoreinfo()
         # Variables in the kernel's memory may not be in the dump.
-        direct = get_arch(target.machine).direct_map(info, lambda _variable: None)
+        direct = arch_from_elf(target.machine).direct_map(info, lambda _variable: None)
     except KmemdumpError as error:
         logger.debug("no linear map: %s", error)
         return []

@@ -13,7 +13,7 @@ from pathlib import Path
 import drgn
 from drgn import Object, Program
 
-from kmemdump.arch.architecture import arch_in
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
 from kmemdump.kernel.direct_map import add_linear_maps
@@ -221,5 +221,5 @@ def describe_modules(prog: Program, info: DebugInfo | None) -> None:
         main = prog.main_module("kernel", create=True)
         if main.address_ranges is None:
             main.address_range = (info.start, info.end)
-        start = arch_in(prog).registers_at(info.start)
+        start = arch_from_program(prog).registers_at(info.start)
         prog.stack_trace(Object(prog, "struct pt_regs", value=start))

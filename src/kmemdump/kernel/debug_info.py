@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from drgn import FaultError, Program, Symbol, SymbolIndex
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
-from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.formats.btf import MAX_SIZE, Btf, parse_btf
 from kmemdump.kernel.limits import MAX_SYMBOLS
@@ -101,7 +101,7 @@ def read_debug_info(prog: Program, info: VmcoreInfo, machine: int) -> DebugInfo:
     """
     symbols = _read_kallsyms(prog, info, machine)
     btf = _read_btf(prog, info, symbols)
-    _read_tables(prog, symbols, get_arch(machine).unwind_tables)
+    _read_tables(prog, symbols, arch_from_elf(machine).unwind_tables)
     start, end = (_address(prog, symbols, name) for name in ("_stext", "_end"))
     if start is None or end is None:
         raise FormatError(info.source, "kallsyms lack _stext and _end")

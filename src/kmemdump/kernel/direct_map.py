@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 from drgn import FaultError, Program
 
-from kmemdump.arch.architecture import Arch, get_arch
-from kmemdump.memory.physical import PAGE_SIZE, Alias
+from kmemdump.arch.architecture import Arch, arch_from_elf
+from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.memory.ranges import Alias
 from kmemdump.memory.recorder import Recorder
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -48,7 +49,7 @@ def add_linear_maps(
     :param walker: A program on the same memory that walks the page table.
     :param recorder: Reads, and records, the physical memory.
     """
-    arch = get_arch(machine)
+    arch = arch_from_elf(machine)
     end = max((item.end for item in recorder.memory.ranges), default=0)
     direct = direct_map(prog, arch, info)
     maps = []

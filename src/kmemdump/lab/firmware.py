@@ -45,7 +45,8 @@ from kmemdump.formats.sahara_device import Device
 from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.reserved import smem_range
-from kmemdump.memory.physical import Extent, FileMemory
+from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.ranges import Extent
 
 __all__ = ["Firmware"]
 

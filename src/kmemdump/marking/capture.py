@@ -14,7 +14,8 @@ from itertools import islice
 from drgn import FaultError, Program
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 
-from kmemdump.arch.architecture import find_names, get_arch
+from kmemdump.arch.aliases import find_kernel_aliases
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.areas import Area
 from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.backends import FIRST_ID
@@ -113,11 +114,11 @@ class Capture:
         """
         _logger.info("writing %s", os.fspath(path))
         kernel = self.kernel
-        arch = get_arch(self.machine)
+        arch = arch_from_elf(self.machine)
         if regions is None:
             regions = self.regions
         direct = direct_map(kernel.prog, arch, kernel.vmcoreinfo)
-        aliases = find_names(
+        aliases = find_kernel_aliases(
             arch,
             kernel.vmcoreinfo,
             self.memory.read,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.arch.find_kernel import is_alive
 from kmemdump.backends import Backend, SelfDescribing
 from kmemdump.backends.description import Description
@@ -262,7 +262,7 @@ def check_reserved(kernel: Kernel, places: Sequence[Range]) -> None:
 def describe_kernel(target: Target, capture: Capture) -> Description:
     """Return what a dump of this kernel says about itself."""
     kernel = capture.kernel
-    arch, info = get_arch(target.machine), kernel.vmcoreinfo
+    arch, info = arch_from_elf(target.machine), kernel.vmcoreinfo
     direct = direct_map(kernel.prog, arch, info)
     image = arch.image(info)
     size = max(image_end(kernel.prog) - image.virtual, 0)

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kmemdump.errors import NotCapturedError, TargetError
-from kmemdump.memory.physical import Extent
-from kmemdump.memory.ranges import Range, merge
+from kmemdump.memory.ranges import Extent, Range, merge
 
 __all__ = ["MappedMemory"]
 

@@ -1,32 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Physical memory, which is the ground truth of kmemdump, wherever it is."""
+"""Physical memory: what it is read from."""
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from kmemdump.errors import NotCapturedError
-from kmemdump.memory.ranges import Range, merge, unit_ranges
-from kmemdump.progress import tell_progress
+from kmemdump.memory.ranges import Extent, Range, merge, unit_ranges
 
 __all__ = [
-    "Alias",
-    "Extent",
+    "PAGE_SIZE",
     "FileMemory",
     "JoinedMemory",
     "Memory",
     "PageMemory",
-    "flatten",
-    "places_of",
 ]
 
 PAGE_SIZE = 4096
 """
-What is read at once, in bytes: the smallest page of every architecture that is
-supported. A kernel with larger pages is read in pieces of this size.
+Bytes that are read at once: the smallest page size of every supported architecture. A
+kernel with larger pages is read in parts of this size.
 """
 
 
@@ -35,7 +31,7 @@ class Memory(Protocol):
 
     @property
     def ranges(self) -> Sequence[Range]:
-        """What can be read: sorted, merged ranges."""
+        """The memory that can be read, sorted and merged."""
 
     def read(self, address: int, size: int) -> bytes:
         """
@@ -48,96 +44,16 @@ class Memory(Protocol):
         """Release files. Reading afterwards is an error."""
 
 
-def places_of(
-    memory: Memory, mark: bytes, alignment: int, end: int = 1 << 64
-) -> Iterator[int]:
-    """
-    Find the aligned addresses in *memory* where it starts with *mark*.
-
-    :param alignment: In bytes; it divides 4096.
-    :param end: Only before this address.
-    """
-    done, total = 0, sum(item.size for item in memory.ranges)
-    for item in memory.ranges:
-        start, last = -(-item.start // alignment) * alignment, min(item.end, end)
-        while start < last:
-            size = min(_SEARCHED_AT_ONCE, last - start)
-            tell_progress("searching memory", done + start - item.start, total)
-            # So much more that a mark may begin in this piece and end in the next.
-            more = min(len(mark) - 1, last - start - size)
-            try:
-                data = memory.read(start, size + more)
-            except NotCapturedError:
-                data = b""
-            at = data.find(mark)
-            while 0 <= at < size:
-                if at % alignment == 0:
-                    yield start + at
-                at = data.find(mark, at + 1)
-            start += size
-        done += item.size
-
-
-_SEARCHED_AT_ONCE = 4 << 20
-
-
-class Extent(NamedTuple):
-    """A range of physical memory that is contiguous somewhere else."""
-
-    address: int
-    """Physical address in bytes."""
-    size: int
-    """Size in bytes."""
-    offset: int
-    """Where it is: offset in a file, or address in a process."""
-
-    def goes_on(self, address: int, offset: int) -> bool:
-        """Tell whether another one begins where this one ends."""
-        return (address, offset) == (self.address + self.size, self.offset + self.size)
-
-
-class Alias(NamedTuple):
-    """A range of virtual addresses that is contiguous in physical memory."""
-
-    virtual: int
-    physical: int
-    size: int
-    """Size in bytes."""
-
-
-def flatten(extents: Iterable[Extent]) -> list[Extent]:
-    """
-    Sort *extents*, cut off what an earlier one has already, and join what goes on.
-
-    Several names of one page in a core image are several PT_LOADs with the same
-    physical address; their bytes are the same.
-    """
-    flat: list[Extent] = []
-    end = 0
-    for extent in sorted(extents):
-        cut = max(end - extent.address, 0)
-        if extent.size <= cut:
-            continue
-        start, offset = extent.address + cut, extent.offset + cut
-        end = extent.address + extent.size
-        if flat and flat[-1].goes_on(start, offset):
-            last = flat.pop()
-            flat.append(Extent(last.address, end - last.address, last.offset))
-        else:
-            flat.append(Extent(start, end - start, offset))
-    return flat
-
-
 class FileMemory:
     """
-    Physical memory that lies in a file: guest RAM, a RAM image, a core.
+    Physical memory in a file: a VM's RAM, a RAM image, a core.
 
-    The file is read and never mapped, so that somebody who truncates it
-    meanwhile causes an error and not a SIGBUS.
+    The file is read and never mapped: truncating it meanwhile causes an error and not a
+    SIGBUS.
 
     :param fd: Open file; owned by this object from here on. ``/proc/PID/mem``
         is such a file, with addresses for offsets.
-    :param extents: What is where. Must not overlap.
+    :param extents: Where memory is in the file. They must not overlap.
     :param name: Name of the file, for messages.
     """
 
@@ -151,7 +67,7 @@ class FileMemory:
         )
 
     def read(self, address: int, size: int) -> bytes:
-        pieces: list[bytes] = []
+        parts: list[bytes] = []
         wanted = size
         while wanted > 0:
             i = bisect_right(self._starts, address) - 1
@@ -161,24 +77,24 @@ class FileMemory:
                 raise NotCapturedError(f"{self._name} does not hold {address:#x}")
             count = min(wanted, extent.size - skip)
             try:
-                piece = os.pread(self._fd, count, extent.offset + skip)
+                part = os.pread(self._fd, count, extent.offset + skip)
             except (OSError, OverflowError) as error:
                 raise NotCapturedError(
                     f"{self._name}: cannot read {address:#x}: {error}"
                 ) from error
-            if not piece:
+            if not part:
                 raise NotCapturedError(
                     f"{self._name} ends at or before offset {extent.offset + skip:#x}, "
                     f"which should hold {address:#x}"
                 )
-            pieces.append(piece)
-            address += len(piece)
-            wanted -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            parts.append(part)
+            address += len(part)
+            wanted -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @property
     def extents(self) -> Sequence[Extent]:
-        """What is where in the file."""
+        """Where memory is in the file."""
         return self._extents
 
     def reopen(self) -> int:
@@ -188,7 +104,7 @@ class FileMemory:
         :return: A file descriptor, which belongs to the caller.
         :raises OSError: If that is not allowed.
         """
-        # By way of the open file: its path may be another file's by now.
+        # Through the open file: its path may belong to another file now.
         return os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -225,7 +141,7 @@ class PageMemory:
 
 class JoinedMemory:
     """
-    Several memories as one; the first that holds something gives it.
+    Several memories as one; the first that holds an address is read.
 
     :param memories: Closed together with this.
     """
@@ -243,7 +159,7 @@ class JoinedMemory:
             if size <= PAGE_SIZE and address % PAGE_SIZE + size <= PAGE_SIZE:
                 raise
         pieces = []
-        while size > 0:  # It may be in several, a part in each.
+        while size > 0:  # Several may hold a part each.
             count = min(size, PAGE_SIZE - address % PAGE_SIZE)
             pieces.append(self._read_from_one(address, count))
             address, size = address + count, size - count

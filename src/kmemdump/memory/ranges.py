@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ranges of physical memory and how to combine them; regions that are registered."""
+"""
+The words for memory: range, extent, alias, region; and how to combine them.
+
+A range is physical memory. An extent is a range with its place in a file, an alias is
+a range with its virtual address, a region is a range that is registered.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 __all__ = [
     "ADDRESS_SPACE",
+    "Alias",
+    "Extent",
     "Range",
     "Region",
     "align",
+    "clip",
     "fit",
+    "flatten",
     "intersect",
     "merge",
     "subtract",
@@ -38,6 +48,30 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.start:#x}-{self.end:#x}"
+
+
+class Extent(NamedTuple):
+    """A range of physical memory, and its place in a file."""
+
+    address: int
+    """Physical address in bytes."""
+    size: int
+    """Size in bytes."""
+    offset: int
+    """Offset in the file, or address in a process."""
+
+    def is_followed_by(self, address: int, offset: int) -> bool:
+        """Return whether another one begins where this one ends, in the file, too."""
+        return (address, offset) == (self.address + self.size, self.offset + self.size)
+
+
+class Alias(NamedTuple):
+    """A range of physical memory, and its virtual address."""
+
+    virtual: int
+    physical: int
+    size: int
+    """Size in bytes."""
 
 
 class Region(NamedTuple):
@@ -163,6 +197,45 @@ def fit(
         Range(merged[first].start, merged[last].end - merged[first].start)
         for first, last in zip(starts, ends, strict=True)
     ]
+
+
+def flatten(extents: Iterable[Extent]) -> list[Extent]:
+    """
+    Sort *extents*, cut off what an earlier one has already, and join adjacent ones.
+
+    A core image has several PT_LOADs for a page with several virtual addresses; their
+    bytes are the same.
+    """
+    flat: list[Extent] = []
+    end = 0
+    for extent in sorted(extents):
+        cut = max(end - extent.address, 0)
+        if extent.size <= cut:
+            continue
+        start, offset = extent.address + cut, extent.offset + cut
+        end = extent.address + extent.size
+        if flat and flat[-1].is_followed_by(start, offset):
+            last = flat.pop()
+            flat.append(Extent(last.address, end - last.address, last.offset))
+        else:
+            flat.append(Extent(start, end - start, offset))
+    return flat
+
+
+def clip(alias: Alias, ranges: Sequence[Range]) -> Iterator[Alias]:
+    """
+    Yield the parts of an alias that are in *ranges*.
+
+    :param ranges: Sorted; they do not overlap.
+    """
+    end = alias.physical + alias.size
+    i = max(bisect_right(ranges, alias.physical, key=lambda it: it.start) - 1, 0)
+    while i < len(ranges) and ranges[i].start < end:
+        start = max(alias.physical, ranges[i].start)
+        size = min(end, ranges[i].end) - start
+        if size > 0:
+            yield Alias(alias.virtual + start - alias.physical, start, size)
+        i += 1
 
 
 def total(ranges: Sequence[Range]) -> int:

@@ -17,7 +17,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu, for_each_present_cpu
 from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
 
-from kmemdump.arch.architecture import arch_in
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.limits import MAX_CPUS
 from kmemdump.kernel.tasks import is_without_registers
@@ -95,7 +95,9 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
         found,
         interrupted=any(frame.interrupted for frame in frames[1:]),
         ip=_ip(first),
-        interrupts=arch_in(prog).takes_interrupts(first.registers()) if first else None,
+        interrupts=arch_from_program(prog).interrupts_enabled(first.registers())
+        if first
+        else None,
         frames=frames,
     )
 

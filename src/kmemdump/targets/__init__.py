@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from kmemdump.memory.physical import Alias, Memory
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Alias
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Closing", "NamingTarget", "Target"]

@@ -21,8 +21,8 @@ from kmemdump.errors import (
 )
 from kmemdump.formats.iomem import find_use, parse_iomem
 from kmemdump.memory.mapped import MappedMemory
-from kmemdump.memory.physical import Extent, Memory
-from kmemdump.memory.ranges import Range, align
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Extent, Range, align
 
 __all__ = ["ReservedMemory", "open_reserved"]
 

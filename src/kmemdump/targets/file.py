@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
@@ -75,7 +75,7 @@ def noted_vmcoreinfo(notes: Iterable[Note], source: str) -> VmcoreInfo | None:
 def prstatus(notes: Iterable[Note], machine: int, source: str) -> list[bytes]:
     """Return the NT_PRSTATUS descriptors among *notes*, one per CPU."""
     try:
-        size = get_arch(machine).prstatus_size
+        size = arch_from_elf(machine).prstatus_size
     except UnsupportedError:  # What was collected may be of any machine.
         size = -1
     found = []

@@ -14,12 +14,13 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from kmemdump.arch.architecture import arch_of
+from kmemdump.arch.architecture import arch_from_info
 from kmemdump.arch.find_kernel import find_vmcoreinfo, is_alive
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
-from kmemdump.memory.physical import Extent, FileMemory, Memory
+from kmemdump.memory.physical import FileMemory, Memory
+from kmemdump.memory.ranges import Extent
 from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -103,7 +104,7 @@ def open_image(
             info = vmcoreinfo or find_vmcoreinfo(memory, file.name)
             if info is None:
                 raise _no_kernel(file)
-            return FileTarget(file.name, arch_of(info).machine, memory, (), info)
+            return FileTarget(file.name, arch_from_info(info).machine, memory, (), info)
         except BaseException:
             memory.close()
             raise
@@ -144,8 +145,8 @@ def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
     found: list[FileTarget] = []
     try:
         for info in notes:
-            arch = arch_of(info)
-            for extents in arch.memory_maps(file.size):
+            arch = arch_from_info(info)
+            for extents in arch.likely_memory_maps(file.size):
                 memory = FileMemory(os.dup(file.fd), extents, file.name)
                 if is_alive(info, memory) and arch.is_memory_map(info, memory):
                     found.append(FileTarget(file.name, arch.machine, memory, (), info))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from drgn import FaultError, Platform, PlatformFlags, Program
 
-from kmemdump.arch.architecture import arch_named, arch_of
+from kmemdump.arch.architecture import arch_from_info, arch_from_name
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.flat import FLAT_MAGIC, FlatFile, parse_flat
@@ -113,7 +113,7 @@ class KdumpMemory:
         flags = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
         platform = None
         if self._dump.machine is not None:
-            platform = Platform(arch_named(self._dump.machine).drgn, flags)
+            platform = Platform(arch_from_name(self._dump.machine).drgn, flags)
         program = Program(platform)
         try:
             program.set_core_dump(os.dup(self._file.fd))  # drgn closes it.
@@ -157,14 +157,14 @@ def open_kdump(
     machine = 0
     if dump.machine is not None:
         try:
-            machine = arch_named(dump.machine).machine
+            machine = arch_from_name(dump.machine).machine
         except UnsupportedError as error:
             raise UnsupportedError(f"{file.name}: utsname.machine: {error}") from None
     memory = KdumpMemory(file, dump, flat)
     target = FileTarget(file.name, machine, memory, dump.notes, info)
     if not machine:
         try:
-            target.machine = arch_of(target.vmcoreinfo()).machine
+            target.machine = arch_from_info(target.vmcoreinfo()).machine
         except BaseException:
             target.close()
             raise

@@ -19,7 +19,8 @@ from kmemdump.coreimage.read import find_extents
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import parse_core
-from kmemdump.memory.physical import FileMemory, flatten
+from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.ranges import flatten
 from kmemdump.targets.file import FileTarget, noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 

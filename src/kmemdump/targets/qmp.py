@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmemdump.arch.architecture import arch_named, get_arch
+from kmemdump.arch.architecture import arch_from_elf, arch_from_name
 from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
@@ -59,7 +59,7 @@ class QmpTarget(Closing):
         answer = self.client.execute("query-target", timeout=self.timeout)
         arch = answer.get("arch") if isinstance(answer, dict) else None
         try:
-            return arch_named(str(arch)).machine
+            return arch_from_name(str(arch)).machine
         except UnsupportedError as error:
             raise UnsupportedError(f"{self.name}: a VM of {error}") from None
 
@@ -123,7 +123,7 @@ class QmpTarget(Closing):
         finally:
             if running and self.status() == "paused":
                 self.cont()
-        return parse_registers(text, get_arch(self.machine), self.name)
+        return parse_registers(text, arch_from_elf(self.machine), self.name)
 
     def _dump(self) -> ElfCore:
         """Let QEMU dump one page: its notes are all about the vCPUs and kernel."""

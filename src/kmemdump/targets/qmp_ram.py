@@ -16,7 +16,8 @@ from pathlib import Path
 
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.formats.mtree import Section, parse_mtree
-from kmemdump.memory.physical import Extent, FileMemory
+from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.ranges import Extent
 from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
 
 __all__ = ["open_ram", "ram_sections"]

@@ -10,20 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kmemdump.arch.architecture import arch_of, get_arch, image_address
+from kmemdump.arch.architecture import arch_from_elf, arch_from_info, image_address
 from kmemdump.coreimage.read import NO_ADDRESS, CoreImage
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import PT_LOAD, Note, ProgramHeader
 from kmemdump.formats.lime import LIME_HEADER, parse_lime
-from kmemdump.memory.physical import (
-    PAGE_SIZE,
-    Alias,
-    Extent,
-    FileMemory,
-    Memory,
-    flatten,
-)
+from kmemdump.memory.physical import PAGE_SIZE, FileMemory, Memory
+from kmemdump.memory.ranges import Alias, Extent, flatten
 from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget, check_whole, noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -63,7 +57,7 @@ def open_elf(
 
 def _check_machine(core: CoreImage) -> None:
     try:
-        get_arch(core.machine)
+        arch_from_elf(core.machine)
     except UnsupportedError as error:
         raise UnsupportedError(f"{core.name}: core of {error}") from None
 
@@ -142,7 +136,7 @@ def open_lime(
     memory = FileMemory(file.detach(), flatten(extents), file.name)
     target = FileTarget(file.name, 0, memory, (), vmcoreinfo)
     try:
-        target.machine = arch_of(target.vmcoreinfo()).machine
+        target.machine = arch_from_info(target.vmcoreinfo()).machine
     except BaseException:
         target.close()
         raise

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.arch.architecture import get_arch
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
 from kmemdump.targets.qmp import QmpTarget
@@ -110,7 +110,7 @@ class Watcher:
     def _watch_kernel(self, host: Host, keeper: Keeper, burial: Burial) -> bool:
         """Watch one kernel; return whether the VM boots another one."""
         settings = self._settings
-        threads = VcpuThreads(host.target.client, get_arch(host.target.machine))
+        threads = VcpuThreads(host.target.client, arch_from_elf(host.target.machine))
         memory = host.target.memory
         life = Life(keeper, memory, threads, settings.hang_after, settings.interval)
         if life.signs().leaving and host.status() == "shutdown":
