@@ -16,6 +16,7 @@ import gdb
 _MAX_TASKS = 1 << 17
 _MAX_TEXT = 1 << 16
 _NO_TEXT = 3  # EMPTY_LINE_LPOS of kernel/printk/printk_ringbuffer.h
+_ULONG_MAX = (1 << 64) - 1
 _ID_MASK = (1 << 62) - 1
 _ESCAPED = {
     code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))
@@ -46,9 +47,9 @@ def _records() -> Iterator[tuple[int, bytes]]:
     for number in range(min(((last - first) & _ID_MASK) + 1, count)):
         place = (first + number) & (count - 1)
         desc, info = descs["descs"][place], descs["infos"][place]
-        state = int(desc["state_var"]["counter"]) & ((1 << 64) - 1)
+        state = int(desc["state_var"]["counter"]) & _ULONG_MAX
         if state >> 62 not in (1, 2):
-            continue  # Reserved by somebody who did not finish, or free.
+            continue  # Not yet written to its end, or free.
         begin = int(desc["text_blk_lpos"]["begin"])
         end = int(desc["text_blk_lpos"]["next"])
         text = b""
@@ -56,8 +57,11 @@ def _records() -> Iterator[tuple[int, bytes]]:
             if begin != _NO_TEXT:
                 continue  # Its text was overwritten.
         else:
-            if begin >> bits != end >> bits:
-                begin = 0  # A block that would wrap around is at the start.
+            # A block that would wrap around is at the start. One may end where the
+            # ring does since Linux kernel commit 67e1b0052f6b ("printk_ringbuffer:
+            # don't needlessly wrap data blocks around") (in v6.19); before, it wrapped.
+            if begin >> bits != ((end - 1) & _ULONG_MAX) >> bits:
+                begin = 0
             begin &= size - 1
             length = min(int(info["text_len"]), size - begin - 8, _MAX_TEXT)
             # Before the text of each record is its id.
