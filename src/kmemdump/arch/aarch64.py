@@ -11,7 +11,7 @@ from kmemdump.arch.pagetable import PageTable
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_AARCH64, Note
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Alias, Extent, Range
+from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, Range
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Aarch64:
         return "NUMBER(kimage_voffset)" in info.values
 
     def image_address(self, info: VmcoreInfo, virtual: int) -> int:
-        return (virtual - info.number("kimage_voffset")) % (1 << 64)
+        return (virtual - info.number("kimage_voffset")) % ADDRESS_SPACE
 
     def page_table(self, info: VmcoreInfo) -> PageTable:
         page_shift = info.page_size.bit_length() - 1
@@ -99,7 +99,7 @@ class Aarch64:
             blocks.add(_LARGE_BLOCK_SHIFT[page_shift])
         return PageTable(
             root=self.image_address(info, info.symbol("swapper_pg_dir")),
-            base=(1 << 64) - (1 << va_bits),
+            base=ADDRESS_SPACE - (1 << va_bits),
             first=0,
             shifts=tuple(shifts),
             leaf_shifts=frozenset(blocks | {page_shift}),
@@ -132,15 +132,15 @@ class Aarch64:
             return None
         # VA_BITS_MIN, on which the layout depends wherever the kernel runs.
         least = min(configured, 47 if info.page_size == 16384 else 48)
-        start, end = (1 << 64) - (1 << actual), (1 << 64) - (1 << (least - 1))
-        page_offset = (1 << 64) - (1 << configured)
+        start, end = ADDRESS_SPACE - (1 << actual), ADDRESS_SPACE - (1 << (least - 1))
+        page_offset = ADDRESS_SPACE - (1 << configured)
         if text < end:
             # The upper half, before Linux kernel commit 14c127c957c1 ("arm64: mm: Flip
             # kernel VA space") (in v5.4).
-            start, end = end, 1 << 64
+            start, end = end, ADDRESS_SPACE
             page_offset = start
         # __phys_to_virt(), Linux arch/arm64/include/asm/memory.h.
-        zero = (page_offset - phys_offset) % (1 << 64)
+        zero = (page_offset - phys_offset) % ADDRESS_SPACE
         if zero <= start:
             return Alias(start, start - zero, end - start)
         return Alias(zero, 0, max(end - zero, 0))

@@ -12,7 +12,7 @@ from kmemdump.arch.pagetable import PageTable, translate
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_X86_64, Note
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Alias, Extent, Range
+from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, Range
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class X86_64:
         return "NUMBER(phys_base)" in info.values
 
     def image_address(self, info: VmcoreInfo, virtual: int) -> int:
-        return (virtual - _IMAGE_MAP + info.number("phys_base")) % (1 << 64)
+        return (virtual - _IMAGE_MAP + info.number("phys_base")) % ADDRESS_SPACE
 
     def page_table(self, info: VmcoreInfo) -> PageTable:
         # Since Linux kernel commit eedb92abb9bb ("x86/mm: Make virtual memory
@@ -96,7 +96,7 @@ class X86_64:
         sme_mask = _number(info, "sme_mask", 0)
         return PageTable(
             root=self.image_address(info, info.symbol("swapper_pg_dir")) & ~sme_mask,
-            base=(1 << 64) - (1 << (shifts[0] + 9)),
+            base=ADDRESS_SPACE - (1 << (shifts[0] + 9)),
             first=256,
             shifts=shifts,
             leaf_shifts=frozenset((30, 21, 12)),
@@ -183,7 +183,7 @@ class X86_64:
             except LookupError:
                 return None
         size = prog["THREAD_SIZE"].value_()
-        return Range((-(-top // 4096) * 4096 - size) % (1 << 64), size)
+        return Range((-(-top // 4096) * 4096 - size) % ADDRESS_SPACE, size)
 
     def exception_stacks(self, prog: Program, cpu: int) -> Iterator[Range]:
         from drgn.helpers.linux.percpu import per_cpu

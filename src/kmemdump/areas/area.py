@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import Question, function
 
@@ -70,7 +71,7 @@ def read_symbol(prog: Program, name: str) -> bool:
     try:
         value: Object = prog.variable(name)
         for offset in offsets:
-            address = (value.address_ + offset) % (1 << 64)
+            address = (value.address_ + offset) % ADDRESS_SPACE
             Object(prog, value.type_, address=address).read_()
     except (LookupError, TypeError):  # TypeError: an array without a length.
         return _read_untyped(prog, name, offsets)
@@ -98,7 +99,7 @@ def _read_untyped(prog: Program, name: str, offsets: list[int]) -> bool:
     except LookupError:
         return False
     for offset in offsets:
-        address = (symbol.address + offset) % (1 << 64)
+        address = (symbol.address + offset) % ADDRESS_SPACE
         prog.read(address, min(symbol.size or _UNKNOWN_SIZE, _MAX_SYMBOL))
     return True
 

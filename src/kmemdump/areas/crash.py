@@ -42,6 +42,7 @@ from kmemdump.areas.readers import (
 )
 from kmemdump.errors import UnsupportedError
 from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.memory.ranges import ADDRESS_SPACE
 
 __all__ = ["CRASH", "crash_needs"]
 
@@ -97,7 +98,7 @@ def _per_cpu_variables(prog: Program) -> None:
     for name in PER_CPU:
         for symbol in symbols(prog, name):
             for offset in offsets:
-                address = (symbol.address + offset) % (1 << 64)
+                address = (symbol.address + offset) % ADDRESS_SPACE
                 touch(prog, address, min(symbol.size or STRING, MAX_VARIABLE))
 
 
@@ -178,7 +179,7 @@ def _crash_notes(prog: Program) -> None:
         notes = prog.read_u64(symbol.address)
         if notes:
             for cpu in cpus(prog):
-                touch(prog, (notes + per_cpu_offset(prog, cpu)) % (1 << 64), _NOTES)
+                touch(prog, (notes + per_cpu_offset(prog, cpu)) % ADDRESS_SPACE, _NOTES)
 
 
 def _all_tasks(prog: Program) -> None:
@@ -191,7 +192,7 @@ def _all_tasks(prog: Program) -> None:
             touch_object(task.mm[0])
             for counter in _page_counters(task.mm):
                 for offset in offsets:
-                    touch(prog, (counter + offset) % (1 << 64), 4)
+                    touch(prog, (counter + offset) % ADDRESS_SPACE, 4)
 
 
 def _page_counters(mm: Object) -> list[int]:

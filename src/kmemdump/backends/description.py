@@ -27,7 +27,7 @@ from kmemdump.formats.elf import (
 )
 from kmemdump.formats.elfheader import LABEL, MARKED
 from kmemdump.formats.notes import NoteType, pack_own
-from kmemdump.memory.ranges import Region
+from kmemdump.memory.ranges import ADDRESS_SPACE, Region
 
 __all__ = ["Description", "describe", "row_name"]
 
@@ -135,7 +135,7 @@ def _virtual(region: Region, description: Description) -> int:
             return virtual + start
     if description.direct_map is not None:
         virtual = description.direct_map + region.address
-        if virtual + region.size <= 1 << 64:
+        if virtual + region.size <= ADDRESS_SPACE:
             return virtual
     # Address 0 would make NULL pointers readable. No kernel uses this one: it is
     # not canonical on x86_64, and in neither half on aarch64.

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from kmemdump.errors import FormatError
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.text import printable
 
 __all__ = [
@@ -333,6 +334,6 @@ def _to_region(fields: _Fields) -> RegionRecord:
         crc32=fields.hexadecimal("crc32"),
         virtual=fields.optional("virtual", fields.hexadecimal),
     )
-    if region.address + region.size > 1 << 64:
+    if region.address + region.size > ADDRESS_SPACE:
         raise _wrong(f"{fields.where}.size", region.size, "no wrap-around")
     return region

@@ -20,7 +20,7 @@ from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import Note
 from kmemdump.formats.notes import OWNER, NoteType, find_own
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Range, merge, total
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, merge, total
 
 __all__ = [
     "PackedMemory",
@@ -86,7 +86,7 @@ class PackedMemory:
         if (
             merge(self.ranges) != self.ranges
             or total(self.ranges) > MAX_BYTES
-            or (self.ranges and self.ranges[-1].end > 1 << 64)
+            or (self.ranges and self.ranges[-1].end > ADDRESS_SPACE)
         ):
             raise FormatError(
                 source, "ranges of packed memory overlap, are too large, or wrap around"

@@ -16,11 +16,11 @@ from kmemdump.files import OpenFile
 from kmemdump.formats.elf import PT_LOAD, ProgramHeader, parse_core
 from kmemdump.formats.notes import OWNER, NoteType, find_own
 from kmemdump.memory.physical import FileMemory, JoinedMemory, Memory
-from kmemdump.memory.ranges import Extent, flatten
+from kmemdump.memory.ranges import ADDRESS_SPACE, Extent, flatten
 
 __all__ = ["NO_ADDRESS", "CoreImage", "find_extents", "read_core"]
 
-NO_ADDRESS = (1 << 64) - 1
+NO_ADDRESS = ADDRESS_SPACE - 1
 """``p_paddr`` of what has no physical address, in /proc/kcore."""
 
 
@@ -110,7 +110,7 @@ def find_extents(
     for header in headers:
         if header.type != PT_LOAD or header.paddr == NO_ADDRESS:
             continue
-        if header.paddr + header.filesz > 1 << 64:
+        if header.paddr + header.filesz > ADDRESS_SPACE:
             raise FormatError(
                 f"{source}: PT_LOAD at {header.offset:#x}",
                 f"{header.filesz:#x} bytes from {header.paddr:#x} wrap around",

@@ -23,7 +23,7 @@ from kmemdump.formats.minidump import (
 )
 from kmemdump.formats.smem import HOST_ANY, MAX_SMEM_BYTES, parse_smem
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Range, subtract
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, subtract
 
 __all__ = ["MinidumpTable", "read_table"]
 
@@ -110,7 +110,7 @@ def _row_problems(
     found = check_regions(regions)
     for region, problems in zip(regions, found, strict=True):
         end = region.address + region.size
-        if region.is_valid and region.size and end <= 1 << 64:
+        if region.is_valid and region.size and end <= ADDRESS_SPACE:
             whole = Range(region.address, region.size)
             outside = subtract([whole], memory.ranges)
             if outside:

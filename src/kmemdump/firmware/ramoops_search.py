@@ -15,7 +15,7 @@ from kmemdump.formats.ramoops import (
 )
 from kmemdump.formats.ramoops_ecc import find_parity, repair
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Range, intersect
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, intersect
 from kmemdump.memory.search import find_bytes
 
 __all__ = ["Ramoops", "ZoneText", "read_ramoops"]
@@ -67,7 +67,7 @@ def read_ramoops(memory: Memory, source: str) -> Ramoops:
     found = find_bytes(memory, RAMOOPS_MAGIC, _ALIGNMENT)
     addresses = list(islice(found, _MAX_ZONES))
     zones = []
-    for address, following in pairwise([*addresses, 1 << 64]):
+    for address, following in pairwise([*addresses, ADDRESS_SPACE]):
         reach = Range(address, min(following - address, _MAX_ZONE))
         part = next(iter(intersect([reach], memory.ranges)), None)
         if part is None or part.start != address:

@@ -23,7 +23,7 @@ from kmemdump.firmware_dumps.headers import Headers, find_headers, is_registers
 from kmemdump.firmware_dumps.identify import identify
 from kmemdump.formats.elf import EM_AARCH64, Note
 from kmemdump.formats.elfheader import HeaderEntry
-from kmemdump.memory.ranges import Range, intersect, subtract
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, intersect, subtract
 
 __all__ = ["FirmwareDump", "NamedRange", "assemble"]
 
@@ -31,7 +31,6 @@ _CHUNK = 1 << 20
 _MAX_PROBLEMS = 1000
 _MAX_COMPARED = 1 << 30
 """Most bytes to compare: a table may list the same memory again and again."""
-_ADDRESS_END = 1 << 64
 
 _Extent = tuple[Fragment, FragmentExtent]
 
@@ -172,7 +171,7 @@ class _Assembly:
             fragment = self._sized(fragment)
             assert fragment.address is not None
             assert fragment.size is not None
-            if fragment.address + fragment.size > _ADDRESS_END:
+            if fragment.address + fragment.size > ADDRESS_SPACE:
                 self.problems.append(f"{fragment.name} wraps around the end of memory")
                 continue
             where = Range(fragment.address, fragment.size)

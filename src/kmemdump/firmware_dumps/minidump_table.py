@@ -8,7 +8,7 @@ from kmemdump.firmware.minidump_table import read_table
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
 from kmemdump.firmware_dumps.fragments import Fragment, MemoryContents
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Range, intersect
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, intersect
 
 __all__ = ["collect_table"]
 
@@ -25,7 +25,7 @@ def collect_table(
     table = read_table(memory, smem, source, subsystem=subsystem)
     fragments = []
     for region in table.regions:
-        if not region.is_valid or region.address + region.size > 1 << 64:
+        if not region.is_valid or region.address + region.size > ADDRESS_SPACE:
             continue
         whole = Range(region.address, region.size)
         for part in intersect([whole], memory.ranges):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import KmemdumpError
 from kmemdump.firmware_dumps.assemble import FirmwareDump
-from kmemdump.memory.ranges import Alias
+from kmemdump.memory.ranges import ADDRESS_SPACE, Alias
 from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -17,7 +17,6 @@ __all__ = ["DumpTarget"]
 
 logger = logging.getLogger(__name__)
 
-_ADDRESS_END = 1 << 64
 _IMAGE_SIZE = 128 << 20
 """Most kernels' images are smaller."""
 
@@ -55,7 +54,7 @@ class DumpTarget(FileTarget):
             Alias(region.virtual, region.range.start, region.range.size)
             for region in self.dump.regions
             if region.virtual is not None
-            and region.virtual + region.range.size <= _ADDRESS_END
+            and region.virtual + region.range.size <= ADDRESS_SPACE
         ]
         # Later ones take precedence: those of the dump over those concluded from it.
         return [*_linear(self), *_image(self, guess=not named), *named]

@@ -19,6 +19,7 @@ from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
 from kmemdump.kernel.direct_map import add_linear_maps
 from kmemdump.kernel.finders import register_finders
 from kmemdump.kernel.program import core_program
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.memory.recorder import Budget, Recorder
 from kmemdump.targets import NamingTarget, Target
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -138,7 +139,7 @@ def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> 
     if target.memory.ranges:
         # One segment for all: the memory refuses addresses that it does not hold.
         end = max(item.end for item in target.memory.ranges)
-        end = min(end, (1 << 64) - 1)  # drgn has 64 bits for the size.
+        end = min(end, ADDRESS_SPACE - 1)  # drgn has 64 bits for the size.
         prog.add_memory_segment(0, end, recorder.read, True)
     if isinstance(target, NamingTarget):
         for alias in target.aliases:

@@ -18,6 +18,7 @@ from kmemdump.formats.elf import (
     pack_header,
     pack_note,
 )
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["NAME", "core_program"]
@@ -30,7 +31,7 @@ plugin has nothing to add to such a program.
 REGISTERS = "kmemdump_registers"
 """Likewise: NT_PRSTATUS of each CPU, in CPU order."""
 
-_NO_ADDRESS = (1 << 64) - 1
+_NO_ADDRESS = ADDRESS_SPACE - 1
 
 
 def core_program(

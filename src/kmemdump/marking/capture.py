@@ -34,7 +34,7 @@ from kmemdump.kernel.direct_map import direct_map
 from kmemdump.marking.mark import AreaResult, Marking, mark
 from kmemdump.marking.selection import Selection, select
 from kmemdump.memory.physical import JoinedMemory, Memory
-from kmemdump.memory.ranges import Range, Region, intersect
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, Region, intersect
 from kmemdump.memory.recorder import Budget, block_ranges
 from kmemdump.questions.question import Question
 from kmemdump.targets import Target
@@ -72,7 +72,7 @@ class Capture:
         names: dict[Range, str] = {}
         available = self.memory.ranges
         for name, marked in self.marking.named_ranges():
-            first = max(bisect_right(available, (marked.start, 1 << 64)) - 1, 0)
+            first = max(bisect_right(available, (marked.start, ADDRESS_SPACE)) - 1, 0)
             last = bisect_left(available, (marked.end, 0))
             # A block may end where there is no memory.
             for item in intersect([marked], available[first:last]):

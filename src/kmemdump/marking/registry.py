@@ -24,12 +24,11 @@ from kmemdump.backends import FIRST_ID, Backend
 from kmemdump.backends.description import Description
 from kmemdump.errors import BackendError, RegistrationError
 from kmemdump.marking.attachment import RESERVED, Attachment
-from kmemdump.memory.ranges import Range, Region, merge
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, Region, merge
 
 __all__ = ["Refusal", "Registry", "UpdateResult"]
 
 _LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for it.
-_END = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +271,7 @@ class Registry:
             raise RegistrationError(
                 f"region {name!r}: size is {size}, expected at least 1 byte"
             )
-        if address < 0 or address + size > _END:
+        if address < 0 or address + size > ADDRESS_SPACE:
             raise RegistrationError(
                 f"region {name!r}: {size:#x} bytes at {address:#x} overflow 64 bits"
             )
@@ -337,7 +336,7 @@ class Registry:
 def _check_virtual(region: Region) -> None:
     virtual = region.virtual
     # A PT_LOAD at 0 would make NULL pointers readable.
-    if virtual is not None and not 0 < virtual <= _END - region.size:
+    if virtual is not None and not 0 < virtual <= ADDRESS_SPACE - region.size:
         raise RegistrationError(
             f"region {region.name!r}: virtual address is {virtual:#x}, expected a "
             f"kernel address"

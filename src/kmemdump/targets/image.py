@@ -20,7 +20,7 @@ from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.memory.physical import FileMemory, Memory
-from kmemdump.memory.ranges import Extent
+from kmemdump.memory.ranges import ADDRESS_SPACE, Extent
 from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -64,7 +64,7 @@ def parse_memory_map(text: str, size: int) -> list[Extent]:
         if match[3]:
             offset = _number(match[3])
         count = _number(match[2]) - first + 1 if match[2] else size - offset
-        if count <= 0 or offset + count > size or first + count > 1 << 64:
+        if count <= 0 or offset + count > size or first + count > ADDRESS_SPACE:
             raise UsageError(
                 f"memory map: {piece.strip()} is {count:#x} bytes at offset "
                 f"{offset:#x}, but the file has {size:#x} bytes"

@@ -17,14 +17,13 @@ from kmemdump.files import OpenFile
 from kmemdump.formats.elf import PT_LOAD, Note, ProgramHeader
 from kmemdump.formats.lime import LIME_HEADER, parse_lime
 from kmemdump.memory.physical import PAGE_SIZE, FileMemory, Memory
-from kmemdump.memory.ranges import Alias, Extent, flatten
+from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, flatten
 from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget, check_whole, noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["CoreTarget", "core_of", "open_elf", "open_lime"]
 
-_ADDRESS_END = 1 << 64
 _MAX_NAMES = 4096
 _NT_AUXV = 6
 _NT_FILE = 0x46494C45
@@ -103,7 +102,7 @@ def _names(
             Alias(header.vaddr, header.paddr, header.filesz)
             for header in headers
             if header.type == PT_LOAD
-            and 0 < header.filesz <= _ADDRESS_END - header.vaddr
+            and 0 < header.filesz <= ADDRESS_SPACE - header.vaddr
             and header.paddr != NO_ADDRESS
         ][:_MAX_NAMES]
     return []

@@ -18,6 +18,7 @@ import click
 
 from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.errors import UsageError
+from kmemdump.memory.ranges import ADDRESS_SPACE
 
 if TYPE_CHECKING:
     from kmemdump.marking.selection import Selection
@@ -205,7 +206,10 @@ def _parse_region(text: str) -> tuple[str, int, int]:
             f"--region {text!r}: expected NAME=ADDRESS:SIZE, "
             "for example buffer=0xffff888001234000:0x1000"
         ) from None
-    if not 0 <= region[1] < 1 << 64 or not 0 < region[2] <= (1 << 64) - region[1]:
+    if (
+        not 0 <= region[1] < ADDRESS_SPACE
+        or not 0 < region[2] <= ADDRESS_SPACE - region[1]
+    ):
         raise UsageError(f"--region {text!r}: not within 64 bits")
     return region
 
@@ -223,7 +227,7 @@ def parse_range(option: str, text: str) -> Range:
         found = Range(int(address, 0), int(size, 0))
     except ValueError:
         found = Range(0, 0)
-    if found.start < 0 or found.size <= 0 or found.end > 1 << 64:
+    if found.start < 0 or found.size <= 0 or found.end > ADDRESS_SPACE:
         raise UsageError(
             f"{option} {text!r}: expected ADDRESS:SIZE, for example 0x86000000:0x200000"
         )
@@ -235,7 +239,7 @@ def _parse_address(option: str, text: str) -> int:
         address = int(text, 0)
     except ValueError:
         address = -1
-    if not 0 <= address < 1 << 64:
+    if not 0 <= address < ADDRESS_SPACE:
         raise UsageError(f"{option} {text!r}: expected ADDRESS, such as 0xfa00000")
     return address
 
