@@ -78,7 +78,7 @@ def half(prog: object) -> None:
 def test_capture_and_ask(core_image: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.core"
     with open_target(str(core_image)) as target:
-        captured = capture(target, areas=["tasks"], questions=["log"])
+        captured = capture(target, areas=["tasks", "symbols"], questions=["log"])
         assert captured.complete
         assert captured.save(path) == []
     with open_core(path) as core:

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from kmemdump.arch.architecture import image_address
-from kmemdump.cli.shared.agent_output import held_table
+from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.coreimage import read_core
 from kmemdump.formats.kinfo import parse_kinfo
 from kmemdump.kernel.attach import attach
@@ -40,6 +40,7 @@ from kmemdump.lab import (
 )
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.reserved import kinfo_range, scratch_range
+from kmemdump.marking.lock import lock_table, table_name
 from kmemdump.opening import open_target
 from rigs.crash_compare import compare
 from rigs.dumps import answers
@@ -311,11 +312,13 @@ def check_kinfo(machine: Machine, vmlinux: Path) -> None:
     assert "no device tree reserves memory for a kinfo" in lost.stderr
     place = kinfo_range(machine.setup.architecture)
     where = ("--backend", "kinfo", "--kinfo", f"{place.start:#x}:{place.size:#x}")
-    with held_table(target, "kinfo", place.start, os.environ):
+    with lock_table(run_folder(os.environ), table_name(target, "kinfo", place.start)):
         for options in (), ("--off",):
             refused = run("mark", target, *where, *options)
             assert refused.returncode == 3
-            assert f"process {os.getpid()} keeps this table" in refused.stderr
+            assert (
+                f"process {os.getpid()} already writes to this table" in refused.stderr
+            )
     marked = run("mark", target, *where, "--json")
     assert (marked.returncode, marked.stderr) == (0, "")
     told = json.loads(marked.stdout)

@@ -4,7 +4,7 @@
 from kmemdump import capture, open_core, open_target
 
 with open_target("qmp:vm.qmp") as vm:
-    captured = capture(vm, areas=["tasks", "kmsg"], questions=["files 1"])
+    captured = capture(vm, areas=["tasks", "kmsg", "symbols"], questions=["files 1"])
     missing = captured.save("vm.core")
 for area in captured.marking.areas:
     print(area.name, area.reason or "complete")

@@ -13,13 +13,15 @@ from datetime import datetime
 
 import pytest
 
-from kmemdump.agent import Agent, Cost, Pace, Status, read_all, table_lock
 from kmemdump.agent import status as status_file
-from kmemdump.agent.agent import held_signals
+from kmemdump.agent.agent import Agent, held_signals
+from kmemdump.agent.pace import Pace
+from kmemdump.agent.status import Cost, Status, read_all
 from kmemdump.agent.systemd import in_journal, notify
 from kmemdump.cli import main
-from kmemdump.cli.shared.agent_output import JsonTeller, Teller
+from kmemdump.cli.shared.agent_output import AgentOutput, JsonAgentOutput
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.marking.lock import lock_table
 from kmemdump.marking.plan import Plan
 from kmemdump.marking.registration import RefreshResult
 
@@ -47,6 +49,7 @@ class Registration:
 
     def __init__(self, *endings):
         self.last = MARKED
+        self.target_name, self.table = "live", "table"
         self.kernel = "6.12.117"
         self.gone = False
         self.endings = list(endings)
@@ -63,16 +66,16 @@ class Registration:
         return ending
 
 
-def run_agent(folder, marker, *signals, refresh=None):
+def run_agent(folder, registration, *signals, refresh=None):
     """Run an agent that finds *signals* waiting, of which it takes the lowest first."""
     told, intervals = [], []
 
-    def tell(news, interval):
-        told.append(news)
+    def report(result, interval):
+        told.append(result)
         intervals.append(interval)
 
     with held_signals():
-        agent = Agent(marker, "live", "table", Pace(refresh), tell, folder)
+        agent = Agent(registration, Pace(refresh), report, folder)
         for number in signals:
             signal.raise_signal(number)  # For this thread: there are others.
         agent.run()
@@ -131,26 +134,26 @@ def test_an_agent_that_has_just_begun_costs_nothing_yet(tmp_path):
 
 @pytest.mark.parametrize("error", [TargetError("torn"), RecursionError(), OSError(5)])
 def test_survives_a_look_that_fails(tmp_path, error):
-    marker = Registration(error, MARKED)
-    told, status = run_agent(tmp_path, marker, signal.SIGUSR1, signal.SIGTERM)
+    registration = Registration(error, MARKED)
+    told, status = run_agent(tmp_path, registration, signal.SIGUSR1, signal.SIGTERM)
     assert told == [error]
     assert (status.refreshes, status.failures) == (1, 1)
     assert status.failure
-    told, status = run_agent(tmp_path, marker, signal.SIGUSR1, signal.SIGTERM)
+    told, status = run_agent(tmp_path, registration, signal.SIGUSR1, signal.SIGTERM)
     assert (status.failures, status.failure) == (0, "")
 
 
 def test_ends_when_the_kernel_is_another_one(tmp_path):
-    marker = Registration()
-    marker.gone = True
+    registration = Registration()
+    registration.gone = True
     with pytest.raises(TargetError, match="is gone"):
-        run_agent(tmp_path, marker, signal.SIGUSR1)
+        run_agent(tmp_path, registration, signal.SIGUSR1)
 
 
 HOLDER = """
 import sys, time; from pathlib import Path
-from kmemdump.agent import table_lock
-with table_lock(Path(sys.argv[1]), "table"):
+from kmemdump.marking.lock import lock_table
+with lock_table(Path(sys.argv[1]), "table"):
     print("held", flush=True)
     time.sleep(1000)
 """
@@ -161,8 +164,8 @@ def test_one_agent_for_a_table(tmp_path):
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
         with (
-            pytest.raises(UnsupportedError, match=rf"process {holder.pid} keeps this"),
-            table_lock(tmp_path, "table"),
+            pytest.raises(UnsupportedError, match=rf"process {holder.pid} already"),
+            lock_table(tmp_path, "table"),
         ):
             pass
         # What one that died has left is not the word of the one that looks now.
@@ -170,19 +173,19 @@ def test_one_agent_for_a_table(tmp_path):
         assert [item.alive for item in read_all(tmp_path)] == [False]
         status_file.write(tmp_path, "table", replace(STATUS, pid=holder.pid))
         assert [item.alive for item in read_all(tmp_path)] == [True]
-        with table_lock(tmp_path, "another"):
+        with lock_table(tmp_path, "another"):
             pass
         holder.kill()
     # The kernel has let go of it.
     assert [item.alive for item in read_all(tmp_path)] == [False]
-    with table_lock(tmp_path, "table"):
+    with lock_table(tmp_path, "table"):
         pass
 
 
 def test_no_place_for_the_lock(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(TargetError, match="File exists"):  # noqa: SIM117
-        with table_lock(tmp_path / "file", "table"):
+        with lock_table(tmp_path / "file", "table"):
             pass
 
 
@@ -212,7 +215,7 @@ def test_verb_status(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "process 77 is gone, and what it registered is still there" in out
     status_file.write(tmp_path, "table", replace(STATUS, pid=os.getpid()))
-    with table_lock(tmp_path, "table"):
+    with lock_table(tmp_path, "table"):
         assert main(["status"]) == 1  # It looked for the last time in 1970.
         out = capsys.readouterr().out
         assert "199 regions, 18.0 MB" in out
@@ -226,11 +229,11 @@ def test_verb_status(tmp_path, monkeypatch, capsys):
 LACKS = replace(MARKED, problem="no room for the description")
 
 
-def test_what_people_are_told(capsys):
-    teller = Teller({}, "live")
-    for news in (LACKS, LACKS, TargetError("torn")):
-        teller.tell(news)
-    teller.say("stopped")
+def test_output_for_people(capsys):
+    output = AgentOutput({}, "live")
+    for result in (LACKS, LACKS, TargetError("torn")):
+        output.print_look(result)
+    output.print_line("stopped")
     out, err = capsys.readouterr()
     assert out.splitlines() == [LACKS.summary, LACKS.summary, "live: stopped"]
     assert err.splitlines() == [  # What is known is not said again.
@@ -239,12 +242,12 @@ def test_what_people_are_told(capsys):
     ]
 
 
-def test_what_programs_are_told(capsys):
+def test_output_for_programs(capsys):
     # As systemd starts it: a priority before an object would be no JSON.
-    teller = JsonTeller({"JOURNAL_STREAM": "8:1"}, "live", lines=True)
-    for news in (LACKS, LACKS, TargetError("torn")):
-        teller.tell(news)
-    teller.say("stopped")
+    output = JsonAgentOutput({"JOURNAL_STREAM": "8:1"}, "live", lines=True)
+    for result in (LACKS, LACKS, TargetError("torn")):
+        output.print_look(result)
+    output.print_line("stopped")
     out, err = capsys.readouterr()
     told = [json.loads(line) for line in out.splitlines()]
     assert err == ""
@@ -258,7 +261,7 @@ def test_what_programs_are_told(capsys):
     assert told[3]["text"] == "stopped"
 
 
-def test_what_systemd_is_told(tmp_path):
+def test_systemd_is_notified(tmp_path):
     place = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(place)

@@ -214,7 +214,7 @@ def test_a_machine_that_marks_itself_and_dies(
     assert 100 < status["regions"] <= 199
 
     refused = it.kmemdump(f"mark live {it.places}", status=3)
-    assert f"process {status['pid']} keeps this table already" in refused
+    assert f"process {status['pid']} already writes to this table" in refused
 
     newest = int(it.run("sleep 4000 >/dev/null & echo $!").split()[-1])
     it.refresh("HUP" if death is CrashType.SPIN else "USR1")

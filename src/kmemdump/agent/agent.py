@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Refresh marks on a timer and when asked, whatever happens, until told to stop.
+Refresh marks on a timer and when asked, whatever happens, until asked to stop.
 
 SIGUSR1 and SIGHUP ask for a refresh at once, SIGTERM and SIGINT for an end. They are
-taken between two looks at the kernel, so that no change of the table is torn by one.
+taken between two looks at the kernel, so that none of them tears a change of the table.
 """
 
 from __future__ import annotations
@@ -42,32 +42,26 @@ def held_signals() -> Iterator[None]:
 
 class Agent:
     """
-    Keeps a marker fresh. To be used within :func:`held_signals`.
+    Keeps a registration fresh. To be used within :func:`held_signals`.
 
-    :param target: Name of the machine.
-    :param table: Name of the table, for files, too.
     :param pace: When to look again.
-    :param tell: Called after each look, with what came of it, and the seconds from its
+    :param report: Called after each look, with its result, and the seconds from its
         start to the next.
-    :param folder: Where the status is left; ``None`` for nowhere.
+    :param folder: For the status; ``None`` writes none.
     """
 
     def __init__(
         self,
-        marker: Registration,
-        target: str,
-        table: str,
+        registration: Registration,
         pace: Pace,
-        tell: Callable[[RefreshResult | Exception, float], None],
+        report: Callable[[RefreshResult | Exception, float], None],
         folder: Path | None = None,
     ) -> None:
-        self._marker = marker
-        self._target = target
-        self._table = table
+        self._registration = registration
         self._pace = pace
         self._interval = pace.interval()
         self._due = time.monotonic() + self._interval
-        self._tell = tell
+        self._report = report
         self._folder = folder
         self._meter = Meter()
         self._meter.begin()
@@ -92,22 +86,22 @@ class Agent:
             self._refresh()
 
     def close(self) -> None:
-        """Leave no status: nobody looks any more."""
+        """Remove the status."""
         if self._folder is not None:
-            status.remove(self._folder, self._table)
+            status.remove(self._folder, self._registration.table)
 
     def _refresh(self) -> None:
-        self._marker.check()
+        self._registration.check()
         start, before, now = time.monotonic(), time.process_time(), time.time()
-        news: RefreshResult | Exception
+        result: RefreshResult | Exception
         try:
-            news = self._marker.refresh()
+            result = self._registration.refresh()
         # What is registered is still good. Live memory changes under us, and breaks
         # other people's code in any way it likes.
         except Exception as error:
             self._failures += 1
             self._failure = explain(error)
-            news = error
+            result = error
         else:
             self._marked = now
             self._failure = ""
@@ -116,18 +110,18 @@ class Agent:
         self._meter.add_look(cost)
         self._interval = self._pace.interval(cost)
         self._due = start + self._interval
-        self._tell(news, self._interval)
+        self._report(result, self._interval)
         self._publish()
 
     def _publish(self) -> None:
         if self._folder is None:
             return
-        last = self._marker.last
+        last = self._registration.last
         held = status.Status(
-            target=self._target,
-            table=self._table,
+            target=self._registration.target_name,
+            table=self._registration.table,
             pid=os.getpid(),
-            kernel=self._marker.kernel,
+            kernel=self._registration.kernel,
             started=self._started,
             marked=self._marked,
             interval=self._interval,
@@ -140,6 +134,6 @@ class Agent:
             cost=self._meter.read(self._due - time.monotonic()),
         )
         try:
-            status.write(self._folder, self._table, held)
+            status.write(self._folder, self._registration.table, held)
         except KmemdumpError as error:  # Such as a full /run.
-            self._tell(error, self._interval)
+            self._report(error, self._interval)

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kmemdump.agent.lock import holder
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.files import PartialFile
+from kmemdump.marking.lock import lock_holder
 
 __all__ = ["Cost", "Meter", "Status", "read_all", "remove", "write"]
 
@@ -145,7 +145,7 @@ def read_all(folder: Path) -> list[Status]:
                 data = file.read(_MAX_BYTES)
         except OSError as error:
             raise TargetError(f"{path}: {error.strerror}") from error
-        found.append(_parse(data, str(path), holder(folder, path.stem)))
+        found.append(_parse(data, str(path), lock_holder(folder, path.stem)))
     return found
 
 

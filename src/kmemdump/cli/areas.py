@@ -14,6 +14,7 @@ from rich.table import Table
 
 from kmemdump.cli.shared.json_records import plan_record
 from kmemdump.cli.shared.options import (
+    SelectionOptions,
     parse_selection,
     selection_options,
     target_options,
@@ -51,10 +52,7 @@ def command(
     target: str | None,
     backend: str | None,
     rows: int | None,
-    areas: tuple[str, ...],
-    questions: tuple[str, ...],
-    symbols: tuple[str, ...],
-    regions: tuple[str, ...],
+    selected: SelectionOptions,
     vmlinux: Path | None,
     vmcoreinfo: Path | None,
     memory_map: str | None,
@@ -70,7 +68,7 @@ def command(
     """
     from kmemdump.marking.capture import look
 
-    selection = parse_selection(areas, questions, symbols, regions, vmlinux)
+    selection = parse_selection(selected, vmlinux)
     if target is None:
         _print_known(as_json)
         return ExitCode.DONE

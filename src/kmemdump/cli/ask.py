@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.cli.shared.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
@@ -69,7 +69,7 @@ def command(
         core = Core(opened, vmlinux=vmlinux)
         kernel = core.kernel
         if kernel.problem and not (wanted and all(item.bare for item in wanted)):
-            tell(kernel.problem)
+            print_message(kernel.problem)
         failed = [
             question
             for question in (wanted if questions else typed(kernel, talking))
@@ -116,7 +116,7 @@ def _print_ramoops(found: Ramoops, name: str) -> int:
     if not found.zones:
         problems.append(f"{name}: no zone of ramoops that is in use")
     for problem in problems:
-        tell(problem)
+        print_message(problem)
     return ExitCode.INCOMPLETE if problems else ExitCode.DONE
 
 
@@ -134,7 +134,7 @@ def _put(
     except KeyboardInterrupt:
         if not talking:
             raise
-        tell("stopped")
+        print_message("stopped")
         return False
     reason = None if error is None else explain(error)
     print_answer({"question": question.text, "answer": text, "error": reason})
@@ -145,4 +145,4 @@ def _print(answer: dict[str, object]) -> None:
     click.echo(answer["answer"], nl=False)
     if answer["error"] is not None:
         what = str(answer["question"]).splitlines()[0]
-        tell(f"{what}: {answer['error']}")
+        print_message(f"{what}: {answer['error']}")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
+    SelectionOptions,
     parse_selection,
     selection_options,
     target_options,
@@ -48,10 +49,7 @@ def command(
     output: Path,
     pause: bool,
     as_json: bool,
-    areas: tuple[str, ...],
-    questions: tuple[str, ...],
-    symbols: tuple[str, ...],
-    regions: tuple[str, ...],
+    selected: SelectionOptions,
     vmlinux: Path | None,
     vmcoreinfo: Path | None,
     memory_map: str | None,
@@ -64,7 +62,7 @@ def command(
     """
     from kmemdump.marking.capture import look
 
-    selection = parse_selection(areas, questions, symbols, regions, vmlinux)
+    selection = parse_selection(selected, vmlinux)
     _check_output(output, target)
     with (
         targeted(target, vmcoreinfo, memory_map) as opened,
@@ -74,7 +72,7 @@ def command(
         missing = capture.save(output)
     _complain_of_areas(capture)
     for item in missing:
-        tell(f"memory at {item} is missing")
+        print_message(f"memory at {item} is missing")
     size = output.stat().st_size
     if as_json:
         click.echo(json.dumps(_record(output, size, capture, missing), indent=2))
@@ -134,11 +132,11 @@ def _check_output(output: Path, target: str) -> None:
 def _complain_of_areas(capture: Capture) -> None:
     problem = capture.kernel.problem
     if problem is not None:
-        tell(problem)
+        print_message(problem)
         held = [area.name for area in capture.marking.areas if not area.reason]
         if held:
-            tell(f"complete without it: {', '.join(held)}")
+            print_message(f"complete without it: {', '.join(held)}")
         return
     for area in capture.marking.areas:
         if area.reason:
-            tell(f"area {area.name} is incomplete: {area.reason}")
+            print_message(f"area {area.name} is incomplete: {area.reason}")

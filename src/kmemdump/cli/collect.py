@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from kmemdump.cli.shared.log_output import held_back_warnings
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import firmware_options
 from kmemdump.collect.device import is_device, read_device
 from kmemdump.collect.source import Options, open_source
@@ -102,7 +102,7 @@ def _from_device(
         with _progress() as step:
             problems = read_device(source, folder, only=only, progress=step)
         for line in problems:
-            tell(line)
+            print_message(line)
         status = _collect(str(folder), output, options, as_json)
     finally:
         if keep is None:
@@ -116,7 +116,7 @@ def _clean_up(folder: Path, complete: bool) -> None:
     if complete or not any(folder.iterdir()):
         shutil.rmtree(folder)
     else:
-        tell(f"what the device gave is kept in {folder}")
+        print_message(f"what the device gave is kept in {folder}")
 
 
 def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
@@ -130,9 +130,9 @@ def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
         click.echo(json.dumps({"version": 1, **facts, "problems": lines}, indent=2))
     else:
         for line in lines[:_MOST]:
-            tell(line)
+            print_message(line)
         if len(lines) > _MOST:
-            tell(f"{len(lines) - _MOST} more problems")
+            print_message(f"{len(lines) - _MOST} more problems")
         click.echo(f"{output}: {len(dump.regions)} regions, {format_size(size)}")
     return ExitCode.INCOMPLETE if missing or lines else ExitCode.DONE
 

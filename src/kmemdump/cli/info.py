@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import ExitCode, UnsupportedError
 from kmemdump.text import format_duration
@@ -59,9 +59,9 @@ def command(
     else:
         _print(contents, verbose)
     for problem in shorten(contents.problems):
-        tell(f"{target}: {problem}")
+        print_message(f"{target}: {problem}")
     for item in contents.broken[:_MOST_QUESTIONS]:
-        tell(
+        print_message(
             f"{target}: area {item.area} does not answer {item.question}: {item.reason}"
         )
     incomplete = [area.name for area in contents.areas if not area.complete]

@@ -11,7 +11,7 @@ import click
 
 from kmemdump.cli.shared.configuration import config_option, read_usual_places
 from kmemdump.cli.shared.log_output import verbose_option
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.errors import ExitCode, KmemdumpError
 from kmemdump.version import VERSION
 
@@ -23,7 +23,7 @@ _VERBS = {
     "capture": "Mark a target and write its core image now.",
     "watch": "Mark VMs while they run; write a core image when one dies.",
     "mark": "Register regions with a machine's firmware.",
-    "status": "Tell what the agents that keep marks fresh hold, and cost.",
+    "status": "Show what the agents that keep marks fresh hold, and cost.",
     "regions": "List what is registered with a machine's firmware.",
     "collect": "Make a core image of what firmware left after a crash.",
     "info": "Tell what is in a core image, and what opens it.",
@@ -93,28 +93,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # The reader (head, less) left: nothing to complain about.
         return ExitCode.INCOMPLETE
     except click.exceptions.Abort:
-        tell("stopped")
+        print_message("stopped")
         return 130
     except KeyboardInterrupt:
-        tell("stopped")
+        print_message("stopped")
         return 130
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
     except KmemdumpError as error:
-        tell(f"error: {error}")
+        print_message(f"error: {error}")
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        tell(f"error: {where}{error.strerror or error}")
+        print_message(f"error: {where}{error.strerror or error}")
         return ExitCode.UNREADABLE
     except MemoryError:
-        tell("error: not enough memory for what the target claims to hold")
+        print_message("error: not enough memory for what the target claims to hold")
         return ExitCode.UNREADABLE
     except Exception:
         import traceback
 
         traceback.print_exc()
-        tell("a bug of kmemdump: please report the lines above")
+        print_message("a bug of kmemdump: please report the lines above")
         return ExitCode.BUG
     return int(status or 0)

@@ -3,109 +3,154 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kmemdump.cli.shared.agent_output import JsonTeller, Teller, held_table, run_folder
+from kmemdump.agent.pace import Pace
+from kmemdump.cli.shared.agent_output import AgentOutput, JsonAgentOutput, run_folder
+from kmemdump.cli.shared.json_records import refusal_record
 from kmemdump.cli.shared.log_output import held_back_warnings, shown_progress
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
+    SelectionOptions,
+    grouped,
     parse_range,
     parse_selection,
     selection_options,
     vmlinux_option,
 )
 from kmemdump.errors import ExitCode, UsageError
+from kmemdump.formats.kinfo import KinfoLayout
+from kmemdump.opening import open_target
 
 if TYPE_CHECKING:
-    from kmemdump.agent import Pace
-    from kmemdump.backends.minidump import MinidumpBackend
-    from kmemdump.firmware.discovery import ReservedRanges
+    from kmemdump.marking.kinfo import KinfoResult
+    from kmemdump.marking.registration import Registration
     from kmemdump.marking.selection import Selection
     from kmemdump.targets import Target
 
 __all__ = ["command"]
 
 
+class _Table(NamedTuple):
+    """Which table, and where it is."""
+
+    backend: str
+    smem: str | None
+    device_tree: Path | None
+    scratch: str | None
+    scratch_item: int | None
+    kinfo: str | None
+    layout: str
+    no_encryption: bool
+
+
+class _Stay(NamedTuple):
+    """Whether to stay, and how often to look again."""
+
+    daemon: bool
+    refresh: float | None
+    keep: bool
+
+
+def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    return grouped(
+        function,
+        "table",
+        _Table,
+        click.option(
+            "--backend",
+            default="minidump",
+            show_default=True,
+            type=click.Choice(["minidump", "kinfo"]),
+            help="Table to register with: minidump (Qualcomm's boot firmware) or kinfo "
+            "(Android's debug_kinfo, for dumps of all RAM).",
+        ),
+        click.option(
+            "--smem",
+            metavar="ADDRESS:SIZE",
+            help="Where SMEM is; by default, where a device tree says, or found by its "
+            "contents.",
+        ),
+        click.option(
+            "--device-tree",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The machine's DTB; by default, found in the machine's memory.",
+        ),
+        click.option(
+            "--scratch",
+            metavar="ADDRESS:SIZE",
+            help="Reserved memory for the dump's description; 64 KiB is enough. By "
+            "default, the device tree's node that is kmemdump,scratch.",
+        ),
+        click.option(
+            "--scratch-item",
+            type=click.IntRange(8, 0xFFFF),
+            metavar="NUMBER",
+            help="Instead, allocate this item of SMEM for the description.",
+        ),
+        click.option(
+            "--kinfo",
+            metavar="ADDRESS:SIZE",
+            help="Where to write the kinfo; by default, the device tree's node that is "
+            "google,debug-kinfo.",
+        ),
+        click.option(
+            "--layout",
+            default="series",
+            show_default=True,
+            type=click.Choice([item.value for item in KinfoLayout]),
+            help="Layout of the kinfo: that of the kernel's kmemdump series, or one of "
+            "Android's.",
+        ),
+        click.option(
+            "--no-encryption",
+            is_flag=True,
+            help="Have the firmware not encrypt the dump: whoever has the device can "
+            "read it. Without this, at most the holder of the vendor's key can.",
+        ),
+    )
+
+
+def _stay_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    return grouped(
+        function,
+        "stay",
+        _Stay,
+        click.option(
+            "--daemon",
+            is_flag=True,
+            help="Stay, look again on a timer and on SIGUSR1 or SIGHUP, and take the "
+            "regions off at the end.",
+        ),
+        click.option(
+            "--refresh",
+            type=click.FloatRange(0.1, 86400),
+            metavar="SECONDS",
+            help="Interval between two looks with --daemon, whatever the CPU cost.  "
+            "[default: 300, or more so that looks take at most 1 % of one CPU]",
+        ),
+        click.option(
+            "--keep",
+            is_flag=True,
+            help="Leave the regions registered at the end of --daemon.",
+        ),
+    )
+
+
 @click.command("mark")
 @click.argument("target")
-@click.option(
-    "--backend",
-    default="minidump",
-    show_default=True,
-    type=click.Choice(["minidump", "kinfo"]),
-    help="Whose table to register with: Qualcomm's boot firmware; or, for those who "
-    "look at a dump of all RAM, Android's debug_kinfo.",
-)
-@click.option(
-    "--smem",
-    metavar="ADDRESS:SIZE",
-    help="Where SMEM is; by default, where a device tree says, or found by its marks.",
-)
-@click.option(
-    "--device-tree",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The machine's DTB; by default, it is looked for in the machine's memory.",
-)
-@click.option(
-    "--scratch",
-    metavar="ADDRESS:SIZE",
-    help="Reserved memory for the dump's description; 64 KiB will do. By default, "
-    "the device tree's node that is kmemdump,scratch.",
-)
-@click.option(
-    "--scratch-item",
-    type=click.IntRange(8, 0xFFFF),
-    metavar="NUMBER",
-    help="Instead, allocate this item of SMEM for it.",
-)
-@click.option(
-    "--kinfo",
-    metavar="ADDRESS:SIZE",
-    help="Where the kinfo is to be; by default, the device tree's node that is "
-    "google,debug-kinfo.",
-)
-@click.option(
-    "--layout",
-    default="series",
-    show_default=True,
-    type=click.Choice(
-        ["series", "meminspect-v3", "android", "android-v2", "android-v1"]
-    ),
-    help="Whose layout the kinfo is to have: the kernel's kmemdump series', or "
-    "Android's.",
-)
-@click.option(
-    "--no-encryption",
-    is_flag=True,
-    help="Tell the firmware not to encrypt: whoever has the device can read the dump. "
-    "Without it, only who has the vendor's key can, or nobody.",
-)
+@_table_options
 @click.option(
     "--off", is_flag=True, help="Take off what was registered, and do nothing else."
 )
-@click.option(
-    "--daemon",
-    is_flag=True,
-    help="Stay, look again on a timer and on SIGUSR1 or SIGHUP, and take the regions "
-    "off at the end.",
-)
-@click.option(
-    "--refresh",
-    type=click.FloatRange(0.1, 86400),
-    metavar="SECONDS",
-    help="How often --daemon looks again, whatever that costs.  [default: 300, or more "
-    "so that it takes at most 1 % of one CPU]",
-)
-@click.option(
-    "--keep", is_flag=True, help="Leave the regions there at the end of --daemon."
-)
+@_stay_options
 @selection_options
 @vmlinux_option
 @click.option(
@@ -116,22 +161,10 @@ __all__ = ["command"]
 )
 def command(
     target: str,
-    backend: str,
-    smem: str | None,
-    device_tree: Path | None,
-    scratch: str | None,
-    scratch_item: int | None,
-    kinfo: str | None,
-    layout: str,
-    no_encryption: bool,
+    table: _Table,
     off: bool,
-    daemon: bool,
-    refresh: float | None,
-    keep: bool,
-    areas: tuple[str, ...],
-    questions: tuple[str, ...],
-    symbols: tuple[str, ...],
-    regions: tuple[str, ...],
+    stay: _Stay,
+    selected: SelectionOptions,
     vmlinux: Path | None,
     as_json: bool,
 ) -> int:
@@ -142,118 +175,136 @@ def command(
     qmp:SOCKET: a VM that has its RAM in a shared file. What another owner has
     registered stays as it is.
     """
-    from kmemdump.agent import Pace
-    from kmemdump.agent.agent import held_signals
-    from kmemdump.backends.minidump import MinidumpBackend, is_marked
-    from kmemdump.cli.mark_kinfo import mark_kinfo
-    from kmemdump.firmware.discovery import ReservedRanges
-    from kmemdump.opening import open_target
-    from kmemdump.targets.writable import check_writable, open_writable
+    _check(table, off, stay, selected)
+    if table.backend == "kinfo":
+        return _mark_kinfo(target, table, off, vmlinux, as_json)
+    selection = parse_selection(selected, vmlinux)
+    return _mark_minidump(target, table, off, stay, selection, as_json)
 
-    if off and daemon:
+
+def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) -> None:
+    """
+    Refuse options that exclude each other.
+
+    :raises UsageError: If there are such.
+    """
+    if off and stay.daemon:
         raise UsageError("--off and --daemon exclude each other")
-    if (refresh or keep) and not daemon:
-        raise UsageError(f"{'--refresh' if refresh else '--keep'} needs --daemon")
-    if scratch and scratch_item is not None:
+    if (stay.refresh or stay.keep) and not stay.daemon:
+        raise UsageError(f"{'--refresh' if stay.refresh else '--keep'} needs --daemon")
+    if table.scratch and table.scratch_item is not None:
         raise UsageError("--scratch and --scratch-item exclude each other")
-    if backend == "kinfo":
-        if daemon or areas or questions or symbols or regions:
-            raise UsageError(
-                "a kinfo holds addresses of the kernel's own tables, which never "
-                "change: expected no --daemon, and nothing to mark"
-            )
-        where = parse_range("--kinfo", kinfo) if kinfo else None
-        return mark_kinfo(
-            target, where, device_tree, layout, vmlinux, off=off, as_json=as_json
-        )
-    selection = parse_selection(areas, questions, symbols, regions, vmlinux)
-    given = ReservedRanges(
-        parse_range("--smem", smem) if smem else None,
-        parse_range("--scratch", scratch) if scratch else None,
-    )
-    with ExitStack() as stack:
-        # First: threads that come later hold them, too.
-        stack.enter_context(held_signals() if daemon else nullcontext())
-        stack.enter_context(held_back_warnings())
-        machine = stack.enter_context(closing(open_target(target)))
-        check_writable(machine)
-        teller = (
-            JsonTeller(os.environ, machine.name, lines=daemon)
-            if as_json
-            else Teller(os.environ, machine.name)
-        )
-        places = _find_places(machine, given, device_tree)
-        assert places.smem is not None
-        table = stack.enter_context(
-            held_table(machine.name, backend, places.smem.start, os.environ)
-        )
-        memory = open_writable(machine, places.known)
-        stack.enter_context(closing(memory))
-        open_backend = functools.partial(
-            MinidumpBackend,
-            memory,
-            places.smem,
-            scratch=places.scratch if scratch_item is None else None,
-            scratch_item=scratch_item,
-            no_encryption=no_encryption,
-        )
-        if off:
-            if is_marked(memory, places.smem):
-                open_backend().withdraw()
-            teller.say("nothing of ours is registered any more")
-            return ExitCode.DONE
-        pace = Pace(refresh) if daemon else None
-        return _mark(
-            machine, selection, open_backend, places, table, teller, pace, keep
+    if table.backend == "kinfo" and (stay.daemon or any(selected)):
+        raise UsageError(
+            "a kinfo holds addresses of the kernel's own tables, which never "
+            "change: expected no --daemon, and nothing to mark"
         )
 
 
-def _mark(
-    machine: Target,
-    selection: Selection,
-    open_backend: Callable[[], MinidumpBackend],
-    places: ReservedRanges,
-    table: str,
-    teller: Teller,
-    pace: Pace | None,
-    keep: bool,
-) -> int:
-    """
-    Register, and stay if that is wanted.
+@contextmanager
+def _opened(
+    target: str, as_json: bool, daemon: bool = False
+) -> Iterator[tuple[Target, AgentOutput]]:
+    """Open the machine, and what prints what becomes of it."""
+    from kmemdump.agent.agent import held_signals
 
-    :param pace: When to look again; ``None`` does not stay.
-    """
-    from kmemdump.agent import Agent
-    from kmemdump.marking.registration import Registration
-
-    with shown_progress():
-        marker = Registration(
-            machine, selection, lambda _: open_backend(), keep_out=places.known
-        )
-    teller.tell(marker.last, pace.interval() if pace else None)
-    if pace is not None:
-        folder = run_folder(os.environ)
-        with closing(
-            Agent(marker, machine.name, table, pace, teller.tell, folder)
-        ) as agent:
-            teller.ready()
-            agent.run()
-            teller.stopping()
-        if keep:
-            teller.say("stopped; the regions are left")
+    # Signals first: threads that come later hold them, too.
+    with (
+        held_signals() if daemon else nullcontext(),
+        held_back_warnings(),
+        open_target(target) as machine,
+    ):
+        if as_json:
+            yield machine, JsonAgentOutput(os.environ, machine.name, lines=daemon)
         else:
-            marker.close()
-            open_backend().withdraw()
-            teller.say("stopped; the regions are taken off")
-    return ExitCode.DONE if marker.last.complete else ExitCode.INCOMPLETE
+            yield machine, AgentOutput(os.environ, machine.name)
 
 
-def _find_places(
-    machine: Target, given: ReservedRanges, tree: Path | None
-) -> ReservedRanges:
-    from kmemdump.firmware.discovery import find_live_reserved, find_reserved
-    from kmemdump.targets.live import LiveTarget
+def _mark_minidump(
+    target: str,
+    table: _Table,
+    off: bool,
+    stay: _Stay,
+    selection: Selection,
+    as_json: bool,
+) -> int:
+    from kmemdump.marking.firmware import register, unmark_firmware
+    from kmemdump.marking.firmware_table import TableOptions
 
-    if isinstance(machine, LiveTarget):
-        return find_live_reserved(given, tree)
-    return find_reserved(given, machine.memory, machine.name, tree)
+    options = TableOptions(
+        parse_range("--smem", table.smem) if table.smem else None,
+        parse_range("--scratch", table.scratch) if table.scratch else None,
+        table.scratch_item,
+        table.device_tree,
+        table.no_encryption,
+        run_folder(os.environ),
+    )
+    with _opened(target, as_json, stay.daemon) as (machine, output):
+        if off:
+            unmark_firmware(machine, options)
+            output.print_line("nothing of ours is registered any more")
+            return ExitCode.DONE
+        with shown_progress():
+            registration = register(machine, selection, options)
+        with registration:
+            pace = Pace(stay.refresh) if stay.daemon else None
+            output.print_look(registration.last, pace.interval() if pace else None)
+            if pace is not None:
+                _stay_there(registration, pace, output, keep=stay.keep)
+            complete = registration.last.complete
+    return ExitCode.DONE if complete else ExitCode.INCOMPLETE
+
+
+def _stay_there(
+    registration: Registration, pace: Pace, output: AgentOutput, *, keep: bool
+) -> None:
+    from kmemdump.agent.agent import Agent
+
+    folder = run_folder(os.environ)
+    with closing(Agent(registration, pace, output.print_look, folder)) as agent:
+        output.notify_ready()
+        agent.run()
+        output.notify_stopping()
+    if keep:
+        output.print_line("stopped; the regions are left")
+    else:
+        registration.withdraw()
+        output.print_line("stopped; the regions are taken off")
+
+
+def _mark_kinfo(
+    target: str, table: _Table, off: bool, vmlinux: Path | None, as_json: bool
+) -> int:
+    from kmemdump.marking.kinfo import KinfoOptions, mark_kinfo, unmark_kinfo
+
+    options = KinfoOptions(
+        parse_range("--kinfo", table.kinfo) if table.kinfo else None,
+        table.device_tree,
+        run_folder(os.environ),
+    )
+    layout = KinfoLayout(table.layout)
+    with _opened(target, as_json) as (machine, output):
+        if off:
+            unmark_kinfo(machine, options)
+            output.print_line("there is no kinfo any more")
+            return ExitCode.DONE
+        result = mark_kinfo(machine, layout, options, vmlinux=vmlinux)
+    _print_kinfo(result, output)
+    return ExitCode.INCOMPLETE if result.missing else ExitCode.DONE
+
+
+def _print_kinfo(result: KinfoResult, output: AgentOutput) -> None:
+    if isinstance(output, JsonAgentOutput):
+        output.print_record(
+            kinfo=hex(result.range.start),
+            layout=result.layout.value,
+            addresses={region.name: hex(region.address) for region in result.held},
+            refused=[refusal_record(refusal) for refusal in result.refused],
+            missing=result.missing,
+        )
+        return
+    click.echo(f"kinfo at {result.range.start:#x}: {len(result.held)} addresses")
+    for refusal in result.refused:
+        print_message(f"{refusal.region.name}: {refusal.reason}")
+    for name in result.missing:
+        print_message(f"the kernel does not say where {name} is")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
 
@@ -98,7 +98,7 @@ def command(
         click.echo(json.dumps(record, indent=2))
         return 0
     if note:
-        tell(f"{debugger}: {note}")
+        print_message(f"{debugger}: {note}")
     click.echo(shlex.join(argv), err=not only_print)
     if only_print:
         return 0

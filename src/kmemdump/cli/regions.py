@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import firmware_options
 from kmemdump.collect.source import Options, read_registered
 from kmemdump.errors import ExitCode
@@ -157,7 +157,7 @@ def _print(listing: _Listing) -> None:
         lines.add_row(*(_cell(row[column]) for column in columns))
     console.print(lines)
     for problem in listing.problems:
-        tell(problem)
+        print_message(problem)
 
 
 def _cell(value: object) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import target_options, targeted
 from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
@@ -82,6 +82,6 @@ def command(
         click.echo(text, nl=False)
     if report.missing:
         names = ", ".join(dict.fromkeys(loss.what for loss in report.missing))
-        tell(f"{target}: the report lacks {names}")
+        print_message(f"{target}: the report lacks {names}")
         return ExitCode.INCOMPLETE
     return ExitCode.DONE

@@ -7,16 +7,13 @@ import json
 import os
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
+from kmemdump.agent.status import Status, read_all
 from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.errors import ExitCode, TargetError
 from kmemdump.text import format_duration, format_size
-
-if TYPE_CHECKING:
-    from kmemdump.agent import Status
 
 __all__ = ["command"]
 
@@ -28,12 +25,10 @@ _LATE = 2.0
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> int:
     """
-    Tell what the agents of this machine hold, how old that is, and what they cost.
+    Show what the agents of this machine hold, how old that is, and what they cost.
 
     The exit status is 0 if all is well, and 1 if something is missing, late or dead.
     """
-    from kmemdump.agent import read_all
-
     folder = run_folder(os.environ)
     found = read_all(folder)
     if not found:

@@ -20,7 +20,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kmemdump.cli.shared.options import parse_selection, selection_options
+from kmemdump.cli.shared.options import (
+    SelectionOptions,
+    parse_selection,
+    selection_options,
+)
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 
 if TYPE_CHECKING:
@@ -80,10 +84,7 @@ def command(
     interval: float,
     hang_after: float,
     then: str,
-    areas: tuple[str, ...],
-    questions: tuple[str, ...],
-    symbols: tuple[str, ...],
-    regions: tuple[str, ...],
+    selected: SelectionOptions,
     vmlinux: Path | None,
     as_json: bool,
     verbose: bool,
@@ -101,9 +102,7 @@ def command(
     """
     from kmemdump.watch import Settings, Then, watch_fleet
 
-    make_selection = functools.partial(
-        parse_selection, areas, questions, symbols, regions, vmlinux
-    )
+    make_selection = functools.partial(parse_selection, selected, vmlinux)
     make_selection()  # What makes no sense is said now, and once.
     named = _name_sockets(sockets)
     _make_folder(folder)

@@ -15,7 +15,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.collect.write import write_collected
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
@@ -26,10 +25,9 @@ from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.reserved import scratch_range, smem_range
 from kmemdump.lab.setup import Setup
-from kmemdump.marking.registration import Registration
-from kmemdump.marking.selection import select
+from kmemdump.marking.firmware import mark_firmware
+from kmemdump.marking.firmware_table import TableOptions
 from kmemdump.opening import open_target
-from kmemdump.targets.writable import open_writable
 from kmemdump.text import format_size
 
 __all__ = ["FirmwareStory", "tell_of_firmware"]
@@ -75,24 +73,15 @@ def tell_of_firmware(
         f"SMEM at {smem.start:#x}"
     )
     with Machine(cache, setup) as machine:
-        with (
-            closing(open_target(f"qmp:{machine.qmp}")) as target,
-            closing(open_writable(target)) as writable,
-        ):
+        table = TableOptions(smem=smem, scratch=scratch, no_encryption=True)
+        with open_target(f"qmp:{machine.qmp}") as target:
             say("registering its regions in the minidump table, from outside")
-            marker = Registration(
-                target,
-                select(),
-                lambda _: MinidumpBackend(
-                    writable, smem, scratch=scratch, no_encryption=True
-                ),
-                keep_out=[smem, scratch],
-            )
-            marked = marker.last
+            with mark_firmware(target, table) as registration:
+                planned = registration.last.plan
             say(
-                f"{len(marked.plan.regions)} regions of the "
-                f"{marked.plan.capacity} that there is room for, "
-                f"{format_size(marked.plan.size)}; now nobody looks at it any more"
+                f"{len(planned.regions)} regions of the "
+                f"{planned.capacity} that there is room for, "
+                f"{format_size(planned.size)}; now nobody looks at it any more"
             )
         say("killing it: echo c > /proc/sysrq-trigger")
         crash_guest(machine, CrashType.PANIC)

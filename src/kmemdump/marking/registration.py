@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""
-Keep a kernel's regions registered with its firmware.
-
-A :class:`Registration` looks at the kernel, plans the regions, and brings the backend
-up to date with the least changes, once or again and again. Where the memory is, and how
-it is written, is its caller's business.
-"""
+"""Keep a kernel's regions registered with its firmware."""
 
 from __future__ import annotations
 
@@ -13,29 +7,28 @@ import contextlib
 import ctypes
 import gc
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.arch.find_kernel import is_alive
-from kmemdump.backends import Backend, SelfDescribing
 from kmemdump.backends.description import Description
-from kmemdump.errors import TargetError, UsageError
-from kmemdump.kernel.attach import Kernel, OwnDebugInfo, read_own_debug_info
+from kmemdump.errors import TargetError
+from kmemdump.kernel.attach import OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
-from kmemdump.kernel.iomem import find_system_ram
 from kmemdump.marking.capture import Capture, look
+from kmemdump.marking.firmware_table import FirmwareTable, check_reserved
 from kmemdump.marking.mark import Marking
-from kmemdump.marking.plan import DEFAULT_EXTRA, DESCRIPTION, Plan, plan
+from kmemdump.marking.plan import DESCRIPTION, Plan, plan
 from kmemdump.marking.registry import Refusal, Registry
 from kmemdump.marking.selection import Selection
-from kmemdump.memory.ranges import Range, intersect, subtract
+from kmemdump.memory.ranges import subtract
 from kmemdump.memory.recorder import Recorder
-from kmemdump.targets import Target
+from kmemdump.targets import Closing, Target
 from kmemdump.text import format_size
 
-__all__ = ["RefreshResult", "Registration", "check_reserved"]
+__all__ = ["RefreshResult", "Registration"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +77,28 @@ class RefreshResult:
         )
 
 
-class Registration:
+class Registration(Closing):
     """
-    Marks a kernel, from now on until :meth:`close`.
+    A kernel whose regions are registered with its firmware.
+
+    Each look at the kernel plans the regions anew, and brings the table up to date with
+    the least changes.
 
     :param target: Where the kernel is; stays the caller's.
-    :param open_backend: Called with what was found out about the kernel, before
-        anything is registered, so that what an earlier run has registered stays until
-        there is something new.
-    :param keep_out: Memory that is written to; the kernel must not use it, and regions
-        are not stretched over it.
-    :param most_extra: Bytes that nobody asked for, at most; see
-        :mod:`kmemdump.marking.plan`.
-    :raises KmemdumpError: If there is no kernel that can be looked at, or no backend.
+    :param table: Closed together with this. What an earlier run has registered stays
+        until there is something new.
+    :raises KmemdumpError: If there is no kernel that can be looked at, or the table
+        cannot be used; the table is still open then.
     """
 
     def __init__(
-        self,
-        target: Target,
-        selection: Selection,
-        open_backend: Callable[[Capture], Backend],
-        *,
-        keep_out: Sequence[Range] = (),
-        most_extra: int = DEFAULT_EXTRA,
+        self, target: Target, selection: Selection, table: FirmwareTable
     ) -> None:
         self._target = target
         self._selection = selection
-        self._within = subtract(target.memory.ranges, keep_out)
-        self._most_extra = most_extra
+        self._table = table
+        # Regions are not stretched over what is written.
+        self._within = subtract(target.memory.ranges, table.reserved)
         start = time.monotonic()
         self._own_debug_info: OwnDebugInfo | None = None
         if selection.vmlinux is None:
@@ -121,16 +108,26 @@ class Registration:
         capture = _look(target, selection, self._own_debug_info)
         self._own_debug_info = capture.kernel.own_debug_info
         self._info = capture.kernel.vmcoreinfo
-        check_reserved(capture.kernel, keep_out)
-        self.backend = open_backend(capture)
+        check_reserved(capture.kernel, table.reserved)
+        self._backend = table.open_backend()
         self._description = describe_kernel(target, capture)
-        self.registry = Registry(target.memory.ranges, description=self._description)
-        self.registry.attach(self.backend)
+        self._registry = Registry(target.memory.ranges, description=self._description)
+        self._registry.attach(self._backend)
         marks, when = _excuse(capture.marking), capture.time
         del capture
         _give_back()
         self.last = self._update(marks, start, when)
         """How the last look went."""
+
+    @property
+    def target_name(self) -> str:
+        """Name of the machine."""
+        return self._target.name
+
+    @property
+    def table(self) -> str:
+        """Name of the table, for files."""
+        return self._table.name
 
     @property
     def kernel(self) -> str:
@@ -167,21 +164,21 @@ class Registration:
         marked = int(when.timestamp())
         if marked != self._description.marked:
             self._description = replace(self._description, marked=marked)
-            self.registry.set_description(self._description)
+            self._registry.set_description(self._description)
+
+    def withdraw(self) -> None:
+        """Take all regions off the table."""
+        self._registry.detach()
+        self._table.withdraw()
 
     def close(self) -> None:
-        """Take all regions off the backend."""
-        self.registry.detach()
+        """Close the table, so that another process can write to it; regions stay."""
+        self._table.close()
 
     def _update(self, marks: Marking, start: float, when: datetime) -> RefreshResult:
-        backend = self.backend
-        room = backend.capacity
-        if room is None:
-            room = 1 << 16
-        elif isinstance(backend, SelfDescribing):
-            room = max(room - DESCRIPTION, 0)
-        planned = plan(marks, room, self._within, most_extra=self._most_extra)
-        result = self.registry.update(planned.regions)
+        room = max(self._backend.capacity - DESCRIPTION, 0)
+        planned = plan(marks, room, self._within)
+        result = self._registry.update(planned.regions)
         # Last: until then, what is registered is as old as before, in part.
         self._describe(when)
         return RefreshResult(
@@ -189,7 +186,7 @@ class Registration:
             len(result.added),
             len(result.removed),
             result.refused,
-            self.registry.description_problem,
+            self._registry.description_problem,
             time.monotonic() - start,
         )
 
@@ -241,22 +238,6 @@ def _give_back() -> None:
     gc.collect()  # drgn's programs and what we register with them hold each other.
     with contextlib.suppress(AttributeError, OSError):  # Another C library.
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def check_reserved(kernel: Kernel, places: Sequence[Range]) -> None:
-    """
-    Refuse to write where the kernel keeps its own.
-
-    :raises UsageError: If one of *places* is memory that it uses.
-    """
-    if kernel.problem is not None:
-        return  # Nobody knows.
-    used = intersect(find_system_ram(kernel.prog), places)
-    if used:
-        raise UsageError(
-            f"{used[0]} is memory that the kernel uses, expected some that is reserved "
-            "and hidden from it (x86: memmap=SIZE$ADDRESS; device tree: no-map)"
-        )
 
 
 def describe_kernel(target: Target, capture: Capture) -> Description:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from kmemdump.marking.registration import RefreshResult
     from kmemdump.marking.registry import Refusal
 
-__all__ = ["marked_record", "plan_record", "refusal_record"]
+__all__ = ["plan_record", "refresh_record", "refusal_record"]
 
 
 def plan_record(planned: Plan) -> dict[str, Any]:
@@ -34,15 +34,15 @@ def plan_record(planned: Plan) -> dict[str, Any]:
     }
 
 
-def marked_record(marked: RefreshResult) -> dict[str, Any]:
+def refresh_record(result: RefreshResult) -> dict[str, Any]:
     """Return what a look at a kernel has registered, and what it has not."""
     return {
-        **plan_record(marked.plan),
-        "added": marked.added,
-        "removed": marked.removed,
-        "refused": [refusal_record(refusal) for refusal in marked.refused],
-        "problems": marked.problems,
-        "seconds": round(marked.seconds, 6),
+        **plan_record(result.plan),
+        "added": result.added,
+        "removed": result.removed,
+        "refused": [refusal_record(refusal) for refusal in result.refused],
+        "problems": result.problems,
+        "seconds": round(result.seconds, 6),
     }
 
 

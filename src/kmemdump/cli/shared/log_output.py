@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.progress import LOGGER, SHARE
 
 if TYPE_CHECKING:
@@ -35,24 +35,26 @@ def verbose_option() -> click.Option:
         ["-v", "--verbose"],
         is_flag=True,
         expose_value=False,
-        callback=_tell_all,
-        help="Tell what is going on, too.",
+        callback=_enable_progress,
+        help="Print what is being done, too.",
     )
 
 
-def _tell_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+def _enable_progress(
+    context: click.Context, _parameter: click.Parameter, value: bool
+) -> None:
     if not value:
         return
-    teller = _Teller()
+    printer = _ProgressPrinter()
     for logger in map(logging.getLogger, _LOGGERS):
         logger.setLevel(logging.INFO)
-        logger.addHandler(teller)
+        logger.addHandler(printer)
         context.call_on_close(partial(logger.setLevel, logging.NOTSET))
-        context.call_on_close(partial(logger.removeHandler, teller))
+        context.call_on_close(partial(logger.removeHandler, printer))
 
 
-class _Teller(logging.Handler):
-    """Prints what is going on at once; warnings have another handler."""
+class _ProgressPrinter(logging.Handler):
+    """Prints at once what is being done; warnings have another handler."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -62,10 +64,12 @@ class _Teller(logging.Handler):
         if record.levelno < logging.WARNING:
             spent = time.monotonic() - self._start
             line = " ".join(record.getMessage().split())
-            tell(f"{spent:7.2f} s: {line}")
+            print_message(f"{spent:7.2f} s: {line}")
 
 
-class _Holder(logging.Handler):
+class _WarningBuffer(logging.Handler):
+    """Keeps each warning once, until it is printed."""
+
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._lines: list[str] = []
@@ -82,13 +86,13 @@ class _Holder(logging.Handler):
 
     def print(self) -> None:
         for line in self._lines:
-            tell(f"warning: {line}")
+            print_message(f"warning: {line}")
         if self._more:
-            tell(f"warning: {self._more} more")
+            print_message(f"warning: {self._more} more")
 
 
 class _Spinner(logging.Handler):
-    """Shows what is done now, and how much of it, in a line that vanishes."""
+    """Shows what is being done, and how much of it is, in a line that vanishes."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(logging.DEBUG)
@@ -114,7 +118,7 @@ def _bar(text: Text, share: float) -> RenderableType:
 
 @contextmanager
 def shown_progress() -> Iterator[None]:
-    """Show on a terminal what goes on in the body, which prints nothing itself."""
+    """Show on a terminal what the body does, which prints nothing itself."""
     ours = logging.getLogger("kmemdump")
     if not sys.stderr.isatty() or ours.isEnabledFor(logging.INFO):
         yield
@@ -145,13 +149,13 @@ def held_back_warnings(*, progress: bool = False) -> Iterator[None]:
 
     :param progress: As :func:`shown_progress` does.
     """
-    holder = _Holder()
+    buffer = _WarningBuffer()
     for name in _LOGGERS:
-        logging.getLogger(name).addHandler(holder)
+        logging.getLogger(name).addHandler(buffer)
     try:
         with shown_progress() if progress else nullcontext():
             yield
     finally:
         for name in _LOGGERS:
-            logging.getLogger(name).removeHandler(holder)
-    holder.print()
+            logging.getLogger(name).removeHandler(buffer)
+    buffer.print()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is said to a person beside the answer: on standard error, a line each."""
+"""Messages for people beside the answer: on standard error, a line each."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import click
 
 from kmemdump.text import printable
 
-__all__ = ["tell"]
+__all__ = ["print_message"]
 
 
-def tell(words: str) -> None:
+def print_message(text: str) -> None:
     """
-    Say something on one line, so that a log has it whole.
+    Print a message on one line, so that a log has it whole.
 
-    It may have the names of files in it, and what they hold.
+    :param text: May hold names of files, and their contents.
     """
-    line = "; ".join(words.splitlines())
+    line = "; ".join(text.splitlines())
     click.echo(f"kmemdump: {printable(line)}", err=True)

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from kmemdump.targets import Target
 
 __all__ = [
+    "SelectionOptions",
     "firmware_options",
+    "grouped",
     "parse_range",
     "parse_selection",
     "selection_options",
@@ -43,6 +45,27 @@ def _apply(function: _Function, *options: Callable[[Any], Any]) -> _Function:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def grouped(
+    function: Callable[..., Any],
+    name: str,
+    kind: Any,
+    *options: Callable[[Any], Any],
+) -> Callable[..., Any]:
+    """
+    Add options to a verb, as one parameter.
+
+    :param name: Of the parameter.
+    :param kind: Its type, a named tuple with a field for each option.
+    """
+
+    @functools.wraps(function)
+    def collected(*arguments: Any, **given: Any) -> Any:
+        fields = {field: given.pop(field) for field in kind._fields}
+        return function(*arguments, **given, **{name: kind(**fields)})
+
+    return _apply(collected, *options)
 
 
 vmlinux_option = click.option(
@@ -134,10 +157,21 @@ def _complete_area(
     return [area.name for area in AREAS if area.name.startswith(incomplete)]
 
 
-def selection_options(function: _Function) -> _Function:
-    """Add the options that tell what to mark."""
-    return _apply(
+class SelectionOptions(NamedTuple):
+    """What to mark, as it was typed."""
+
+    areas: tuple[str, ...]
+    questions: tuple[str, ...]
+    symbols: tuple[str, ...]
+    regions: tuple[str, ...]
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what to mark, as the parameter *selected*."""
+    return grouped(
         function,
+        "selected",
+        SelectionOptions,
         click.option(
             "--area",
             "areas",
@@ -171,25 +205,19 @@ def selection_options(function: _Function) -> _Function:
     )
 
 
-def parse_selection(
-    areas: tuple[str, ...],
-    questions: tuple[str, ...],
-    symbols: tuple[str, ...],
-    regions: tuple[str, ...],
-    vmlinux: Path | None,
-) -> Selection:
+def parse_selection(selected: SelectionOptions, vmlinux: Path | None) -> Selection:
     """
-    Make a selection of the options of :func:`selection_options`.
+    Parse what to mark.
 
-    :raises UsageError: If one of them makes no sense.
+    :raises UsageError: If one of the options makes no sense.
     """
     from kmemdump.marking.selection import select
 
     return select(
-        areas=areas,
-        questions=questions,
-        symbols=symbols,
-        regions=[_parse_region(text) for text in regions],
+        areas=selected.areas,
+        questions=selected.questions,
+        symbols=selected.symbols,
+        regions=[_parse_region(text) for text in selected.regions],
         vmlinux=vmlinux,
     )
 

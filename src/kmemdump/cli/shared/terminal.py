@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmemdump.cli.shared.messages import tell
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _parse(prompt: Prompt, text: str, talking: bool) -> list[Question | None]:
             return [*parse_question(text)]
         return [prompt.question(text, lambda: input(_MORE if talking else ""))]
     except UsageError as error:
-        tell(str(error))
+        print_message(str(error))
         return [None]
 
 

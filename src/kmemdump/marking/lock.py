@@ -1,31 +1,46 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One agent for each table: two would take each other's rows for a stranger's."""
+"""One process for each table: two would take each other's rows for a stranger's."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kmemdump.errors import TargetError, UnsupportedError
 
-__all__ = ["holder", "table_lock"]
+__all__ = ["lock_holder", "lock_table", "table_name"]
+
+
+def table_name(target: str, backend: str, address: int) -> str:
+    """
+    Return a name for a machine's table, as files of it have it.
+
+    :param target: Name of the machine.
+    :param address: Of the table, in the machine's physical memory.
+    """
+    machine = re.sub(r"[^A-Za-z0-9.]+", "-", target.removeprefix("qmp:"))
+    return f"{machine.strip('-')[-80:]}-{backend}-{address:x}"
 
 
 @contextmanager
-def table_lock(folder: Path, name: str) -> Iterator[None]:
+def lock_table(folder: Path | None, name: str) -> Iterator[None]:
     """
-    Hold a table for the body of a ``with`` statement.
+    Lock a table for the body of a ``with`` statement.
 
-    The kernel lets go of it when the process ends, however that happens.
+    The kernel unlocks it when the process ends, however that happens.
 
-    :param folder: Where agents leave their locks; made if it is not there.
-    :param name: Of the table.
-    :raises UnsupportedError: If another process holds it.
-    :raises TargetError: If there is no place for the lock.
+    :param folder: For locks; made if it is not there. ``None`` locks nothing.
+    :param name: See :func:`table_name`.
+    :raises UnsupportedError: If another process has locked it.
+    :raises TargetError: If the lock cannot be made.
     """
+    if folder is None:
+        yield
+        return
     path = folder / f"{name}.lock"
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -38,8 +53,8 @@ def table_lock(folder: Path, name: str) -> Iterator[None]:
         except BlockingIOError:
             pid = _read_pid(fd) or "unknown"
             raise UnsupportedError(
-                f"{name}: process {pid} keeps this table already\n"
-                "'kmemdump status' tells of it; stop it first"
+                f"{name}: process {pid} already writes to this table\n"
+                "'kmemdump status' shows it; stop it first"
             ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -48,8 +63,8 @@ def table_lock(folder: Path, name: str) -> Iterator[None]:
         os.close(fd)
 
 
-def holder(folder: Path, name: str) -> int | None:
-    """Return the process that holds a table, or ``None``."""
+def lock_holder(folder: Path, name: str) -> int | None:
+    """Return the id of the process that has locked a table, or ``None``."""
     try:
         fd = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The minidump table of a machine: find it, lock it, and open it for writing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmemdump.backends.minidump import MinidumpBackend, is_marked
+from kmemdump.errors import UsageError
+from kmemdump.firmware.discovery import (
+    ReservedRanges,
+    find_live_reserved,
+    find_reserved,
+)
+from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.iomem import find_system_ram
+from kmemdump.marking.lock import lock_table, table_name
+from kmemdump.memory.ranges import Range, intersect
+from kmemdump.memory.writable import WritableMemory
+from kmemdump.targets import Closing, Target
+from kmemdump.targets.live import LiveTarget
+from kmemdump.targets.writable import check_writable, open_writable
+
+__all__ = ["FirmwareTable", "TableOptions", "check_reserved", "open_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """Where a machine's minidump table is, and how it is written."""
+
+    smem: Range | None = None
+    """By default, where a device tree says, or found by its contents."""
+    scratch: Range | None = None
+    """
+    Reserved memory for the dump's description, 64 KiB or more; by default, the device
+    tree's node that is ``kmemdump,scratch``.
+    """
+    scratch_item: int | None = None
+    """Instead of *scratch*: number of an SMEM item to allocate for it."""
+    device_tree: Path | None = None
+    """The machine's DTB; by default, it is looked for in the machine's memory."""
+    no_encryption: bool = False
+    """Have the firmware not encrypt the dump."""
+    lock_folder: Path | None = None
+    """For a lock, so that one process at a time writes; ``None`` takes none."""
+
+
+class FirmwareTable(Closing):
+    """
+    A machine's table, opened by :func:`open_table`.
+
+    :param name: Of the table, for files.
+    :param ranges: Where SMEM and the scratch memory are.
+    :param resources: Closed at the end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        memory: WritableMemory,
+        ranges: ReservedRanges,
+        options: TableOptions,
+        resources: ExitStack,
+    ) -> None:
+        assert ranges.smem is not None
+        self.name = name
+        self.reserved: Sequence[Range] = ranges.known
+        """Memory that is written; the kernel must not use it."""
+        self._memory = memory
+        self._smem = ranges.smem
+        self._scratch = ranges.scratch if options.scratch_item is None else None
+        self._options = options
+        self._resources = resources
+
+    def open_backend(self) -> MinidumpBackend:
+        """
+        Return a backend for the table; what an earlier run registered is taken over.
+
+        :raises BackendError: If the table is not ready or has no room.
+        """
+        return MinidumpBackend(
+            self._memory,
+            self._smem,
+            scratch=self._scratch,
+            scratch_item=self._options.scratch_item,
+            no_encryption=self._options.no_encryption,
+        )
+
+    def withdraw(self) -> None:
+        """
+        Take off what we have registered, earlier runs included.
+
+        :raises KmemdumpError: If there is no such table.
+        """
+        if is_marked(self._memory, self._smem):
+            self.open_backend().withdraw()
+
+    def close(self) -> None:
+        """Close the memory and unlock the table; what is registered stays."""
+        self._resources.close()
+
+
+def open_table(target: Target, options: TableOptions) -> FirmwareTable:
+    """
+    Find the table of a machine, lock it, and open it for writing.
+
+    :param target: The machine; stays the caller's.
+    :raises UnsupportedError: If its memory cannot be written, or another process writes
+        to the table.
+    :raises KmemdumpError: If there is no table.
+    """
+    check_writable(target)
+    ranges = _find_ranges(target, options)
+    assert ranges.smem is not None
+    name = table_name(target.name, MinidumpBackend.name, ranges.smem.start)
+    with ExitStack() as resources:
+        resources.enter_context(lock_table(options.lock_folder, name))
+        memory = resources.enter_context(closing(open_writable(target, ranges.known)))
+        return FirmwareTable(name, memory, ranges, options, resources.pop_all())
+
+
+def _find_ranges(target: Target, options: TableOptions) -> ReservedRanges:
+    given = ReservedRanges(options.smem, options.scratch)
+    if isinstance(target, LiveTarget):
+        return find_live_reserved(given, options.device_tree)
+    return find_reserved(given, target.memory, target.name, options.device_tree)
+
+
+def check_reserved(kernel: Kernel, ranges: Sequence[Range]) -> None:
+    """
+    Refuse to write to memory that the kernel uses.
+
+    :raises UsageError: If one of *ranges* is such memory.
+    """
+    if kernel.problem is not None:
+        return  # Without symbols, its use of memory is not known.
+    used = intersect(find_system_ram(kernel.prog), ranges)
+    if used:
+        raise UsageError(
+            f"{used[0]} is memory that the kernel uses, expected some that is reserved "
+            "and hidden from it (x86: memmap=SIZE$ADDRESS; device tree: no-map)"
+        )
