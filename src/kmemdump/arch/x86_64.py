@@ -12,7 +12,7 @@ from kmemdump.arch.pagetable import PageTable, translate
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_X86_64, Note
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, Range
+from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, Range, round_up
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class X86_64:
             except LookupError:
                 return None
         size = prog["THREAD_SIZE"].value_()
-        return Range((-(-top // 4096) * 4096 - size) % ADDRESS_SPACE, size)
+        return Range((round_up(top, 4096) - size) % ADDRESS_SPACE, size)
 
     def exception_stacks(self, prog: Program, cpu: int) -> Iterator[Range]:
         from drgn.helpers.linux.percpu import per_cpu

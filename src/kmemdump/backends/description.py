@@ -27,7 +27,7 @@ from kmemdump.formats.elf import (
 )
 from kmemdump.formats.elfheader import LABEL, MARKED
 from kmemdump.formats.notes import NoteType, pack_own
-from kmemdump.memory.ranges import ADDRESS_SPACE, Region
+from kmemdump.memory.ranges import ADDRESS_SPACE, Region, round_up
 
 __all__ = ["Description", "describe", "row_name"]
 
@@ -87,7 +87,7 @@ def describe(
     """
     unit = max(alignment, _NOTE_ALIGNMENT)
     note = pack_note("VMCOREINFO", 0, description.vmcoreinfo)
-    text_size = _round_up(len(description.vmcoreinfo), _NOTE_ALIGNMENT)
+    text_size = round_up(len(description.vmcoreinfo), _NOTE_ALIGNMENT)
     notes = _padded(description.notes, _NOTE_ALIGNMENT)
     if slots is not None:
         notes += _labels(regions, slots)
@@ -98,7 +98,7 @@ def describe(
 
     # Unused slots are a gap between the program headers and the notes.
     count = max(len(regions), slots or 0) + 1
-    end = _round_up(header_size(count) + len(notes), unit)
+    end = round_up(header_size(count) + len(notes), unit)
     notes_offset = end - len(notes)
     notes_size = len(notes) + text_size
     headers = [ProgramHeader(PT_NOTE, 0, notes_offset, 0, 0, notes_size, 0, 0)]
@@ -113,7 +113,7 @@ def describe(
                 PT_LOAD, PF_R | PF_W, offset, virtual, region.address, size, size, 0
             )
         )
-        offset += _round_up(size, alignment)
+        offset += round_up(size, alignment)
     table = pack_header(description.machine, headers)
     return table.ljust(notes_offset, b"\0") + notes, vmcoreinfo
 
@@ -142,9 +142,5 @@ def _virtual(region: Region, description: Description) -> int:
     return region.address | _NO_VIRTUAL
 
 
-def _round_up(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
-
-
 def _padded(data: bytes, unit: int) -> bytes:
-    return data.ljust(_round_up(len(data), unit), b"\0")
+    return data.ljust(round_up(len(data), unit), b"\0")

@@ -35,7 +35,7 @@ from kmemdump.formats.minidump import (
 )
 from kmemdump.formats.smem import HOST_ANY, Smem, parse_smem
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Range, Region
+from kmemdump.memory.ranges import Range, Region, round_up
 from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["MinidumpBackend", "is_marked"]
@@ -227,7 +227,7 @@ class MinidumpBackend:
                 )
             except (FormatError, NotCapturedError):
                 return 0
-            known = {(entry.paddr, entry.size + 3 & ~3) for entry in header.entries}
+            known = {(entry.paddr, round_up(entry.size, 4)) for entry in header.entries}
             ours = all(
                 scratch.holds(it.address, it.size) or (it.address, it.size) in known
                 for it in rows[i:]
@@ -292,5 +292,5 @@ def _row(region: Region) -> TableRegion:
         region.id,
         Word.VALI,
         region.address,
-        (region.size + 3) & ~3,  # As Linux's driver does: firmware copies words.
+        round_up(region.size, 4),  # As Linux's driver does: firmware copies words.
     )

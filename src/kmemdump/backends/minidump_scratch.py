@@ -9,7 +9,7 @@ ELF header. What is new is written to the place that is not in use.
 from __future__ import annotations
 
 from kmemdump.errors import BackendError
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Range, round_down, round_up
 from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["Scratch"]
@@ -25,7 +25,7 @@ class Scratch:
     """
 
     def __init__(self, memory: WritableMemory, where: Range) -> None:
-        start = -(-where.start // _UNIT) * _UNIT
+        start = round_up(where.start, _UNIT)
         self._memory = memory
         self._where = Range(start, max(where.end - start, 0))
         self._free = start
@@ -81,9 +81,9 @@ class Scratch:
 
     def _divide(self, kind: str, size: int) -> tuple[int, int]:
         left = self._where.end - self._free
-        room = -(-size // _UNIT) * _UNIT
+        room = round_up(size, _UNIT)
         if kind == "header":
-            room = left // 2 // _UNIT * _UNIT
+            room = round_down(left // 2, _UNIT)
         if room < size or 2 * room > left:
             raise BackendError(
                 f"the scratch area has {left} bytes left, expected {2 * size} for two "

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.memory.ranges import round_up
 
 if TYPE_CHECKING:
     import usb.core
@@ -81,7 +82,7 @@ class UsbConnection:
         """Receive one transfer. See :class:`kmemdump.collect.sahara.Connection`."""
         packet = self._in.wMaxPacketSize
         # A multiple of the packet size: libusb drops a packet that does not fit.
-        room = -(-limit // packet) * packet
+        room = round_up(limit, packet)
         try:
             for _ in range(_EMPTY_TRANSFERS):
                 data = self._in.read(room, self._timeout).tobytes()

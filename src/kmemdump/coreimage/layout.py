@@ -30,6 +30,7 @@ from kmemdump.memory.ranges import (
     clip,
     intersect,
     merge,
+    round_up,
     subtract,
 )
 
@@ -87,12 +88,12 @@ def lay_out(
     for item in pieces:
         if item not in empty:
             # Whole pages can be mapped; smaller pieces waste no room.
-            offset += -offset % _alignment(item)
+            offset = round_up(offset, _alignment(item))
             places[item] = offset
             offset += item.size
     zero_offset = offset
     if empty:
-        zero_offset += -offset % PAGE_SIZE
+        zero_offset = round_up(offset, PAGE_SIZE)
         offset = zero_offset + max(item.size for item in empty)
     extents = [
         Extent(item.start, item.size, places.get(item, zero_offset)) for item in pieces

@@ -17,7 +17,16 @@ from kmemdump.files import PartialFile
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
 from kmemdump.formats.notes import NoteType, pack_own
 from kmemdump.memory.physical import PAGE_SIZE, Memory
-from kmemdump.memory.ranges import Alias, Range, Region, intersect, merge, subtract
+from kmemdump.memory.ranges import (
+    Alias,
+    Range,
+    Region,
+    intersect,
+    merge,
+    round_down,
+    round_up,
+    subtract,
+)
 from kmemdump.progress import tell_progress
 
 __all__ = ["CoreContents", "write_core"]
@@ -176,8 +185,8 @@ def _find_zeros(memory: Memory, ranges: Iterable[Range]) -> list[Range]:
     zeros: list[Range] = []
     nothing = bytes(PAGE_SIZE)
     for item in ranges:
-        first = -(-item.start // PAGE_SIZE) * PAGE_SIZE
-        last = item.end // PAGE_SIZE * PAGE_SIZE
+        first = round_up(item.start, PAGE_SIZE)
+        last = round_down(item.end, PAGE_SIZE)
         for start in range(first, last, _CHUNK):
             try:
                 data = memory.read(start, min(_CHUNK, last - start))

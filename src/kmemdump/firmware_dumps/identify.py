@@ -26,6 +26,7 @@ from kmemdump.firmware_dumps.printk_ring import (
     ring_address,
 )
 from kmemdump.formats.elfheader import HeaderEntry
+from kmemdump.memory.ranges import round_up
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["identify"]
@@ -65,7 +66,9 @@ def identify(
         work.by_pointer,
         work.by_size,
     ):
-        work.sizes = Counter(_padded(fragment.contents.size) for fragment in waiting)
+        work.sizes = Counter(
+            round_up(fragment.contents.size, 4) for fragment in waiting
+        )
         sized = step == work.by_size
         claims = [
             None if sized and id(fragment) in describing else step(fragment)
@@ -166,8 +169,8 @@ class _Identifying:
 
     def by_size(self, fragment: Fragment) -> HeaderEntry | None:
         """The only entry and the only fragment of that size."""
-        size = _padded(fragment.contents.size)
-        fitting = [entry for entry in self.free if _padded(entry.size) == size]
+        size = round_up(fragment.contents.size, 4)
+        fitting = [entry for entry in self.free if round_up(entry.size, 4) == size]
         return fitting[0] if len(fitting) == 1 and self.sizes[size] == 1 else None
 
     def in_image(self, fragment: Fragment) -> int | None:
@@ -206,8 +209,4 @@ def _is_label(label: str, symbol: str) -> bool:
 
 def _has_room(entry: HeaderEntry, fragment: Fragment) -> bool:
     # A truncated fragment belongs here, too.
-    return _padded(fragment.contents.size) <= _padded(entry.size)
-
-
-def _padded(size: int) -> int:
-    return size + 3 & ~3
+    return round_up(fragment.contents.size, 4) <= round_up(entry.size, 4)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from kmemdump.errors import FormatError
+from kmemdump.memory.ranges import round_up
 
 __all__ = [
     "EM_AARCH64",
@@ -230,7 +231,7 @@ def iter_notes(data: bytes, source: str) -> Iterator[Note]:
         if namesz == descsz == type_ == 0:
             offset += _NHDR.size
             continue
-        start = offset + _NHDR.size + _align4(namesz)
+        start = offset + _NHDR.size + round_up(namesz, 4)
         if start + descsz > len(data):
             raise FormatError(
                 f"{source}+{offset:#x}",
@@ -240,7 +241,7 @@ def iter_notes(data: bytes, source: str) -> Iterator[Note]:
         raw_name = data[offset + _NHDR.size : offset + _NHDR.size + namesz]
         name = raw_name.partition(b"\0")[0].decode("ascii", "backslashreplace")
         yield Note(name, type_, data[start : start + descsz])
-        offset = start + _align4(descsz)
+        offset = start + round_up(descsz, 4)
 
 
 def pack_note(name: str, type: int, desc: bytes) -> bytes:
@@ -249,8 +250,8 @@ def pack_note(name: str, type: int, desc: bytes) -> bytes:
     return b"".join(
         (
             _NHDR.pack(len(raw_name), len(desc), type),
-            raw_name.ljust(_align4(len(raw_name)), b"\0"),
-            desc.ljust(_align4(len(desc)), b"\0"),
+            raw_name.ljust(round_up(len(raw_name), 4), b"\0"),
+            desc.ljust(round_up(len(desc), 4), b"\0"),
         )
     )
 
@@ -305,7 +306,3 @@ def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
         for header in headers
     )
     return b"".join(pieces)
-
-
-def _align4(size: int) -> int:
-    return (size + 3) & ~3

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from kmemdump.errors import FormatError
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Range, round_up
 
 __all__ = [
     "FDT_MAGIC",
@@ -174,7 +174,7 @@ class _Reader:
         if size > len(self._block) - self._at:
             raise self._error(f"property of {size} bytes")
         value = self._block[self._at : self._at + size]
-        self._at += -(-size // 4) * 4
+        self._at += round_up(size, 4)
         return value
 
     def _name(self) -> str:
@@ -182,7 +182,7 @@ class _Reader:
         if end < 0:
             raise self._error("name without an end")
         name = self._block[self._at : end].decode("latin-1")
-        self._at = -(-(end + 1) // 4) * 4
+        self._at = round_up(end + 1, 4)
         return name
 
     def _string(self, at: int) -> str:

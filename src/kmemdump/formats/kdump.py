@@ -22,6 +22,7 @@ from kmemdump.formats.elf import (
     Note,
     iter_notes,
 )
+from kmemdump.memory.ranges import round_down
 
 __all__ = [
     "KDUMP_MAGIC",
@@ -186,7 +187,7 @@ class Kdump:
             self.descriptors + first * _DESCRIPTOR.size,
             (count - first) * _DESCRIPTOR.size,
         )
-        whole = len(table) // _DESCRIPTOR.size * _DESCRIPTOR.size
+        whole = round_down(len(table), _DESCRIPTOR.size)
         for offset, size, _, _ in _DESCRIPTOR.iter_unpack(table[:whole]):
             if size <= self.page_size:  # More is damage, not truncation.
                 end = max(end, offset + size)

@@ -15,7 +15,7 @@ from drgn import FaultError, Program
 
 from kmemdump.arch.architecture import Arch, arch_from_elf
 from kmemdump.memory.physical import PAGE_SIZE
-from kmemdump.memory.ranges import Alias
+from kmemdump.memory.ranges import Alias, round_down
 from kmemdump.memory.recorder import Recorder
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -58,7 +58,7 @@ def add_linear_maps(
     image = arch.image(info)
     maps.append((image, min(image_end(prog) - image.virtual, _MAX_IMAGE)))
     for alias, size in maps:
-        whole = size // PAGE_SIZE * PAGE_SIZE
+        whole = round_down(size, PAGE_SIZE)
         if whole > 0 and (alias.virtual | alias.physical) % PAGE_SIZE == 0:
             read = _reader(walker, recorder, alias.virtual - alias.physical)
             prog.add_memory_segment(alias.virtual, whole, read, False)

@@ -14,7 +14,7 @@ from kmemdump.formats.kinfo import Kinfo, KinfoLayout, fields_of
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.memory.physical import PAGE_SIZE
-from kmemdump.memory.ranges import Region
+from kmemdump.memory.ranges import Region, round_up
 
 __all__ = ["kinfo_facts", "kinfo_regions"]
 
@@ -102,7 +102,7 @@ def _find_markers(kernel: Kernel) -> int | None:
     prog, count = kernel.prog, _count(kernel)
     size = -(-count // _MARKER_STEP) * 4
     ends = (kernel.vmcoreinfo.symbol("kallsyms_token_table"), _find_sequences(kernel))
-    for address in (end - _padded(size) for end in ends if end):
+    for address in (end - round_up(size, 8) for end in ends if end):
         markers = struct.unpack(f"<{size // 4}I", prog.read(address, size))
         if markers[0] == 0 and all(a < b for a, b in pairwise(markers)):
             return address
@@ -116,7 +116,7 @@ def _find_sequences(kernel: Kernel) -> int | None:
     # number once must prove it.
     for address in (
         info.symbol("kallsyms_relative_base") + 8,
-        info.symbol("kallsyms_token_table") - _padded(3 * count),
+        info.symbol("kallsyms_token_table") - round_up(3 * count, 8),
     ):
         raw = prog.read(address, 3 * count)
         order = {int.from_bytes(raw[i : i + 3], "big") for i in range(0, len(raw), 3)}
@@ -131,10 +131,6 @@ def _count(kernel: Kernel) -> int:
     if not 0 < count <= MAX_SYMBOLS:
         raise NotCapturedError(f"{count} symbols")
     return count
-
-
-def _padded(size: int) -> int:
-    return -(-size // 8) * 8
 
 
 def _has(prog: Program, name: str) -> bool:

@@ -21,7 +21,7 @@ from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.kernel.limits import MAX_MODULES
 from kmemdump.memory.physical import PAGE_SIZE
-from kmemdump.memory.ranges import ADDRESS_SPACE, Range
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, round_up
 from kmemdump.text import printable
 
 __all__ = ["KernelRegion", "find_kernel_regions", "physical_ranges"]
@@ -273,12 +273,12 @@ def _struct(prog: Program, name: str, members: list[tuple[str, str]]) -> Type:
     for member, declared in members:
         type = prog.type(declared)
         unit = sizeof(type.type) if declared.endswith("]") else sizeof(type)
-        end = -(-end // unit) * unit
+        end = round_up(end, unit)
         made.append(TypeMember(type, member, end * 8))
         end += sizeof(type)
         widest = max(widest, unit)
     tag = name.removeprefix("struct ")
-    return prog.struct_type(tag, -(-end // widest) * widest, made)
+    return prog.struct_type(tag, round_up(end, widest), made)
 
 
 def _names(prog: Program, type: str, *prefixes: str) -> dict[int, str]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from drgn import Object, Program, Symbol, Type, TypeMember, alignof, sizeof
 
+from kmemdump.memory.ranges import round_up
+
 __all__ = ["VARIABLES", "variable"]
 
 VARIABLES: dict[str, str] = {
@@ -210,7 +212,7 @@ def _anonymous(prog: Program, name: str) -> Type:
     end = 0
     for member, declared in _ANONYMOUS[name]:
         type = prog.type(declared)
-        offset = -(-end // alignof(type)) * alignof(type)
+        offset = round_up(end, alignof(type))
         members.append(TypeMember(type, member, offset * 8))
         end = offset + sizeof(type)
     return prog.struct_type(None, end, members)

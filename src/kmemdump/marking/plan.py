@@ -18,7 +18,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kmemdump.marking.mark import AreaResult, Marking
-from kmemdump.memory.ranges import Range, Region, fit, merge, subtract, total
+from kmemdump.memory.ranges import (
+    Range,
+    Region,
+    fit,
+    merge,
+    round_down,
+    round_up,
+    subtract,
+    total,
+)
 from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
 
 __all__ = ["DEFAULT_EXTRA", "DESCRIPTION", "Plan", "PlannedArea", "plan"]
@@ -117,8 +126,8 @@ def plan(
 def _whole_blocks(ranges: Iterable[Range]) -> Iterator[Range]:
     """Cut ranges to the blocks that are whole in them."""
     for item in ranges:
-        start = -(-item.start // BLOCK_SIZE) * BLOCK_SIZE
-        yield Range(start, item.end // BLOCK_SIZE * BLOCK_SIZE - start)
+        start = round_up(item.start, BLOCK_SIZE)
+        yield Range(start, round_down(item.end, BLOCK_SIZE) - start)
 
 
 def _name(

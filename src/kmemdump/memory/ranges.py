@@ -25,6 +25,8 @@ __all__ = [
     "flatten",
     "intersect",
     "merge",
+    "round_down",
+    "round_up",
     "subtract",
     "total",
     "unit_ranges",
@@ -90,6 +92,16 @@ class Region(NamedTuple):
     @property
     def range(self) -> Range:
         return Range(self.address, self.size)
+
+
+def round_up(value: int, unit: int) -> int:
+    """Return the next multiple of *unit* that is not below *value*."""
+    return -(-value // unit) * unit
+
+
+def round_down(value: int, unit: int) -> int:
+    """Return the last multiple of *unit* that is not above *value*."""
+    return value // unit * unit
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:
@@ -161,8 +173,8 @@ def align(ranges: Iterable[Range], granularity: int) -> list[Range]:
     """Widen *ranges* to multiples of *granularity* bytes, and merge them."""
     widened = []
     for item in merge(ranges):  # Merged first: an empty range must not grow.
-        start = item.start // granularity * granularity
-        end = -(-item.end // granularity) * granularity
+        start = round_down(item.start, granularity)
+        end = round_up(item.end, granularity)
         widened.append(Range(start, end - start))
     return merge(widened)
 

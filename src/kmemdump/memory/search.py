@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import ADDRESS_SPACE
+from kmemdump.memory.ranges import ADDRESS_SPACE, round_up
 from kmemdump.progress import tell_progress
 
 __all__ = ["find_bytes"]
@@ -26,7 +26,7 @@ def find_bytes(
     """
     done, total = 0, sum(item.size for item in memory.ranges)
     for item in memory.ranges:
-        start, last = -(-item.start // alignment) * alignment, min(item.end, end)
+        start, last = round_up(item.start, alignment), min(item.end, end)
         while start < last:
             size = min(_SEARCHED_AT_ONCE, last - start)
             tell_progress("searching memory", done + start - item.start, total)
