@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Open a target by the name that a person gives it."""
+"""Open a target by its name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from pathlib import Path
 
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
+from kmemdump.firmware_dumps.folder import collect_folder
+from kmemdump.firmware_dumps.rawdump import collect_rawdump
+from kmemdump.firmware_dumps.target import DumpTarget
+from kmemdump.formats.flat import FLAT_MAGIC
+from kmemdump.formats.kdump import KDUMP_MAGIC
+from kmemdump.formats.lime import LIME_MAGIC
+from kmemdump.formats.rawdump import RAWDUMP_MAGIC
 from kmemdump.targets import Target
 from kmemdump.targets.file import read_vmcoreinfo
+from kmemdump.targets.image import open_image
+from kmemdump.targets.live import open_live
+from kmemdump.targets.unsupported import describe_unsupported
+from kmemdump.targets.vmcore import open_elf, open_lime
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["open_target"]
@@ -30,19 +41,20 @@ def open_target(
         a folder of md_*.BIN.
     :param vmcoreinfo: File with the text of VMCOREINFO, to be used instead of
         what the target holds.
-    :param memory_map: For a raw RAM image, which a file is taken for that is in
-        no format of ours: ``FIRST-LAST@OFFSET,…``, see
+    :param memory_map: Where the memory of a raw RAM image was (a file in no known
+        format is one): ``FIRST-LAST@OFFSET,…``, see
         :func:`kmemdump.targets.image.parse_memory_map`.
-    :param damaged: Whether to go on with what is left of a truncated dump.
+    :param damaged: Whether to accept a truncated dump.
     :raises KmemdumpError: If it cannot be opened, or is something else.
     """
     info = read_vmcoreinfo(vmcoreinfo) if vmcoreinfo else None
     kind, colon, rest = spec.partition(":")
     if kind == "qmp" and colon:
         if memory_map is not None:
-            raise UsageError(f"{spec}: QEMU knows its memory map, expected none given")
-        # Here, so that those who open a file need not wait for asyncio.
-        from kmemdump.targets.qmp import QmpTarget
+            raise UsageError(
+                f"{spec}: --memory-map is not allowed (QEMU knows the memory map)"
+            )
+        from kmemdump.targets.qmp import QmpTarget  # asyncio is loaded late.
 
         return QmpTarget(Path(rest), vmcoreinfo=info)
     if kind == "file" and colon:
@@ -50,11 +62,9 @@ def open_target(
     if not spec:
         raise UsageError("no target, expected live, qmp:SOCKET or the path of a file")
     if (spec == "live" and not colon) or spec == "/proc/kcore":
-        from kmemdump.targets.live import open_live
-
         if memory_map is not None:
             raise UsageError(
-                f"{spec}: tells its memory map itself, expected none given"
+                f"{spec}: --memory-map is not allowed (the kernel knows the memory map)"
             )
         return open_live(info)
     if os.path.isdir(spec):
@@ -70,15 +80,6 @@ def open_target(
 def _open_file(
     file: OpenFile, info: VmcoreInfo | None, memory_map: str | None, damaged: bool
 ) -> Target:
-    from kmemdump.formats.flat import FLAT_MAGIC
-    from kmemdump.formats.kdump import KDUMP_MAGIC
-    from kmemdump.formats.lime import LIME_MAGIC
-    from kmemdump.formats.rawdump import RAWDUMP_MAGIC
-    from kmemdump.targets.image import open_image
-    from kmemdump.targets.kdump import open_kdump
-    from kmemdump.targets.unsupported import describe_foreign
-    from kmemdump.targets.vmcore import open_elf, open_lime
-
     head = file.read(0, 8192)
     opener: Callable[[OpenFile, VmcoreInfo | None, bool], Target] | None = None
     if head.startswith(RAWDUMP_MAGIC):
@@ -86,37 +87,35 @@ def _open_file(
     if head.startswith(b"\x7fELF"):
         opener = open_elf
     elif head.startswith((KDUMP_MAGIC, FLAT_MAGIC)):
+        from kmemdump.targets.kdump import open_kdump  # drgn is loaded late.
+
         opener = open_kdump
     elif head.startswith(LIME_MAGIC):
         opener = open_lime
-    # A person who knows the memory map knows what the file is.
+    # With a memory map, the user says that it is a raw RAM image.
     if opener is open_elf or (opener is None and memory_map is None):
-        foreign = describe_foreign(head)
-        if foreign is not None:
-            raise TargetError(f"{file.name}: {foreign}")
+        unsupported = describe_unsupported(head)
+        if unsupported is not None:
+            raise TargetError(f"{file.name}: {unsupported}")
     if opener is None:
         return open_image(file, memory_map, info)
     if memory_map is not None:
         raise UsageError(
-            f"{file.name}: is no raw RAM image and tells its memory map itself, "
-            "expected none given"
+            f"{file.name}: --memory-map is not allowed: this is not a raw RAM image, "
+            "and has its memory map"
         )
     return opener(file, info, damaged)
 
 
 def _open_folder(folder: Path, info: VmcoreInfo | None, map: str | None) -> Target:
-    from kmemdump.firmware_dumps.folder import collect_folder
-    from kmemdump.firmware_dumps.target import DumpTarget
-
     if map is not None:
-        raise UsageError(f"{folder}: its files have addresses, expected no memory map")
+        raise UsageError(
+            f"{folder}: --memory-map is not allowed (its files have addresses)"
+        )
     return DumpTarget(collect_folder(folder), info)
 
 
 def _open_rawdump(file: OpenFile, info: VmcoreInfo | None) -> Target:
-    from kmemdump.firmware_dumps.rawdump import collect_rawdump
-    from kmemdump.firmware_dumps.target import DumpTarget
-
     target = DumpTarget(collect_rawdump(file), info)
     file.close()
     return target

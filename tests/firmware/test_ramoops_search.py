@@ -84,7 +84,7 @@ def test_ask_a_file_of_that_ram(
     assert "ask it alone" in capsys.readouterr().err
     path.write_bytes(bytes(4096))
     assert main(["ask", str(path), "ramoops"]) == 3
-    assert "holds no VMCOREINFO" in capsys.readouterr().err
+    assert "no VMCOREINFO found" in capsys.readouterr().err
     folder = Phone.with_log().folder(tmp_path / "dump")
     assert main(["ask", str(folder), "ramoops"]) == 1
     assert "no zone of ramoops that is in use" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from kmemdump.errors import (
 )
 from kmemdump.memory.ranges import Extent, Range, flatten
 from kmemdump.opening import open_target
-from kmemdump.targets.unsupported import describe_foreign
+from kmemdump.targets.unsupported import describe_unsupported
 from rigs.synthetic import (
     LZO,
     PAGE,
@@ -266,7 +266,7 @@ def elf(class_: int = 2, order: int = 1, type_: int = 4, machine: int = 62) -> b
         (bytes(0x202) + b"HdrS", "a compressed kernel"),
         (INFO, "pass it with --vmcoreinfo"),
         ("Läuft nicht.\n".encode() * 1000, "is text"),
-        (bytes(1 << 20), "it holds no VMCOREINFO"),
+        (bytes(1 << 20), "no VMCOREINFO found in it"),
         (b"KDUMP   ", "the header need"),
         (kdump(PAGES, machine=b"i686"), "utsname.machine: architecture i686 is not"),
         (b"makedumpfile", "is text"),
@@ -300,13 +300,13 @@ def test_what_is_no_file(tmp_path):
 
 
 def test_memory_map_is_for_raw_images_only(tmp_path):
-    with pytest.raises(UsageError, match="is no raw RAM image"):
+    with pytest.raises(UsageError, match="not a raw RAM image"):
         open_target(save(tmp_path, elf_core([(0, b"x")], NOTE)), memory_map="0")
 
 
 @given(st.binary(max_size=5000))
 def test_description_of_anything(data):
-    text = describe_foreign(data)
+    text = describe_unsupported(data)
     assert text is None or text.startswith("is ")
 
 

@@ -274,5 +274,5 @@ def test_aarch64(qemu):
 
 
 def test_no_memory_map_for_a_vm(tmp_path):
-    with pytest.raises(Exception, match="QEMU knows its memory map"):
+    with pytest.raises(Exception, match="QEMU knows the memory map"):
         open_target(f"qmp:{tmp_path}/qmp", memory_map="0")

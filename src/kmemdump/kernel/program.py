@@ -48,7 +48,7 @@ def core_program(
     ``set_linux_kernel_custom()`` cannot: the registers of each CPU.
 
     :param machine: ELF machine, such as ``EM_X86_64``.
-    :param name: What the kernel's memory is in, as a person would name it.
+    :param name: Name of the target, for messages.
     :param registers: NT_PRSTATUS of each CPU, in CPU order.
     :param segments: Virtual addresses and the bytes there.
     :raises FormatError: If drgn refuses the VMCOREINFO.

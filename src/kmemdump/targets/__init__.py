@@ -16,14 +16,14 @@ __all__ = ["Closing", "NamingTarget", "Target"]
 
 class Target(Protocol):
     """
-    A kernel's memory, and what is known about it besides.
+    A kernel's memory, and what else is known about it.
 
     A ``with`` statement closes it.
     """
 
     @property
     def name(self) -> str:
-        """As a person would name it."""
+        """As a user would name it."""
 
     @property
     def machine(self) -> int:
@@ -80,8 +80,8 @@ class Closing:
 
 @runtime_checkable
 class NamingTarget(Target, Protocol):
-    """A target that knows virtual names of its memory without a page table."""
+    """A target that knows virtual addresses of its memory without a page table."""
 
     @property
     def aliases(self) -> Sequence[Alias]:
-        """Ranges of virtual addresses and the physical memory there."""
+        """Physical memory and its virtual addresses."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-This machine's reserved memory, written by way of /dev/mem.
+This machine's reserved memory, written through /dev/mem.
 
-Nothing is written but what was asked for and /proc/iomem shows as reserved: what the
+Only memory that /proc/iomem shows as reserved is mapped and written: memory that the
 kernel itself, or a device, uses is refused before anything is mapped.
 """
 
@@ -29,19 +29,19 @@ __all__ = ["ReservedMemory", "open_reserved"]
 _NAME = "/dev/mem"
 
 
-def open_reserved(places: Iterable[Range], root: Path = Path("/")) -> MappedMemory:
+def open_reserved(ranges: Iterable[Range], root: Path = Path("/")) -> MappedMemory:
     """
     Map reserved memory of this machine for reading and writing.
 
-    :param places: Physical memory; the pages that it is in are mapped whole.
+    :param ranges: Physical memory; its pages are mapped whole.
     :param root: Where ``dev`` and ``proc`` are.
-    :raises UnsupportedError: If it is not reserved, or the kernel does not let us.
+    :raises UnsupportedError: If it is not reserved, or the kernel does not allow it.
     """
-    pages = align(places, os.sysconf("SC_PAGE_SIZE"))
+    pages = align(ranges, os.sysconf("SC_PAGE_SIZE"))
     _check(pages, root / "proc/iomem")
     device = root / "dev/mem"
     try:
-        # O_SYNC: past the caches, for firmware reads what is in memory (Linux
+        # O_SYNC maps it uncached: firmware reads what is in memory (Linux
         # phys_mem_access_prot()).
         fd = os.open(device, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -50,11 +50,11 @@ def open_reserved(places: Iterable[Range], root: Path = Path("/")) -> MappedMemo
             "mark this machine from outside (qmp:SOCKET), or in the kernel (kmod/)"
         ) from None
     except PermissionError as error:
-        # CAP_SYS_RAWIO is asked for when it is opened, lockdown too.
+        # The kernel checks CAP_SYS_RAWIO and lockdown when it is opened.
         raise UnsupportedError(
             f"{device}: {error.strerror}: it needs root with CAP_SYS_RAWIO, and a "
             "kernel that is not locked down\nrun it with sudo; "
-            "cat /sys/kernel/security/lockdown tells of a lockdown"
+            "cat /sys/kernel/security/lockdown shows whether it is"
         ) from error
     try:
         return MappedMemory(
@@ -71,9 +71,9 @@ def open_reserved(places: Iterable[Range], root: Path = Path("/")) -> MappedMemo
 
 class ReservedMemory:
     """
-    This machine's RAM, and what is reserved beside it: mapped when it is read.
+    This machine's RAM and reserved memory, which is mapped when it is read.
 
-    :param ram: Stays the caller's.
+    :param ram: Belongs to the caller.
     """
 
     def __init__(self, ram: Memory) -> None:

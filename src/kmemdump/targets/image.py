@@ -2,9 +2,9 @@
 """
 A raw RAM image: bytes of physical memory and nothing else.
 
-Such a file does not say where in physical memory its bytes were. A PC with much
-RAM has a hole below 4 GiB for devices, so that offset and address differ above.
-The kernel in the image knows where RAM is; that is how the map is found.
+Such a file does not say where in physical memory its bytes were. A PC with much RAM
+has a gap below 4 GiB for devices, so that offset and address differ above it. The
+kernel in the image knows where RAM is: the memory map is found by that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 __all__ = ["open_image", "parse_memory_map"]
 
 _MAX_MAP = 1024
-_PIECE = re.compile(
+_EXTENT = re.compile(
     r"(0x[0-9a-f]{1,16}|[0-9]{1,20})"
     r"(?:-(0x[0-9a-f]{1,16}|[0-9]{1,20}))?"
     r"(?:@(0x[0-9a-f]{1,16}|[0-9]{1,20}))?",
@@ -37,12 +37,12 @@ _PIECE = re.compile(
 
 def parse_memory_map(text: str, size: int) -> list[Extent]:
     """
-    Parse what a person says about a RAM image.
+    Parse the memory map that a user gives for a RAM image.
 
-    Pieces ``FIRST-LAST@OFFSET`` with commas between them: physical addresses as
-    /proc/iomem shows them, LAST included, and the offset in the file. Without
-    ``@OFFSET`` a piece follows the one before it in the file; without ``-LAST`` it
-    goes to the end of the file.
+    It is a list of ``FIRST-LAST@OFFSET`` with commas between them: physical addresses
+    as /proc/iomem shows them, LAST included, and the offset in the file. Without
+    ``@OFFSET``, a range follows the one before it in the file; without ``-LAST``, it
+    extends to the end of the file.
 
     >>> parse_memory_map("0-0x7fffffff,0x100000000", 3 << 30)
     [Extent(address=0, size=2147483648, offset=0),
@@ -53,11 +53,11 @@ def parse_memory_map(text: str, size: int) -> list[Extent]:
     """
     extents: list[Extent] = []
     offset = 0
-    for piece in text.split(","):
-        match = _PIECE.fullmatch(piece.strip())
+    for part in map(str.strip, text.split(",")):
+        match = _EXTENT.fullmatch(part)
         if match is None:
             raise UsageError(
-                f"memory map: {piece.strip()[:60]!r}, expected FIRST-LAST@OFFSET, for "
+                f"memory map: {part[:60]!r}, expected FIRST-LAST@OFFSET, for "
                 "example 0-0x7fffffff@0,0x100000000-0x17fffffff@0x80000000"
             )
         first = _number(match[1])
@@ -66,17 +66,17 @@ def parse_memory_map(text: str, size: int) -> list[Extent]:
         count = _number(match[2]) - first + 1 if match[2] else size - offset
         if count <= 0 or offset + count > size or first + count > ADDRESS_SPACE:
             raise UsageError(
-                f"memory map: {piece.strip()} is {count:#x} bytes at offset "
+                f"memory map: {part} is {count:#x} bytes at offset "
                 f"{offset:#x}, but the file has {size:#x} bytes"
             )
         extents.append(Extent(first, count, offset))
         offset += count
         if len(extents) > _MAX_MAP:
-            raise UsageError(f"memory map: more than {_MAX_MAP} pieces")
+            raise UsageError(f"memory map: more than {_MAX_MAP} ranges")
     extents.sort()
     for left, right in pairwise(extents):
         if left.address + left.size > right.address:
-            raise UsageError(f"memory map: two pieces at {right.address:#x}")
+            raise UsageError(f"memory map: two ranges at {right.address:#x}")
     return extents
 
 
@@ -94,7 +94,7 @@ def open_image(
 
     :param file: Belongs to the target from here on.
     :param memory_map: See :func:`parse_memory_map`; found if not given.
-    :param vmcoreinfo: To be used instead of what is in the memory.
+    :param vmcoreinfo: Used instead of the one in memory.
     :raises TargetError: If there is no kernel, or its memory map is not found.
     """
     if memory_map is not None:
@@ -108,7 +108,7 @@ def open_image(
         except BaseException:
             memory.close()
             raise
-    # By offset: a note is contiguous, wherever it is.
+    # By offset in the file: a note is contiguous there, too.
     memory = FileMemory(os.dup(file.fd), [Extent(0, file.size, 0)], file.name)
     try:
         notes = [vmcoreinfo] if vmcoreinfo else _notes(memory, file.name)
@@ -127,9 +127,9 @@ def _notes(memory: Memory, source: str) -> list[VmcoreInfo]:
 
 def _no_kernel(file: OpenFile) -> TargetError:
     return TargetError(
-        f"{file.name}: is no dump in a format that is known, and as a raw RAM image "
-        f"of {file.size:#x} bytes it holds no VMCOREINFO, expected that of a Linux "
-        "kernel\ngive it with --vmcoreinfo FILE if the memory is not complete"
+        f"{file.name}: not a known dump format, and no VMCOREINFO found in it as a raw "
+        f"RAM image of {file.size:#x} bytes\n"
+        "give it with --vmcoreinfo FILE if the memory is not complete"
     )
 
 
@@ -137,8 +137,8 @@ def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
     """
     Find the memory map with which a kernel is where its VMCOREINFO says.
 
-    A hole that is not where the map has it shows as well: the kernel's own map of
-    all RAM has to end where the map does.
+    The kernel's own map of all RAM must end where the memory map does, so a wrong gap
+    is noticed.
 
     :raises TargetError: If there is no such map, or several kernels have one.
     """

@@ -2,8 +2,8 @@
 """
 kdump-compressed dumps, flattened or not.
 
-Pages that are stored as they are or with zlib are read here: QEMU's dumps lack
-what libkdumpfile wants of a header. Other compressions are left to drgn.
+Pages that are not compressed, or with zlib, are read here: QEMU's dumps lack header
+fields that libkdumpfile needs. Other compressions are left to drgn.
 """
 
 from __future__ import annotations
@@ -64,28 +64,28 @@ class KdumpMemory:
     def _page(self, frame: int) -> bytes:
         address = frame * self._dump.page_size
         try:
-            place = self._dump.descriptor(self._read, frame)
-            if place is None:
+            found = self._dump.descriptor(self._read, frame)
+            if found is None:
                 raise NotCapturedError(f"{self._file.name} does not hold {address:#x}")
-            # Pages of zeros share one place.
-            page = self._pages.get(place.offset)
+            # Pages of zeros share one offset.
+            page = self._pages.get(found.offset)
             if page is None:
-                page = self._pages[place.offset] = self._decompress(place, address)
+                page = self._pages[found.offset] = self._decompress(found, address)
                 if len(self._pages) > _CACHED_PAGES:
                     self._pages.popitem(last=False)
         except FormatError as error:
             raise NotCapturedError(str(error)) from error
         return page
 
-    def _decompress(self, place: PageDescriptor, address: int) -> bytes:
+    def _decompress(self, stored: PageDescriptor, address: int) -> bytes:
         size = self._dump.page_size
-        where = f"{self._file.name}+{place.offset:#x}"
-        if place.flags & ~Compression.ZLIB:
-            return self._read_by_drgn(address, size)
-        page = self._read(place.offset, place.size)
-        if len(page) != place.size:
+        where = f"{self._file.name}+{stored.offset:#x}"
+        if stored.flags & ~Compression.ZLIB:
+            return self._read_with_drgn(address, size)
+        page = self._read(stored.offset, stored.size)
+        if len(page) != stored.size:
             raise FormatError(where, f"the file ends, expected page {address:#x}")
-        if place.flags:
+        if stored.flags:
             try:
                 page = zlib.decompressobj().decompress(page, size)
             except zlib.error as error:
@@ -94,20 +94,20 @@ class KdumpMemory:
                 raise FormatError(where, f"page {address:#x}: {len(page)} bytes in it")
         return page
 
-    def _read_by_drgn(self, address: int, size: int) -> bytes:
+    def _read_with_drgn(self, address: int, size: int) -> bytes:
         if self._program is None:
-            self._program = self._open_by_drgn()
+            self._program = self._open_with_drgn()
         try:
             page: bytes = self._program.read(address, size, physical=True)
             return page
         except FaultError as error:
             raise NotCapturedError(f"{self._file.name}: {error}") from error
 
-    def _open_by_drgn(self) -> Program:
+    def _open_with_drgn(self) -> Program:
         if self._is_flat:
             raise UnsupportedError(
                 f"{self._file.name}: is flattened, and its pages are compressed with "
-                "LZO, Snappy or Zstandard, expected zlib or a file that is not flat\n"
+                "LZO, Snappy or Zstandard, expected zlib, or not flattened\n"
                 "reassemble it with makedumpfile -R NEW <OLD"
             )
         flags = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
@@ -117,7 +117,7 @@ class KdumpMemory:
         program = Program(platform)
         try:
             program.set_core_dump(os.dup(self._file.fd))  # drgn closes it.
-        except Exception as error:  # drgn raises plain Exception for libkdumpfile's.
+        except Exception as error:  # drgn raises Exception for errors of libkdumpfile.
             raise UnsupportedError(
                 f"{self._file.name}: its pages are compressed with LZO, Snappy or "
                 f"Zstandard, and drgn cannot open the dump: {error}\n"
@@ -138,10 +138,10 @@ def open_kdump(
     Open a kdump-compressed dump.
 
     :param file: Belongs to the target from here on.
-    :param vmcoreinfo: To be used instead of what the dump has.
+    :param vmcoreinfo: Used instead of the one in the dump.
     :param damaged: Whether it may be truncated.
-    :raises FormatError: If the dump is broken.
-    :raises UnsupportedError: If it is of an architecture that we do not know.
+    :raises FormatError: If the dump is damaged.
+    :raises UnsupportedError: If its architecture is not supported.
     """
     flat = None
     if file.read(0, len(FLAT_MAGIC)) == FLAT_MAGIC:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-This machine's own kernel, by way of /proc/kcore.
+This machine's own kernel, through /proc/kcore.
 
-That is an ELF core which the kernel makes up as it is read: memory, and VMCOREINFO in
-a note. Addresses and types are then taken from the memory itself, as for any other
-target, so that kptr_restrict hides nothing.
+That is an ELF core that the kernel generates when it is read: memory, and VMCOREINFO in
+a note. Addresses and types are read from the memory itself, as for any other target,
+so kptr_restrict hides nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAME = "live"
 _CAP_SYS_RAWIO = 17  # Linux include/uapi/linux/capability.h.
 
 _OUTSIDE = (
-    "look at this kernel from outside: if it is a VM's, with qmp:SOCKET on its host"
+    "look at this kernel from outside: if this is a VM, with qmp:SOCKET on its host"
 )
 
 
@@ -45,9 +45,9 @@ def open_live(
     """
     Open this machine's kernel.
 
-    :param vmcoreinfo: To be used instead of what the kernel tells.
+    :param vmcoreinfo: Used instead of the kernel's.
     :param root: Where ``proc`` and ``sys`` are.
-    :raises UnsupportedError: If the kernel does not let us, with the way out.
+    :raises UnsupportedError: If the kernel does not allow it, with what to do.
     """
     kcore = root / "proc/kcore"
     try:
@@ -69,7 +69,7 @@ def open_live(
         extents = flatten(find_extents(core.headers, file.size, file.name))
         if not extents:
             raise UnsupportedError(
-                f"{NAME}: {kcore} tells no physical addresses (Linux before 4.19)\n"
+                f"{NAME}: {kcore} has no physical addresses (Linux before 4.19)\n"
                 f"{_OUTSIDE}"
             )
         info = vmcoreinfo or noted_vmcoreinfo(core.notes, NAME)
@@ -77,7 +77,7 @@ def open_live(
     except BaseException:
         file.close()
         raise
-    # Without the notes: the NT_PRSTATUS in them is that of whoever opened the file.
+    # Without the notes: their NT_PRSTATUS belongs to the process that opened the file.
     target = LiveTarget(NAME, core.machine, memory, (), info)
     if info is None:
         try:
@@ -89,7 +89,7 @@ def open_live(
 
 
 def _sysfs(target: LiveTarget, root: Path) -> VmcoreInfo:
-    """Read the VMCOREINFO that /sys/kernel/vmcoreinfo tells the place of."""
+    """Read the VMCOREINFO at the address in /sys/kernel/vmcoreinfo."""
     path = root / "sys/kernel/vmcoreinfo"
     try:
         line = path.read_text()
@@ -117,13 +117,13 @@ def _refusal(root: Path, error: TargetError) -> str:
     lockdown = _lockdown(root)
     if lockdown == "confidentiality":
         return (
-            "the kernel is locked down (confidentiality), so nobody may read its "
-            "memory\nboot with lockdown=integrity, or look from outside (qmp:SOCKET)"
+            "the kernel is locked down (confidentiality), so its memory cannot be "
+            "read\nboot with lockdown=integrity, or look from outside (qmp:SOCKET)"
         )
     if not _may_read(root):
         return (
             "reading /proc/kcore needs the capability CAP_SYS_RAWIO, which this "
-            "process has not\nin a container, run it with --privileged; in a unit, "
+            "process lacks\nin a container, run it with --privileged; in a unit, "
             "with AmbientCapabilities=CAP_SYS_RAWIO"
         )
     return f"/proc/kcore: {cause.strerror}, though we are root\nask the security module"

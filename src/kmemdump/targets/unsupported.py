@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names for files that are no dump of a kernel, so that a refusal can say them."""
+"""Files that are not a dump of a kernel, recognised so that the error can name them."""
 
 from __future__ import annotations
 
 import struct
 
-__all__ = ["describe_foreign"]
+__all__ = ["describe_unsupported"]
 
 _DECOMPRESS = "decompress it first"
 _CONVERT = "expected a RAM image or a dump of a kernel"
@@ -63,12 +63,12 @@ _ELF_TYPES = {1: "object (a kernel module?)", 2: "executable", 3: "shared object
 _ELF_CORE = 4
 
 
-def describe_foreign(head: bytes) -> str | None:
+def describe_unsupported(head: bytes) -> str | None:
     """
-    Say what a file is, and what to do with it.
+    Return in words what a file is, and what to do with it.
 
-    :param head: First 4096 bytes or more, or all if there are less.
-    :return: None if it may be a kernel's dump or RAM for all that is known.
+    :param head: Its first 4096 bytes or more, or all of it.
+    :return: None if it may be a dump of a kernel, or RAM.
     """
     if head.startswith(b"\x7fELF"):
         return _describe_elf(head)
@@ -99,7 +99,7 @@ def _describe_elf(head: bytes) -> str | None:
 
 def _is_text(head: bytes) -> bool:
     sample = head[:4096]
-    # Cut off a character of UTF-8 that goes on behind the sample.
+    # A character of UTF-8 may be cut off at the end of the sample.
     try:
         text = sample.decode("utf-8")
     except UnicodeDecodeError as error:

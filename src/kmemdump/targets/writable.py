@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which target's memory can be written, and how: one function for each kind."""
+"""Open the memory of a target for writing, where that is possible."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ __all__ = ["check_writable", "open_writable"]
 
 def check_writable(target: Target) -> None:
     """
-    Refuse a target whose memory cannot be written, before anything is looked for in it.
+    Refuse a target whose memory cannot be written.
 
     :raises UnsupportedError: If it is of such a kind.
     """
-    # Here, so that those who have a file need not wait for asyncio.
-    from kmemdump.targets.qmp import QmpTarget
+    from kmemdump.targets.qmp import QmpTarget  # asyncio is loaded late.
 
     if not isinstance(target, (LiveTarget, QmpTarget)):
         raise UnsupportedError(
@@ -32,18 +31,18 @@ def check_writable(target: Target) -> None:
         )
 
 
-def open_writable(target: Target, places: Iterable[Range] = ()) -> MappedMemory:
+def open_writable(target: Target, ranges: Iterable[Range] = ()) -> MappedMemory:
     """
     Open a target's memory for a backend that keeps its list there.
 
-    :param places: What of it; of a live machine, no other memory can be written.
+    :param ranges: What will be written; of a live machine, only that.
     :return: To be closed before the target is.
     :raises UnsupportedError: If this kind of target cannot be written.
     :raises TargetError: If it cannot be opened.
     """
     check_writable(target)
     if isinstance(target, LiveTarget):
-        return open_reserved(places)
+        return open_reserved(ranges)
     assert isinstance(target.memory, FileMemory)
     return _map_ram(target.memory, target.name)
 
@@ -56,10 +55,10 @@ def _map_ram(memory: FileMemory, name: str) -> MappedMemory:
             f"{name}: the VM's RAM cannot be opened for writing: {error.strerror}"
         ) from error
     try:
-        # The memory of QEMU's process has no size.
+        # A /proc/PID/mem has no size.
         if os.fstat(fd).st_size == 0:
             raise UnsupportedError(
-                f"{name}: the VM's RAM is in no file that can be shared\n"
+                f"{name}: the VM's RAM is not in a file that can be shared\n"
                 "start QEMU with -object memory-backend-file,share=on,mem-path=FILE,…"
             )
         return MappedMemory(fd, memory.extents, f"RAM of {name}")
