@@ -20,7 +20,8 @@ from pathlib import Path
 
 from kmemdump.marking.selection import select
 from kmemdump.opening import open_target
-from kmemdump.watch.vm_marks import Keeper
+from kmemdump.watch.dump import write_dump
+from kmemdump.watch.vm_marks import VmMarks
 
 __all__: list[str] = []
 
@@ -28,14 +29,14 @@ __all__: list[str] = []
 class _Session:
     def __init__(self, socket: str) -> None:
         self._target = open_target(f"qmp:{socket}")
-        self._keeper: Keeper | None = None
+        self._marks: VmMarks | None = None
 
     def mark(self) -> dict[str, object]:
         """Mark for the first time."""
-        self._keeper = Keeper(self._target, select())
+        self._marks = VmMarks(self._target, select())
         return {
-            "regions": len(self._keeper.registry),
-            "bytes": self._keeper.size,
+            "regions": len(self._marks.registry),
+            "bytes": self._marks.size,
             "areas": [
                 {
                     "name": area.name,
@@ -45,26 +46,26 @@ class _Session:
                     "packed": area.packed,
                     "reason": area.reason,
                 }
-                for area in self._keeper.capture.marking.areas
+                for area in self._marks.capture.marking.areas
             ],
         }
 
     def refresh(self) -> dict[str, object]:
         """Mark again what may have changed."""
-        self.keeper.refresh()
-        return {"regions": len(self.keeper.registry)}
+        self.marks.refresh()
+        return {"regions": len(self.marks.registry)}
 
     def write(self, path: str) -> dict[str, object]:
         """Write the core image."""
         start = time.monotonic()
-        saved = self.keeper.save(Path(path))
-        missing = sum(item.size for item in saved.missing)
-        return {"missing": missing, "named": saved.named - start}
+        dump = write_dump(self.marks, Path(path))
+        missing = sum(item.size for item in dump.missing)
+        return {"missing": missing, "named": dump.named - start}
 
     @property
-    def keeper(self) -> Keeper:
-        assert self._keeper is not None, "the first command is mark"
-        return self._keeper
+    def marks(self) -> VmMarks:
+        assert self._marks is not None, "the first command is mark"
+        return self._marks
 
 
 def _measured(work: Callable[[], dict[str, object]]) -> dict[str, object]:

@@ -39,7 +39,7 @@ from kmemdump.lab import (
 )
 from kmemdump.lab.crash_packages import unpacked_crash
 from kmemdump.opening import open_target
-from kmemdump.watch.liveness import Vitals
+from kmemdump.watch.liveness import Liveness
 from rigs.crash_compare import COMMANDS, STARTUP, compare, newer_crash
 from rigs.dumps import answers
 from rigs.scenarios import (
@@ -145,8 +145,8 @@ def test_watching_a_kernel_without_names(dead: DeadMachine) -> None:
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
         with pytest.raises(UnsupportedError, match="CONFIG_KALLSYMS_ALL is not set"):
-            Vitals(attach(target))
-        Vitals(attach(target, vmlinux=dead.vmlinux))
+            Liveness(attach(target))
+        Liveness(attach(target, vmlinux=dead.vmlinux))
     finally:
         target.close()
 

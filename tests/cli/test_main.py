@@ -25,7 +25,7 @@ from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import ExitCode
 from kmemdump.formats.kinfo import KinfoLayout
-from kmemdump.watch import Then
+from kmemdump.watch import VmAction
 from rigs.phone import Phone
 from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 
@@ -88,7 +88,7 @@ def test_verbs_of_a_target_have_the_same_options(verb):
 def test_what_help_says_is_what_the_library_has():
     """What is said twice, so that help need not load the library."""
     watch = {param.name: param for param in command_of("watch").params}
-    assert list(watch["then"].type.choices) == [str(item) for item in Then]
+    assert list(watch["then"].type.choices) == [str(item) for item in VmAction]
     mark = {param.name: param for param in command_of("mark").params}
     assert set(mark["layout"].type.choices) == {item.value for item in KinfoLayout}
 

@@ -51,7 +51,7 @@ def verdicts(cpus, *, running="", jiffies="", ran=None, period=PERIOD):
         if not jiffies or jiffies[second] == "j":
             clock += 250
         alive = not running or running[second] == "r"
-        hang = detector.look(Sample(second * period, alive, clock, samples))
+        hang = detector.add(Sample(second * period, alive, clock, samples))
         if hang is not None:
             found.append((second, hang.cpus))
     return found
@@ -145,7 +145,7 @@ def test_told_in_words():
     vcpu = Vcpu(False, False, 1)
     for second in range(7):
         cpus = {cpu: CpuSample(b"", False, vcpu) for cpu in (3, 1)}
-        hang = detector.look(Sample(float(second), True, None, cpus))
+        hang = detector.add(Sample(float(second), True, None, cpus))
         if hang is not None:
             break
     assert str(hang) == "CPUs 1, 3 served no interrupt for 5 s"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.watch.qmp_events import Notice, NoticeKind, interpret
+from kmemdump.watch.qmp_events import VmEvent, VmEventKind, interpret_event
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -18,46 +18,46 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("name", "data", "kind", "guest", "reboot"),
     [
-        ("GUEST_PANICKED", {"action": "pause"}, NoticeKind.PANIC, True, False),
-        ("GUEST_CRASHLOADED", {"action": "run"}, NoticeKind.PANIC, True, False),
-        ("WATCHDOG", {"action": "pause"}, NoticeKind.WATCHDOG, True, False),
-        ("WATCHDOG", {"action": "inject-nmi"}, NoticeKind.INJECTED, True, False),
+        ("GUEST_PANICKED", {"action": "pause"}, VmEventKind.PANIC, True, False),
+        ("GUEST_CRASHLOADED", {"action": "run"}, VmEventKind.PANIC, True, False),
+        ("WATCHDOG", {"action": "pause"}, VmEventKind.WATCHDOG, True, False),
+        ("WATCHDOG", {"action": "inject-nmi"}, VmEventKind.NMI, True, False),
         (
             "RESET",
             {"guest": True, "reason": "guest-reset"},
-            *(NoticeKind.RESET, True, False),
+            *(VmEventKind.RESET, True, False),
         ),
         (
             "RESET",
             {"guest": False, "reason": "host-qmp-system-reset"},
-            *(NoticeKind.RESET, False, False),
+            *(VmEventKind.RESET, False, False),
         ),
         (
             "SHUTDOWN",
             {"guest": True, "reason": "guest-reset"},
-            *(NoticeKind.SHUTDOWN, True, True),
+            *(VmEventKind.SHUTDOWN, True, True),
         ),
         (
             "SHUTDOWN",
             {"guest": True, "reason": "guest-shutdown"},
-            *(NoticeKind.SHUTDOWN, True, False),
+            *(VmEventKind.SHUTDOWN, True, False),
         ),
         (
             "SHUTDOWN",
             {"guest": False, "reason": "host-signal"},
-            *(NoticeKind.SHUTDOWN, False, False),
+            *(VmEventKind.SHUTDOWN, False, False),
         ),
     ],
 )
-def test_notices(name, data, kind, guest, reboot):
-    notice = interpret({"event": name, "data": data, "timestamp": {"seconds": 1}})
-    assert notice is not None
-    assert (notice.kind, notice.guest, notice.reboot) == (kind, guest, reboot)
+def test_events(name, data, kind, guest, reboot):
+    event = interpret_event({"event": name, "data": data, "timestamp": {"seconds": 1}})
+    assert event is not None
+    assert (event.kind, event.guest, event.reboot) == (kind, guest, reboot)
 
 
 @pytest.mark.parametrize("name", ["STOP", "RESUME", "RTC_CHANGE", "", None])
 def test_of_no_interest(name):
-    assert interpret({"event": name, "data": {"action": "pause"}}) is None
+    assert interpret_event({"event": name, "data": {"action": "pause"}}) is None
 
 
 @given(
@@ -65,8 +65,8 @@ def test_of_no_interest(name):
     JSON | st.fixed_dictionaries({}, optional={"action": JSON, "reason": JSON}),
 )
 def test_any_event(name, data):
-    notice = interpret({"event": name, "data": data})
-    assert notice is None or isinstance(notice, Notice)
-    if notice is not None:
-        assert notice.text.isprintable()
-        assert len(notice.text) < 100
+    event = interpret_event({"event": name, "data": data})
+    assert event is None or isinstance(event, VmEvent)
+    if event is not None:
+        assert event.text.isprintable()
+        assert len(event.text) < 100

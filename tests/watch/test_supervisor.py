@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.cli.watch import _name_sockets
 from kmemdump.errors import UsageError
 from kmemdump.marking.selection import select
-from kmemdump.watch import Settings, watch_fleet
+from kmemdump.watch import Settings, name_vms, watch_vms
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
 WATCH = [sys.executable, "-m", "kmemdump", "watch"]
@@ -45,8 +44,8 @@ def silent(tmp_path):
 
 def watch(tmp_path, selection, **sockets):
     news = []
-    outcomes = watch_fleet(sockets, selection, Settings(tmp_path), news.append)
-    assert all(report.name in sockets for report in news)
+    outcomes = watch_vms(sockets, selection, Settings(tmp_path), news.append)
+    assert all(report.vm in sockets for report in news)
     return outcomes
 
 
@@ -89,6 +88,7 @@ def test_command_line_without_a_vm(tmp_path):
     [
         (["x", "qmp:x", "-o", "."], "named twice"),
         (["x", "-o", "/proc/nowhere"], "cannot make /proc/nowhere"),
+        (["x", "-o", "/dev/null"], "cannot make /dev/null"),
         (["x", "-o", ".", "--ask", "no-such"], "no crash command"),
         (["x", "-o", ".", "--then", "explode"], "explode"),
     ],
@@ -144,7 +144,7 @@ def test_children_die_with_the_parent(tmp_path, silent):
     ],
 )
 def test_names(sockets, names):
-    found = list(_name_sockets(sockets))
+    found = list(name_vms(sockets))
     if len(found) == 1:
         assert "/" not in found[0]
         assert found[0].isprintable()
@@ -195,6 +195,6 @@ def test_memory_without_a_kernel(tmp_path):
             qemu.close()
 
     qemu.ram[4096:] = os.urandom(len(qemu.ram) - 4096)
-    outcomes = watch_fleet({"a": qemu.path}, make_selection, Settings(tmp_path), take)
+    outcomes = watch_vms({"a": qemu.path}, make_selection, Settings(tmp_path), take)
     assert any("no VMCOREINFO" in text for text in news)
     assert outcomes["a"].problem == "QEMU ended before there was a kernel to mark"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watching VMs that live, idle, reboot, vanish and die."""
 
+import json
 import os
 import re
 import signal
@@ -25,29 +26,42 @@ PATIENCE = 120  # Seconds; the host may be busy.
 # Every question is asked by other tests; these take no long time to mark.
 AREAS = ("coreinfo", "kmsg", "panic", "sched", "stacks", "tasks", "symbols")
 REBOOTS = "panic=none,reboot=reset,shutdown=poweroff"
+LONG = 9
+"""Samples of which 6, enough to report a hang of 3 s, are after the last sign."""
 MARKED = r"marked .* areas, .* regions"
 
 
 class Watch:
-    """A ``kmemdump watch`` that runs."""
+    """A ``kmemdump watch --json`` that runs."""
 
     def __init__(self, folder, *sockets, arguments=()):
         self.folder = folder
         areas = [word for name in AREAS for word in ("--area", name)]
-        command = [*KMEMDUMP, "watch", *map(str, sockets), "-o", str(folder)]
+        command = [*KMEMDUMP, "watch", "--json", *map(str, sockets)]
         self.process = subprocess.Popen(
-            [*command, *areas, *arguments],
+            [*command, "-o", str(folder), *areas, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         self.lines = []
+        """What it reported, without signs of life."""
+        self.signs = []
+        """Samples without an alarm, in each sign of life."""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self):
         for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
+            try:
+                record = json.loads(line)
+            except ValueError:  # A traceback, maybe.
+                self.lines.append(line.rstrip("\n"))
+                continue
+            if "samples" in record:
+                self.signs.append(record["samples"])
+            else:
+                self.lines.append(f"{record['vm']}: {record['text']}")
 
     def wait_for(self, pattern, *, after=0):
         """Return the match of the first line with *pattern*, of those after some."""
@@ -61,6 +75,21 @@ class Watch:
             assert not ended, f"ended without {pattern!r}: {self.lines}"
             assert time.monotonic() < deadline, f"no {pattern!r}: {self.lines}"
             time.sleep(0.1)
+
+    def wait_without_alarm(self, samples):
+        """Wait until the hang detector took some more samples, and found nothing."""
+        lines, start = len(self.lines), len(self.signs)
+        before = self.signs[-1] if self.signs else 0
+        deadline = time.monotonic() + PATIENCE
+        while not (new := self.signs[start:]) or new[-1] - before < samples:
+            assert len(self.lines) == lines, self.lines
+            assert self._reader.is_alive()
+            assert time.monotonic() < deadline, self.signs
+            if new and new[0] < before:  # The last alarm started the count again.
+                before = 0
+            time.sleep(0.1)
+        assert new == sorted(new)
+        assert len(self.lines) == lines, self.lines
 
     def end(self):
         """Return the exit status."""
@@ -117,7 +146,7 @@ def check_core(path, *expected, options=()):
 
 
 def seconds_of(watch, cause):
-    """Seconds from the death to the first core image, as told in the line about it."""
+    """Seconds from the death to the first core image, as reported."""
     line = watch.wait_for(
         rf": {cause}.*; \S+\.core, [0-9.]+ MB, ([0-9.]+) s"
         r"(?:, completed after [0-9.]+ s)?$"
@@ -128,10 +157,9 @@ def seconds_of(watch, cause):
 def test_event(boot, watch):
     """The guest tells QEMU; its RAM is not shared. It idles and oopses before."""
     machine = boot("6.1", CrashType.SPIN, pvpanic=True, share=False)
-    watched = watch(machine, arguments=["--interval", "5", "--hang-after", "3"])
+    watched = watch(machine, arguments=["--interval", "2", "--hang-after", "3"])
     watched.wait_for(MARKED)
-    time.sleep(20)
-    assert len(watched.lines) == 1  # No alarm.
+    watched.wait_without_alarm(LONG)
     machine.run("sh -c 'echo null >/sys/module/kmemdump_lab/parameters/die' &")
     seconds_of(watched, "oops: The kernel dereferenced a NULL pointer")
     assert machine.run("echo I live") == "I live"
@@ -148,33 +176,31 @@ def test_event(boot, watch):
 
 def test_busy_then_frozen(boot, watch):
     """
-    The only CPU. No frozen kernels are: a busy user; a VM that somebody paused; a
-    QEMU that hangs.
+    The only CPU. A busy user, a VM that was paused and a QEMU that hangs are no
+    frozen kernels.
     """
     machine = boot("6.12", CrashType.SPIN, cpus=1, tasks=10)
     watched = watch(
         machine,
-        arguments=["--hang-after", "3", "--then", "continue", "--interval", "4"],
+        arguments=["--hang-after", "3", "--then", "continue", "--interval", "2"],
     )
     watched.wait_for(MARKED)
-    machine.run("busybox timeout 10 sh -c 'while :; do :; done' &")
-    time.sleep(5)
+    machine.run("busybox timeout 25 sh -c 'while :; do :; done' &")
+    watched.wait_without_alarm(LONG)
     machine.pause()
-    time.sleep(5)
+    watched.wait_without_alarm(LONG)
     machine.resume()
-    time.sleep(8)
-    assert len(watched.lines) == 1
+    watched.wait_without_alarm(LONG)
     os.kill(machine.pid, signal.SIGSTOP)
     watched.wait_for("no answer from QEMU in .*; its memory is still watched")
     os.kill(machine.pid, signal.SIGCONT)
-    time.sleep(5)
-    assert len(watched.lines) == 2
+    watched.wait_without_alarm(LONG)
     trigger_crash(machine, CrashType.SPIN)
     seconds_of(watched, "frozen: CPU 0 served no interrupt for")
-    time.sleep(5)
+    watched.wait_without_alarm(LONG)  # Reported once.
     watched.process.send_signal(signal.SIGTERM)
     assert watched.end() == 0
-    [core] = watched.cores  # Told once.
+    [core] = watched.cores
     check_core(core, "lab_spin", 'COMMAND: "sh"')
 
 
@@ -223,7 +249,7 @@ RESET = ("panic=1",)
 def test_without_an_event(
     boot, watch, vmlinux, architecture, series, cpus, death, arguments, cause, expected
 ):
-    """What memory tells, or a reset that is told to pause."""
+    """A panic or hang in memory, or a reset where QEMU was told to pause."""
     machine = boot(
         series, death, architecture=architecture, cpus=cpus, arguments=arguments
     )
@@ -231,11 +257,10 @@ def test_without_an_event(
     if not tells(architecture, series):
         debug_info = ["--vmlinux", str(vmlinux(series, architecture))]
         areas = ["--area", "-symbols"]  # It has none.
-    options = ["--hang-after", "3", "--interval", "5", *debug_info, *areas]
+    options = ["--hang-after", "3", "--interval", "3", *debug_info, *areas]
     watched = watch(machine, arguments=options)
     watched.wait_for(MARKED)
-    time.sleep(6)
-    assert len(watched.lines) == 1  # Idle CPUs are not frozen.
+    watched.wait_without_alarm(LONG)  # Idle CPUs are not frozen.
     trigger_crash(machine, death)
     seconds_of(watched, cause)
     assert watched.end() == 0
@@ -259,7 +284,7 @@ def test_orderly_reboot_and_poweroff(boot, watch):
 
 
 def test_resets(boot, watch):
-    """Nobody pauses the VM, and what a reset leaves of the memory has to do."""
+    """The VM is not paused, and what a reset leaves of the memory is dumped."""
     machine = boot(
         "6.1", CrashType.NULL, cpus=1, tasks=10, action=REBOOTS, arguments=("panic=-1",)
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,10 +24,10 @@ from kmemdump.cli.shared.options import (
     parse_selection,
     selection_options,
 )
-from kmemdump.errors import ExitCode, KmemdumpError, UsageError
+from kmemdump.errors import ExitCode
 
 if TYPE_CHECKING:
-    from kmemdump.watch import Outcome, Report
+    from kmemdump.watch import Message, Outcome
 
 __all__ = ["command"]
 
@@ -42,7 +41,7 @@ __all__ = ["command"]
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where core images go; made if it is not there.",
+    help="Folder for core images; created if it is missing.",
 )
 @click.option(
     "--interval",
@@ -58,26 +57,26 @@ __all__ = ["command"]
     default=10,
     show_default=True,
     metavar="SECONDS",
-    help="Take a kernel for frozen after this time; 0 never does.",
+    help="Report a kernel as frozen after this time; 0: never.",
 )
 @click.option(
     "--then",
     type=click.Choice(["pause", "reset", "quit", "continue"]),
     default="pause",
     show_default=True,
-    help="What to do with a VM whose kernel died.",
+    help="What to do with a VM after its kernel died.",
 )
 @selection_options
 @click.option(
     "--vmlinux",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The kernels' debug file, to be used instead of kallsyms and BTF.",
+    help="Debug file of the kernels, instead of their kallsyms and BTF.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, a line for each news."
+    "--json", "as_json", is_flag=True, help="Print JSON, one object per line."
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell what is going on, too.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each step, too.")
 def command(
     sockets: tuple[str, ...],
     folder: Path,
@@ -93,26 +92,25 @@ def command(
     Mark VMs while they run, and write a core image when a kernel dies.
 
     Each QMP_SOCKET is a socket of QEMU's -qmp unix:PATH,server=on,wait=off that
-    nobody else uses. A kernel is dead if QEMU says so, if its memory says that it
-    panicked, or if it is frozen: one of its CPUs runs and serves no interrupt.
+    no other program uses. A kernel is dead if QEMU reports it, if its memory shows
+    a panic, or if it is frozen: one of its CPUs runs and serves no interrupt.
     An oops that the kernel survives is written, too, and the VM goes on.
 
     A core image is DIR/NAME-TIME.core. Start QEMU with -action
     panic=pause,reboot=shutdown,shutdown=pause, so that it keeps a dead VM.
     """
-    from kmemdump.watch import Settings, Then, watch_fleet
+    from kmemdump.watch import Settings, VmAction, name_vms, watch_vms
 
     make_selection = functools.partial(parse_selection, selected, vmlinux)
-    make_selection()  # What makes no sense is said now, and once.
-    named = _name_sockets(sockets)
-    _make_folder(folder)
-    settings = Settings(folder, interval, hang_after, Then(then))
+    make_selection()  # Report a wrong option now, and once.
+    named = name_vms(sockets)
+    settings = Settings(folder, interval, hang_after, VmAction(then))
     with _Screen(list(named), verbose, as_json) as screen:
         try:
             with _terminable():
-                outcomes = watch_fleet(named, make_selection, settings, screen.take)
+                outcomes = watch_vms(named, make_selection, settings, screen.show)
         except KeyboardInterrupt:
-            screen.say("kmemdump", "stopped; the VMs are not watched any more")
+            screen.print_line("kmemdump", "stopped; the VMs are not watched any more")
             return ExitCode.DONE
         for name, outcome in outcomes.items():
             screen.sum_up(name, outcome)
@@ -121,39 +119,6 @@ def command(
     if not any(outcome.watched for outcome in outcomes.values()):
         return ExitCode.UNREADABLE
     return ExitCode.INCOMPLETE
-
-
-def _name_sockets(sockets: Sequence[str]) -> dict[str, Path]:
-    """Give each VM the shortest name that tells it from the others."""
-    paths = [Path(spec.removeprefix("qmp:")).absolute() for spec in sockets]
-    if len(set(paths)) < len(paths):
-        raise UsageError("a socket is named twice, expected each VM once")
-    depth = 1
-    while True:
-        names = [_name(path, depth) for path in paths]
-        if len(set(names)) == len(names):
-            return dict(zip(names, paths, strict=True))
-        depth += 1
-        if depth > max(len(path.parts) for path in paths):
-            names = [f"{name}-{i}" for i, name in enumerate(names, 1)]
-            return dict(zip(names, paths, strict=True))
-
-
-def _name(path: Path, depth: int) -> str:
-    parts = [*path.parts[-depth:-1], path.name]
-    parts[-1] = path.stem or path.name
-    name = "-".join(part.strip("/") for part in parts)
-    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    return clean.strip("-.")[-100:] or "vm"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KmemdumpError(f"cannot make {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise KmemdumpError(f"cannot write into {folder}")
 
 
 @contextmanager
@@ -171,7 +136,7 @@ def _terminable() -> Iterator[None]:
 
 
 class _Screen:
-    """Lines, and on a terminal a line below them for each VM."""
+    """Prints lines, and on a terminal below them the status of each VM."""
 
     def __init__(self, names: Sequence[str], verbose: bool, as_json: bool) -> None:
         self._verbose = verbose
@@ -196,14 +161,18 @@ class _Screen:
         if self._live is not None:
             self._live.stop()
 
-    def take(self, news: Report) -> None:
-        """Show news of a VM."""
-        if news.passing:
-            self._states[news.name] = news.text
+    def show(self, message: Message) -> None:
+        """Show a message about a VM."""
+        if message.samples is not None:
+            if self._as_json:
+                self._print_json(message.vm, message.text, samples=message.samples)
+            return
+        if message.passing:
+            self._states[message.vm] = message.text
             self._refresh()
             if not self._verbose:
                 return
-        self.say(news.name, news.text)
+        self.print_line(message.vm, message.text)
 
     def sum_up(self, name: str, outcome: Outcome) -> None:
         """Show how watching a VM ended."""
@@ -212,20 +181,22 @@ class _Screen:
         self._refresh()
         if outcome.problem:
             what = "incomplete" if outcome.watched else "not watched"
-            self.say(name, f"{what}: {outcome.problem}")
+            self.print_line(name, f"{what}: {outcome.problem}")
 
-    def say(self, name: str, text: str) -> None:
+    def print_line(self, name: str, text: str) -> None:
         """Print a line about a VM."""
         line = f"{name}: {text}"
         if self._as_json:
-            now = datetime.now(UTC).isoformat()
-            click.echo(
-                json.dumps({"version": 1, "time": now, "vm": name, "text": text})
-            )
+            self._print_json(name, text)
         elif self._live is not None:
             self._live.console.print(Text(line))
         else:
             click.echo(line)
+
+    def _print_json(self, name: str, text: str, **more: int) -> None:
+        now = datetime.now(UTC).isoformat()
+        record = {"version": 1, "time": now, "vm": name, "text": text, **more}
+        click.echo(json.dumps(record))
 
     def _refresh(self) -> None:
         if self._live is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole story in a VM: a kernel is marked, dies, and answers from its core."""
+"""A demonstration in a VM: a kernel is marked, dies, and its core image answers."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.setup import Setup
-from kmemdump.marking.capture import Capture
-from kmemdump.marking.registry import Registry
-from kmemdump.marking.selection import Selection, select
+from kmemdump.marking.selection import select
 from kmemdump.opening import open_target
 from kmemdump.targets import Target
 from kmemdump.text import format_size
-from kmemdump.watch.vm_marks import Keeper, Saved
+from kmemdump.watch.dump import write_dump
+from kmemdump.watch.vm_marks import VmMarks
 
-__all__ = ["Story", "tell"]
+__all__ = ["DemoResult", "run_demo"]
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """How it went."""
+class DemoResult:
+    """The core image of a demonstration."""
 
-    saved: Saved
-    marked: Capture
-    """The healthy kernel."""
-    named: float
-    """Seconds from the death to a core image of what was marked beforehand."""
-    finished: float
-    """Seconds until the dead kernel had been looked at again, and it was replaced."""
+    core: Path
+    complete: bool
+    """Whether all memory that was marked is in it."""
+    seconds: float
+    """From the death, or from the files that firmware left, to a core image."""
+    finished: float | None = None
+    """Seconds from the death to the end of the second look, if there was one."""
+    dump: Path | None = None
+    """Folder with the files that firmware left."""
 
 
-def tell(
+def run_demo(
     folder: Path,
     cache: PackageCache,
     say: Callable[[str], None],
@@ -47,17 +48,16 @@ def tell(
     architecture: Architecture = X86_64,
     cpus: int = 2,
     memory: int = 1024,
-) -> Story:
+) -> DemoResult:
     """
     Boot a kernel, mark it, make it panic, write its core image.
 
     :param folder: Where ``core.elf`` is written.
-    :param say: Called with what happens, a line each.
+    :param say: Called with a line about each step.
     :param series: The kernel, ``6.1`` or ``6.12``.
     :param memory: The VM's memory in MiB.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
-    selection = select()
     kernel = cache.kernel(series, architecture)
     arguments = kernel_arguments(CrashType.PANIC, architecture)
     setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments)
@@ -69,34 +69,37 @@ def tell(
         target = open_target(f"qmp:{machine.qmp}")
         try:
             say("marking the healthy kernel from outside, without debug info")
-            keeper = _keep(target, selection)
-            marked = keeper.capture
-            say(_describe(keeper.registry, marked))
+            marks = _mark(target)
+            say(_describe(marks))
 
             say("killing it: echo c > /proc/sysrq-trigger")
             crash_guest(machine, CrashType.PANIC)
 
             start = time.monotonic()
             machine.pause()
-            saved = keeper.save(folder / "core.elf", "killed by the demonstration")
+            dump = write_dump(marks, folder / "core.elf", "killed by the demonstration")
         finally:
             target.close()
-    return Story(saved, marked, saved.named - start, saved.finished - start)
+    named, finished = dump.named - start, dump.finished - start
+    say(f"dead; {dump.path}: {format_size(dump.size)}, {named:.2f} s after the death")
+    say(f"replaced {finished:.2f} s after the death, with what a second look added")
+    return DemoResult(dump.path, not dump.missing, named, finished)
 
 
-def _keep(target: Target, selection: Selection) -> Keeper:
+def _mark(target: Target) -> VmMarks:
     try:
-        return Keeper(target, selection)
+        return VmMarks(target, select())
     except UnsupportedError as error:
         raise UnsupportedError(
-            f"{error}\nthe demonstration does without: choose another kernel for it"
+            f"{error}\nthe demonstration uses no debug info: choose another kernel"
         ) from error
 
 
-def _describe(registry: Registry, marked: Capture) -> str:
-    count = sum(region.size for region in registry)
-    spent = sum(area.seconds for area in marked.marking.areas)
+def _describe(marks: VmMarks) -> str:
+    areas, regions = marks.capture.marking.areas, list(marks.registry)
+    seconds = sum(area.seconds for area in areas)
+    size = sum(region.size for region in regions)
     return (
-        f"marked {len(marked.marking.areas)} areas in {spent:.1f} s: "
-        f"{len(registry)} regions, {format_size(count)}"
+        f"marked {len(areas)} areas in {seconds:.1f} s: "
+        f"{len(regions)} regions, {format_size(size)}"
     )

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The whole story with firmware: a kernel is marked in a table, dies, is dumped.
+A demonstration with simulated firmware: a kernel is registered, dies, is dumped.
 
-What follows the death needs nothing of the machine: it is what somebody does on a desk
-with what a device left.
+What follows the death needs nothing of the machine: only the files that firmware left.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from kmemdump.collect.write import write_collected
@@ -20,6 +18,7 @@ from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.lab.architectures import AARCH64, Architecture
 from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
+from kmemdump.lab.demo import DemoResult
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
@@ -30,21 +29,10 @@ from kmemdump.marking.firmware_table import TableOptions
 from kmemdump.opening import open_target
 from kmemdump.text import format_size
 
-__all__ = ["FirmwareStory", "tell_of_firmware"]
+__all__ = ["run_firmware_demo"]
 
 
-@dataclass(frozen=True, slots=True)
-class FirmwareStory:
-    """How it went."""
-
-    core: Path
-    seconds: float
-    """From the files to the core image."""
-    missing: int
-    """Bytes that should be in it and are not."""
-
-
-def tell_of_firmware(
+def run_firmware_demo(
     folder: Path,
     cache: PackageCache,
     say: Callable[[str], None],
@@ -53,13 +41,13 @@ def tell_of_firmware(
     architecture: Architecture = AARCH64,
     cpus: int = 2,
     memory: int = 1024,
-) -> FirmwareStory:
+) -> DemoResult:
     """
     Boot a kernel, register it with its firmware, make it panic, collect the dump.
 
     :param folder: Where ``dump`` (a folder), ``rawdump.img`` and ``core.elf`` are
         written.
-    :param say: Called with what happens, a line each.
+    :param say: Called with a line about each step.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
     dump, image, core = (folder / name for name in ("dump", "rawdump.img", "core.elf"))
@@ -77,11 +65,10 @@ def tell_of_firmware(
         with open_target(f"qmp:{machine.qmp}") as target:
             say("registering its regions in the minidump table, from outside")
             with mark_firmware(target, table) as registration:
-                planned = registration.last.plan
+                plan = registration.last.plan
             say(
-                f"{len(planned.regions)} regions of the "
-                f"{planned.capacity} that there is room for, "
-                f"{format_size(planned.size)}; now nobody looks at it any more"
+                f"{len(plan.regions)} regions of the {plan.capacity} that there is "
+                f"room for, {format_size(plan.size)}; from now on nothing watches it"
             )
         say("killing it: echo c > /proc/sysrq-trigger")
         crash_guest(machine, CrashType.PANIC)
@@ -97,4 +84,6 @@ def tell_of_firmware(
     with closing(DumpTarget(collect_folder(dump))) as collected:
         missing = write_collected(core, collected)
     seconds = time.monotonic() - start
-    return FirmwareStory(core, seconds, sum(item.size for item in missing))
+    size = format_size(core.stat().st_size)
+    say(f"collected in {seconds:.2f} s: {core}, {size}")
+    return DemoResult(core, not missing, seconds, dump=dump)

@@ -1,8 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Watching VMs: mark them while they run, and take a core image when one dies."""
+"""Watching VMs: mark them while they run, and write a core image when one dies."""
 
-from kmemdump.watch.settings import Settings, Then
-from kmemdump.watch.supervisor import Report, watch_fleet
+from kmemdump.watch.reporter import Message
+from kmemdump.watch.settings import Settings, VmAction
+from kmemdump.watch.supervisor import watch_vms
+from kmemdump.watch.vm_names import name_vms
 from kmemdump.watch.watcher import Outcome
 
-__all__ = ["Outcome", "Report", "Settings", "Then", "watch_fleet"]
+__all__ = [
+    "Message",
+    "Outcome",
+    "Settings",
+    "VmAction",
+    "name_vms",
+    "watch_vms",
+]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is left of a kernel that died: its memory, or a copy of some of it."""
+"""What is left of a VM whose kernel died: its memory, or a copy of its regions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from kmemdump.memory.ranges import Range, merge
 from kmemdump.targets import Closing, Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["DumpMemory", "Remains"]
+__all__ = ["CopiedMemory", "DeadVm"]
 
 
-class Remains(Closing):
-    """A target that is not asked for more than its memory."""
+class DeadVm(Closing):
+    """
+    A dead VM as a target: only its memory is still read.
+
+    :param target: The VM; stays the caller's.
+    :param info: The kernel's, read while it lived.
+    :param registers: ``struct elf_prstatus`` of each CPU; empty if they are lost.
+    """
 
     def __init__(
         self, target: Target, info: VmcoreInfo, registers: list[bytes]
@@ -34,23 +40,23 @@ class Remains(Closing):
         return self._registers
 
     def close(self) -> None:
-        """Close nothing: all belongs to the target."""
+        """Close nothing: the target closes its memory."""
 
 
-class DumpMemory:
-    """The memory that a backend copied."""
+class CopiedMemory:
+    """The regions that a backend copied, as memory."""
 
     def __init__(self, dump: Dump) -> None:
-        pieces = sorted(
+        copies = sorted(
             (region.address, data)
             for region, data in dump.contents
             # The description is nowhere in the kernel's memory.
             if region.id not in (ELF_HEADER_ID, VMCOREINFO_ID)
         )
-        self.ranges = merge(Range(address, len(data)) for address, data in pieces)
+        self.ranges = merge(Range(address, len(data)) for address, data in copies)
         self._starts = [item.start for item in self.ranges]
         self._data = [bytearray(item.size) for item in self.ranges]
-        for address, data in pieces:
+        for address, data in copies:
             i = bisect_right(self._starts, address) - 1
             at = address - self._starts[i]
             self._data[i][at : at + len(data)] = data

@@ -1,148 +1,230 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is done after a death: the core image, and what becomes of the VM."""
+"""The core image that is written when a VM's kernel dies."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import Enum
+from functools import partial
 from pathlib import Path
 
+from kmemdump.diagnosis.oops_patterns import find_oops
+from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.errors import KmemdumpError
-from kmemdump.text import format_size
-from kmemdump.watch.end_causes import Death, End, Fate
-from kmemdump.watch.qmp_events import NoticeKind
-from kmemdump.watch.reporter import Voice
-from kmemdump.watch.settings import Settings, Then
-from kmemdump.watch.vm_control import Host
-from kmemdump.watch.vm_marks import Keeper, Saved
+from kmemdump.kernel.printk import read_log
+from kmemdump.marking.capture import Capture, look
+from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
+from kmemdump.memory.ranges import Range
+from kmemdump.targets import Target
+from kmemdump.text import format_size, printable
+from kmemdump.watch.dead_vm import CopiedMemory, DeadVm
+from kmemdump.watch.end_causes import DumpCause
+from kmemdump.watch.reporter import Reporter
+from kmemdump.watch.vm_marks import VmMarks
 
-__all__ = ["Burial", "Next"]
+__all__ = ["DumpWriter", "WrittenDump", "write_dump"]
 
-_POLL = 0.25
-
-
-class Next(Enum):
-    """What to do after a core image was written."""
-
-    END = "end"
-    WATCH = "watch the same kernel"
-    WAIT = "wait for the dead kernel to give way"
-    ATTACH = "attach to the kernel that boots"
+_SECOND_LOOK_SECONDS = 5.0
+"""For each question, while the VM stands still."""
+_MAX_WORDS = 200
+"""Characters of what the kernel logged about its death."""
+_GONE = "the kernel's memory is gone"
 
 
-class Burial:
+class DumpWriter:
     """
-    Writes the core images of one VM.
+    Writes the core images of one VM, and reports them.
 
     :param name: Of the VM: the first part of their names.
-    :param cores: Gets what is written.
+    :param folder: Where they are written.
+    :param reporter: Gets a line about each.
     """
 
-    def __init__(
-        self,
-        name: str,
-        host: Host,
-        settings: Settings,
-        cores: list[Path],
-        voice: Voice,
-    ) -> None:
-        self._cores = cores
+    def __init__(self, name: str, folder: Path, reporter: Reporter) -> None:
         self._name = name
-        self._host = host
-        self._settings = settings
-        self._voice = voice
+        self._folder = folder
+        self._reporter = reporter
+        self.cores: list[Path] = []
+        """What was written, oldest first."""
 
-    def bury(self, keeper: Keeper, death: Death) -> Next:
-        """Write the core image, and do with the VM as told."""
-        host = self._host
-        self._voice.show("writing the core image")
-        was_running = host.stop()
+    def write(self, marks: VmMarks, cause: DumpCause) -> None:
+        """Write a core image of a kernel that is marked; report it, or why not."""
+        self._reporter.show_status("writing the core image")
         path = self._new_path()
         try:
-            saved = keeper.save(path, death.cause)
+            written = write_dump(marks, path, cause.cause)
         except (KmemdumpError, OSError) as error:
-            self._voice.complain(f"{death.cause}; no core image: {error}")
+            self._reporter.report_problem(f"{cause.cause}; no core image: {error}")
         else:
-            self._cores.append(path)
-            self._tell_core(death, saved)
-        if death.oops:
-            if was_running:
-                host.cont()
-            return Next.WATCH
-        return self._go_on(death.fate)
-
-    def _tell_core(self, death: Death, saved: Saved) -> None:
-        named, finished = (t - death.noticed for t in (saved.named, saved.finished))
-        seconds = f"{named:.2f} s"
-        if finished > named:
-            seconds += f", completed after {finished:.2f} s"
-        # Of what else happened, the log tells nothing, but may tell of an old oops.
-        in_log = death.oops or death.cause.startswith("panic")
-        words = f": {saved.words}" if saved.words and in_log else ""
-        self._voice.say(
-            f"{death.cause}{words}; {saved.path}, {format_size(saved.size)}, {seconds}"
-        )
-        if saved.problem:
-            self._voice.complain(
-                f"{saved.path} has what was marked before: "
-                f"{saved.problem.splitlines()[0]}"
-            )
-        if saved.missing:
-            self._voice.complain(
-                f"{saved.path} lacks {len(saved.missing)} ranges of memory"
-            )
+            self.cores.append(path)
+            self._report(cause, written)
 
     def _new_path(self) -> Path:
         while True:
             # To the millisecond, so that names sort by time.
             now = datetime.now(UTC)
             stem = f"{self._name}-{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z"
-            path = self._settings.folder / f"{stem}.core"
+            path = self._folder / f"{stem}.core"
             if not os.path.lexists(path):
                 return path
             time.sleep(0.001)
 
-    def _go_on(self, fate: Fate) -> Next:
-        host = self._host
-        if fate is Fate.GONE or host.gone:
-            return Next.END
-        then = self._settings.then
-        if fate is Fate.RESET and then is Then.PAUSE:
-            then = Then.CONTINUE  # Its host wants it to boot.
-        match then:
-            case Then.PAUSE:
-                self._voice.say("left paused")
-                return Next.END
-            case Then.QUIT:
-                host.quit()
-                self._voice.say("ended the VM")
-                return Next.END
-            case Then.RESET if fate not in (Fate.BOOTS, Fate.RESET):
-                if not host.reset():
-                    return Next.END
-                self._voice.say("reset the VM")
-                return Next.ATTACH
-            case _:
-                host.cont()
-        if fate is Fate.STANDS:
-            return Next.WAIT
-        return Next.WATCH if fate is Fate.LIVES else Next.ATTACH
+    def _report(self, cause: DumpCause, dump: WrittenDump) -> None:
+        named, finished = (t - cause.noticed for t in (dump.named, dump.finished))
+        seconds = f"{named:.2f} s"
+        if finished > named:
+            seconds += f", completed after {finished:.2f} s"
+        # The log says nothing of other causes, and may hold an old oops.
+        in_log = cause.oops or cause.cause.startswith("panic")
+        words = f": {dump.words}" if dump.words and in_log else ""
+        self._reporter.report(
+            f"{cause.cause}{words}; {dump.path}, {format_size(dump.size)}, {seconds}"
+        )
+        if dump.problem:
+            self._reporter.report_problem(
+                f"{dump.path} has what was marked before: "
+                f"{dump.problem.splitlines()[0]}"
+            )
+        if dump.missing:
+            self._reporter.report_problem(
+                f"{dump.path} lacks {len(dump.missing)} ranges of memory"
+            )
 
-    def outlive(self) -> End:
-        """
-        Wait until a VM that goes on with a dead kernel boots again, or ends.
 
-        :raises StoppedError: If somebody wants us to end.
-        """
-        host = self._host
-        self._voice.show("dead; waiting for its next boot")
-        while not host.gone:
-            self._voice.check_stopping()
-            notice = host.notice(_POLL)
-            if notice is not None and notice.kind is NoticeKind.RESET:
-                return End("boots again", again=True)
-            if notice is not None and notice.kind is NoticeKind.SHUTDOWN:
-                return End("ended")
-        return End("QEMU ended")
+@dataclass(frozen=True, slots=True)
+class WrittenDump:
+    """A core image that was written."""
+
+    path: Path
+    size: int
+    """In bytes."""
+    areas: Sequence[AreaResult]
+    missing: Sequence[Range]
+    """Physical memory that is registered and could not be read."""
+    problem: str | None
+    """Why it holds only what was marked before the death."""
+    named: float
+    """When there was a file of that name: seconds of the monotonic clock."""
+    finished: float
+    """When the file was the last one, after the second look."""
+    words: str = ""
+    """What the kernel logged about its death."""
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing and all(area.reason is None for area in self.areas)
+
+
+def write_dump(marks: VmMarks, path: Path, cause: str = "") -> WrittenDump:
+    """
+    Write the core image of a kernel as it is now, or of what is left of it.
+
+    What was marked beforehand is written first: that follows no pointer of a dead
+    kernel. Then the second look finds what changed since the last refresh, and the
+    file is replaced. If the memory is gone, the copy of the last refresh is written.
+
+    :param cause: Why, for the core image.
+    :raises KmemdumpError: If *path* cannot be written.
+    """
+    write_core = partial(_write, marks, path, marks.capture.time, cause)
+    state = marks.read_kernel()
+    if state is None or not state.same:
+        return write_core(_captured_by_refresh(marks), _GONE)
+    vm = DeadVm(marks.target, marks.info, _registers(marks.target))
+    marked = _captured_by_marks(marks, vm)
+    first = write_core(marked)
+    capture, problem = _second_look(marks, vm)
+    if capture is None:
+        capture = replace(marked, marking=_noted(marked.marking, problem))
+    else:
+        marks.registry.update([*marks.registry, *capture.regions])
+    try:
+        last = write_core(capture, problem)
+    except (KmemdumpError, OSError) as error:
+        return replace(first, problem=f"it could not be replaced: {error}")
+    words = "" if problem else _last_words(capture)
+    return replace(last, named=first.named, words=words)
+
+
+def _write(
+    marks: VmMarks,
+    path: Path,
+    marked_at: datetime,
+    cause: str,
+    capture: Capture,
+    problem: str | None = None,
+) -> WrittenDump:
+    missing = capture.save(
+        path,
+        regions=list(marks.registry),
+        packed=marks.packed,
+        marked_at=marked_at,
+        cause=cause,
+    )
+    now = time.monotonic()
+    size, areas = path.stat().st_size, capture.marking.areas
+    return WrittenDump(path, size, areas, missing, problem, named=now, finished=now)
+
+
+def _captured_by_refresh(marks: VmMarks) -> Capture:
+    """Return what the last refresh copied."""
+    return replace(
+        marks.capture,
+        marking=_noted(marks.capture.marking, _GONE),
+        time=datetime.fromtimestamp(marks.copy.time, UTC),
+        memory=CopiedMemory(marks.copy),
+    )
+
+
+def _captured_by_marks(marks: VmMarks, vm: DeadVm) -> Capture:
+    """Return what was marked, with the memory and registers of now."""
+    # The registers of the last refresh belong to no memory that is there now.
+    kernel = replace(marks.capture.kernel, registers=vm.registers())
+    return replace(
+        marks.capture, kernel=kernel, time=datetime.now(UTC), memory=vm.memory
+    )
+
+
+def _second_look(marks: VmMarks, vm: DeadVm) -> tuple[Capture | None, str | None]:
+    """Put the questions to the dead kernel; return what is marked, or the problem."""
+    budget = replace(marks.selection.budget, seconds=_SECOND_LOOK_SECONDS)
+    selection = replace(marks.selection, budget=budget)
+    if marks.capture.kernel.own_debug_info.found is not None:
+        # Loading a vmlinux again takes more than a second. What only its answers
+        # need is marked since the last refresh.
+        selection = replace(selection, vmlinux=None)
+    try:
+        return look(vm, selection, marks.capture.kernel), None
+    except Exception as error:
+        # A dead kernel's memory may break drgn in any way.
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        return None, f"the dead kernel could not be looked at: {problem}"
+
+
+def _registers(target: Target) -> list[bytes]:
+    try:
+        return target.registers()
+    except KmemdumpError:
+        return []  # Reset, gone, or QEMU does not answer.
+
+
+def _noted(marking: Marking, problem: str | None) -> Marking:
+    """Note in the core image why there was no second look."""
+    note = QuestionResult("look again after death", problem)
+    empty: frozenset[int] = frozenset()
+    result = AreaResult("second look", empty, empty, 0.0, (note,))
+    return Marking((*marking.areas, result))
+
+
+def _last_words(capture: Capture) -> str:
+    kernel = capture.kernel
+    try:
+        records = read_log(kernel.prog.read, kernel.vmcoreinfo).records
+        cause = find_panic(records) or find_oops(records)
+    except Exception:  # Nothing depends on it, and the log may be damaged.
+        return ""
+    words = printable(cause.sentence.rstrip(".")) if cause else ""
+    return words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}…"

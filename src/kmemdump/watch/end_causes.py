@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How watching a kernel ends: with a death, which is worth a core image, or not."""
+"""Why watching a kernel ends: by a death, which is worth a core image, or not."""
 
 from __future__ import annotations
 
@@ -7,77 +7,88 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
-from kmemdump.watch.qmp_events import Notice
-from kmemdump.watch.vm_control import Host
-from kmemdump.watch.vm_state import Life
+from kmemdump.watch.qmp_events import VmEvent
+from kmemdump.watch.vm_control import VmControl
+from kmemdump.watch.vm_state import VmState
 
-__all__ = ["Death", "End", "Fate", "shut_down", "vanished", "was_reset"]
+__all__ = [
+    "DumpCause",
+    "VmAfterDeath",
+    "WatchEnd",
+    "judge_qemu_end",
+    "judge_reset",
+    "judge_shutdown",
+]
 
 
-class Fate(Enum):
+class VmAfterDeath(Enum):
     """What becomes of a VM by itself after its kernel died."""
 
-    STANDS = "it stays as it is"
-    LIVES = "it may go on living"
-    BOOTS = "it was reset by the guest, and boots again"
-    RESET = "it was reset by its host, and boots again"
-    GONE = "QEMU has ended"
+    STAYS = "it stays as it is"
+    MAY_RUN = "it may go on running"
+    RESET_BY_GUEST = "the guest reset it, and it boots again"
+    RESET_BY_HOST = "the host reset it, and it boots again"
+    ENDED = "QEMU has ended"
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class DumpCause:
     """Why to write a core image."""
 
     cause: str
+    """For the core image, and for a person."""
     noticed: float
-    fate: Fate = Fate.STANDS
+    """When: seconds of the monotonic clock."""
+    vm: VmAfterDeath = VmAfterDeath.STAYS
     oops: bool = False
-    """Whether it is just an oops that the kernel survived."""
+    """Whether the kernel survived it."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """Why there is nothing to write."""
+class WatchEnd:
+    """Why there is nothing to write, and no kernel to watch."""
 
     text: str
-    again: bool = False
-    """Whether the VM boots again."""
+    boots_again: bool = False
+    """Whether the VM boots another kernel."""
 
 
-def was_reset(life: Life, notice: Notice, now: float) -> Death | End:
-    """Say what a reset meant."""
-    signs = life.signs()
-    fate = Fate.BOOTS if notice.guest else Fate.RESET
-    if signs.panicked:
-        return Death("panic, then a reset", now, fate)
-    if signs.leaving:
-        return End("rebooted in an orderly way: no core image", again=True)
-    who = "guest" if notice.guest else "host"
-    return Death(f"reset by the {who} without a shutdown ({notice.text})", now, fate)
+def judge_reset(state: VmState, event: VmEvent, now: float) -> DumpCause | WatchEnd:
+    """Return what a reset means."""
+    kernel = state.read_kernel()
+    vm = VmAfterDeath.RESET_BY_GUEST if event.guest else VmAfterDeath.RESET_BY_HOST
+    if kernel.panicked:
+        return DumpCause("panic, then a reset", now, vm)
+    if kernel.leaving:
+        return WatchEnd("rebooted in an orderly way: no core image", boots_again=True)
+    who = "guest" if event.guest else "host"
+    return DumpCause(f"reset by the {who} without a shutdown ({event.text})", now, vm)
 
 
-def shut_down(host: Host, life: Life, notice: Notice, now: float) -> Death | End:
-    """Say what a shutdown meant."""
-    signs = life.signs()
-    if signs.panicked:
-        return Death("panic, then the end of the VM", now)
-    if signs.leaving:
-        if not notice.reboot:
-            return End("powered off in an orderly way: no core image")
+def judge_shutdown(
+    control: VmControl, state: VmState, event: VmEvent, now: float
+) -> DumpCause | WatchEnd:
+    """Return what a shutdown means."""
+    kernel = state.read_kernel()
+    if kernel.panicked:
+        return DumpCause("panic, then the end of the VM", now)
+    if kernel.leaving:
+        if not event.reboot:
+            return WatchEnd("powered off in an orderly way: no core image")
         text = "rebooted in an orderly way: no core image"
-        if host.status() == "shutdown":
+        if control.status() == "shutdown":
             # QEMU was told to pause where it would reset.
-            return End(f"{text}; resetting the VM for it", again=True)
-        return End(text)
-    if not notice.guest:
-        return End(f"ended by its host ({notice.text}): no core image")
-    return Death(f"ended without a shutdown ({notice.text})", now)
+            return WatchEnd(f"{text}; resetting the VM for it", boots_again=True)
+        return WatchEnd(text)
+    if not event.guest:
+        return WatchEnd(f"ended by its host ({event.text}): no core image")
+    return DumpCause(f"ended without a shutdown ({event.text})", now)
 
 
-def vanished(life: Life) -> Death | End:
-    """Say what it meant that QEMU ended."""
-    signs = life.signs()
-    if signs.leaving:
-        return End("QEMU ended after an orderly shutdown: no core image")
-    cause = "panic, then QEMU ended" if signs.panicked else "QEMU ended unexpectedly"
-    return Death(cause, time.monotonic(), Fate.GONE)
+def judge_qemu_end(state: VmState) -> DumpCause | WatchEnd:
+    """Return what it means that QEMU has ended."""
+    kernel = state.read_kernel()
+    if kernel.leaving:
+        return WatchEnd("QEMU ended after an orderly shutdown: no core image")
+    cause = "panic, then QEMU ended" if kernel.panicked else "QEMU ended unexpectedly"
+    return DumpCause(cause, time.monotonic(), VmAfterDeath.ENDED)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Telling a frozen kernel from one that idles: samples in, verdict out.
+Recognise a frozen kernel, and no idle one: samples in, verdict out.
 
 A CPU is frozen if it runs kernel code all the time and serves no interrupt, so
-that nothing moves which only it moves. That it runs is what the host knows: a CPU
-that waits for an interrupt is halted, and without a tick its counters stand still
-for as long as there is nothing to do.
+that its counters stand still. Only the host knows whether it runs: a CPU that waits
+for an interrupt is halted, and without a tick its counters stand still for as long
+as there is nothing to do.
 
-No single sample proves anything: a host that is overloaded lets a healthy VM stand
-still, too. What counts is the time that passed between samples of which each found
-the CPU running, and the time that the host gave to it.
+No single sample proves anything: on an overloaded host a healthy VM stands still,
+too. What counts is the time between samples that each found the CPU running, and
+the CPU time that the host gave to it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ __all__ = ["CpuSample", "Hang", "HangDetector", "Sample", "Vcpu"]
 
 MIN_SAMPLES = 5
 """Samples that must agree."""
-RAN_SHARE = 0.2
+MIN_CPU_SHARE = 0.2
 """Share of the time that the host must have given to a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vcpu:
-    """What the host knows of a virtual CPU."""
+    """The state of a virtual CPU, as the host shows it."""
 
     halted: bool | None
-    """Whether it waits for an interrupt; None if the host does not tell."""
+    """Whether it waits for an interrupt; None if the host does not show that."""
     user: bool
     """Whether it is in user space, where interrupts are always on."""
     pc: int | None
     """Program counter."""
-    ran: float | None = None
+    cpu_time: float | None = None
     """Seconds that the host gave to it up to now."""
 
 
@@ -44,7 +44,7 @@ class CpuSample:
     """One CPU at one time."""
 
     counters: bytes
-    """What only this CPU changes, and not for long without."""
+    """What only this CPU changes, and does often."""
     idle: bool
     """Whether it runs its idle task."""
     vcpu: Vcpu | None
@@ -55,7 +55,7 @@ class CpuSample:
         """Whether it was certainly running, and in kernel code."""
         if self.vcpu is None or self.vcpu.user:
             return False
-        # Where the host does not tell, the idle task is taken to wait.
+        # Where the host does not show it, the idle task is taken to wait.
         return not (self.idle if self.vcpu.halted is None else self.vcpu.halted)
 
     @property
@@ -82,7 +82,7 @@ class Hang:
     """What is frozen."""
 
     cpus: tuple[int, ...]
-    """CPUs; none if only the kernel's clock stands still."""
+    """CPUs; empty if only the kernel's clock stands still."""
     seconds: float
     """For how long."""
 
@@ -98,52 +98,54 @@ class Hang:
 
 
 @dataclass(slots=True)
-class _Still:
-    """Something that stands still, and since when."""
+class _Standstill:
+    """Something that stands still, and for how long."""
 
     value: object
-    ran: float | None
+    cpu_time: float | None
     seconds: float = 0.0
     samples: int = 0
     busy: bool = False
     pcs: set[int | None] = field(default_factory=set)
-    told: bool = False
+    reported: bool = False
 
-    def is_hang(self, after: float, ran: float | None) -> bool:
-        if self.told or self.seconds < after or self.samples < MIN_SAMPLES:
+    def is_hang(self, after: float, cpu_time: float | None) -> bool:
+        if self.reported or self.seconds < after or self.samples < MIN_SAMPLES:
             return False
-        if self.ran is not None and ran is not None:
-            return ran - self.ran >= RAN_SHARE * after
+        if self.cpu_time is not None and cpu_time is not None:
+            return cpu_time - self.cpu_time >= MIN_CPU_SHARE * after
         return True
 
 
 class HangDetector:
     """
-    Looks at one sample after the other.
+    Finds what is frozen, in one sample after the other.
 
     :param after: Seconds for which something must stand still.
-    :param interval: Seconds from one sample to the next; of a longer pause, which
-        means that we stood still ourselves, no more than twice that counts.
+    :param interval: Seconds from one sample to the next. Of a longer pause, in which
+        this process stood still itself, at most twice that counts.
     """
 
     def __init__(self, after: float, interval: float) -> None:
         self._after = after
         self._limit = 2 * interval
-        self._cpus: dict[int, _Still] = {}
-        self._clock: _Still | None = None
+        self._cpus: dict[int, _Standstill] = {}
+        self._clock: _Standstill | None = None
         self._last: float | None = None
 
-    def look(self, sample: Sample) -> Hang | None:
+    def add(self, sample: Sample) -> Hang | None:
         """
-        Look at the next sample.
+        Take the next sample.
 
-        :return: What is frozen and was not told before.
+        :return: What is frozen and was not returned before.
         """
         passed = 0.0 if self._last is None else sample.time - self._last
         passed = min(passed, self._limit)
         self._last = sample.time
         frozen = [
-            cpu for cpu, item in sample.cpus.items() if self._cpu(cpu, item, passed)
+            cpu
+            for cpu, item in sample.cpus.items()
+            if self._is_frozen(cpu, item, passed)
         ]
         for cpu in set(self._cpus) - set(sample.cpus):
             del self._cpus[cpu]
@@ -154,53 +156,53 @@ class HangDetector:
             return None
         if frozen:
             for cpu in frozen:
-                self._cpus[cpu].told = True
+                self._cpus[cpu].reported = True
             if self._clock is not None:
-                self._clock.told = True  # It stands still because they do.
+                self._clock.reported = True  # It stands still because they do.
             seconds = max(self._cpus[cpu].seconds for cpu in frozen)
             return Hang(tuple(sorted(frozen)), seconds)
         if stopped and self._clock is not None:
-            self._clock.told = True
+            self._clock.reported = True
             return Hang((), self._clock.seconds)
         return None
 
-    def _cpu(self, cpu: int, item: CpuSample, passed: float) -> bool:
+    def _is_frozen(self, cpu: int, item: CpuSample, passed: float) -> bool:
         still = self._cpus.get(cpu)
-        ran = item.vcpu.ran if item.vcpu else None
-        if still is not None and still.value == item.counters and still.told:
+        cpu_time = item.vcpu.cpu_time if item.vcpu else None
+        if still is not None and still.value == item.counters and still.reported:
             return False
         if not item.in_kernel:
             self._cpus.pop(cpu, None)
             return False
         if still is None or still.value != item.counters:
-            self._cpus[cpu] = _Still(item.counters, ran)
+            self._cpus[cpu] = _Standstill(item.counters, cpu_time)
             return False
         still.seconds += passed
         still.samples += 1
         still.busy = still.busy or not item.idle
         still.pcs.add(item.vcpu.pc if item.vcpu else None)
         # An instruction that waits without the host's help (MWAIT) looks like
-        # running; in the idle task, at always the same place, it is waiting.
+        # running; in the idle task, always at the same address, it is waiting.
         if not still.busy and len(still.pcs) == 1:
             return False
-        return still.is_hang(self._after, ran)
+        return still.is_hang(self._after, cpu_time)
 
     def _clock_stopped(self, sample: Sample, passed: float) -> bool:
         if sample.jiffies is None:
             return False
         still = self._clock
-        if still is not None and still.value == sample.jiffies and still.told:
+        if still is not None and still.value == sample.jiffies and still.reported:
             return False
         busy = [item.vcpu for item in sample.cpus.values() if item.busy]
         if not busy:
             self._clock = None
             return False
-        every = [item.vcpu.ran for item in sample.cpus.values() if item.vcpu]
-        known = [ran for ran in every if ran is not None]
-        ran = sum(known) if len(known) == len(every) else None
+        times = [item.vcpu.cpu_time for item in sample.cpus.values() if item.vcpu]
+        known = [seconds for seconds in times if seconds is not None]
+        cpu_time = sum(known) if len(known) == len(times) else None
         if still is None or still.value != sample.jiffies:
-            self._clock = _Still(sample.jiffies, ran)
+            self._clock = _Standstill(sample.jiffies, cpu_time)
             return False
         still.seconds += passed
         still.samples += 1
-        return still.is_hang(self._after, ran)
+        return still.is_hang(self._after, cpu_time)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Vital signs: the few variables that tell whether a kernel lives.
+Whether a kernel lives: the few variables that show it.
 
 Where they are in physical memory is found once, with drgn, while the kernel is
 healthy. Reading them is a handful of small reads, which needs no debugger, no
@@ -22,7 +22,7 @@ from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import Kernel
 from kmemdump.memory.physical import Memory
 
-__all__ = ["CpuSigns", "Signs", "Vitals", "ticking"]
+__all__ = ["CpuProgress", "KernelState", "Liveness", "clock_watch"]
 
 _MAX_CPUS = 4096
 _MAX_COUNTER = 256
@@ -33,9 +33,9 @@ _SYSTEM_SUSPEND = 7
 _MAX_TICKS = 60_000  # A minute, at the highest CONFIG_HZ.
 
 # Per-CPU variables and members of them that only their CPU changes, each in
-# interrupts or in the idle loop. No single one is there and moves on every kernel:
+# interrupts or in the idle loop. No single one exists and moves on every kernel:
 # hrtimer_bases.nr_events needs CONFIG_HIGH_RES_TIMERS and a clock for them,
-# apic_timer_irqs is x86's, irqs_sum lacks just that interrupt. NMIs are not
+# apic_timer_irqs exists on x86, irqs_sum lacks just that interrupt. NMIs are not
 # counted: a frozen CPU takes them.
 _COUNTERS = (
     ("hrtimer_bases", "nr_events"),
@@ -49,7 +49,7 @@ _COUNTERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Variable:
     """A variable in physical memory."""
 
     address: int
@@ -63,30 +63,32 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _CpuPlaces:
-    counters: tuple[_Place, ...]
-    current: _Place | None
+class _CpuVariables:
+    counters: tuple[_Variable, ...]
+    current: _Variable | None
     idle_task: int
 
 
 @dataclass(frozen=True, slots=True)
-class CpuSigns:
-    """What a kernel's memory says about one CPU."""
+class CpuProgress:
+    """How far one CPU has come, as the kernel's memory shows it."""
 
     counters: bytes
+    """What only this CPU changes, in interrupts or in the idle loop."""
     idle: bool
+    """Whether it runs its idle task."""
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
-    """What a kernel's memory says about its life."""
+class KernelState:
+    """The state of a kernel, as its memory shows it."""
 
     same: bool
-    """Whether the kernel is still there at all."""
+    """Whether the kernel is still in memory at all."""
     panic_cpu: int | None
     """The CPU that panicked."""
     oopsed: bool
-    """Whether it survived an oops, or is about to panic of it."""
+    """Whether it survived an oops, or is about to panic because of one."""
     booted: bool
     """Whether it has come up, and does not go down."""
     leaving: bool
@@ -97,9 +99,9 @@ class Signs:
         return self.panic_cpu is not None
 
 
-class Vitals:
+class Liveness:
     """
-    Where the vital signs of a kernel are.
+    Where the variables are that show whether a kernel lives.
 
     :param kernel: Attached, and healthy.
     :raises UnsupportedError: If it does not have them where they are expected.
@@ -112,7 +114,7 @@ class Vitals:
         try:
             resolve = _resolver(prog)
             panic_cpu = _scalar(prog, resolve, "panic_cpu", 4)
-            self._uts = _Place(resolve(*_uts(prog)), _uts(prog)[1])
+            self._uts = _Variable(resolve(*_uts(prog)), _uts(prog)[1])
         except (LookupError, FaultError, ValueError) as error:
             raise UnsupportedError(
                 f"cannot find the kernel's panic state: {error}"
@@ -121,7 +123,6 @@ class Vitals:
         self._tainted = _optional(prog, resolve, "tainted_mask", 8)
         self._state = _optional(prog, resolve, "system_state", 4)
         self._jiffies = _optional(prog, resolve, "jiffies_64", 8)
-        self._panic_on_oops = _optional(prog, resolve, "panic_on_oops", 4)
         self._online = _mask(prog, resolve)
         self._log = _log_head(prog, resolve)
         self._halt = _constant(prog, "SYSTEM_HALT", _SYSTEM_HALT)
@@ -130,18 +131,18 @@ class Vitals:
         self._identity = self._uts.read(kernel.recorder.memory)
 
     @property
-    def blind(self) -> list[str]:
-        """What cannot be seen of this kernel, for a person to know."""
+    def unknown(self) -> list[str]:
+        """What was not found in this kernel, for a person to know."""
         found = []
         if self._jiffies is None:
             found.append("its clock")
-        if not any(places.counters for places in self._cpus.values()):
-            found.append("the interrupts of its CPUs")
+        if not any(variables.counters for variables in self._cpus.values()):
+            found.append("the interrupt counters of its CPUs")
         return found
 
-    def read(self, memory: Memory) -> Signs:
+    def read(self, memory: Memory) -> KernelState:
         """
-        Read the signs of life or death.
+        Read the state of the kernel.
 
         :raises NotCapturedError: If the memory cannot be read any more.
         """
@@ -149,18 +150,12 @@ class Vitals:
         panic_cpu = self._panic_cpu.number(memory)
         state = self._state.number(memory) if self._state else None
         tainted = self._tainted.number(memory) if self._tainted else 0
-        return Signs(
+        return KernelState(
             same=same,
             panic_cpu=None if panic_cpu == _NO_CPU or not same else panic_cpu,
             oopsed=same and bool(tainted & _TAINT_DIE),
             booted=same and state in (None, self._halt - 1),
             leaving=same and state is not None and self._halt <= state < self._suspend,
-        )
-
-    def panics_on_oops(self, memory: Memory) -> bool:
-        """Tell whether an oops becomes a panic."""
-        return self._panic_on_oops is not None and (
-            self._panic_on_oops.number(memory) != 0
         )
 
     def jiffies(self, memory: Memory) -> int | None:
@@ -171,17 +166,17 @@ class Vitals:
         """Read something that changes with each message that the kernel logs."""
         return self._log.read(memory) if self._log else b""
 
-    def cpus(self, memory: Memory) -> dict[int, CpuSigns]:
+    def cpus(self, memory: Memory) -> dict[int, CpuProgress]:
         """Read what moves on each CPU that is online."""
         online = self._online.number(memory) if self._online else -1
         return {
-            cpu: CpuSigns(
-                b"".join(place.read(memory) for place in places.counters),
-                places.current is not None
-                and places.current.number(memory) == places.idle_task,
+            cpu: CpuProgress(
+                b"".join(counter.read(memory) for counter in variables.counters),
+                variables.current is not None
+                and variables.current.number(memory) == variables.idle_task,
             )
-            for cpu, places in self._cpus.items()
-            if online >> cpu & 1 and places.counters
+            for cpu, variables in self._cpus.items()
+            if online >> cpu & 1 and variables.counters
         }
 
 
@@ -211,36 +206,38 @@ def _uts(prog: Program) -> tuple[int, int]:
     return address, 2 * sizeof(name.release)
 
 
-def _scalar(prog: Program, resolve: _Resolve, name: str, size: int) -> _Place:
-    return _Place(resolve(prog.symbol(name).address, size), size)
+def _scalar(prog: Program, resolve: _Resolve, name: str, size: int) -> _Variable:
+    return _Variable(resolve(prog.symbol(name).address, size), size)
 
 
-def _optional(prog: Program, resolve: _Resolve, name: str, size: int) -> _Place | None:
+def _optional(
+    prog: Program, resolve: _Resolve, name: str, size: int
+) -> _Variable | None:
     try:
         return _scalar(prog, resolve, name, size)
     except (LookupError, FaultError, ValueError):
         return None
 
 
-def _member(resolve: _Resolve, value: Object) -> _Place | None:
+def _member(resolve: _Resolve, value: Object) -> _Variable | None:
     size = sizeof(value)
     address = value.address_
     if address is None or not 0 < size <= _MAX_COUNTER:
         return None
-    return _Place(resolve(address, size), size)
+    return _Variable(resolve(address, size), size)
 
 
-def _mask(prog: Program, resolve: _Resolve) -> _Place | None:
+def _mask(prog: Program, resolve: _Resolve) -> _Variable | None:
     try:
         mask = prog["__cpu_online_mask"]
         address = mask.address_
         size = min(sizeof(mask), _MAX_CPUS // 8)
-        return None if address is None else _Place(resolve(address, size), size)
+        return None if address is None else _Variable(resolve(address, size), size)
     except (LookupError, FaultError, ValueError):
         return None
 
 
-def _log_head(prog: Program, resolve: _Resolve) -> _Place | None:
+def _log_head(prog: Program, resolve: _Resolve) -> _Variable | None:
     # Since Linux kernel commit 896fbe20b4e2 ("printk: use the lockless ringbuffer")
     # (in v5.10).
     try:
@@ -257,45 +254,45 @@ def _constant(prog: Program, name: str, default: int) -> int:
     return value
 
 
-def _cpus(prog: Program, resolve: _Resolve) -> Iterator[tuple[int, _CpuPlaces]]:
+def _cpus(prog: Program, resolve: _Resolve) -> Iterator[tuple[int, _CpuVariables]]:
     with contextlib.suppress(LookupError, FaultError, ValueError):
         for cpu in for_each_possible_cpu(prog):
             if cpu >= _MAX_CPUS:
                 return
-            yield cpu, _cpu_places(prog, resolve, cpu)
+            yield cpu, _cpu_variables(prog, resolve, cpu)
 
 
-def _cpu_places(prog: Program, resolve: _Resolve, cpu: int) -> _CpuPlaces:
+def _cpu_variables(prog: Program, resolve: _Resolve, cpu: int) -> _CpuVariables:
     counters = []
     for name, member in _COUNTERS:
         with contextlib.suppress(
             LookupError, AttributeError, FaultError, ValueError, TypeError
         ):
-            place = _member(resolve, per_cpu(prog[name], cpu).member_(member))
-            if place is not None:
-                counters.append(place)
+            counter = _member(resolve, per_cpu(prog[name], cpu).member_(member))
+            if counter is not None:
+                counters.append(counter)
     current = None
     idle_task = 0
     with contextlib.suppress(LookupError, AttributeError, FaultError, ValueError):
         queue = per_cpu(prog["runqueues"], cpu)
         idle_task = queue.idle.value_()
         current = _member(resolve, queue.curr)
-    return _CpuPlaces(tuple(counters), current, idle_task)
+    return _CpuVariables(tuple(counters), current, idle_task)
 
 
-def ticking(vitals: Vitals, memory: Memory) -> Callable[[], bool]:
+def clock_watch(liveness: Liveness, memory: Memory) -> Callable[[], bool]:
     """
-    Return a function that tells whether a kernel's clock has gone on since now.
+    Return a function that returns whether a kernel's clock has moved since now.
 
     After a reset all of a kernel may still be there in memory: it stands still, or
     is overwritten by the next one.
     """
-    before = vitals.jiffies(memory)
+    before = liveness.jiffies(memory)
 
-    def has_ticked() -> bool:
-        now = vitals.jiffies(memory)
+    def has_moved() -> bool:
+        now = liveness.jiffies(memory)
         if before is None or now is None:
-            return True  # Nothing can be said.
-        return 0 < now - before <= _MAX_TICKS and vitals.read(memory).same
+            return True  # There is no clock to read.
+        return 0 < now - before <= _MAX_TICKS and liveness.read(memory).same
 
-    return has_ticked
+    return has_moved

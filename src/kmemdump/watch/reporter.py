@@ -1,47 +1,77 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a watch tells those who started it, and how they end it."""
+"""Messages about a VM to the process that started the watch, and its wish to stop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["StoppedError", "Voice", "first_line"]
+__all__ = ["Message", "Reporter", "StoppedError", "first_line"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message about a VM."""
+
+    vm: str
+    """The VM's name."""
+    text: str
+    passing: bool = False
+    """Whether it only says what the watch is doing now."""
+    samples: int | None = None
+    """
+    In a sign of life: samples of the hang detector since the kernel was marked, or
+    since the last alarm.
+    """
 
 
 class StoppedError(Exception):
-    """Somebody wants us to end."""
+    """The watch was told to stop."""
 
 
-class Voice:
+class Reporter:
     """
-    Speaks for one VM.
+    Reports what happens to one VM.
 
-    :param say: Told in one line what a person should know.
-    :param show: Told what is going on.
-    :param stopping: Asked often whether to end.
+    :param vm: The VM's name.
+    :param send: Called with each message.
+    :param stopping: Called often; returns whether the watch should stop.
     """
 
     def __init__(
         self,
-        say: Callable[[str], None],
-        show: Callable[[str], None],
+        vm: str,
+        send: Callable[[Message], None],
         stopping: Callable[[], bool],
     ) -> None:
-        self.say = say
-        self.show = show
+        self._vm = vm
+        self._send = send
         self._stopping = stopping
         self.problems: list[str] = []
-        """What was complained of."""
+        """What was reported as a problem, oldest first."""
 
-    def complain(self, problem: str) -> None:
-        """Say what is missing, and remember it."""
+    def report(self, text: str) -> None:
+        """Report, in one line, what a person should know."""
+        self._send(Message(self._vm, text))
+
+    def report_problem(self, problem: str) -> None:
+        """Report what is missing or failed, and remember it."""
         self.problems.append(problem)
-        self.say(problem)
+        self.report(problem)
+
+    def report_samples(self, count: int) -> None:
+        """Report that *count* samples of the hang detector raised no alarm."""
+        text = f"{count} samples, no alarm"
+        self._send(Message(self._vm, text, passing=True, samples=count))
+
+    def show_status(self, text: str) -> None:
+        """Report what the watch is doing now."""
+        self._send(Message(self._vm, text, passing=True))
 
     def check_stopping(self) -> None:
         """
-        Look whether to go on.
+        Check whether to go on.
 
         :raises StoppedError: If not.
         """
@@ -52,7 +82,7 @@ class Voice:
         """
         Wait.
 
-        :raises StoppedError: If somebody wants us to end.
+        :raises StoppedError: If the watch should stop.
         """
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -61,5 +91,5 @@ class Voice:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, without its advice."""
+    """Return the message of an error, without its advice."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

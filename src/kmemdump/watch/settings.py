@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How to watch."""
+"""How to watch VMs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["Settings", "Then"]
+__all__ = ["Settings", "VmAction"]
 
 
-class Then(StrEnum):
+class VmAction(StrEnum):
     """What to do with a VM whose kernel died."""
 
     PAUSE = "pause"
@@ -21,12 +21,12 @@ class Then(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to watch."""
+    """How to watch VMs."""
 
     folder: Path
-    """Where core images go."""
+    """Where core images are written."""
     interval: float = 30.0
-    """Seconds between two refreshes."""
+    """Seconds between two refreshes of the marks."""
     hang_after: float = 10.0
-    """Seconds for which a kernel must be frozen; 0: never mind."""
-    then: Then = Then.PAUSE
+    """Seconds for which a kernel must be frozen; 0 turns the hang detector off."""
+    action: VmAction = VmAction.PAUSE

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Several VMs at once, each in a process of its own.
+Watches several VMs at once, each in a process of its own.
 
-A VM that hangs, lies about its memory, or makes a debugger crash, harms only the
-process that watches it.
+A VM that hangs, lies about its memory, or makes drgn crash, harms only the process
+that watches it.
 """
 
 from __future__ import annotations
@@ -17,41 +17,30 @@ import resource
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
-from kmemdump.watch.reporter import Voice
+from kmemdump.watch.reporter import Message, Reporter
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.watcher import Outcome, Watcher
 
-__all__ = ["Report", "watch_fleet"]
+__all__ = ["watch_vms"]
 
 _MAX_DATA = 4 << 30
-"""Bytes of its own memory that a process may have; a vmlinux is in it."""
+"""Bytes of memory that a process may allocate; a vmlinux is loaded into it."""
 _END_PATIENCE = 20.0
-"""Seconds that a process has to end, which may be writing a core image."""
+"""Seconds that a process has to end; it may be writing a core image."""
 _PR_SET_PDEATHSIG = 1  # Linux include/uapi/linux/prctl.h
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """News of a VM."""
-
-    name: str
-    text: str
-    passing: bool
-    """Whether it is only what is going on now, and soon outdated."""
-
-
-def watch_fleet(
+def watch_vms(
     sockets: Mapping[str, Path],
     make_selection: Callable[[], Selection],
     settings: Settings,
-    report: Callable[[Report], None],
+    report: Callable[[Message], None],
 ) -> dict[str, Outcome]:
     """
     Watch VMs until all have ended.
@@ -59,11 +48,15 @@ def watch_fleet(
     Must be called by the main thread. If it raises (:exc:`KeyboardInterrupt`),
     what is being written is finished first.
 
-    :param sockets: Names of VMs, for reports and core images, and QMP sockets.
+    :param sockets: QMP socket of each VM by its name, which is in messages and the
+        names of core images.
     :param make_selection: Returns what to mark; is called in each process, so that it
         must be possible to pickle it.
-    :param report: Called with news, by the caller's thread.
+    :param report: Called with each message, in the caller's thread.
+    :return: How each watch ended, by the VM's name.
+    :raises KmemdumpError: If core images cannot be written into the folder.
     """
+    _make_folder(settings.folder)
     context = multiprocessing.get_context("spawn")
     workers: dict[Connection, tuple[str, SpawnProcess]] = {}
     outcomes: dict[str, Outcome] = {}
@@ -80,19 +73,28 @@ def watch_fleet(
             theirs.close()
             workers[ours] = name, process
         while workers:
-            _listen(workers, outcomes, report)
+            _receive(workers, outcomes, report)
     finally:
         _end(workers, outcomes, report)
     return outcomes
 
 
-def _listen(
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KmemdumpError(f"cannot make {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise KmemdumpError(f"cannot write into {folder}")
+
+
+def _receive(
     workers: dict[Connection, tuple[str, SpawnProcess]],
     outcomes: dict[str, Outcome],
-    report: Callable[[Report], None],
+    report: Callable[[Message], None],
     timeout: float | None = None,
 ) -> bool:
-    """Take what the processes say; return False if they say nothing in time."""
+    """Take the processes' messages; return False if none comes in time."""
     ready = wait(list(workers), timeout)
     for connection in ready:
         assert isinstance(connection, Connection)
@@ -104,7 +106,7 @@ def _listen(
             connection.close()
             process.join()
             if name not in outcomes:
-                problem = f"its process died ({_how(process.exitcode)})"
+                problem = f"its process died ({_exit_reason(process.exitcode)})"
                 outcomes[name] = Outcome(problem=problem)
             continue
         if isinstance(message, Outcome):
@@ -117,13 +119,13 @@ def _listen(
 def _end(
     workers: dict[Connection, tuple[str, SpawnProcess]],
     outcomes: dict[str, Outcome],
-    report: Callable[[Report], None],
+    report: Callable[[Message], None],
 ) -> None:
     for _, process in workers.values():
         with contextlib.suppress(OSError):
             process.terminate()
     with _signals_held():
-        while workers and _listen(workers, outcomes, report, _END_PATIENCE):
+        while workers and _receive(workers, outcomes, report, _END_PATIENCE):
             pass
     for connection, (_, process) in workers.items():
         process.kill()
@@ -133,7 +135,7 @@ def _end(
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let no second Ctrl-C interrupt the end; whoever is in a hurry has SIGKILL."""
+    """Let no second Ctrl-C interrupt the end; SIGKILL still does."""
     held = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
@@ -142,7 +144,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
 
-def _how(exit_code: int | None) -> str:
+def _exit_reason(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         with contextlib.suppress(ValueError):
             return signal.Signals(-exit_code).name
@@ -157,7 +159,7 @@ def _work(
     make_selection: Callable[[], Selection],
     settings: Settings,
 ) -> None:
-    """Watch a VM: all that a process does."""
+    """Watch a VM; the main function of a process."""
     stopping = False
 
     def stop(*_: object) -> None:
@@ -169,17 +171,11 @@ def _work(
     _die_with(parent)
     _limit_memory()
 
-    def say(text: str) -> None:
-        connection.send(Report(name, text, passing=False))
-
-    def show(text: str) -> None:
-        connection.send(Report(name, text, passing=True))
-
-    logging.basicConfig(handlers=[_Log(show)])
+    reporter = Reporter(name, connection.send, lambda: stopping)
+    logging.basicConfig(handlers=[_LogHandler(reporter)])
     logging.captureWarnings(True)
     try:
-        voice = Voice(say, show, lambda: stopping)
-        outcome = Watcher(name, socket, make_selection(), settings, voice).run()
+        outcome = Watcher(name, socket, make_selection(), settings, reporter).run()
     except (KmemdumpError, OSError, MemoryError) as error:
         outcome = Outcome(problem=str(error) or type(error).__name__)
     except Exception as error:
@@ -188,22 +184,22 @@ def _work(
     connection.send(outcome)
 
 
-class _Log(logging.Handler):
-    """Shows what drgn and others log: a dead kernel gives them much to complain of."""
+class _LogHandler(logging.Handler):
+    """Shows what drgn and others log as status: of a dead kernel they log much."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, reporter: Reporter) -> None:
         super().__init__()
-        self._show = show
+        self._reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._show(self.format(record))
+        self._reporter.show_status(self.format(record))
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent's main thread ends."""
+    """Have Linux kill this process when its parent's main thread ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It has died before.
+    if os.getppid() != parent:  # It is dead already.
         os.kill(os.getpid(), signal.SIGKILL)
 
 

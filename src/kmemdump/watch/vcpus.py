@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the host knows of a VM's CPUs: whether they wait, where they are."""
+"""The state of a VM's CPUs, as QEMU and the host show it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_vcpus(text: str, arch: Arch) -> list[Vcpu | None]:
     Parse what QEMU's ``info registers -a`` prints.
 
     :param arch: The VM's.
-    :return: None for a CPU of which it tells nothing that we know.
+    :return: None for a CPU whose state it does not show in a form that we know.
     """
     parts = re.split(r"^CPU#\d+\s*$", text, flags=re.M)[1:]
     return [_parse_vcpu(part, arch) for part in parts[:MAX_CPUS]]
@@ -52,7 +52,7 @@ class VcpuThreads:
         try:
             answer = client.execute("query-cpus-fast")
         except TargetError:
-            return  # It is gone, as will be found out.
+            return  # QEMU is gone, which the monitor will notice.
         for item in answer[:MAX_CPUS] if isinstance(answer, list) else []:
             if not isinstance(item, dict):
                 continue
@@ -60,20 +60,20 @@ class VcpuThreads:
             if isinstance(index, int) and isinstance(thread, int):
                 self._threads[index] = thread
 
-    def look(self, timeout: float) -> list[Vcpu | None]:
+    def read(self, timeout: float) -> list[Vcpu | None]:
         """
         Return the state of each CPU.
 
-        :raises TargetError: If QEMU does not tell.
+        :raises TargetError: If QEMU does not answer.
         """
         text = self._client.command_line("info registers -a", timeout)
         vcpus = parse_vcpus(text, self._arch)
         return [
-            replace(vcpu, ran=self._ran(index)) if vcpu else None
+            replace(vcpu, cpu_time=self._cpu_time(index)) if vcpu else None
             for index, vcpu in enumerate(vcpus)
         ]
 
-    def _ran(self, index: int) -> float | None:
+    def _cpu_time(self, index: int) -> float | None:
         thread = self._threads.get(index)
         if thread is None:
             return None
@@ -86,7 +86,7 @@ class VcpuThreads:
             ticks = int(fields[11]) + int(fields[12])
         except (OSError, ValueError, IndexError):
             return None
-        # A QEMU in a container names threads that are somebody else's here.
+        # A QEMU in a container may report thread ids that belong to others here.
         name = head.partition(b"(")[2]
         if not name.startswith((b"qemu", b"CPU ", b"ALL CPUs")):
             return None

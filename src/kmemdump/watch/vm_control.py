@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What we want of QEMU, which may refuse, fall silent or be gone."""
+"""Control of a VM over QMP: status, pause, continue, reset, quit, events."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from collections.abc import Callable
 from kmemdump.errors import TargetError
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
-from kmemdump.watch.qmp_events import Notice, NoticeKind, interpret
-from kmemdump.watch.reporter import Voice, first_line
+from kmemdump.watch.qmp_events import VmEvent, VmEventKind, interpret_event
+from kmemdump.watch.reporter import Reporter, first_line
 
-__all__ = ["Host"]
+__all__ = ["VmControl"]
 
 _SILENCE = 30.0
 """Seconds for which a QEMU that did not answer is not asked again."""
 _RESET_PATIENCE = 5.0
 
 
-class Host:
+class VmControl:
     """
-    The QEMU of a VM.
+    Controls a VM. QEMU may refuse, fall silent or be gone.
 
     :param target: The VM; stays the caller's.
-    :param voice: Told that QEMU is silent, which may pass, and what it does not do.
+    :param reporter: Told when QEMU does not answer, and what it refuses.
     """
 
-    def __init__(self, target: QmpTarget, voice: Voice) -> None:
+    def __init__(self, target: QmpTarget, reporter: Reporter) -> None:
         self.target = target
-        self._voice = voice
+        self._reporter = reporter
         self._silent_until = 0.0
-        self._told = False
+        self._silence_reported = False
         self._reboot_action = ""
 
     @property
@@ -41,11 +41,15 @@ class Host:
 
     @property
     def answers(self) -> bool:
-        """Whether QEMU answered when it was asked the last time, or so."""
+        """Whether QEMU answered the last time, or that was long ago."""
         return not self.gone and time.monotonic() >= self._silent_until
 
-    def notice(self, timeout: float) -> Notice | None:
-        """Wait for an event that matters."""
+    def next_event(self, timeout: float) -> VmEvent | None:
+        """
+        Wait for an event that may mean a kernel's death.
+
+        :param timeout: Seconds.
+        """
         client = self.target.client
         deadline = time.monotonic() + timeout
         event = client.event()
@@ -55,37 +59,39 @@ class Host:
                 event = client.event(left) if left > 0 else None
                 if event is None:
                     return None
-            notice = interpret(event)
-            if notice is not None:
-                return notice
+            meaning = interpret_event(event)
+            if meaning is not None:
+                return meaning
             event = client.event()
 
-    def forget_notices(self) -> None:
-        """Forget the events up to now."""
+    def drop_events(self) -> None:
+        """Ignore the events up to now."""
         while self.target.client.event() is not None:
             pass
 
     def status(self) -> str | None:
-        """Return QEMU's run state, or None if it does not tell."""
+        """Return QEMU's run state, or None if QEMU does not answer."""
         if not self.answers:
             return None
         try:
             return self.target.status()
         except TargetError as error:
-            self.note(error)
+            self.note_error(error)
             return None
 
-    def note(self, error: TargetError) -> None:
-        """Remember that QEMU did not do what it was asked for."""
+    def note_error(self, error: TargetError) -> None:
+        """Remember that QEMU did not answer, if that is the error."""
         if isinstance(error, QmpTimeoutError) and not self.gone:
-            if not self._told:
-                self._told = True
-                self._voice.say(f"{first_line(error)}; its memory is still watched")
+            if not self._silence_reported:
+                self._silence_reported = True
+                self._reporter.report(
+                    f"{first_line(error)}; its memory is still watched"
+                )
             self._silent_until = time.monotonic() + _SILENCE
 
     def stop(self) -> bool:
         """Pause the VM; return whether it was running."""
-        self._silent_until = 0.0  # Now or never.
+        self._silent_until = 0.0  # This one is worth a wait.
         return self.status() == "running" and self._ask("pause", self.target.stop)
 
     def cont(self) -> None:
@@ -100,44 +106,46 @@ class Host:
         """Reset the VM and let it run; return whether that worked."""
         if not self._ask("reset", self.target.system_reset):
             return False
-        notice = self._wait_for_reset()
-        if notice is NoticeKind.SHUTDOWN and not self.gone:
+        kind = self._wait_for_reset()
+        if kind is VmEventKind.SHUTDOWN and not self.gone:
             # With -action reboot=shutdown, that is what a reset is. SeaBIOS resets
             # once more when it finds itself in memory already.
             self._ask("reset", lambda: self._set_reboot_action("reset"))
             self._reboot_action = "shutdown"
             self._ask("reset", self.target.system_reset)
-            notice = self._wait_for_reset()
-        if notice is not NoticeKind.RESET:
+            kind = self._wait_for_reset()
+        if kind is not VmEventKind.RESET:
             if not self.gone:
-                self._voice.complain("cannot reset the VM: QEMU did not")
+                self._reporter.report_problem("cannot reset the VM: QEMU did not")
             return False
-        # QEMU tells of it before it takes commands for the VM again.
+        # QEMU sends the event before it takes commands for the VM again.
         return self.status() == "running" or self._ask("continue", self.target.cont)
 
-    def booted(self) -> None:
+    def restore_reboot_action(self) -> None:
         """Have QEMU do again what it did at a reboot before :meth:`reset`."""
         action, self._reboot_action = self._reboot_action, ""
         if action:
             self._ask("prepare", lambda: self._set_reboot_action(action))
 
-    def _wait_for_reset(self) -> NoticeKind | None:
+    def _wait_for_reset(self) -> VmEventKind | None:
         deadline = time.monotonic() + _RESET_PATIENCE
         while (left := deadline - time.monotonic()) > 0 and not self.gone:
-            notice = self.notice(left)
-            if notice and notice.kind in (NoticeKind.RESET, NoticeKind.SHUTDOWN):
-                return notice.kind
+            event = self.next_event(left)
+            if event and event.kind in (VmEventKind.RESET, VmEventKind.SHUTDOWN):
+                return event.kind
         return None
 
     def _set_reboot_action(self, action: str) -> None:
         client = self.target.client
         client.execute("set-action", {"reboot": action}, self.target.timeout)
 
-    def _ask(self, what: str, action: Callable[[], None]) -> bool:
+    def _ask(self, what: str, command: Callable[[], None]) -> bool:
         try:
-            action()
+            command()
         except TargetError as error:
             if not self.gone:
-                self._voice.complain(f"cannot {what} the VM: {first_line(error)}")
+                self._reporter.report_problem(
+                    f"cannot {what} the VM: {first_line(error)}"
+                )
             return False
         return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One VM: wait for its kernel, mark it, and be there when it dies."""
+"""Watches one VM: waits for its kernel, marks it, monitors it, writes its dump."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
-from kmemdump.watch.boot import Arrival
-from kmemdump.watch.dump import Burial, Next
-from kmemdump.watch.end_causes import Death
-from kmemdump.watch.monitor import Vigil
-from kmemdump.watch.reporter import StoppedError, Voice, first_line
+from kmemdump.watch.after_death import NextStep, act_on_vm, wait_for_reset
+from kmemdump.watch.boot import BootWaiter
+from kmemdump.watch.dump import DumpWriter
+from kmemdump.watch.end_causes import DumpCause
+from kmemdump.watch.monitor import Monitor
+from kmemdump.watch.reporter import Reporter, StoppedError, first_line
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.vcpus import VcpuThreads
-from kmemdump.watch.vm_control import Host
-from kmemdump.watch.vm_marks import Keeper
-from kmemdump.watch.vm_state import Life
+from kmemdump.watch.vm_control import VmControl
+from kmemdump.watch.vm_marks import VmMarks
+from kmemdump.watch.vm_state import VmState
 
 __all__ = ["Outcome", "Watcher"]
 
@@ -55,79 +56,92 @@ class Watcher:
         socket: Path,
         selection: Selection,
         settings: Settings,
-        voice: Voice,
+        reporter: Reporter,
     ) -> None:
-        self._name = name
         self._socket = socket
         self._selection = selection
         self._settings = settings
-        self._voice = voice
-        self._cores: list[Path] = []
+        self._reporter = reporter
+        self._dump = DumpWriter(name, settings.folder, reporter)
         self._watched = False
 
     def run(self) -> Outcome:
-        """Watch until the VM ends, its kernel has died, or somebody stops it."""
-        problems = self._voice.problems
+        """Watch until the VM ends, its kernel has died, or the watch is stopped."""
+        problems = self._reporter.problems
         try:
             target = self._connect()
             try:
-                self._watch(Host(target, self._voice))
+                self._watch(VmControl(target, self._reporter))
             finally:
                 target.close()
         except StoppedError:
             pass
         except KmemdumpError as error:
             problems.append(str(error))
-        return Outcome(tuple(self._cores), "; ".join(problems) or None, self._watched)
+        cores = tuple(self._dump.cores)
+        return Outcome(cores, "; ".join(problems) or None, self._watched)
 
     def _connect(self) -> QmpTarget:
+        reporter = self._reporter
         deadline = time.monotonic() + _CONNECT_PATIENCE
-        told = False
+        reported = False
         while True:
-            self._voice.show("connecting")
+            reporter.show_status("connecting")
             try:
                 return QmpTarget(self._socket, _QMP_TIMEOUT)
             except QmpTimeoutError as error:
-                # QEMU may be busy with another client, which may end.
-                self._voice.check_stopping()
+                # QEMU may be busy with another client, which may disconnect.
+                reporter.check_stopping()
                 if time.monotonic() > deadline:
                     raise
-                if not told:
-                    self._voice.say(f"{first_line(error)}; trying again")
-                told = True
-            self._voice.sleep(1.0)
+                if not reported:
+                    reporter.report(f"{first_line(error)}; trying again")
+                reported = True
+            reporter.sleep(1.0)
 
-    def _watch(self, host: Host) -> None:
-        arrival = Arrival(host, self._selection, self._voice)
-        burial = Burial(self._name, host, self._settings, self._cores, self._voice)
-        before: Keeper | None = None
-        while (keeper := arrival.wait(before)) is not None:
+    def _watch(self, control: VmControl) -> None:
+        boot = BootWaiter(control, self._selection, self._reporter)
+        before: VmMarks | None = None
+        while (marks := boot.wait(before)) is not None:
             self._watched = True
-            if not self._watch_kernel(host, keeper, burial):
+            if not self._watch_kernel(control, marks):
                 return
-            before = keeper
+            before = marks
 
-    def _watch_kernel(self, host: Host, keeper: Keeper, burial: Burial) -> bool:
+    def _watch_kernel(self, control: VmControl, marks: VmMarks) -> bool:
         """Watch one kernel; return whether the VM boots another one."""
-        settings = self._settings
-        threads = VcpuThreads(host.target.client, arch_from_elf(host.target.machine))
-        memory = host.target.memory
-        life = Life(keeper, memory, threads, settings.hang_after, settings.interval)
-        if life.signs().leaving and host.status() == "shutdown":
-            self._voice.say("has shut down in an orderly way already: no core image")
+        settings, reporter = self._settings, self._reporter
+        target = control.target
+        threads = VcpuThreads(target.client, arch_from_elf(target.machine))
+        state = VmState(
+            marks, target.memory, threads, settings.hang_after, settings.interval
+        )
+        if state.read_kernel().leaving and control.status() == "shutdown":
+            reporter.report("has shut down in an orderly way already: no core image")
             return False
-        vigil = Vigil(host, life, settings, self._voice)
+        monitor = Monitor(control, state, settings, reporter)
         while True:
-            end = vigil.keep()
-            if isinstance(end, Death):
-                match burial.bury(keeper, end):
-                    case Next.END:
+            end = monitor.run()
+            if isinstance(end, DumpCause):
+                match self._dump_kernel(control, marks, end):
+                    case NextStep.END:
                         return False
-                    case Next.ATTACH:
+                    case NextStep.ATTACH:
                         return True
-                    case Next.WATCH:
+                    case NextStep.WATCH:
                         continue
-                    case Next.WAIT:
-                        end = burial.outlive()
-            self._voice.say(end.text)
-            return end.again
+                    case NextStep.WAIT:
+                        end = wait_for_reset(control, reporter)
+            reporter.report(end.text)
+            return end.boots_again
+
+    def _dump_kernel(
+        self, control: VmControl, marks: VmMarks, cause: DumpCause
+    ) -> NextStep:
+        was_running = control.stop()
+        self._dump.write(marks, cause)
+        if cause.oops:
+            if was_running:
+                control.cont()
+            return NextStep.WATCH
+        return act_on_vm(self._settings.action, control, cause.vm, self._reporter)
