@@ -39,9 +39,18 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from kmemdump.formats.kinfo import KinfoLayout
     from kmemdump.kernel.attach import Kernel, attach
     from kmemdump.kernel.printk import read_log
     from kmemdump.marking.capture import Capture, capture
+    from kmemdump.marking.firmware import mark_firmware, unmark_firmware
+    from kmemdump.marking.firmware_table import TableOptions
+    from kmemdump.marking.kinfo import (
+        KinfoOptions,
+        KinfoResult,
+        mark_kinfo,
+        unmark_kinfo,
+    )
     from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
     from kmemdump.marking.plan import Plan, PlannedArea
     from kmemdump.marking.registration import RefreshResult, Registration
@@ -86,6 +95,7 @@ _HOMES = {
         "UnsupportedError",
         "UsageError",
     ),
+    "formats.kinfo": ("KinfoLayout",),
     "kernel.attach": (
         "Kernel",
         "attach",
@@ -94,6 +104,17 @@ _HOMES = {
     "marking.capture": (
         "Capture",
         "capture",
+    ),
+    "marking.firmware": (
+        "mark_firmware",
+        "unmark_firmware",
+    ),
+    "marking.firmware_table": ("TableOptions",),
+    "marking.kinfo": (
+        "KinfoOptions",
+        "KinfoResult",
+        "mark_kinfo",
+        "unmark_kinfo",
     ),
     "marking.mark": (
         "AreaResult",
@@ -146,6 +167,9 @@ __all__ = [
     "ExitCode",
     "FormatError",
     "Kernel",
+    "KinfoLayout",
+    "KinfoOptions",
+    "KinfoResult",
     "KmemdumpError",
     "Marking",
     "Memory",
@@ -163,6 +187,7 @@ __all__ = [
     "RegistrationError",
     "Registry",
     "Report",
+    "TableOptions",
     "Target",
     "TargetError",
     "UnsupportedError",
@@ -176,10 +201,14 @@ __all__ = [
     "command",
     "fit",
     "function",
+    "mark_firmware",
+    "mark_kinfo",
     "open_core",
     "open_target",
     "read_core",
     "read_log",
+    "unmark_firmware",
+    "unmark_kinfo",
     "verify",
 ]
 
