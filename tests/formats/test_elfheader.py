@@ -80,7 +80,7 @@ def test_trailing_bytes() -> None:
     ("at", "size", "value", "problem"),
     [
         (4, 1, 1, "64-bit little-endian"),
-        (16, 2, 2, "is of type 2"),
+        (16, 2, 2, "of type 2, expected a core"),
         (54, 2, 32, "program headers of 32 bytes"),
         (56, 2, 2000, "2000 program headers"),
         (32, 8, 1 << 63, "from 0x8000000000000000"),

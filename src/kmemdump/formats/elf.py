@@ -27,8 +27,10 @@ __all__ = [
     "PF_R",
     "PF_W",
     "PF_X",
+    "PROGRAM_HEADER",
     "PT_LOAD",
     "PT_NOTE",
+    "SECTION_HEADER",
     "ElfCore",
     "Note",
     "ProgramHeader",
@@ -37,6 +39,7 @@ __all__ = [
     "pack_header",
     "pack_note",
     "parse_core",
+    "parse_header",
 ]
 
 EM_X86_64 = 62
@@ -56,10 +59,13 @@ MAX_NOTE_BYTES = 64 << 20
 MAX_NOTES = 1 << 18
 """Most notes that are parsed: a kernel with 8192 CPUs has a few per CPU."""
 
+PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+"""``Elf64_Phdr``"""
+SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
+"""``Elf64_Shdr``"""
+
 _IDENT = b"\x7fELF\x02\x01\x01"  # ELFCLASS64, ELFDATA2LSB, EV_CURRENT.
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
-_PHDR = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
-_SHDR = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
 _NHDR = struct.Struct("<III")  # Elf64_Nhdr
 _ET_CORE = 4
 _EV_CURRENT = 1
@@ -76,6 +82,21 @@ class Note(NamedTuple):
     """Owner of *type*: ``CORE``, ``VMCOREINFO``, …"""
     type: int
     desc: bytes
+    missing: int = 0
+    """How many bytes of *desc* should follow, in a file that is cut."""
+
+
+class ElfHeader(NamedTuple):
+    """What an ``Elf64_Ehdr`` says, with the names that it has there."""
+
+    machine: int
+    phoff: int
+    shoff: int
+    phentsize: int
+    phnum: int
+    shentsize: int
+    shnum: int
+    shstrndx: int
 
 
 class ProgramHeader(NamedTuple):
@@ -115,34 +136,55 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
         notes are not wholly in the file or are too many.
     """
     raw = _read(read, 0, _EHDR.size, size, source, "the ELF header")
+    header = parse_header(raw, source)
+    phnum = header.phnum
+    if phnum == _PN_XNUM:
+        _check_size("e_shentsize", header.shentsize, SECTION_HEADER, source)
+        raw = _read(
+            read, header.shoff, SECTION_HEADER.size, size, source, "section header 0"
+        )
+        phnum = SECTION_HEADER.unpack(raw)[7]
+    if phnum:
+        _check_size("e_phentsize", header.phentsize, PROGRAM_HEADER, source)
+    if phnum > MAX_HEADERS:
+        raise FormatError(
+            f"{source}: e_phnum",
+            f"{phnum} program headers, expected at most {MAX_HEADERS}",
+        )
+    count = phnum * PROGRAM_HEADER.size
+    raw = _read(read, header.phoff, count, size, source, "the program headers")
+    headers = [ProgramHeader(*fields) for fields in PROGRAM_HEADER.iter_unpack(raw)]
+    return ElfCore(header.machine, headers, _parse_notes(read, headers, size, source))
+
+
+def parse_header(data: bytes, source: str) -> ElfHeader:
+    """
+    Parse the ELF header of a core file.
+
+    :param data: The file, from its first byte on.
+    :raises FormatError: If this is no ELF64 little-endian core.
+    """
+    if len(data) < _EHDR.size:
+        raise FormatError(
+            source, f"{len(data)} bytes, expected an ELF header of {_EHDR.size}"
+        )
     # fmt: off
     (ident, type_, machine, _version, _entry, phoff, shoff, _flags, _ehsize,
-     phentsize, phnum, shentsize, _shnum, _shstrndx) = _EHDR.unpack(raw)
+     phentsize, phnum, shentsize, shnum, shstrndx) = _EHDR.unpack_from(data)
     # fmt: on
     _check_ident(ident, source)
     if type_ != _ET_CORE:
         raise FormatError(
             source, f"ELF file of type {type_}, expected a core (type {_ET_CORE})"
         )
-    if phnum == _PN_XNUM:
-        if shentsize != _SHDR.size:
-            raise FormatError(
-                f"{source}: e_shentsize", f"is {shentsize}, expected {_SHDR.size}"
-            )
-        raw = _read(read, shoff, _SHDR.size, size, source, "section header 0")
-        phnum = _SHDR.unpack(raw)[7]
-    if phnum and phentsize != _PHDR.size:
-        raise FormatError(
-            f"{source}: e_phentsize", f"is {phentsize}, expected {_PHDR.size}"
-        )
-    if phnum > MAX_HEADERS:
-        raise FormatError(
-            f"{source}: e_phnum",
-            f"{phnum} program headers, expected at most {MAX_HEADERS}",
-        )
-    raw = _read(read, phoff, phnum * _PHDR.size, size, source, "the program headers")
-    headers = [ProgramHeader(*fields) for fields in _PHDR.iter_unpack(raw)]
-    return ElfCore(machine, headers, _parse_notes(read, headers, size, source))
+    return ElfHeader(
+        machine, phoff, shoff, phentsize, phnum, shentsize, shnum, shstrndx
+    )
+
+
+def _check_size(name: str, size: int, layout: struct.Struct, source: str) -> None:
+    if size != layout.size:
+        raise FormatError(f"{source}: {name}", f"is {size}, expected {layout.size}")
 
 
 def _check_ident(ident: bytes, source: str) -> None:
@@ -208,19 +250,21 @@ def _read(
     return data
 
 
-def iter_notes(data: bytes, source: str) -> Iterator[Note]:
+def iter_notes(data: bytes, source: str, *, cut: bool = False) -> Iterator[Note]:
     """
     Parse the notes of one PT_NOTE segment.
 
     Both name and desc are padded to 4 bytes, as in all cores of Linux and QEMU,
     whatever p_align says. Zeros at the end are padding.
 
+    :param cut: Whether *data* may end in the desc of a note, which is the last then,
+        or before a header.
     :raises FormatError: If a note is not wholly in *data*.
     """
     offset = 0
     while offset < len(data):
         if len(data) - offset < _NHDR.size:
-            if data.count(0, offset) == len(data) - offset:
+            if cut or data.count(0, offset) == len(data) - offset:
                 return
             raise FormatError(
                 f"{source}+{offset:#x}",
@@ -232,7 +276,8 @@ def iter_notes(data: bytes, source: str) -> Iterator[Note]:
             offset += _NHDR.size
             continue
         start = offset + _NHDR.size + round_up(namesz, 4)
-        if start + descsz > len(data):
+        missing = max(start + descsz - len(data), 0)
+        if start > len(data) or (missing and not cut):
             raise FormatError(
                 f"{source}+{offset:#x}",
                 f"note with a name of {namesz} and a desc of {descsz} bytes, "
@@ -240,7 +285,7 @@ def iter_notes(data: bytes, source: str) -> Iterator[Note]:
             )
         raw_name = data[offset + _NHDR.size : offset + _NHDR.size + namesz]
         name = raw_name.partition(b"\0")[0].decode("ascii", "backslashreplace")
-        yield Note(name, type_, data[start : start + descsz])
+        yield Note(name, type_, data[start : start + descsz], missing)
         offset = start + round_up(descsz, 4)
 
 
@@ -258,8 +303,8 @@ def pack_note(name: str, type: int, desc: bytes) -> bytes:
 
 def header_size(count: int) -> int:
     """Return the size of :func:`pack_header` of *count* program headers."""
-    extra = _SHDR.size if count >= _PN_XNUM else 0
-    return _EHDR.size + extra + count * _PHDR.size
+    extra = SECTION_HEADER.size if count >= _PN_XNUM else 0
+    return _EHDR.size + extra + count * PROGRAM_HEADER.size
 
 
 def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
@@ -267,10 +312,10 @@ def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
     Return the start of a core file: ELF header and program headers.
 
     From 0xffff program headers on, section header 0 stands between the two and
-    tells their number.
+    has their number.
     """
     extended = len(headers) >= _PN_XNUM
-    phoff = _EHDR.size + (_SHDR.size if extended else 0)
+    phoff = _EHDR.size + (SECTION_HEADER.size if extended else 0)
     pieces = [
         _EHDR.pack(
             _IDENT,
@@ -282,18 +327,18 @@ def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
             _EHDR.size if extended else 0,
             0,
             _EHDR.size,
-            _PHDR.size,
+            PROGRAM_HEADER.size,
             min(len(headers), _PN_XNUM),
-            _SHDR.size if extended else 0,
+            SECTION_HEADER.size if extended else 0,
             1 if extended else 0,
             0,
         )
     ]
     if extended:
         # As the kernel does: sh_size is e_shnum, sh_info is e_phnum.
-        pieces.append(_SHDR.pack(0, 0, 0, 0, 0, 1, 0, len(headers), 0, 0))
+        pieces.append(SECTION_HEADER.pack(0, 0, 0, 0, 0, 1, 0, len(headers), 0, 0))
     pieces.extend(
-        _PHDR.pack(
+        PROGRAM_HEADER.pack(
             header.type,
             header.flags,
             header.offset,

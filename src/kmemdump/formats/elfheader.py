@@ -6,8 +6,8 @@ The kernel's kmemdump series has program headers and notes, the last of which co
 in another region (VMCOREINFO). Android's kernels have section headers, program headers,
 and a string table with the names. The name of the region starts with ``KELF`` in all.
 
-The offsets in it tell where data would be in a file made of all regions in their order;
-they are not needed to place a region, and may be wrong.
+Its offsets are those in a file made of all regions in their order; they are not needed
+to place a region, and may be wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from enum import Enum
 from typing import NamedTuple
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.elf import PT_LOAD, PT_NOTE, Note
+from kmemdump.formats.elf import (
+    PROGRAM_HEADER,
+    PT_LOAD,
+    PT_NOTE,
+    SECTION_HEADER,
+    Note,
+    ProgramHeader,
+    iter_notes,
+    parse_header,
+)
 from kmemdump.formats.notes import NoteType, find_own
 
 __all__ = [
@@ -30,11 +39,6 @@ __all__ = [
     "parse_header_region",
 ]
 
-_IDENT = b"\x7fELF\x02\x01\x01"
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
-_PHDR = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
-_SHDR = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
-_NHDR = struct.Struct("<III")  # Elf64_Nhdr
 MARKED = struct.Struct("<Q")
 """
 A note of ours: when the regions were marked, in seconds since the epoch.
@@ -45,7 +49,6 @@ A note of ours has one for each PT_LOAD: ``seq_num`` and name in the table; zero
 slot that is not in use.
 """
 
-_ET_CORE = 4
 _SHT_PROGBITS, _SHT_STRTAB = 1, 3
 _MAX_BYTES = 4 << 20  # A region of 400 rows has less than 64 KiB.
 _MAX_ENTRIES = 1024
@@ -55,7 +58,7 @@ _ADDRESS_END = 1 << 64
 
 
 class Form(Enum):
-    """Who wrote the region."""
+    """Which kernel wrote the region."""
 
     SERIES = "series"
     """The kernel's kmemdump series, or this tool."""
@@ -64,14 +67,14 @@ class Form(Enum):
 
 
 class HeaderEntry(NamedTuple):
-    """A region that the header speaks of."""
+    """A region that the header describes."""
 
     name: str | None
     """As in the table: from the section of the same place, or from our own note."""
     vaddr: int
     """Kernel virtual address in bytes."""
     paddr: int | None
-    """Physical address in bytes; ``None`` if only a section speaks of it."""
+    """Physical address in bytes; ``None`` if only a section describes it."""
     size: int
     """Size in bytes."""
     offset: int
@@ -87,11 +90,11 @@ class HeaderRegion(NamedTuple):
     machine: int
     """ELF ``e_machine``."""
     entries: tuple[HeaderEntry, ...]
-    """In the order of the program headers; then what only sections speak of."""
+    """In the order of the program headers; then what only sections describe."""
     notes: tuple[Note, ...]
     """Those that are wholly in the region."""
     vmcoreinfo_size: int | None
-    """Size of the text of the VMCOREINFO note, which is another region."""
+    """Size of the text of the VMCOREINFO note, which is another region, in bytes."""
     banner: str
     """Of the kernel, if it is there."""
 
@@ -113,56 +116,46 @@ def parse_header_region(data: bytes, source: str) -> HeaderRegion:
     :raises FormatError: If it is no ELF64 core, or its tables are not in *data*.
     """
     data = data[:_MAX_BYTES]
-    if len(data) < _EHDR.size:
-        raise FormatError(
-            source, f"{len(data)} bytes, expected an ELF header of {_EHDR.size}"
-        )
-    # fmt: off
-    (ident, type_, machine, _, _, phoff, shoff, _, _,
-     phentsize, phnum, shentsize, shnum, shstrndx) = _EHDR.unpack_from(data)
-    # fmt: on
-    if not ident.startswith(_IDENT) or type_ != _ET_CORE:
-        raise FormatError(
-            source,
-            f"starts with {ident[:7].hex(' ')} and is of type {type_}, expected "
-            f"{_IDENT.hex(' ')} and {_ET_CORE} (a 64-bit little-endian ELF core)",
-        )
+    header = parse_header(data, source)
     headers = [
-        _Header(*fields)
-        for fields in _table(data, _PHDR, phoff, phnum, phentsize, source, "program")
+        ProgramHeader(*fields)
+        for fields in _table(
+            data,
+            PROGRAM_HEADER,
+            header.phoff,
+            header.phnum,
+            header.phentsize,
+            "program headers",
+            source,
+        )
     ]
     sections: list[_Section] = []
-    if shnum:
+    if header.shnum:
         sections = [
             _Section(*fields)
             for fields in _table(
-                data, _SHDR, shoff, shnum, shentsize, source, "section"
+                data,
+                SECTION_HEADER,
+                header.shoff,
+                header.shnum,
+                header.shentsize,
+                "section headers",
+                source,
             )
         ]
-    names = _Names(data, sections, shstrndx)
-    loads = [header for header in headers if header.type == PT_LOAD]
+    names = _Names(data, sections, header.shstrndx)
+    loads = [item for item in headers if item.type == PT_LOAD]
     form = Form.DOWNSTREAM if sections else Form.SERIES
     notes, vmcoreinfo_size = _parse_notes(data, headers, source)
     named, rest = _match(loads, sections, names, _labels(notes))
     return HeaderRegion(
         form,
-        machine,
+        header.machine,
         (*named, *rest),
         tuple(notes),
         vmcoreinfo_size,
         _banner(data, sections, names),
     )
-
-
-class _Header(NamedTuple):
-    type: int
-    flags: int
-    offset: int
-    vaddr: int
-    paddr: int
-    filesz: int
-    memsz: int
-    align: int
 
 
 class _Section(NamedTuple):
@@ -198,24 +191,20 @@ def _table(
     offset: int,
     count: int,
     size: int,
+    what: str,
     source: str,
-    kind: str,
 ) -> Iterator[tuple[int, ...]]:
     if not count:
         return iter(())
     if size != layout.size:
-        raise FormatError(
-            source, f"{kind} headers of {size} bytes, expected {layout.size}"
-        )
+        raise FormatError(source, f"{what} of {size} bytes, expected {layout.size}")
     if count > _MAX_ENTRIES:
-        raise FormatError(
-            source, f"{count} {kind} headers, expected at most {_MAX_ENTRIES}"
-        )
+        raise FormatError(source, f"{count} {what}, expected at most {_MAX_ENTRIES}")
     end = offset + count * size
     if end > len(data):
         raise FormatError(
             source,
-            f"{count} {kind} headers from {offset:#x} to {end:#x}, but the region ends "
+            f"{count} {what} from {offset:#x} to {end:#x}, but the region ends "
             f"at {len(data):#x}",
         )
     return layout.iter_unpack(data[offset:end])
@@ -225,7 +214,7 @@ _NO_REGION = ("", "STR_TBL", "minidump_table", "linux_banner")
 
 
 def _match(
-    loads: list[_Header],
+    loads: list[ProgramHeader],
     sections: list[_Section],
     names: _Names,
     labels: list[tuple[int, str]],
@@ -289,33 +278,28 @@ def _banner(data: bytes, sections: list[_Section], names: _Names) -> str:
 
 
 def _parse_notes(
-    data: bytes, headers: list[_Header], source: str
+    data: bytes, headers: list[ProgramHeader], source: str
 ) -> tuple[list[Note], int | None]:
-    """Parse the notes as far as they are in *data*."""
+    """
+    Parse the notes as far as they are in *data*.
+
+    :return: The notes, and the size of the text of VMCOREINFO.
+    """
     notes: list[Note] = []
-    text: int | None = None
+    text_size: int | None = None
     last = 0  # Segments go upwards: nothing is parsed twice.
     for header in headers:
         if header.type != PT_NOTE:
             continue
-        at = max(header.offset, last)
-        last = end = min(header.offset + header.filesz, len(data))
-        while at + _NHDR.size <= end:
-            name_size, size, type_ = _NHDR.unpack_from(data, at)
-            if name_size == size == type_ == 0:
-                at += _NHDR.size
-                continue
-            start = at + _NHDR.size + (name_size + 3 & ~3)
-            if start > end or len(notes) == _MAX_NOTES:
-                raise FormatError(
-                    f"{source}+{at:#x}", f"note with a name of {name_size} bytes"
-                )
-            raw = data[at + _NHDR.size : at + _NHDR.size + name_size]
-            name = raw.partition(b"\0")[0].decode("ascii", "backslashreplace")
-            if name == "VMCOREINFO":
-                text = size  # A region of its own; here it ends, or bytes follow.
-            if start + size > end:
-                return notes, text
-            notes.append(Note(name, type_, data[start : start + size]))
-            at = start + (size + 3 & ~3)
-    return notes, text
+        start = max(header.offset, last)
+        last = min(header.offset + header.filesz, len(data))
+        for note in iter_notes(data[start:last], f"{source}+{start:#x}", cut=True):
+            if len(notes) == _MAX_NOTES:
+                raise FormatError(source, f"more than {_MAX_NOTES} notes")
+            if note.name == "VMCOREINFO":
+                # The text is another region; here it is missing, or bytes follow.
+                text_size = len(note.desc) + note.missing
+            if note.missing:
+                return notes, text_size
+            notes.append(note)
+    return notes, text_size
