@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.arch.architecture import image_address
-from kmemdump.arch.find_kernel import find_vmcoreinfo, is_alive
+from kmemdump.arch.find_kernel import find_vmcoreinfo, is_present
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.memory.physical import FileMemory
@@ -151,8 +151,8 @@ def test_living_kernel_wins(tmp_path):
     info = find_vmcoreinfo(ram)
     assert info is not None
     assert info.osrelease == "6.1.0-test"
-    assert is_alive(info, ram)
-    assert not is_alive(parse(stale), ram)
+    assert is_present(info, ram)
+    assert not is_present(parse(stale), ram)
     ram.close()
 
 
@@ -160,7 +160,7 @@ def test_lonely_note_needs_no_kernel(tmp_path):
     ram = memory(tmp_path / "ram", (0x1000, vmcoreinfo_note(vmcoreinfo())))
     info = find_vmcoreinfo(ram)
     assert info is not None
-    assert not is_alive(info, ram)
+    assert not is_present(info, ram)
     ram.close()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kmemdump.arch.architecture import arch_from_elf, image_address
-from kmemdump.arch.find_kernel import is_alive
+from kmemdump.arch.find_kernel import is_present
 from kmemdump.cli import main
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.kernel.attach import attach
@@ -76,7 +76,7 @@ def test_all_ways_lead_to_the_same_memory(boot, tmp_path, share, architecture):
     assert vm.status() == "paused"
     info = vm.vmcoreinfo()
     assert info.osrelease.startswith("6.1.")
-    assert is_alive(info, vm.memory)
+    assert is_present(info, vm.memory)
     assert len(vm.registers()) == 2
     assert vm.status() == "paused"
     told = vm.client.command_line("info registers -a")

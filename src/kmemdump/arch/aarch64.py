@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""AArch64, which the kernel calls arm64."""
+"""
+AArch64, which the kernel calls arm64.
+
+drgn is loaded late: reading files does not need it.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,7 @@ class Aarch64:
     pc_offset = 112 + 32 * 8
     sp_offset = 112 + 31 * 8
     registers = (*(f"X{number:02}" for number in range(31)), "SP", "PC", "PSTATE")
-    # aarch64_cpu_dump_state() in QEMU's target/arm/cpu.c; it does not tell of WFI.
+    # aarch64_cpu_dump_state() in QEMU's target/arm/cpu.c; it does not print WFI.
     cpu_state = re.compile(
         r"^ *PC=(?P<pc>[0-9a-f]{16})\b(?s:.*?)"
         r"\bPSTATE=[0-9a-f]{8}\b.*\bEL(?:(?P<user>0)|[1-3])[th]\b",
@@ -75,9 +79,9 @@ class Aarch64:
                 info.source, f"PAGESIZE={info.page_size}, expected 4096, 16384 or 65536"
             )
         # With pages of 64 KiB, swapper_pg_dir is laid out for the configured size
-        # even where the CPU cannot do it: Linux kernel commit c812026c54cf ("arm64:
+        # even if the CPU does not support it: Linux kernel commit c812026c54cf ("arm64:
         # mm: Logic to make offset_ttbr1 conditional") (in v5.4). Otherwise there are
-        # less levels then: commit 0dd4f60a2c76 ("arm64: mm: Add support for folding
+        # fewer levels then: commit 0dd4f60a2c76 ("arm64: mm: Add support for folding
         # PUDs at runtime") (in v6.9).
         configured, actual = _va_bits(info)
         va_bits = configured if page_shift == 16 else actual
@@ -150,7 +154,7 @@ class Aarch64:
             yield [Extent(start, size, 0)]
 
     def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
-        return True  # One piece, which is right where the image is.
+        return True  # There is one extent, and the image is in it.
 
     def interrupt_stack(self, prog: Program, cpu: int) -> Range | None:
         from drgn.helpers.linux.percpu import per_cpu
@@ -183,7 +187,7 @@ class Aarch64:
 
 
 def _va_bits(info: VmcoreInfo) -> tuple[int, int]:
-    """Return the size of virtual addresses as configured, and as the CPU can do it."""
+    """Return the size of virtual addresses: as configured, and as the CPU has it."""
     configured = info.number("VA_BITS")
     # Since Linux kernel commit bbdbc11804ff ("arm64/crash_core: Export TCR_EL1.T1SZ in
     # vmcoreinfo") (in v5.9).

@@ -42,7 +42,7 @@ class Arch(Protocol):
 
     @property
     def drgn(self) -> Architecture:
-        """drgn's name of it."""
+        """The architecture as drgn names it."""
 
     @property
     def prstatus_size(self) -> int:
@@ -70,55 +70,55 @@ class Arch(Protocol):
         A CPU in what QEMU's ``info registers -a`` prints.
 
         Groups: ``pc`` in hexadecimal; ``user``, which matches in user mode only; and
-        ``halted``, 0 or 1, where QEMU tells whether the CPU waits for an interrupt.
+        ``halted``, 0 or 1, where QEMU prints whether the CPU waits for an interrupt.
         """
 
     @property
     def unwind_tables(self) -> Sequence[str]:
-        """Tables that drgn unwinds by: symbols follow __start_ and __stop_."""
+        """Tables that drgn unwinds with: their symbols follow __start_ and __stop_."""
 
     @property
     def image_is_alone(self) -> bool:
         """Whether nothing else is mapped in the range that :meth:`image` returns."""
 
     def matches(self, info: VmcoreInfo) -> bool:
-        """Tell whether *info* is a VMCOREINFO of this architecture."""
+        """Return whether *info* is a VMCOREINFO of this architecture."""
 
     def image_address(self, info: VmcoreInfo, virtual: int) -> int:
-        """Return the physical address of something in the kernel's image."""
+        """Return the physical address of a virtual address in the kernel's image."""
 
     def page_table(self, info: VmcoreInfo) -> PageTable:
         """
         Find the page table that all of the kernel's memory is mapped by.
 
-        :raises NotCapturedError: If *info* does not tell.
+        :raises NotCapturedError: If *info* does not say.
         """
 
     def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
-        """Yield where the page tables of CPUs are, if notes of a dump tell."""
+        """Yield the addresses of the CPUs' page tables, if a dump's notes have them."""
 
     def image(self, info: VmcoreInfo) -> Alias:
         """
-        Return where the kernel's image may be; it does not tell where it ends.
+        Return where the kernel's image is; it may end earlier.
 
-        :raises NotCapturedError: If *info* does not tell.
+        :raises NotCapturedError: If *info* does not say.
         """
 
     def direct_map(
         self, info: VmcoreInfo, variable: Callable[[str], int | None]
     ) -> Alias | None:
         """
-        Return the direct map; None if neither *info* nor the kernel tells.
+        Return the direct map; None if neither *info* nor the kernel says.
 
-        :param variable: Returns the value of a kernel's variable of 8 bytes, None if
-            it cannot be read.
+        :param variable: Returns the value of a kernel variable of 8 bytes, None if it
+            cannot be read.
         """
 
     def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
-        """Yield where *size* bytes of RAM may be, as a file has them one by one."""
+        """Yield where *size* bytes of RAM, contiguous in a file, may have been."""
 
     def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
-        """Tell whether RAM is where *memory* has it; it holds the kernel's image."""
+        """Return whether RAM is where *memory* has it; it holds the kernel's image."""
 
     def interrupt_stack(self, prog: Program, cpu: int) -> Range | None:
         """Return the stack that a CPU takes interrupts on, if it has one."""
@@ -131,10 +131,10 @@ class Arch(Protocol):
         """
 
     def module_tables(self, module: Object) -> Iterator[Range]:
-        """Yield where a module has tables that drgn unwinds by, virtually."""
+        """Yield the virtual ranges of a module's tables that drgn needs to unwind."""
 
     def interrupts_enabled(self, registers: Mapping[str, int]) -> bool | None:
-        """Tell whether a CPU takes interrupts; None if drgn knows no such register."""
+        """Return whether a CPU takes interrupts; None if the register is unknown."""
 
     def registers_at(self, address: int) -> dict[str, int]:
         """Return the members of ``struct pt_regs`` of kernel code at an address."""
@@ -148,7 +148,7 @@ def arch_from_elf(machine: int) -> Arch:
     Return the architecture of an ELF file.
 
     :param machine: ``e_machine``.
-    :raises UnsupportedError: If it is none that is known.
+    :raises UnsupportedError: If it is not supported.
     """
     for arch in _ARCHES:
         if arch.machine == machine:
@@ -162,7 +162,7 @@ def arch_from_name(name: str) -> Arch:
     Return an architecture.
 
     :param name: As ``uname -m`` prints it.
-    :raises UnsupportedError: If it is none that is known.
+    :raises UnsupportedError: If it is not supported.
     """
     for arch in _ARCHES:
         if arch.name == name:
@@ -175,14 +175,14 @@ def arch_from_info(info: VmcoreInfo) -> Arch:
     """
     Return the architecture of the kernel that wrote a VMCOREINFO.
 
-    :raises FormatError: If it is none that is known.
+    :raises FormatError: If it is not supported.
     """
     for arch in _ARCHES:
         if arch.matches(info):
             return arch
     known = " or ".join(arch.name for arch in _ARCHES)
     raise FormatError(
-        info.source, f"VMCOREINFO of no architecture that is known, expected {known}"
+        info.source, f"VMCOREINFO of an unknown architecture, expected {known}"
     )
 
 
@@ -190,9 +190,11 @@ def arch_from_program(prog: Program) -> Arch:
     """
     Return the architecture of a program.
 
-    :raises UnsupportedError: If it is none that is known.
+    :raises UnsupportedError: If it is not supported.
     """
-    from drgn import Architecture  # Here: what needs no program needs no drgn.
+    from drgn import (
+        Architecture,  # drgn is loaded late: reading files does not need it.
+    )
 
     found = prog.platform.arch if prog.platform else Architecture.UNKNOWN
     for arch in _ARCHES:
@@ -203,9 +205,9 @@ def arch_from_program(prog: Program) -> Arch:
 
 def image_address(info: VmcoreInfo, virtual: int) -> int:
     """
-    Return the physical address of something in the kernel's image.
+    Return the physical address of a virtual address in the kernel's image.
 
     :param virtual: Virtual address, for example of a ``SYMBOL()``.
-    :raises FormatError: If *info* does not tell where the image is.
+    :raises FormatError: If *info* does not say where the image is.
     """
     return arch_from_info(info).image_address(info, virtual)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Find the kernel that is in a memory, among what other kernels left there."""
+"""Find the kernel in a memory, among remains of earlier kernels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from kmemdump.formats.elf import Note
 from kmemdump.memory.physical import Memory
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["find_vmcoreinfo", "is_alive", "is_current"]
+__all__ = ["find_vmcoreinfo", "is_current", "is_present"]
 
 _MAX_CPUS = 1024
 
 
-def is_alive(info: VmcoreInfo, memory: Memory) -> bool:
+def is_present(info: VmcoreInfo, memory: Memory) -> bool:
     """
-    Tell whether the kernel that *info* describes is in *memory*, where it says.
+    Return whether the kernel that *info* describes is in *memory*, where it says.
 
-    That is, ``init_uts_ns`` holds the release that *info* has. A copy of another
-    boot's VMCOREINFO fails this, since KASLR placed that kernel elsewhere.
+    That is, ``init_uts_ns`` has the release that *info* has. The VMCOREINFO of an
+    earlier boot fails this check, because KASLR placed that kernel elsewhere.
     """
     try:
         address = image_address(info, info.symbol("init_uts_ns"))
@@ -45,13 +45,13 @@ def find_vmcoreinfo(
     """
     Find the VMCOREINFO of the kernel that is in *memory*.
 
-    Of several different notes the one whose kernel :func:`is_alive` is right:
-    the others are left-overs. One that is alone is returned even if its kernel
-    is not found where it says, since the memory map may be what is wrong.
+    Of several different notes, the one whose kernel :func:`is_present` is right: the
+    others remain from earlier kernels. A single note is returned even if its kernel is
+    not found where it says, since the memory map may be wrong.
 
     :param source: Name of the memory, for messages.
-    :param is_current: Tells for certain that a note is the one, which ends the
-        search; where it returns False, nothing is known.
+    :param is_current: Returns True if a note is certainly right, which ends the search;
+        False if it is not known.
     :return: None if there is no note.
     :raises FormatError: If several different notes are left.
     """
@@ -62,7 +62,7 @@ def find_vmcoreinfo(
                 return note
             notes.append(note)
     if len(notes) > 1:
-        notes = [note for note in notes if is_alive(note, memory)] or notes
+        notes = [note for note in notes if is_present(note, memory)] or notes
     if len(notes) > 1:
         found = ", ".join(f"{note.osrelease} ({note.source})" for note in notes[:5])
         raise FormatError(
@@ -75,12 +75,12 @@ def find_vmcoreinfo(
 
 def is_current(info: VmcoreInfo, memory: Memory, notes: Iterable[Note]) -> bool:
     """
-    Tell whether a CPU runs the kernel that *info* describes.
+    Return whether a CPU runs the kernel that *info* describes.
 
-    :param notes: Of a dump, which may have the CPUs' page tables.
+    :param notes: Notes of a dump; they may have the CPUs' page tables.
     :return: False if it is not known.
     """
-    if not is_alive(info, memory):
+    if not is_present(info, memory):
         return False
     arch = arch_from_info(info)
     for root in islice(arch.page_table_roots(notes), _MAX_CPUS):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The virtual names of physical memory, out of a kernel's own page table.
+The virtual addresses of physical memory, from a kernel's own page table.
 
-A page may have several: one in the direct map, one in the kernel's image, one
-where it was vmalloc'ed. The direct map is linear and by far the largest, so that
-it is told in one line and never walked.
+A page may have several: in the direct map, in the kernel's image, where it was
+vmalloc'ed. The direct map is linear and by far the largest; it is one alias, and never
+walked.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["PageTable", "find_aliases", "translate", "walk"]
 logger = logging.getLogger(__name__)
 
 MAX_TABLES = 1 << 16
-"""Most tables that are read; their captured pages would fill 256 MiB."""
+"""Most tables that are read: 256 MiB of them."""
 MAX_ALIASES = 1 << 20
-"""Most aliases that are found, before they are limited to what is captured."""
+"""Most aliases that are found, before they are clipped to captured memory."""
 
 
 class PageTable(NamedTuple):
@@ -37,9 +37,9 @@ class PageTable(NamedTuple):
     first: int
     """First entry of the top table that maps the kernel."""
     shifts: tuple[int, ...]
-    """Binary logarithm of what an entry maps, for each level, the top one first."""
+    """Binary logarithm of the bytes that an entry maps, for each level from the top."""
     leaf_shifts: frozenset[int]
-    """Those of *shifts* where an entry may map memory and not a table."""
+    """Those of *shifts* at which an entry may map memory instead of a table."""
     entries: int
     """Entries of a table, each of 8 bytes."""
     present: int
@@ -51,9 +51,9 @@ class PageTable(NamedTuple):
     address: int
     """Mask of the physical address in an entry."""
     high: tuple[int, int] = (0, 0)
-    """Mask of more bits of it elsewhere, and how far they are moved to the left."""
+    """Mask of further bits of the address, and how far they are shifted to the left."""
     root_entries: int | None = None
-    """Entries of the top table, if they are less."""
+    """Entries of the top table, if there are fewer."""
 
 
 def translate(
@@ -91,11 +91,11 @@ def find_aliases(
     skip: Sequence[Range] = (),
 ) -> list[Alias]:
     """
-    Find the virtual names that a page table gives to captured memory.
+    Find the virtual addresses at which a page table maps captured memory.
 
-    :param read: Reads (physical address, size); what raises
-        :exc:`NotCapturedError` is a table that is not descended into.
-    :param captured: The physical memory that needs names.
+    :param read: Reads (physical address, size); a table for which it raises
+        :exc:`NotCapturedError` is skipped.
+    :param captured: The physical memory.
     :param skip: Ranges of virtual addresses to leave out, the direct map.
     :return: Sorted by virtual address.
     """
@@ -109,12 +109,11 @@ def walk(
     skip: Sequence[Range] = (),
 ) -> Iterator[Alias]:
     """
-    Enumerate what a page table maps, sorted by virtual address and merged.
+    Yield what a page table maps, sorted by virtual address and merged.
 
-    Every table is read once per level, at the first virtual address that it is
-    met at. So a corrupt table cannot loop, and tables that are shared on purpose
-    do not explode: the kernel maps terabytes of KASAN's shadow to one page so
-    (``kasan_early_shadow_page``).
+    Every table is read once per level, at the first virtual address at which it is
+    found. So a corrupt table cannot loop, and shared tables are not repeated: the
+    kernel maps terabytes of KASAN's shadow to one page (``kasan_early_shadow_page``).
     """
     skipped = [(item.start, item.end) for item in merge(skip)]
     leaves: list[tuple[int, int, int]] = []

@@ -26,15 +26,15 @@ _MAX_NOTES = 1000
 
 def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreInfo]:
     """
-    Find everything in *memory* that is a VMCOREINFO note by its content.
+    Find everything in *memory* that looks like a VMCOREINFO note.
 
-    Stale copies are found too: a previous boot's, a file's in the page cache.
-    At most 1000 notes are looked at. Parts that cannot be read are passed over.
+    Stale copies are found, too: of an earlier boot, of a file in the page cache. At
+    most 1000 notes are checked. Memory that cannot be read is skipped.
     """
     found = 0
     done, total = 0, sum(item.size for item in memory.ranges)
-    # A kernel boots with its free memory in order, and takes from its highest
-    # zone: the note tends to be near the start of the highest range.
+    # At boot, a kernel allocates from its highest zone: in most cases the note is near
+    # the start of the highest range.
     for item in reversed(memory.ranges):
         start = item.start
         tail = b""
@@ -78,8 +78,8 @@ def read_note(memory: Memory, address: int, source: str) -> VmcoreInfo | None:
             return None
         raw = memory.read(name_address + len(_NAME), descsz)
         note = VmcoreInfo.parse(raw, f"{source}, VMCOREINFO at {address:#x}")
-        # What every kernel writes, early and late: a copy that was partly
-        # overwritten ends before KERNELOFFSET or is no text.
+        # Every kernel writes these, at the beginning and at the end: a copy that was
+        # partly overwritten ends before KERNELOFFSET, or is not text.
         if note.page_size not in (4096, 16384, 65536):
             return None
         note.symbol("init_uts_ns")

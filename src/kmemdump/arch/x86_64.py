@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""x86-64. drgn is imported where a program is: what only reads files needs none."""
+"""x86-64. drgn is loaded late: reading files does not need it."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _LOW_RAM = (0x80000000, 0xC0000000, 0xB0000000, 0xE0000000, 0xD0000000)
 Where low RAM of VMs ends: QEMU's q35 (2 GiB) and pc (3 GiB), each without alignment to
 1 GiB (2.75 and 3.5 GiB), and Firecracker (3.25 GiB).
 """
-_SURE_LOW_RAM = 0x80000000
-"""Up to this size of RAM no VM has a hole."""
+_MAX_CONTIGUOUS_RAM = 0x80000000
+"""Up to this size of RAM no VM has a gap."""
 _RESERVED = 128 << 20
-"""What firmware may keep for itself at the end of a range of RAM."""
+"""Most bytes that firmware reserves at the end of a range of RAM."""
 
 _MAX_STACK = 1 << 17
 _IF = 1 << 9  # X86_EFLAGS_IF
@@ -136,11 +136,11 @@ class X86_64:
 
     def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
         """
-        Tell whether the kernel maps all RAM that *memory* has, and none beyond.
+        Return whether the kernel maps all RAM that *memory* has, and nothing beyond.
 
-        What firmware reserved at the end of a range is not mapped.
+        Memory that firmware reserved at the end of a range is not mapped.
         """
-        if sum(item.size for item in memory.ranges) <= _SURE_LOW_RAM:
+        if sum(item.size for item in memory.ranges) <= _MAX_CONTIGUOUS_RAM:
             return True
         try:
             table = self.page_table(info)

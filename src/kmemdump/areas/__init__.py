@@ -95,9 +95,9 @@ def _add(by_name: dict[str, Area], area: Area, source: str) -> None:
 
 def load_areas(path: Path) -> list[Area]:
     """
-    Load areas from a Python file that a person named.
+    Load areas from a Python file that a user named.
 
-    Each global variable that is an :class:`Area` is one.
+    These are its global variables of type :class:`Area`.
 
     :raises UsageError: If the file cannot be run, or has none.
     """

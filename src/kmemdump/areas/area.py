@@ -16,9 +16,9 @@ from kmemdump.questions.question import Question, function
 __all__ = ["Area", "area", "read_bytes", "read_symbol"]
 
 _MAX_SYMBOL = 1 << 20
-"""More than this is not read for one variable by name."""
+"""Most bytes that are read of one variable by name."""
 _UNKNOWN_SIZE = 512
-"""What is read of a variable of which nothing but its address is known."""
+"""Bytes that are read of a variable of which only the address is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Area:
     summary: str
     questions: tuple[Question, ...]
     variables: tuple[str, ...] = ()
-    """Global variables that are recorded whole; what a kernel lacks is left out."""
+    """Global variables that are recorded whole; a kernel may lack some."""
     default: bool = True
     """Whether it is marked if no area is named."""
     packed: bool = False
@@ -63,7 +63,7 @@ def _question(given: str | Question | Callable[[Program], None]) -> Question:
 
 def read_symbol(prog: Program, name: str) -> bool:
     """
-    Read a variable whole; what it points to is not followed.
+    Read a variable whole, without following pointers.
 
     :return: Whether the kernel has such a variable.
     """
@@ -79,7 +79,7 @@ def read_symbol(prog: Program, name: str) -> bool:
 
 
 def _per_cpu_offsets(prog: Program, name: str) -> list[int]:
-    """Return where each CPU has its own of a per-CPU variable; [0] of any other."""
+    """Return the offset of each CPU's copy of a per-CPU variable; [0] for any other."""
     try:
         address = prog.symbol(name).address
         start, end = (

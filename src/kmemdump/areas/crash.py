@@ -3,10 +3,10 @@
 What an unpatched ``crash`` reads beyond drgn's questions.
 
 ``crash`` reads whole structures where drgn reads members, the kernel's text where
-drgn needs none, and refuses to start for want of a page here and there. Found by
-tracing ``crash`` 8.0.2 on whole dumps, by what 8.0.6 complains of in core images, and
-in its sources, whose functions are named below. Not here: the ``struct page`` of all
-memory, which ``kmem -i`` sums up, because that grows with RAM.
+drgn needs none, and does not start if certain pages are missing. Found by tracing
+``crash`` 8.0.2 on whole dumps, from the errors of 8.0.6 on core images, and in its
+sources, whose functions are named below. Left out: the ``struct page`` of all memory,
+which ``kmem -i`` adds up, because that grows with RAM.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from itertools import islice
 
-from drgn import FaultError, Object, ObjectAbsentError, Program, sizeof
+from drgn import FaultError, Object, ObjectAbsentError, Program, Symbol, sizeof
 from drgn.helpers.linux.fs import for_each_file, for_each_mount
 from drgn.helpers.linux.irq import for_each_irq_desc
 from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
@@ -29,16 +29,16 @@ from kmemdump.areas.crash_names import PER_CPU, STRING_TABLES, VARIABLES
 from kmemdump.areas.crash_stacks import stacks, text
 from kmemdump.areas.readers import (
     MAX_ENTRIES,
+    MAX_STRING,
     MAX_VARIABLE,
-    STRING,
     cpus,
     main_tasks,
     per_cpu_offset,
+    read_object,
+    read_pages,
+    read_path,
+    read_string,
     symbols,
-    touch,
-    touch_object,
-    touch_path,
-    touch_string,
 )
 from kmemdump.errors import UnsupportedError
 from kmemdump.memory.physical import PAGE_SIZE
@@ -56,7 +56,7 @@ def crash_needs(prog: Program) -> None:
     """
     Read what an unpatched ``crash`` reads to start and to answer.
 
-    What one part lacks does not stop the others.
+    A part that fails does not stop the others.
 
     :raises UnsupportedError: In the end, if parts could not be read completely.
     """
@@ -81,7 +81,11 @@ def crash_needs(prog: Program) -> None:
 def _variables(prog: Program) -> None:
     for name in VARIABLES:
         for symbol in symbols(prog, name):
-            touch(prog, symbol.address, min(symbol.size or STRING, MAX_VARIABLE))
+            read_pages(prog, symbol.address, _size(symbol))
+
+
+def _size(symbol: Symbol) -> int:
+    return min(symbol.size or MAX_STRING, MAX_VARIABLE)
 
 
 def _strings(prog: Program) -> None:
@@ -90,7 +94,7 @@ def _strings(prog: Program) -> None:
             data = prog.read(symbol.address, min(symbol.size, PAGE_SIZE) // 8 * 8)
             for (word,) in struct.iter_unpack("<Q", data):
                 if word >> 63:
-                    touch_string(prog, word)
+                    read_string(prog, word)
 
 
 def _per_cpu_variables(prog: Program) -> None:
@@ -99,11 +103,11 @@ def _per_cpu_variables(prog: Program) -> None:
         for symbol in symbols(prog, name):
             for offset in offsets:
                 address = (symbol.address + offset) % ADDRESS_SPACE
-                touch(prog, address, min(symbol.size or STRING, MAX_VARIABLE))
+                read_pages(prog, address, _size(symbol))
 
 
 def _memory_sections(prog: Program) -> None:
-    # The table of pointers is read whole, whatever is in it: sparse_mem_init().
+    # The table of pointers is read whole: sparse_mem_init().
     # That is 16 KiB, and 1 MiB with 5-level page tables.
     table = prog.read_u64(prog.symbol("mem_section").address)
     size = 8 * prog["NR_SECTION_ROOTS"].value_()
@@ -112,21 +116,22 @@ def _memory_sections(prog: Program) -> None:
     data = prog.read(table, size)
     roots = (root for (root,) in struct.iter_unpack("<Q", data) if root)
     for root in islice(roots, MAX_ENTRIES):
-        touch(prog, root, PAGE_SIZE)
+        read_pages(prog, root, PAGE_SIZE)
 
 
 def _slab_cache(prog: Program) -> None:
     # kmem_cache_init_slub() reads the size of the caches' own cache.
     cache = prog.read_u64(prog.symbol("kmem_cache").address)
-    touch_object(Object(prog, "struct kmem_cache", address=cache))
+    read_object(Object(prog, "struct kmem_cache", address=cache))
 
 
 def _nodes(prog: Program) -> None:
     for node in islice(for_each_online_pgdat(prog), MAX_ENTRIES):
-        # What lies between these two, node_zonelists, is large and not read.
-        touch_object(node.node_zones)
+        # node_zonelists, between these two, is large and not read.
+        read_object(node.node_zones)
         rest = node.nr_zones.address_ or 0
-        touch(prog, rest, min(node.value_() + sizeof(node[0]) - rest, MAX_VARIABLE))
+        size = node.value_() + sizeof(node[0]) - rest
+        read_pages(prog, rest, min(size, MAX_VARIABLE))
 
 
 def _log(prog: Program) -> None:
@@ -149,7 +154,7 @@ def _log(prog: Program) -> None:
     if size > _MAX_LOG:
         raise UnsupportedError(f"the log takes {size} bytes, more than {_MAX_LOG}")
     for start, length in pieces:
-        touch(prog, start.value_(), length)
+        read_pages(prog, start.value_(), length)
 
 
 def _modules(prog: Program) -> None:
@@ -157,7 +162,7 @@ def _modules(prog: Program) -> None:
     # and unwind tables.
     sizes = []
     for module in islice(for_each_module(prog), MAX_ENTRIES):
-        touch_object(module[0])
+        read_object(module[0])
         regions = [item for item in module_address_regions(module) if item[1]]
         sizes.append((sum(size for _, size in regions), regions))
     total = 0
@@ -165,7 +170,7 @@ def _modules(prog: Program) -> None:
         total += size
         if total <= _MAX_MODULE_BYTES:
             for region in regions:
-                touch(prog, *region)
+                read_pages(prog, *region)
     if total > _MAX_MODULE_BYTES:
         raise UnsupportedError(
             f"modules take {total} bytes; the largest are left out to stay below "
@@ -174,25 +179,26 @@ def _modules(prog: Program) -> None:
 
 
 def _crash_notes(prog: Program) -> None:
-    # arm64_get_crash_notes() reads them even if kdump has never written any.
+    # arm64_get_crash_notes() reads them even if kdump has written none.
     for symbol in symbols(prog, "crash_notes"):
         notes = prog.read_u64(symbol.address)
         if notes:
             for cpu in cpus(prog):
-                touch(prog, (notes + per_cpu_offset(prog, cpu)) % ADDRESS_SPACE, _NOTES)
+                address = (notes + per_cpu_offset(prog, cpu)) % ADDRESS_SPACE
+                read_pages(prog, address, _NOTES)
 
 
 def _all_tasks(prog: Program) -> None:
     # fill_task_struct() reads every task whole, get_task_mem_usage() its counters of
-    # pages. 8.0.2 finds no tasks but those that run.
+    # pages. 8.0.2 finds only running tasks.
     offsets = [per_cpu_offset(prog, cpu) for cpu in cpus(prog)]
     for task in islice(for_each_task(prog), MAX_ENTRIES):
-        touch_object(task[0])
+        read_object(task[0])
         if task.mm:
-            touch_object(task.mm[0])
+            read_object(task.mm[0])
             for counter in _page_counters(task.mm):
                 for offset in offsets:
-                    touch(prog, (counter + offset) % ADDRESS_SPACE, 4)
+                    read_pages(prog, (counter + offset) % ADDRESS_SPACE, 4)
 
 
 def _page_counters(mm: Object) -> list[int]:
@@ -207,10 +213,10 @@ def _page_counters(mm: Object) -> list[int]:
 
 def _tasks(prog: Program) -> None:
     for task in main_tasks(prog):
-        touch_object(task[0])
+        read_object(task[0])
         for pointer in (task.mm, task.active_mm, task.signal, task.sighand):
             if pointer:
-                touch_object(pointer[0])
+                read_object(pointer[0])
 
 
 def _first_process(prog: Program) -> None:
@@ -218,53 +224,53 @@ def _first_process(prog: Program) -> None:
     task = find_task(prog, 1)
     if not task:
         return
-    touch_object(task.fs[0])
-    touch_object(task.files[0])
+    read_object(task.fs[0])
+    read_object(task.files[0])
     for _, file in islice(for_each_file(task), MAX_ENTRIES):
-        touch_object(file[0])
-        touch_object(file.f_inode[0])
-        touch_path(file.f_path.dentry)
+        read_object(file[0])
+        read_object(file.f_inode[0])
+        read_path(file.f_path.dentry)
     if task.mm:
         for vma in islice(for_each_vma(task.mm), MAX_ENTRIES):
-            touch_object(vma[0])
+            read_object(vma[0])
 
 
 def _mounts(prog: Program) -> None:
     for mount in islice(for_each_mount(prog), MAX_ENTRIES):
-        touch_object(mount[0])
-        touch_string(prog, mount.mnt_devname.value_())
+        read_object(mount[0])
+        read_string(prog, mount.mnt_devname.value_())
         super_block = mount.mnt.mnt_sb
-        touch_object(super_block[0])
-        touch_object(super_block.s_type[0])
-        touch_string(prog, super_block.s_type.name.value_())
+        read_object(super_block[0])
+        read_object(super_block.s_type[0])
+        read_string(prog, super_block.s_type.name.value_())
         for dentry in (mount.mnt.mnt_root, mount.mnt_mountpoint):
-            touch_path(dentry)
+            read_path(dentry)
 
 
 def _interrupts(prog: Program) -> None:
     for _, descriptor in islice(for_each_irq_desc(prog), MAX_ENTRIES):
-        touch_object(descriptor[0])
+        read_object(descriptor[0])
         action = descriptor.action
         for _ in range(MAX_ENTRIES):
             if not action:
                 break
-            touch_object(action[0])
-            touch_string(prog, action.name.value_())
+            read_object(action[0])
+            read_string(prog, action.name.value_())
             action = action.next
 
 
 def _network_devices(prog: Program) -> None:
     for device in islice(for_each_netdev(prog), MAX_ENTRIES):
-        touch_object(device[0])
+        read_object(device[0])
         if device.ip_ptr:
-            touch_object(device.ip_ptr[0])
+            read_object(device.ip_ptr[0])
 
 
 def _vmalloc_areas(prog: Program) -> None:
     for mapped in islice(for_each_vmap_area(prog), MAX_ENTRIES):  # kmem -v
-        touch_object(mapped[0])
+        read_object(mapped[0])
         if mapped.vm:
-            touch_object(mapped.vm[0])
+            read_object(mapped.vm[0])
 
 
 _NEEDS: tuple[Callable[[Program], None], ...] = (

@@ -10,12 +10,12 @@ from itertools import islice
 from drgn import FaultError, Program
 
 from kmemdump.arch.architecture import arch_from_program
-from kmemdump.areas.readers import MAX_ENTRIES, cpus, main_tasks, symbols, touch
+from kmemdump.areas.readers import MAX_ENTRIES, cpus, main_tasks, read_pages, symbols
 from kmemdump.memory.physical import PAGE_SIZE
 
 __all__ = ["stacks", "text"]
 
-_LOOKED_AT = (
+_CHECKED = (
     "__ia32_sys_fork",
     "__x64_sys_fork",
     "__x64_sys_open",
@@ -37,7 +37,7 @@ _DISASSEMBLED = (
     "__schedule",  # x86_64_thread_return_init()
 )
 
-_STOPPED_IN = (
+_HALTED_IN = (
     "acpi_idle_enter",
     "acpi_safe_halt",
     "default_idle",
@@ -50,9 +50,9 @@ _STOPPED_IN = (
     "pv_native_safe_halt",
     "stop_this_cpu",
 )
-"""Where CPUs are when a dump is made; registers that say so may not be known."""
+"""Functions in which CPUs are when a dump is made; their registers may be unknown."""
 
-_DIES_IN = (
+_PANICS_IN = (
     "__handle_sysrq",
     "asm_exc_page_fault",
     "die",
@@ -72,8 +72,8 @@ _DIES_IN = (
     "write_sysrq_trigger",
 )
 """
-What is on the stack of a CPU that dies. A backend in firmware has nobody who looks at
-the kernel once more after its death.
+Functions on the stack of a CPU that panics. With a backend in firmware, the kernel is
+not looked at again after its death.
 """
 
 _EXCEPTION_STACK = 2 * PAGE_SIZE  # EXCEPTION_STKSZ, asm/page_64_types.h.
@@ -85,43 +85,43 @@ _ORC_CALL = 5  # sp_reg ORC_REG_SP and type ORC_TYPE_CALL, asm/orc_types.h in v6
 
 
 def text(prog: Program) -> None:
-    """Read the instructions that crash looks at to start."""
-    for name in _LOOKED_AT:
+    """Read the instructions that crash checks when it starts."""
+    for name in _CHECKED:
         for symbol in symbols(prog, name):
-            touch(prog, symbol.address, 16)
+            read_pages(prog, symbol.address, 16)
     for name in _DISASSEMBLED:
         for symbol in symbols(prog, name):
-            _touch_instructions(prog, symbol.address, symbol.size)
-    for name in _STOPPED_IN + _DIES_IN:
+            _read_instructions(prog, symbol.address, symbol.size)
+    for name in _HALTED_IN + _PANICS_IN:
         for symbol in symbols(prog, name):
-            touch(prog, symbol.address, min(symbol.size, PAGE_SIZE))
+            read_pages(prog, symbol.address, min(symbol.size, PAGE_SIZE))
 
 
 def stacks(prog: Program) -> None:
-    """Read stacks, and the unwind entries and text of what is on them."""
-    # bt reads stacks whole. Of each frame on them, x86_64_get_framesize() wants the
-    # unwind entry of its return address, and the function's text if that entry does
-    # not tell the size; x86_64_function_called_by() wants the call before it.
-    extents = [(task.stack.value_(), _thread_size(prog)) for task in main_tasks(prog)]
+    """Read stacks, and the unwind entries and text of the functions on them."""
+    # bt reads stacks whole. For each frame on them, x86_64_get_framesize() needs the
+    # unwind entry of its return address, and the function's text if the entry does not
+    # have the size; x86_64_function_called_by() needs the call before it.
+    ranges = [(task.stack.value_(), _thread_size(prog)) for task in main_tasks(prog)]
     for cpu in cpus(prog):
-        extents.extend(_other_stacks(prog, cpu))
+        ranges.extend(_other_stacks(prog, cpu))
     frames = _frames(prog)
     start, end = (prog.symbol(name).address for name in ("_stext", "_etext"))
     code = {pc for pc, _ in frames or () if start <= pc < end}
-    for address, size in extents:
+    for address, size in ranges:
         used = _used(range(address, address + size), frames)
         for page in range(address, address + size, PAGE_SIZE):
-            # There may be no memory for a stack that is not needed: VC, for one.
-            data = touch(prog, page, PAGE_SIZE)
+            # A stack that is not needed may have no memory: VC, for example.
+            data = read_pages(prog, page, PAGE_SIZE)
             words = struct.iter_unpack("<Q", data[max(used.start - page, 0) :])
             code.update(word for (word,) in words if start <= word < end)
-    names = _STOPPED_IN + _DIES_IN
+    names = _HALTED_IN + _PANICS_IN
     for symbol in (item for name in names for item in symbols(prog, name)):
         code.add(symbol.address + max(symbol.size - 1, 0))
     for pc in islice(sorted(code), MAX_ENTRIES):
-        touch(prog, pc - 5, 8)
-        if not _touch_unwind_entry(prog, pc):
-            _touch_function(prog, pc)
+        read_pages(prog, pc - 5, 8)
+        if not _read_unwind_entry(prog, pc):
+            _read_function(prog, pc)
 
 
 def _thread_size(prog: Program) -> int:
@@ -130,7 +130,7 @@ def _thread_size(prog: Program) -> int:
 
 
 def _other_stacks(prog: Program, cpu: int) -> Iterator[tuple[int, int]]:
-    """Iterate over addresses and sizes of a CPU's interrupt and exception stacks."""
+    """Yield addresses and sizes of a CPU's interrupt and exception stacks."""
     arch = arch_from_program(prog)
     stack = arch.interrupt_stack(prog, cpu)
     if stack is not None:
@@ -142,9 +142,9 @@ def _other_stacks(prog: Program, cpu: int) -> Iterator[tuple[int, int]]:
 
 def _frames(prog: Program) -> list[tuple[int, int]] | None:
     """
-    Return program counters and stack pointers of what is on the main tasks' stacks.
+    Return program counters and stack pointers of the frames on the main tasks' stacks.
 
-    :return: ``None`` if that is not known.
+    :return: ``None`` if they are not known.
     """
     found: list[tuple[int, int]] = []
     for task in main_tasks(prog):
@@ -152,23 +152,23 @@ def _frames(prog: Program) -> list[tuple[int, int]] | None:
             trace = prog.stack_trace(task)
             found.extend((frame.pc, frame.sp) for frame in islice(trace, _MAX_FRAMES))
         except (FaultError, LookupError, ValueError):
-            return None  # It runs, and nobody has its registers.
+            return None  # It is running, and its registers are not known.
     return found
 
 
 def _used(stack: range, frames: Sequence[tuple[int, int]] | None) -> range:
-    """Return the part of a stack that is in use; below it are yesterday's frames."""
+    """Return the part of a stack that is in use; below it are old frames."""
     if frames is None:
         return stack
     pointers = [sp for _, sp in frames if sp in stack]
     return range(min(pointers, default=stack.stop) & -8, stack.stop)
 
 
-def _touch_unwind_entry(prog: Program, pc: int) -> bool:
+def _read_unwind_entry(prog: Program, pc: int) -> bool:
     """
-    Read what orc_find() of crash reads, of which drgn's unwinder reads less.
+    Read what orc_find() of crash reads; drgn's unwinder reads less.
 
-    :return: Whether the entry tells crash the size of the frame.
+    :return: Whether the entry has the size of the frame.
     """
     tables = [
         symbols(prog, name)
@@ -188,14 +188,14 @@ def _touch_unwind_entry(prog: Program, pc: int) -> bool:
         return False
     size = (entries_end - entries) // count
     block = (pc - prog.symbol("_stext").address) // _ORC_BLOCK
-    found = touch(prog, lookup + 4 * block, 8)
+    found = read_pages(prog, lookup + 4 * block, 8)
     if len(found) < 8:
         return False
     first, last = struct.unpack("<2I", found)
     last = min(last + 1, count, first + _ORC_BLOCK)
     if first >= last:
         return False
-    touch(prog, ips + 4 * first, 4 * (last - first))
+    read_pages(prog, ips + 4 * first, 4 * (last - first))
     entry = first
     for i in range(first, last):
         offset = prog.read_u32(ips + 4 * i)
@@ -203,19 +203,19 @@ def _touch_unwind_entry(prog: Program, pc: int) -> bool:
         if ips + 4 * i + offset > pc:
             break
         entry = i
-    flags = touch(prog, entries + size * entry, size)[4:6]
+    flags = read_pages(prog, entries + size * entry, size)[4:6]
     return len(flags) == 2 and int.from_bytes(flags, "little") & 0x30F == _ORC_CALL
 
 
-def _touch_function(prog: Program, pc: int) -> None:
+def _read_function(prog: Program, pc: int) -> None:
     try:
         start = prog.symbol(pc).address
     except LookupError:
         return
-    _touch_instructions(prog, start, pc - start)
+    _read_instructions(prog, start, pc - start)
 
 
-def _touch_instructions(prog: Program, start: int, size: int) -> None:
-    # crash asks its debugger for as many instructions as there are bytes, and looks
-    # at those within the bytes; an instruction has 3 to 5 bytes on the average.
-    touch(prog, start, min(5 * size + 64, _MAX_FUNCTION))
+def _read_instructions(prog: Program, start: int, size: int) -> None:
+    # crash asks its debugger for as many instructions as there are bytes, and uses
+    # those within the bytes; an instruction has 3 to 5 bytes on average.
+    read_pages(prog, start, min(5 * size + 64, _MAX_FUNCTION))

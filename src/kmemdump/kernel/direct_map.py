@@ -2,9 +2,9 @@
 """
 Kernel memory that is mapped linearly: the direct map, and the kernel's image.
 
-drgn walks the page table for every read, which takes four or five more reads each. In
-memory that is mapped linearly one walk for each page is enough: it finds out whether
-the page is mapped, and records the tables that others need who know no short cut.
+drgn walks the page table for every read, which takes four or five more reads. In
+memory that is mapped linearly, one walk for each page is enough: it shows whether the
+page is mapped, and records the page tables that other debuggers need.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_IMAGE = 1 << 30
 
 
 def direct_map(prog: Program, arch: Arch, info: VmcoreInfo) -> Alias | None:
-    """Return the direct map, if the kernel tells where it is."""
+    """Return the direct map, if the kernel says where it is."""
 
     def variable(name: str) -> int | None:
         try:
@@ -41,9 +41,9 @@ def add_linear_maps(
     prog: Program, walker: Program, machine: int, info: VmcoreInfo, recorder: Recorder
 ) -> None:
     """
-    Let *prog* read linearly mapped memory with one walk of the page table a page.
+    Let *prog* read linearly mapped memory with one page table walk for each page.
 
-    What cannot be found out is left to the page table.
+    Where the linear maps are not known, drgn walks the page table as before.
 
     :param prog: A program that has symbols.
     :param walker: A program on the same memory that walks the page table.
@@ -66,8 +66,8 @@ def add_linear_maps(
 
 def image_end(prog: Program) -> int:
     """Return the virtual address where the kernel's image ends; 0 if unknown."""
-    # With debug info drgn knows. There, it does not move _end with the kernel if that
-    # is in no section (aarch64).
+    # With a vmlinux, drgn knows. It does not relocate _end there if that is in no
+    # section (aarch64).
     try:
         ranges = prog.main_module().address_ranges
     except LookupError:

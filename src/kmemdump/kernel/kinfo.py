@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a kernel would write into its ``debug_kinfo`` itself, found out from outside."""
+"""The contents of Android's ``debug_kinfo``, found from outside of the kernel."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MARKER_STEP = 256
 
 def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
     """
-    Return all of a kinfo that is no address.
+    Return all of a kinfo except its addresses.
 
-    :raises UnsupportedError: If the kernel does not tell.
+    :raises UnsupportedError: If the kernel lacks one of them.
     """
     prog, info = kernel.prog, kernel.vmcoreinfo
     try:
@@ -38,10 +38,10 @@ def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
         stack = prog["THREAD_SIZE"].value_()
     except (LookupError, FaultError, NotCapturedError) as error:
         raise UnsupportedError(
-            f"{info.source}: the kernel does not tell what a kinfo holds: {error}"
+            f"{info.source}: the kernel lacks what a kinfo holds: {error}"
         ) from error
     # KSYM_SYMBOL_LEN of include/linux/kallsyms.h (in v6.1): "%s+%#lx/%#lx [%s %s]" with
-    # its end, and what is put there.
+    # its NUL, and its arguments.
     symbol_size = 21 + name_size - 1 + 2 * (_BITS * 3 // 10) + module_size - 1 + 40 + 1
     flags = (
         _has(prog, "init_uts_ns"),  # CONFIG_KALLSYMS_ALL
@@ -66,8 +66,8 @@ def kinfo_regions(kernel: Kernel, layout: KinfoLayout) -> list[Region]:
     """
     Return the kernel symbols that a kinfo has fields for; a registry numbers them.
 
-    Only their addresses are of interest. Their sizes differ, for a registry takes two
-    regions that are the same memory for one, and _text and _stext often are.
+    Only their addresses matter. Their sizes differ, because a registry takes two
+    regions of the same memory for one, and _text and _stext often have one address.
     """
     found = []
     for i, name in enumerate(fields_of(layout)):
@@ -86,7 +86,7 @@ def _find(kernel: Kernel, name: str) -> int | None:
         return int(prog.symbol(name).address)
     except LookupError:
         pass
-    # kallsyms does not list its own tables. These are beside others.
+    # kallsyms does not list its own tables. These two are next to others.
     try:
         if name == "kallsyms_markers":
             return _find_markers(kernel)
@@ -98,7 +98,7 @@ def _find(kernel: Kernel, name: str) -> int | None:
 
 
 def _find_markers(kernel: Kernel) -> int | None:
-    """Find the index of each 256th name; it ends where another table starts."""
+    """Find the table of each 256th name's offset; it ends where another starts."""
     prog, count = kernel.prog, _count(kernel)
     size = -(-count // _MARKER_STEP) * 4
     ends = (kernel.vmcoreinfo.symbol("kallsyms_token_table"), _find_sequences(kernel))
@@ -110,10 +110,10 @@ def _find_markers(kernel: Kernel) -> int | None:
 
 
 def _find_sequences(kernel: Kernel) -> int | None:
-    """Find the order of names: a number of three bytes for each of them."""
+    """Find the table of the order of names: three bytes for each name."""
     prog, info, count = kernel.prog, kernel.vmcoreinfo, _count(kernel)
-    # It is there since v6.2, beside another table then and later; that it has each
-    # number once must prove it.
+    # Since v6.2, next to one of two other tables. It is proven by having each number
+    # once.
     for address in (
         info.symbol("kallsyms_relative_base") + 8,
         info.symbol("kallsyms_token_table") - round_up(3 * count, 8),

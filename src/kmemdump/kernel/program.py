@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Make a :class:`drgn.Program` of notes and memory."""
+"""Make a :class:`drgn.Program` from notes and memory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = ["NAME", "core_program"]
 
 NAME = "kmemdump_name"
 """
-Key in the ``config`` of a program made here: what the kernel's memory is in. Our drgn
-plugin has nothing to add to such a program.
+Key in the ``config`` of a program made here: name of the target. Our drgn plugin adds
+nothing to such a program.
 """
 REGISTERS = "kmemdump_registers"
 """Likewise: NT_PRSTATUS of each CPU, in CPU order."""
@@ -42,10 +42,10 @@ def core_program(
     segments: Sequence[tuple[int, bytes]] = (),
 ) -> Program:
     """
-    Return a program for a kernel of which little is there yet.
+    Return a program for a kernel, without most of its memory.
 
-    It is made by way of a core file in memory, which gives drgn what
-    ``set_linux_kernel_custom()`` cannot: the registers of each CPU.
+    It is made from a core file in memory. So drgn gets the registers of each CPU, which
+    ``set_linux_kernel_custom()`` does not take.
 
     :param machine: ELF machine, such as ``EM_X86_64``.
     :param name: Name of the target, for messages.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tasks that a dump holds, where it does not hold all of them or all of one."""
+"""The tasks in a dump that may lack some of them, or a part of one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _REGISTERS_AT = 112
 
 def is_without_registers(error: BaseException) -> bool:
     """
-    Tell whether an error of drgn's says that a task runs on a CPU whose registers
-    nobody has, so that its stack has no trace.
+    Return whether an error of drgn's means that a task is running on a CPU whose
+    registers are not known, so that there is no stack trace.
     """
     # drgn_get_initial_registers(), drgn's libdrgn/stack_trace.c: of a live kernel
     # (ValueError) and of a dead one (LookupError).
@@ -31,7 +31,7 @@ def is_without_registers(error: BaseException) -> bool:
 
 def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
     """
-    Unwind from a CPU's registers alone: its task began after the memory was marked.
+    Unwind from a CPU's registers alone: its task started after the memory was marked.
 
     :raises LookupError: If there are no registers, or no type for them.
     """
@@ -47,10 +47,10 @@ def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
 
 def readable_pids(prog: Program) -> Iterator[int]:
     """
-    Return the ids of all tasks up to one that cannot be read.
+    Yield the ids of all tasks up to one that cannot be read.
 
-    That is one that started after the dump's memory was marked: the newest are the last
-    in the kernel's list. A search by id would end at any of them.
+    Such a task started after the memory was marked: the newest are last in the kernel's
+    list. A search by id would end at any of them.
     """
     found: set[int] = set()
     with suppress(FaultError):
@@ -76,8 +76,8 @@ def _listed(head: Object, link: str, seen: set[int]) -> Iterator[Object]:
     """
     Walk a list of tasks.
 
-    :param seen: Tasks to end at: a damaged list may run in a circle, and lead into
-        another one. Those that are met are added.
+    :param seen: Tasks to end at, since a damaged list may be circular, or lead into
+        another one. Those that are found are added.
     """
     for task in list_for_each_entry("struct task_struct", head, link):
         if task.value_() in seen:

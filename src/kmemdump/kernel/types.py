@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""drgn types and constants, made of the BTF in the kernel's own memory."""
+"""drgn types and constants, made from the BTF in the kernel's own memory."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _INT_SIGNED, _INT_BOOL = 1, 4  # BTF_INT_*, in bits 24 to 27
 _MAX_INTEGER = 16
 _FLOATS = (2, 4, 8, 12, 16)  # Documentation/bpf/btf.rst
 _MAX_DEPTH = 64
-"""Pointers, typedefs and arrays nest only a little; corrupt BTF could for ever."""
+"""Limit of nesting pointers, typedefs and arrays; corrupt BTF could nest forever."""
 
 
 class BtfTypes:
     """
     A drgn type finder over BTF.
 
-    drgn types belong to one program, so there is one of these for each; the
-    index is shared. Structures are made when they are first looked at.
+    drgn types belong to one program, so each has a finder; the index is shared.
+    Members of structures are made when they are first used.
     """
 
     def __init__(self, prog: Program, btf: Btf) -> None:

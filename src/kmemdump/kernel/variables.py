@@ -2,8 +2,8 @@
 """
 Types of the kernel's global variables.
 
-BTF holds the types of per-CPU variables only, so this is a table of the others:
-those that drgn's helpers and crash commands, and our areas, ask for by name.
+BTF has the types of per-CPU variables only. This is a table of the others that drgn's
+helpers and crash commands, and our areas, ask for by name.
 ``tests/kernel/test_variables.py`` compares it with the DWARF of real kernels.
 """
 
@@ -79,7 +79,7 @@ VARIABLES: dict[str, str] = {
     "kthreadd_task": "struct task_struct *",
     "last_jiffies_update": "ktime_t",
     "link_idr": "struct idr",
-    # Its length is not known: tables without symbols follow it.
+    # Its length is unknown: tables without symbols follow it.
     "linux_banner": "const char [512]",
     "log_buf": "char *",
     "log_buf_len": "u32",
@@ -176,7 +176,7 @@ _ANONYMOUS: dict[str, list[tuple[str, str]]] = {
 """Variables of a structure type without a name: its members in order."""
 
 _ARRAYS_OF_MEMBERS: dict[str, tuple[str, str, int]] = {
-    # NR_CPUS differs between configurations: it is struct cpumask that tells it.
+    # NR_CPUS depends on the configuration; struct cpumask has it.
     "cpu_bit_bitmap": ("struct cpumask", "bits", 65)  # BITS_PER_LONG + 1
 }
 """Arrays whose elements have a member's type: structure, member, length."""
@@ -188,7 +188,7 @@ def variable(prog: Program, name: str, symbol: Symbol) -> Object | None:
     """
     Return a global variable as an object, or ``None`` if it is not in the table.
 
-    :param symbol: The variable's symbol; its size tells the length of arrays.
+    :param symbol: The variable's symbol; its size gives the length of arrays.
     :raises LookupError: If the kernel's types lack the variable's.
     """
     if name in _ANONYMOUS:
@@ -219,7 +219,7 @@ def _anonymous(prog: Program, name: str) -> Type:
 
 
 def names() -> Iterator[str]:
-    """Iterate over all variables whose type is known here."""
+    """Yield the names of all variables in the tables."""
     yield from VARIABLES
     yield from _ANONYMOUS
     yield from _ARRAYS_OF_MEMBERS

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kmemdump.arch.architecture import arch_from_elf
-from kmemdump.arch.find_kernel import is_alive
+from kmemdump.arch.find_kernel import is_present
 from kmemdump.backends.description import Description
 from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import OwnDebugInfo, read_own_debug_info
@@ -140,7 +140,7 @@ class Registration(Closing):
 
         :raises TargetError: If it is not.
         """
-        if not is_alive(self._info, self._target.memory):
+        if not is_present(self._info, self._target.memory):
             raise TargetError(
                 f"{self._target.name}: the kernel that was marked is gone"
             )

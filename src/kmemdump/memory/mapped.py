@@ -2,9 +2,9 @@
 """
 Physical memory that is mapped, so that it can be written.
 
-Whole aligned words are read and stored, each at once: another processor, or firmware
-after a crash, sees all of a word or nothing, and memory that is mapped uncached (Arm's
-no-map through /dev/mem) takes nothing else.
+Aligned words are read and stored as a whole: another processor, or firmware after a
+crash, sees all of a word or nothing, and memory that is mapped uncached (Arm's no-map
+through /dev/mem) allows nothing else.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class _Window:
 
 class MappedMemory:
     """
-    Physical memory that lies in a file: a VM's RAM, ``/dev/mem``.
+    Physical memory in a file: a VM's RAM, ``/dev/mem``.
 
     Nothing outside of the extents can be written.
 
-    :param fd: Open for reading and writing; stays the caller's.
-    :param extents: What is where; addresses, sizes and offsets are multiples of pages.
+    :param fd: Open for reading and writing; belongs to the caller.
+    :param extents: Addresses, sizes and offsets are multiples of pages.
     :param name: Name of the file, for messages.
     :raises TargetError: If it cannot be mapped.
     """
@@ -74,7 +74,7 @@ class MappedMemory:
 
     def write(self, address: int, data: bytes) -> None:
         """
-        Write memory in the order of addresses, as few words as there are.
+        Write memory in the order of addresses, with as few stores as possible.
 
         :raises NotCapturedError: If any of it is not mapped; nothing is written then.
         """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Recording what drgn reads: what was needed for an answer is worth keeping.
+Recording what drgn reads: the memory that an answer needs.
 
-A :class:`Recorder` stands between drgn and a memory, and limits it to a budget.
+A :class:`Recorder` is between drgn and a memory, and limits reading to a budget.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ __all__ = ["BLOCK_SIZE", "Budget", "Reading", "Recorder", "block_ranges"]
 
 BLOCK_SIZE = 512
 """
-Granularity of recording in bytes. Structures that belong together rarely fill a page:
+Granularity of recording in bytes. Structures that are read together rarely fill a page:
 recording pages would mark twice as much.
 """
 _BLOCKS = PAGE_SIZE // BLOCK_SIZE
 
 _READS_BETWEEN_CHECKS = 1000
 _MAX_PAGES = (512 << 20) // PAGE_SIZE
-"""What a recorder keeps at most, whatever a kernel makes us read."""
+"""Most pages that a recorder keeps, whatever a damaged kernel makes us read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one question may cost: live memory is torn, dead memory corrupt."""
+    """What one question may cost: live memory is inconsistent, dead memory corrupt."""
 
     reads: int = 4_000_000
     bytes: int = 128 << 20
-    """Of distinct blocks."""
+    """Bytes of distinct blocks."""
     seconds: float = 30.0
 
 
@@ -65,7 +65,7 @@ def block_ranges(blocks: Iterable[int]) -> list[Range]:
 
 
 def _forget(block: int) -> None:
-    """Record nothing."""
+    """Record nothing, for reads outside of a reading."""
 
 
 class Recorder:
@@ -73,7 +73,7 @@ class Recorder:
     Memory for a :class:`drgn.Program` that remembers what was read.
 
     A page is read once and kept: answers see one state of a page even if the
-    kernel runs meanwhile, and drgn's many small reads stay cheap.
+    kernel is running, and drgn's many small reads are cheap.
 
     drgn caches some look-ups in its program, so later questions may need less
     than they would alone: only the union over all readings is meaningful.
@@ -89,7 +89,7 @@ class Recorder:
         self._check_at = 0
 
     def recording(self) -> Memory:
-        """Return what was read, as it was when it was read."""
+        """Return the memory that was read, as it was when it was read."""
         return PageMemory(self._pages)
 
     @contextmanager
@@ -115,7 +115,7 @@ class Recorder:
             self._current = None
 
     def whole_pages(self, blocks: Iterable[int]) -> frozenset[int]:
-        """Return *blocks*, and what else was read of the pages that they are in."""
+        """Return *blocks*, and all blocks of their pages that were read whole."""
         found = set(blocks)
         for page in {block // _BLOCKS for block in found}:
             if page in self._pages:
@@ -124,7 +124,7 @@ class Recorder:
 
     def read(self, address: int, count: int, offset: int, physical: bool) -> bytes:
         """Read for drgn: the callback of ``Program.add_memory_segment()``."""
-        # A hundred thousand calls for a marking: this is worth being short.
+        # Marking calls this a hundred thousand times.
         low = address % PAGE_SIZE
         end = low + count
         if end > PAGE_SIZE:
@@ -188,5 +188,5 @@ class Recorder:
             problem = f"more than {budget.seconds:g} s"
         else:
             return
-        self._check_at = 0  # Whoever catches this may not go on.
+        self._check_at = 0  # Reading fails again if this is caught.
         raise BudgetExceededError(f"the question took {problem}")

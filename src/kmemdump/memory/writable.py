@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a backend needs that keeps its list in the machine's own memory."""
+"""Physical memory that can be written, for backends that keep a table in it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class WritableMemory(Memory, Protocol):
 
     def write(self, address: int, data: bytes) -> None:
         """
-        Write physical memory, behind all that was written before.
+        Write physical memory, in order: nothing is seen before earlier writes are.
 
-        The machine may die between two writes and within one; but of an aligned
-        word of 4 or 8 bytes it sees all or nothing.
+        The machine may die between two writes, and within one. Of an aligned word of 4
+        or 8 bytes it sees all or nothing.
 
         :raises KmemdumpError: If any of the bytes cannot be written.
         """

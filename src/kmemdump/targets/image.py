@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from kmemdump.arch.architecture import arch_from_info
-from kmemdump.arch.find_kernel import find_vmcoreinfo, is_alive
+from kmemdump.arch.find_kernel import find_vmcoreinfo, is_present
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
@@ -148,7 +148,7 @@ def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
             arch = arch_from_info(info)
             for extents in arch.likely_memory_maps(file.size):
                 memory = FileMemory(os.dup(file.fd), extents, file.name)
-                if is_alive(info, memory) and arch.is_memory_map(info, memory):
+                if is_present(info, memory) and arch.is_memory_map(info, memory):
                     found.append(FileTarget(file.name, arch.machine, memory, (), info))
                     break
                 memory.close()
