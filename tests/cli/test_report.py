@@ -35,11 +35,11 @@ def gathered(monkeypatch):
     """What is gathered, whatever the target is."""
 
     @contextmanager
-    def targeted(*args):
+    def opened_target(*args):
         yield SimpleNamespace(name="a.core", memory=SimpleNamespace(ranges=()))
 
     shown = SimpleNamespace(report=REPORT)
-    monkeypatch.setattr("kmemdump.cli.report.targeted", targeted)
+    monkeypatch.setattr("kmemdump.cli.report.opened_target", opened_target)
     monkeypatch.setattr("kmemdump.core.Core.report", lambda core: shown.report)
     return shown
 

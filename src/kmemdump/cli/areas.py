@@ -15,12 +15,13 @@ from rich.table import Table
 from kmemdump.cli.shared.json_records import plan_record
 from kmemdump.cli.shared.options import (
     SelectionOptions,
+    opened_target,
     parse_selection,
     selection_options,
     target_options,
-    targeted,
 )
 from kmemdump.errors import ExitCode
+from kmemdump.formats.minidump import LINUX_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ def command(
     if target is None:
         _print_known(as_json)
         return ExitCode.DONE
-    with targeted(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, vmcoreinfo, memory_map) as opened:
         marks = look(opened, selection).marking
         ranges = opened.memory.ranges
     if backend is not None:
@@ -87,7 +88,6 @@ def command(
 def _show_plan(
     marks: Marking, ranges: Sequence[Range], rows: int | None, as_json: bool
 ) -> int:
-    from kmemdump.formats.minidump import LINUX_ROWS
     from kmemdump.marking.plan import DESCRIPTION, plan
 
     planned = plan(

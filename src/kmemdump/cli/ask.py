@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import target_options, targeted
+from kmemdump.cli.shared.options import opened_target, target_options
 from kmemdump.cli.shared.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
+from kmemdump.files import OpenFile
+from kmemdump.firmware.ramoops_search import Ramoops, read_ramoops
+from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.ranges import Extent
 
 if TYPE_CHECKING:
     from kmemdump.core import Core
-    from kmemdump.firmware.ramoops_search import Ramoops
     from kmemdump.questions.question import Question
 
 __all__ = ["command"]
@@ -65,7 +68,7 @@ def command(
     talking = not questions and sys.stdin.isatty() and not as_json
     answers: list[dict[str, object]] = []
     print_answer = answers.append if as_json else _print
-    with targeted(target, vmcoreinfo, memory_map, progress=False) as opened:
+    with opened_target(target, vmcoreinfo, memory_map, progress=False) as opened:
         core = Core(opened, vmlinux=vmlinux)
         kernel = core.kernel
         if kernel.problem and not (wanted and all(item.bare for item in wanted)):
@@ -81,13 +84,8 @@ def command(
 
 
 def _ask_ramoops(target: str, vmcoreinfo: Path | None, map: str | None) -> int:
-    from kmemdump.files import OpenFile
-    from kmemdump.firmware.ramoops_search import read_ramoops
-    from kmemdump.memory.physical import FileMemory
-    from kmemdump.memory.ranges import Extent
-
     try:
-        with targeted(target, vmcoreinfo, map) as opened:
+        with opened_target(target, vmcoreinfo, map) as opened:
             found = read_ramoops(opened.memory, target)
     except KmemdumpError:
         # It may be the RAM of ramoops alone: no kernel is in it.

@@ -14,10 +14,10 @@ import click
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
+    opened_target,
     parse_selection,
     selection_options,
     target_options,
-    targeted,
 )
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.text import format_size
@@ -65,7 +65,7 @@ def command(
     selection = parse_selection(selected, vmlinux)
     _check_output(output, target)
     with (
-        targeted(target, vmcoreinfo, memory_map) as opened,
+        opened_target(target, vmcoreinfo, memory_map) as opened,
         _paused(opened) if pause else contextlib.nullcontext(),
     ):
         capture = look(opened, selection)

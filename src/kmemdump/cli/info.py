@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import target_options, targeted
+from kmemdump.cli.shared.options import opened_target, target_options
 from kmemdump.errors import ExitCode, UnsupportedError
 from kmemdump.text import format_duration
 
@@ -50,7 +51,7 @@ def command(
     from kmemdump.report.schema import VERSION, to_plain
 
     path = Path(target.removeprefix("file:"))
-    with targeted(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, vmcoreinfo, memory_map) as opened:
         contents = find_contents(
             opened, path if path.is_file() else None, vmlinux=vmlinux
         )
@@ -140,7 +141,6 @@ def _answers(contents: Contents) -> str:
 
 
 def _facts(contents: Contents) -> Iterator[tuple[str, str]]:
-    from kmemdump.arch.architecture import arch_from_elf
     from kmemdump.report.inspect import shorten
 
     try:

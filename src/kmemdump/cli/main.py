@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -112,8 +113,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_message("error: not enough memory for what the target claims to hold")
         return ExitCode.UNREADABLE
     except Exception:
-        import traceback
-
         traceback.print_exc()
         print_message("a bug of kmemdump: please report the lines above")
         return ExitCode.BUG

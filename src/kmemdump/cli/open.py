@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import target_options, targeted
+from kmemdump.cli.shared.options import opened_target, target_options
 from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
 
 __all__ = ["command"]
@@ -61,7 +61,7 @@ def command(
             f"{target}: debuggers open files\nfirst: kmemdump capture {target} -o CORE"
         )
     path = Path(target.removeprefix("file:"))
-    with targeted(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, vmcoreinfo, memory_map) as opened:
         try:
             info = opened.vmcoreinfo()
         except KmemdumpError:

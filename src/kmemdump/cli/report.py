@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import target_options, targeted
+from kmemdump.cli.shared.options import opened_target, target_options
 from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
 from kmemdump.text import printable
@@ -61,7 +61,7 @@ def command(
     from kmemdump.core import Core
     from kmemdump.report import print_report
 
-    with targeted(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, vmcoreinfo, memory_map) as opened:
         report = Core(opened, vmlinux=vmlinux).report()
     if page is not None:
         with PartialFile(page) as file:

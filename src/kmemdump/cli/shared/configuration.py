@@ -9,6 +9,7 @@ for that verb. A file that is named last counts more, the command line most.
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ __all__ = ["config_option", "read_usual_places", "usual_places"]
 _MAX_BYTES = 1 << 20
 _VERBS = f"{__name__}.verbs"
 
-GetVerb = Callable[[str], click.Command | None]
+_GetVerb = Callable[[str], click.Command | None]
 
 
 def usual_places(environ: Mapping[str, str]) -> list[Path]:
@@ -45,7 +46,7 @@ def config_option() -> click.Option:
     )
 
 
-def read_usual_places(context: click.Context, verbs: Mapping[str, GetVerb]) -> None:
+def read_usual_places(context: click.Context, verbs: Mapping[str, _GetVerb]) -> None:
     """
     Let a verb take options from the files in the usual places, if there are any.
 
@@ -114,8 +115,6 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    import tomllib  # Here, for most people have no such file.
-
     try:
         with path.open("rb") as file:
             return tomllib.loads(file.read(_MAX_BYTES).decode())
@@ -125,7 +124,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _known(verbs: Mapping[str, GetVerb], verb: str) -> dict[str, click.Option]:
+def _known(verbs: Mapping[str, _GetVerb], verb: str) -> dict[str, click.Option]:
     return dict(_each_option(verbs[verb](verb)))
 
 

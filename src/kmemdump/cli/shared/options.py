@@ -2,8 +2,8 @@
 """
 Options that several verbs share.
 
-Here, as in the verbs, what loads drgn is imported when it is used, so that ``--help``
-does not wait for it.
+As in the verbs, what loads drgn is imported when it is used: ``--help`` does not wait
+for it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import click
 
 from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.collect.source import Options
 from kmemdump.errors import UsageError
-from kmemdump.memory.ranges import ADDRESS_SPACE
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range
+from kmemdump.opening import open_target
+from kmemdump.targets import Target
 
 if TYPE_CHECKING:
     from kmemdump.marking.selection import Selection
-    from kmemdump.memory.ranges import Range
-    from kmemdump.targets import Target
 
 __all__ = [
     "SelectionOptions",
     "firmware_options",
     "grouped",
+    "opened_target",
     "parse_range",
     "parse_selection",
     "selection_options",
     "target_options",
-    "targeted",
     "vmlinux_option",
 ]
 
@@ -77,7 +78,7 @@ vmlinux_option = click.option(
 
 
 def target_options(function: _Function) -> _Function:
-    """Add the options that tell how to read a target."""
+    """Add the options that say how to read a target."""
     return _apply(
         function,
         vmlinux_option,
@@ -105,12 +106,12 @@ def target_options(function: _Function) -> _Function:
 def _keep_damaged(
     context: click.Context, _parameter: click.Parameter, value: bool
 ) -> None:
-    # No verb does anything else with it but to open its target.
+    # A verb needs it only to open its target.
     context.meta[_DAMAGED] = value
 
 
 def firmware_options(function: _Function) -> _Function:
-    """Add the options that tell where firmware's tables are, as one parameter."""
+    """Add the options that say where firmware's tables are, as one parameter."""
 
     @functools.wraps(function)
     def collected(
@@ -120,8 +121,6 @@ def firmware_options(function: _Function) -> _Function:
         memory_map: str | None,
         **others: Any,
     ) -> Any:
-        from kmemdump.collect.source import Options
-
         options = Options(
             parse_range("--smem", smem) if smem else None,
             _parse_address("--kinfo", kinfo) if kinfo else None,
@@ -248,8 +247,6 @@ def parse_range(option: str, text: str) -> Range:
 
     :raises UsageError: If it is something else.
     """
-    from kmemdump.memory.ranges import Range
-
     address, _, size = text.partition(":")
     try:
         found = Range(int(address, 0), int(size, 0))
@@ -273,7 +270,7 @@ def _parse_address(option: str, text: str) -> int:
 
 
 @contextmanager
-def targeted(
+def opened_target(
     spec: str,
     vmcoreinfo: Path | None,
     memory_map: str | None,
@@ -285,14 +282,11 @@ def targeted(
 
     :param progress: As for :func:`held_back_warnings`.
     """
-    from kmemdump.opening import open_target
-
     damaged = click.get_current_context().meta[_DAMAGED]
-    with held_back_warnings(progress=progress):
-        target = open_target(
+    with (
+        held_back_warnings(progress=progress),
+        open_target(
             spec, vmcoreinfo=vmcoreinfo, memory_map=memory_map, damaged=damaged
-        )
-        try:
-            yield target
-        finally:
-            target.close()
+        ) as target,
+    ):
+        yield target
