@@ -184,8 +184,8 @@ def test_whose_clock():
     words = " ".join(text(replace(FULL, time=time)).split())
     assert "Died: 1 h 2 min 3 s after boot, 2026-04-01 00:00:00 UTC by its own" in words
     assert (
-        "Captured: 2026-04-01 00:01:00 UTC (marked 00:01:00) by the clock of whoever "
-        "captured it" in words
+        "Captured: 2026-04-01 00:01:00 UTC (marked 00:01:00) by the clock of the "
+        "machine that captured it" in words
     )
     # An oops alone does not stop the clock.
     oops = replace(FULL.cause, fatal=False)

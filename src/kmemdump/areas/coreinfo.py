@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every debugger wants to know first, and what all other areas stand on."""
+"""What every debugger reads first, and all other areas need."""
 
 from drgn import Program, sizeof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu

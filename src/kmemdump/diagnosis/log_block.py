@@ -2,7 +2,7 @@
 """
 Lines of the kernel log that belong together, and what they say in words.
 
-Only the kernel's own lines count. Anybody who may write to /dev/kmsg can write any
+Only the kernel's own lines count. A process that may write to /dev/kmsg can write any
 text, but not with the kernel's facility (devkmsg_write() in kernel/printk/printk.c).
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Questions as a person types them."""
+"""Questions as a user types them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["parse_question", "parse_questions"]
 
 def parse_question(text: str) -> list[Question]:
     """
-    Return what a person typed: a crash command, or the questions in ``FILE.py``.
+    Return what a user typed: a crash command, or the questions in ``FILE.py``.
 
     :raises UsageError: If it is neither.
     """

@@ -101,7 +101,7 @@ class _Printer:
         self._console.print(heading, soft_wrap=True)
 
     def line(self, text: str, style: str = "", head: str = " " * _INDENT) -> None:
-        # Not wrapped where nobody sees it: such lines are searched for.
+        # Not wrapped in a file: lines are searched for there.
         if self._console.is_terminal:
             print_lines(self._console, text, style, head=head)
         else:

@@ -99,7 +99,7 @@ def _check(pages: Iterable[Range], iomem: Path) -> None:
         resources = parse_iomem(iomem.read_text(), str(iomem))
     except (OSError, FormatError) as error:
         raise UnsupportedError(
-            f"cannot tell what is reserved: {error}\nnothing was written"
+            f"cannot find what is reserved: {error}\nnothing was written"
         ) from error
     for item in pages:
         use = find_use(resources, item)
