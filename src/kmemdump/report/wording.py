@@ -189,8 +189,8 @@ def facts(report: Findings) -> Iterator[tuple[str, str]]:
         marked = f" (marked {time.marked:%H:%M:%S})" if time.marked else ""
         yield (
             "Captured",
-            f"{time.captured:%Y-%m-%d %H:%M:%S} UTC{marked} by the clock of the machine "
-            "that captured it",
+            f"{time.captured:%Y-%m-%d %H:%M:%S} UTC{marked} by the clock of the "
+            "machine that captured it",
         )
     if report.cpus:
         idle = sum(_idles(cpu) for cpu in report.cpus)
