@@ -47,10 +47,10 @@ def test_long_work_tells_how_far_it_is(what, tmp_path, caplog):
 
 SHOW = """
 from kmemdump.cli.shared.log_output import held_back_warnings
-from kmemdump.progress import tell_progress
+from kmemdump.progress import report_progress
 import logging, sys
 with held_back_warnings(progress=True):
-    tell_progress("copying memory", 1, 4)
+    report_progress("copying memory", 1, 4)
     logging.getLogger("kmemdump.x").warning("it is odd")
 print("done", file=sys.stderr)
 """

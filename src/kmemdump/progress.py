@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["LOGGER", "SHARE", "tell_progress"]
+__all__ = ["LOGGER", "SHARE", "report_progress"]
 
 LOGGER = "kmemdump.progress"
 """Told of everything, at level DEBUG: it is much."""
@@ -15,7 +15,7 @@ SHARE = "share"
 _logger = logging.getLogger(LOGGER)
 
 
-def tell_progress(what: str, done: int, total: int) -> None:
+def report_progress(what: str, done: int, total: int) -> None:
     """
     Tell that *done* of *total* is done.
 

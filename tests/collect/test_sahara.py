@@ -13,7 +13,7 @@ from kmemdump.collect.sahara import Downloaded, SocketConnection, download
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
-from kmemdump.formats.sahara import Row, name_row
+from kmemdump.formats.sahara import DeviceRow, name_row
 from kmemdump.formats.sahara_device import Device
 from kmemdump.kernel.attach import attach
 from kmemdump.questions.crash_commands import command
@@ -25,7 +25,7 @@ TRANSFER = 16384
 Serve = Callable[..., Path]
 
 
-def rows_of(phone: Phone) -> list[Row]:
+def rows_of(phone: Phone) -> list[DeviceRow]:
     return [name_row(row.name, row.address, len(row.padded)) for row in phone.table]
 
 
@@ -118,7 +118,7 @@ def test_download(tmp_path: Path, serve: Serve, wide: bool, kind: int) -> None:
 def test_only_what_is_wanted(tmp_path: Path, serve: Serve) -> None:
     phone = Phone.with_log()
 
-    def wanted(rows: Sequence[Row]) -> list[Row]:
+    def wanted(rows: Sequence[DeviceRow]) -> list[DeviceRow]:
         return [row for row in rows if row.file_name != "md_Klinux_ba.BIN"]
 
     path = serve(Device(rows_of(phone), reader(phone)))
@@ -163,7 +163,7 @@ def test_device_that_does_not_give_all(tmp_path: Path, serve: Serve) -> None:
 def test_names_stay_in_the_folder(
     tmp_path: Path, serve: Serve, name: str, saved_as: str
 ) -> None:
-    device = Device([Row(1, 0x1000, 4, "x", name)], lambda _, size: bytes(size))
+    device = Device([DeviceRow(1, 0x1000, 4, "x", name)], lambda _, size: bytes(size))
     folder = tmp_path / "dump"
     saved = fetch(serve(device), folder)
     assert saved.files == (saved_as,)
@@ -173,7 +173,9 @@ def test_names_stay_in_the_folder(
 
 
 def test_refused(tmp_path: Path, serve: Serve) -> None:
-    huge = Device([Row(1, 0, 65 << 30, "x", "x.BIN")], lambda _, size: bytes(size))
+    huge = Device(
+        [DeviceRow(1, 0, 65 << 30, "x", "x.BIN")], lambda _, size: bytes(size)
+    )
     with pytest.raises(FormatError, match="bytes in all, expected at most"):
         fetch(serve(huge), tmp_path / "dump")
     with pytest.raises(KmemdumpError, match="is not empty"):

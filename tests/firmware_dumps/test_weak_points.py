@@ -21,7 +21,7 @@ from kmemdump.errors import NotCapturedError
 from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
-from kmemdump.formats.sahara import Row as DeviceRow
+from kmemdump.formats.sahara import DeviceRow
 from kmemdump.formats.sahara_device import Device
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target

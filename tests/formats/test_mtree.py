@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.mtree import Section, parse_mtree
+from kmemdump.formats.mtree import FlatRange, parse_mtree
 
 # QEMU 7.2, q35 with 4 GiB in a memory backend "m", shortened.
 Q35 = """\
@@ -42,12 +42,12 @@ FlatView #4
 
 def test_q35():
     assert parse_mtree(Q35, "vm") == [
-        Section(0, 0xC3000, "m", 0),
-        Section(0xC3000, 0x25000, "m", 0xC3000),
-        Section(0xE8000, 0x80000000 - 0xE8000, "m", 0xE8000),
-        Section(0xFFFC0000, 0x40000, "pc.bios", 0),
-        Section(0x100000000, 0x80000000, "m", 0x80000000),
-        Section(0x200000000, 0x10000000, "a name @ 1", 0x1000),
+        FlatRange(0, 0xC3000, "m", 0),
+        FlatRange(0xC3000, 0x25000, "m", 0xC3000),
+        FlatRange(0xE8000, 0x80000000 - 0xE8000, "m", 0xE8000),
+        FlatRange(0xFFFC0000, 0x40000, "pc.bios", 0),
+        FlatRange(0x100000000, 0x80000000, "m", 0x80000000),
+        FlatRange(0x200000000, 0x10000000, "a name @ 1", 0x1000),
     ]
     assert parse_mtree(Q35.replace("\n", "\r\n"), "vm") == parse_mtree(Q35, "vm")
 

@@ -4,7 +4,7 @@
 import pytest
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.rawdump import Rawdump, Section, parse_rawdump
+from kmemdump.formats.rawdump import Rawdump, RawdumpSection, parse_rawdump
 from rigs.writers import put
 from rigs.writers.rawdump import Sect, write_rawdump
 
@@ -27,7 +27,7 @@ def test_sections() -> None:
     assert image.dump_size == len(data)
     assert image.problems == ()
     first = 56 + 4 * 64
-    assert image.sections[0] == Section(
+    assert image.sections[0] == RawdumpSection(
         "OCIMEM.BIN", 1, 0x1000, 3, first, 100, 100, 0x14680000
     )
     assert image.sections[3].address is None

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.sahara import (
     Command,
+    DeviceRow,
     Packet,
-    Row,
     name_row,
     pack_packet,
     pack_table,
@@ -98,7 +98,10 @@ def test_32_bit() -> None:
     assert ask == Send(bytes.fromhex("0a000000 10000000 00c00308 68000000"))
     table, ask = host.receive(write_table(rows, wide=False))
     assert table == TableReceived(
-        (Row(1, 0x80000000, 4, "a", "md_a.BIN"), Row(2, 0x90000000, 9, "b", "md_b.BIN"))
+        (
+            DeviceRow(1, 0x80000000, 4, "a", "md_a.BIN"),
+            DeviceRow(2, 0x90000000, 9, "b", "md_b.BIN"),
+        )
     )
     assert ask == Send(write_packet(0xA, 0x80000000, 4))
     device = Device(table.rows, lambda _, size: bytes(size), wide=False)
@@ -111,7 +114,7 @@ Outcome = tuple[dict[str, bytes], list[str]]
 
 
 def run(
-    rows: Sequence[Row],
+    rows: Sequence[DeviceRow],
     memory: dict[int, bytes],
     transfer: int = 1 << 20,
     **host: object,
@@ -235,9 +238,9 @@ def test_names_without_an_end() -> None:
     (found,) = parse_table(write_table([row], wide=True), "t", wide=True)
     assert (found.description, found.file_name) == ("d" * 20, "f" * 20)
     with pytest.raises(FormatError, match="at most 20"):
-        pack_table([Row(1, 0, 1, "d", "f" * 21)], wide=True)
+        pack_table([DeviceRow(1, 0, 1, "d", "f" * 21)], wide=True)
     with pytest.raises(FormatError):
-        pack_table([Row(1, 1 << 32, 1, "d", "f")], wide=False)
+        pack_table([DeviceRow(1, 1 << 32, 1, "d", "f")], wide=False)
 
 
 def test_device_answers_nonsense() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.memory.physical import Memory
-from kmemdump.progress import tell_progress
+from kmemdump.progress import report_progress
 from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
 
 __all__ = ["read_note", "scan_vmcoreinfo"]
@@ -41,7 +41,7 @@ def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreIn
         chunk = _CHUNK
         while start < item.end:
             count = min(chunk, item.end - start)
-            tell_progress("looking for a kernel", done + start - item.start, total)
+            report_progress("looking for a kernel", done + start - item.start, total)
             try:
                 data = tail + memory.read(start, count)
             except NotCapturedError:

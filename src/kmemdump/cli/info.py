@@ -20,7 +20,7 @@ from kmemdump.text import format_duration
 
 if TYPE_CHECKING:
     from kmemdump.coreimage import AreaRecord
-    from kmemdump.report.inspect import Contents
+    from kmemdump.report.inspect import Inspection
     from kmemdump.report.question_check import QuestionCheck
 
 __all__ = ["command"]
@@ -42,71 +42,67 @@ def command(
     verbose: bool,
 ) -> int:
     """
-    Tell what is in CORE, whether it is as it was written, and what opens it.
+    Show what is in CORE, whether it is as it was written, and what opens it.
 
-    All of it is read and compared with its checksums, and our own questions are put
-    to it, to see which it answers.
+    All of it is read and compared with its checksums, and kmemdump's own questions are
+    put to it, to see which it answers.
     """
-    from kmemdump.report.inspect import find_contents, shorten
+    from kmemdump.report.inspect import inspect, shorten
     from kmemdump.report.schema import VERSION, to_plain
 
     path = Path(target.removeprefix("file:"))
     with opened_target(target, vmcoreinfo, memory_map) as opened:
-        contents = find_contents(
-            opened, path if path.is_file() else None, vmlinux=vmlinux
-        )
+        found = inspect(opened, path if path.is_file() else None, vmlinux=vmlinux)
     if as_json:
-        click.echo(json.dumps({"version": VERSION, **to_plain(contents)}, indent=2))
+        click.echo(json.dumps({"version": VERSION, **to_plain(found)}, indent=2))
     else:
-        _print(contents, verbose)
-    for problem in shorten(contents.problems):
+        _print(found, verbose)
+    for problem in shorten(found.problems):
         print_message(f"{target}: {problem}")
-    for item in contents.broken[:_MOST_QUESTIONS]:
+    for item in found.broken[:_MOST_QUESTIONS]:
         print_message(
             f"{target}: area {item.area} does not answer {item.question}: {item.reason}"
         )
-    incomplete = [area.name for area in contents.areas if not area.complete]
-    complete = not (contents.problems or contents.broken or incomplete)
+    incomplete = [area.name for area in found.areas if not area.complete]
+    complete = not (found.problems or found.broken or incomplete)
     return ExitCode.DONE if complete else ExitCode.INCOMPLETE
 
 
-def _print(contents: Contents, verbose: bool) -> None:
+def _print(found: Inspection, verbose: bool) -> None:
     from kmemdump.report.text import print_lines
 
     console = Console(highlight=False)
-    for name, value in _facts(contents):
+    for name, value in _facts(found):
         print_lines(console, value, head=f"{name + ':':<12}")
-    if contents.areas:
+    if found.areas:
         console.print()
         console.print(f"{'Area':<12} {'bytes':>10}  complete", style="bold")
-    tried = {(item.area, item.question): item for item in contents.tried}
-    for area in contents.areas:
+    tried = {(item.area, item.question): item for item in found.tried}
+    for area in found.areas:
         how = "yes" if area.complete else f"no: {area.reason}"
         head = f"{area.name:<12} {area.bytes:>10,}  "
         print_lines(console, how, head=head)
         if verbose:
             _print_questions(area, tried)
-    if verbose and contents.regions:
+    if verbose and found.regions:
         console.print()
         console.print(f"{'Region':<32} {'address':>14} {'bytes':>10}", style="bold")
-        for region in contents.regions:
+        for region in found.regions:
             numbers = f"{region.address:#14x} {region.size:>10,}"
             print_lines(console, f"{region.name:<32} {numbers}")
-    if contents.debuggers:
+    if found.debuggers:
         console.print()
         console.print("Open it with", style="bold")
-    for debugger in contents.debuggers:
+    for debugger in found.debuggers:
         if not debugger.command:
             print_lines(console, f"not {debugger.name}: {debugger.note}", indent=2)
             continue
         console.print(f"  {debugger.command}", markup=False, soft_wrap=True)
         if debugger.note:
             print_lines(console, debugger.note, indent=6)
-    if any(
-        debugger.needs_vmlinux and debugger.command for debugger in contents.debuggers
-    ):
-        build = f", build id {contents.build_id}" if contents.build_id else ""
-        text = f"VMLINUX is the debug file of kernel {contents.release}{build}."
+    if any(debugger.needs_vmlinux and debugger.command for debugger in found.debuggers):
+        build = f", build id {found.build_id}" if found.build_id else ""
+        text = f"VMLINUX is the debug file of kernel {found.release}{build}."
         print_lines(console, text, indent=2)
 
 
@@ -119,7 +115,7 @@ def _print_questions(
     console = Console(highlight=False)
     for question in area.questions:
         ours = tried.get((area.name, question.text))
-        # A person's own questions are not run: that is what the file says of them.
+        # The user's own questions are not run: the file says what became of them.
         good = ours.answered if ours else question.complete
         why = ours.reason if ours else question.reason
         mark = "answers" if good else "lacks"
@@ -128,56 +124,56 @@ def _print_questions(
         print_lines(console, text, head=f"  {mark:<8}", indent=2)
 
 
-def _answers(contents: Contents) -> str:
-    good = [item.question for item in contents.tried if item.answered]
-    if contents.unanswerable is not None:
+def _answers(found: Inspection) -> str:
+    good = [item.question for item in found.tried if item.answered]
+    if found.unanswerable is not None:
         only = f"only {', '.join(good)}" if good else "none"
-        return f"{only}: {' '.join(contents.unanswerable.split())}"
+        return f"{only}: {' '.join(found.unanswerable.split())}"
     commands = [text for text in good if "_" not in text]
     return (
-        f"{len(good)} of {len(contents.tried)} of kmemdump's own questions, tried just "
+        f"{len(good)} of {len(found.tried)} of kmemdump's own questions, tried just "
         f"now: {', '.join(commands)}, …"
     )
 
 
-def _facts(contents: Contents) -> Iterator[tuple[str, str]]:
+def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     from kmemdump.report.inspect import shorten
 
     try:
-        machine = arch_from_elf(contents.machine).name
+        machine = arch_from_elf(found.machine).name
     except UnsupportedError:  # What was collected may be of any machine.
-        machine = f"ELF machine {contents.machine}"
-    release = contents.release or "unknown: there is no VMCOREINFO"
-    yield "File", contents.source
+        machine = f"ELF machine {found.machine}"
+    release = found.release or "unknown: there is no VMCOREINFO"
+    yield "File", found.source
     yield "Kernel", f"{release}, {machine}"
-    if contents.build_id:
-        yield "Build id", contents.build_id
-    if contents.tool is None:
+    if found.build_id:
+        yield "Build id", found.build_id
+    if found.tool is None:
         yield "Written by", "another program: there is no list of areas and checksums"
     else:
-        held = f", regions held by {contents.backend}" if contents.backend else ""
-        yield "Written by", f"{contents.tool}{held}"
-    if contents.cause is not None:
-        yield "Because", contents.cause
-    if contents.captured is not None:
-        age = (datetime.now(UTC) - contents.captured).total_seconds()
+        held = f", regions held by {found.backend}" if found.backend else ""
+        yield "Written by", f"{found.tool}{held}"
+    if found.cause is not None:
+        yield "Because", found.cause
+    if found.captured is not None:
+        age = (datetime.now(UTC) - found.captured).total_seconds()
         ago = f", {format_duration(age)} ago" if age >= 0 else ""
-        yield "Captured", f"{contents.captured:%Y-%m-%d %H:%M:%S} UTC{ago}"
-        if contents.marked is not None:
-            before = (contents.captured - contents.marked).total_seconds()
+        yield "Captured", f"{found.captured:%Y-%m-%d %H:%M:%S} UTC{ago}"
+        if found.marked is not None:
+            before = (found.captured - found.marked).total_seconds()
             yield "Marked", f"{format_duration(max(before, 0))} before it was captured"
         else:
             yield "Marked", "when it was captured, not before"
-    if contents.size is not None:
-        yield "Size", f"{contents.size:,} bytes"
-    where = f"{contents.ranges} ranges"
-    yield "Memory", f"{contents.bytes:,} bytes in {where}"
-    if contents.tool is not None:
-        captured = sum(region.captured for region in contents.regions)
-        yield "Regions", f"{len(contents.regions)}, {captured:,} bytes"
-    yield "Registers", f"of {contents.cpus} CPUs" if contents.cpus else "none"
-    yield "Answers", _answers(contents)
-    if contents.problems:
-        yield "Damaged", "; ".join(shorten(contents.problems))
-    elif contents.regions:
+    if found.size is not None:
+        yield "Size", f"{found.size:,} bytes"
+    where = f"{found.ranges} ranges"
+    yield "Memory", f"{found.bytes:,} bytes in {where}"
+    if found.tool is not None:
+        captured = sum(region.captured for region in found.regions)
+        yield "Regions", f"{len(found.regions)}, {captured:,} bytes"
+    yield "Registers", f"of {found.cpus} CPUs" if found.cpus else "none"
+    yield "Answers", _answers(found)
+    if found.problems:
+        yield "Damaged", "; ".join(shorten(found.problems))
+    elif found.regions:
         yield "Checksums", "all regions are as they were written"

@@ -11,7 +11,7 @@ from pathlib import Path
 from kmemdump.collect.sahara import Connection, SocketConnection, download
 from kmemdump.collect.usb import UsbConnection
 from kmemdump.errors import KmemdumpError, UsageError
-from kmemdump.formats.sahara import Row
+from kmemdump.formats.sahara import DeviceRow
 
 __all__ = ["is_device", "read_device"]
 
@@ -40,7 +40,7 @@ def read_device(
     :raises KmemdumpError: If nothing could be downloaded.
     """
 
-    def wanted(rows: Sequence[Row]) -> list[Row]:
+    def wanted(rows: Sequence[DeviceRow]) -> list[DeviceRow]:
         return [row for row in rows if not only or _matches(row, only)]
 
     _check_new(folder)  # Older files would be taken for the device's.
@@ -58,7 +58,7 @@ def read_device(
     return downloaded.problems
 
 
-def _matches(row: Row, patterns: tuple[str, ...]) -> bool:
+def _matches(row: DeviceRow, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(row.file_name, pattern) for pattern in patterns)
 
 

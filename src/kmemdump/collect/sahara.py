@@ -19,7 +19,7 @@ from typing import Protocol, Self
 
 from kmemdump.errors import FormatError, KmemdumpError, TargetError
 from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
-from kmemdump.formats.sahara import MAX_PACKET, Row
+from kmemdump.formats.sahara import MAX_PACKET, DeviceRow
 from kmemdump.formats.sahara_host import (
     Data,
     Failure,
@@ -107,7 +107,7 @@ class SocketConnection:
 class Downloaded:
     """The files of a device."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DeviceRow, ...]
     """The device's whole table."""
     files: tuple[str, ...]
     """Names in the folder, one for each row that was wanted."""
@@ -118,7 +118,7 @@ def download(
     connection: Connection,
     folder: Path,
     *,
-    wanted: Callable[[Sequence[Row]], Iterable[Row]] = tuple,
+    wanted: Callable[[Sequence[DeviceRow]], Iterable[DeviceRow]] = tuple,
     source: str = "device",
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Downloaded:
@@ -160,16 +160,16 @@ class _DownloadFolder:
     def __init__(
         self,
         folder: Path,
-        wanted: Callable[[Sequence[Row]], Iterable[Row]],
+        wanted: Callable[[Sequence[DeviceRow]], Iterable[DeviceRow]],
         progress: Callable[[str, int, int], None],
     ) -> None:
-        self.rows: tuple[Row, ...] = ()
+        self.rows: tuple[DeviceRow, ...] = ()
         self.names: list[str] = []
         self.problems: list[str] = []
         self._folder = folder
         self._wanted = wanted
         self._progress = progress
-        self._chosen: list[Row] = []
+        self._chosen: list[DeviceRow] = []
         self._current = -1
         self._fd = -1
         try:
@@ -181,7 +181,7 @@ class _DownloadFolder:
         except OSError as error:
             raise KmemdumpError(f"{folder}: {error.strerror}") from error
 
-    def choose(self, rows: Sequence[Row]) -> list[Row]:
+    def choose(self, rows: Sequence[DeviceRow]) -> list[DeviceRow]:
         """Choose what to download, and write the list of it."""
         self._chosen = list(self._wanted(rows))
         total = sum(row.size for row in self._chosen)
@@ -222,7 +222,7 @@ class _DownloadFolder:
             os.close(self._fd)
             self._fd = -1
 
-    def _next(self, row: Row) -> None:
+    def _next(self, row: DeviceRow) -> None:
         self._current += 1
         assert self._chosen[self._current] is row
         self._create(self.names[self._current])
@@ -238,7 +238,7 @@ class _DownloadFolder:
             view = view[os.write(self._fd, view) :]
 
 
-def _file_name(row: Row, taken: set[str]) -> str:
+def _file_name(row: DeviceRow, taken: set[str]) -> str:
     """Return a name that no other file has, on any file system."""
     name = _STRANGE.sub("_", row.file_name).lstrip(".") or f"{row.address:x}.BIN"
     stem, dot, ending = name.rpartition(".")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kmemdump.memory.ranges import Range, Region
 
-__all__ = ["Checksum", "Summing"]
+__all__ = ["Checksum", "RunningChecksums"]
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Checksum:
     crc32: int = 0
 
 
-class Summing:
+class RunningChecksums:
     """
     Sums the regions up while their memory is at hand.
 

@@ -34,7 +34,7 @@ from kmemdump.memory.ranges import (
     subtract,
 )
 
-__all__ = ["MAX_ZEROS", "UNNAMED", "Layout", "lay_out"]
+__all__ = ["MAX_ZEROS", "UNNAMED", "CoreLayout", "lay_out"]
 
 UNNAMED = 1 << 63
 """
@@ -49,7 +49,7 @@ MAX_ZEROS = 64 << 10
 """So many zeros are in a file at most, and shared by all that is zero."""
 
 
-class Layout(NamedTuple):
+class CoreLayout(NamedTuple):
     """The parts of a core image."""
 
     headers: Sequence[ProgramHeader]
@@ -68,7 +68,7 @@ def lay_out(
     direct: Alias | None,
     aliases: Iterable[Alias],
     zeros: Iterable[Range] = (),
-) -> Layout:
+) -> CoreLayout:
     """
     Lay out a core image.
 
@@ -120,7 +120,7 @@ def lay_out(
     first = min(range(1, len(headers)), key=lambda i: headers[i].offset, default=0)
     if first:
         headers.insert(1, headers.pop(first))
-    return Layout(headers, notes_offset, extents, zero_offset, offset)
+    return CoreLayout(headers, notes_offset, extents, zero_offset, offset)
 
 
 def _cut(zeros: Iterable[Range]) -> list[Range]:

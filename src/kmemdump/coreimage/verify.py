@@ -14,7 +14,7 @@ from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import PT_LOAD, ProgramHeader
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, intersect, subtract, total
-from kmemdump.progress import tell_progress
+from kmemdump.progress import report_progress
 
 __all__ = ["verify"]
 
@@ -55,7 +55,7 @@ def verify(core: CoreImage) -> list[str]:
     available = core.memory.ranges
     starts = [item.start for item in available]
     for number, region in enumerate(regions):
-        tell_progress("comparing checksums", number, len(regions))
+        report_progress("comparing checksums", number, len(regions))
         # Only the ranges near the region, of which there may be thousands.
         first = max(bisect_right(starts, region.address) - 1, 0)
         last = bisect_right(starts, region.address + region.size)

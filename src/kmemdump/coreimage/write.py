@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from kmemdump.coreimage.checksums import Checksum, Summing
-from kmemdump.coreimage.layout import Layout, lay_out
+from kmemdump.coreimage.checksums import Checksum, RunningChecksums
+from kmemdump.coreimage.layout import CoreLayout, lay_out
 from kmemdump.coreimage.manifest import Manifest, RegionRecord
 from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.files import PartialFile
@@ -27,7 +27,7 @@ from kmemdump.memory.ranges import (
     round_up,
     subtract,
 )
-from kmemdump.progress import tell_progress
+from kmemdump.progress import report_progress
 
 __all__ = ["CoreContents", "write_core"]
 
@@ -147,10 +147,10 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
 
 
 def _copy_memory(
-    output: BinaryIO, layout: Layout, memory: Memory, checksums: list[Checksum]
+    output: BinaryIO, layout: CoreLayout, memory: Memory, checksums: list[Checksum]
 ) -> _Copy:
     copy = _Copy(checksums)
-    summing = Summing(checksums)
+    summing = RunningChecksums(checksums)
     done, total = 0, sum(extent.size for extent in layout.extents)
     for extent in layout.extents:
         is_zero = extent.offset == layout.zero_offset
@@ -161,7 +161,7 @@ def _copy_memory(
             # Chunks end at multiples of their size, where regions often start.
             piece = Range(start, min(end, (start // _CHUNK + 1) * _CHUNK) - start)
             start = piece.end
-            tell_progress("copying memory", done, total)
+            report_progress("copying memory", done, total)
             done += piece.size
             try:
                 if is_zero:

@@ -69,7 +69,7 @@ def _records() -> Iterator[tuple[int, bytes]]:
         yield int(info["ts_nsec"]), text
 
 
-class _Log(gdb.Command):  # type: ignore[misc]
+class _LogCommand(gdb.Command):  # type: ignore[misc]
     """Print the kernel log."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ def _cpu(task: Any) -> str:
         return "?"
 
 
-class _Tasks(gdb.Command):  # type: ignore[misc]
+class _TasksCommand(gdb.Command):  # type: ignore[misc]
     """Print all tasks: process id, state, where each ran last, address, name."""
 
     def __init__(self) -> None:
@@ -151,5 +151,5 @@ class _Tasks(gdb.Command):  # type: ignore[misc]
             print(f"{int(task['pid']):7d}  {place}  {comm}")
 
 
-_Log()
-_Tasks()
+_LogCommand()
+_TasksCommand()

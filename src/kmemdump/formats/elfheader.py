@@ -129,10 +129,10 @@ def parse_header_region(data: bytes, source: str) -> HeaderRegion:
             source,
         )
     ]
-    sections: list[_Section] = []
+    sections: list[_SectionHeader] = []
     if header.shnum:
         sections = [
-            _Section(*fields)
+            _SectionHeader(*fields)
             for fields in _table(
                 data,
                 SECTION_HEADER,
@@ -158,7 +158,7 @@ def parse_header_region(data: bytes, source: str) -> HeaderRegion:
     )
 
 
-class _Section(NamedTuple):
+class _SectionHeader(NamedTuple):
     name: int
     type: int
     flags: int
@@ -174,7 +174,7 @@ class _Section(NamedTuple):
 class _Names:
     """The string table, if there is one that is in the region."""
 
-    def __init__(self, data: bytes, sections: list[_Section], index: int) -> None:
+    def __init__(self, data: bytes, sections: list[_SectionHeader], index: int) -> None:
         self._table = b""
         if index < len(sections) and sections[index].type == _SHT_STRTAB:
             table = sections[index]
@@ -215,7 +215,7 @@ _NO_REGION = ("", "STR_TBL", "minidump_table", "linux_banner")
 
 def _match(
     loads: list[ProgramHeader],
-    sections: list[_Section],
+    sections: list[_SectionHeader],
     names: _Names,
     labels: list[tuple[int, str]],
 ) -> tuple[list[HeaderEntry], list[HeaderEntry]]:
@@ -269,7 +269,7 @@ def _labels(notes: list[Note]) -> list[tuple[int, str]]:
     ]
 
 
-def _banner(data: bytes, sections: list[_Section], names: _Names) -> str:
+def _banner(data: bytes, sections: list[_SectionHeader], names: _Names) -> str:
     for section in sections:
         if names.get(section.name) == "linux_banner":
             raw = data[section.offset : section.offset + min(section.size, 4096)]

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from kmemdump.errors import FormatError
 
-__all__ = ["Section", "parse_mtree"]
+__all__ = ["FlatRange", "parse_mtree"]
 
 _MAX_TEXT = 32 << 20
 _MAX_SECTIONS = 1 << 16
@@ -30,7 +30,7 @@ _RAM = {"ram", "rom", "nv-ram", "nv-rom"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Section:
+class FlatRange:
     """A range of guest-physical memory that is a piece of a memory region."""
 
     address: int
@@ -43,7 +43,7 @@ class Section:
     """Where in the memory region it is, in bytes."""
 
 
-def parse_mtree(text: str, source: str) -> list[Section]:
+def parse_mtree(text: str, source: str) -> list[FlatRange]:
     """
     Return the RAM and ROM in the address space ``memory``, sorted.
 
@@ -63,7 +63,7 @@ def parse_mtree(text: str, source: str) -> list[Section]:
     raise FormatError(f"{source}: info mtree", 'no address space "memory"')
 
 
-def _parse_view(lines: list[str], where: str) -> list[Section]:
+def _parse_view(lines: list[str], where: str) -> list[FlatRange]:
     sections = []
     for line in lines:
         match = _SECTION.fullmatch(line.rstrip("\r"))
@@ -75,7 +75,7 @@ def _parse_view(lines: list[str], where: str) -> list[Section]:
                 where, f"range {match[1]}-{match[2]} ends before it starts"
             )
         offset = int(match[5], 16) if match[5] else 0
-        sections.append(Section(start, last - start + 1, match[4], offset))
+        sections.append(FlatRange(start, last - start + 1, match[4], offset))
         if len(sections) > _MAX_SECTIONS:
             raise FormatError(where, f"more than {_MAX_SECTIONS} ranges of RAM")
     sections.sort()

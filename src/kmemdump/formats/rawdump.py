@@ -20,7 +20,7 @@ __all__ = [
     "RAWDUMP_MAGIC",
     "Rawdump",
     "RawdumpFlag",
-    "Section",
+    "RawdumpSection",
     "SectionType",
     "parse_rawdump",
 ]
@@ -57,7 +57,7 @@ class SectionType(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class RawdumpSection:
     """A part of the image."""
 
     name: str
@@ -85,7 +85,7 @@ class Rawdump:
     """Bytes that were written."""
     total_size: int
     """Bytes that would have been needed, if storage was too small."""
-    sections: tuple[Section, ...]
+    sections: tuple[RawdumpSection, ...]
     problems: tuple[str, ...]
     """What is not as it should be; the sections are as good as they can be."""
 
@@ -139,7 +139,7 @@ def _header_problems(flags: int, total: int, size: int) -> list[str]:
     return problems
 
 
-def _section(fields: tuple[Any, ...], size: int) -> tuple[Section, str]:
+def _section(fields: tuple[Any, ...], size: int) -> tuple[RawdumpSection, str]:
     flags, version, type_, offset, length, information, raw_name = fields
     name = raw_name.partition(b"\0")[0].decode("ascii", "backslashreplace")
     held = max(min(length, size - offset), 0)
@@ -154,5 +154,5 @@ def _section(fields: tuple[Any, ...], size: int) -> tuple[Section, str]:
         address = int.from_bytes(information[:8], "little")
         if address + length > 1 << 64:
             address, problem = None, "wraps around the end of memory"
-    section = Section(name, flags, version, type_, offset, length, held, address)
+    section = RawdumpSection(name, flags, version, type_, offset, length, held, address)
     return section, problem

@@ -19,11 +19,11 @@ __all__ = [
     "MAX_PACKET",
     "MAX_TABLE_BYTES",
     "Command",
+    "DeviceRow",
     "Hello",
     "Mode",
     "Packet",
-    "Row",
-    "Status",
+    "SaharaStatus",
     "name_row",
     "pack_hello",
     "pack_packet",
@@ -68,7 +68,7 @@ class Mode(IntEnum):
     COMMAND = 3
 
 
-class Status(IntEnum):
+class SaharaStatus(IntEnum):
     """What can go wrong."""
 
     OK = 0
@@ -111,12 +111,12 @@ class Hello:
     compatible: int
     """Lowest version that it understands."""
     value: int
-    """HELLO: longest packet that it takes; HELLO_RESP: a :class:`Status`."""
+    """HELLO: longest packet that it takes; HELLO_RESP: a :class:`SaharaStatus`."""
     mode: int
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DeviceRow:
     """A row of the region table."""
 
     type: int
@@ -172,7 +172,7 @@ def pack_hello(command: Command, hello: Hello) -> bytes:
     )
 
 
-def parse_table(data: bytes, source: str, *, wide: bool) -> list[Row]:
+def parse_table(data: bytes, source: str, *, wide: bool) -> list[DeviceRow]:
     """
     Parse a region table.
 
@@ -190,11 +190,11 @@ def parse_table(data: bytes, source: str, *, wide: bool) -> list[Row]:
     for type_, address, size, description, name in layout.iter_unpack(data):
         # The 32-bit form's type is a byte; what pads it need not be zero.
         kind = type_ if wide else type_ & 0xFF
-        rows.append(Row(kind, address, size, _text(description), _text(name)))
+        rows.append(DeviceRow(kind, address, size, _text(description), _text(name)))
     return rows
 
 
-def pack_table(rows: Sequence[Row], *, wide: bool) -> bytes:
+def pack_table(rows: Sequence[DeviceRow], *, wide: bool) -> bytes:
     """
     Return a region table.
 
@@ -213,9 +213,9 @@ def pack_table(rows: Sequence[Row], *, wide: bool) -> bytes:
     return b"".join(pieces)
 
 
-def name_row(name: str, address: int, size: int) -> Row:
+def name_row(name: str, address: int, size: int) -> DeviceRow:
     """Return the row of a minidump region, with names as firmware makes them."""
-    return Row(1, address, size, f"md_{name}"[:20], f"md_{name[:13]}.BIN")
+    return DeviceRow(1, address, size, f"md_{name}"[:20], f"md_{name[:13]}.BIN")
 
 
 def _text(raw: bytes) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.sahara import (
     Command,
+    DeviceRow,
     Hello,
     Mode,
-    Row,
-    Status,
+    SaharaStatus,
     pack_hello,
     pack_packet,
     pack_table,
@@ -39,7 +39,7 @@ class Device:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[DeviceRow],
         read: Callable[[int, int], bytes],
         *,
         wide: bool = True,
@@ -65,21 +65,21 @@ class Device:
         try:
             packet = parse_packet(transfer, "host")
         except FormatError:
-            return _failure(Status.INVALID_COMMAND)
+            return _failure(SaharaStatus.INVALID_COMMAND)
         command, values = packet.command, packet.values
         if command is Command.RESET:
             self.finished = True
             return pack_packet(Command.RESET_RESP)
         if command is Command.HELLO_RESP:
             hello = Hello(*values)
-            if hello.mode != Mode.MEMORY_DEBUG or hello.value != Status.OK:
-                return _failure(Status.INVALID_HOST_MODE)
+            if hello.mode != Mode.MEMORY_DEBUG or hello.value != SaharaStatus.OK:
+                return _failure(SaharaStatus.INVALID_HOST_MODE)
             self._greeted = True
             debug = Command.MEM_DEBUG64 if self._wide else Command.MEM_DEBUG
             return pack_packet(debug, self._table_address, len(self._table))
         wanted = Command.MEM_READ64 if self._wide else Command.MEM_READ
         if command is not wanted or not self._greeted:
-            return _failure(Status.INVALID_COMMAND)
+            return _failure(SaharaStatus.INVALID_COMMAND)
         return self._answer_read(*values)
 
     def _answer_read(self, address: int, size: int) -> bytes:
@@ -91,12 +91,12 @@ class Device:
             for row in self._rows
         )
         if not offered or size > _MAX_READ:
-            return _failure(Status.INVALID_MEMORY_READ)
+            return _failure(SaharaStatus.INVALID_MEMORY_READ)
         try:
             return self._memory(address, size)
         except NotCapturedError:
-            return _failure(Status.INVALID_MEMORY_READ)
+            return _failure(SaharaStatus.INVALID_MEMORY_READ)
 
 
-def _failure(status: Status) -> bytes:
+def _failure(status: SaharaStatus) -> bytes:
     return pack_packet(Command.END_OF_IMAGE, 0, status)

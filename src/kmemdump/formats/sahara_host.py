@@ -17,11 +17,11 @@ from kmemdump.errors import FormatError
 from kmemdump.formats.sahara import (
     MAX_TABLE_BYTES,
     Command,
+    DeviceRow,
     Hello,
     Mode,
     Packet,
-    Row,
-    Status,
+    SaharaStatus,
     pack_hello,
     pack_packet,
     parse_packet,
@@ -55,14 +55,14 @@ class Send:
 class TableReceived:
     """The table has arrived."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DeviceRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
     """Bytes of a region have arrived; they come in order."""
 
-    row: Row
+    row: DeviceRow
     offset: int
     data: bytes
 
@@ -71,7 +71,7 @@ class Data:
 class Failure:
     """The device would not give a region, or the rest of it."""
 
-    row: Row
+    row: DeviceRow
     offset: int
     reason: str
 
@@ -106,7 +106,7 @@ class SaharaHost:
         self,
         source: str,
         *,
-        wanted: Callable[[Sequence[Row]], Iterable[Row]] = tuple,
+        wanted: Callable[[Sequence[DeviceRow]], Iterable[DeviceRow]] = tuple,
         chunk: int = CHUNK,
     ) -> None:
         if chunk <= _ERROR_SIZE:
@@ -116,7 +116,7 @@ class SaharaHost:
         self._chunk = chunk
         self._state = _State.HELLO
         self._wide = True
-        self._pending: list[Row] = []
+        self._pending: list[DeviceRow] = []
         self._offset = 0
         self._asked = 0
         self._got = 0
@@ -177,7 +177,7 @@ class SaharaHost:
                     "(memory debug): it has not crashed, or may not be dumped",
                 )
             self._state = _State.DEBUG
-            answer = Hello(_VERSION, _COMPATIBLE, Status.OK, Mode.MEMORY_DEBUG)
+            answer = Hello(_VERSION, _COMPATIBLE, SaharaStatus.OK, Mode.MEMORY_DEBUG)
             return [Send(pack_hello(Command.HELLO_RESP, answer))]
         if command is Command.RESET_STATE:
             self._state = _State.HELLO
@@ -262,6 +262,7 @@ class SaharaHost:
 
 def _status(number: int) -> str:
     try:
-        return f"status {number:#x} ({Status(number).name.lower().replace('_', ' ')})"
+        name = SaharaStatus(number).name
     except ValueError:
         return f"status {number:#x}"
+    return f"status {number:#x} ({name.lower().replace('_', ' ')})"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.smem_partition import Entry, Partition
+from kmemdump.formats.smem_partition import Partition, SmemEntry
 from kmemdump.formats.smem_table import (
     PTABLE_SIZE,
     find_private,
@@ -169,7 +169,7 @@ class Smem:
         # There is no way back from a host's own partition to the shared one.
         return self.partitions.get(host, self.shared)
 
-    def _item(self, entry: Entry) -> Item:
+    def _item(self, entry: SmemEntry) -> Item:
         return Item(entry.item, self.address + entry.offset, entry.size)
 
     def _toc(self, number: int) -> tuple[int, int, int, int]:

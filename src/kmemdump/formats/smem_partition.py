@@ -14,19 +14,19 @@ from dataclasses import dataclass
 
 from kmemdump.errors import FormatError
 
-__all__ = ["Entry", "Partition", "Row"]
+__all__ = ["Partition", "PartitionRow", "SmemEntry"]
 
 _HEADER = struct.Struct("<4sHHIII12x")  # struct smem_partition_header
 _FREE_UNCACHED_AT = 12
 _ENTRY = struct.Struct("<HHIHHI")  # struct smem_private_entry
 _CANARY = 0xA5A5
-Row = tuple[int, int, int, int, int]
+PartitionRow = tuple[int, int, int, int, int]
 """Of the partition table: offset, size, both hosts, cache line."""
 _MAX_ENTRIES = 1 << 16  # Numbers of items have 16 bits.
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SmemEntry:
     """An item in a partition."""
 
     item: int
@@ -63,7 +63,7 @@ class Partition:
     """Alignment of cached items."""
 
     @classmethod
-    def parse(cls, data: bytes, row: Row, source: str) -> Partition:
+    def parse(cls, data: bytes, row: PartitionRow, source: str) -> Partition:
         """
         Parse the header of the partition of a *row* of the table.
 
@@ -114,7 +114,7 @@ class Partition:
         """Offset in the region in bytes."""
         return self.start + self.size
 
-    def entries(self, data: bytes) -> Iterator[Entry]:
+    def entries(self, data: bytes) -> Iterator[SmemEntry]:
         """
         Walk the items, the uncached ones first.
 
@@ -123,7 +123,7 @@ class Partition:
         yield from self._limited(self._walk_uncached(data))
         yield from self._limited(self._walk_cached(data))
 
-    def check(self, entry: Entry) -> None:
+    def check(self, entry: SmemEntry) -> None:
         """
         Check that the data of *entry* is in the partition.
 
@@ -140,7 +140,7 @@ class Partition:
 
     def allocate(
         self, data: bytes, number: int, size: int
-    ) -> tuple[Entry, tuple[tuple[int, bytes], ...]]:
+    ) -> tuple[SmemEntry, tuple[tuple[int, bytes], ...]]:
         """
         Plan a new uncached item.
 
@@ -173,22 +173,22 @@ class Partition:
             (at, header),
             (self.start + _FREE_UNCACHED_AT, struct.pack("<I", end)),
         )
-        entry = Entry(number, at, at + _ENTRY.size, stored, stored - size, False)
+        entry = SmemEntry(number, at, at + _ENTRY.size, stored, stored - size, False)
         return entry, stores
 
-    def _limited(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+    def _limited(self, entries: Iterator[SmemEntry]) -> Iterator[SmemEntry]:
         for count, entry in enumerate(entries):
             if count == _MAX_ENTRIES:
                 raise FormatError(self.where, f"more than {_MAX_ENTRIES} items")
             yield entry
 
-    def _walk_uncached(self, data: bytes) -> Iterator[Entry]:
+    def _walk_uncached(self, data: bytes) -> Iterator[SmemEntry]:
         at = self.start + _HEADER.size
         end = self.start + self.free_uncached
         while at < end:
             item, stored, padding, padding_header = self._header(data, at)
             offset = at + _ENTRY.size + padding_header
-            yield Entry(item, at, offset, stored, padding, False)
+            yield SmemEntry(item, at, offset, stored, padding, False)
             at = offset + stored
         if at > self.end:
             raise FormatError(
@@ -197,7 +197,7 @@ class Partition:
                 "(-EINVAL)",
             )
 
-    def _walk_cached(self, data: bytes) -> Iterator[Entry]:
+    def _walk_cached(self, data: bytes) -> Iterator[SmemEntry]:
         if self.free_cached > self.size:
             raise FormatError(
                 self.where,
@@ -210,7 +210,7 @@ class Partition:
         end = self.start + self.free_cached
         while at > end:
             item, stored, padding, _ = self._header(data, at)
-            yield Entry(item, at, at - stored, stored, padding, True)
+            yield SmemEntry(item, at, at - stored, stored, padding, True)
             if stored + step == 0:
                 raise FormatError(
                     f"{self.where}+{at - self.start:#x}",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.smem_partition import Partition, Row
+from kmemdump.formats.smem_partition import Partition, PartitionRow
 
 __all__ = ["PTABLE_SIZE", "find_private", "find_shared", "parse_ptable"]
 
@@ -24,7 +24,7 @@ _MAX_ROWS = (PTABLE_SIZE - _PTABLE.size) // _PTABLE_ROW.size
 
 def parse_ptable(
     data: bytes, source: str, *, required: bool
-) -> tuple[list[Row], int | None]:
+) -> tuple[list[PartitionRow], int | None]:
     """
     Parse the table.
 
@@ -63,7 +63,7 @@ def parse_ptable(
     return rows, None
 
 
-def find_shared(data: bytes, rows: list[Row], source: str) -> Partition:
+def find_shared(data: bytes, rows: list[PartitionRow], source: str) -> Partition:
     """
     Return the partition that all hosts share.
 
@@ -77,7 +77,9 @@ def find_shared(data: bytes, rows: list[Row], source: str) -> Partition:
     )
 
 
-def find_private(data: bytes, rows: list[Row], source: str) -> dict[int, Partition]:
+def find_private(
+    data: bytes, rows: list[PartitionRow], source: str
+) -> dict[int, Partition]:
     """
     Return the partitions of this processor with each other one.
 

@@ -32,7 +32,7 @@ from kmemdump.kernel.registered_regions import (
 from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.memory.ranges import Range, subtract
 from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Reading, block_ranges
-from kmemdump.progress import tell_progress
+from kmemdump.progress import report_progress
 from kmemdump.questions.question import Question, attempt, explain, function
 
 __all__ = ["AreaResult", "Marking", "QuestionResult", "hindrance", "mark", "mark_range"]
@@ -144,7 +144,7 @@ def mark(
         marks.append(replace(found, blocks=blocks, own=own))
 
     for number, item in enumerate(chosen):
-        tell_progress(f"marking area {item.name}", number, len(chosen))
+        report_progress(f"marking area {item.name}", number, len(chosen))
         if item is SYMBOLS:
             continue
         found = (_mark_kernel if item is KERNEL else _mark_area)(kernel, item, budget)

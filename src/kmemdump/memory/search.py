@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import ADDRESS_SPACE, round_up
-from kmemdump.progress import tell_progress
+from kmemdump.progress import report_progress
 
 __all__ = ["find_bytes"]
 
@@ -29,7 +29,7 @@ def find_bytes(
         start, last = round_up(item.start, alignment), min(item.end, end)
         while start < last:
             size = min(_SEARCHED_AT_ONCE, last - start)
-            tell_progress("searching memory", done + start - item.start, total)
+            report_progress("searching memory", done + start - item.start, total)
             # What is wanted may begin in this part and end in the next.
             more = min(len(wanted) - 1, last - start - size)
             try:

@@ -31,14 +31,14 @@ from kmemdump.targets import Target
 from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Contents", "find_contents", "read_manifest", "shorten"]
+__all__ = ["Inspection", "inspect", "read_manifest", "shorten"]
 
 _logger = logging.getLogger(__name__)
 _MOST_PROBLEMS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class Inspection:
     """What is in a file with a kernel's memory."""
 
     source: str
@@ -106,12 +106,9 @@ def shorten(problems: Sequence[str]) -> list[str]:
     return [*problems[:_MOST_PROBLEMS], *rest]
 
 
-def find_contents(
-    target: Target,
-    path: Path | None,
-    *,
-    vmlinux: Path | None = None,
-) -> Contents:
+def inspect(
+    target: Target, path: Path | None, *, vmlinux: Path | None = None
+) -> Inspection:
     """
     Find out what is in a target: by what it says about itself, and by trying it.
 
@@ -122,7 +119,7 @@ def find_contents(
     core = core_of(target)
     _logger.info("comparing checksums")
     problems = verify(core) if core is not None else []
-    found = _contents(target, path, problems)
+    found = _describe(target, path, problems)
     try:
         kernel = attach(target, vmlinux=vmlinux)
     except KmemdumpError as error:
@@ -141,11 +138,7 @@ def _vmcoreinfo(target: Target) -> VmcoreInfo | None:
         return None
 
 
-def _contents(
-    target: Target,
-    path: Path | None,
-    problems: Sequence[str],
-) -> Contents:
+def _describe(target: Target, path: Path | None, problems: Sequence[str]) -> Inspection:
     info = _vmcoreinfo(target)
     core = core_of(target)
     manifest = core.manifest if core is not None else None
@@ -155,7 +148,7 @@ def _contents(
     debuggers: tuple[Debugger, ...] = ()
     if path is not None:
         debuggers = tuple(find_debuggers(describe_file(target, path, info)))
-    return Contents(
+    return Inspection(
         source=target.name,
         size=path.stat().st_size if path is not None else None,
         release=release,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
-from kmemdump.formats.mtree import Section, parse_mtree
+from kmemdump.formats.mtree import FlatRange, parse_mtree
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
 from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
@@ -48,7 +48,7 @@ def _dicts(answer: object) -> list[dict[str, object]]:
     return [item for item in items if isinstance(item, dict)]
 
 
-def ram_sections(client: QmpClient, backends: Sequence[str]) -> list[Section]:
+def ram_sections(client: QmpClient, backends: Sequence[str]) -> list[FlatRange]:
     """
     Return where the memory *backends* appear in the guest, sorted.
 
@@ -60,7 +60,7 @@ def ram_sections(client: QmpClient, backends: Sequence[str]) -> list[Section]:
         for item in parse_mtree(text, str(client.path))
         # Machine types before 4.0 give the canonical path as the name.
         if (name := item.region.removeprefix("/objects/")) in backends
-        for section in [Section(item.address, item.size, name, item.offset)]
+        for section in [FlatRange(item.address, item.size, name, item.offset)]
     ]
     if not sections:
         raise TargetError(
@@ -106,7 +106,7 @@ class _NotSharedError(Exception):
 def _open_file(
     client: QmpClient,
     backends: dict[str, str],
-    sections: Sequence[Section],
+    sections: Sequence[FlatRange],
     processes: Sequence[int],
 ) -> FileMemory:
     name = sections[0].region
@@ -180,7 +180,7 @@ def _processes(client: QmpClient) -> list[int]:
 
 
 def _open_process(
-    client: QmpClient, sections: Sequence[Section], pid: int
+    client: QmpClient, sections: Sequence[FlatRange], pid: int
 ) -> FileMemory:
     extents = []
     for section in sections:
@@ -213,7 +213,7 @@ def _host_address(client: QmpClient, address: int) -> int:
 
 
 def _is_ram_of(
-    memory: FileMemory, client: QmpClient, sections: Sequence[Section]
+    memory: FileMemory, client: QmpClient, sections: Sequence[FlatRange]
 ) -> bool:
     """Compare samples of *memory* with what QEMU reads there."""
     samples = []
