@@ -176,7 +176,7 @@ def test_one_agent_for_a_table(tmp_path):
         with lock_table(tmp_path, "another"):
             pass
         holder.kill()
-    # The kernel has let go of it.
+    # The kernel has released it.
     assert [item.alive for item in read_all(tmp_path)] == [False]
     with lock_table(tmp_path, "table"):
         pass
@@ -202,7 +202,7 @@ def test_status_is_what_was_written(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', "\0"])
 def test_status_that_is_none(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(FormatError, match=r"a\.json: no status of an agent"):
+    with pytest.raises(FormatError, match=r"a\.json: not the status of an agent"):
         read_all(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_verb_status(tmp_path, monkeypatch, capsys):
     status_file.write(tmp_path, "table", STATUS)
     assert main(["status"]) == 1
     out = capsys.readouterr().out
-    assert "process 77 is gone, and what it registered is still there" in out
+    assert "process 77 is gone; what it registered is still there" in out
     status_file.write(tmp_path, "table", replace(STATUS, pid=os.getpid()))
     with lock_table(tmp_path, "table"):
         assert main(["status"]) == 1  # It looked for the last time in 1970.

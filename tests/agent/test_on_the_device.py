@@ -310,7 +310,7 @@ def test_what_can_go_wrong(device):
     # Killed: its marks stay, and the next one takes them over.
     it.start("--refresh 86400")
     it.run(f"kill -9 {it.status()['pid']}")
-    assert "is gone, and what it registered is still there" in it.kmemdump("status", 1)
+    assert "is gone; what it registered is still there" in it.kmemdump("status", 1)
     left = rows(machine)
     it.run(f"rm /run/kmemdump/{it.table}.json")
     it.start("--refresh 86400")

@@ -13,7 +13,7 @@ from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import Kernel, OwnDebugInfo
 from kmemdump.kernel.program import core_program
-from kmemdump.marking.mark import mark, total_bytes
+from kmemdump.marking.mark import mark
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Recorder
@@ -84,7 +84,7 @@ def test_an_area_is_what_its_questions_read(kernel):
     assert marks.areas[0].blocks == blocks(0x1000, 0x1200)
     assert marks.areas[1].blocks == set()
     assert marks.named_ranges() == [("a@1000", Range(0x1000, 2 * BLOCK_SIZE))]
-    assert total_bytes(marks) == 2 * BLOCK_SIZE
+    assert marks.size == 2 * BLOCK_SIZE
 
 
 def test_what_two_areas_read_is_marked_once(kernel):

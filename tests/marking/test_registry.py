@@ -257,7 +257,7 @@ def test_a_backend_that_holds_on() -> None:
     registry.attach(backend)
     a = registry.register("a", 0, 1)
     backend.sticky = {"a"}
-    problem = "backend table won't let go of region 'a': device is gone"
+    problem = "backend table does not release region 'a': device is gone"
     with pytest.raises(BackendError, match=problem):
         registry.unregister(a.id)
     assert list(registry) == [a]
@@ -434,5 +434,5 @@ def test_a_description_that_cannot_be_taken_off(
     backend.sticky = {"elfhdr"}
     with caplog.at_level(logging.WARNING):
         registry.attach(other := DescribedBackend())
-    assert "won't let go of its description: device is gone" in caplog.text
+    assert "does not release its description: device is gone" in caplog.text
     assert registry.described == tuple(other.regions)

@@ -30,12 +30,12 @@ _REFRESH = {signal.SIGUSR1, signal.SIGHUP}
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Keep the agent's signals waiting, until it asks for them."""
+    """Block the agent's signals; it takes them when it waits for them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP | _REFRESH)
     try:
         yield
     finally:
-        while signal.sigtimedwait(_STOP | _REFRESH, 0):  # Too late for an agent.
+        while signal.sigtimedwait(_STOP | _REFRESH, 0):  # Too late for the agent.
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -82,7 +82,7 @@ class Agent:
             if came is not None and came.si_signo in _STOP:
                 return
             if came is None and time.monotonic() < self._due:
-                continue  # A signal of others, such as SIGCONT.
+                continue  # Another signal, such as SIGCONT.
             self._refresh()
 
     def close(self) -> None:
@@ -96,8 +96,8 @@ class Agent:
         result: RefreshResult | Exception
         try:
             result = self._registration.refresh()
-        # What is registered is still good. Live memory changes under us, and breaks
-        # other people's code in any way it likes.
+        # What is registered is still good. Live memory changes while it is read, so
+        # drgn and questions may raise anything.
         except Exception as error:
             self._failures += 1
             self._failure = explain(error)

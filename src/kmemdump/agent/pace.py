@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How often an agent looks at the kernel: what it costs is bounded, not how often."""
+"""How often an agent looks at the kernel: its cost is bounded, not its interval."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Pace:
 
     asked: float | None = None
     """
-    Seconds from the start of a look to the next, whatever they cost; ``None`` looks
-    every 300 s, but no more often than so that looks take 1 % of one CPU.
+    Seconds from the start of a look to the next, whatever they cost. ``None`` looks
+    every 300 s, or less often, so that looks take at most 1 % of one CPU.
     """
 
     def interval(self, cost: float = 0.0) -> float:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What an agent says of itself: a file that it replaces after each look at the kernel.
+The status of an agent: a file that it replaces after each look at the kernel.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _MAX_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an agent costs its machine."""
+    """The memory and CPU time that an agent takes."""
 
     memory: int
-    """What it has in memory now, in bytes (VmRSS)."""
+    """Resident memory now, in bytes (VmRSS)."""
     most_memory: int
-    """The most that it ever had (VmHWM)."""
+    """Its peak, in bytes (VmHWM)."""
     first_look: float
-    """CPU seconds from its start to the first look at the kernel, done once."""
+    """CPU seconds until the first look at the kernel was done."""
     each_look: float
     """CPU seconds of a refresh, on average; 0 before the first."""
     share: float
-    """CPU seconds for each second from then to the next refresh: 0.01 is 1 %."""
+    """CPU seconds per second, from then to the next refresh: 0.01 is 1 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What an agent does. Times are seconds since the epoch."""
+    """What an agent holds and costs. Times are seconds since the epoch."""
 
     target: str
     table: str
@@ -51,7 +51,7 @@ class Status:
     kernel: str
     started: float
     marked: float
-    """When the kernel was looked at for the last time with success."""
+    """When the last look that succeeded was taken."""
     interval: float
     """Seconds from the start of the last look to the next."""
     regions: int
@@ -61,14 +61,14 @@ class Status:
     failure: str
     """Why the last look failed; empty if it did not."""
     problems: Sequence[str]
-    """What is missing of what was asked for."""
+    """What is missing of the selection."""
     cost: Cost
     alive: bool = field(default=True)
-    """Whether its process is there; not in the file."""
+    """Whether its process runs; not in the file."""
 
 
 class Meter:
-    """Measures what this process costs."""
+    """Measures the memory and CPU time of this process."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -77,7 +77,7 @@ class Meter:
         self._looking = 0.0
 
     def begin(self) -> None:
-        """Say that the first look is done."""
+        """Note that the first look is done."""
         self._start = time.monotonic()
         self._first_look = time.process_time()
 
@@ -92,9 +92,9 @@ class Meter:
 
     def read(self, rest: float) -> Cost:
         """
-        Return what it has cost up to now.
+        Return the cost up to now.
 
-        :param rest: Seconds to the next refresh, until when it costs nothing more.
+        :param rest: Seconds to the next refresh; until then there are no more costs.
         """
         text = Path("/proc/self/status").read_text()
         elapsed = max(time.monotonic() - self._start + max(rest, 0), 0.001)
@@ -114,9 +114,9 @@ def _bytes(text: str, name: str) -> int:
 
 def write(folder: Path, name: str, status: Status) -> None:
     """
-    Replace what *folder* says of the agent of a table.
+    Write the status of the agent of a table into *folder*.
 
-    :raises KmemdumpError: If that cannot be written.
+    :raises KmemdumpError: If that fails.
     """
     record = asdict(status)
     del record["alive"]
@@ -127,15 +127,15 @@ def write(folder: Path, name: str, status: Status) -> None:
 
 
 def remove(folder: Path, name: str) -> None:
-    """Remove what :func:`write` wrote."""
+    """Remove the status that :func:`write` wrote."""
     (folder / f"{name}.json").unlink(missing_ok=True)
 
 
 def read_all(folder: Path) -> list[Status]:
     """
-    Return what all agents say that leave it in *folder*, those that died included.
+    Return the status of all agents in *folder*, those that died included.
 
-    :raises FormatError: If one of the files is none of an agent's.
+    :raises FormatError: If one of the files is not a status.
     :raises TargetError: If one cannot be read.
     """
     found = []
@@ -160,7 +160,7 @@ def _parse(data: bytes, source: str, held_by: int | None) -> Status:
         values["cost"] = Cost(**_known(Cost, values["cost"]))
         return Status(**values, alive=values["pid"] == held_by)
     except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(source, f"no status of an agent: {error}") from error
+        raise FormatError(source, f"not the status of an agent: {error}") from error
 
 
 def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What systemd wants to be told: sd_notify(3), and the priority of a line."""
+"""Notify systemd: sd_notify(3), and the priority of a line."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from contextlib import suppress
 __all__ = ["in_journal", "notify"]
 
 
-def notify(environ: Mapping[str, str], **news: str) -> None:
+def notify(environ: Mapping[str, str], **state: str) -> None:
     """
-    Tell the service manager; nothing happens without one.
+    Notify the service manager; nothing happens without one.
 
-    :param news: Such as ``READY="1"`` or ``STATUS="…"``.
+    :param state: Such as ``READY="1"`` or ``STATUS="…"``.
     """
     address = environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     if address.startswith("@"):  # Linux's abstract sockets.
         address = "\0" + address[1:]
-    text = "\n".join(f"{key}={' '.join(value.split())}" for key, value in news.items())
-    # It may be gone; that is none of the kernel's.
+    text = "\n".join(f"{key}={' '.join(value.split())}" for key, value in state.items())
+    # It may be gone; marking goes on.
     with (
         suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as it,
@@ -32,5 +32,5 @@ def notify(environ: Mapping[str, str], **news: str) -> None:
 
 
 def in_journal(environ: Mapping[str, str]) -> bool:
-    """Return whether what is printed goes to the journal, which wants priorities."""
+    """Return whether output goes to the journal, which takes priorities."""
     return "JOURNAL_STREAM" in environ

@@ -33,8 +33,8 @@ class Backend(Protocol):
         """
         Number of regions it can hold, or ``None`` without a limit.
 
-        The two regions of a :class:`SelfDescribing` backend count. The
-        registry never hands over more than this.
+        The two regions of a :class:`SelfDescribing` backend count. The registry never
+        hands over more.
         """
 
     def register(self, region: Region) -> None:
@@ -46,7 +46,7 @@ class Backend(Protocol):
 
     def unregister(self, region: Region) -> None:
         """
-        Let go of *region*, which was registered or returned by ``describe``.
+        Release *region*, which was registered or returned by :meth:`describe`.
 
         :raises BackendError: If it cannot; it still holds the region then.
         """
@@ -64,7 +64,7 @@ class SelfDescribing(Backend, Protocol):
     @property
     def alignment(self) -> int:
         """
-        What the dump pads each region to: a power of two, in bytes.
+        Bytes to a multiple of which the dump pads each region: a power of two.
 
         Firmware often copies whole words only; Linux's Qualcomm minidump
         driver rounds each size up to 4.
@@ -72,10 +72,10 @@ class SelfDescribing(Backend, Protocol):
 
     def describe(self, header: bytes, vmcoreinfo: bytes) -> tuple[Region, Region]:
         """
-        Place these bytes where the dump has them first, replacing older ones.
+        Put these bytes first in the dump, in place of older ones.
 
-        Called before the first region is registered, and after each change of
-        the list. With a fixed :attr:`capacity`, *header* has room for that
+        Called before the first region is registered, and after each change of the
+        list. With a fixed :attr:`capacity`, *header* has room for that
         many regions from the start and keeps its size, as long as the notes
         in it keep theirs.
 

@@ -18,8 +18,8 @@ from kmemdump.memory.ranges import Region
 
 __all__ = ["Dump", "VmBackend"]
 
-# The host keeps the description itself. Physical addresses have at most 52 bits
-# on x86_64 and aarch64, so this one is none of the guest's.
+# The host keeps the description itself. Physical addresses have at most 52 bits on
+# x86_64 and aarch64, so the guest does not use this one.
 _HOST_PLACE = 1 << 63
 
 
@@ -30,16 +30,16 @@ class Dump:
     time: float
     """When copying began: seconds since the epoch."""
     contents: tuple[tuple[Region, bytes], ...]
-    """What was copied, in the backend's order; its description first."""
+    """The regions and their bytes, in the backend's order; its description first."""
     missing: tuple[tuple[Region, str], ...] = ()
-    """What could not be read, and why."""
+    """The regions that could not be read, and why."""
 
     def core(self) -> bytes:
         """
         Concatenate the regions: a core file, if the backend was described.
 
-        :raises NotCapturedError: If a region is missing: all that is behind it
-            would be at a wrong place.
+        :raises NotCapturedError: If a region is missing: those behind it would be at
+            wrong offsets.
         """
         if self.missing:
             names = ", ".join(region.name for region, _ in self.missing)
@@ -81,7 +81,7 @@ class VmBackend:
 
     @property
     def regions(self) -> Sequence[Region]:
-        """What it holds, in the order of a dump."""
+        """The regions that it holds, in the order of a dump."""
         return [*(region for region, _ in self._described), *self._regions.values()]
 
     def register(self, region: Region) -> None:

@@ -38,13 +38,13 @@ __all__ = ["command"]
 @click.option(
     "--backend",
     type=click.Choice(["minidump"]),
-    help="Show what fits into this firmware's table, and what that costs.",
+    help="Show what fits into this firmware's table, and its cost.",
 )
 @click.option(
     "--rows",
     type=click.IntRange(0, 100_000),
     metavar="NUMBER",
-    help="Rows that the table has room for; by default, as many as Linux keeps to.",
+    help="Rows of the table; by default, the number that Linux uses.",
 )
 @selection_options
 @target_options
@@ -62,10 +62,10 @@ def command(
     """
     List what can be marked; with TARGET, what each area costs there.
 
-    Regions and bytes of an area are those that no area above it needs, too. For a
-    firmware's table, neighbours share a region, with what lies between them as extra
-    bytes; the areas come in their order of importance, or in that of --area, and what
-    would cost too many extra bytes is left out.
+    Each area counts only memory that no area above it has counted. In a firmware's
+    table, neighbours share a region, with the memory between them as extra bytes. The
+    areas come in their order of importance, or in that of --area; an area that would
+    cost too many extra bytes is left out.
     """
     from kmemdump.marking.capture import look
 

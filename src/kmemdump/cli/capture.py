@@ -40,7 +40,7 @@ __all__ = ["command"]
     metavar="CORE",
     help="The core image to write.",
 )
-@click.option("--pause", is_flag=True, help="Pause a VM that runs, for that long.")
+@click.option("--pause", is_flag=True, help="Pause a running VM meanwhile.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @selection_options
 @target_options
@@ -70,7 +70,7 @@ def command(
     ):
         capture = look(opened, selection)
         missing = capture.save(output)
-    _complain_of_areas(capture)
+    _print_problems(capture)
     for item in missing:
         print_message(f"memory at {item} is missing")
     size = output.stat().st_size
@@ -105,7 +105,7 @@ def _record(
 
 @contextlib.contextmanager
 def _paused(target: Target) -> Iterator[None]:
-    """Keep a VM from running meanwhile, so that its memory is all of one moment."""
+    """Pause a VM, so that all of its memory is of one moment."""
     from kmemdump.targets.qmp import QmpTarget
 
     if not isinstance(target, QmpTarget):
@@ -121,7 +121,7 @@ def _paused(target: Target) -> Iterator[None]:
 
 
 def _check_output(output: Path, target: str) -> None:
-    # A core image of a core image holds less; whoever replaces one loses the rest.
+    # A core image of a core image holds less: the rest would be lost.
     same = False
     with contextlib.suppress(OSError, ValueError):
         same = output.samefile(target.removeprefix("file:"))
@@ -129,7 +129,7 @@ def _check_output(output: Path, target: str) -> None:
         raise UsageError(f"{output}: is the target itself, expected another file")
 
 
-def _complain_of_areas(capture: Capture) -> None:
+def _print_problems(capture: Capture) -> None:
     problem = capture.kernel.problem
     if problem is not None:
         print_message(problem)

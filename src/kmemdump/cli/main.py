@@ -19,7 +19,7 @@ from kmemdump.version import VERSION
 __all__ = ["main"]
 
 _VERBS = {
-    "demo": "Show the whole story in a VM: mark, crash, report.",
+    "demo": "Mark a kernel in a VM, crash it, and report.",
     "areas": "List what can be marked, and what it costs on a target.",
     "capture": "Mark a target and write its core image now.",
     "watch": "Mark VMs while they run; write a core image when one dies.",
@@ -27,9 +27,9 @@ _VERBS = {
     "status": "Show what the agents that keep marks fresh hold, and cost.",
     "regions": "List what is registered with a machine's firmware.",
     "collect": "Make a core image of what firmware left after a crash.",
-    "info": "Tell what is in a core image, and what opens it.",
+    "info": "Show what is in a core image, and what opens it.",
     "ask": "Put questions to a core image or target.",
-    "report": "Tell what happened.",
+    "report": "Say what happened to the kernel.",
     "open": "Start drgn, crash or gdb on a core image.",
 }
 
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _program.main(arguments, prog_name="kmemdump", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # The reader (head, less) left: nothing to complain about.
+    except BrokenPipeError:  # The reader (head, less) has left.
         return ExitCode.INCOMPLETE
     except click.exceptions.Abort:
         print_message("stopped")

@@ -18,7 +18,7 @@ from kmemdump.text import format_duration, format_size
 __all__ = ["command"]
 
 _LATE = 2.0
-"""A look that is not there after so many intervals is late."""
+"""A look is late after this many intervals."""
 
 
 @click.command("status")
@@ -54,7 +54,7 @@ def _ill(status: Status, now: float) -> bool:
 def _print(status: Status, now: float) -> None:
     who = f"process {status.pid}, since {format_duration(max(now - status.started, 0))}"
     if not status.alive:
-        who = f"process {status.pid} is gone, and what it registered is still there"
+        who = f"process {status.pid} is gone; what it registered is still there"
     click.echo(f"{status.table}: kernel {status.kernel}; {who}")
     age = format_duration(max(now - status.marked, 0))
     click.echo(

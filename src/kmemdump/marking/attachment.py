@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the backend at hand holds, what it refuses, and its description."""
+"""A registry's backend: the regions that it holds or refuses, and its description."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ RESERVED = {ELF_HEADER_ID: "elfhdr", VMCOREINFO_ID: "vmcoreinfo"}
 """Ids and names of the regions that describe."""
 
 _NO_BACKEND = "there is no backend"
-# What a backend raises when it works as it should: the file or device behind it
-# fails now and then.
+# Of the file or device behind a backend; anything else is a bug.
 _FAILURES = (KmemdumpError, OSError)
 
 
@@ -30,11 +29,11 @@ class Attachment:
     def __init__(self, description: Description | None = None) -> None:
         self.backend: Backend | None = None
         self.described: tuple[Region, ...] = ()
-        """Where the backend keeps its description: two regions or none."""
+        """The regions of its description: two or none."""
         self.problem: str | None = None
-        """Why the description is not what it should be, if so."""
+        """Why there is no current description, if so."""
         self.refusals: dict[int, str] = {}
-        """For each id that was offered and is not held, why."""
+        """Why, for the id of each region that was offered and is not held."""
         self._held: dict[int, Region] = {}  # In the backend's order.
         self._description = description
         self._stale = False  # The backend's description is.
@@ -48,7 +47,7 @@ class Attachment:
         backend = self.backend
         if backend is None or backend.capacity is None:
             return None
-        # The description's places are kept free even if there is none yet.
+        # Two places are kept for the description even if there is none yet.
         own = len(RESERVED) if isinstance(backend, SelfDescribing) else 0
         return max(0, backend.capacity - own - len(self._held))
 
@@ -62,7 +61,7 @@ class Attachment:
             self.offer(region)
 
     def detach(self) -> Backend | None:
-        """Take everything off the backend, whatever it says, and drop it."""
+        """Take everything off the backend, whatever it raises, and drop it."""
         backend = self.backend
         if backend is None:
             return None
@@ -71,8 +70,7 @@ class Attachment:
             try:
                 self.take_off(region)
             except BackendError as error:
-                # It may be gone with its machine. That must not keep the next
-                # one from coming.
+                # It may be gone with its machine; the next one must be able to come.
                 logger.warning("%s", error)
         self._take_description()
         self.backend = None
@@ -83,7 +81,7 @@ class Attachment:
         return backend
 
     def offer(self, region: Region) -> None:
-        """Hand *region* to the backend, or remember why that is not possible."""
+        """Hand *region* to the backend, or keep the reason why that fails."""
         backend = self.backend
         if backend is None:
             self.refusals[region.id] = _NO_BACKEND
@@ -108,7 +106,7 @@ class Attachment:
         """
         Take *region* off the backend, and forget about it.
 
-        :raises BackendError: If the backend won't let it go; nothing has changed.
+        :raises BackendError: If the backend does not release it; nothing has changed.
         """
         if region.id in self._held:
             assert self.backend is not None
@@ -116,7 +114,7 @@ class Attachment:
                 self.backend.unregister(region)
             except _FAILURES as error:
                 raise BackendError(
-                    f"backend {self.backend.name} won't let go of region "
+                    f"backend {self.backend.name} does not release region "
                     f"{region.name!r}: {error}"
                 ) from error
             del self._held[region.id]
@@ -169,7 +167,7 @@ class Attachment:
                 self.backend.unregister(region)
             except _FAILURES as error:
                 logger.warning(
-                    "backend %s won't let go of its description: %s",
+                    "backend %s does not release its description: %s",
                     self.backend.name,
                     error,
                 )

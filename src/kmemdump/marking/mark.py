@@ -2,9 +2,8 @@
 """
 Marking: put questions to a kernel, and find the regions that hold the answers.
 
-A dump is good if it answers the questions that people ask of it, so the questions
-are put to the kernel while it can answer, and every page that is read on the way is
-marked.
+A dump is good if it answers the questions that people ask of it. So they are put to the
+kernel while it can answer, and every block that is read on the way is marked.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from kmemdump.questions.question import Question, attempt, explain, function
 
 __all__ = ["AreaResult", "Marking", "QuestionResult", "hindrance", "mark", "mark_range"]
 
-
 _logger = logging.getLogger(__name__)
 
 
@@ -50,8 +48,8 @@ class QuestionResult:
     """Why it could not be answered; ``None`` if it was."""
     without_registers: bool = False
     """
-    Whether the reason is that what it asks of runs on a CPU whose registers nobody has.
-    Memory is not what is missing: area ``stacks`` has the stack whole.
+    Whether only registers are missing, of the CPU that runs what the question asks
+    about. Area ``stacks`` has the whole stack.
     """
 
 
@@ -98,7 +96,13 @@ class Marking:
 
     @property
     def complete(self) -> bool:
+        """Whether each area is complete."""
         return all(area.reason is None for area in self.areas)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that are marked."""
+        return sum(len(area.own) for area in self.areas) * BLOCK_SIZE
 
     def named_ranges(self) -> list[tuple[str, Range]]:
         """Return names and ranges to register; packed areas have none."""
@@ -123,7 +127,7 @@ def mark(
     """
     Put the questions of *areas*, and one's own, to *kernel*.
 
-    An area that cannot be completed says why and never stops the others.
+    An area that cannot be completed says why, and the others go on.
 
     :param questions: One's own questions: area ``questions``.
     :param symbols: Names of variables to mark whole: area ``symbols:NAME`` each.
@@ -133,7 +137,7 @@ def mark(
     budget = budget or Budget()
     chosen = list(areas)
     seen: set[int] = set()
-    marks: list[AreaResult] = []
+    results: list[AreaResult] = []
 
     def add(found: AreaResult) -> None:
         blocks = found.blocks
@@ -141,14 +145,14 @@ def mark(
             blocks = kernel.recorder.whole_pages(blocks)
         own = frozenset(blocks - seen)
         seen.update(blocks)
-        marks.append(replace(found, blocks=blocks, own=own))
+        results.append(replace(found, blocks=blocks, own=own))
 
     for number, item in enumerate(chosen):
         report_progress(f"marking area {item.name}", number, len(chosen))
         if item is SYMBOLS:
             continue
         found = (_mark_kernel if item is KERNEL else _mark_area)(kernel, item, budget)
-        if not marks:  # The first area holds up all others.
+        if not results:  # All others need what attaching read.
             found = replace(found, blocks=found.blocks | kernel.base_blocks)
         add(found)
     if questions:
@@ -158,12 +162,12 @@ def mark(
     for name, address, size in regions:
         add(mark_range(kernel, name, address, size, budget))
     if SYMBOLS in chosen:
-        # Packed, so what other areas read of it is there twice: debuggers that do
-        # not know of kmemdump find that, too.
+        # What other areas read of it is kept twice: packed, and as it is for debuggers
+        # that cannot unpack it.
         packed = kernel.own_debug_info.blocks
         reason = _symbols_reason(kernel)
-        marks.append(AreaResult(SYMBOLS.name, packed, packed, 0.0, reason, True))
-    return Marking(tuple(marks))
+        results.append(AreaResult(SYMBOLS.name, packed, packed, 0.0, reason, True))
+    return Marking(tuple(results))
 
 
 def _symbols_reason(kernel: Kernel) -> tuple[QuestionResult, ...]:
@@ -203,7 +207,7 @@ def _mark_area(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
 
 
 def hindrance(kernel: Kernel, question: Question) -> str | None:
-    """Say why a question need not even be put to *kernel*, if so."""
+    """Return why *kernel* cannot answer a question at all, if so."""
     if kernel.problem is None or question.bare:
         return None
     return "needs the kernel's symbols and types"
@@ -227,23 +231,24 @@ def _put(
 
 
 def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
-    """Mark what the kernel marked itself: a region with its name each."""
+    """Mark the regions that the kernel marked itself, each with its name."""
     found: list[KernelRegion] = []
     named: dict[Range, str] = {}
 
     def tables(prog: Program) -> None:
         found.extend(find_kernel_regions(prog))
 
-    def read(prog: Program, mark: KernelRegion) -> None:
-        pieces = physical_ranges(prog, mark.address, mark.size)
-        prog.read(mark.address, mark.size)
-        for virtual, item in pieces:
-            offset = virtual - mark.address
-            named.setdefault(item, f"{mark.name}+{offset:#x}" if offset else mark.name)
+    def read(prog: Program, region: KernelRegion) -> None:
+        ranges = physical_ranges(prog, region.address, region.size)
+        prog.read(region.address, region.size)
+        for virtual, item in ranges:
+            offset = virtual - region.address
+            name = f"{region.name}+{offset:#x}" if offset else region.name
+            named.setdefault(item, name)
 
     first = _mark_area(kernel, replace(area, questions=(function(tables),)), budget)
     questions = [
-        Question(f"{it.table} {it.id} {it.name}", partial(read, mark=it))
+        Question(f"{it.table} {it.id} {it.name}", partial(read, region=it))
         for it in found
     ]
     each = _mark_area(kernel, replace(area, questions=tuple(questions)), budget)
@@ -275,8 +280,3 @@ def mark_range(
         prog.read(address, size)
 
     return _mark_area(kernel, Area(name, "", (Question(name, put),)), budget)
-
-
-def total_bytes(marks: Marking) -> int:
-    """Return how many bytes of memory are marked."""
-    return sum(len(area.own) for area in marks.areas) * BLOCK_SIZE

@@ -2,12 +2,12 @@
 """
 Plan: which regions a firmware's table of a few hundred rows gets.
 
-A kernel's areas are scattered over more ranges than that. Neighbours share a row, with
-what lies between them as extra bytes, and the rows are used so that those are fewest.
-Areas come in their order of importance: one that would cost too many extra bytes is
-left out, and those behind it have their chance.
+A kernel's areas are scattered over more ranges than the table has rows. Neighbouring
+ranges share a row, with the memory between them as extra bytes; a plan has the fewest.
+Areas come in their order of importance: one that would cost too many extra
+bytes is left out, and the next ones are tried.
 
-What the kernel's own drivers marked keeps its name, and so a row of its own.
+Regions that the kernel's own drivers marked keep their names, so each has its own row.
 """
 
 from __future__ import annotations
@@ -33,39 +33,38 @@ from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
 __all__ = ["DEFAULT_EXTRA", "DESCRIPTION", "Plan", "PlannedArea", "plan"]
 
 DESCRIPTION = 2
-"""Regions that a dump describes itself with: they take room, too."""
+"""Rows for the two regions that describe the dump."""
 DEFAULT_EXTRA = 16 << 20
-"""Extra bytes that a plan may have, unless somebody says otherwise."""
+"""Extra bytes that a plan may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedArea:
-    """What becomes of an area."""
+    """How an area fits into a plan."""
 
     result: AreaResult
     size: int
-    """Bytes that it adds to those of the areas before it, extra ones not counted."""
+    """Bytes that it adds to the areas before it, without extra bytes."""
     extra: int
     """
-    By how many the extra bytes of all grow with it; less than 0 if it is what lay
-    between others.
+    Extra bytes that it adds to the plan; negative if it lies between other areas.
     """
     left_out: str | None = None
-    """Why, if it is."""
+    """Why it is left out, if it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Regions that cover what fits."""
+    """Regions that cover the areas that fit."""
 
     capacity: int
-    """Regions that there is room for."""
+    """Number of regions that there is room for."""
     areas: tuple[PlannedArea, ...]
-    """All that were wished for, in their order."""
+    """All that were selected, in their order."""
     regions: tuple[Region, ...]
     """By address; a registry gives them ids."""
     extra: int
-    """Bytes of them that no area asked for."""
+    """Bytes of them that no area needs."""
 
     @property
     def size(self) -> int:
@@ -74,18 +73,19 @@ class Plan:
 
     @property
     def left_out(self) -> list[PlannedArea]:
+        """The areas that do not fit."""
         return [area for area in self.areas if area.left_out is not None]
 
 
 def plan(
-    marks: Marking,
+    marking: Marking,
     capacity: int,
     within: Iterable[Range],
     *,
     most_extra: int = DEFAULT_EXTRA,
 ) -> Plan:
     """
-    Fit what *marks* ask for into *capacity* regions.
+    Fit the areas of *marking* into *capacity* regions.
 
     :param within: Memory that extra bytes may be taken from.
     :param most_extra: Extra bytes in all, at most.
@@ -97,7 +97,7 @@ def plan(
     owners: list[tuple[str, list[Range]]] = []
     extra = 0
     areas: list[PlannedArea] = []
-    for area in marks.areas:
+    for area in marking.areas:
         ranges = subtract(
             block_ranges(area.blocks), _whole_blocks(it for _, it in area.named)
         )
@@ -144,7 +144,7 @@ def _name(
 
 
 def _shorten(name: str, taken: set[str]) -> str:
-    """Keep what firmware has room for of a driver's name, and make it one of a kind."""
+    """Shorten a driver's name to what firmware has room for, and make it unique."""
     plain = _STRANGE.sub("_", name)
     short, number = plain[:_NAME], 0
     while short in taken:

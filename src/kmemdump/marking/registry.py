@@ -6,11 +6,10 @@ Semantics follow the kernel's kmemdump series: regions that are registered
 before there is a backend wait for it, a new backend takes over from the old one,
 and a backend that goes leaves its regions behind for the next.
 
-A region that the backend refuses, because it is full or for a reason of its
-own, is registered nevertheless: :meth:`Registry.register` returns it,
-:meth:`Registry.not_held` says why nobody holds it, and it is tried again when
-room appears or another backend comes. An exception means that the *registry*
-refuses the region, and that nothing has changed.
+A region that the backend refuses is registered nevertheless:
+:meth:`Registry.register` returns it, :meth:`Registry.not_held` says why it is not held,
+and it is offered again when there is room or another backend comes. An exception means
+that the *registry* refuses the region, and that nothing has changed.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for it.
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A region that is not as was wished, and why."""
+    """A region that was refused, and why."""
 
     region: Region
     """Its id is 0 if it is not registered."""
@@ -47,11 +46,11 @@ class UpdateResult:
     added: tuple[Region, ...]
     removed: tuple[Region, ...]
     kept: tuple[Region, ...]
-    """What was there before and still is."""
+    """Regions that were there before and still are."""
     refused: tuple[Refusal, ...]
     """
-    What the registry did not take, what the backend would not let go, and what
-    is registered (so also in *added* or *kept*) but refused by the backend.
+    Regions that the registry did not take, that the backend did not release, or that
+    are registered (also in *added* or *kept*) and the backend refuses.
     """
 
 
@@ -61,9 +60,8 @@ class Registry:
 
     Iteration is over a copy, in the order of registration.
 
-    :param ranges: Memory of the kernel that exists; ``None`` accepts all.
-    :param description: What self-describing backends say. Without it they get
-        no description.
+    :param ranges: The kernel's memory; regions must be in it. ``None`` accepts all.
+    :param description: For self-describing backends. Without it they have none.
     """
 
     def __init__(
@@ -107,12 +105,12 @@ class Registry:
 
     @property
     def described(self) -> tuple[Region, ...]:
-        """Where the backend keeps its description: two regions or none."""
+        """The regions of the backend's description: two or none."""
         return self._attachment.described
 
     @property
     def description_problem(self) -> str | None:
-        """Why the backend's description is not what it should be, if so."""
+        """Why the backend has no current description, if so."""
         return self._attachment.problem
 
     def register(
@@ -133,8 +131,7 @@ class Registry:
         :param size: Size in bytes.
         :param id: Wanted id; ``None`` for a new one.
         :param virtual: Kernel virtual address, where one is known.
-        :return: The region. Whether the backend took it is another matter, see
-            :meth:`held`.
+        :return: The region; :meth:`held` says whether the backend holds it.
         :raises RegistrationError: If size, address or id is wrong or taken.
         """
         with self._changing():
@@ -146,8 +143,8 @@ class Registry:
 
         :return: The region that was.
         :raises RegistrationError: If there is no such region.
-        :raises BackendError: If the backend won't let it go. It stays
-            registered, for the backend would still dump it.
+        :raises BackendError: If the backend does not release it. It stays registered,
+            since the backend would still dump it.
         """
         with self._changing():
             region = self._find(id)
@@ -216,7 +213,7 @@ class Registry:
         """
         Hand all regions to *backend*, after taking them off the one before.
 
-        :return: What it refuses; see :meth:`not_held`.
+        :return: The regions that it refuses; see :meth:`not_held`.
         :raises RegistrationError: If it is attached already.
         """
         with self._changing():
@@ -236,7 +233,7 @@ class Registry:
             return self._attachment.detach()
 
     def set_description(self, description: Description | None) -> None:
-        """Replace what self-describing backends say, such as new registers."""
+        """Replace the description for self-describing backends."""
         with self._changing():
             self._attachment.set_description(description)
 

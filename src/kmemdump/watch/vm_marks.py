@@ -6,7 +6,7 @@ from __future__ import annotations
 from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import NotCapturedError
 from kmemdump.marking.capture import Capture, look
-from kmemdump.marking.mark import Marking, total_bytes
+from kmemdump.marking.mark import Marking
 from kmemdump.marking.registry import Registry
 from kmemdump.marking.selection import Selection
 from kmemdump.memory.ranges import merge
@@ -54,9 +54,8 @@ class VmMarks:
     @property
     def packed_size(self) -> int:
         """Size of what never changes, in bytes, before it is compressed."""
-        return total_bytes(
-            Marking(tuple(area for area in self.capture.marking.areas if area.packed))
-        )
+        packed = (area for area in self.capture.marking.areas if area.packed)
+        return Marking(tuple(packed)).size
 
     def read_kernel(self) -> KernelState | None:
         """Return the kernel's state, or None if its memory is gone."""

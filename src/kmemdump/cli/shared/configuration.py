@@ -2,8 +2,8 @@
 """
 Options from TOML files: those in the usual places, and the one that ``--config`` names.
 
-An option before any table holds for every verb that has it; one in a table ``[VERB]``
-for that verb. A file that is named last counts more, the command line most.
+An option before any table is for every verb that has it; one in a table ``[VERB]`` is
+for that verb. A later file overrides an earlier one, the command line all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GetVerb = Callable[[str], click.Command | None]
 
 
 def usual_places(environ: Mapping[str, str]) -> list[Path]:
-    """Return where options are looked for, what counts more last."""
+    """Return where options are looked for; a later file overrides an earlier one."""
     # As the XDG Base Directory Specification has it.
     home = Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     return [Path("/etc/kmemdump.toml"), home / "kmemdump" / "config.toml"]
@@ -62,7 +62,7 @@ def read_usual_places(context: click.Context, verbs: Mapping[str, _GetVerb]) -> 
         try:
             there = path.is_file()
         except OSError:
-            there = False  # Nobody may look there: another user's home.
+            there = False  # No access: another user's home.
         if there:
             found |= _options(context, path, verb)
     if found:
@@ -79,7 +79,7 @@ def _read_named(
 
 
 def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
-    """Return what a file says of a verb's options, by their parameters' names."""
+    """Return a verb's options from a file, by their parameters' names."""
     verbs = context.meta[_VERBS]
     content = _parse(path)
     # "ask" is a verb, with a table, and an option of others.

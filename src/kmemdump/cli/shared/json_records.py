@@ -14,7 +14,7 @@ __all__ = ["plan_record", "refresh_record", "refusal_record"]
 
 
 def plan_record(planned: Plan) -> dict[str, Any]:
-    """Return what of each area fits into a firmware's table."""
+    """Return how much of each area fits into a firmware's table."""
     return {
         "version": 1,
         "rows": planned.capacity,
@@ -35,7 +35,7 @@ def plan_record(planned: Plan) -> dict[str, Any]:
 
 
 def refresh_record(result: RefreshResult) -> dict[str, Any]:
-    """Return what a look at a kernel has registered, and what it has not."""
+    """Return what a look at a kernel registered, and what not."""
     return {
         **plan_record(result.plan),
         "added": result.added,
@@ -47,7 +47,7 @@ def refresh_record(result: RefreshResult) -> dict[str, Any]:
 
 
 def refusal_record(refusal: Refusal) -> dict[str, Any]:
-    """Return a region that a backend does not take, and why."""
+    """Return a region that was refused, and why."""
     region = refusal.region
     return {
         "name": region.name,

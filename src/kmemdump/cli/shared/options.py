@@ -98,7 +98,7 @@ def target_options(function: _Function) -> _Function:
             is_flag=True,
             expose_value=False,
             callback=_keep_damaged,
-            help="Go on with what is left of a truncated file.",
+            help="Use what is left of a truncated file.",
         ),
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Questions that are typed: on a terminal with a history and completion, or piped."""
+"""Questions that are typed: on a terminal with history and completion, or piped."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _MOST_LINES = 2000
 
 def typed(kernel: Kernel, talking: bool) -> Iterator[Question | None]:
     """
-    Iterate over the questions that a person types; None is one that is none.
+    Iterate over the questions that a person types; ``None`` for text that is none.
 
-    :param talking: Whether it is at a terminal.
+    :param talking: Whether the person is at a terminal.
     """
     from kmemdump.questions.prompt import Prompt
 
@@ -50,7 +50,7 @@ def typed(kernel: Kernel, talking: bool) -> Iterator[Question | None]:
             except KeyboardInterrupt:
                 if not talking:
                     raise
-                click.echo()  # What was typed is forgotten, as in a shell.
+                click.echo()  # As in a shell, the line is dropped.
 
 
 def _parse(prompt: Prompt, text: str, talking: bool) -> list[Question | None]:
