@@ -241,7 +241,7 @@ def clip(alias: Alias, ranges: Sequence[Range]) -> Iterator[Alias]:
     :param ranges: Sorted; they do not overlap.
     """
     end = alias.physical + alias.size
-    i = max(bisect_right(ranges, alias.physical, key=lambda it: it.start) - 1, 0)
+    i = max(bisect_right(ranges, (alias.physical, ADDRESS_SPACE)) - 1, 0)
     while i < len(ranges) and ranges[i].start < end:
         start = max(alias.physical, ranges[i].start)
         size = min(end, ranges[i].end) - start
