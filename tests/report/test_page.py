@@ -278,7 +278,7 @@ def test_sorted_and_filtered_tables(show):
 def test_map(show):
     page = show(REPORT)
     click(page, "#cells rect[data-area='0']")
-    assert one(page, "#cell").text == "0x0: 8 KiB captured, most for area kmsg"
+    assert one(page, "#cell").text == "0x0: 8 KiB captured, most of it for area kmsg"
     button = one(page, "#areas button[data-area='1']")
     button.click()
     chosen = page.find_elements(By.CSS_SELECTOR, "#cells .chosen")
