@@ -35,6 +35,8 @@ def test_no_kernel(no_kernel: Path) -> None:
         assert caught.value.question == "ps"
         with pytest.raises(UsageError, match="no crash command 'no'"):
             core.ask("no such command")
+        assert core.manifest is None
+        assert core.verify() == []
         report = core.report()
         assert "cause" in report.to_json()
         assert report.missing
@@ -82,6 +84,10 @@ def test_capture_and_ask(core_image: Path, tmp_path: Path) -> None:
         assert captured.complete
         assert captured.save(path) == []
     with open_core(path) as core:
+        assert core.verify() == []
+        assert core.manifest is not None
+        names = [area.name for area in core.manifest.areas]
+        assert names == ["coreinfo", "tasks", "questions", "symbols"]
         assert core.ask("ps") == run("ask", core_image, "ps").out
         assert core.ask("log") == run("ask", core_image, "log").out
         with pytest.raises(QuestionError):

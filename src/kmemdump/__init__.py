@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kmemdump.backends import Backend
     from kmemdump.backends.vm import VmBackend
     from kmemdump.core import Core, open_core
-    from kmemdump.coreimage import CoreImage, read_core, verify
+    from kmemdump.coreimage import Manifest
     from kmemdump.errors import (
         BackendError,
         BudgetExceededError,
@@ -77,11 +77,7 @@ _HOMES = {
         "Core",
         "open_core",
     ),
-    "coreimage": (
-        "CoreImage",
-        "read_core",
-        "verify",
-    ),
+    "coreimage": ("Manifest",),
     "errors": (
         "BackendError",
         "BudgetExceededError",
@@ -163,7 +159,6 @@ __all__ = [
     "BudgetExceededError",
     "Capture",
     "Core",
-    "CoreImage",
     "ExitCode",
     "FormatError",
     "Kernel",
@@ -171,6 +166,7 @@ __all__ = [
     "KinfoOptions",
     "KinfoResult",
     "KmemdumpError",
+    "Manifest",
     "Marking",
     "Memory",
     "NotCapturedError",
@@ -205,11 +201,9 @@ __all__ = [
     "mark_kinfo",
     "open_core",
     "open_target",
-    "read_core",
     "read_log",
     "unmark_firmware",
     "unmark_kinfo",
-    "verify",
 ]
 
 

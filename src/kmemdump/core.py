@@ -10,6 +10,7 @@ from pathlib import Path
 
 from drgn import Program
 
+from kmemdump.coreimage import Manifest, verify
 from kmemdump.errors import QuestionError
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.memory.recorder import Budget
@@ -19,6 +20,7 @@ from kmemdump.questions.question import Question, attempt, explain
 from kmemdump.report import Report, gather
 from kmemdump.report.inspect import read_manifest
 from kmemdump.targets import Closing, Target
+from kmemdump.targets.vmcore import core_of
 
 __all__ = ["Core", "open_core"]
 
@@ -47,6 +49,26 @@ class Core(Closing):
     def prog(self) -> Program:
         """The kernel as a :class:`drgn.Program`."""
         return self.kernel.prog
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """
+        What the core image says about itself; ``None`` if kmemdump did not write it.
+
+        :raises FormatError: If it is damaged.
+        """
+        core = core_of(self.target)
+        return core.manifest if core else None
+
+    def verify(self) -> list[str]:
+        """
+        Check a core image against what it says about itself. All of it is read.
+
+        :return: The problems, one line each; none if it is whole, or if it is another
+            kind of target.
+        """
+        core = core_of(self.target)
+        return verify(core) if core else []
 
     def ask(self, question: str | Question) -> str:
         """
