@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a marker looks at a kernel that runs meanwhile; machines are in test_firmware."""
+"""Looks of a registration at a kernel that runs; machines are in test_firmware."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from kmemdump.marking import registration as marker
+from kmemdump.marking import registration
 from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
 
 
@@ -41,12 +41,12 @@ def test_looks_once_more_if_something_new_is_torn(
 ):
     found = looks(*answers)
     left = iter(found)
-    monkeypatch.setattr(marker, "look", lambda *_: next(left))
-    assert marker._look(None, None, None, incomplete) is found[used]
+    monkeypatch.setattr(registration, "look", lambda *_: next(left))
+    assert registration._look(None, None, None, incomplete) is found[used]
 
 
 def test_missing_registers_are_no_problem_where_firmware_saves_them():
-    excused = marker._excuse(looks(RUNNING)[0].marking)
+    excused = registration._ignore_registers(looks(RUNNING)[0].marking)
     assert excused.areas[0].reason is None
     torn = looks(TORN)[0].marking
-    assert marker._excuse(torn) == torn
+    assert registration._ignore_registers(torn) == torn

@@ -211,7 +211,7 @@ def look(
 
 
 def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:
-    """Leave out area ``symbols`` where nobody named it and memory has no symbols."""
+    """Leave out area ``symbols`` unless it is named, where memory has no symbols."""
     areas = list(selection.areas)
     if (
         SYMBOLS in areas

@@ -37,9 +37,9 @@ class RefreshResult:
 
     plan: Plan
     added: int
-    """Regions that came."""
+    """Regions that are new."""
     removed: int
-    """Regions that went."""
+    """Regions that are gone."""
     refused: tuple[Refusal, ...]
     problem: str | None
     """Why the dump cannot describe itself, if so."""
@@ -47,12 +47,12 @@ class RefreshResult:
 
     @property
     def complete(self) -> bool:
-        """Whether all that was asked for is registered."""
+        """Whether all that was selected is registered."""
         return not self.problems
 
     @property
     def problems(self) -> list[str]:
-        """What is not as was asked for, a line each."""
+        """What is missing of the selection, a line each."""
         lines = []
         for area in self.plan.areas:
             reason = area.left_out or area.result.reason
@@ -102,21 +102,21 @@ class Registration(Closing):
         start = time.monotonic()
         self._own_debug_info: OwnDebugInfo | None = None
         if selection.vmlinux is None:
-            # By itself, so that what it reads is gone before the questions are put.
+            # First, so that its memory is free before the questions are put.
             self._own_debug_info = read_own_debug_info(target, Recorder(target.memory))
-            _give_back()
+            _trim_memory()
         capture = _look(target, selection, self._own_debug_info)
         self._own_debug_info = capture.kernel.own_debug_info
         self._info = capture.kernel.vmcoreinfo
         check_reserved(capture.kernel, table.reserved)
         self._backend = table.open_backend()
-        self._description = describe_kernel(target, capture)
+        self._description = _describe_kernel(target, capture)
         self._registry = Registry(target.memory.ranges, description=self._description)
         self._registry.attach(self._backend)
-        marks, when = _excuse(capture.marking), capture.time
+        marking, when = _ignore_registers(capture.marking), capture.time
         del capture
-        _give_back()
-        self.last = self._update(marks, start, when)
+        _trim_memory()
+        self.last = self._update(marking, start, when)
         """How the last look went."""
 
     @property
@@ -154,10 +154,10 @@ class Registration(Closing):
         start = time.monotonic()
         before = {it.result.name for it in self.last.plan.areas if it.result.reason}
         capture = _look(self._target, self._selection, self._own_debug_info, before)
-        marks, when = _excuse(capture.marking), capture.time
-        del capture  # Of no use any more, and large.
-        _give_back()
-        self.last = self._update(marks, start, when)
+        marking, when = _ignore_registers(capture.marking), capture.time
+        del capture  # Large, and not needed any more.
+        _trim_memory()
+        self.last = self._update(marking, start, when)
         return self.last
 
     def _describe(self, when: datetime) -> None:
@@ -175,11 +175,11 @@ class Registration(Closing):
         """Close the table, so that another process can write to it; regions stay."""
         self._table.close()
 
-    def _update(self, marks: Marking, start: float, when: datetime) -> RefreshResult:
+    def _update(self, marking: Marking, start: float, when: datetime) -> RefreshResult:
         room = max(self._backend.capacity - DESCRIPTION, 0)
-        planned = plan(marks, room, self._within)
+        planned = plan(marking, room, self._within)
         result = self._registry.update(planned.regions)
-        # Last: until then, what is registered is as old as before, in part.
+        # Last: until then, some of what is registered is of the look before.
         self._describe(when)
         return RefreshResult(
             planned,
@@ -200,25 +200,27 @@ def _look(
     """
     Look at the kernel; once more if areas are incomplete that were not before.
 
-    It runs meanwhile, so that a list may be torn while it is walked. What is registered
-    for the next minutes should not suffer from that.
+    The kernel runs meanwhile, so a list may be torn while it is walked. That should not
+    last until the next look.
 
     :param incomplete: Names of areas that were incomplete the last time.
     """
     capture = look(target, selection, own_debug_info)
-    found = {area.name for area in _excuse(capture.marking).areas if area.reason}
+    found = {
+        area.name for area in _ignore_registers(capture.marking).areas if area.reason
+    }
     if found <= set(incomplete):
         return capture
     own_debug_info = capture.kernel.own_debug_info
     del capture
-    _give_back()
+    _trim_memory()
     return look(target, selection, own_debug_info)
 
 
-def _excuse(marks: Marking) -> Marking:
+def _ignore_registers(marking: Marking) -> Marking:
     """
-    Forgive questions that lack nothing but registers: a machine that looks at itself
-    has none, but its firmware saves them when it dies.
+    Take questions that lack only registers for answered: a machine that looks at itself
+    has none; its firmware saves them when it dies.
     """
     areas = (
         replace(
@@ -228,19 +230,19 @@ def _excuse(marks: Marking) -> Marking:
                 for it in area.questions
             ),
         )
-        for area in marks.areas
+        for area in marking.areas
     )
     return Marking(tuple(areas))
 
 
-def _give_back() -> None:
-    """Give memory back to the machine that we keep: glibc keeps what is free."""
+def _trim_memory() -> None:
+    """Give free memory back to the machine: glibc keeps it."""
     gc.collect()  # drgn's programs and what we register with them hold each other.
     with contextlib.suppress(AttributeError, OSError):  # Another C library.
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def describe_kernel(target: Target, capture: Capture) -> Description:
+def _describe_kernel(target: Target, capture: Capture) -> Description:
     """Return what a dump of this kernel says about itself."""
     kernel = capture.kernel
     arch, info = arch_from_elf(target.machine), kernel.vmcoreinfo
