@@ -16,7 +16,7 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["find_vmcoreinfo", "is_current", "is_present"]
 
-_MAX_CPUS = 1024
+_MAX_ROOTS = 1024
 
 
 def is_present(info: VmcoreInfo, memory: Memory) -> bool:
@@ -83,7 +83,7 @@ def is_current(info: VmcoreInfo, memory: Memory, notes: Iterable[Note]) -> bool:
     if not is_present(info, memory):
         return False
     arch = arch_from_info(info)
-    for root in islice(arch.page_table_roots(notes), _MAX_CPUS):
+    for root in islice(arch.page_table_roots(notes), _MAX_ROOTS):
         try:
             virtual = info.symbol("init_uts_ns")
             table = arch.page_table(info)._replace(root=root)

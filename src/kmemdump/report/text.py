@@ -28,8 +28,8 @@ from kmemdump.text import printable
 
 __all__ = ["print_lines", "print_report", "to_text"]
 
-_MAX_INTERRUPTS = 8
-_MAX_BLOCKED = 20
+_SHOWN_INTERRUPTS = 8
+_SHOWN_BLOCKED = 20
 _INDENT = 2
 _WIDEST = 100
 """Columns: longer lines are harder to read."""
@@ -157,20 +157,20 @@ class _Printer:
             return
         self._console.print()
         self.heading("Blocked tasks", f" ({len(report.blocked)} in state D)")
-        for blocked in report.blocked[:_MAX_BLOCKED]:
+        for blocked in report.blocked[:_SHOWN_BLOCKED]:
             self.line(blocked.task.title)
             if blocked.problem is not None:
                 self.line(f"no stack: {blocked.problem}")
             self.frames(blocked.frames)
-        if len(report.blocked) > _MAX_BLOCKED:
-            self.line(f"and {len(report.blocked) - _MAX_BLOCKED} more")
+        if len(report.blocked) > _SHOWN_BLOCKED:
+            self.line(f"and {len(report.blocked) - _SHOWN_BLOCKED} more")
 
     def interrupts(self, report: Findings) -> None:
         if not report.interrupts:
             return
         self._console.print()
         self.heading("Interrupts", " (the busiest)")
-        for item in report.interrupts[:_MAX_INTERRUPTS]:
+        for item in report.interrupts[:_SHOWN_INTERRUPTS]:
             self.line(f"{item.number:>4} {item.count:>12,}  {', '.join(item.names)}")
 
     def log(self, report: Findings, shown: range) -> None:
