@@ -156,6 +156,7 @@ def capture(
 
     :param areas: Names or :class:`~kmemdump.Area` objects; by default, the areas that
         are marked by default. ``-NAME`` leaves one out, ``FILE.py`` adds those in it.
+        Without area ``symbols``, the core image cannot be asked without a vmlinux.
     :param questions: What shall be answerable besides: crash commands, ``FILE.py``, or
         :class:`~kmemdump.Question` objects.
     :param symbols: Names of variables to mark whole.
