@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files: to read from, or written so that they get their name when they are whole."""
+"""Files to read, and files that get their name once they are whole."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["OpenFile", "PartialFile"]
 
 class OpenFile:
     """
-    A file that is open for reading, and its size.
+    A file that is open for reading.
 
-    :raises TargetError: If it cannot be opened, or is no file with contents.
+    :raises TargetError: If it cannot be opened, is no file, or is empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,16 +96,16 @@ _KINDS = {
 
 class PartialFile:
     """
-    A file that gets its name when it is whole: when a ``with`` statement's body has
-    succeeded. If that raises, nothing is left.
+    A file that gets its name once it is whole: when the body of a ``with`` statement
+    has succeeded. If the body raises, nothing is left.
 
-    It is written beside its place as ``.NAME.partial-XXXXXXXX``, readable by its
+    It is written in the same folder as ``.NAME.partial-XXXXXXXX``, readable by its
     owner only, synced, and renamed; what was under the name is replaced. If the
     process is killed, the partial file is left, and removed by the next one that
     writes *path*.
 
-    :raises KmemdumpError: If *path* cannot be written, or the disk is full; also
-        out of the methods of the file.
+    :raises KmemdumpError: If *path* cannot be written, or the disk is full; the
+        methods of the file raise it as well.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -139,11 +139,11 @@ class PartialFile:
         _sync_folder(self._folder)
 
     def discard(self) -> None:
-        """Close it, and leave nothing of it."""
+        """Close and remove it."""
         with suppress(OSError):
             os.unlink(self._name)
         with suppress(KmemdumpError, OSError):
-            self.output.close()  # Writes what is left, which may not go.
+            self.output.close()  # Writes what is left, which may fail.
         self._raw.close()
 
     def __enter__(self) -> BinaryIO:
@@ -161,9 +161,10 @@ _SYNC_BYTES = 1 << 20
 
 class _Output(io.FileIO):
     """
-    A file whose write errors name the file that is to be.
+    A file whose write errors name the final file.
 
-    The disk writes while there is more to come: in the end, all has to be on it.
+    Its data is synced in the background, because all of it has to be on the disk in the
+    end.
     """
 
     def __init__(self, fd: int, final: str) -> None:
@@ -180,7 +181,7 @@ class _Output(io.FileIO):
         busy = self._syncing is not None and self._syncing.is_alive()
         if self._waiting >= _SYNC_BYTES and not busy:
             self._waiting = 0
-            # Whoever only asks a disk to start waits where its queue is full.
+            # In a thread: even starting to write waits if the disk's queue is full.
             self._syncing = Thread(target=self._sync_data, name="sync")
             self._syncing.start()
         return count
@@ -194,14 +195,14 @@ class _Output(io.FileIO):
                 raise self._problem
 
     def close(self) -> None:
-        self._join()  # Its number may be another file's from here on.
+        self._join()  # Another file may get its number from here on.
         super().close()
 
     def _sync_data(self) -> None:
         try:
             os.fdatasync(self.fileno())
         except OSError as error:
-            self._problem = error  # The kernel tells each of them once.
+            self._problem = error  # The kernel reports each error once.
 
     def _join(self) -> None:
         if self._syncing is not None:
@@ -217,7 +218,7 @@ def _translated(final: str) -> Iterator[None]:
 
 
 def _check_place(final: str) -> None:
-    """Tell early what :func:`os.replace` would tell after all the work."""
+    """Raise early what :func:`os.replace` would raise after all the work."""
     try:
         mode = os.stat(final).st_mode
     except FileNotFoundError:
@@ -237,8 +238,8 @@ def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
     """
     Create a partial file and lock it for as long as it is open.
 
-    The lock tells others that its writer lives, also across containers and, by
-    NFS, hosts, where process ids tell nothing.
+    The lock shows that its writer lives, also to other containers and, by NFS, hosts,
+    where process ids mean nothing.
     """
     while True:
         # Not tempfile, which takes longer to import than a small file to write.
@@ -266,7 +267,7 @@ def _remove_stale(folder: str, prefix: str) -> None:
         names = [entry.path for entry in entries if entry.name.startswith(prefix)]
     for name in names:
         with suppress(OSError):
-            # Not following links or waiting on a FIFO that somebody put there.
+            # Do not follow a link, or wait on a FIFO, with such a name.
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
             fd = os.open(name, flags)
             try:
@@ -279,8 +280,8 @@ def _remove_stale(folder: str, prefix: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    # The file is whole and in place already, and not every file system can sync
-    # a folder, so that a failure here is none of the caller's.
+    # The file is whole and in place already, and not every file system can sync a
+    # folder: a failure here is not the caller's.
     with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How far work has come whose amount is known. By logging: most have nobody to tell."""
+"""Report the progress of long work, by logging: most callers show none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 __all__ = ["LOGGER", "SHARE", "report_progress"]
 
 LOGGER = "kmemdump.progress"
-"""Told of everything, at level DEBUG: it is much."""
+"""Name of the logger, which gets all reports at level DEBUG."""
 SHARE = "share"
 """The attribute of a record that says how much is done, from 0 to 1."""
 
@@ -17,7 +17,7 @@ _logger = logging.getLogger(LOGGER)
 
 def report_progress(what: str, done: int, total: int) -> None:
     """
-    Tell that *done* of *total* is done.
+    Report that *done* of *total* is done.
 
     :param what: As in ``copying memory``.
     """

@@ -81,13 +81,13 @@ def test_ask_a_file_of_that_ram(
     assert main(["ask", str(path), "ramoops"]) == 0
     assert "Kernel panic" in capsys.readouterr().out
     assert main(["ask", str(path), "ramoops", "log"]) == 2
-    assert "ask it alone" in capsys.readouterr().err
+    assert "cannot be combined with other questions" in capsys.readouterr().err
     path.write_bytes(bytes(4096))
     assert main(["ask", str(path), "ramoops"]) == 3
     assert "no VMCOREINFO found" in capsys.readouterr().err
     folder = Phone.with_log().folder(tmp_path / "dump")
     assert main(["ask", str(folder), "ramoops"]) == 1
-    assert "no zone of ramoops that is in use" in capsys.readouterr().err
+    assert "no ramoops zone is in use" in capsys.readouterr().err
 
 
 def test_nothing_to_correct_with(

@@ -53,7 +53,7 @@ def test_wrong_checksum_is_told_and_not_refused() -> None:
     [
         (b"", "starts with , expected ff dd ee cc"),
         (bytes(472), "starts with 00 00 00 00"),
-        (write_kinfo("series")[:200], "200 bytes make sense in none"),
+        (write_kinfo("series")[:200], "200 bytes fit none of the"),
         (write_kinfo("series")[:18] + b"\x20" + write_kinfo("series")[19:], "none"),
     ],
 )

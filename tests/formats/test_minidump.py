@@ -93,7 +93,7 @@ def test_check_regions() -> None:
     rows.append(TableRegion("has a space", 7, Word.VALI, 0x4000, 4))
     rows.append(TableRegion("thirteen-long", 7, Word.VALI, 0x5000, 4))
     name = (
-        "has a name that makes no good file: expected at most 12 letters, digits, "
+        "has a name that is unfit for a file: expected at most 12 letters, digits, "
         "_, - and ."
     )
     assert check_regions(rows) == [
@@ -101,7 +101,7 @@ def test_check_regions() -> None:
         ["overlaps row 0 (a)"],
         ["is not valid: 0x494e5641"],
         [
-            "is valid, but firmware makes no file of it: it has no name",
+            "is valid and has no name: firmware makes no file of it",
             "has 6 bytes, no multiple of 4",
         ],
         ["wraps around the end of memory"],

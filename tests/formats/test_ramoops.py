@@ -83,7 +83,7 @@ def test_more_errors_than_parity() -> None:
     with pytest.raises(FormatError, match="its header has more errors"):
         repair(damaged(zone, set(range(12))), 16, "zone")
     for parity in (0, -1, 128, 1000):
-        with pytest.raises(FormatError, match="are no zone with"):
+        with pytest.raises(FormatError, match="cannot be a zone with"):
             repair(zone, parity, "zone")
 
 

@@ -34,7 +34,9 @@ _RAMOOPS = "ramoops"
 @click.command("ask")
 @click.argument("target", metavar="CORE")
 @click.argument("questions", nargs=-1, metavar="[QUESTION…]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, once all is asked.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, after the last answer."
+)
 @target_options
 def command(
     target: str,
@@ -45,20 +47,20 @@ def command(
     memory_map: str | None,
 ) -> int:
     """
-    Put questions to CORE, which may be any other target, too.
+    Put questions to the kernel in CORE, or in any other target.
 
     A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), or FILE.py,
-    whose public functions of a drgn.Program are put. Without one, questions are
-    read from the terminal, or from standard input, a line each; there, Python with
-    "prog" and drgn's helpers is one, too.
+    whose public functions of a drgn.Program are called. Without one, questions are
+    read from the terminal or from standard input, a line each; a line may also be
+    Python, with "prog" and drgn's helpers.
 
-    "ramoops", as the only question, prints what ramoops has kept in that memory. No
-    kernel is needed then: CORE may be a file of that RAM alone.
+    "ramoops", as the only question, prints what ramoops kept in that memory. No kernel
+    is needed then: CORE may be a file of that RAM alone.
     """
     if _RAMOOPS in questions:
         if len(questions) > 1 or as_json:
             raise UsageError(
-                f"{_RAMOOPS!r} is no question to a kernel: ask it alone, without --json"
+                f"{_RAMOOPS!r} cannot be combined with other questions or --json"
             )
         return _ask_ramoops(target, vmcoreinfo, memory_map)
     from kmemdump.core import Core
@@ -88,7 +90,7 @@ def _ask_ramoops(target: str, vmcoreinfo: Path | None, map: str | None) -> int:
         with opened_target(target, vmcoreinfo, map) as opened:
             found = read_ramoops(opened.memory, target)
     except KmemdumpError:
-        # It may be the RAM of ramoops alone: no kernel is in it.
+        # It may be the RAM of ramoops alone, without a kernel.
         if not Path(target).is_file():
             raise
         file = OpenFile(Path(target))
@@ -101,7 +103,7 @@ def _ask_ramoops(target: str, vmcoreinfo: Path | None, map: str | None) -> int:
 
 
 def _print_ramoops(found: Ramoops, name: str) -> int:
-    """Print what ramoops has kept, whole, by address."""
+    """Print all that ramoops kept, by address."""
     problems = [found.unchecked] if found.unchecked and found.zones else []
     for zone in found.zones:
         where = f"{zone.address:#x}"
@@ -112,7 +114,7 @@ def _print_ramoops(found: Ramoops, name: str) -> int:
         click.echo(zone.text, nl=not zone.text.endswith("\n"))
         problems += [f"ramoops zone at {where}: {text}" for text in zone.problems]
     if not found.zones:
-        problems.append(f"{name}: no zone of ramoops that is in use")
+        problems.append(f"{name}: no ramoops zone is in use")
     for problem in problems:
         print_message(problem)
     return ExitCode.INCOMPLETE if problems else ExitCode.DONE

@@ -31,8 +31,10 @@ _MOST_QUESTIONS = 5
 @click.command("info")
 @click.argument("target", metavar="CORE")
 @target_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, all regions in it.")
-@click.option("-v", "--verbose", is_flag=True, help="List questions and regions, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all regions.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="List questions and regions as well."
+)
 def command(
     target: str,
     vmlinux: Path | None,
@@ -109,7 +111,7 @@ def _print(found: Inspection, verbose: bool) -> None:
 def _print_questions(
     area: AreaRecord, tried: Mapping[tuple[str, str], QuestionCheck]
 ) -> None:
-    """Print what an area's questions come to, by a try of ours if they are ours."""
+    """Print which of an area's questions the file answers; ours were just tried."""
     from kmemdump.report.text import print_lines
 
     console = Console(highlight=False)
@@ -141,7 +143,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
 
     try:
         machine = arch_from_elf(found.machine).name
-    except UnsupportedError:  # What was collected may be of any machine.
+    except UnsupportedError:  # A firmware dump may be of any machine.
         machine = f"ELF machine {found.machine}"
     release = found.release or "unknown: there is no VMCOREINFO"
     yield "File", found.source

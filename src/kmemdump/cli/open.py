@@ -34,7 +34,10 @@ __all__ = ["command"]
 )
 @target_options
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print it as JSON, and start nothing."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the command line as JSON, and start nothing.",
 )
 def command(
     target: str,
@@ -49,9 +52,9 @@ def command(
     """
     Start a debugger on CORE, with the right vmlinux, offsets and options.
 
-    The vmlinux is looked for by its build id in the usual places (/usr/lib/debug, …)
-    and by debuginfod where DEBUGINFOD_URLS is set. drgn needs none for a core image.
-    In gdb, "log" and "tasks" print the kernel's. Arguments after "--" are passed on.
+    The vmlinux is found by its build id in the usual places (/usr/lib/debug, …), and by
+    debuginfod if DEBUGINFOD_URLS is set. drgn needs none for a core image. In gdb,
+    "log" and "tasks" print the kernel's. Arguments after "--" are passed on.
     """
     from kmemdump.debuggers import describe_file, find_debuggers, find_vmlinux
     from kmemdump.kernel.attach import debug_file_build_id
@@ -83,7 +86,10 @@ def command(
                 )
     elif choice.needs_vmlinux:
         if file.release is None:
-            raise UsageError(f"{path}: names no kernel\nname its --vmlinux FILE")
+            raise UsageError(
+                f"{path}: the file names no kernel\n"
+                "give its debug file with --vmlinux FILE"
+            )
         vmlinux = find_vmlinux(file.release, file.build_id, os.environ)
     argv = file.argv(debugger, vmlinux, arguments)
     note = choice.note if debugger != "drgn" else ""

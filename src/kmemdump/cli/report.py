@@ -33,9 +33,9 @@ __all__ = ["command"]
     "page",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write one page for a browser, which needs nothing else.",
+    help="Write one self-contained page for a browser.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, the log whole.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON, with the whole log.")
 @click.option(
     "--lines",
     type=click.IntRange(min=0),
@@ -53,7 +53,7 @@ def command(
     lines: int | None,
 ) -> int:
     """
-    Tell what happened to the kernel in CORE, which may be any other target, too.
+    Show what happened to the kernel in CORE, or in any other target.
 
     The cause of death comes first, with the stack of the CPU where it happened; then
     the machine, its other CPUs, and what led to the death in the log.

@@ -23,9 +23,9 @@ class Checksum:
 
 class RunningChecksums:
     """
-    Sums the regions up while their memory is at hand.
+    Computes the checksums of regions while their memory is copied.
 
-    Not in a thread: that takes longer to be given the data than to sum it up.
+    Not in a thread: handing over the data takes longer than the checksum.
     """
 
     def __init__(self, checksums: Iterable[Checksum]) -> None:
@@ -35,7 +35,7 @@ class RunningChecksums:
         self._active: list[Checksum] = []
 
     def add(self, piece: Range, data: bytes) -> None:
-        """Take the next piece of memory, upwards."""
+        """Add the next part of memory, in ascending order."""
         while self._waiting and self._waiting[-1].region.address < piece.end:
             self._active.append(self._waiting.pop())
         for item in self._active:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Where everything goes in a core image, and what debuggers need for that.
+Where everything goes in a core image, so that each debugger finds it.
 
-Every piece of physical memory is in the file once; every virtual name of it has
-a PT_LOAD of its own that points there. Since crash reads physical addresses
-(the first PT_LOAD that has it) and gdb virtual ones, both find what they want.
+Each range of physical memory is in the file once; each of its virtual addresses has a
+PT_LOAD of its own that points there. crash reads by physical address (the first PT_LOAD
+that has it), gdb by virtual address.
 """
 
 from __future__ import annotations
@@ -38,15 +38,14 @@ __all__ = ["MAX_ZEROS", "UNNAMED", "CoreLayout", "lay_out"]
 
 UNNAMED = 1 << 63
 """
-Added to the physical address of memory that has no virtual name.
+Added to the physical address of memory that has no virtual address.
 
-No pointer of any kernel leads there: it is neither in the lower nor in the upper
-half of an address space. With 0 instead, address 0 could be read, and a debugger
-would take NULL for a pointer to something.
+No pointer of any kernel leads there: it is neither in the lower nor in the upper half
+of an address space. With 0, a debugger could read at NULL.
 """
 
 MAX_ZEROS = 64 << 10
-"""So many zeros are in a file at most, and shared by all that is zero."""
+"""Most zeros in a file, in bytes; all memory that is zero shares them."""
 
 
 class CoreLayout(NamedTuple):
@@ -75,8 +74,8 @@ def lay_out(
     :param ranges: The physical memory that is to be in it.
     :param notes_size: Size of all notes together in bytes.
     :param direct: The direct map, if the kernel has one.
-    :param aliases: Other names; what they name need not be in *ranges*.
-    :param zeros: What of *ranges* is nothing but zeros, which the file has once.
+    :param aliases: Other virtual addresses; their memory need not be in *ranges*.
+    :param zeros: The part of *ranges* that holds only zeros, which the file has once.
     """
     memory = merge(ranges)
     empty = set(_cut(intersect(memory, zeros)))
@@ -87,7 +86,7 @@ def lay_out(
     places: dict[Range, int] = {}
     for item in pieces:
         if item not in empty:
-            # Whole pages can be mapped; smaller pieces waste no room.
+            # Whole pages can be mapped; smaller ranges waste no room.
             offset = round_up(offset, _alignment(item))
             places[item] = offset
             offset += item.size
@@ -111,12 +110,12 @@ def lay_out(
                 paddr=piece.start,
                 filesz=piece.size,
                 memsz=piece.size,
-                # crash takes an aligned p_align together with an aligned
-                # p_offset for a dump of diskdump or netdump, and not of kdump.
+                # With an aligned p_align and an aligned p_offset, crash takes the
+                # file for a dump of diskdump or netdump, not of kdump.
                 align=0,
             )
         )
-    # The offset of the first PT_LOAD is what crash takes for the size of all headers.
+    # crash takes the offset of the first PT_LOAD for the size of all headers.
     first = min(range(1, len(headers)), key=lambda i: headers[i].offset, default=0)
     if first:
         headers.insert(1, headers.pop(first))
@@ -124,7 +123,7 @@ def lay_out(
 
 
 def _cut(zeros: Iterable[Range]) -> list[Range]:
-    """Cut ranges of zeros into pieces that can share one."""
+    """Cut ranges of zeros into parts that can share one extent."""
     return [
         Range(start, min(MAX_ZEROS, item.end - start))
         for item in zeros
@@ -135,7 +134,7 @@ def _cut(zeros: Iterable[Range]) -> list[Range]:
 def _split(
     names: Iterable[tuple[int, Range]], pieces: Sequence[Range]
 ) -> Iterator[tuple[int, Range]]:
-    """Split names where the pieces that they name are not contiguous in the file."""
+    """Split ranges with a virtual address where they are not contiguous in the file."""
     for virtual, item in names:
         for part in clip(Alias(virtual, item.start, item.size), pieces):
             yield part.virtual, Range(part.physical, part.size)
@@ -145,9 +144,9 @@ def _name(
     memory: Sequence[Range], direct: Alias | None, aliases: Iterable[Alias]
 ) -> list[tuple[int, Range]]:
     """
-    Return a virtual address and a piece of memory for each name.
+    Return the virtual address of each range: one range may have several.
 
-    Those of the direct map come first: there crash finds most.
+    Those of the direct map come first: crash finds most of its memory there.
     """
     names: list[tuple[int, Range]] = []
     unnamed = list(memory)

@@ -40,7 +40,7 @@ _OF_FIRMWARE = ("minidump", "kinfo")
 
 
 class QuestionRecord(NamedTuple):
-    """What became of a question."""
+    """A question, and whether it can be answered."""
 
     text: str
     complete: bool
@@ -48,11 +48,11 @@ class QuestionRecord(NamedTuple):
     reason: str = ""
     """Why it is not complete."""
     seconds: float = 0.0
-    """What it took when it was put the last time."""
+    """How long the last answer took."""
 
 
 class AreaRecord(NamedTuple):
-    """What became of an area."""
+    """An area, and whether it is complete."""
 
     name: str
     complete: bool
@@ -99,17 +99,17 @@ class Manifest(NamedTuple):
     backend: str = ""
     """Name of the backend that held the regions."""
     marked_at: datetime | None = None
-    """When the regions were marked for the last time before."""
+    """When the regions were last marked before that."""
     cause: str = ""
-    """Why it was written, in the words of who watched the kernel die."""
+    """Why it was written, as reported by what watched the kernel."""
     regions: Sequence[RegionRecord] = ()
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
-    """Questions that belong to no area."""
+    """Questions outside areas."""
 
     @property
     def by_firmware(self) -> bool:
-        """Whether firmware copied the memory, after it had reset the machine."""
+        """Whether firmware copied the memory, after a reset of the machine."""
         return self.backend in _OF_FIRMWARE
 
     def to_json(self) -> bytes:
@@ -147,7 +147,7 @@ class Manifest(NamedTuple):
         Parse the desc of the note.
 
         :param source: Name of the input, for messages.
-        :raises FormatError: If it is none, or of a higher version.
+        :raises FormatError: If it is no manifest, or one of a higher version.
         """
         if len(data) > MAX_BYTES:
             raise FormatError(
@@ -179,7 +179,7 @@ class Manifest(NamedTuple):
 
 
 class _Fields:
-    """An object of JSON whose fields are checked one by one."""
+    """A JSON object whose fields are checked one by one."""
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, dict):
@@ -199,7 +199,7 @@ class _Fields:
             raise self._wrong(name, "a string")
         if len(value) > MAX_TEXT:
             raise self._wrong(name, f"at most {MAX_TEXT} characters")
-        # Not refused: another version of Python may print more characters than this.
+        # Not refused: which characters are printable depends on the version of Python.
         return printable(value, keep="\t\n")
 
     def flag(self, name: str) -> bool:
@@ -258,7 +258,7 @@ _BUILD_ID = re.compile("(?:[0-9a-f]{2}){1,64}")
 
 
 def _clean(text: str) -> str:
-    """Escape what neither a terminal nor UTF-8 should get, and cut."""
+    """Escape what cannot be printed or encoded, and cut."""
     return printable(text, keep="\t\n")[:MAX_TEXT]
 
 

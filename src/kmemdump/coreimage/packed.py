@@ -2,9 +2,8 @@
 """
 Memory that a core image keeps compressed, in a note of its own.
 
-kallsyms, BTF and unwind tables take more room than all else together, never change,
-and no debugger looks for them unless kmemdump's drgn plugin is there. So they are in
-the note, and :class:`PackedMemory` gives them back.
+kallsyms, BTF and unwind tables take more room than all else together and never change,
+and only kmemdump and its drgn plugin read them. :class:`PackedMemory` unpacks them.
 
 The note's descriptor: u32 version, u32 number of ranges, u32 CRC-32 of the memory,
 u32 0; for each range u64 physical address, u64 size; a zlib stream of the memory.
@@ -34,7 +33,7 @@ _VERSION = 1
 _HEADER = struct.Struct("<IIII")
 _RANGE = struct.Struct("<QQ")
 
-# Kernels die rarely, but dumps are waited for: half a second more for 10 % less.
+# A higher level takes half a second more for 10 % less, and people wait for a dump.
 _LEVEL = 1
 
 

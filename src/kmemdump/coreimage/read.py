@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading an ELF core of a kernel: a core image, or what another program wrote."""
+"""Read an ELF core of a kernel: a core image, or another program's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kmemdump.memory.ranges import ADDRESS_SPACE, Extent, flatten
 __all__ = ["NO_ADDRESS", "CoreImage", "find_extents", "read_core"]
 
 NO_ADDRESS = ADDRESS_SPACE - 1
-"""``p_paddr`` of what has no physical address, in /proc/kcore."""
+"""``p_paddr`` in /proc/kcore of what has no physical address."""
 
 
 class CoreImage:

@@ -58,11 +58,11 @@ class CoreContents(NamedTuple):
     direct: Alias | None = None
     """The direct map."""
     aliases: Sequence[Alias] = ()
-    """Virtual names outside of the direct map."""
+    """Virtual addresses outside of the direct map."""
     packed: bytes = b""
-    """What :func:`pack_memory` made of what never changes; left out if empty."""
+    """Result of :func:`pack_memory` on what never changes; left out if empty."""
     share_zeros: bool = True
-    """Whether pages of zeros are in the file once; they are looked for beforehand."""
+    """Whether pages of zeros are found beforehand, and are in the file once."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Ran
     :return: The physical memory of the regions that could not be read and is not
         in the core image.
     :raises KmemdumpError: If *path* cannot be written.
-    :raises TargetError: If more and more of the memory vanishes meanwhile.
+    :raises TargetError: If memory vanishes again and again meanwhile.
     """
     with PartialFile(path) as output:
         return _write(output, contents)
@@ -92,15 +92,15 @@ def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Ran
 def _write(output: BinaryIO, contents: CoreContents) -> list[Range]:
     wanted = merge(region.range for region in contents.regions)
     readable = intersect(wanted, contents.memory.ranges)
-    # Headers and notes stand before the memory (crash reads them so), and
-    # their size depends on how many pieces there are. So a hole that is met
-    # on the way, which is rare, means to start again without it.
+    # Headers and notes come before the memory, as crash expects, and their size
+    # depends on the number of ranges. So after a hole, which is rare, the copy
+    # starts again without it.
     for _ in range(_ATTEMPTS):
         sums = [Checksum(region) for region in contents.regions]
         notes_size = len(_pack_notes(contents, sums))
         zeros = _find_zeros(contents.memory, readable) if contents.share_zeros else []
         layout = lay_out(readable, notes_size, contents.direct, contents.aliases, zeros)
-        output.truncate(0)  # Nothing of the last attempt may stay in gaps.
+        output.truncate(0)  # Gaps must not keep data of the last attempt.
         copy = _copy_memory(output, layout, contents.memory, sums)
         if copy.complete:
             break
@@ -112,14 +112,14 @@ def _write(output: BinaryIO, contents: CoreContents) -> list[Range]:
     output.truncate(layout.size)
     output.seek(layout.notes_offset)
     output.write(notes)
-    output.seek(0)  # Last of all, so that only a whole file is an ELF file.
+    output.seek(0)  # Last, so that only a whole file is an ELF file.
     output.write(pack_header(contents.machine, layout.headers))
     return subtract(wanted, readable)
 
 
 def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
     notes = [pack_note("CORE", NT_PRSTATUS, desc) for desc in contents.prstatus]
-    # As the kernel's own core headers say it: a running vmlinux.
+    # As in the kernel's own core headers: a running vmlinux.
     arguments = contents.command_line.encode("utf-8", "backslashreplace")[:79]
     psinfo = _PRPSINFO.pack(
         *(0, b"R", 0, 0, 0, 0, 0, 0, 0, 0, 0, b"vmlinux", arguments)
@@ -173,7 +173,7 @@ def _copy_memory(
                 copy.lost.extend(_find_lost(memory, piece))
                 continue
             if not copy.complete:
-                continue  # Only what else is lost is of interest now.
+                continue  # Now only find what else is lost.
             summing.add(piece, data)
             if not is_zero:  # The file ends with the zeros.
                 output.write(data)
@@ -181,7 +181,7 @@ def _copy_memory(
 
 
 def _find_zeros(memory: Memory, ranges: Iterable[Range]) -> list[Range]:
-    """Return the whole pages that are nothing but zeros."""
+    """Return the whole pages that hold only zeros."""
     zeros: list[Range] = []
     nothing = bytes(PAGE_SIZE)
     for item in ranges:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Other people's debuggers: which can open a file, and how they are started."""
+"""Other debuggers: which can open a file, and how to start them."""
 
 from kmemdump.debuggers.compatibility import (
     DebuggedFile,

@@ -2,7 +2,7 @@
 """
 drgn plugin: ``drgn -c CORE`` works without debug info where kmemdump is installed.
 
-drgn calls :func:`drgn_prog_set` for every program; nothing is read before drgn asks
+drgn calls :func:`drgn_prog_set` for every program; nothing is read until drgn asks
 for something that it does not find by itself.
 """
 
@@ -90,7 +90,7 @@ class _DebugInfoLoader:
         prog = self._prog
         main = next((m for m in prog.modules() if m.name == "kernel"), None)
         if main is not None and main.debug_file_path is not None:
-            return None  # drgn has better.
+            return None  # drgn has debug info.
         try:
             note = prog["VMCOREINFO"].string_()
             info = VmcoreInfo.parse(note, str(self._path))

@@ -28,7 +28,7 @@ def _read(address: int, size: int) -> bytes:
 
 
 def _plain(data: bytes) -> str:
-    """Return a dead kernel's string, with what could talk to a terminal escaped."""
+    """Return a dead kernel's string, with control characters escaped."""
     return data.decode("utf-8", "backslashreplace").translate(_ESCAPED)
 
 
@@ -64,7 +64,7 @@ def _records() -> Iterator[tuple[int, bytes]]:
                 begin = 0
             begin &= size - 1
             length = min(int(info["text_len"]), size - begin - 8, _MAX_TEXT)
-            # Before the text of each record is its id.
+            # The id of its descriptor comes before the text.
             text = _read(data + begin + 8, length) if length > 0 else b""
         yield int(info["ts_nsec"]), text
 
@@ -102,7 +102,7 @@ def _threads(leader: Any, task_type: Any, pointer: Any) -> Iterator[Any]:
     # A list of its own since Linux kernel commit 0c740d0afc3b ("introduce
     # for_each_thread() to replace the buggy while_each_thread()") (in v3.14).
     offset = _offset(task_type, "thread_node")
-    # Where the list has its head is needed, not what is there: the leader is first.
+    # The address of the head is needed, not its contents: the leader is first.
     head = int(leader["signal"]["thread_head"].address)
     task = leader
     for _ in range(_MAX_TASKS):
@@ -138,7 +138,7 @@ def _cpu(task: Any) -> str:
 
 
 class _TasksCommand(gdb.Command):  # type: ignore[misc]
-    """Print all tasks: process id, state, where each ran last, address, name."""
+    """Print all tasks: process id, state, last CPU, address, name."""
 
     def __init__(self) -> None:
         super().__init__("tasks", gdb.COMMAND_DATA)

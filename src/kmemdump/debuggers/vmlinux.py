@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Find the debug file of a kernel: by its build id, where such files usually are."""
+"""Find the debug file of a kernel by its build id, in the usual places."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def find_vmlinux(
     """
     Find the debug file of a kernel.
 
-    :param build_id: In hexadecimal; without one, the release has to do.
-    :param environ: The environment. Where it has ``DEBUGINFOD_URLS``, those servers
-        are asked if the file is nowhere here, by elfutils' client.
+    :param build_id: In hexadecimal; without one, the release decides.
+    :param environ: The environment. If it has ``DEBUGINFOD_URLS`` and the file is not
+        on this machine, elfutils' client asks those servers.
     :param root: Where the file system is.
-    :raises TargetError: If it is nowhere; says what to do.
+    :raises TargetError: If it is not found; the message says what to do.
     """
     others = []
     for path in usual_places(release, build_id, root):
@@ -80,7 +80,7 @@ def _ask_debuginfod(
     program = shutil.which(_DEBUGINFOD, path=environ.get("PATH"))
     if program is None:
         return None, f"{_DEBUGINFOD} is not installed (Debian: package debuginfod)"
-    # Hundreds of megabytes: it shows its progress itself, if told so.
+    # Hundreds of megabytes: the client shows its own progress.
     done = subprocess.run(
         (program, "debuginfo", build_id),
         env={"DEBUGINFOD_PROGRESS": "1", **environ},
@@ -93,4 +93,4 @@ def _ask_debuginfod(
     if done.returncode == 0:
         return Path(done.stdout.strip()), ""
     lines = (done.stderr or "").strip().splitlines()
-    return None, lines[-1] if lines else "no server has it"
+    return None, lines[-1] if lines else "no server has the file"

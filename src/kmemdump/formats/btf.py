@@ -72,7 +72,7 @@ _EACH = {
     BtfKind.DATASEC: 12,
     BtfKind.ENUM64: 12,
 }
-_KINDS = tuple(BtfKind)  # Faster than BtfKind(number), and asked for often.
+_KINDS = tuple(BtfKind)  # Faster than BtfKind(number), and needed often.
 _FIXED_WORDS = [(_TYPE.size + _FIXED.get(kind, 0)) // 4 for kind in BtfKind]
 _EACH_WORDS = [_EACH.get(kind, 0) // 4 for kind in BtfKind]
 _LISTED = (BtfKind.ENUM, BtfKind.ENUM64, BtfKind.DATASEC)
@@ -295,7 +295,7 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
         raise FormatError(source, f"BTF sections end after {len(data)} bytes")
     types = data[header + type_off : header + type_off + type_len]
     strings = data[header + str_off : header + str_off + str_len]
-    # The kernel's begin with the empty string; a module's may be none at all.
+    # The kernel's begin with the empty string; a module may have none.
     if (strings or base is None) and not strings.endswith(b"\0"):
         raise FormatError(source, "BTF strings lack a terminating NUL")
     if base is None and not strings.startswith(b"\0"):
@@ -309,8 +309,8 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
 
 
 def _index(btf: Btf) -> None:
-    # A hundred thousand types: this is what opening a core image waits for, and what
-    # an agent keeps in memory. An array takes a tenth of what a dictionary does.
+    # A hundred thousand types: opening a core image waits for this, and an agent keeps
+    # it in memory. An array takes a tenth of a dictionary's memory.
     named, offsets = [], btf.offsets
     words = array("I", btf.types[: len(btf.types) // 4 * 4])
     if sys.byteorder == "big":

@@ -3,8 +3,8 @@
 Flattened files: a kdump-compressed dump cut into records, to go through a pipe.
 
 makedumpfile writes them with -F, and QEMU's dump-guest-memory whenever it writes
-kdump formats, unless they are named kdump-raw-* (QEMU 8.2 and later). Reading
-them where they are saves the copy that ``makedumpfile -R`` would make.
+kdump formats, except those named kdump-raw-* (QEMU 8.2 and later). Reading
+them as they are saves the copy that ``makedumpfile -R`` would make.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True, order=True)
 class FlatRecord:
-    """A piece of a flattened file."""
+    """A record of a flattened file."""
 
     offset: int
     """Offset in the reassembled file in bytes."""
@@ -58,7 +58,7 @@ class FlatFile:
         """Least number of bytes that the flattened file lacks at its end."""
 
     def read(self, offset: int, count: int) -> bytes:
-        """Read; what no record has is zeros, as in the reassembled file."""
+        """Read; gaps between records are zeros, as in the reassembled file."""
         pieces = []
         end = min(offset + count, self.size)
         i = max(bisect_right(self._starts, offset) - 1, 0)
@@ -85,8 +85,8 @@ def parse_flat(read: Read, size: int, source: str) -> FlatFile:
     """
     Parse the record headers of a flattened file.
 
-    A file without the record that marks the end, because its writer died, gives
-    what is there.
+    A file without the record that marks the end (its writer died) is read as far as
+    it goes.
 
     :param read: Reads (offset, count) of the file; may return less.
     :param size: Size of the file in bytes.

@@ -16,7 +16,7 @@ __all__ = ["Resource", "find_use", "parse_iomem"]
 _LINE = re.compile(r"( *)([0-9a-f]{8,16})-([0-9a-f]{8,16}) : (.*)")
 _MAX_LINES = 1 << 16
 _FREE = ("reserved",)
-"""What nobody uses: a device tree's no-map, ``memmap=``, firmware's map of memory."""
+"""Names of memory not in use: no-map in a device tree, ``memmap=``, firmware."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Resource:
     range: Range
     name: str
     depth: int
-    """0 for those that are within no other."""
+    """0 for a resource that is not inside another."""
 
 
 def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
     """
     Parse the text of ``/proc/iomem``.
 
-    :raises FormatError: If it is something else, or does not tell addresses.
+    :raises FormatError: If it is something else, or has no addresses.
     """
     found: list[Resource] = []
     for number, line in enumerate(text.splitlines()[:_MAX_LINES], 1):
@@ -47,7 +47,7 @@ def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
         size = last - start + 1
         found.append(Resource(Range(start, size), match[4], len(match[1]) // 2))
     if not any(resource.range.start for resource in found):
-        # What who lacks CAP_SYS_ADMIN is shown: all of them 0.
+        # Without CAP_SYS_ADMIN all addresses read 0.
         raise FormatError(
             source, "hides its addresses, expected to read it with CAP_SYS_ADMIN"
         )
@@ -56,10 +56,10 @@ def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
 
 def find_use(resources: Iterable[Resource], wanted: Range) -> str | None:
     """
-    Say what a range is used for, if it is not free to be written.
+    Return what a range is used for; ``None`` if it is free to be written.
 
-    Free is what is reserved, or in no list at all, as memory that a device tree keeps
-    from the kernel.
+    Reserved memory is free, and so is memory that is not listed (a device tree may keep
+    it from the kernel).
     """
     uses: Sequence[str] = [
         resource.name

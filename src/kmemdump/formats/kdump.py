@@ -3,7 +3,7 @@
 kdump-compressed dumps, as makedumpfile and QEMU write them.
 
 makedumpfile's IMPLEMENTATION and diskdump_mod.h have the layout: a header, a
-sub-header with where the notes are, a bitmap of the pages in the machine, one of
+sub-header that says where the notes are, a bitmap of the pages in the machine, one of
 the pages in the dump, a descriptor for each of the latter, and the pages.
 """
 
@@ -135,7 +135,7 @@ class Kdump:
     """What the headers of a kdump-compressed dump say."""
 
     machine: str | None
-    """As ``uname -m`` prints it; None if the headers do not tell."""
+    """As ``uname -m`` prints it; None if the headers do not say."""
     page_size: int
     """Size of a page in bytes."""
     pages: PageBitmap
@@ -163,7 +163,9 @@ class Kdump:
         raw = read(at, _DESCRIPTOR.size)
         where = f"{self.source}+{at:#x}"
         if len(raw) < _DESCRIPTOR.size:
-            raise FormatError(where, f"the file ends, expected page {frame:#x}'s place")
+            raise FormatError(
+                where, f"the file ends, expected the descriptor of page {frame:#x}"
+            )
         offset, size, flags, _page_flags = _DESCRIPTOR.unpack(raw)
         flags &= Compression.ANY
         # A page that is stored as it is has its size.
@@ -176,9 +178,9 @@ class Kdump:
 
     def end(self, read: Read) -> int:
         """
-        Return the offset up to which the dump has to go, as far as can be told.
+        Return the least offset at which a whole dump can end.
 
-        Pages are written in order, so the last descriptors tell.
+        Pages are written in order, so the last descriptors decide.
         """
         count = sum(size for _, size in self.ranges) // self.page_size
         first = max(count - _LAST_DESCRIPTORS, 0)
@@ -201,7 +203,7 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
     :param read: Reads (offset, count) of the file; may return less.
     :param size: Size of the file in bytes.
     :param source: Name of the file, for messages.
-    :raises FormatError: If it is none, or a damaged one.
+    :raises FormatError: If it is no such dump, or damaged.
     """
     raw = _read(read, 0, _HEADER.size, size, source, "the header")
     # fmt: off

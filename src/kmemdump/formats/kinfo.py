@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Android's ``debug_kinfo``: where a kernel's own tables are, for who reads its RAM.
+Android's ``debug_kinfo``: where a kernel's own tables are, for tools that read its RAM.
 
-There are four layouts without a version number, one of them with two readings. The
-checksum cannot tell them apart, for zeros behind the end don't change it; the contents
-must.
+There are four layouts without a version number; one of them can be read in two ways.
+The checksum does not distinguish them, because zeros at the end do not change it. So
+the contents decide.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ ADDRESSES = (_ABSOLUTE, _RELATIVE, *_TEXT, *_TABLES, _SEQS, _PAGE_TABLE)
 
 
 class KinfoLayout(Enum):
-    """Who wrote it. The order is that in which a reader prefers them."""
+    """Which kernel wrote it, in the order in which a reader prefers them."""
 
     SERIES = "series"
     """The kernel's kmemdump series up to meminspect v2; 472 bytes."""
     MEMINSPECT_V3 = "meminspect-v3"
     """Without build information; 216 bytes."""
     ANDROID = "android"
-    """Android's common kernel: as the series, but other first addresses."""
+    """Android's common kernel: as the series, with other first addresses."""
     ANDROID_V2 = "android-v2"
-    """As the next, with more behind it; 504 bytes."""
+    """As :attr:`ANDROID_V1`, with more at the end; 504 bytes."""
     ANDROID_V1 = "android-v1"
     """An older Android tree; 464 bytes."""
 
@@ -98,7 +98,7 @@ class Kinfo:
 
     layout: KinfoLayout
     addresses: Mapping[str, int]
-    """Kernel symbol to physical address; 0 where nobody filled it in."""
+    """Kernel symbol to physical address; 0 where it is not filled in."""
     num_syms: int = 0
     """Symbols in kallsyms."""
     thread_size: int = 0
@@ -112,7 +112,7 @@ class Kinfo:
     modules: tuple[int, int, int] = (0, 0, 0)
     """MODULES_TREE_LOOKUP; offsets of ``mem`` and ``kallsyms`` in struct module."""
     checksum_ok: bool = field(default=True, compare=False)
-    """False also if the kernel died while it changed something."""
+    """Also false if the kernel died during a change."""
 
 
 def parse_kinfo(data: bytes, source: str) -> Kinfo:
@@ -120,7 +120,7 @@ def parse_kinfo(data: bytes, source: str) -> Kinfo:
     Parse a ``debug_kinfo`` region, whichever layout it has.
 
     :param data: The region; may be longer than what is in it.
-    :raises FormatError: If the magic number is wrong, or no layout makes sense.
+    :raises FormatError: If the magic number is wrong, or no layout fits.
     """
     if len(data) < 8 or struct.unpack_from("<I", data)[0] != KINFO_MAGIC:
         raise FormatError(
@@ -138,8 +138,7 @@ def parse_kinfo(data: bytes, source: str) -> Kinfo:
     if best is None:
         raise FormatError(
             source,
-            f"{len(data)} bytes make sense in none of the {len(_LAYOUTS)} layouts of "
-            "debug_kinfo",
+            f"{len(data)} bytes fit none of the {len(_LAYOUTS)} layouts of debug_kinfo",
         )
     return best[1]
 
@@ -193,7 +192,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _unpack(data: bytes, layout: KinfoLayout) -> tuple[Kinfo, bool]:
-    """Return what a layout reads, and whether its texts have only zeros behind them."""
+    """Return what a layout reads, and whether its texts end in zeros alone."""
     table = _LAYOUTS[layout]
     whole = data[: table.struct.size]
     values = list(table.struct.unpack(whole))
@@ -248,7 +247,7 @@ def _plausibility(found: Kinfo, clean: bool) -> int | None:
         return None
     points += (found.modules[0] in (0, 1)) + 2 * all(found.modules[1:]) + 4 * clean
     if _LAYOUTS[found.layout].after and not found.addresses[_SEQS]:
-        points -= 1  # What makes it longer is not there.
+        points -= 1  # The longer layout's fields are not there.
     if not found.build_info.isprintable():
         return None
     if found.thread_size & (found.thread_size - 1) or found.thread_size > 1 << 20:
@@ -266,8 +265,8 @@ def _count_ordered(found: Kinfo) -> int:
     filled = [address for address in order if address]
     right = sum(a <= b for a, b in pairwise(filled))
     wrong = max(len(filled) - 1, 0) - right
-    # The tables are in read-only data, behind the text: so is the base, which in
-    # the other reading of the same layout would be _text.
+    # The tables are in read-only data, after the text, and so is the base; in the
+    # other reading of the same layout it would be _text.
     for name in (_RELATIVE, _ABSOLUTE):
         address, text = get(name, 0), get("_stext", 0)
         if address and text:

@@ -19,7 +19,7 @@ LIME_MAGIC = b"EMiL"
 
 _HEADER = struct.Struct("<4sIQQ8x")  # lime_mem_range_header, include/lime.h
 LIME_HEADER = _HEADER.size
-"""Size in bytes of what is before each range."""
+"""Size of the header before each range, in bytes."""
 _MAX_RANGES = 1 << 16
 
 
@@ -34,7 +34,7 @@ class LimeRange:
     offset: int
     """Offset of the data in the file in bytes."""
     missing: int = field(default=0, compare=False)
-    """Bytes that should follow, but lie past the end of the file."""
+    """Bytes that should follow and lie past the end of the file."""
 
 
 def parse_lime(
@@ -43,8 +43,8 @@ def parse_lime(
     """
     Parse the headers of a LiME file.
 
-    A file that ends within a range, which is what a full disk leaves, gives what
-    is there.
+    A file that ends within a range, as a full disk leaves it, is read as far as it
+    goes.
 
     :param read: Reads (offset, count) of the file; may return less.
     :param size: Size of the file in bytes.

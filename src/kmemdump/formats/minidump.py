@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The minidump table: item 602 of Qualcomm SMEM, and the regions that it leads to.
+The minidump table: item 602 of Qualcomm SMEM, and the region arrays that it names.
 
 Structures are those of Linux ``include/linux/soc/qcom/minidump.h``, which the kernel's
-kmemdump series, Android's kernels and Rockchip's firmware share. Before them there was
-another layout, which :func:`parse_old_table` reads.
+kmemdump series, Android's kernels and Rockchip's firmware share. The layout before it
+is that of :func:`parse_old_table`.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ REGION_SIZE = _REGION.size
 
 _NAME_SIZE = 16
 MAX_FILE_LABEL = 12
-"""Most characters of a name that fit into those of files: md_NAME.BIN and a NUL, 20."""
+"""Longest name that fits into a file's: md_NAME.BIN and a NUL are 20 bytes."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _ADDRESS_END = 1 << 64
 
 
 class Word(IntEnum):
     """
-    Values that are words to read, first letter in the top byte.
+    Values that are words, with the first letter in the top byte.
 
-    All of them, also those that only some versions of the table use.
+    Some versions of the table use only a part of them.
     """
 
     VALI = 0x56414C49
@@ -95,7 +95,7 @@ class Subsystem:
     status: int
     """1 if it is initialised."""
     enabled: int
-    """:attr:`Word.ENBL` if firmware shall dump it."""
+    """:attr:`Word.ENBL` if firmware is to dump it."""
     encryption_status: int
     encryption_required: int
     region_count: int
@@ -104,7 +104,7 @@ class Subsystem:
 
     @property
     def initialized(self) -> bool:
-        """Whether the array and its count mean something."""
+        """Whether the array and its count can be used."""
         return self.status != 0 and self.regions_address != 0
 
     @property
@@ -140,7 +140,7 @@ class TableRegion:
     sequence: int
     """``seq_num``; the kernel's series puts the id of the region there."""
     valid: int
-    """:attr:`Word.VALI` if firmware shall dump it."""
+    """:attr:`Word.VALI` if firmware is to dump it."""
     address: int
     """Physical address in bytes."""
     size: int
@@ -167,7 +167,7 @@ def parse_toc(data: bytes, source: str) -> GlobalToc:
     """
     Parse item 602.
 
-    :param data: The whole item; its size tells the number of subsystems.
+    :param data: The whole item; its size gives the number of subsystems.
     :raises FormatError: If it has no room for a subsystem.
     """
     if len(data) < _TOC.size + _SUBSYSTEM.size:
@@ -187,7 +187,7 @@ def region_array_size(subsystem: Subsystem, source: str) -> int:
     """
     Return the number of bytes to read for :func:`parse_regions`.
 
-    :raises FormatError: If no table is as large as the subsystem says, or where.
+    :raises FormatError: If the subsystem's array is too large, or wraps around.
     """
     count = subsystem.region_count
     size = count * _REGION.size
@@ -222,7 +222,7 @@ def parse_regions(data: bytes, count: int, source: str) -> list[TableRegion]:
 
 
 def check_regions(regions: Sequence[TableRegion]) -> list[list[str]]:
-    """Return for each row what firmware would refuse, or do badly."""
+    """Return the problems that firmware would have with each row."""
     problems: list[list[str]] = [[] for _ in regions]
     placed = []
     numbers: dict[int, int] = {}
@@ -247,17 +247,17 @@ def check_regions(regions: Sequence[TableRegion]) -> list[list[str]]:
 
 
 def row_label(i: int, region: TableRegion) -> str:
-    """Return how a person would call a row."""
+    """Return what a row is called in messages."""
     return f"row {i} ({region.name or 'no name'})"
 
 
 def _check_region(region: TableRegion) -> list[str]:
     problems = []
     if not region.name:
-        problems.append("is valid, but firmware makes no file of it: it has no name")
+        problems.append("is valid and has no name: firmware makes no file of it")
     elif len(region.name) > MAX_FILE_LABEL or not _PLAIN_NAME.fullmatch(region.name):
         problems.append(
-            f"has a name that makes no good file: expected at most {MAX_FILE_LABEL} "
+            f"has a name that is unfit for a file: expected at most {MAX_FILE_LABEL} "
             "letters, digits, _, - and ."
         )
     if region.size == 0:
@@ -305,8 +305,8 @@ def parse_old_table(data: bytes, source: str) -> OldTable:
     """
     Parse item 602 in its oldest layout, which has neither magic words nor subsystems.
 
-    Rows go from the offset that the header tells to the end of the item, and stop at
-    one without a name.
+    Rows go from the offset in the header to the end of the item, or to a row without
+    a name.
 
     :raises FormatError: If the header does not fit the item.
     """

@@ -2,8 +2,8 @@
 """
 QEMU's ``info mtree -f``: which guest-physical addresses are RAM, and whose.
 
-The text is meant for people, but it is the only thing that QEMU has told in all
-versions since 2.10 about where a memory backend appears in the guest.
+The text is meant for people. It is the only source for where a memory backend appears
+in the guest that all versions of QEMU since 2.10 have.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["FlatRange", "parse_mtree"]
 _MAX_TEXT = 32 << 20
 _MAX_SECTIONS = 1 << 16
 
-# mtree_print_flatview() in QEMU's softmmu/memory.c. Names may have spaces. After
-# the name may stand the accelerator that has the section mapped.
+# mtree_print_flatview() in QEMU's softmmu/memory.c. Names may have spaces. The
+# accelerator that has the section mapped may follow the name.
 _SECTION = re.compile(
     r"\s+([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?[0-9]+, ([a-z/-]+)\): (.*?)"
     r"(?: @([0-9a-f]{16}))?(?: (?:kvm|KVM|hvf|HVF|xen|Xen|whpx|WHPX))?"
@@ -31,7 +31,7 @@ _RAM = {"ram", "rom", "nv-ram", "nv-rom"}
 
 @dataclass(frozen=True, slots=True, order=True)
 class FlatRange:
-    """A range of guest-physical memory that is a piece of a memory region."""
+    """A range of guest-physical memory that is a part of a memory region."""
 
     address: int
     """Guest-physical address in bytes."""
@@ -49,7 +49,7 @@ def parse_mtree(text: str, source: str) -> list[FlatRange]:
 
     :param text: What ``info mtree -f`` printed.
     :param source: Name of the VM, for messages.
-    :raises FormatError: If there is no such address space, or it is nonsense.
+    :raises FormatError: If there is no such address space, or its ranges are wrong.
     """
     if len(text) > _MAX_TEXT:
         raise FormatError(

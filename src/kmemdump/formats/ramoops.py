@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 RAMOOPS_MAGIC = b"DBGC"
-"""What a zone starts with, but for that of the function trace."""
+"""What a zone starts with, except that of the function trace."""
 
 _HEADER = struct.Struct("<III")  # struct persistent_ram_buffer
 _SIGNATURE = 0x43474244
@@ -88,16 +88,16 @@ class Record:
     """What a panic or oops left in a zone."""
 
     seconds: float
-    """When, in seconds since 1970."""
+    """Time of the record in seconds since 1970."""
     text: str
-    """From its first line on, which says what it was and which part of it this is."""
+    """Starts with a line that names the kind of event and the number of the part."""
 
 
 def parse_record(zone: RamoopsZone) -> Record | None:
     """
     Parse the text of a zone for panics.
 
-    :return: ``None`` if it is another zone, whose text is as it stands.
+    :return: ``None`` if it is a zone of another kind, whose text is plain.
     :raises FormatError: If it is compressed and cannot be decompressed.
     """
     match = _HEAD.match(zone.text)
@@ -118,6 +118,7 @@ def _inflate(data: bytes, source: str) -> bytes:
         raise FormatError(source, f"compressed, expected deflate: {error}") from None
     if not inflater.eof:
         raise FormatError(
-            source, f"compressed, and ends or goes on after {len(text)} bytes of text"
+            source,
+            f"compressed, with an end other than that of its {len(text)} bytes of text",
         )
     return text

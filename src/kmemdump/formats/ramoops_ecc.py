@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Parity of ramoops zones: errors that RAM got without power, found and corrected.
+Parity of ramoops zones: finds and corrects the errors of RAM that had no power.
 
 As ``fs/pstore/ram_core.c`` writes it: a Reed-Solomon code over bytes, for each 128
-bytes of the ring and for the zone's header. Parity of what was never written means
-nothing.
+bytes of the ring and for the zone's header. Where nothing was ever written, parity is
+meaningless.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kmemdump.errors import FormatError, UnsupportedError
 __all__ = ["PARITY_SIZES", "Repaired", "capacity_with", "find_parity", "repair"]
 
 PARITY_SIZES = (16, 8, 32, 64)
-"""Sizes in bytes that are tried where nobody tells; 16 is the module's own."""
+"""Sizes in bytes that are tried if none is given; 16 is the module's default."""
 
 _MAGIC = b"DBGC"
 _HEADER_SIZE = 12
@@ -27,7 +27,7 @@ _START_AND_SIZE = struct.Struct("<4xII")
 _BLOCK = 128
 _POLYNOMIAL = 0x11D
 _MAX_PARITY = 127
-"""Together with a block, that is as much as the code can have."""
+"""Together with a block this is the longest code word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def find_parity(data: bytes) -> tuple[int, int]:
             if capacity_with(size, parity) > 0:
                 header = data[:_HEADER_SIZE] + data[size - parity : size]
                 found = _correct(header, parity)
-                # Zeros are a code word, too, and may be the nearest one.
+                # Zeros are a code word as well, and may be the nearest one.
                 if found is not None and found[0].startswith(_MAGIC):
                     return size, parity
     return len(data), 0
@@ -89,7 +89,8 @@ def repair(data: bytes, parity: int, source: str) -> Repaired:
     capacity = capacity_with(len(data), parity) if 0 < parity <= _MAX_PARITY else 0
     if capacity <= 0:
         raise FormatError(
-            source, f"{len(data)} bytes are no zone with {parity} bytes of parity"
+            source,
+            f"{len(data)} bytes cannot be a zone with {parity} bytes of parity",
         )
     fixed = bytearray(data)
     found = _correct(data[:_HEADER_SIZE] + data[len(data) - parity :], parity)
@@ -126,7 +127,7 @@ def _correct(block: bytes, parity: int) -> tuple[bytes, int] | None:
         _, whole, places = codec.decode(block)
     except failure:
         return None
-    except (ValueError, IndexError, ZeroDivisionError):  # Of nonsense.
+    except (ValueError, IndexError, ZeroDivisionError):  # The data is no code word.
         return None
     return bytes(whole), len(places)
 

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 RAWDUMP_MAGIC = b"Raw_Dmp!"
-_SEEN_MAGIC = b"MiniDump"  # A vendor's script overwrites the signature with this.
+_SEEN_MAGIC = b"MiniDump"  # A vendor's script overwrites the signature with this one.
 
 _HEADER = struct.Struct("<8sII8s8sIQQI")
 _SECTION = struct.Struct("<IIIQQ16s20s")
@@ -41,7 +41,7 @@ class RawdumpFlag(IntFlag):
     """The storage was too small."""
     PROTECTED = 4
     FLUSHED = 8
-    """Caches were written back before."""
+    """Caches were written back before the dump."""
 
 
 class SectionType(IntEnum):
@@ -87,7 +87,7 @@ class Rawdump:
     """Bytes that would have been needed, if storage was too small."""
     sections: tuple[RawdumpSection, ...]
     problems: tuple[str, ...]
-    """What is not as it should be; the sections are as good as they can be."""
+    """What is wrong with the image; the sections are those that can be read."""
 
 
 def parse_rawdump(read: Callable[[int, int], bytes], size: int, source: str) -> Rawdump:
@@ -112,7 +112,7 @@ def parse_rawdump(read: Callable[[int, int], bytes], size: int, source: str) -> 
     if len(table) < count * _SECTION.size:
         raise FormatError(
             source,
-            f"{count} sections need {count * _SECTION.size} bytes, but the image has "
+            f"{count} sections need {count * _SECTION.size} bytes, and the image has "
             f"{len(table)} behind its header",
         )
     problems = _header_problems(flags, total, size)

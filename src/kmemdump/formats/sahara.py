@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Sahara: how a Qualcomm device in ramdump mode hands its memory to a host.
+Sahara: the protocol by which a host reads the memory of a Qualcomm device.
 
 Packets and the table of regions, in the 32-bit and the 64-bit form. The two sides of
 the exchange are in :mod:`kmemdump.formats.sahara_host` and ``sahara_device``.
@@ -49,7 +49,7 @@ class Command(IntEnum):
     HELLO = 0x01
     HELLO_RESP = 0x02
     END_OF_IMAGE = 0x04
-    """In this mode, how the device reports an error."""
+    """The device reports an error so in this mode."""
     RESET = 0x07
     RESET_RESP = 0x08
     MEM_DEBUG = 0x09
@@ -69,7 +69,7 @@ class Mode(IntEnum):
 
 
 class SaharaStatus(IntEnum):
-    """What can go wrong."""
+    """Errors that are reported."""
 
     OK = 0
     INVALID_COMMAND = 0x01
@@ -79,7 +79,7 @@ class SaharaStatus(IntEnum):
     MEMORY_DEBUG_NOT_SUPPORTED = 0x1B
 
 
-# Words behind the head that each packet has: their layout, and what they are.
+# Layout of the words after the head, for each command.
 _BODIES = {
     Command.HELLO: _HELLO,
     Command.HELLO_RESP: _HELLO,
@@ -105,11 +105,11 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What HELLO and HELLO_RESP say, by name."""
+    """The fields of HELLO and HELLO_RESP."""
 
     version: int
     compatible: int
-    """Lowest version that it understands."""
+    """Lowest version that it accepts."""
     value: int
     """HELLO: longest packet that it takes; HELLO_RESP: a :class:`SaharaStatus`."""
     mode: int
@@ -134,7 +134,7 @@ def parse_packet(data: bytes, source: str) -> Packet:
     """
     Parse one whole packet.
 
-    :raises FormatError: If it is none of those that matter, or has a wrong length.
+    :raises FormatError: If it is another command, or has a wrong length.
     """
     if not _HEAD.size <= len(data) <= MAX_PACKET:
         raise FormatError(
@@ -188,7 +188,7 @@ def parse_table(data: bytes, source: str, *, wide: bool) -> list[DeviceRow]:
         )
     rows = []
     for type_, address, size, description, name in layout.iter_unpack(data):
-        # The 32-bit form's type is a byte; what pads it need not be zero.
+        # The 32-bit form's type is a byte; its padding need not be zero.
         kind = type_ if wide else type_ & 0xFF
         rows.append(DeviceRow(kind, address, size, _text(description), _text(name)))
     return rows
@@ -198,7 +198,7 @@ def pack_table(rows: Sequence[DeviceRow], *, wide: bool) -> bytes:
     """
     Return a region table.
 
-    :raises FormatError: If something in a row has no room.
+    :raises FormatError: If a value does not fit into its field.
     """
     layout = _ROW64 if wide else _ROW32
     pieces = []

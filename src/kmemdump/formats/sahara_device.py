@@ -21,19 +21,19 @@ from kmemdump.formats.sahara import (
 __all__ = ["Device"]
 
 _VERSION, _COMPATIBLE = 2, 1
-_MAX_PACKET = 0x400  # What HELLO says that it takes.
+_MAX_PACKET = 0x400  # Longest packet, as HELLO says.
 _MAX_READ = 16 << 20
 
 
 class Device:
     """
-    The side that has crashed.
+    A device that has crashed.
 
-    :param rows: What it offers.
+    :param rows: Its region table.
     :param read: Reads memory: physical address and size; raises
         :exc:`NotCapturedError` where there is none.
-    :param wide: Whether it speaks the 64-bit form.
-    :param table_address: Where it says that its table is.
+    :param wide: Whether it uses the 64-bit form.
+    :param table_address: Address of its table, as it says.
     :param version: Of the protocol, as HELLO says.
     """
 

@@ -2,9 +2,8 @@
 """
 The host's side of Sahara's memory debug mode, without any input or output.
 
-Each transfer that arrives is given to :meth:`SaharaHost.receive`, which returns what is
-to be sent. Data has no packet around it: a transfer is data if the host has asked for
-some.
+:meth:`SaharaHost.receive` takes each transfer that arrives, and returns what is to be
+sent. Data has no packet around it: if the host has asked for data, a transfer is data.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The device would not give a region, or the rest of it."""
+    """The device refuses a region, or the rest of it."""
 
     row: DeviceRow
     offset: int
@@ -95,7 +94,7 @@ class _State(Enum):
 
 class SaharaHost:
     """
-    The side that downloads.
+    A host that downloads regions.
 
     :param wanted: Chooses rows of the table; all by default.
     :param chunk: Bytes to ask for at once.
@@ -135,11 +134,11 @@ class SaharaHost:
         """
         Take one transfer.
 
-        :raises FormatError: If the device does not speak as it should. It waits for
-            a reset then: :meth:`reset`.
+        :raises FormatError: If the device breaks the protocol. It then waits for a
+            reset: :meth:`reset`.
         """
         if self._state is _State.END:
-            raise FormatError(self._source, "speaks on after it has said goodbye")
+            raise FormatError(self._source, "sends more after DONE_RESP or RESET_RESP")
         if not self.expected:
             return self._packet(parse_packet(transfer, self._source))
         if not self._got and self._asked != len(transfer) == _ERROR_SIZE:
@@ -161,7 +160,7 @@ class SaharaHost:
         return events if self.expected else events + self._ask_for_more()
 
     def reset(self) -> bytes:
-        """Return what makes a device restart, whatever it does."""
+        """Return a packet that makes a device restart in any state."""
         self._state = _State.RESET
         self._asked = self._got = 0
         return pack_packet(Command.RESET)
@@ -194,7 +193,7 @@ class SaharaHost:
             raise FormatError(self._source, f"reports an error: {_status(values[1])}")
         raise FormatError(
             self._source,
-            f"sent {command.name}, which makes no sense in state {self._state.name}",
+            f"sent {command.name}, which is not allowed in state {self._state.name}",
         )
 
     def _ask_for_table(self, command: Command, address: int, size: int) -> list[Event]:
@@ -233,7 +232,7 @@ class SaharaHost:
                     size //= 2
                 return [*events, self._read(row.address + self._offset, size)]
             elif row.size == 0:
-                events.append(Data(row, 0, b""))  # An empty region is one, too.
+                events.append(Data(row, 0, b""))  # An empty region counts as well.
             self._next()
         self._state = _State.RESET
         return [*events, Send(pack_packet(Command.RESET))]
@@ -254,7 +253,7 @@ class SaharaHost:
     def _refused(self, reason: str) -> list[Event]:
         self._asked = self._got = 0
         if self._state is _State.TABLE:
-            raise FormatError(self._source, f"won't give its region table: {reason}")
+            raise FormatError(self._source, f"refuses its region table: {reason}")
         event = Failure(self._pending[0], self._offset, reason)
         self._next()
         return [event, *self._ask_for_more()]

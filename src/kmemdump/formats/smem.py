@@ -3,9 +3,8 @@
 Qualcomm SMEM: memory that the processors of a chip share, and its items.
 
 Layout and rules are those of Linux ``drivers/soc/qcom/smem.c``: what that driver
-refuses is refused here, with the error number that it would return at the end of the
-message. On top of that, nothing may lead out of the region, which the driver does not
-check everywhere.
+refuses is refused here, with its error number at the end of the message. In addition,
+nothing may lead out of the region, which the driver does not check everywhere.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ __all__ = [
 HOST_ANY = -1
 """Items for all processors: ``QCOM_SMEM_HOST_ANY``."""
 MAX_SMEM_BYTES = 64 << 20
-"""Most bytes of a region that are looked at; phones have 2 to 4 MiB."""
+"""Largest region in bytes that is parsed; phones have 2 to 4 MiB."""
 
 _HEAP_ITEMS = 512
 _FIXED_ITEMS = 8  # SMEM_ITEM_LAST_FIXED
@@ -133,12 +132,11 @@ class Smem:
         """
         Plan a new item as ``qcom_smem_alloc()`` makes it, in the same order.
 
-        The driver holds a hardware lock meanwhile, so that only somebody who knows
-        that no other processor allocates may carry the plan out.
+        The driver holds a hardware lock meanwhile. So the plan may only be carried out
+        while no other processor allocates.
 
         :param size: In bytes.
-        :raises FormatError: If the number is taken or not to be had, or there is no
-            room.
+        :raises FormatError: If the number is taken or not allowed, or there is no room.
         """
         where = f"{self.source}: item {number}"
         if number < _FIXED_ITEMS:
@@ -166,7 +164,7 @@ class Smem:
             )
 
     def _partition(self, host: int) -> Partition | None:
-        # There is no way back from a host's own partition to the shared one.
+        # The driver does not fall back from a host's own partition to the shared one.
         return self.partitions.get(host, self.shared)
 
     def _item(self, entry: SmemEntry) -> Item:
@@ -205,7 +203,7 @@ class Smem:
         size = (size + 7) & ~7
         if size > available:
             raise FormatError(
-                where, f"{size} bytes wanted, but the heap has {available} (-ENOMEM)"
+                where, f"{size} bytes wanted, and the heap has {available} (-ENOMEM)"
             )
         if free < _HEADER_SIZE or free + size > len(self.data):
             raise FormatError(where, f"the heap's free offset {free:#x} is wrong")

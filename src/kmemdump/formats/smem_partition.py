@@ -2,8 +2,8 @@
 """
 A partition of Qualcomm SMEM: two lists of items that grow towards each other.
 
-Uncached items go up from the partition's header, each behind its own; cached ones go
-down from the end, each below its own.
+Uncached items go up from the partition's header, each after its own header; cached ones
+go down from the end, each below its own header.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Partition:
         if at != self.start + self.free_uncached:
             raise FormatError(
                 self.where,
-                f"uncached items end at {at - self.start:#x}, but the header says "
+                f"uncached items end at {at - self.start:#x}, expected "
                 f"{self.free_uncached:#x}",
             )
         stored = (size + 7) & ~7

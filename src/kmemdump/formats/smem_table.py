@@ -29,7 +29,7 @@ def parse_ptable(
     Parse the table.
 
     :param required: Whether there must be one.
-    :return: The rows in use, and the number of items if it is told.
+    :return: The rows in use, and the number of items if the table has it.
     :raises FormatError: If the driver would refuse it.
     """
     at = len(data) - PTABLE_SIZE
@@ -81,7 +81,7 @@ def find_private(
     data: bytes, rows: list[PartitionRow], source: str
 ) -> dict[int, Partition]:
     """
-    Return the partitions of this processor with each other one.
+    Return the partitions that this processor shares with each other one.
 
     :raises FormatError: If there are two for one, or a header is wrong.
     """

@@ -56,7 +56,7 @@ class Inspection:
     """Number of contiguous ranges of it."""
     kernel_offset: int | None = field(default=None, metadata=ADDRESS)
     tool: str | None = None
-    """Which program wrote it; ``None``, with all that follows, if not kmemdump."""
+    """Which program wrote it; ``None`` (with all below) if it was not kmemdump."""
     backend: str | None = None
     cause: str | None = None
     """Why it was written, as reported by what watched the kernel."""
@@ -69,9 +69,9 @@ class Inspection:
     """Where the file differs from what it says, checksums included."""
     debuggers: Sequence[Debugger] = ()
     tried: Sequence[QuestionCheck] = ()
-    """Our own questions, as this file answers them."""
+    """kmemdump's own questions, and whether this file answers them."""
     unanswerable: str | None = None
-    """Why no question, or hardly any, can be put."""
+    """Why no question, or hardly any, can be answered."""
 
     @property
     def broken(self) -> list[QuestionCheck]:
@@ -86,7 +86,7 @@ class Inspection:
 
 def read_manifest(target: Target) -> tuple[Manifest | None, list[str]]:
     """
-    Return what a target says about itself, and where that is not true.
+    Return what a target says about itself, and where that is wrong.
 
     :return: ``None`` and nothing for a target that is no core image of ours.
     """
@@ -125,7 +125,7 @@ def inspect(
     except KmemdumpError as error:
         return replace(found, unanswerable=str(error))
     held = {area.name for area in found.areas}
-    # Of another program's dump, which has all, those that are marked by default.
+    # Another program's dump has all memory: try the areas marked by default.
     areas = [a for a in AREAS if (a.name in held if held else a.default)]
     tried = tuple(check_questions(kernel, areas))
     return replace(found, tried=tried, unanswerable=kernel.problem)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all targets that are files have in common."""
+"""What all targets that are files share."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def read_vmcoreinfo(path: Path) -> VmcoreInfo:
 
 def check_whole(file: OpenFile, end: int, damaged: bool) -> None:
     """
-    Refuse a file that is truncated, as a full disk or a copy that stopped leave it.
+    Refuse a truncated file, as a full disk or an interrupted copy leaves it.
 
     :param end: Where the file should end, at least.
-    :param damaged: Whether to go on with the rest, and only warn.
+    :param damaged: Whether to only warn, and go on with the rest.
     :raises FormatError: If it ends before.
     """
     if end <= file.size:
@@ -76,7 +76,7 @@ def prstatus(notes: Iterable[Note], machine: int, source: str) -> list[bytes]:
     """Return the NT_PRSTATUS descriptors among *notes*, one per CPU."""
     try:
         size = arch_from_elf(machine).prstatus_size
-    except UnsupportedError:  # What was collected may be of any machine.
+    except UnsupportedError:  # A firmware dump may be of any machine.
         size = -1
     found = []
     for note in notes:

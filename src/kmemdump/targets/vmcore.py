@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Dumps that know what they are: ELF cores and LiME files.
+ELF cores and LiME files.
 
-ELF cores are those of this tool, /proc/vmcore and copies of it, and what QEMU's
-dump-guest-memory writes.
+ELF cores are those of kmemdump, of /proc/vmcore and its copies, and of QEMU's
+dump-guest-memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def open_elf(
     :param vmcoreinfo: To be used instead of what the core has.
     :param damaged: Whether it may be truncated.
     :raises FormatError: If the core is broken.
-    :raises TargetError: If it is the core of something else than a kernel.
+    :raises TargetError: If it is not the core of a kernel.
     """
     core = CoreImage(file)
     try:
@@ -92,7 +92,7 @@ def core_of(target: Target) -> CoreImage | None:
 def _names(
     headers: Iterable[ProgramHeader], info: VmcoreInfo | None, memory: Memory
 ) -> list[Alias]:
-    """Return what the core says about virtual addresses, if no page table does."""
+    """Return the virtual addresses in the headers, if the core has no page table."""
     if info is None:
         return []
     try:
@@ -127,7 +127,7 @@ def open_lime(
     if ranges:
         last = ranges[-1]
         end = last.offset + last.size + last.missing
-        # What follows the last range is the header of another, or what is left of it.
+        # After the last range comes another header, or a part of it.
         check_whole(file, end if end >= file.size else end + LIME_HEADER + 1, damaged)
     extents = [Extent(item.address, item.size, item.offset) for item in ranges]
     if not extents:
