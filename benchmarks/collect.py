@@ -3,7 +3,7 @@
 Collecting a folder of 201 files, beside copying them into one file with ``cat``.
 
 As a program, it collects FOLDER into CORE and prints the seconds and CPU seconds that
-this took without the start of Python, and the memory of the process in bytes.
+the call took, without the start of Python, and the peak memory of the process in bytes.
 """
 
 from __future__ import annotations
@@ -11,75 +11,97 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.measure import Cost, in_turn, run
 from benchmarks.scene import Figure
 from kmemdump.backends.description import Description, describe, row_name
+from kmemdump.collect.source import Options, open_source
+from kmemdump.collect.write import write_collected
 from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
 from kmemdump.memory.ranges import Region
 
 __all__ = ["measure_collect"]
 
-_TIMES = 4  # As often as others: it takes less than half a second.
 _FILES = 201
-_BYTES = 64 << 20
+_BYTES = 1 << 30
 _BASE = 0x9000_0000
 _GAP = 1 << 16
 _INFO = b"OSRELEASE=6.12.0-bench\nPAGESIZE=4096\nNUMBER(VA_BITS)=48\n"
 _EM_AARCH64 = 183
+_TMPFS = Path("/dev/shm")
+
+_Measure = Callable[[], Cost]
 
 
 def measure_collect(folder: Path, runs: int) -> list[Figure]:
     """
-    Measure what collecting costs.
+    Measure what collecting costs, with files on the disk and in tmpfs.
 
-    :param folder: For the dump, which is removed again.
-    :param runs: How often others are measured; this more often.
+    :param folder: On the disk, for the dump, which is removed again.
     """
+    figures = _measure_in(folder, runs, ("", ", files not in memory"))
+    if _has_room(_TMPFS):
+        with TemporaryDirectory(dir=_TMPFS, prefix="kmemdump-bench-") as tmpfs:
+            figures += _measure_in(Path(tmpfs), runs, (", in tmpfs",))
+    return figures
+
+
+def _has_room(folder: Path) -> bool:
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return False
+    # What is in tmpfs takes memory, and more than that is needed to measure anything.
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(status.f_bavail * status.f_frsize, pages) > 3 * _BYTES
+
+
+def _measure_in(folder: Path, runs: int, places: Sequence[str]) -> list[Figure]:
+    """Measure each row with the files in each of *places*, which labels name."""
     dump, output = folder / "minidump", folder / "collected"
     files = _make_dump(dump)
+    try:
+        rows = _rows(dump, output, files)
+        figures = []
+        for place in places:
+            cold = "not in memory" in place
+            measures = [partial(_fresh, it, output, files, cold) for _, it in rows]
+            for (name, _), cost in zip(rows, in_turn(measures, runs), strict=True):
+                size = 0 if "start" in name else _BYTES
+                figures.append(Figure(name + place, cost, size, "cat" in name))
+        return figures
+    finally:
+        output.unlink(missing_ok=True)
+        for path in dump.iterdir():
+            path.unlink()
+        dump.rmdir()
+
+
+def _rows(
+    dump: Path, output: Path, files: Sequence[Path]
+) -> list[tuple[str, _Measure]]:
     names = [str(path) for path in files]
     copy = ["sh", "-c", 'cat "$@" > "$0"', str(output), *names]
     durable = ["sh", "-c", 'cat "$@" > "$0" && sync "$0"', str(output), *names]
-    script = str(Path(sys.executable).with_name("kmemdump"))  # As people start it.
-    ours = [script, "collect", str(dump), "-o", str(output)]
+    script = str(Path(sys.executable).with_name("kmemdump"))  # As users start it.
     call = [sys.executable, "-m", "benchmarks.collect", str(dump), str(output)]
-    rows: list[tuple[str, Callable[[], Cost]]] = [
+    ours = [script, "collect", str(dump), "-o", str(output)]
+    return [
         ("cat, then sync", lambda: run(durable)),
         ("cat", lambda: run(copy)),
         ("kmemdump, the call, synced", lambda: _call(call)),
         ("kmemdump collect, whole process", lambda: _run(ours)),
-    ]
-    starts: list[tuple[str, Callable[[], Cost]]] = [
         ("of it the start: kmemdump --version", lambda: _run([script, "--version"])),
-        (
-            "of that Python's own: python -c pass",
-            lambda: _run([sys.executable, "-c", ""]),
-        ),
     ]
-    figures = []
-    for cold in (False, True):
-        these = rows if cold else rows + starts
-        measures = [partial(_fresh, it, output, files, cold) for _, it in these]
-        costs = in_turn(measures, _TIMES * runs)
-        for (name, _), cost in zip(these, costs, strict=True):
-            label = f"{name}, files not in memory" if cold else name
-            figures.append(Figure(label, cost, _BYTES, "cat" in name))
-    output.unlink(missing_ok=True)
-    for path in dump.iterdir():
-        path.unlink()
-    dump.rmdir()
-    return figures
 
 
-def _fresh(
-    measure: Callable[[], Cost], output: Path, files: list[Path], cold: bool
-) -> Cost:
-    # Replacing a file that is there frees its blocks, which takes its time.
+def _fresh(measure: _Measure, output: Path, files: Sequence[Path], cold: bool) -> Cost:
+    # Replacing an existing file frees its blocks, which takes time.
     output.unlink(missing_ok=True)
     for path in files if cold else ():
         with open(path, "rb") as file:
@@ -88,7 +110,7 @@ def _fresh(
 
 
 def _run(argv: list[str]) -> Cost:
-    # As it is installed: compiled, whatever the one who measures likes.
+    # As it is installed: compiled, whatever the user of the benchmarks prefers.
     return run(argv, environment={"PYTHONDONTWRITEBYTECODE": ""})
 
 
@@ -122,18 +144,13 @@ def _make_dump(folder: Path) -> list[Path]:
 
 
 def _main() -> None:
-    from kmemdump.collect.write import write_collected
-    from kmemdump.firmware_dumps.folder import collect_folder
-    from kmemdump.firmware_dumps.target import DumpTarget
-
     folder, output = map(Path, sys.argv[1:])
     wall, cpu = time.monotonic(), time.process_time()
-    target = DumpTarget(collect_folder(folder))
-    missing = write_collected(output, target)
-    target.close()
+    with open_source(str(folder), Options()) as target:
+        missing = write_collected(output, target)
     print(time.monotonic() - wall, time.process_time() - cpu, _peak())
     assert not missing
-    assert not target.dump.problems
+    assert not target.dump.warnings
 
 
 def _peak() -> int:

@@ -30,9 +30,10 @@ def print_scene(scene: Scene, console: Console) -> None:
 
 
 def print_collect(figures: Sequence[Figure], console: Console) -> None:
-    """Print what collecting costs, beside the first figure."""
+    """Print what collecting costs, beside the first figure of each group."""
     table = _table(
-        "201 files of 64 MiB together into one", "", "s", "times", "CPU s", "peak MB"
+        "201 files of 1 GiB together into one",
+        *("", "s", "MB/s", "rate", "CPU s", "peak MB"),
     )
     first = figures[0]
     for figure in figures:
@@ -40,12 +41,14 @@ def print_collect(figures: Sequence[Figure], console: Console) -> None:
         if cost.problem:
             table.add_row(f"{figure.name}: {cost.problem}")
             continue
-        if figure.name.startswith(first.name):
+        if figure.name.startswith(figures[0].name):
             first = figure
+        ratio = figure.size and first.cost.wall / cost.wall
         table.add_row(
             figure.name,
             f"{cost.wall:.3f}",
-            f"{cost.wall / first.cost.wall:.2f}x" if first.cost.wall else "",
+            f"{figure.size / 1e6 / cost.wall:,.0f}" if figure.size else "",
+            f"{ratio:.2f}x" if ratio else "",
             f"{cost.cpu:.3f}",
             f"{cost.peak / 1e6:.0f}" if "the call" in figure.name else "",
         )

@@ -123,6 +123,18 @@ def test_the_disk_writes_meanwhile(
     assert (tmp_path / "core").read_bytes() == data + data
 
 
+def test_large_files_are_synced_in_large_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = []
+    monkeypatch.setattr(os, "fdatasync", syncs.append)
+    data = bytes(1 << 20)
+    with PartialFile(tmp_path / "core") as output:
+        for _ in range(64):
+            output.write(data)
+    assert 1 <= len(syncs) <= 6
+
+
 def test_disk_that_fails_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,9 @@ class PartialFile:
 
 
 _SYNC_BYTES = 1 << 20
+"""Bytes to sync at once, first: most core images have a few MiB."""
+_MAX_SYNC_BYTES = 64 << 20
+"""And later, twice as many each time: starting a thread takes as long as 1 MiB."""
 
 
 class _Output(io.FileIO):
@@ -171,6 +174,7 @@ class _Output(io.FileIO):
         super().__init__(fd, "w")
         self._final = final
         self._waiting = 0
+        self._enough = _SYNC_BYTES
         self._syncing: Thread | None = None
         self._problem: OSError | None = None
 
@@ -179,8 +183,9 @@ class _Output(io.FileIO):
             count = super().write(data)
         self._waiting += count
         busy = self._syncing is not None and self._syncing.is_alive()
-        if self._waiting >= _SYNC_BYTES and not busy:
+        if self._waiting >= self._enough and not busy:
             self._waiting = 0
+            self._enough = min(2 * self._enough, _MAX_SYNC_BYTES)
             # In a thread: even starting to write waits if the disk's queue is full.
             self._syncing = Thread(target=self._sync_data, name="sync")
             self._syncing.start()

@@ -240,9 +240,9 @@ def test_hole_for_a_moment(tmp_path: Path) -> None:
 def test_vanishing_memory(tmp_path: Path) -> None:
     memory = FakeMemory()
     looked_for_zeros = [False]
-    memory.failures = iter([*looked_for_zeros, True, *[False] * 256] * 100)
+    memory.failures = iter([*looked_for_zeros, True, *[False] * 128] * 100)
     with pytest.raises(TargetError, match="vanished in each of 4 attempts"):
-        write_core(tmp_path / "core", contents((0, PAGE << 8), memory=memory))
+        write_core(tmp_path / "core", contents((0, PAGE << 7), memory=memory))
     assert os.listdir(tmp_path) == []
 
 

@@ -31,7 +31,8 @@ from kmemdump.progress import report_progress
 
 __all__ = ["CoreContents", "write_core"]
 
-_CHUNK = 1 << 20
+_CHUNK = 512 << 10
+"""Bytes to copy at once; malloc returns larger blocks to the kernel after each."""
 _ATTEMPTS = 4
 
 # struct elf_prpsinfo, Linux include/linux/elfcore.h, on a 64-bit architecture:
