@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.text import format_duration, format_memory, format_size, printable
+from kmemdump.text import (
+    c_string,
+    format_duration,
+    format_memory,
+    format_size,
+    printable,
+)
 
 
 @given(st.text())
@@ -54,3 +60,8 @@ def test_size(size, words):
 )
 def test_memory(size, words):
     assert format_memory(size) == words
+
+
+def test_c_string():
+    assert c_string(b"md_K\xff\x1b\0rest") == "md_K\\xff\x1b"
+    assert c_string(b"whole") == "whole"

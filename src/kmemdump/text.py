@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Text for people: strings from outside that may be hostile, sizes, durations."""
 
-__all__ = ["format_duration", "format_memory", "format_size", "printable"]
+__all__ = [
+    "c_string",
+    "format_duration",
+    "format_memory",
+    "format_size",
+    "printable",
+]
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -21,6 +27,11 @@ def printable(text: str, keep: str = "") -> str:
 
 def _escape(char: str) -> str:
     return " " if char == "\t" else ascii(char)[1:-1]
+
+
+def c_string(raw: bytes) -> str:
+    """Return the text before the first NUL: ASCII, with other bytes escaped."""
+    return raw.partition(b"\0")[0].decode("ascii", "backslashreplace")
 
 
 def format_size(size: int) -> str:

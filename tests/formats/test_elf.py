@@ -88,17 +88,17 @@ def test_pack() -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "the ELF header need bytes 0x0 to 0x40, but the file ends at 0x0"),
+        (b"", "the ELF header should be at 0x0 to 0x40, but the file ends at 0x0"),
         (b"KDUMP   " + bytes(64), "starts with 4b 44 55 4d"),
         (b"\x7fELF\x01\x01\x01" + bytes(64), "ELF class 1"),
         (b"\x7fELF\x02\x02\x01" + bytes(64), "byte order 2"),
         (bytes(ehdr(type=2)), "of type 2, expected a core"),
         (bytes(ehdr(phnum=1, phentsize=32)), "e_phentsize: is 32, expected 56"),
-        (bytes(ehdr(phnum=1)), "the program headers need bytes 0x40 to 0x78"),
-        (bytes(ehdr(phnum=1, phoff=2**64 - 1)), "need bytes 0xffffffffffffffff"),
+        (bytes(ehdr(phnum=1)), "the program headers should be at 0x40 to 0x78"),
+        (bytes(ehdr(phnum=1, phoff=2**64 - 1)), "should be at 0xffffffffffffffff"),
         (bytes(ehdr(phnum=0xFFFF)), "e_shentsize: is 0"),
         (bytes(ehdr(phnum=0xFFFF, shentsize=64, shoff=64)), "section header 0"),
-        (CORE[:-1], "the notes need bytes"),
+        (CORE[:-1], "the notes should be at"),
         (bytes(ehdr(phnum=1) + phdr(4, 0, 0, 0, 0, 1 << 40, 0, 0)), "bytes of notes"),
     ],
 )

@@ -66,7 +66,7 @@ def change(offset: int, format_: str, value: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "the header need"),
+        (b"", "the header should be"),
         (b"KDUMPX  " + bytes(500), "starts with b'KDUMPX  '"),
         (
             kdump(PAGES, machine=b"x\xff"),
@@ -77,12 +77,12 @@ def change(offset: int, format_: str, value: int) -> bytes:
         (change(428, "<i", -1), "block_size"),
         (change(432, "<i", 0), "sub_hdr_size"),
         (change(436, "<I", 0xFFFFFFFF), "bitmap_blocks"),
-        (change(436, "<I", 60000), "the page bitmap need"),
+        (change(436, "<I", 60000), "the page bitmap should be"),
         (change(PAGE + 96, "<Q", 1 << 60), "max_mapnr"),
         (change(PAGE + 40, "<Q", 1 << 60), "size_vmcoreinfo"),
-        (change(PAGE + 32, "<Q", 1 << 60), "VMCOREINFO need"),
+        (change(PAGE + 32, "<Q", 1 << 60), "VMCOREINFO should be"),
         (change(PAGE + 56, "<Q", 1 << 60), "size_note"),
-        (kdump(PAGES, info=INFO)[:5000], "need bytes"),
+        (kdump(PAGES, info=INFO)[:5000], "should be at"),
     ],
 )
 def test_refused(data, problem):

@@ -267,7 +267,7 @@ def elf(class_: int = 2, order: int = 1, type_: int = 4, machine: int = 62) -> b
         (INFO, "pass it with --vmcoreinfo"),
         ("Läuft nicht.\n".encode() * 1000, "is text"),
         (bytes(1 << 20), "no VMCOREINFO found in it"),
-        (b"KDUMP   ", "the header need"),
+        (b"KDUMP   ", "the header should be"),
         (kdump(PAGES, machine=b"i686"), "utsname.machine: architecture i686 is not"),
         (b"makedumpfile", "is text"),
         (b"makedumpfile" + bytes(9), "type 0, version 0|starts with"),

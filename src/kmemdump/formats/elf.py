@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from kmemdump.errors import FormatError
 from kmemdump.memory.ranges import round_up
+from kmemdump.text import c_string
 
 __all__ = [
     "EM_AARCH64",
@@ -40,6 +41,7 @@ __all__ = [
     "pack_note",
     "parse_core",
     "parse_header",
+    "read_whole",
 ]
 
 EM_X86_64 = 62
@@ -135,12 +137,12 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
     :raises FormatError: If this is no ELF64 little-endian core, or if headers or
         notes are not wholly in the file or are too many.
     """
-    raw = _read(read, 0, _EHDR.size, size, source, "the ELF header")
+    raw = read_whole(read, 0, _EHDR.size, size, source, "the ELF header")
     header = parse_header(raw, source)
     phnum = header.phnum
     if phnum == _PN_XNUM:
         _check_size("e_shentsize", header.shentsize, SECTION_HEADER, source)
-        raw = _read(
+        raw = read_whole(
             read, header.shoff, SECTION_HEADER.size, size, source, "section header 0"
         )
         phnum = SECTION_HEADER.unpack(raw)[7]
@@ -152,7 +154,7 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
             f"{phnum} program headers, expected at most {MAX_HEADERS}",
         )
     count = phnum * PROGRAM_HEADER.size
-    raw = _read(read, header.phoff, count, size, source, "the program headers")
+    raw = read_whole(read, header.phoff, count, size, source, "the program headers")
     headers = [ProgramHeader(*fields) for fields in PROGRAM_HEADER.iter_unpack(raw)]
     return ElfCore(header.machine, headers, _parse_notes(read, headers, size, source))
 
@@ -217,7 +219,7 @@ def _parse_notes(
                 source,
                 f"{total} or more bytes of notes, expected at most {MAX_NOTE_BYTES}",
             )
-        data = _read(read, header.offset, header.filesz, size, source, "the notes")
+        data = read_whole(read, header.offset, header.filesz, size, source, "the notes")
         for note in iter_notes(data, f"{source}: notes at {header.offset:#x}"):
             if len(notes) == MAX_NOTES:
                 raise FormatError(source, f"more than {MAX_NOTES} notes")
@@ -225,7 +227,7 @@ def _parse_notes(
     return notes
 
 
-def _read(
+def read_whole(
     read: Callable[[int, int], bytes],
     offset: int,
     count: int,
@@ -233,14 +235,23 @@ def _read(
     source: str,
     what: str,
 ) -> bytes:
+    """
+    Read a part of a file that must be there.
+
+    :param read: Reads (offset, count) of the file; may return less.
+    :param size: Size of the file in bytes.
+    :param source: Name of the file, for messages.
+    :param what: The part, for messages.
+    :raises FormatError: If it is not wholly in the file.
+    """
     if count == 0:
         return b""
     if offset + count > size:
         raise FormatError(
             source,
-            f"{what} need bytes {offset:#x} to {offset + count:#x}, "
-            f"but the file ends at {size:#x}: {max(offset + count - size, 1)} bytes "
-            "are missing",
+            f"{what} should be at {offset:#x} to {offset + count:#x}, "
+            f"but the file ends at {size:#x}: {offset + count - size} bytes are "
+            "missing",
         )
     data = read(offset, count)
     if len(data) != count:
@@ -284,7 +295,7 @@ def iter_notes(data: bytes, source: str, *, cut: bool = False) -> Iterator[Note]
                 f"only {len(data) - offset - _NHDR.size} bytes left",
             )
         raw_name = data[offset + _NHDR.size : offset + _NHDR.size + namesz]
-        name = raw_name.partition(b"\0")[0].decode("ascii", "backslashreplace")
+        name = c_string(raw_name)
         yield Note(name, type_, data[start : start + descsz], missing)
         offset = start + round_up(descsz, 4)
 

@@ -29,6 +29,7 @@ from kmemdump.formats.elf import (
     parse_header,
 )
 from kmemdump.formats.notes import NoteType, find_own
+from kmemdump.text import c_string
 
 __all__ = [
     "LABEL",
@@ -263,10 +264,7 @@ def _labels(notes: list[Note]) -> list[tuple[int, str]]:
     """Return the numbers and names that belong to the program headers, in order."""
     desc = find_own(notes, NoteType.LABELS) or b""
     whole = len(desc) // LABEL.size * LABEL.size
-    return [
-        (number, raw.partition(b"\0")[0].decode("ascii", "backslashreplace"))
-        for number, raw in LABEL.iter_unpack(desc[:whole])
-    ]
+    return [(number, c_string(raw)) for number, raw in LABEL.iter_unpack(desc[:whole])]
 
 
 def _banner(data: bytes, sections: list[_SectionHeader], names: _Names) -> str:

@@ -21,6 +21,7 @@ from kmemdump.formats.elf import (
     MAX_NOTES,
     Note,
     iter_notes,
+    read_whole,
 )
 from kmemdump.memory.ranges import round_down
 
@@ -205,7 +206,7 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
     :param source: Name of the file, for messages.
     :raises FormatError: If it is no such dump, or damaged.
     """
-    raw = _read(read, 0, _HEADER.size, size, source, "the header")
+    raw = read_whole(read, 0, _HEADER.size, size, source, "the header")
     # fmt: off
     (magic, version, machine, _status, page_size, sub_blocks, bitmap_blocks,
      max_frame, _ram, _device, _written, _cpu, _cpus) = _HEADER.unpack(raw)
@@ -221,7 +222,7 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
         )
     if not 1 <= sub_blocks <= 65536:
         raise FormatError(f"{source}: sub_hdr_size", f"{sub_blocks} blocks")
-    raw = _read(read, page_size, _SUB_HEADER.size, size, source, "the sub-header")
+    raw = read_whole(read, page_size, _SUB_HEADER.size, size, source, "the sub-header")
     # fmt: off
     (_phys_base, _level, split, _start, _end, info_at, info_size, notes_at, notes_size,
      _erase, _erase_size, _start64, _end64, max_frame64) = _SUB_HEADER.unpack(raw)
@@ -248,12 +249,12 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
     if version >= 3 and info_size:
         if info_size > _MAX_VMCOREINFO:
             raise FormatError(f"{source}: size_vmcoreinfo", f"{info_size} bytes")
-        vmcoreinfo = _read(read, info_at, info_size, size, source, "VMCOREINFO")
+        vmcoreinfo = read_whole(read, info_at, info_size, size, source, "VMCOREINFO")
     notes: list[Note] = []
     if version >= 4 and notes_size:
         if notes_size > MAX_NOTE_BYTES:
             raise FormatError(f"{source}: size_note", f"{notes_size} bytes")
-        data = _read(read, notes_at, notes_size, size, source, "the notes")
+        data = read_whole(read, notes_at, notes_size, size, source, "the notes")
         for note in iter_notes(data, f"{source}: notes at {notes_at:#x}"):
             if len(notes) == MAX_NOTES:
                 raise FormatError(source, f"more than {MAX_NOTES} notes")
@@ -281,7 +282,7 @@ def _read_bitmap(
             f"{source}: bitmap_blocks",
             f"{length} bytes of bitmaps, expected at most {2 * _MAX_BITMAP}",
         )
-    bits = _read(read, at + half, half, size, source, "the page bitmap")
+    bits = read_whole(read, at + half, half, size, source, "the page bitmap")
     if max_frame > half * 8:
         raise FormatError(
             f"{source}: max_mapnr", f"{max_frame} pages, the bitmap has {half * 8}"
@@ -290,17 +291,3 @@ def _read_bitmap(
     if max_frame & 7:
         kept[-1] &= (1 << (max_frame & 7)) - 1
     return bytes(kept)
-
-
-def _read(
-    read: Read, offset: int, count: int, size: int, source: str, what: str
-) -> bytes:
-    data = read(offset, count) if offset + count <= size else b""
-    if len(data) != count:
-        raise FormatError(
-            source,
-            f"{what} need bytes {offset:#x} to {offset + count:#x}, "
-            f"but the file ends at {size:#x}: {max(offset + count - size, 1)} bytes "
-            "are missing",
-        )
-    return data

@@ -18,6 +18,7 @@ from itertools import pairwise
 from operator import xor
 
 from kmemdump.errors import FormatError
+from kmemdump.text import c_string
 
 __all__ = [
     "ADDRESSES",
@@ -217,18 +218,14 @@ def _unpack(data: bytes, layout: KinfoLayout) -> tuple[Kinfo, bool]:
         addresses,
         num_syms,
         thread_size,
-        _text(release),
-        _text(build_info),
+        c_string(release),
+        c_string(build_info),
         (flags[0], flags[1], flags[2], flags[3]),
         (lengths[0], lengths[1], lengths[2], lengths[3]),
         (modules[0], modules[1], modules[2]),
         checksum == _checksum(whole),
     )
     return found, clean
-
-
-def _text(raw: bytes) -> str:
-    return raw.partition(b"\0")[0].decode("ascii", "backslashreplace")
 
 
 def _plausibility(found: Kinfo, clean: bool) -> int | None:

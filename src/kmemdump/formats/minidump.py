@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from kmemdump.errors import FormatError
+from kmemdump.text import c_string
 
 __all__ = [
     "ALL_ROWS",
@@ -338,4 +339,4 @@ def parse_old_table(data: bytes, source: str) -> OldTable:
 
 def _text(raw: bytes) -> str:
     # Remoteproc cuts names at 15 characters, with or without a NUL.
-    return raw[: _NAME_SIZE - 1].partition(b"\0")[0].decode("ascii", "backslashreplace")
+    return c_string(raw[: _NAME_SIZE - 1])

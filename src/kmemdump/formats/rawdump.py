@@ -15,6 +15,7 @@ from enum import IntEnum, IntFlag
 from typing import Any
 
 from kmemdump.errors import FormatError
+from kmemdump.text import c_string
 
 __all__ = [
     "RAWDUMP_MAGIC",
@@ -141,7 +142,7 @@ def _header_problems(flags: int, total: int, size: int) -> list[str]:
 
 def _section(fields: tuple[Any, ...], size: int) -> tuple[RawdumpSection, str]:
     flags, version, type_, offset, length, information, raw_name = fields
-    name = raw_name.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    name = c_string(raw_name)
     held = max(min(length, size - offset), 0)
     problem = ""
     if not flags & RawdumpFlag.VALID:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from kmemdump.errors import FormatError
+from kmemdump.text import c_string
 
 __all__ = [
     "MAX_PACKET",
@@ -190,7 +191,9 @@ def parse_table(data: bytes, source: str, *, wide: bool) -> list[DeviceRow]:
     for type_, address, size, description, name in layout.iter_unpack(data):
         # The 32-bit form's type is a byte; its padding need not be zero.
         kind = type_ if wide else type_ & 0xFF
-        rows.append(DeviceRow(kind, address, size, _text(description), _text(name)))
+        rows.append(
+            DeviceRow(kind, address, size, c_string(description), c_string(name))
+        )
     return rows
 
 
@@ -216,7 +219,3 @@ def pack_table(rows: Sequence[DeviceRow], *, wide: bool) -> bytes:
 def name_row(name: str, address: int, size: int) -> DeviceRow:
     """Return the row of a minidump region, with names as firmware makes them."""
     return DeviceRow(1, address, size, f"md_{name}"[:20], f"md_{name[:13]}.BIN")
-
-
-def _text(raw: bytes) -> str:
-    return raw.partition(b"\0")[0].decode("ascii", "backslashreplace")

@@ -22,7 +22,7 @@ from drgn.helpers.linux.module import for_each_module
 from kmemdump.kernel.limits import MAX_MODULES
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, round_up
-from kmemdump.text import printable
+from kmemdump.text import c_string, printable
 
 __all__ = ["KernelRegion", "find_kernel_regions", "physical_ranges"]
 
@@ -296,5 +296,5 @@ def _names(prog: Program, type: str, *prefixes: str) -> dict[int, str]:
 
 
 def _text(name: bytes) -> str:
-    text = name.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    text = c_string(name)
     return printable(text) or "unnamed"
