@@ -352,7 +352,7 @@ def test_marks_come_and_go(
     target = f"qmp:{machine.qmp}"
     refused = run("mark", target)
     assert refused.returncode == 1
-    assert "there is no scratch area of 8040 bytes or more" in refused.stderr
+    assert "no scratch memory of 8040 bytes or more" in refused.stderr
     used = run("mark", target, "--scratch", "0x1000000:0x10000")
     assert used.returncode == 2
     assert "is memory that the kernel uses" in used.stderr

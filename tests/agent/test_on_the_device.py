@@ -386,6 +386,6 @@ def test_tables_that_are_full_or_damaged(device):
         memory.write(where.end - 4096, b"what")  # It was $TOC.
     damaged = smem(machine)
     said = it.kmemdump(f"mark live {it.places}", status=1)
-    assert said.startswith("kmemdump: error: no minidump table that can be used: SMEM")
+    assert said.startswith("kmemdump: error: no usable minidump table: SMEM")
     assert len(said.splitlines()) == 1
     assert smem(machine) == damaged

@@ -65,13 +65,13 @@ def test_only_the_checksum_is_wrong_in_between() -> None:
 
 def test_refused() -> None:
     machine = FakeMachine()
-    with pytest.raises(BackendError, match="has 472 bytes, but its region 471"):
+    with pytest.raises(BackendError, match="has 472 bytes, expected at most 471"):
         KinfoBackend(machine, Range(WHERE.start, 471), facts("series"))
     backend = KinfoBackend(machine, WHERE, facts("android-v1"))
     backend.register(Region(3, "_stext", 1, 8))
     for name, problem in (
         ("jiffies", "kinfo has no field for jiffies"),
-        ("_stext", "kinfo holds _stext already"),
+        ("_stext", "kinfo has _stext already"),
         ("_text", "android-v1: has no field for _text"),
     ):
         with pytest.raises(BackendError, match=problem):

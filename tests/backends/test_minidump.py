@@ -125,7 +125,7 @@ def test_no_writes_after_a_failed_one() -> None:
         (FakeMachine(bytes(40)), {}, "item of 40 bytes, expected at least 48"),
         (FakeMachine(items=602), {}, "item 602: expected a number below 602"),
         (FakeMachine(), {"subsystem": 10}, "no subsystem 10, it has 10"),
-        (FakeMachine(), {"scratch": None}, "no scratch area of 8040 bytes"),
+        (FakeMachine(), {"scratch": None}, "no scratch memory of 8040 bytes"),
         (FakeMachine(), {"scratch": Range(SCRATCH.start, 8039)}, "of 8040 bytes"),
         (foreign(), {"rows": 2}, "others have all 2 rows"),
         (
@@ -155,11 +155,9 @@ def test_refused(
 def test_smem_refused() -> None:
     machine = FakeMachine()
     put(machine.data, 0xC0, 4, 0)
-    with pytest.raises(
-        BackendError, match="no minidump table that can be used: SMEM at"
-    ):
+    with pytest.raises(BackendError, match="no usable minidump table: SMEM at"):
         open_backend(machine)
-    with pytest.raises(BackendError, match="expected it below 4 GiB"):
+    with pytest.raises(BackendError, match="expected below 4 GiB"):
         MinidumpBackend(machine, Range((1 << 32) - 4096, 0x40000))
 
 
@@ -201,7 +199,7 @@ def test_no_place_for_the_description() -> None:
         machine = foreign()
         registry.attach(open_backend(machine, scratch=scratch))
         registry.register("log", 0x80300000, 16)
-        assert "scratch area" in str(registry.description_problem)
+        assert "scratch memory" in str(registry.description_problem)
         assert rows(machine) == [*OTHERS, ("Klog", 3, b"ILAV", 0x80300000, 16)]
 
 

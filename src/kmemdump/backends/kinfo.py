@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The ``kinfo`` backend: Android's ``debug_kinfo``, which tells where kernel tables are.
+The ``kinfo`` backend: Android's ``debug_kinfo``, with addresses of kernel tables.
 
-It is no list: each kernel symbol that it knows has a field of its own, and a region
-with that symbol's name sets it. Firmware and tools that look at a whole RAM dump read
-it.
+It has a field for each of some kernel symbols, which a region with that symbol's name
+sets. Firmware and tools that read a whole RAM dump use it.
 """
 
 from __future__ import annotations
@@ -26,13 +25,12 @@ class KinfoBackend:
     """
     Holds the addresses of kernel symbols in a ``debug_kinfo``.
 
-    If the machine dies between two stores, the field that was being changed may be
-    wrong and the checksum tells so; readers are used to that: the kernel's own driver
-    leaves it so as well.
+    If the machine dies between two stores, a field and the checksum may be wrong.
+    Readers expect that, as the kernel's own driver leaves it so, too.
 
     :param memory: The machine's memory; stays the caller's.
     :param where: The reserved region.
-    :param facts: Layout and all that is no address: number of symbols, release, ….
+    :param facts: Layout and all fields that are not addresses.
     :raises BackendError: If the region is too small for the layout.
     """
 
@@ -47,9 +45,9 @@ class KinfoBackend:
         if len(self._bytes) > where.size:
             raise BackendError(
                 f"kinfo of layout {facts.layout.value} has {len(self._bytes)} bytes, "
-                f"but its region {where.size}"
+                f"expected at most {where.size}, as its region"
             )
-        # The magic number last: until then it is nothing.
+        # The magic number last: until then it is not valid.
         memory.write(where.start, bytes(_WORD))
         memory.write(where.start + _WORD, self._bytes[_WORD:])
         memory.write(where.start, self._bytes[:_WORD])
@@ -62,7 +60,7 @@ class KinfoBackend:
         if region.name not in ADDRESSES:
             raise BackendError(f"kinfo has no field for {region.name}")
         if region.name in self._held:
-            raise BackendError(f"kinfo holds {region.name} already")
+            raise BackendError(f"kinfo has {region.name} already")
         self._set({**self._held, region.name: region})
 
     def unregister(self, region: Region) -> None:
@@ -75,7 +73,7 @@ class KinfoBackend:
         addresses = {name: region.address for name, region in held.items()}
         kinfo = replace(self._kinfo, addresses=addresses)
         new = self._pack(kinfo)
-        # Fields are packed, not aligned: what changes is written word by word.
+        # Fields are not aligned: only words that change are written.
         for at in (*range(_INFO_AT, len(new), _WORD), _WORD):
             if new[at : at + _WORD] != self._bytes[at : at + _WORD]:
                 self._memory.write(self._where.start + at, new[at : at + _WORD])
@@ -90,7 +88,7 @@ class KinfoBackend:
 
 def erase_kinfo(memory: WritableMemory, where: Range) -> bool:
     """
-    Leave nothing that a reader would take for a kinfo.
+    Erase a kinfo, so that no reader finds it.
 
     :return: Whether there was one.
     """

@@ -2,11 +2,11 @@
 """
 The ``minidump`` backend: Qualcomm's boot firmware copies the regions.
 
-It finds them in a table that item 602 of SMEM leads to. What another owner (a driver in
-the kernel) has in the table is left as it is; its rows and ours share the room.
+Item 602 of SMEM leads to their table. Rows of another owner (a driver in the kernel)
+are left as they are; its rows and ours share the table.
 
-Names and numbers are those of the kernel's kmemdump series: what reads its dumps reads
-these.
+Names and numbers are those of the kernel's kmemdump series, so that its readers read
+our dumps, too.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class MinidumpBackend:
 
     :param memory: The machine's memory; stays the caller's.
     :param smem: Where SMEM is; see :func:`kmemdump.firmware.smem_search.find_smem`.
-    :param scratch: Physically contiguous memory that nobody else uses, for the region
-        array (if nobody has made one), the ELF header and VMCOREINFO.
-    :param scratch_item: Instead of that, number of an SMEM item that is allocated for
-        it, 64 KiB. Only where no other processor allocates meanwhile.
+    :param scratch: Physically contiguous, unused memory for the ELF header, VMCOREINFO
+        and, if there is none yet, the region array.
+    :param scratch_item: Used instead: number of an SMEM item of 64 KiB to allocate.
+        Only if no other processor allocates at the same time.
     :param rows: Rows in the array of another owner, if there is one.
-    :param no_encryption: Tell the firmware not to encrypt the dump: whoever holds the
-        device can read what is in it, and without it nobody but the vendor.
-    :raises BackendError: If the table is not ready or has no room.
+    :param no_encryption: Ask the firmware not to encrypt the dump. Then everybody who
+        has the device can read it; otherwise only the vendor may be able to.
+    :raises BackendError: If the table is not ready or full.
     """
 
     name = "minidump"
@@ -83,9 +83,7 @@ class MinidumpBackend:
             self._scratch = Scratch(memory, scratch) if scratch else None
             self._open_table(area, subsystem, rows, no_encryption)
         except (FormatError, NotCapturedError) as error:
-            raise BackendError(
-                f"no minidump table that can be used: {error}"
-            ) from error
+            raise BackendError(f"no usable minidump table: {error}") from error
 
     @property
     def capacity(self) -> int:
@@ -93,7 +91,7 @@ class MinidumpBackend:
 
     @property
     def encrypted(self) -> bool:
-        """Whether the firmware is free to encrypt the dump."""
+        """Whether the firmware may encrypt the dump."""
         row = parse_toc(
             self._memory.read(self._toc.start, self._toc.size), "minidump table"
         ).subsystems[self._index]
@@ -116,9 +114,9 @@ class MinidumpBackend:
 
     def withdraw(self) -> None:
         """
-        Take all our rows off, those of an earlier run included.
+        Remove all our rows, including those of an earlier run.
 
-        A table that we made is none then: firmware finds it as it was before.
+        A table that we made is disabled: firmware finds it as it was before.
         """
         for region_id in reversed(self._ids):
             self._table.remove(self._ids.index(region_id))
@@ -130,10 +128,9 @@ class MinidumpBackend:
     def describe(self, header: bytes, vmcoreinfo: bytes) -> tuple[Region, Region]:
         if self._scratch is None:
             raise BackendError(
-                "no scratch area for the ELF header: the dump cannot describe itself"
+                "no scratch memory for the ELF header: the dump cannot describe itself"
             )
-        # VMCOREINFO never changes in a kernel's life. Both are written where they are
-        # not used yet.
+        # Both are written to memory that no row points to yet.
         text = self._scratch.place("vmcoreinfo", vmcoreinfo)
         table = self._scratch.place("header", header)
         first = Region(ELF_HEADER_ID, "elfhdr", table.start, table.size)
@@ -150,7 +147,7 @@ class MinidumpBackend:
     def _open_smem(self, where: Range) -> Smem:
         if where.end > _4G:
             raise BackendError(
-                f"SMEM at {where}, expected it below 4 GiB: Linux's driver and the "
+                f"SMEM at {where}, expected below 4 GiB: Linux's driver and the "
                 "firmware compute with 32 bits"
             )
         data = self._memory.read(where.start, where.size)
@@ -193,7 +190,7 @@ class MinidumpBackend:
             self._initialize(address, no_encryption, source)
 
     def _share(self, row: Subsystem, address: int, rows: int, source: str) -> None:
-        """Go on behind the rows of another owner."""
+        """Add our rows behind those of another owner."""
         if row.enabled != Word.ENBL:
             raise BackendError(
                 f"{source}: its owner has not enabled it ({row.enabled:#010x})"
@@ -203,7 +200,7 @@ class MinidumpBackend:
         others = parse_regions(data, row.region_count, source)
         kept = len(others) - self._count_left_behind(others)
         if kept >= rows:
-            raise BackendError(f"{source}: no room: others have all {kept} rows")
+            raise BackendError(f"{source}: full: others have all {kept} rows")
         if kept < len(others):
             self._memory.write(address + _COUNT_AT, _word(kept))
         self._table = RegionTable(
@@ -212,10 +209,10 @@ class MinidumpBackend:
 
     def _count_left_behind(self, rows: list[TableRegion]) -> int:
         """
-        Count the last rows that an earlier run of this tool has left.
+        Count the last rows that an earlier run of kmemdump has left.
 
-        They start with the one whose ELF header is in our scratch area, which speaks
-        of all the others.
+        The first of them has the ELF header in our scratch memory, which lists the
+        others.
         """
         scratch = self._scratch
         for i, row in enumerate(rows):
@@ -239,8 +236,8 @@ class MinidumpBackend:
         """Make a table where there is none."""
         if self._scratch is None or self._scratch.size < LINUX_ROWS * REGION_SIZE:
             raise BackendError(
-                f"{source}: nobody has made a region array, and there is no scratch "
-                f"area of {LINUX_ROWS * REGION_SIZE} bytes or more for it\n"
+                f"{source}: there is no region array, and no scratch memory of "
+                f"{LINUX_ROWS * REGION_SIZE} bytes or more for one\n"
                 "give reserved memory with --scratch ADDRESS:SIZE, or allocate an item "
                 "of SMEM with --scratch-item NUMBER"
             )
@@ -250,7 +247,7 @@ class MinidumpBackend:
         if no_encryption:
             status, required = Word.DONE, Word.NR
         row = Subsystem(0, Word.DSBL, status, required, 0, array)
-        # Not initialised while it is made; nobody counts rows then.
+        # Not marked as initialised before it is complete.
         self._memory.write(address, _word(0))
         self._memory.write(address + _COUNT_AT, _word(0))
         self._memory.write(array, bytes(LINUX_ROWS * REGION_SIZE))
@@ -262,7 +259,7 @@ class MinidumpBackend:
 
 def is_marked(memory: Memory, smem: Range, subsystem: int = 0) -> bool:
     """
-    Tell whether anybody has registered anything in a minidump table.
+    Return whether a minidump table has an owner already.
 
     :raises FormatError: If there is no such table.
     """

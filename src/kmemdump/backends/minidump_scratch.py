@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Memory for what the minidump backend keeps besides the machine's own data.
+Scratch memory of the minidump backend.
 
-Layout: the region array, if it is ours; then two places for VMCOREINFO and two for the
-ELF header. What is new is written to the place that is not in use.
+Layout: the region array, if it is ours; then two halves for VMCOREINFO and two for the
+ELF header. New data is written to the half that is not in use.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["Scratch"]
 
-_UNIT = 8  # Places start at a whole word of 8 bytes.
+_UNIT = 8  # Each half starts at a multiple of this.
 
 
 class Scratch:
     """
-    A scratch area.
+    Scratch memory.
 
-    :param where: Physically contiguous memory that nobody else uses.
+    :param where: Physically contiguous and unused.
     """
 
     def __init__(self, memory: WritableMemory, where: Range) -> None:
@@ -35,7 +35,7 @@ class Scratch:
 
     @property
     def array(self) -> int:
-        """Physical address that a region array of ours has."""
+        """Physical address of our region array."""
         return self._where.start
 
     @property
@@ -44,20 +44,20 @@ class Scratch:
         return self._where.size
 
     def holds(self, address: int, size: int) -> bool:
-        """Return whether a range is in the area."""
+        """Return whether it contains a range."""
         return self._where.start <= address and address + size <= self._where.end
 
     def reserve_array(self, size: int) -> int:
-        """Keep the start of the area for the region array."""
+        """Reserve the start for the region array, and return its address."""
         self._free = self.array + size
         return self.array
 
     def place(self, kind: str, data: bytes) -> Range:
         """
-        Write *data* where it is not in use, or leave it where it is already.
+        Write *data* to the half that is not in use, unless the other one holds it.
 
-        :param kind: ``vmcoreinfo`` first, then ``header``, which gets what is left.
-        :raises BackendError: If there is no room.
+        :param kind: ``vmcoreinfo`` first, then ``header``, which gets the rest.
+        :raises BackendError: If it does not fit.
         """
         if kind not in self._places:
             self._places[kind] = self._divide(kind, len(data))
@@ -67,7 +67,7 @@ class Scratch:
             half = 1 - half
             if len(data) > room:
                 raise BackendError(
-                    f"the scratch area has {room} bytes for the {kind}, expected "
+                    f"the scratch memory has {room} bytes for the {kind}, expected "
                     f"{len(data)}"
                 )
             self._memory.write(start + half * room, data)
@@ -75,7 +75,7 @@ class Scratch:
         return Range(start + half * room, len(data))
 
     def commit(self) -> None:
-        """Say that what was placed is in use now."""
+        """Mark the halves that were written last as in use."""
         self._in_use.update(self._next)
         self._next.clear()
 
@@ -86,8 +86,8 @@ class Scratch:
             room = round_down(left // 2, _UNIT)
         if room < size or 2 * room > left:
             raise BackendError(
-                f"the scratch area has {left} bytes left, expected {2 * size} for two "
-                f"copies of the {kind}"
+                f"the scratch memory has {left} bytes left, expected {2 * size} for "
+                f"two copies of the {kind}"
             )
         start = self._free
         self._free += 2 * room

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The region array of a minidump subsystem, changed so that it is right at any time.
+The region array of a minidump subsystem, updated so that it is valid at any time.
 
-The machine may die between any two stores, and its firmware then takes what is there:
-the valid ones of the first ``region_count`` rows. So a row is filled while it is not
-valid, then made valid, then counted; and where a row goes, the others move down through
-copies: for a moment a region is there twice, and never not at all.
+The machine may die between any two stores, and its firmware then dumps the valid ones
+of the first ``region_count`` rows. So a row is filled while it is invalid, then made
+valid, then counted. When a row is removed, the others move down as copies: for a moment
+a region is there twice, and it is never missing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _U64 = struct.Struct("<Q")
 
 class RegionTable:
     """
-    The rows of one owner, which are the last ones of the array.
+    The rows of one owner, the last ones of the array.
 
     :param subsystem: Physical address of the subsystem's row.
     :param array: Physical address of the region array.
-    :param first: Rows before, which belong to somebody else.
-    :param limit: Rows that the array has room for.
+    :param first: Number of rows of others before ours.
+    :param limit: Number of rows in the array.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class RegionTable:
 
     @property
     def capacity(self) -> int:
-        """Number of rows that there is room for."""
+        """Number of rows that we may use."""
         return self._limit - self._first
 
     def append(self, region: TableRegion) -> None:
         """
         Add a row behind the others.
 
-        :raises BackendError: If there is no room, or somebody else changes the table.
+        :raises BackendError: If the table is full, or somebody else changes it.
         """
         self._check()
         if len(self.rows) >= self.capacity:
@@ -79,7 +79,7 @@ class RegionTable:
 
     def remove(self, index: int) -> None:
         """
-        Take a row out, and close the gap.
+        Remove a row, and close the gap.
 
         :raises BackendError: If somebody else changes the table.
         """
@@ -89,10 +89,10 @@ class RegionTable:
 
     def move(self, index: int, address: int, size: int) -> None:
         """
-        Let a row point elsewhere, where the bytes are already.
+        Let a row point to another range, which holds its bytes already.
 
-        When size and place change, in between the old place is taken with the larger
-        size, or the new one: with some bytes too many behind it, and none too few.
+        If both address and size change, one of the two ranges is dumped with the larger
+        size in between: with some bytes too many, and none too few.
 
         :raises BackendError: If somebody else changes the table.
         """
@@ -153,6 +153,6 @@ class RegionTable:
         try:
             stores()
         except BaseException as error:
-            # What is there is right, but it is not known what it is.
+            # The table is valid, and its contents are not known.
             self._broken = str(error) or type(error).__name__
             raise
