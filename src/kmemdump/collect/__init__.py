@@ -2,6 +2,6 @@
 """
 After the crash: what firmware left, or a device holds, becomes a core image.
 
-:mod:`source` opens what a person names, :mod:`sahara` downloads from a device, and
+:mod:`device` downloads a device, :mod:`source` opens what a user names, and
 :mod:`write` writes the core image.
 """

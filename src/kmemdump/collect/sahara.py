@@ -131,8 +131,8 @@ def download(
     :raises TargetError: If the device goes away. The folder has what arrived before.
     :raises FormatError: If the device breaks the protocol; it has been reset then.
     """
-    files = _DownloadFolder(folder, wanted, progress)
-    host = SaharaHost(source, wanted=files.choose)
+    output = _DownloadFolder(folder, wanted, progress)
+    host = SaharaHost(source, wanted=output.choose)
     try:
         while not host.finished:
             limit = min(host.expected, _TRANSFER) if host.expected else MAX_PACKET
@@ -140,11 +140,11 @@ def download(
                 if isinstance(event, Send):
                     connection.send(event.data)
                 elif isinstance(event, TableReceived):
-                    files.rows = event.rows
+                    output.rows = event.rows
                 elif isinstance(event, Data):
-                    files.write(event)
+                    output.write(event)
                 elif isinstance(event, Failure):
-                    files.fail(event)
+                    output.fail(event)
                 else:
                     assert isinstance(event, Finished)
     except (FormatError, OSError):
@@ -152,8 +152,8 @@ def download(
             connection.send(host.reset())
         raise
     finally:
-        files.close()
-    return Downloaded(files.rows, tuple(files.names), tuple(files.problems))
+        output.close()
+    return Downloaded(output.rows, tuple(output.names), tuple(output.problems))
 
 
 class _DownloadFolder:

@@ -41,7 +41,7 @@ class ReservedRanges:
 
     @property
     def known(self) -> list[Range]:
-        return [place for place in (self.smem, self.scratch) if place is not None]
+        return [item for item in (self.smem, self.scratch) if item is not None]
 
 
 def find_reserved(
@@ -107,8 +107,8 @@ def find_kinfo_range(
     elif memory is not None:
         trees = trees_in(memory, source)
     for node in trees:
-        for place in reserved_ranges(node, KINFO):
-            return place
+        for found in reserved_ranges(node, KINFO):
+            return found
     raise TargetError(
         f"{source}: no device tree reserves memory for a kinfo (compatible {KINFO!r})\n"
         "give its address with --kinfo ADDRESS:SIZE"

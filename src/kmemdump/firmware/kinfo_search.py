@@ -39,8 +39,8 @@ def find_kinfo(memory: Memory, source: str = "memory") -> int:
     if not found:
         raise TargetError(f"{source}: no debug_kinfo found")
     if len(found) > 1:
-        places = ", ".join(f"{address:#x}" for address in found[:5])
-        raise FormatError(source, f"{len(found)} kinfos, expected one: {places}")
+        where = ", ".join(f"{address:#x}" for address in found[:5])
+        raise FormatError(source, f"{len(found)} kinfos, expected one: {where}")
     return found[0]
 
 

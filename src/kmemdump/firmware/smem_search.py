@@ -44,9 +44,9 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
     :raises FormatError: If there are several.
     """
     for tree in trees_in(memory, source):
-        for place in reserved_ranges(tree, SMEM):
-            if place.size <= MAX_SMEM_BYTES and _accepted(memory, place, source):
-                return place
+        for reserved in reserved_ranges(tree, SMEM):
+            if reserved.size <= MAX_SMEM_BYTES and _accepted(memory, reserved, source):
+                return reserved
     found: list[Range] = []
     for count, table in enumerate(find_bytes(memory, _TABLE, _PAGE, _4G)):
         if count == _MAX_TABLES:
@@ -60,8 +60,8 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
             "give its address with --smem ADDRESS:SIZE if it is of another version"
         )
     if len(found) > 1:
-        places = ", ".join(map(str, found[:5]))
-        raise FormatError(source, f"{len(found)} SMEM regions, expected one: {places}")
+        where = ", ".join(map(str, found[:5]))
+        raise FormatError(source, f"{len(found)} SMEM regions, expected one: {where}")
     return found[0]
 
 

@@ -94,7 +94,7 @@ def assemble(
     for entry in headers.entries:
         assert entry.paddr is not None
         work.expect(entry, identified)
-    work.place(identified)
+    work.take(identified)
     if not work.extents:
         raise TargetError(
             f"{source}: none of {len(fragments)} fragments has an address: there is no "
@@ -156,7 +156,7 @@ class _Assembly:
         self.regions.append(NamedRange(name, where, entry.vaddr))
         self._sizes[entry.paddr] = max(self._sizes.get(entry.paddr, 0), entry.size)
 
-    def place(self, fragments: Iterable[Fragment]) -> None:
+    def take(self, fragments: Iterable[Fragment]) -> None:
         """Take all fragments that have an address."""
         fragments = list(fragments)
         for fragment in fragments:

@@ -28,8 +28,6 @@ class Headers:
     machine: int | None = None
     entries: list[HeaderEntry] = field(default_factory=list)
     """Those with a physical address, each once."""
-    unplaced: list[HeaderEntry] = field(default_factory=list)
-    """Those that have only a section and no physical address."""
     notes: list[Note] = field(default_factory=list)
     vmcoreinfo: VmcoreInfo | None = None
     marked: int | None = None
@@ -110,7 +108,6 @@ def _add_header(
     if headers.marked is None:
         headers.marked = found.marked
     _add_new(headers.entries, (it for it in found.entries if it.paddr is not None))
-    _add_new(headers.unplaced, (it for it in found.entries if it.paddr is None))
     # Registers that firmware saved at death come after those of the ELF header, which
     # are older, or only zeros.
     registers = [note for note in found.notes if is_registers(note)]
