@@ -8,6 +8,7 @@ the next machine removes it. Without that, a killed test run would leave a
 gigabyte of somebody's memory in /dev/shm.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -15,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["MachineFolder"]
+__all__ = ["MachineFolder", "copy_sparse"]
 
 _PREFIX = "kmemdump-lab-"
 _SHARED_MEMORY = Path("/dev/shm")
@@ -61,3 +62,22 @@ def _sweep(parent: Path) -> None:
             pass
         finally:
             os.close(descriptor)
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file with the holes that it has: a guest's RAM is mostly holes."""
+    with open(source, "rb") as read, open(target, "wb") as written:
+        size = read.seek(0, os.SEEK_END)
+        written.truncate(size)
+        at = 0
+        while at < size:
+            try:
+                at = os.lseek(read.fileno(), at, os.SEEK_DATA)
+            except OSError as e:
+                if e.errno != errno.ENXIO:
+                    raise
+                break  # The rest is a hole.
+            end = os.lseek(read.fileno(), at, os.SEEK_HOLE)
+            written.seek(at)
+            while at < end:
+                at += os.sendfile(written.fileno(), read.fileno(), at, end - at)

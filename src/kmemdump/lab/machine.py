@@ -9,12 +9,13 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kmemdump.errors import TargetError, UnsupportedError
-from kmemdump.lab.folders import MachineFolder
+from kmemdump.lab.folders import MachineFolder, copy_sparse
 from kmemdump.lab.guest_python import kmemdump_entries
 from kmemdump.lab.initramfs import Entry, make_initramfs
 from kmemdump.lab.lines import LineSocket, SilenceError
@@ -75,6 +76,24 @@ class Machine:
         self._guest: LineSocket | None = None
 
     def __enter__(self) -> Self:
+        self.boot()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def boot(self) -> None:
+        """
+        Start QEMU, and wait until the guest has booted and made its tasks.
+
+        :raises UnsupportedError: If QEMU is not installed.
+        :raises TargetError: If the guest does not boot; the machine is closed then.
+        """
         for attempt in range(_BOOTS):
             try:
                 self.start()
@@ -88,20 +107,13 @@ class Machine:
             except BaseException:
                 self.close()
                 raise
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def start(self) -> None:
+    def start(self, snapshot: Path | None = None) -> None:
         """
         Start QEMU, without waiting for the guest.
 
+        :param snapshot: Folder with the files of a machine that this one goes on from;
+            QEMU then waits for its migration stream (see `kmemdump.lab.snapshots`).
         :raises UnsupportedError: If QEMU is not installed.
         :raises TargetError: If it does not start.
         """
@@ -109,15 +121,14 @@ class Machine:
         if None in (shutil.which("setpriv"), shutil.which(arch.qemu)):
             problem = f"{arch.qemu} and setpriv are needed; install {arch.qemu_package}"
             raise UnsupportedError(problem)
-        initramfs = self._initramfs()
-        need = len(initramfs) + (self.setup.memory << 20 if self.setup.share else 0)
-        self._folder = MachineFolder(need)
-        (self.folder / "initramfs").write_bytes(initramfs)
-        if self.setup.firmware:
-            prepare_firmware(self.setup, self.folder)
-        if self.setup.python is not None:
-            with open(self.folder / "outbox", "wb") as outbox:
-                outbox.truncate(_OUTBOX)
+        ram = self.setup.memory << 20 if self.setup.share else 0
+        self._folder = MachineFolder(len(self.initramfs) + ram)
+        (self.folder / "initramfs").write_bytes(self.initramfs)
+        if snapshot is None:
+            self._prepare()
+        else:
+            for path in snapshot.iterdir():
+                copy_sparse(path, self.folder / path.name)
         guest, guest_inside = socket.socketpair()
         control, control_inside = socket.socketpair()
         self._guest = LineSocket(guest, "the guest's second serial port")
@@ -130,6 +141,8 @@ class Machine:
         arguments = qemu_arguments(
             self.setup, self.folder, guest=inherited[0], control=inherited[1]
         )
+        if snapshot is not None:
+            arguments += ["-incoming", "defer"]
         with guest_inside, control_inside, open(self.folder / "log", "wb") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", arch.qemu, *arguments],
@@ -142,6 +155,13 @@ class Machine:
             self._control.negotiate()
         except TargetError as e:
             raise TargetError(f"qemu does not start: {self._last_words()}") from e
+
+    def _prepare(self) -> None:
+        if self.setup.firmware:
+            prepare_firmware(self.setup, self.folder)
+        if self.setup.python is not None:
+            with open(self.folder / "outbox", "wb") as outbox:
+                outbox.truncate(_OUTBOX)
 
     def wait_ready(self) -> None:
         """
@@ -302,7 +322,9 @@ class Machine:
             raise TargetError("the machine is not started")
         return self._guest
 
-    def _initramfs(self) -> bytes:
+    @cached_property
+    def initramfs(self) -> bytes:
+        """The guest's root file system."""
         setup = self.setup
         modules = {name: setup.kernel.module(name) for name in setup.modules}
         if setup.module is not None:

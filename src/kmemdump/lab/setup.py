@@ -140,7 +140,8 @@ def qemu_arguments(
     """
     Return the arguments for QEMU; it listens nowhere but in *folder*.
 
-    :param folder: Holds the initramfs; QEMU makes ``qmp``, ``console`` and ``ram``.
+    :param folder: Holds the initramfs; QEMU makes ``qmp``, ``console`` and ``ram``, and
+        goes on with those that are there.
     :param guest: File descriptor for the guest's second serial port.
     :param control: File descriptor for the lab's monitor.
     """
@@ -161,7 +162,7 @@ def qemu_arguments(
     if setup.firmware and arch.device_tree:
         arguments += ["-dtb", str(folder / "device-tree")]
     arguments += ["-nodefaults", "-display", "none", "-action", setup.action]
-    arguments += ["-chardev", f"file,id=console,path={place}/console"]
+    arguments += ["-chardev", f"file,id=console,append=on,path={place}/console"]
     arguments += ["-serial", "chardev:console"]
     arguments += ["-chardev", f"socket,id=guest,fd={guest}"]
     arguments += arch.port_device

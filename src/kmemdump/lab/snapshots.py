@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Machines that have booted before: their state is kept, and others go on from it.
+
+An emulated boot takes 7 to 35 s, to go on from a snapshot takes 0.3 s. A snapshot
+holds files of the machine's own folder (RAM, console, device tree, outbox) and QEMU's
+migration stream: the devices, and RAM where that is no file.
+"""
+
+import fcntl
+import hashlib
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from kmemdump.errors import TargetError
+from kmemdump.lab.folders import copy_sparse
+from kmemdump.lab.machine import Machine
+from kmemdump.lab.packages import PackageCache
+from kmemdump.lab.reserved import boot_smem
+from kmemdump.lab.setup import Setup, qemu_arguments
+
+__all__ = ["Snapshots", "restore", "save"]
+
+_STREAM = "stream"
+_IDENTITY = "identity"
+_FILES = "files"
+_KEPT = ("ram", "console", "device-tree", "outbox")
+_IGNORE_SHARED = {"capability": "x-ignore-shared", "state": True}
+"""RAM that is a shared file is not in the stream."""
+_LIFE = 7 * 24 * 3600
+"""
+Seconds after which a machine is booted anew, so that tests meet other addresses, and
+what is not used any more goes.
+"""
+_PATIENCE = 60
+
+
+def save(machine: Machine, folder: Path) -> None:
+    """
+    Write a snapshot of a running machine, which then goes on.
+
+    :param folder: Must be there, and empty.
+    :raises TargetError: If QEMU refuses.
+    """
+    control = machine.control
+    stream = shlex.quote(str(folder.absolute() / _STREAM))
+    control.execute("migrate-set-capabilities", capabilities=[_IGNORE_SHARED])
+    control.execute("migrate", uri=f"exec:cat >{stream}")
+    deadline = time.monotonic() + _PATIENCE
+    while (state := control.execute("query-migrate").get("status")) != "completed":
+        if state == "failed" or time.monotonic() > deadline:
+            raise TargetError(f"qemu writes no snapshot: migration is {state}")
+        time.sleep(0.01)
+    (folder / _FILES).mkdir()
+    for name in _KEPT:
+        if (path := machine.folder / name).exists():
+            copy_sparse(path, folder / _FILES / name)
+    (folder / _IDENTITY).write_text(_identity(machine))
+    machine.resume()
+
+
+def restore(machine: Machine, folder: Path) -> None:
+    """
+    Start a machine that goes on from a snapshot.
+
+    :raises TargetError: If the snapshot is of another kernel, setup or version of QEMU.
+    """
+    if (folder / _IDENTITY).read_text() != _identity(machine):
+        raise TargetError(f"{folder}: the snapshot is of another machine")
+    machine.start(folder / _FILES)
+    control = machine.control
+    stream = shlex.quote(str(folder.absolute() / _STREAM))
+    control.execute("migrate-set-capabilities", capabilities=[_IGNORE_SHARED])
+    control.execute("migrate-incoming", uri=f"exec:cat {stream}")
+    deadline = time.monotonic() + _PATIENCE
+    while (state := control.status()) != "running":
+        if time.monotonic() > deadline:
+            raise TargetError(f"{folder}: qemu does not go on: it is {state}")
+        time.sleep(0.01)
+
+
+def _identity(machine: Machine) -> str:
+    """Return all that makes a machine what it is, as lines."""
+    setup = machine.setup
+    lines = [_version(setup.architecture.qemu), setup.kernel.version]
+    arguments = qemu_arguments(setup, Path("/"), guest=0, control=0)
+    at = arguments.index("-action")  # What the host does at a death.
+    lines += arguments[:at] + arguments[at + 2 :]
+    lines.append(hashlib.sha256(machine.initramfs).hexdigest())
+    if setup.firmware:
+        lines.append(hashlib.sha256(boot_smem()).hexdigest())
+    if setup.python is not None:
+        lines.append(str(setup.python.stat().st_mtime_ns))
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _version(qemu: str) -> str:
+    done = subprocess.run([qemu, "--version"], capture_output=True, text=True)
+    return done.stdout.partition("\n")[0]
+
+
+class Snapshots:
+    """
+    One snapshot of each machine, made when it is asked for first.
+
+    :param packages: What machines are made of.
+    :param folder: Where snapshots are, made if it is not there. May be shared between
+        processes.
+    """
+
+    def __init__(self, packages: PackageCache, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self._packages = packages
+
+    @contextmanager
+    def machine(self, setup: Setup, *, timeout: float = 300) -> Iterator[Machine]:
+        """
+        Yield a machine that has booted, and is gone after the ``with`` statement.
+
+        :param timeout: Seconds that a boot may take.
+        """
+        machine = Machine(self._packages, setup, timeout=timeout)
+        digest = hashlib.sha256(_identity(machine).encode()).hexdigest()[:12]
+        folder = self.folder / f"{setup.kernel.release}-{digest}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_old()
+        try:
+            with _locked(folder):
+                if folder.exists():
+                    restore(machine, folder)
+                else:
+                    self._boot(machine, folder)
+            yield machine
+        finally:
+            machine.close()
+
+    def _boot(self, machine: Machine, folder: Path) -> None:
+        machine.boot()
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as new:
+            partial = Path(new, folder.name)
+            partial.mkdir()
+            save(machine, partial)
+            partial.rename(folder)
+
+    def _remove_old(self) -> None:
+        for folder in self.folder.glob("[!.]*"):
+            # Whoever has the lock removes or uses it.
+            with suppress(BlockingIOError, FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > _LIFE:
+                    with _locked(folder, fcntl.LOCK_NB):
+                        shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(folder: Path, how: int = 0) -> Iterator[None]:
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | how)
+        yield
