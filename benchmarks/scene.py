@@ -21,7 +21,6 @@ from kmemdump.lab import (
     PackageCache,
     Setup,
     crash_guest,
-    kernel_arguments,
 )
 
 __all__ = ["Figure", "Plan", "Scene", "play"]
@@ -124,7 +123,6 @@ def play(
         memory=plan.memory,
         random=plan.random,
         tasks=plan.tasks,
-        arguments=kernel_arguments(CrashType.PANIC),
     )
     say(
         f"booting {kernel.release}: {plan.cpus} CPUs, {plan.memory} MiB, "

@@ -25,7 +25,6 @@ from kmemdump.lab import (
     build_module,
     crash_guest,
     default_folder,
-    kernel_arguments,
     needs_module,
 )
 from rigs.scenarios import Scenario
@@ -84,14 +83,12 @@ def make_setup(
         *,
         architecture: Architecture = X86_64,
         cloud: bool = True,
-        arguments: tuple[str, ...] = (),
         **fields: object,
     ) -> Setup:
         kernel = lab_kernel(series, architecture, cloud=cloud)
         if needs_module(death):
             fields.setdefault("module", build_module(lab_cache, kernel))
-        arguments = (*kernel_arguments(death, architecture), *arguments)
-        return Setup(kernel, arguments=arguments, **fields)
+        return Setup(kernel, **fields)
 
     return make
 

@@ -206,14 +206,13 @@ def test_busy_then_frozen(boot, watch):
 
 def test_one_of_two_frozen_then_nmi(boot, watch):
     """The other CPU goes on ticking. An NMI makes the guest panic, in memory only."""
-    machine = boot(
-        "6.12", CrashType.SPIN, cpus=2, tasks=10, arguments=("unknown_nmi_panic",)
-    )
+    machine = boot("6.12", CrashType.SPIN, cpus=2, tasks=10)
     watched = watch(
         machine,
         arguments=["--hang-after", "5", "--interval", "3", "--then", "continue"],
     )
     watched.wait_for(MARKED)
+    machine.run("echo 1 >/proc/sys/kernel/unknown_nmi_panic")
     trigger_crash(machine, CrashType.SPIN)
     seconds_of(watched, r"frozen: CPU [01] served no interrupt for")
     machine.control.execute("inject-nmi")

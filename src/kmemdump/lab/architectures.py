@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kmemdump.errors import UnsupportedError
 
@@ -41,8 +40,6 @@ class Architecture:
     """The guest's name for the second one."""
     port_device: tuple[str, ...]
     """QEMU's arguments that make the character device ``guest`` the second one."""
-    arguments: Mapping[str, tuple[str, ...]] = field(hash=False)
-    """What the kernel's command line needs for a death, by the death's name."""
     pvpanic: tuple[str, ...]
     """Modules by which a guest tells QEMU of its panic, if its kernel has them."""
     nmi: bool
@@ -70,7 +67,6 @@ X86_64 = Architecture(
     console="ttyS0",
     port="ttyS1",
     port_device=("-serial", "chardev:guest"),
-    arguments={"null": ("oops=panic",), "nmi": ("unknown_nmi_panic",)},
     pvpanic=("pvpanic", "pvpanic-pci"),
     nmi=True,
     state=r"RIP=(?P<pc>[0-9a-f]{16}) RFL=(?P<flags>[0-9a-f]{8})",
@@ -92,7 +88,6 @@ AARCH64 = Architecture(
     # The machine has but one PL011 that is not the secure world's.
     port="ttyS0",
     port_device=("-device", "pci-serial,chardev=guest"),
-    arguments={"null": ("oops=panic",)},
     pvpanic=(),  # Debian does not build it.
     nmi=False,
     state=r"PC=(?P<pc>[0-9a-f]{16})(?s:.*?)PSTATE=(?P<flags>[0-9a-f]{8})",

@@ -6,14 +6,12 @@ import time
 from enum import StrEnum
 
 from kmemdump.errors import TargetError, UnsupportedError
-from kmemdump.lab.architectures import X86_64, Architecture
 from kmemdump.lab.machine import PANIC_ENDS, Machine
 from kmemdump.lab.module import MODULE_NAME
 
 __all__ = [
     "CrashType",
     "crash_guest",
-    "kernel_arguments",
     "needs_module",
     "trigger_crash",
 ]
@@ -36,13 +34,6 @@ class CrashType(StrEnum):
 
 _MODULE_SIZE = 1 << 16
 """More than the code of our module is."""
-
-
-def kernel_arguments(
-    death: CrashType, architecture: Architecture = X86_64
-) -> tuple[str, ...]:
-    """Return what a kernel's command line needs for it to die this way."""
-    return architecture.arguments.get(death, ())
 
 
 def needs_module(death: CrashType) -> bool:
@@ -81,10 +72,13 @@ def trigger_crash(machine: Machine, death: CrashType) -> None:
         architecture = machine.setup.architecture
         if not architecture.nmi:
             raise UnsupportedError(f"{architecture.name}: QEMU has no NMI to inject")
+        machine.run("echo 1 >/proc/sys/kernel/unknown_nmi_panic")
         machine.control.execute("inject-nmi")
     elif death is CrashType.PANIC:
         machine.send("echo c >/proc/sysrq-trigger")
     else:
+        if death is CrashType.NULL:
+            machine.run("echo 1 >/proc/sys/kernel/panic_on_oops")
         # By a process of its own: the death of process 1 is another one.
         parameter = f"/sys/module/{MODULE_NAME}/parameters/die"
         machine.send(f"sh -c 'echo {death} >{parameter}' &")

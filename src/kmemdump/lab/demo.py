@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab.architectures import X86_64, Architecture
-from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
+from kmemdump.lab.crashes import CrashType, crash_guest
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.setup import Setup
@@ -59,8 +59,7 @@ def run_demo(
     :raises KmemdumpError: If it cannot be done on this machine.
     """
     kernel = cache.kernel(series, architecture)
-    arguments = kernel_arguments(CrashType.PANIC, architecture)
-    setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments)
+    setup = Setup(kernel, cpus=cpus, memory=memory)
     say(
         f"booting Debian's {kernel.release} in QEMU: {cpus} CPUs, {memory} MiB, "
         f"{setup.tasks} sleeping tasks"

@@ -17,7 +17,7 @@ from kmemdump.collect.write import write_collected
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.lab.architectures import AARCH64, Architecture
-from kmemdump.lab.crashes import CrashType, crash_guest, kernel_arguments
+from kmemdump.lab.crashes import CrashType, crash_guest
 from kmemdump.lab.demo import DemoResult
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.machine import Machine
@@ -53,8 +53,7 @@ def run_firmware_demo(
     dump, image, core = (folder / name for name in ("dump", "rawdump.img", "core.elf"))
     shutil.rmtree(dump, ignore_errors=True)
     kernel = cache.kernel(series, architecture)
-    arguments = kernel_arguments(CrashType.PANIC, architecture)
-    setup = Setup(kernel, cpus=cpus, memory=memory, arguments=arguments, firmware=True)
+    setup = Setup(kernel, cpus=cpus, memory=memory, firmware=True)
     smem, scratch = smem_range(architecture), scratch_range(architecture)
     say(
         f"booting Debian's {kernel.release} in QEMU: {cpus} CPUs, {memory} MiB, "
