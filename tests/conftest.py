@@ -6,8 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -27,6 +26,7 @@ from kmemdump.lab import (
     default_folder,
     needs_module,
 )
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import Scenario
 
 # How long something takes is for benchmarks; a busy host is slow.
@@ -106,34 +106,6 @@ def boot(
         yield lambda *args, **fields: machines.enter_context(
             Machine(lab_cache, make_setup(*args, **fields))
         )
-
-
-@dataclass
-class DeadMachine:
-    """A machine whose kernel has died, paused."""
-
-    scenario: Scenario
-    machine: Machine
-    scratch: Path
-    """A folder for files of any size, gone with the machine."""
-    find_vmlinux: Callable[..., Path]
-
-    @cached_property
-    def vmlinux(self) -> Path:
-        """The kernel with debug information."""
-        return self.find_vmlinux(self.scenario.series, self.scenario.architecture)
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """What every verb needs to answer for this kernel."""
-        return () if self.scenario.tells else ("--vmlinux", str(self.vmlinux))
-
-    @cached_property
-    def full_dump(self) -> Path:
-        """The machine's whole memory at death, as QEMU writes it."""
-        path = self.scratch / "full.elf"
-        self.machine.full_dump(path)
-        return path
 
 
 @pytest.fixture(scope="session")

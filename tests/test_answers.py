@@ -22,7 +22,6 @@ from pathlib import Path
 import pytest
 from drgn.helpers.linux.mm import follow_phys
 
-from conftest import DeadMachine
 from kmemdump.errors import UnsupportedError
 from kmemdump.formats.elf import PT_LOAD, parse_core
 from kmemdump.kernel.attach import attach
@@ -41,7 +40,9 @@ from kmemdump.lab.crash_packages import unpacked_crash
 from kmemdump.opening import open_target
 from kmemdump.watch.liveness import Liveness
 from rigs.crash_compare import COMMANDS, STARTUP, compare, newer_crash
+from rigs.dead_machine import DeadMachine
 from rigs.dumps import answers
+from rigs.programs import run, run_kmemdump
 from rigs.scenarios import (
     each_kernel_dead,
     each_newer,
@@ -75,27 +76,13 @@ QUESTIONS = (
 
 EMULATED_COMMANDS = ("sys", "log", "ps", "bt -a", "mod", "irq", "mach")
 
-KMEMDUMP = (sys.executable, "-m", "kmemdump")
-
-
-def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(argument) for argument in arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-        timeout=600,
-    )
-
 
 @pytest.fixture(scope="session")
 def core(dead: DeadMachine) -> Path:
     """The core image of a dead machine, captured with default options."""
     path = dead.scratch / "core.elf"
     target = f"qmp:{dead.machine.qmp}"
-    captured = run(*KMEMDUMP, "capture", target, "-o", path, *dead.options)
+    captured = run_kmemdump("capture", target, "-o", path, *dead.options)
     assert captured.returncode == 0, captured.stderr
     return path
 
@@ -123,7 +110,7 @@ def test_answers_with_debug_info(dead: DeadMachine, core: Path) -> None:
 def test_kernel_without_names(dead: DeadMachine, tmp_path: Path) -> None:
     """One line says what is missing, why, and where it is; the log is there."""
     path = tmp_path / "core.elf"
-    captured = run(*KMEMDUMP, "capture", f"qmp:{dead.machine.qmp}", "-o", path)
+    captured = run_kmemdump("capture", f"qmp:{dead.machine.qmp}", "-o", path)
     assert captured.returncode == 1
     problem, held = captured.stderr.splitlines()
     for part in (
@@ -134,7 +121,7 @@ def test_kernel_without_names(dead: DeadMachine, tmp_path: Path) -> None:
     ):
         assert part in problem
     assert held.endswith("complete without it: kmsg")
-    logs = [run(*KMEMDUMP, "ask", dump, "log") for dump in (path, dead.full_dump)]
+    logs = [run_kmemdump("ask", dump, "log") for dump in (path, dead.full_dump)]
     assert "Kernel panic - not syncing: " in logs[0].stdout
     assert logs[0].stdout == logs[1].stdout
     assert logs[0].stderr == ""
@@ -158,12 +145,12 @@ def test_kernel_without_names_but_with_debug_info(
     """All of it is there but symbols, which is said, and is no failure."""
     target = f"qmp:{dead.machine.qmp}"
     path = core.with_name("again.elf")
-    captured = run(*KMEMDUMP, "capture", target, "-o", path, *dead.options)
+    captured = run_kmemdump("capture", target, "-o", path, *dead.options)
     assert captured.returncode == 0
     [note] = captured.stderr.splitlines()
     assert "area symbols is left out" in note
     named = ("--area", "kmsg", "--area", "symbols")
-    captured = run(*KMEMDUMP, "capture", target, "-o", path, *dead.options, *named)
+    captured = run_kmemdump("capture", target, "-o", path, *dead.options, *named)
     assert captured.returncode == 1
     assert "area symbols is incomplete: " in captured.stderr
 
@@ -197,12 +184,12 @@ def test_size(dead: DeadMachine, core: Path, tmp_path: Path) -> None:
     leave_out = ("--area", "-symbols", "--area", "-crash")
     target = f"qmp:{dead.machine.qmp}"
     given = (*dead.options, *leave_out)
-    captured = run(*KMEMDUMP, "capture", target, "-o", small, *given)
+    captured = run_kmemdump("capture", target, "-o", small, *given)
     assert captured.returncode == 0, captured.stderr
     assert small.stat().st_size <= 3.5e6
     # Without symbols and types there is still the log.
-    log = run(*KMEMDUMP, "ask", small, "log")
-    assert log.stdout == run(*KMEMDUMP, "ask", core, "log").stdout != ""
+    log = run_kmemdump("ask", small, "log")
+    assert log.stdout == run_kmemdump("ask", core, "log").stdout != ""
 
 
 @each_older
@@ -213,7 +200,7 @@ def test_unpatched_crash(
     if dead.scenario.architecture.name == platform.machine():
         # This crash finds but the tasks that a CPU runs; if all are idle, "mount" looks
         # for one without end.
-        running = run(*KMEMDUMP, "ask", core, "bt -a").stdout
+        running = run_kmemdump("ask", core, "bt -a").stdout
         idle = re.search("^PID: +[1-9]", running, re.M) is None
         commands = [name for name in COMMANDS if not (idle and name == "mount")]
         result = compare(dead.vmlinux, dead.full_dump, core, commands)
@@ -300,18 +287,18 @@ def test_gdb(dead: DeadMachine, core: Path) -> None:
     )
     arguments = [part for text in commands for part in ("-ex", text)]
     options = ("-nx", "-batch", "-iex", "set auto-load off")
-    opened = (*KMEMDUMP, "open", core, "--with", "gdb", "--vmlinux", dead.vmlinux, "--")
-    said = run(*opened, *options, *arguments)
+    opened = ("open", core, "--with", "gdb", "--vmlinux", dead.vmlinux, "--")
+    said = run_kmemdump(*opened, *options, *arguments)
     release = dead.machine.setup.kernel.release
     lines = said.stdout.splitlines()
     assert f"Linux version {release} " in said.stdout, said.stderr
     assert release in lines
     assert any(line.isdigit() and int(line) > 1000 for line in lines)
     # The commands that we give gdb say what drgn says, without drgn.
-    log = run(*KMEMDUMP, "ask", core, "log", *dead.options).stdout.splitlines()
+    log = run_kmemdump("ask", core, "log", *dead.options).stdout.splitlines()
     assert lines[lines.index("LOG") + 1 : lines.index("TASKS")] == log
     tasks = [line.split() for line in lines[lines.index("TASKS") + 2 :]]
-    report = run(*KMEMDUMP, "report", core, "--json", *dead.options)
+    report = run_kmemdump("report", core, "--json", *dead.options)
     known = {
         (str(task["pid"]), task["state"], str(task["cpu"]))
         for task in json.loads(report.stdout)["tasks"]
@@ -321,20 +308,22 @@ def test_gdb(dead: DeadMachine, core: Path) -> None:
 
 @each_series
 def test_open_starts_crash_and_drgn(dead: DeadMachine, core: Path) -> None:
-    opened = (*KMEMDUMP, "open", core, "--vmlinux", dead.vmlinux, "--with")
+    opened = ("open", core, "--vmlinux", dead.vmlinux, "--with")
     release = dead.machine.setup.kernel.release
-    said = run(*opened, "drgn", "--", "-q", "-e", "print(prog['init_uts_ns'].name)")
+    said = run_kmemdump(
+        *opened, "drgn", "--", "-q", "-e", "print(prog['init_uts_ns'].name)"
+    )
     assert release in said.stdout, said.stderr
     vmlinux = shlex.quote(str(dead.vmlinux))
     assert f"drgn --no-default-symbols -s {vmlinux} -c {core}" in said.stderr
     if dead.scenario.architecture.name != platform.machine():
-        said = run(*opened, "crash")
+        said = run_kmemdump(*opened, "crash")
         assert said.returncode == 3
         assert "it only opens kernels of its own architecture" in said.stderr
         return
     script = dead.scratch / "crash.commands"
     script.write_text("sys\nquit\n")
-    said = run(*opened, "crash", "--", "-s", "-i", script)
+    said = run_kmemdump(*opened, "crash", "--", "-s", "-i", script)
     assert f"crash -s -i {script} {vmlinux} {core}" in said.stderr
     new = dead.scenario.series != "6.1"  # And 8.0.2, which is installed, is too old.
     assert ("8.0.2 is too old for this kernel" in said.stderr) == new
@@ -343,7 +332,7 @@ def test_open_starts_crash_and_drgn(dead: DeadMachine, core: Path) -> None:
 
 @each_scenario
 def test_manifest_says_complete(dead: DeadMachine, core: Path) -> None:
-    known = run(*KMEMDUMP, "info", core, "--json")
+    known = run_kmemdump("info", core, "--json")
     assert known.returncode == 0, known.stderr
     said = json.loads(known.stdout)
     assert said["release"] == dead.machine.setup.kernel.release
@@ -371,7 +360,7 @@ def test_size_does_not_grow_with_memory(
         core = tmp_path / f"{memory}.elf"
         setup = make_setup("6.12", architecture=architecture, memory=memory)
         with Machine(lab_cache, setup) as machine:
-            captured = run(*KMEMDUMP, "capture", f"qmp:{machine.qmp}", "-o", core)
+            captured = run_kmemdump("capture", f"qmp:{machine.qmp}", "-o", core)
         assert captured.returncode == 0, captured.stderr
         sizes[memory] = core.stat().st_size
     assert max(sizes.values()) <= 1.05 * min(sizes.values()), sizes
@@ -404,7 +393,7 @@ def test_pages_of_16_kib(
         crash_guest(machine, CrashType.PANIC, timeout=300)
         machine.pause()
         machine.full_dump(full)
-        captured = run(*KMEMDUMP, "capture", f"qmp:{machine.qmp}", "-o", core)
+        captured = run_kmemdump("capture", f"qmp:{machine.qmp}", "-o", core)
     assert captured.returncode == 0, captured.stderr
     target = open_target(str(core))
     info = target.vmcoreinfo()

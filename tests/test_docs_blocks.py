@@ -20,7 +20,7 @@ from kmemdump.firmware.discovery import ReservedRanges, find_live_reserved
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
 from kmemdump.targets.qmp import QmpTarget
-from test_docs import DOCS, ROOT, read_block
+from rigs.manual import DOCS, ROOT, read_block
 
 _BLOCK = re.compile(r"( *)\.\. code-block:: (\w+)")
 

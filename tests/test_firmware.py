@@ -44,8 +44,8 @@ from kmemdump.marking.lock import lock_table, table_name
 from kmemdump.opening import open_target
 from rigs.crash_compare import compare
 from rigs.dumps import answers
+from rigs.programs import KMEMDUMP, run_kmemdump
 
-KMEMDUMP = (sys.executable, "-m", "kmemdump")
 SHAPES = ("folder", "image", "device")
 QUESTIONS = ("sys", "log", "ps", "bt -a", "bt 1", "irq", "runq", "mod", "mount", "dev")
 CRASH = ("sys", "log", "ps", "irq", "runq", "mod", "mount", "dev")
@@ -57,12 +57,6 @@ DESCRIPTION = ("KELF", "Kvmcorein", "CPUS")
 """Files that are no memory of the kernel's; without an address they have no place."""
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*KMEMDUMP, *map(str, arguments)], capture_output=True, text=True, timeout=300
-    )
-
-
 def places(machine: Machine) -> tuple[str, ...]:
     """Where memory is reserved, where no device tree tells."""
     if machine.setup.architecture.device_tree:
@@ -72,7 +66,7 @@ def places(machine: Machine) -> tuple[str, ...]:
 
 
 def registered(machine: Machine) -> list[dict[str, object]]:
-    listed = run("regions", f"qmp:{machine.qmp}", "--json")
+    listed = run_kmemdump("regions", f"qmp:{machine.qmp}", "--json")
     rows: list[dict[str, object]] = json.loads(listed.stdout)["regions"]
     return rows
 
@@ -188,7 +182,7 @@ def dumped(
             sources.append(f"sahara:{folder / 'socket'}")
             for shape, source in zip(SHAPES, sources, strict=True):
                 core = folder / f"{shape}.core"
-                collected = run("collect", source, "-o", core)
+                collected = run_kmemdump("collect", source, "-o", core)
                 assert (collected.returncode, collected.stderr.strip()) == (0, "")
         machine.full_dump(folder / "full.elf")
         names = firmware.names
@@ -287,7 +281,7 @@ def test_concatenation(dumped: Dumped) -> None:
     core = dumped.concatenation
     check_gdb(dumped, core)
     check_drgn(core, "-s", dumped.vmlinux())
-    asked = run("ask", core, "log", "ps")
+    asked = run_kmemdump("ask", core, "log", "ps")
     assert (asked.returncode, asked.stderr) == (0, "")
     assert asked.stdout == "".join(answers(dumped.full, ("log", "ps")).values())
 
@@ -307,19 +301,19 @@ def test_other_debuggers(dumped: Dumped) -> None:
 def check_kinfo(machine: Machine, vmlinux: Path) -> None:
     """Without debug info, all addresses are found that debug info tells."""
     target = f"qmp:{machine.qmp}"
-    lost = run("mark", target, "--backend", "kinfo")
+    lost = run_kmemdump("mark", target, "--backend", "kinfo")
     assert lost.returncode == 3
     assert "no device tree reserves memory for a kinfo" in lost.stderr
     place = kinfo_range(machine.setup.architecture)
     where = ("--backend", "kinfo", "--kinfo", f"{place.start:#x}:{place.size:#x}")
     with lock_table(run_folder(os.environ), table_name(target, "kinfo", place.start)):
         for options in (), ("--off",):
-            refused = run("mark", target, *where, *options)
+            refused = run_kmemdump("mark", target, *where, *options)
             assert refused.returncode == 3
             assert (
                 f"process {os.getpid()} already writes to this table" in refused.stderr
             )
-    marked = run("mark", target, *where, "--json")
+    marked = run_kmemdump("mark", target, *where, "--json")
     assert (marked.returncode, marked.stderr) == (0, "")
     told = json.loads(marked.stdout)
     assert told["kinfo"] == hex(place.start)
@@ -340,8 +334,10 @@ def check_kinfo(machine: Machine, vmlinux: Path) -> None:
     )
     assert kinfo.checksum_ok
     opened.close()
-    assert run("mark", target, *where, "--off").returncode == 0
-    assert run("regions", target, "--kinfo", f"{place.start:#x}").returncode == 3
+    assert run_kmemdump("mark", target, *where, "--off").returncode == 0
+    assert (
+        run_kmemdump("regions", target, "--kinfo", f"{place.start:#x}").returncode == 3
+    )
 
 
 @pytest.mark.vm
@@ -350,15 +346,15 @@ def test_marks_come_and_go(
 ) -> None:
     machine = boot("6.12", firmware=True)
     target = f"qmp:{machine.qmp}"
-    refused = run("mark", target)
+    refused = run_kmemdump("mark", target)
     assert refused.returncode == 1
     assert "no scratch memory of 8040 bytes or more" in refused.stderr
-    used = run("mark", target, "--scratch", "0x1000000:0x10000")
+    used = run_kmemdump("mark", target, "--scratch", "0x1000000:0x10000")
     assert used.returncode == 2
     assert "is memory that the kernel uses" in used.stderr
 
     where = places(machine)
-    marked = run("mark", target, "--no-encryption", *where)
+    marked = run_kmemdump("mark", target, "--no-encryption", *where)
     assert (marked.returncode, marked.stderr) == (0, "")
     rows = registered(machine)
     assert 100 < len(rows) <= 201
@@ -366,7 +362,7 @@ def test_marks_come_and_go(
     assert len({row["name"] for row in rows}) == len(rows)
 
     # Another run, with less in it, takes over.
-    smaller = run("mark", target, *where, "--area", "kmsg", "--json")
+    smaller = run_kmemdump("mark", target, *where, "--area", "kmsg", "--json")
     assert smaller.returncode == 0
     held = registered(machine)
     assert 2 < len(held) < len(rows)
@@ -380,7 +376,7 @@ def test_marks_come_and_go(
     assert (told["refused"], told["problems"]) == ([], [])
     assert told["seconds"] > 0
 
-    off = run("mark", target, "--off", "--json", *where)
+    off = run_kmemdump("mark", target, "--off", "--json", *where)
     assert off.returncode == 0
     assert json.loads(off.stdout)["text"] == "nothing of ours is registered any more"
     assert registered(machine) == []
@@ -408,10 +404,12 @@ def test_marks_come_and_go(
 
     check_kinfo(machine, vmlinux("6.12"))
 
-    planned = run("areas", target, "--backend", "minidump")
+    planned = run_kmemdump("areas", target, "--backend", "minidump")
     assert planned.returncode == 0
     assert re.search(r"^ +all .* 199 regions, room for 199", planned.stdout, re.M)
-    few = run("areas", target, "--backend", "minidump", "--rows", "12", "--json")
+    few = run_kmemdump(
+        "areas", target, "--backend", "minidump", "--rows", "12", "--json"
+    )
     assert few.returncode == 1
     plan = json.loads(few.stdout)
     assert plan["regions"] <= 10

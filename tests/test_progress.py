@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from cli.test_info import write
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.cli import main
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.search import find_bytes
 from kmemdump.progress import LOGGER
+from rigs.small_core import write
 
 MEMORY = PageMemory({number: bytes(PAGE_SIZE) for number in (1, 2, 7, 9000)})
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DeadMachine
 from kmemdump.arch.architecture import image_address
 from kmemdump.coreimage import read_core
 from kmemdump.coreimage.read import find_extents
@@ -26,6 +25,7 @@ from kmemdump.formats.elf import PT_LOAD, parse_core
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.tasks import readable_pids
 from kmemdump.opening import open_target
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_architecture, each_architecture_and_silent
 from rigs.synthetic import (
     elf_core,

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from drgn import FaultError, Program
 
-from conftest import DeadMachine
 from kmemdump.areas import AREAS, Area, choose_areas
 from kmemdump.areas.area import read_bytes, read_symbol
 from kmemdump.errors import UsageError
@@ -15,6 +14,7 @@ from kmemdump.kernel.program import core_program
 from kmemdump.opening import open_target
 from kmemdump.questions.question import attempt
 from kmemdump.vmcoreinfo import VmcoreInfo
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series
 from rigs.synthetic import vmcoreinfo
 from rigs.verbs import run

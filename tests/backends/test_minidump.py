@@ -13,27 +13,18 @@ from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
 from rigs.machine import (
     FOREIGN,
+    OTHERS,
     SCRATCH,
     SMEM,
     TOC,
     FakeMachine,
+    foreign,
     number,
     rows,
     view,
 )
 from rigs.writers import put
-from rigs.writers.minidump import DSBL, VALI, write_regions, write_toc
-
-OTHERS = [
-    ("KELF_HDR", 0, VALI, 0x80300000, 0x100),
-    ("KLOGBUF", 0, VALI, 0x80301000, 64),
-]
-
-
-def foreign(rows: list[tuple[str, int, bytes, int, int]] = OTHERS) -> FakeMachine:
-    machine = FakeMachine(write_toc(array=FOREIGN, count=len(rows), initialized=1))
-    machine.put(FOREIGN, write_regions(rows))
-    return machine
+from rigs.writers.minidump import DSBL, write_regions, write_toc
 
 
 def open_backend(machine: FakeMachine, **settings: object) -> MinidumpBackend:

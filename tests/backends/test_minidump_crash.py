@@ -12,12 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from backends.test_minidump import foreign
 from kmemdump.backends.description import Description, describe
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.memory.ranges import Region
-from rigs.machine import FOREIGN, SCRATCH, SMEM, FakeMachine, View, view
+from rigs.machine import FOREIGN, SCRATCH, SMEM, FakeMachine, View, foreign, view
 from rigs.writers.minidump import write_regions
 
 State = tuple[View, object]

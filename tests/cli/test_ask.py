@@ -6,7 +6,6 @@ import os
 import pty
 import select
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DeadMachine
+from rigs.dead_machine import DeadMachine
+from rigs.programs import KMEMDUMP
 from rigs.scenarios import each_series
-
-KMEMDUMP = (sys.executable, "-m", "kmemdump")
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from collect.test_sahara import reader, rows_of, talk
 from kmemdump.cli import main
 from kmemdump.formats.sahara_device import Device
 from rigs.machine import FOREIGN, SMEM, FakeMachine
 from rigs.phone import LOG, MESSAGES, Phone, Row
-from rigs.simulated_usb import Bus, PlayedUsb
+from rigs.sahara_device import reader, rows_of, talk
+from rigs.simulated_usb import Bus, SimulatedUsb
 from rigs.writers import put
 
 
@@ -215,7 +215,7 @@ class Plugged:
 
 def test_collect_over_usb(tmp_path, capsys, monkeypatch):
     phone = Phone.with_log()
-    Plugged(monkeypatch, PlayedUsb(Device(rows_of(phone), reader(phone))))
+    Plugged(monkeypatch, SimulatedUsb(Device(rows_of(phone), reader(phone))))
     core = tmp_path / "core"
     assert main(["collect", "usb:A1B2C3D4", "-o", str(core)]) == 0
     capsys.readouterr()
@@ -226,7 +226,7 @@ def test_collect_over_usb(tmp_path, capsys, monkeypatch):
 
 def test_only_some_files(tmp_path, capsys, monkeypatch):
     phone = Phone.with_log()
-    Plugged(monkeypatch, PlayedUsb(Device(rows_of(phone), reader(phone))))
+    Plugged(monkeypatch, SimulatedUsb(Device(rows_of(phone), reader(phone))))
     arguments = ["--only", "md_KELF*", "--only", "*Kvmc*", "--keep", "kept"]
     monkeypatch.chdir(tmp_path)
     assert main(["collect", "usb", "-o", "core", *arguments]) == 1
@@ -240,7 +240,9 @@ def test_only_some_files(tmp_path, capsys, monkeypatch):
 
 def test_device_that_goes_away_loses_nothing(tmp_path, capsys, monkeypatch):
     phone = Phone.with_log()
-    Plugged(monkeypatch, PlayedUsb(Device(rows_of(phone), reader(phone)), limit=16300))
+    Plugged(
+        monkeypatch, SimulatedUsb(Device(rows_of(phone), reader(phone)), limit=16300)
+    )
     core = tmp_path / "core"
     assert main(["collect", "usb", "-o", str(core)]) == 1
     error = capsys.readouterr().err
@@ -256,7 +258,7 @@ def test_folder_that_is_in_use(tmp_path, capsys, monkeypatch):
     """What is in there already is not what the device has given."""
     phone = Phone.with_log()
     folder = phone.folder(tmp_path / "dump")
-    device = PlayedUsb(Device(rows_of(phone), reader(phone)))
+    device = SimulatedUsb(Device(rows_of(phone), reader(phone)))
     for devices in ((), (device,)):
         Plugged(monkeypatch, *devices)
         core = tmp_path / "core"

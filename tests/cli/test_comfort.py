@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.test_info import write
 from kmemdump.cli import main
 from kmemdump.cli.main import _VERBS, _program
 from kmemdump.cli.shared.configuration import usual_places
 from kmemdump.errors import ExitCode
+from rigs.small_core import write
 
 # Configuration
 

@@ -6,83 +6,13 @@ import shlex
 import struct
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from kmemdump.cli import main
-from kmemdump.coreimage import (
-    AreaRecord,
-    CoreContents,
-    KernelRecord,
-    Manifest,
-    QuestionRecord,
-    pack_memory,
-    write_core,
-)
-from kmemdump.memory.physical import PageMemory
-from kmemdump.memory.ranges import Alias, Range, Region
 from kmemdump.opening import open_target
 from kmemdump.report.inspect import read_manifest, shorten
-
-PAGE = 4096
-TIME = datetime(2025, 4, 22, 11, 31, 5, tzinfo=UTC)
-BUILD_ID = "ab" * 20
-VMCOREINFO = f"""\
-OSRELEASE=6.1.0-test
-BUILD-ID={BUILD_ID}
-PAGESIZE=4096
-KERNELOFFSET=13c00000
-SYMBOL(_stext)=ffffffff94c00000
-SYMBOL(init_uts_ns)=ffffffff94c00000
-NUMBER(phys_base)=0
-"""
-
-
-def write(
-    path,
-    *,
-    areas=("kmsg", "crash"),
-    reason="",
-    marked=True,
-    packed=True,
-    release="6.1.0-test",
-):
-    pages = {number: bytes([number]) * PAGE for number in (1, 2, 5)}
-    memory = PageMemory(pages)
-    manifest = Manifest(
-        tool="kmemdump 0.1.0",
-        time=TIME,
-        kernel=KernelRecord(release, BUILD_ID, 62),
-        backend="vm",
-        cause="frozen: CPU 1 served no interrupt for 10 s",
-        marked_at=TIME - timedelta(seconds=75) if marked else None,
-        areas=[
-            AreaRecord(
-                name,
-                complete=not reason,
-                reason=reason,
-                bytes=2 * PAGE,
-                questions=[QuestionRecord("log", not reason, reason)],
-            )
-            for name in areas
-        ],
-    )
-    contents = CoreContents(
-        machine=62,
-        memory=memory,
-        regions=[
-            Region(1, "kmsg@1000", PAGE, 2 * PAGE),
-            Region(2, "crash@5000", 5 * PAGE, PAGE),
-        ],
-        manifest=manifest,
-        prstatus=[bytes(336)] * 2,
-        vmcoreinfo=VMCOREINFO.replace("6.1.0-test", release).encode(),
-        direct=Alias(0xFFFF888000000000, 0, 1 << 30),
-        packed=pack_memory(memory, [Range(PAGE, PAGE)]) if packed else b"",
-    )
-    write_core(path, contents)
-    return path
+from rigs.small_core import BUILD_ID, PAGE, VMCOREINFO, write
 
 
 def info(path, capsys, *arguments):

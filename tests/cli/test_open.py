@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.test_info import BUILD_ID, write
 from kmemdump.cli import main
 from kmemdump.debuggers import find_vmlinux
 from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import debug_file_build_id
+from rigs.small_core import BUILD_ID, write
 
 RELEASE = "6.1.0-test"
 # Any ELF file with a build id does, as long as nobody reads more of it.

@@ -2,15 +2,13 @@
 """A device that speaks Sahara over a socket."""
 
 import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from kmemdump.collect.sahara import Downloaded, SocketConnection, download
-from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError, TargetError
+from kmemdump.collect.sahara import SocketConnection
+from kmemdump.errors import FormatError, KmemdumpError, TargetError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.sahara import DeviceRow, name_row
@@ -19,76 +17,13 @@ from kmemdump.kernel.attach import attach
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
 from rigs.phone import LOG, Phone
-
-TRANSFER = 16384
-
-Serve = Callable[..., Path]
-
-
-def rows_of(phone: Phone) -> list[DeviceRow]:
-    return [name_row(row.name, row.address, len(row.padded)) for row in phone.table]
-
-
-def reader(phone: Phone) -> Callable[[int, int], bytes]:
-    def read(address: int, size: int) -> bytes:
-        for row in phone.table:
-            if row.address <= address and address + size <= row.address + len(
-                row.padded
-            ):
-                return row.padded[address - row.address :][:size]
-        raise NotCapturedError("nothing there")
-
-    return read
-
-
-def talk(device: Device, connection: socket.socket, limit: int) -> None:
-    """Be the device, until so many bytes have been sent."""
-    answer = device.start()
-    while True:
-        for at in range(0, len(answer), TRANSFER):
-            piece = answer[at : at + TRANSFER][:limit]
-            connection.sendall(piece)
-            limit -= len(piece)
-            if not limit:
-                return
-        request = b"" if device.finished else connection.recv(4096)
-        if not request:
-            return
-        answer = device.receive(request)
+from rigs.sahara_device import Serve, fetch, reader, rows_of, serving
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """``serve(device, kind)`` is the socket of a device, for one connection."""
-    with ExitStack() as stack:
-
-        def start(
-            device: Device, kind: int = socket.SOCK_SEQPACKET, limit: int = 1 << 30
-        ) -> Path:
-            path = tmp_path / f"device{len(list(tmp_path.iterdir()))}"
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
-            listener.bind(str(path))
-            listener.listen(1)
-            listener.settimeout(10)
-
-            def run() -> None:
-                # The other side may go away at any time.
-                with suppress(OSError):
-                    connection, _ = listener.accept()
-                    with connection:
-                        talk(device, connection, limit)
-
-            thread = threading.Thread(target=run, daemon=True)
-            thread.start()
-            stack.callback(thread.join, 10)
-            return path
-
-        yield start
-
-
-def fetch(path: Path, folder: Path, **settings: object) -> Downloaded:
-    with SocketConnection(path) as connection:
-        return download(connection, folder, **settings)
+    with serving(tmp_path) as serve:
+        yield serve
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_STREAM])

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import usb.core
 
-from collect.test_sahara import reader, rows_of
 from kmemdump.collect.sahara import download
 from kmemdump.collect.usb import UsbConnection
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
@@ -20,20 +19,21 @@ from kmemdump.kernel.attach import attach
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
 from rigs.phone import LOG, Phone
-from rigs.simulated_usb import Bus, PlayedUsb
+from rigs.sahara_device import reader, rows_of
+from rigs.simulated_usb import Bus, SimulatedUsb
 
 
-def played(phone: Phone | None = None, **settings: object) -> PlayedUsb:
+def simulated(phone: Phone | None = None, **settings: object) -> SimulatedUsb:
     phone = phone or Phone.with_log()
     wide = settings.pop("wide", True)
-    return PlayedUsb(Device(rows_of(phone), reader(phone), wide=wide), **settings)
+    return SimulatedUsb(Device(rows_of(phone), reader(phone), wide=wide), **settings)
 
 
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("packet", [64, 512, 1024])
 @pytest.mark.parametrize("zero_packets", [True, False])
 def test_download(tmp_path: Path, packet: int, zero_packets: bool, wide: bool) -> None:
-    device = played(packet=packet, zero_packets=zero_packets, wide=wide)
+    device = simulated(packet=packet, zero_packets=zero_packets, wide=wide)
     with UsbConnection(backend=Bus(device)) as connection:
         assert connection.name == "usb 05c6:900e (serial number A1B2C3D4)"
         download(connection, tmp_path / "dump")
@@ -47,14 +47,14 @@ def test_refusal_where_less_was_asked_for(tmp_path: Path) -> None:
     """An error has 16 bytes, and must arrive where 4 were expected."""
     phone = Phone.with_log()
     rows = [*rows_of(phone), name_row("Kgone", 0x2000000, 4)]
-    device = PlayedUsb(Device(rows, reader(phone)))
+    device = SimulatedUsb(Device(rows, reader(phone)))
     with UsbConnection(backend=Bus(device)) as connection:
         saved = download(connection, tmp_path / "dump")
     assert saved.problems[-1].endswith("status 0x19 (invalid memory read)")
 
 
 def test_device_is_unplugged(tmp_path: Path) -> None:
-    device = played(limit=16000)
+    device = simulated(limit=16000)
     with (
         UsbConnection(backend=Bus(device)) as connection,
         pytest.raises(TargetError, match=r"^usb 05c6:900e .*: No such device"),
@@ -64,7 +64,7 @@ def test_device_is_unplugged(tmp_path: Path) -> None:
 
 
 def test_silence_is_explained() -> None:
-    device = played()
+    device = simulated()
     with UsbConnection(backend=Bus(device)) as connection:
         connection.receive(4096)
         with pytest.raises(TargetError, match="nothing for 30 s\nit sends its table"):
@@ -72,7 +72,7 @@ def test_silence_is_explained() -> None:
 
 
 def test_nothing_but_empty_transfers() -> None:
-    device = played()
+    device = simulated()
     device._packets.extendleft([b""] * 10)
     with (
         UsbConnection(backend=Bus(device)) as connection,
@@ -82,9 +82,9 @@ def test_nothing_but_empty_transfers() -> None:
 
 
 def test_choice() -> None:
-    other = played(product="QUSB_BULK_SN:FFFF extra", product_id=0x9091)
-    modem = played(protocol=0x30)  # Not one that Sahara speaks through.
-    bus = Bus(played(), other, modem)
+    other = simulated(product="QUSB_BULK_SN:FFFF extra", product_id=0x9091)
+    modem = simulated(protocol=0x30)  # Not one that Sahara speaks through.
+    bus = Bus(simulated(), other, modem)
     with UsbConnection("FFFF", backend=bus) as connection:
         assert connection.name == "usb 05c6:9091 (serial number FFFF)"
     with pytest.raises(TargetError, match="2 devices, expected one: usb 05c6:900e"):
@@ -99,7 +99,7 @@ def test_choice() -> None:
 
 def test_device_that_has_not_crashed(tmp_path: Path) -> None:
     """In EDL mode (05c6:9008) it waits for a programmer."""
-    device = played(product_id=0x9008)
+    device = simulated(product_id=0x9008)
     hello = bytearray(device._packets.popleft())
     hello[20] = 0
     device._packets.appendleft(bytes(hello))
@@ -119,7 +119,7 @@ def test_device_that_may_not_be_opened(number: int, advice: str) -> None:
         raise usb.core.USBError("refused", 0, number)
 
     with pytest.raises(TargetError, match=f"refused\n.*{advice}"):
-        UsbConnection(backend=Bus(played(), refuse=refuse))
+        UsbConnection(backend=Bus(simulated(), refuse=refuse))
 
 
 def test_without_pyusb(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DeadMachine
 from kmemdump.lab import CrashType
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series
 from rigs.synthetic import (
     elf_core,

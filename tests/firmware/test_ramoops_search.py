@@ -9,27 +9,15 @@ from kmemdump.cli import main
 from kmemdump.firmware.ramoops_search import read_ramoops
 from rigs.machine import FakeMachine
 from rigs.phone import Phone, Row
-from rigs.writers.ramoops import add_parity, write_zone
+from rigs.writers.ramoops import write_ramoops
 
 AREA = 0x80350000
-PANIC = b"====1700000000.25-D\nPanic#1 Part1\n<0>[    1.5] Kernel panic\n"
-
-
-def area(parity: int = 0) -> bytes:
-    """Two zones for panics, of which one is empty, and a console."""
-    room = 480 if parity else 0
-    zones = [
-        write_zone(PANIC, 4096, parity=room),
-        write_zone(b"", 4096),
-        write_zone(b"the first words\nthe last words\n", 4096, start=15, parity=room),
-    ]
-    return b"".join(add_parity(it, parity) if parity else it for it in zones)
 
 
 @pytest.mark.parametrize("parity", [0, 16])
 def test_found_in_memory(parity: int) -> None:
     machine = FakeMachine()
-    machine.put(AREA, area(parity))
+    machine.put(AREA, write_ramoops(parity))
     machine.put(AREA + 0x8000, b"DBGC" + b"\xff" * 20)  # No zone.
     found = read_ramoops(machine, "machine")
     assert [(it.address, it.problems) for it in found.zones] == [
@@ -43,7 +31,7 @@ def test_found_in_memory(parity: int) -> None:
 
 
 def test_errors_are_corrected_and_told() -> None:
-    data = bytearray(area(16))
+    data = bytearray(write_ramoops(16))
     data[40:46] = b"XXXXXX"
     data[8192 + 12 : 8192 + 32] = bytes(20)
     machine = FakeMachine()
@@ -57,7 +45,7 @@ def test_errors_are_corrected_and_told() -> None:
 def test_ask_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One of the regions that firmware dumped was the RAM of ramoops."""
     phone = Phone.with_log()
-    phone.rows.append(Row("Kramoops", 60, AREA, area(16)))
+    phone.rows.append(Row("Kramoops", 60, AREA, write_ramoops(16)))
     folder = phone.folder(tmp_path / "dump")
     assert main(["ask", str(folder), "ramoops"]) == 0
     captured = capsys.readouterr()
@@ -77,7 +65,7 @@ def test_ask_a_file_of_that_ram(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "ramoops.bin"
-    path.write_bytes(area())
+    path.write_bytes(write_ramoops())
     assert main(["ask", str(path), "ramoops"]) == 0
     assert "Kernel panic" in capsys.readouterr().out
     assert main(["ask", str(path), "ramoops", "log"]) == 2
@@ -102,7 +90,7 @@ def test_nothing_to_correct_with(
     monkeypatch.setitem(sys.modules, "reedsolo", None)
     ramoops_ecc._codec.cache_clear()
     path = tmp_path / "ramoops.bin"
-    path.write_bytes(area(16))
+    path.write_bytes(write_ramoops(16))
     assert main(["ask", str(path), "ramoops"]) == 1
     captured = capsys.readouterr()
     assert "Kernel panic" in captured.out

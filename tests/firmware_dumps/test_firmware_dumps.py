@@ -10,35 +10,13 @@ from drgn import FaultError
 
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import KmemdumpError, TargetError
-from kmemdump.files import OpenFile
-from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.minidump_table import collect_table
-from kmemdump.firmware_dumps.rawdump import collect_rawdump
 from kmemdump.firmware_dumps.target import DumpTarget
-from kmemdump.kernel.attach import attach
 from kmemdump.opening import open_target
-from kmemdump.questions.crash_commands import command
-from kmemdump.questions.question import answer
+from rigs.firmware_dumps import check, log, rawdump
 from rigs.machine import SMEM
 from rigs.phone import LOG, MESSAGES, Phone, Row
-
-
-def log(target: DumpTarget) -> str:
-    return answer(attach(target).prog, command("log"))
-
-
-def check(collected: FirmwareDump, phone: Phone) -> None:
-    for address, data in phone.expected.items():
-        assert collected.memory.read(address, len(data)) == data
-
-
-def rawdump(path: Path) -> FirmwareDump:
-    file = OpenFile(path)
-    try:
-        return collect_rawdump(file)
-    finally:
-        file.close()
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -11,39 +11,12 @@ from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware.kinfo_search import find_kinfo
 from kmemdump.firmware_dumps.kinfo import collect_kinfo
 from kmemdump.memory.ranges import Range
+from rigs.kinfo_machine import WHERE, machine_with
 from rigs.machine import SMEM, FakeMachine
-from rigs.phone import IMAGE, LOG, PHYSICAL, Phone, vmcoreinfo
+from rigs.phone import IMAGE, LOG, PHYSICAL, vmcoreinfo
 from rigs.writers import put
 from rigs.writers.kinfo import IMAGE as ELSEWHERE
 from rigs.writers.kinfo import LAYOUTS, write_kinfo
-
-WHERE = 0x80340000
-# All within the phone's image, in the order of a real one.
-PLACES = {
-    "_text": 0,
-    "_stext": 0,
-    "_etext": 0x100,
-    "kallsyms_names": 0x200,
-    "kallsyms_markers": 0x300,
-    "kallsyms_token_table": 0x400,
-    "kallsyms_token_index": 0x500,
-    "kallsyms_offsets": 0x600,
-    "kallsyms_relative_base": 0x700,
-    "kallsyms_seqs_of_names": 0x800,
-    "_sinittext": 0x900,
-    "_einittext": 0xA00,
-    "swapper_pg_dir": 0x8000,
-    "_end": 0x10000,
-}
-ADDRESSES = {name: PHYSICAL + at for name, at in PLACES.items()}
-
-
-def machine_with(layout: str = "series", **changed: int) -> FakeMachine:
-    """A machine whose firmware knows nothing of minidumps."""
-    machine = Phone.with_log().machine()
-    machine.put(SMEM.start, bytes(SMEM.size))
-    machine.put(WHERE, write_kinfo(layout, image={**ADDRESSES, **changed}))
-    return machine
 
 
 def ram_image(path: Path, machine: FakeMachine) -> list[str]:

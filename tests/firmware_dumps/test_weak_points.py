@@ -8,14 +8,12 @@ holds.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from collect.test_sahara import Serve, fetch, reader, rows_of, serve
-from firmware_dumps.test_firmware_dumps import check, log, rawdump
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import NotCapturedError
 from kmemdump.firmware_dumps.assemble import FirmwareDump
@@ -25,10 +23,17 @@ from kmemdump.formats.sahara import DeviceRow
 from kmemdump.formats.sahara_device import Device
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
+from rigs.firmware_dumps import check, log, rawdump
 from rigs.phone import LOG, Phone, Row, in_image
+from rigs.sahara_device import Serve, fetch, reader, rows_of, serving
 from rigs.writers import put
 
-__all__ = ["serve"]  # A fixture.
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    with serving(tmp_path) as serve:
+        yield serve
+
 
 BANNER = in_image(0x4100)["address"]
 

@@ -11,7 +11,6 @@ from drgn.helpers.linux.mm import page_to_phys, vmalloc_to_page
 from drgn.helpers.linux.module import for_each_module
 from drgn.helpers.linux.pid import for_each_task
 
-from conftest import DeadMachine
 from kmemdump.arch.architecture import image_address
 from kmemdump.areas import choose_areas
 from kmemdump.errors import FormatError, NotCapturedError
@@ -24,6 +23,7 @@ from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
 from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series
 
 

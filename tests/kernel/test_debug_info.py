@@ -8,9 +8,9 @@ import pytest
 from drgn import Object
 from drgn.helpers.linux.module import find_module, module_address_regions
 
-from conftest import DeadMachine
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.opening import open_target
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series
 
 NAMES = """

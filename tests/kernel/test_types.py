@@ -19,13 +19,13 @@ from drgn import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import DeadMachine
 from kmemdump.errors import FormatError
 from kmemdump.formats.btf import parse_btf
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.types import BtfTypes
 from kmemdump.opening import open_target
 from rigs.btf_writer import BtfWriter
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series
 
 

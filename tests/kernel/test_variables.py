@@ -16,10 +16,10 @@ from drgn import (
     sizeof,
 )
 
-from conftest import DeadMachine
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.variables import VARIABLES, names, variable
 from kmemdump.opening import open_target
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series
 
 

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from conftest import DeadMachine
 from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import NotCapturedError, UnsupportedError
 from kmemdump.marking.capture import Capture, capture
@@ -21,6 +20,7 @@ from kmemdump.marking.mark import AreaResult, Marking
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
 from kmemdump.opening import open_target
+from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series, once
 from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 from rigs.verbs import run

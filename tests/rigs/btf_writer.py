@@ -15,8 +15,8 @@ class BtfWriter:
     def __init__(self, base: "BtfWriter | None" = None) -> None:
         self.types = b""
         self.strings = b"" if base else b"\0"
-        self.next_id = base.next_id if base else 1
-        self.first_string = base.first_string + len(base.strings) if base else 0
+        self.next_id: int = base.next_id if base else 1
+        self.first_string: int = base.first_string + len(base.strings) if base else 0
         self.base = base
 
     def name(self, text: str) -> int:
@@ -41,7 +41,9 @@ class BtfWriter:
         self.next_id += 1
         return self.next_id - 1
 
-    def integer(self, name: str, size: int, signed: bool = False, bool_: bool = False):
+    def integer(
+        self, name: str, size: int, signed: bool = False, bool_: bool = False
+    ) -> int:
         encoding = (1 if signed else 0) | (4 if bool_ else 0)
         return self.add(1, name, size, struct.pack("<I", encoding << 24 | size * 8))
 
@@ -64,7 +66,9 @@ class BtfWriter:
             body += struct.pack("<III", self.name(name_), type_, place)
         return self.add(kind, name, size, body, len(members), flag)
 
-    def enum(self, name: str, values: dict[str, int], size: int = 4, signed=False):
+    def enum(
+        self, name: str, values: dict[str, int], size: int = 4, signed: bool = False
+    ) -> int:
         layout = "<Ii" if signed else "<II"
         body = b"".join(
             struct.pack(layout, self.name(key), value) for key, value in values.items()

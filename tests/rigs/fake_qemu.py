@@ -7,7 +7,6 @@ import mmap
 import os
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from rigs.synthetic import elf_core, note, prstatus
@@ -168,7 +167,7 @@ class FakeQemu:
     def _monitor(self, arguments: dict[str, str]) -> object:
         line = arguments["command-line"]
         answer = self.hmp.get(line.split()[0], f"unknown command: '{line}'\r\n")
-        return answer(line) if isinstance(answer, Callable) else answer
+        return answer(line) if callable(answer) else answer
 
     def _translate(self, line: str) -> str:
         address = int(line.split()[1], 0)

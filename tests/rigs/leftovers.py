@@ -5,13 +5,13 @@ import socket
 import threading
 from pathlib import Path
 
-from collect.test_sahara import reader, rows_of, talk
-from firmware.test_ramoops_search import area
-from firmware_dumps.test_kinfo import ADDRESSES, machine_with
 from kmemdump.formats.sahara_device import Device
+from rigs.kinfo_machine import ADDRESSES, machine_with
 from rigs.machine import SMEM
 from rigs.phone import Phone, Row, vmcoreinfo
+from rigs.sahara_device import reader, rows_of, talk
 from rigs.writers.kinfo import write_kinfo
+from rigs.writers.ramoops import write_ramoops
 
 __all__ = ["leave", "serve_device"]
 
@@ -19,7 +19,7 @@ __all__ = ["leave", "serve_device"]
 def leave(folder: Path) -> None:
     """Fill a folder."""
     phone = Phone.with_log(wrapped=True)
-    phone.rows.append(Row("Kramoops", 60, 0x80350000, area(16)))
+    phone.rows.append(Row("Kramoops", 60, 0x80350000, write_ramoops(16)))
     phone.folder(folder / "dump", listed=True)
     (phone.folder(folder / "cut", listed=True) / "md_Klinux_ba11.BIN").unlink()
     phone.image(folder / "rawdump.img")

@@ -5,12 +5,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.ranges import Range
-from rigs.writers.minidump import smem_with, write_toc
+from rigs.writers.minidump import VALI, smem_with, write_regions, write_toc
 
 SMEM = Range(0x80000000, 0x40000)
 SCRATCH = Range(0x80100000, 0x10000)
 FOREIGN = 0x80200000  # Where another owner has its region array.
 TOC = SMEM.start + 0x4000 + 32 + 16  # Where the writer puts item 602.
+
+OTHERS = [
+    ("KELF_HDR", 0, VALI, 0x80300000, 0x100),
+    ("KLOGBUF", 0, VALI, 0x80301000, 64),
+]
+"""Rows of others."""
 
 Stores = list[tuple[int, bytes]]
 View = frozenset[tuple[str, int, int, int]]
@@ -92,3 +98,10 @@ def view(machine: FakeMachine) -> View:
         for name, sequence, valid, address, size in rows(machine)
         if valid == b"ILAV"
     )
+
+
+def foreign(rows: list[tuple[str, int, bytes, int, int]] = OTHERS) -> FakeMachine:
+    """A machine in whose table others have rows."""
+    machine = FakeMachine(write_toc(array=FOREIGN, count=len(rows), initialized=1))
+    machine.put(FOREIGN, write_regions(rows))
+    return machine

@@ -112,7 +112,7 @@ class _Bytes:
 
 def _fragments(data: bytes) -> None:
     """The bytes are fragments after their lengths and names; some have addresses."""
-    fragments = []
+    fragments: list[Fragment] = []
     while data and len(fragments) < 64:
         size, kind = int.from_bytes(data[:2], "little"), data[2:3]
         name = data[3:12].partition(b"\0")[0].decode("ascii", "backslashreplace")

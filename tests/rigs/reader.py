@@ -12,7 +12,9 @@ NUMBER(pgtable_l5_enabled)=0
 """
 
 
-def read_core(core: bytes) -> tuple[list[tuple[str, int, bytes]], list[tuple]]:
+def read_core(
+    core: bytes,
+) -> tuple[list[tuple[str, int, bytes]], list[tuple[int, int, bytes]]]:
     """Return notes and loads of an ELF core, with nothing of ours."""
     assert core[:16] == b"\x7fELF\x02\x01\x01" + bytes(9)
     kind, _, _, _, phoff, _, _, _, phentsize, phnum = struct.unpack_from(

@@ -10,8 +10,9 @@ import errno
 import struct
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import TypeAlias
 
 import usb.backend
 import usb.core
@@ -28,7 +29,10 @@ def _fields(layout: str, names: str, *values: int) -> tuple[bytes, SimpleNamespa
     return packed, SimpleNamespace(**dict(pairs), extra_descriptors=b"")
 
 
-class PlayedUsb:
+Bytes: TypeAlias = "array[int]"
+
+
+class SimulatedUsb:
     """
     :param device: What answers.
     :param packet: Largest bulk packet in bytes.
@@ -141,64 +145,84 @@ class PlayedUsb:
 
 
 class Bus(usb.backend.IBackend):  # type: ignore[misc]
-    """Where pyusb finds played devices."""
+    """Where pyusb finds simulated devices."""
 
-    def __init__(self, *devices: PlayedUsb, refuse: Callable[[], None] = lambda: None):
+    def __init__(
+        self, *devices: SimulatedUsb, refuse: Callable[[], None] = lambda: None
+    ) -> None:
         self._devices = devices
         self._refuse = refuse
 
-    def enumerate_devices(self):
+    def enumerate_devices(self) -> Iterator[SimulatedUsb]:
         return iter(self._devices)
 
-    def get_device_descriptor(self, dev):
+    def get_device_descriptor(self, dev: SimulatedUsb) -> object:
         place = {"port_numbers": None, "port_number": None, "speed": 3}
         return SimpleNamespace(
             **vars(dev.device_fields), bus=1, address=1 + self._devices.index(dev),
             **place,
         )  # fmt: skip
 
-    def get_configuration_descriptor(self, dev, config):
+    def get_configuration_descriptor(self, dev: SimulatedUsb, config: int) -> object:
         if config:
             raise IndexError
         return dev.config_fields
 
-    def get_interface_descriptor(self, dev, intf, alt, config):
+    def get_interface_descriptor(
+        self, dev: SimulatedUsb, intf: int, alt: int, config: int
+    ) -> object:
         if intf or alt:
             raise IndexError
         return dev.interface_fields
 
-    def get_endpoint_descriptor(self, dev, ep, intf, alt, config):
+    def get_endpoint_descriptor(
+        self, dev: SimulatedUsb, ep: int, intf: int, alt: int, config: int
+    ) -> object:
         return dev.endpoints[ep][1]
 
-    def open_device(self, dev):
+    def open_device(self, dev: SimulatedUsb) -> SimulatedUsb:
         self._refuse()
         return dev
 
-    def close_device(self, dev_handle):
+    def close_device(self, dev_handle: SimulatedUsb) -> None:
         pass
 
-    def get_configuration(self, dev_handle):
+    def get_configuration(self, dev_handle: SimulatedUsb) -> int:
         return 1
 
-    def is_kernel_driver_active(self, dev_handle, intf):
+    def is_kernel_driver_active(self, dev_handle: SimulatedUsb, intf: int) -> bool:
         return dev_handle.driver
 
-    def detach_kernel_driver(self, dev_handle, intf):
+    def detach_kernel_driver(self, dev_handle: SimulatedUsb, intf: int) -> None:
         dev_handle.driver = False
 
-    def claim_interface(self, dev_handle, intf):
+    def claim_interface(self, dev_handle: SimulatedUsb, intf: int) -> None:
         if dev_handle.driver:
             raise usb.core.USBError("Resource busy", -6, errno.EBUSY)
 
-    def release_interface(self, dev_handle, intf):
+    def release_interface(self, dev_handle: SimulatedUsb, intf: int) -> None:
         pass
 
-    def bulk_write(self, dev_handle, ep, intf, data, timeout):
+    def bulk_write(
+        self,
+        dev_handle: SimulatedUsb,
+        ep: int,
+        intf: int,
+        data: Bytes,
+        timeout: int,
+    ) -> int:
         assert ep == OUT
         dev_handle.write(data.tobytes())
         return len(data)
 
-    def bulk_read(self, dev_handle, ep, intf, buff, timeout):
+    def bulk_read(
+        self,
+        dev_handle: SimulatedUsb,
+        ep: int,
+        intf: int,
+        buff: Bytes,
+        timeout: int,
+    ) -> int:
         assert ep == IN
         try:
             data = dev_handle.read(len(buff))
@@ -211,7 +235,10 @@ class Bus(usb.backend.IBackend):  # type: ignore[misc]
         buff[: len(data)] = array("B", data)
         return len(data)
 
-    def ctrl_transfer(self, dev_handle, kind, request, value, index, data, timeout):
+    def ctrl_transfer(
+        self, dev_handle: SimulatedUsb, kind: int, request: int, value: int, index: int,
+        data: Bytes, timeout: int,
+    ) -> int:  # fmt: skip
         answer = dev_handle.control(kind, request, value)
         if answer is None:
             raise usb.core.USBError("Pipe error", -9, errno.EPIPE)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A played device on a real kernel's USB: served by USB/IP to that kernel's own vhci_hcd.
+A simulated device on the USB of a real kernel: USB/IP serves it to vhci_hcd there.
 
 The protocol is that of Linux Documentation/usb/usbip_protocol.rst, without its
 introduction: the kernel is handed a socket that is connected already. As a program,
@@ -17,12 +17,13 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kmemdump.collect.sahara import download
 from kmemdump.collect.usb import UsbConnection
 from kmemdump.formats.sahara import name_row
 from kmemdump.formats.sahara_device import Device
-from rigs.simulated_usb import PlayedUsb
+from rigs.simulated_usb import SimulatedUsb
 
 _ATTACH = Path("/sys/devices/platform/vhci_hcd.0/attach")
 _DEVICE_ID = 1 << 16 | 2
@@ -48,7 +49,7 @@ class _Urb:
 class Server(threading.Thread):
     """Serves one device on a socket until that is closed."""
 
-    def __init__(self, device: PlayedUsb, connection: socket.socket) -> None:
+    def __init__(self, device: SimulatedUsb, connection: socket.socket) -> None:
         super().__init__(daemon=True)
         self._device = device
         self._connection = connection
@@ -109,7 +110,7 @@ class Server(threading.Thread):
         body = _RETURN.pack(status, length, 0, 0, 0)
         self._connection.sendall(head + body + data)
 
-    def _take(self, layout: struct.Struct) -> tuple:
+    def _take(self, layout: struct.Struct) -> tuple[Any, ...]:
         return layout.unpack(self._receive(layout.size))
 
     def _receive(self, size: int) -> bytes:
@@ -122,7 +123,7 @@ class Server(threading.Thread):
         return data
 
 
-def plug_in(device: PlayedUsb) -> socket.socket:
+def plug_in(device: SimulatedUsb) -> socket.socket:
     """Plug a device into this machine; it stays as long as the socket is open."""
     ours, kernels = socket.socketpair()
     Server(device, ours).start()
@@ -167,7 +168,7 @@ def main(library: str, folder: Path) -> None:
             return super()._answer_read(address, size)
 
     device = Forgetful(rows, read)
-    plugged = plug_in(PlayedUsb(device))
+    plugged = plug_in(SimulatedUsb(device))
     wait_for_device()
     # Afterwards: here is no udev that would tell libusb of a new device.
     backend = usb.backend.libusb1.get_backend(find_library=lambda _: library)

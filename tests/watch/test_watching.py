@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -17,11 +16,11 @@ import pytest
 from kmemdump.coreimage import read_core, verify
 from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, CrashType, Machine
 from kmemdump.lab.crashes import trigger_crash
+from rigs.programs import KMEMDUMP
 from rigs.scenarios import tells
 
 pytestmark = pytest.mark.vm
 
-KMEMDUMP = [sys.executable, "-m", "kmemdump"]
 PATIENCE = 120  # Seconds; the host may be busy.
 # Every question is asked by other tests; these take no long time to mark.
 AREAS = ("coreinfo", "kmsg", "panic", "sched", "stacks", "tasks", "symbols")

@@ -2,6 +2,7 @@
 """The minidump table, and machines whose memory has one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rigs.writers import put, put_text
 from rigs.writers.smem import ANY, Part, write_smem
@@ -57,6 +58,6 @@ def write_old(rows: Sequence[tuple[str, int, int]], *, offset: int = 64) -> byte
     return bytes(data)
 
 
-def smem_with(toc: bytes, **settings: int) -> bytes:
+def smem_with(toc: bytes, **settings: Any) -> bytes:
     """SMEM whose global partition has *toc* as item 602."""
     return bytes(write_smem([Part(ANY, ANY, {602: toc})], **settings))

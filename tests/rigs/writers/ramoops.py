@@ -40,7 +40,7 @@ def _times(a: int, b: int) -> int:
     return product
 
 
-def _encode(data: bytes, parity: int) -> bytes:
+def _encode(data: bytes | bytearray, parity: int) -> bytes:
     """Divide by the polynomial whose roots are the first powers of 2."""
     generator, root = [1], 1
     for _ in range(parity):
@@ -54,3 +54,17 @@ def _encode(data: bytes, parity: int) -> bytes:
         for j, it in enumerate(generator):
             rest[i + j] ^= _times(factor, it)
     return bytes(rest[len(data) :])
+
+
+PANIC = b"====1700000000.25-D\nPanic#1 Part1\n<0>[    1.5] Kernel panic\n"
+
+
+def write_ramoops(parity: int = 0) -> bytes:
+    """Two zones for panics, of which one is empty, and a console."""
+    room = 480 if parity else 0
+    zones = [
+        write_zone(PANIC, 4096, parity=room),
+        write_zone(b"", 4096),
+        write_zone(b"the first words\nthe last words\n", 4096, start=15, parity=room),
+    ]
+    return b"".join(add_parity(it, parity) if parity else it for it in zones)

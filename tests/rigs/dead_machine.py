@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine whose kernel has died, for many tests to ask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kmemdump.lab import Machine
+from rigs.scenarios import Scenario
+
+__all__ = ["DeadMachine"]
+
+
+@dataclass
+class DeadMachine:
+    """A machine whose kernel has died, paused."""
+
+    scenario: Scenario
+    machine: Machine
+    scratch: Path
+    """A folder for files of any size, gone with the machine."""
+    find_vmlinux: Callable[..., Path]
+
+    @cached_property
+    def vmlinux(self) -> Path:
+        """The kernel with debug information."""
+        return self.find_vmlinux(self.scenario.series, self.scenario.architecture)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What every verb needs to answer for this kernel."""
+        return () if self.scenario.tells else ("--vmlinux", str(self.vmlinux))
+
+    @cached_property
+    def full_dump(self) -> Path:
+        """The machine's whole memory at death, as QEMU writes it."""
+        path = self.scratch / "full.elf"
+        self.machine.full_dump(path)
+        return path
