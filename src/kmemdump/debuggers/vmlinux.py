@@ -12,16 +12,16 @@ from pathlib import Path
 from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.kernel.attach import debug_file_build_id
 
-__all__ = ["find_vmlinux", "usual_places"]
+__all__ = ["debug_file_paths", "find_vmlinux"]
 
 _DEBUGINFOD = "debuginfod-find"
 
 
-def usual_places(
+def debug_file_paths(
     release: str, build_id: str | None, root: Path = Path("/")
 ) -> Iterator[Path]:
     """
-    Iterate over where distributions put the debug file of a kernel.
+    Iterate over the paths where distributions put the debug file of a kernel.
 
     :param build_id: In hexadecimal.
     """
@@ -51,7 +51,7 @@ def find_vmlinux(
     :raises TargetError: If it is not found; the message says what to do.
     """
     others = []
-    for path in usual_places(release, build_id, root):
+    for path in debug_file_paths(release, build_id, root):
         if not path.is_file():
             continue
         try:
