@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from kmemdump.arch import pagetable
 from kmemdump.arch.aliases import find_kernel_aliases
 from kmemdump.arch.architecture import arch_from_elf
-from kmemdump.arch.pagetable import find_aliases, walk
+from kmemdump.arch.pagetable import walk
 from kmemdump.errors import NotCapturedError, UnsupportedError
-from kmemdump.memory.ranges import Alias, Range
+from kmemdump.memory.ranges import Alias, Range, clip, merge
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 PAGE = 4096
@@ -76,7 +76,8 @@ def aliases(
     tables: Tables, captured: Iterable[Range], skip: tuple[Range, ...] = ()
 ) -> list[Alias]:
     table = X86_64.page_table(make_info(tables.levels, tables.c_bit))
-    return find_aliases(table, tables.read, captured, skip)
+    found = walk(table, tables.read, skip)
+    return [part for alias in found for part in clip(alias, merge(captured))]
 
 
 EVERYTHING = [Range(0, 1 << 52)]

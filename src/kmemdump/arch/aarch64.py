@@ -48,16 +48,19 @@ class Aarch64:
     # struct elf_prstatus: 112 bytes before struct user_pt_regs, which has 31
     # registers, sp, pc and pstate (Linux arch/arm64/include/uapi/asm/ptrace.h).
     prstatus_size = 392
-    pc_offset = 112 + 32 * 8
-    sp_offset = 112 + 31 * 8
-    registers = (*(f"X{number:02}" for number in range(31)), "SP", "PC", "PSTATE")
+    registers: tuple[str, ...] = (
+        *(f"X{number:02}" for number in range(31)),
+        "SP",
+        "PC",
+        "PSTATE",
+    )
     # aarch64_cpu_dump_state() in QEMU's target/arm/cpu.c; it does not print WFI.
     cpu_state = re.compile(
         r"^ *PC=(?P<pc>[0-9a-f]{16})\b(?s:.*?)"
         r"\bPSTATE=[0-9a-f]{8}\b.*\bEL(?:(?P<user>0)|[1-3])[th]\b",
         re.M,
     )
-    unwind_tables = ()  # Frame pointers do.
+    unwind_tables: tuple[str, ...] = ()  # Frame pointers do.
     image_is_alone = False
 
     @property

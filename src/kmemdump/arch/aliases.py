@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from kmemdump.arch.architecture import Arch
-from kmemdump.arch.pagetable import find_aliases
+from kmemdump.arch.pagetable import walk
 from kmemdump.memory.ranges import Alias, Range, clip, merge
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -32,7 +32,8 @@ def find_kernel_aliases(
     """
     wanted = merge(captured)
     skip = [Range(direct.virtual, direct.size)] if direct else []
-    found = find_aliases(arch.page_table(info), read, wanted, skip)
+    mapped = walk(arch.page_table(info), read, skip)
+    found = [part for alias in mapped for part in clip(alias, wanted)]
     image = arch.image(info)
     end = image.virtual + image.size
     if not any(image.virtual <= alias.virtual < end for alias in found):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from kmemdump.arch.aarch64 import Aarch64
@@ -32,54 +32,33 @@ __all__ = [
 class Arch(Protocol):
     """One architecture."""
 
-    @property
-    def name(self) -> str:
-        """As ``uname -m`` prints it, and QEMU."""
+    name: str
+    """As ``uname -m`` prints it, and QEMU."""
+    machine: int
+    """``e_machine`` of its ELF files."""
+    prstatus_size: int
+    """Size of ``struct elf_prstatus`` in bytes."""
+    registers: tuple[str, ...]
+    """
+    What QEMU's ``info registers`` calls the registers of ``struct elf_prstatus``.
 
-    @property
-    def machine(self) -> int:
-        """``e_machine`` of its ELF files."""
+    Empty for what has no name; ``.base`` is that of a segment.
+    """
+    cpu_state: re.Pattern[str]
+    """
+    A CPU in what QEMU's ``info registers -a`` prints.
+
+    Groups: ``pc`` in hexadecimal; ``user``, which matches in user mode only; and
+    ``halted``, 0 or 1, where QEMU prints whether the CPU waits for an interrupt.
+    """
+    unwind_tables: tuple[str, ...]
+    """Tables that drgn unwinds with: their symbols follow __start_ and __stop_."""
+    image_is_alone: bool
+    """Whether nothing else is mapped in the range that :meth:`image` returns."""
 
     @property
     def drgn(self) -> Architecture:
         """The architecture as drgn names it."""
-
-    @property
-    def prstatus_size(self) -> int:
-        """Size of ``struct elf_prstatus`` in bytes."""
-
-    @property
-    def pc_offset(self) -> int:
-        """Offset of the program counter in ``struct elf_prstatus``."""
-
-    @property
-    def sp_offset(self) -> int:
-        """Offset of the stack pointer in ``struct elf_prstatus``."""
-
-    @property
-    def registers(self) -> Sequence[str]:
-        """
-        What QEMU's ``info registers`` calls the registers of ``struct elf_prstatus``.
-
-        Empty for what has no name; ``.base`` is that of a segment.
-        """
-
-    @property
-    def cpu_state(self) -> re.Pattern[str]:
-        """
-        A CPU in what QEMU's ``info registers -a`` prints.
-
-        Groups: ``pc`` in hexadecimal; ``user``, which matches in user mode only; and
-        ``halted``, 0 or 1, where QEMU prints whether the CPU waits for an interrupt.
-        """
-
-    @property
-    def unwind_tables(self) -> Sequence[str]:
-        """Tables that drgn unwinds with: their symbols follow __start_ and __stop_."""
-
-    @property
-    def image_is_alone(self) -> bool:
-        """Whether nothing else is mapped in the range that :meth:`image` returns."""
 
     def matches(self, info: VmcoreInfo) -> bool:
         """Return whether *info* is a VMCOREINFO of this architecture."""
@@ -192,9 +171,7 @@ def arch_from_program(prog: Program) -> Arch:
 
     :raises UnsupportedError: If it is not supported.
     """
-    from drgn import (
-        Architecture,  # drgn is loaded late: reading files does not need it.
-    )
+    from drgn import Architecture  # Loaded late: reading files does not need it.
 
     found = prog.platform.arch if prog.platform else Architecture.UNKNOWN
     for arch in _ARCHES:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from kmemdump.errors import NotCapturedError
-from kmemdump.memory.ranges import Alias, Range, clip, merge
+from kmemdump.memory.ranges import Alias, Range, merge
 
-__all__ = ["PageTable", "find_aliases", "translate", "walk"]
+__all__ = ["PageTable", "translate", "walk"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,25 +84,6 @@ def translate(
     return None
 
 
-def find_aliases(
-    table: PageTable,
-    read: Callable[[int, int], bytes],
-    captured: Iterable[Range],
-    skip: Sequence[Range] = (),
-) -> list[Alias]:
-    """
-    Find the virtual addresses at which a page table maps captured memory.
-
-    :param read: Reads (physical address, size); a table for which it raises
-        :exc:`NotCapturedError` is skipped.
-    :param captured: The physical memory.
-    :param skip: Ranges of virtual addresses to leave out, the direct map.
-    :return: Sorted by virtual address.
-    """
-    wanted = merge(captured)
-    return [part for alias in walk(table, read, skip) for part in clip(alias, wanted)]
-
-
 def walk(
     table: PageTable,
     read: Callable[[int, int], bytes],
@@ -114,6 +95,10 @@ def walk(
     Every table is read once per level, at the first virtual address at which it is
     found. So a corrupt table cannot loop, and shared tables are not repeated: the
     kernel maps terabytes of KASAN's shadow to one page (``kasan_early_shadow_page``).
+
+    :param read: Reads (physical address, size); a table for which it raises
+        :exc:`NotCapturedError` is skipped.
+    :param skip: Ranges of virtual addresses to leave out, the direct map.
     """
     skipped = [(item.start, item.end) for item in merge(skip)]
     leaves: list[tuple[int, int, int]] = []

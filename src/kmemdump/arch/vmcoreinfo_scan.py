@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.memory.physical import Memory
-from kmemdump.progress import report_progress
+from kmemdump.memory.search import find_bytes
 from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
 
 __all__ = ["read_note", "scan_vmcoreinfo"]
@@ -18,9 +19,6 @@ __all__ = ["read_note", "scan_vmcoreinfo"]
 _NHDR = struct.Struct("<III")
 _NAME = b"VMCOREINFO\0\0"
 _NEEDLE = _NAME + b"OSRELEASE="
-_CHUNK = 8 << 20
-_SMALL_CHUNK = 64 << 10
-"""Step past memory that cannot be read."""
 _MAX_NOTES = 1000
 
 
@@ -31,38 +29,15 @@ def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreIn
     Stale copies are found, too: of an earlier boot, of a file in the page cache. At
     most 1000 notes are checked. Memory that cannot be read is skipped.
     """
-    found = 0
-    done, total = 0, sum(item.size for item in memory.ranges)
     # At boot, a kernel allocates from its highest zone: in most cases the note is near
     # the start of the highest range.
-    for item in reversed(memory.ranges):
-        start = item.start
-        tail = b""
-        chunk = _CHUNK
-        while start < item.end:
-            count = min(chunk, item.end - start)
-            report_progress("looking for a kernel", done + start - item.start, total)
-            try:
-                data = tail + memory.read(start, count)
-            except NotCapturedError:
-                if chunk == _SMALL_CHUNK:
-                    tail = b""
-                    start += count
-                chunk = _SMALL_CHUNK
-                continue
-            chunk = min(2 * chunk, _CHUNK)
-            at = data.find(_NEEDLE)
-            while at >= 0:
-                note = read_note(memory, start - len(tail) + at - _NHDR.size, source)
-                if note is not None:
-                    yield note
-                found += 1
-                if found == _MAX_NOTES:
-                    return
-                at = data.find(_NEEDLE, at + 1)
-            tail = data[-len(_NEEDLE) + 1 :]
-            start += count
-        done += item.size
+    places = find_bytes(
+        memory, _NEEDLE, 1, highest_first=True, activity="looking for a kernel"
+    )
+    for address in islice(places, _MAX_NOTES):
+        note = read_note(memory, address - _NHDR.size, source)
+        if note is not None:
+            yield note
 
 
 def read_note(memory: Memory, address: int, source: str) -> VmcoreInfo | None:

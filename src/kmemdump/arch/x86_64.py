@@ -57,10 +57,8 @@ class X86_64:
     # struct elf_prstatus: 112 bytes before struct user_regs_struct, which has
     # 27 registers of 8 bytes (Linux arch/x86/include/asm/user_64.h).
     prstatus_size = 336
-    pc_offset = 112 + 16 * 8
-    sp_offset = 112 + 19 * 8
     # fmt: off
-    registers = (
+    registers: tuple[str, ...] = (
         "R15", "R14", "R13", "R12", "RBP", "RBX", "R11", "R10", "R9", "R8",
         "RAX", "RCX", "RDX", "RSI", "RDI", "",  # orig_rax
         "RIP", "CS", "RFL", "RSP", "SS", "FS.base", "GS.base", "DS", "ES", "FS", "GS",
@@ -71,7 +69,7 @@ class X86_64:
         r"\bRIP=(?P<pc>[0-9a-f]{1,16})\b.*"
         r"\bCPL=(?:(?P<user>3)|[0-2])\b.*\bHLT=(?P<halted>[01])\b"
     )
-    unwind_tables = ("orc_unwind", "orc_unwind_ip", "orc_header")
+    unwind_tables: tuple[str, ...] = ("orc_unwind", "orc_unwind_ip", "orc_header")
     image_is_alone = True
 
     @property

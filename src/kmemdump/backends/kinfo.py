@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from kmemdump.errors import BackendError, FormatError
 from kmemdump.formats.kinfo import ADDRESSES, KINFO_MAGIC, Kinfo, pack_kinfo
+from kmemdump.memory.physical import WritableMemory
 from kmemdump.memory.ranges import Range, Region
-from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["KinfoBackend", "erase_kinfo"]
 

@@ -34,9 +34,8 @@ from kmemdump.formats.minidump import (
     region_array_size,
 )
 from kmemdump.formats.smem import HOST_ANY, Smem, parse_smem
-from kmemdump.memory.physical import Memory
+from kmemdump.memory.physical import Memory, WritableMemory
 from kmemdump.memory.ranges import Range, Region, round_up
-from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["MinidumpBackend", "is_marked"]
 

@@ -9,8 +9,8 @@ ELF header. New data is written to the half that is not in use.
 from __future__ import annotations
 
 from kmemdump.errors import BackendError
+from kmemdump.memory.physical import WritableMemory
 from kmemdump.memory.ranges import Range, round_down, round_up
-from kmemdump.memory.writable import WritableMemory
 
 __all__ = ["Scratch"]
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from kmemdump.errors import BackendError
 from kmemdump.formats.minidump import REGION_SIZE, TableRegion, Word, pack_region
-from kmemdump.memory.writable import WritableMemory
+from kmemdump.memory.physical import WritableMemory
 
 __all__ = ["RegionTable"]
 

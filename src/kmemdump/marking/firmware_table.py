@@ -18,8 +18,8 @@ from kmemdump.firmware.discovery import (
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
 from kmemdump.marking.lock import lock_table, table_name
+from kmemdump.memory.physical import WritableMemory
 from kmemdump.memory.ranges import Range, intersect
-from kmemdump.memory.writable import WritableMemory
 from kmemdump.targets import Closing, Target
 from kmemdump.targets.live import LiveTarget
 from kmemdump.targets.writable import check_writable, open_writable

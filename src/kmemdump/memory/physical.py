@@ -17,6 +17,7 @@ __all__ = [
     "JoinedMemory",
     "Memory",
     "PageMemory",
+    "WritableMemory",
 ]
 
 PAGE_SIZE = 4096
@@ -42,6 +43,20 @@ class Memory(Protocol):
 
     def close(self) -> None:
         """Release files. Reading afterwards is an error."""
+
+
+class WritableMemory(Memory, Protocol):
+    """Physical memory that can be written too, by backends that keep a table in it."""
+
+    def write(self, address: int, data: bytes) -> None:
+        """
+        Write physical memory, in order: nothing is seen before earlier writes are.
+
+        The machine may die between two writes, and within one. Of an aligned word of 4
+        or 8 bytes it sees all or nothing.
+
+        :raises KmemdumpError: If any of the bytes cannot be written.
+        """
 
 
 class FileMemory:

@@ -62,10 +62,6 @@ class Extent(NamedTuple):
     offset: int
     """Offset in the file, or address in a process."""
 
-    def is_followed_by(self, address: int, offset: int) -> bool:
-        """Return whether another one begins where this one ends, in the file, too."""
-        return (address, offset) == (self.address + self.size, self.offset + self.size)
-
 
 class Alias(NamedTuple):
     """A range of physical memory, and its virtual address."""
@@ -226,9 +222,9 @@ def flatten(extents: Iterable[Extent]) -> list[Extent]:
             continue
         start, offset = extent.address + cut, extent.offset + cut
         end = extent.address + extent.size
-        if flat and flat[-1].is_followed_by(start, offset):
-            last = flat.pop()
-            flat.append(Extent(last.address, end - last.address, last.offset))
+        last = flat[-1] if flat else Extent(0, 0, -1)
+        if (start - last.address, offset - last.offset) == (last.size, last.size):
+            flat[-1] = last._replace(size=end - last.address)
         else:
             flat.append(Extent(start, end - start, offset))
     return flat

@@ -7,39 +7,59 @@ from collections.abc import Iterator
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import ADDRESS_SPACE, round_up
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.progress import report_progress
 
 __all__ = ["find_bytes"]
 
-_SEARCHED_AT_ONCE = 4 << 20
+_CHUNK = 4 << 20
+"""Bytes that are searched at once."""
+_SMALL_CHUNK = 64 << 10
+"""Step past memory that cannot be read."""
 
 
 def find_bytes(
-    memory: Memory, wanted: bytes, alignment: int, end: int = ADDRESS_SPACE
+    memory: Memory,
+    wanted: bytes,
+    alignment: int,
+    end: int = ADDRESS_SPACE,
+    *,
+    highest_first: bool = False,
+    activity: str = "searching memory",
 ) -> Iterator[int]:
     """
     Yield the aligned addresses in *memory* at which bytes are found.
 
-    :param alignment: In bytes; it divides 4096.
+    Memory that cannot be read is skipped.
+
+    :param alignment: In bytes.
     :param end: Only addresses before this one are searched.
+    :param highest_first: Whether the highest range is searched first.
+    :param activity: What the progress is called.
     """
     done, total = 0, sum(item.size for item in memory.ranges)
-    for item in memory.ranges:
-        start, last = round_up(item.start, alignment), min(item.end, end)
+    for item in reversed(memory.ranges) if highest_first else memory.ranges:
+        start, last = item.start, min(item.end, end)
+        tail, chunk = b"", _CHUNK
         while start < last:
-            size = min(_SEARCHED_AT_ONCE, last - start)
-            report_progress("searching memory", done + start - item.start, total)
-            # What is wanted may begin in this part and end in the next.
-            more = min(len(wanted) - 1, last - start - size)
+            size = min(chunk, last - start)
+            report_progress(activity, done + start - item.start, total)
             try:
-                data = memory.read(start, size + more)
+                data = tail + memory.read(start, size)
             except NotCapturedError:
-                data = b""
+                if chunk == _SMALL_CHUNK:
+                    tail = b""
+                    start += size
+                chunk = _SMALL_CHUNK
+                continue
+            chunk = min(2 * chunk, _CHUNK)
+            first = start - len(tail)
             at = data.find(wanted)
-            while 0 <= at < size:
-                if at % alignment == 0:
-                    yield start + at
+            while at >= 0:
+                if (first + at) % alignment == 0:
+                    yield first + at
                 at = data.find(wanted, at + 1)
+            # What is wanted may begin in this part and end in the next.
+            tail = data[len(data) - len(wanted) + 1 :]
             start += size
         done += item.size
