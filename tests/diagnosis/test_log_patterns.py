@@ -4,11 +4,9 @@
 import pytest
 
 from kmemdump.diagnosis.cause import Observations, find_cause
-from kmemdump.diagnosis.oops_patterns import find_oops
-from kmemdump.diagnosis.panic_patterns import find_panic
-from kmemdump.diagnosis.reboot_patterns import find_reboot
+from kmemdump.diagnosis.oops_patterns import find_oops, find_warnings
+from kmemdump.diagnosis.panic_patterns import find_panic, find_reboot
 from kmemdump.diagnosis.records import CauseKind
-from kmemdump.diagnosis.warning_patterns import find_warnings
 from kmemdump.kernel.printk import LogRecord
 
 CALL = "CPU: 1 PID: 116 Comm: sh Tainted: G           OE      6.1.0-56-cloud-amd64 #1"

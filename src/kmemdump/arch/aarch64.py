@@ -49,7 +49,7 @@ class Aarch64:
     # registers, sp, pc and pstate (Linux arch/arm64/include/uapi/asm/ptrace.h).
     prstatus_size = 392
     registers: tuple[str, ...] = (
-        *(f"X{number:02}" for number in range(31)),
+        *(f"X{i:02}" for i in range(31)),
         "SP",
         "PC",
         "PSTATE",

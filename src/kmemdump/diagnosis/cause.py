@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kmemdump.diagnosis.crash_frame import find_crash_frame
-from kmemdump.diagnosis.oops_patterns import find_oops
-from kmemdump.diagnosis.panic_patterns import find_panic
-from kmemdump.diagnosis.reboot_patterns import find_reboot
+from kmemdump.diagnosis.oops_patterns import find_oops, find_warnings
+from kmemdump.diagnosis.panic_patterns import find_panic, find_reboot
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu
-from kmemdump.diagnosis.warning_patterns import find_warnings
 from kmemdump.kernel.printk import LogRecord
 
 __all__ = ["HANGS_AFTER", "Observations", "find_cause"]
@@ -104,9 +102,7 @@ def _find_cause(seen: Observations) -> Cause:
     log = seen.log or ()
     cause = find_panic(log)
     if cause is not None:
-        if cause.cpu is None:
-            return replace(cause, cpu=seen.panic_cpu)
-        return cause
+        return replace(cause, cpu=seen.panic_cpu) if cause.cpu is None else cause
     if seen.panic_cpu is not None:
         return _silent_panic(seen)
     cause = find_reboot(log)
@@ -121,8 +117,7 @@ def _find_cause(seen: Observations) -> Cause:
 
 
 def _silent_panic(seen: Observations) -> Cause:
-    found = [cpu for cpu in seen.cpus if cpu.number == seen.panic_cpu]
-    where = _describe(found[0]) if found else ""
+    where = next((_describe(c) for c in seen.cpus if c.number == seen.panic_cpu), "")
     return Cause(
         CauseKind.PANIC,
         f"The kernel panics on CPU {seen.panic_cpu}{where}, but no line of the log "

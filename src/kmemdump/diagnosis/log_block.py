@@ -9,8 +9,9 @@ text, but not with the kernel's facility (devkmsg_write() in kernel/printk/print
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from kmemdump.kernel.printk import LogRecord
 
@@ -85,14 +86,11 @@ class Block:
             verb = "write" if bit[1] == "1" else "read"
         return f" ({verb} at address {int(address[1], 16):#x})"
 
-    def key_records(self) -> tuple[LogRecord, ...]:
-        """Return the records that name CPU_LINE, task and function."""
-        wanted = (CPU_LINE, _RIP)
-        found = [
-            next((r for r in self.records if pattern.search(r.text)), None)
-            for pattern in wanted
-        ]
-        return tuple(record for record in found if record is not None)
+    def key_records(self) -> Iterator[LogRecord]:
+        """Yield the records that name CPU and task, and the function."""
+        for pattern in (CPU_LINE, _RIP):
+            found = (record for record in self.records if pattern.search(record.text))
+            yield from islice(found, 1)
 
 
 def kernel_records(records: Sequence[LogRecord]) -> list[LogRecord]:

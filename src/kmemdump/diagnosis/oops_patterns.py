@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel log says of an oops."""
+"""What the kernel log says of an oops, and of warnings that are not fatal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmemdump.diagnosis.log_block import END_TRACE, kernel_records, read_block
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.printk import LogRecord
 
-__all__ = ["because", "find_oops"]
+__all__ = ["because", "find_oops", "find_warnings"]
 
 _OOPSES: tuple[tuple[re.Pattern[str], CauseKind, str], ...] = tuple(
     (re.compile(pattern), kind, words)
@@ -47,6 +47,19 @@ _OOPSES: tuple[tuple[re.Pattern[str], CauseKind, str], ...] = tuple(
         ),
     )
 )
+_MAX_WARNINGS = 5
+_WARNINGS = re.compile(
+    r"watchdog: BUG: soft lockup - |BUG: soft lockup - |[Hh]ard LOCKUP|"
+    r"rcu: INFO: .* (self-)?detected stall|INFO: task .* blocked for more than|"
+    r"BUG: workqueue lockup|WARNING: .*(CPU|PID): "
+)
+
+
+def find_warnings(records: Sequence[LogRecord]) -> tuple[LogRecord, ...]:
+    """Find the last few lockups, stalls and other warnings that the kernel survived."""
+    own = kernel_records(records)
+    found = [record for record in own if _WARNINGS.search(record.text)]
+    return tuple(found[-_MAX_WARNINGS:])
 
 
 def find_oops(
@@ -91,11 +104,8 @@ def _end(panic: str | None) -> str:
 
 
 def _oops(record: LogRecord) -> tuple[CauseKind, str] | None:
-    for pattern, kind, words in _OOPSES:
-        match = pattern.match(record.text)
-        if match:
-            return kind, words
-    return None
+    matches = ((kind, words) for it, kind, words in _OOPSES if it.match(record.text))
+    return next(matches, None)
 
 
 def because(setting: str) -> str:

@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel log says of a panic."""
+"""What the kernel log says of a panic, and of an orderly end."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from kmemdump.diagnosis.log_block import CPU_LINE, Block, kernel_records, read_block
 from kmemdump.diagnosis.oops_patterns import because, find_oops
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.printk import LogRecord
 
-__all__ = ["find_panic"]
+__all__ = ["find_panic", "find_reboot"]
 
 _BEFORE = 20
 """Lines before a panic that may say its reason."""
 
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
+_REBOOTS = {
+    "reboot: Restarting system": "The kernel was told to restart, and did.",
+    "reboot: Power down": "The kernel was told to power the machine off, and did.",
+    "reboot: System halted": "The kernel was told to halt, and did.",
+    "sysrq: Resetting": "Somebody asked for an immediate restart through sysrq.",
+}
 _FATAL = re.compile(r"(?:Oops[^:]*: )?Fatal exception")  # aarch64 says more.
 
 
@@ -30,42 +37,49 @@ def find_panic(records: Sequence[LogRecord]) -> Cause | None:
     return None
 
 
+def find_reboot(records: Sequence[LogRecord]) -> Cause | None:
+    """Find an orderly end of the kernel."""
+    for record in reversed(kernel_records(records)):
+        for start, sentence in _REBOOTS.items():
+            if record.text.startswith(start):
+                return Cause(CauseKind.REBOOT, sentence, (record,))
+    return None
+
+
 def _explain_panic(own: Sequence[LogRecord], at: int, why: str) -> Cause:
     block = read_block(own, at)
     if _FATAL.match(why):
         oops = find_oops(own[:at], panic=why)
         if oops is not None:
             return Cause(oops.kind, oops.sentence, (*oops.log, own[at]), cpu=oops.cpu)
-    kind = CauseKind.PANIC
-    for pattern, known, explain in _PANICS:
-        match = pattern.search(why)
+    kind, hints = CauseKind.PANIC, []
+    sentence = f"The kernel panicked{block.in_task}: {why.rstrip('.')}."
+    for panic in _PANICS:
+        match = re.search(panic.pattern, why)
         if match:
-            kind = known
-            before = list(own[max(at - _BEFORE, 0) : at])
-            sentence, hints = explain(match, block, before)
+            kind = panic.kind
+            if panic.hints:
+                before = own[max(at - _BEFORE, 0) : at]
+                hints = [r for r in before if re.search(panic.hints, r.text)]
+                hints = hints[: panic.most]
+            if isinstance(panic.words, str):
+                sentence = panic.words.format(match, block=block)
+            else:
+                sentence = panic.words(match, block, hints)
+            if panic.setting:
+                sentence = f"{sentence} {because(f'{panic.setting} is set')}"
             break
-    else:
-        hints = []
-        sentence = f"The kernel panicked{block.in_task}: {why.rstrip('.')}."
     lines = {r.sequence: r for r in (*hints, own[at], *block.key_records())}
     log = tuple(lines[sequence] for sequence in sorted(lines))
     return Cause(kind, sentence, log, cpu=block.cpu)
 
 
-_Explanation = tuple[str, list[LogRecord]]
-
-
-def _hints(before: Sequence[LogRecord], pattern: str) -> list[LogRecord]:
-    return [record for record in before if re.search(pattern, record.text)]
-
-
-def _sysrq(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
+def _sysrq(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     match = block.search(CPU_LINE)
     named = match is not None and match[2] != "0"
     who = f"Task {match[3]} (pid {match[2]})" if match and named else "Somebody"
     where = f", on CPU {match[1]}" if match else ""
-    sentence = f"{who} made the kernel crash on purpose, through sysrq{where}."
-    return sentence, _hints(before, "sysrq: ")
+    return f"{who} made the kernel crash on purpose, through sysrq{where}."
 
 
 # By what an NMI is recognised, its reason, the setting that made it fatal, and a hint;
@@ -82,8 +96,7 @@ _NMIS = (
 )
 
 
-def _nmi(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    hints = _hints(before, "NMI received for unknown|NMI: (IOCK|PCI)")
+def _nmi(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     said = f"{m.string} {hints[-1].text if hints else ''}"
     _, reason, setting, more = next(item for item in _NMIS if item[0] in said)
     name = "A CPU" if block.cpu is None else f"CPU {block.cpu}"
@@ -95,27 +108,23 @@ def _nmi(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanatio
             f" The CPU was just then{block.in_function}{block.of_task}, which need not "
             "be to blame."
         )
-    return sentence, hints
+    return sentence
 
 
-def _init(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
+def _init(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     code = int(m[1] or "0", 16)
     how = f"signal {code & 0x7F}" if code & 0x7F else f"exit status {code >> 8 & 0xFF}"
-    sentence = f"Process 1 (init) ended with {how}, and nothing goes on without it."
-    return sentence, _hints(before, r"init\[1\]")
+    return f"Process 1 (init) ended with {how}, and nothing goes on without it."
 
 
-def _soft(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    hints = _hints(before, "soft lockup")
+def _soft(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     stuck = re.search(r"CPU#(\d+) stuck for (\w+)", hints[-1].text) if hints else None
     name = f"CPU {stuck[1]} was stuck for {stuck[2]}" if stuck else "A CPU was stuck"
     where = f"{block.in_function}{block.of_task}"
-    sentence = f"{name}{where} without letting another task run."
-    return f"{sentence} {because('softlockup_panic is set')}", hints
+    return f"{name}{where} without letting another task run."
 
 
-def _hard(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    hints = _hints(before, "hard LOCKUP")
+def _hard(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     stuck = re.search(r"on cpu (\d+)", hints[-1].text) if hints else None
     # Another CPU may have noticed, and panicked: kernel/watchdog_buddy.c.
     if stuck and int(stuck[1]) != block.cpu:
@@ -123,81 +132,87 @@ def _hard(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanati
     else:
         where = f"{block.in_function}{block.in_task}"
         sentence = f"A CPU was stuck with interrupts off{where}."
-    setting = "hardlockup_panic is set (nmi_watchdog=panic)"
-    return f"{sentence} {because(setting)}", hints
+    return f"{sentence} {because('hardlockup_panic is set (nmi_watchdog=panic)')}"
 
 
-def _hung(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    hints = _hints(before, "blocked for more than")
+def _hung(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     pattern = r"INFO: task (.*):(\d+) blocked for more than (\d+)"
     match = re.search(pattern, hints[-1].text) if hints else None
     who = f"Task {match[1]} (pid {match[2]})" if match else "A task"
     time = f"over {match[3]} s" if match else "too long"
-    sentence = f"{who} was blocked for {time}."
-    return f"{sentence} {because('hung_task_panic is set')}", hints
+    return f"{who} was blocked for {time}."
 
 
-def _rcu(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    sentence = f"A CPU or task held up RCU for too long (a stall){block.in_task}."
-    hints = _hints(before, "rcu: |detected stall")[:3]
-    return f"{sentence} {because('panic_on_rcu_stall is set')}", hints
-
-
-def _memory(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
+def _memory(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     end = ", and the kernel panicked."
     if "panic_on_oom" in m.string:
         end = f". {because('panic_on_oom is set')}"
     elif re.search("deadlocked|no killable", m.string):
         end = ", and there was no task left to kill."
-    return f"Memory ran out{block.in_task}{end}", _hints(before, "oom|Out of memory")
+    return f"Memory ran out{block.in_task}{end}"
 
 
-def _root(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    sentence = f"The kernel could not mount its root file system (on {m[1]})."
-    return sentence, _hints(before, "VFS: |Please append")
+class _Panic(NamedTuple):
+    pattern: str
+    """What the kernel says when it panics."""
+    words: str | Callable[[re.Match[str], Block, list[LogRecord]], str]
+    """A sentence, or what makes one; {0} is the pattern's match."""
+    hints: str = ""
+    """Lines before the panic that say more."""
+    setting: str = ""
+    """The setting by which the kernel panicked."""
+    kind: CauseKind = CauseKind.PANIC
+    most: int = _BEFORE
+    """How many hints are shown."""
 
 
-def _no_init(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    sentence = "The kernel found no program that it could start as init."
-    return sentence, _hints(before, "init")
-
-
-def _stack(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    return f"Something wrote over the kernel's stack in {m[1]}{block.in_task}.", []
-
-
-def _warn(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    sentence = f"The kernel warned{block.in_function}{block.in_task}."
-    hints = _hints(before, "WARNING: ")
-    return f"{sentence} {because('panic_on_warn is set')}", hints
-
-
-def _hardware(m: re.Match[str], block: Block, before: list[LogRecord]) -> _Explanation:
-    sentence = f"The processor reported a fatal hardware error{block.in_task}."
-    return sentence, _hints(before, "mce:|Hardware Error")
-
-
-_Explain = Callable[[re.Match[str], Block, list[LogRecord]], _Explanation]
-
-_PANICS: tuple[tuple[re.Pattern[str], CauseKind, _Explain], ...] = tuple(
-    (re.compile(pattern), kind, explain)
-    for pattern, kind, explain in (
-        ("sysrq triggered crash", CauseKind.PANIC, _sysrq),
-        ("NMI: Not continuing|NMI IOCK error", CauseKind.NMI, _nmi),
-        (
-            r"Attempted to kill init!(?: exitcode=(0x[0-9a-f]+))?",
-            CauseKind.PANIC,
-            _init,
-        ),
-        ("softlockup: hung tasks", CauseKind.HANG, _soft),
-        ("[Hh]ard LOCKUP", CauseKind.HANG, _hard),
-        ("hung_task: blocked tasks", CauseKind.HANG, _hung),
-        ("RCU Stall", CauseKind.HANG, _rcu),
-        ("[Oo]ut of memory|deadlocked on memory", CauseKind.PANIC, _memory),
-        (r"VFS: Unable to mount root fs on (\S+)", CauseKind.PANIC, _root),
-        ("No working init found|Requested init", CauseKind.PANIC, _no_init),
-        (r"stack is corrupted in: (.*)", CauseKind.PANIC, _stack),
-        ("panic_on_warn set", CauseKind.PANIC, _warn),
-        ("[Mm]achine check|Fatal hardware error", CauseKind.PANIC, _hardware),
-    )
+_HANG = CauseKind.HANG
+_PANICS = (
+    _Panic("sysrq triggered crash", _sysrq, "sysrq: "),
+    _Panic(
+        "NMI: Not continuing|NMI IOCK error",
+        _nmi,
+        "NMI received for unknown|NMI: (IOCK|PCI)",
+        kind=CauseKind.NMI,
+    ),
+    _Panic(r"Attempted to kill init!(?: exitcode=(0x[0-9a-f]+))?", _init, r"init\[1\]"),
+    _Panic("softlockup: hung tasks", _soft, "soft lockup", "softlockup_panic", _HANG),
+    _Panic("[Hh]ard LOCKUP", _hard, "hard LOCKUP", kind=_HANG),
+    _Panic(
+        "hung_task: blocked tasks", _hung, "blocked for more", "hung_task_panic", _HANG
+    ),
+    _Panic(
+        "RCU Stall",
+        "A CPU or task held up RCU for too long (a stall){block.in_task}.",
+        "rcu: |detected stall",
+        "panic_on_rcu_stall",
+        _HANG,
+        most=3,
+    ),
+    _Panic("[Oo]ut of memory|deadlocked on memory", _memory, "oom|Out of memory"),
+    _Panic(
+        r"VFS: Unable to mount root fs on (\S+)",
+        "The kernel could not mount its root file system (on {0[1]}).",
+        "VFS: |Please append",
+    ),
+    _Panic(
+        "No working init found|Requested init",
+        "The kernel found no program that it could start as init.",
+        "init",
+    ),
+    _Panic(
+        "stack is corrupted in: (.*)",
+        "Something wrote over the kernel's stack in {0[1]}{block.in_task}.",
+    ),
+    _Panic(
+        "panic_on_warn set",
+        "The kernel warned{block.in_function}{block.in_task}.",
+        "WARNING: ",
+        "panic_on_warn",
+    ),
+    _Panic(
+        "[Mm]achine check|Fatal hardware error",
+        "The processor reported a fatal hardware error{block.in_task}.",
+        "mce:|Hardware Error",
+    ),
 )
