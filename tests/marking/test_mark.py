@@ -9,7 +9,7 @@ from drgn import FaultError, Program
 from kmemdump.areas import Area
 from kmemdump.areas.area import area
 from kmemdump.areas.crash import CRASH
-from kmemdump.areas.symbols import SYMBOLS
+from kmemdump.areas.simple import SYMBOLS
 from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import Kernel, OwnDebugInfo
 from kmemdump.kernel.program import core_program

@@ -14,8 +14,8 @@ from kmemdump.errors import UsageError
 from kmemdump.kernel.program import core_program
 from kmemdump.questions import drgn_internals
 from kmemdump.questions.crash_commands import _SAFE_COMMANDS, command
-from kmemdump.questions.log_command import LOG_COMMANDS
 from kmemdump.questions.question import answer, attempt, explain
+from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.synthetic import vmcoreinfo
 
@@ -24,7 +24,8 @@ from rigs.synthetic import vmcoreinfo
 def prog(monkeypatch) -> Program:
     """A kernel with a log of three lines and nothing else."""
     log = "one\ntwo\nthree\n"
-    monkeypatch.setitem(LOG_COMMANDS, (), lambda _prog: print(log, end=""))
+    show = lambda _prog, _run: print(log, end="")  # noqa: E731
+    monkeypatch.setitem(TOLERANT_COMMANDS, ("log",), show)
     return core_program(62, VmcoreInfo.parse(vmcoreinfo(), "test"), "the test")
 
 

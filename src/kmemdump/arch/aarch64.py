@@ -48,12 +48,7 @@ class Aarch64:
     # struct elf_prstatus: 112 bytes before struct user_pt_regs, which has 31
     # registers, sp, pc and pstate (Linux arch/arm64/include/uapi/asm/ptrace.h).
     prstatus_size = 392
-    registers: tuple[str, ...] = (
-        *(f"X{i:02}" for i in range(31)),
-        "SP",
-        "PC",
-        "PSTATE",
-    )
+    registers = (*(f"X{i:02}" for i in range(31)), "SP", "PC", "PSTATE")
     # aarch64_cpu_dump_state() in QEMU's target/arm/cpu.c; it does not print WFI.
     cpu_state = re.compile(
         r"^ *PC=(?P<pc>[0-9a-f]{16})\b(?s:.*?)"

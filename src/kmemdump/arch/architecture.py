@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kmemdump.arch.aarch64 import Aarch64
@@ -38,12 +38,6 @@ class Arch(Protocol):
     """``e_machine`` of its ELF files."""
     prstatus_size: int
     """Size of ``struct elf_prstatus`` in bytes."""
-    registers: tuple[str, ...]
-    """
-    What QEMU's ``info registers`` calls the registers of ``struct elf_prstatus``.
-
-    Empty for what has no name; ``.base`` is that of a segment.
-    """
     cpu_state: re.Pattern[str]
     """
     A CPU in what QEMU's ``info registers -a`` prints.
@@ -55,6 +49,14 @@ class Arch(Protocol):
     """Tables that drgn unwinds with: their symbols follow __start_ and __stop_."""
     image_is_alone: bool
     """Whether nothing else is mapped in the range that :meth:`image` returns."""
+
+    @property
+    def registers(self) -> Sequence[str]:
+        """
+        What QEMU's ``info registers`` calls the registers of ``struct elf_prstatus``.
+
+        Empty for what has no name; ``.base`` is that of a segment.
+        """
 
     @property
     def drgn(self) -> Architecture:

@@ -58,7 +58,7 @@ class X86_64:
     # 27 registers of 8 bytes (Linux arch/x86/include/asm/user_64.h).
     prstatus_size = 336
     # fmt: off
-    registers: tuple[str, ...] = (
+    registers = (
         "R15", "R14", "R13", "R12", "RBP", "RBX", "R11", "R10", "R9", "R8",
         "RAX", "RCX", "RDX", "RSI", "RDI", "",  # orig_rax
         "RIP", "CS", "RFL", "RSP", "SS", "FS.base", "GS.base", "DS", "ES", "FS", "GS",

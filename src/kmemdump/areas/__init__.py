@@ -10,15 +10,13 @@ from kmemdump.areas.area import Area
 from kmemdump.areas.coreinfo import COREINFO
 from kmemdump.areas.crash import CRASH
 from kmemdump.areas.irq import IRQ
-from kmemdump.areas.kernel import KERNEL
 from kmemdump.areas.kmsg import KMSG
 from kmemdump.areas.memory import MEMORY
 from kmemdump.areas.modules import MODULES
 from kmemdump.areas.panic import PANIC
 from kmemdump.areas.sched import SCHED
-from kmemdump.areas.simple import DEVICES, MOUNTS, NET, TIMERS
+from kmemdump.areas.simple import DEVICES, KERNEL, MOUNTS, NET, SYMBOLS, TIMERS
 from kmemdump.areas.stacks import ALL_STACKS, STACKS
-from kmemdump.areas.symbols import SYMBOLS
 from kmemdump.areas.tasks import TASKS
 from kmemdump.errors import UsageError
 from kmemdump.questions.python_files import load_module

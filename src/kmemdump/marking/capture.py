@@ -17,7 +17,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from kmemdump.arch.aliases import find_kernel_aliases
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.areas import Area
-from kmemdump.areas.symbols import SYMBOLS
+from kmemdump.areas.simple import SYMBOLS
 from kmemdump.backends import FIRST_ID
 from kmemdump.coreimage import (
     AreaRecord,

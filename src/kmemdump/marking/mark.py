@@ -19,8 +19,7 @@ from drgn.commands import CommandExitStatusError
 from kmemdump.areas import Area
 from kmemdump.areas.area import read_symbol
 from kmemdump.areas.crash import CRASH
-from kmemdump.areas.kernel import KERNEL
-from kmemdump.areas.symbols import SYMBOLS
+from kmemdump.areas.simple import KERNEL, SYMBOLS
 from kmemdump.errors import UsageError
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.registered_regions import (

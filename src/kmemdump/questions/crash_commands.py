@@ -26,7 +26,6 @@ from kmemdump.questions.drgn_internals import (
     redirect_output,
     run_command,
 )
-from kmemdump.questions.log_command import LOG_COMMANDS
 from kmemdump.questions.question import Question
 from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
 
@@ -108,25 +107,22 @@ def command(text: str, *, trusted: bool = False) -> Question:
         raise UsageError(f"question {text!r} redirects its output")
     # Of a command that runs Python, the arguments are code, not a list.
     words = tuple(parsed.args) if isinstance(parsed.args, list) else ()
-    log = LOG_COMMANDS.get(words) if name == "log" else None
     tolerant = TOLERANT_COMMANDS.get((name, *words))
+    bare = name == "log" and tolerant is not None
 
     def put(prog: Program) -> None:
+        def run(arguments: Any) -> None:
+            run_command(prog, name, arguments, {"prog": prog} if trusted else {})
+
         with _redirected(parsed):
-            if log is not None:
-                log(prog)
-                return
-            _set_context(prog)
-
-            def run(arguments: Any) -> None:
-                run_command(prog, name, arguments, {"prog": prog} if trusted else {})
-
+            if not bare:
+                _set_context(prog)
             if tolerant is not None:
                 tolerant(prog, run)
             else:
                 run(parsed.args)
 
-    return Question(text, put, bare=log is not None)
+    return Question(text, put, bare=bare)
 
 
 def _parse(text: str, name: str, arguments: str) -> ParsedCommand[Any]:
