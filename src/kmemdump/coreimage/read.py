@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
 from kmemdump.coreimage.manifest import Manifest
 from kmemdump.coreimage.packed import find_packed
@@ -73,12 +72,7 @@ class CoreImage:
     def __enter__(self) -> CoreImage:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from kmemdump.coreimage.checksums import Checksum, RunningChecksums
 from kmemdump.coreimage.layout import CoreLayout, lay_out
 from kmemdump.coreimage.manifest import Manifest, RegionRecord
 from kmemdump.errors import NotCapturedError, TargetError
@@ -67,14 +67,43 @@ class CoreContents(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Copy:
-    """One attempt to copy the memory."""
+class _Checksum:
+    """How much of a region is in the core image, in bytes, and its checksum."""
 
-    checksums: list[Checksum]
-    """In the order of the regions."""
-    complete: bool = True
-    lost: list[Range] = field(default_factory=list)
-    """What could not be read."""
+    region: Region
+    captured: int = 0
+    crc32: int = 0
+
+    def add(self, address: int, data: bytes) -> None:
+        wanted = self.region.range
+        first = max(wanted.start - address, 0)
+        last = min(wanted.end - address, len(data))
+        if first < last:
+            piece = memoryview(data)[first:last]
+            self.crc32 = zlib.crc32(piece, self.crc32)
+            self.captured += len(piece)
+
+
+class _RunningChecksums:
+    """
+    Computes the checksums of regions while their memory is copied.
+
+    Not in a thread: handing over the data takes longer than the checksum.
+    """
+
+    def __init__(self, checksums: Iterable[_Checksum]) -> None:
+        self._waiting = sorted(
+            checksums, key=lambda it: it.region.address, reverse=True
+        )
+        self._active: list[_Checksum] = []
+
+    def add(self, piece: Range, data: bytes) -> None:
+        """Add the next part of memory, in ascending order."""
+        while self._waiting and self._waiting[-1].region.address < piece.end:
+            self._active.append(self._waiting.pop())
+        for item in self._active:
+            item.add(piece.start, data)
+        self._active = [it for it in self._active if it.region.range.end > piece.end]
 
 
 def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Range]:
@@ -97,18 +126,18 @@ def _write(output: BinaryIO, contents: CoreContents) -> list[Range]:
     # depends on the number of ranges. So after a hole, which is rare, the copy
     # starts again without it.
     for _ in range(_ATTEMPTS):
-        sums = [Checksum(region) for region in contents.regions]
+        sums = [_Checksum(region) for region in contents.regions]
         notes_size = len(_pack_notes(contents, sums))
         zeros = _find_zeros(contents.memory, readable) if contents.share_zeros else []
         layout = lay_out(readable, notes_size, contents.direct, contents.aliases, zeros)
         output.truncate(0)  # Gaps must not keep data of the last attempt.
-        copy = _copy_memory(output, layout, contents.memory, sums)
-        if copy.complete:
+        lost = _copy_memory(output, layout, contents.memory, sums)
+        if lost is None:
             break
-        readable = subtract(readable, copy.lost)
+        readable = subtract(readable, lost)
     else:
         raise TargetError(f"memory vanished in each of {_ATTEMPTS} attempts to copy it")
-    notes = _pack_notes(contents, copy.checksums)
+    notes = _pack_notes(contents, sums)
     assert len(notes) == notes_size
     output.truncate(layout.size)
     output.seek(layout.notes_offset)
@@ -118,7 +147,7 @@ def _write(output: BinaryIO, contents: CoreContents) -> list[Range]:
     return subtract(wanted, readable)
 
 
-def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
+def _pack_notes(contents: CoreContents, checksums: Sequence[_Checksum]) -> bytes:
     notes = [pack_note("CORE", NT_PRSTATUS, desc) for desc in contents.prstatus]
     # As in the kernel's own core headers: a running vmlinux.
     arguments = contents.command_line.encode("utf-8", "backslashreplace")[:79]
@@ -148,10 +177,11 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[Checksum]) -> bytes:
 
 
 def _copy_memory(
-    output: BinaryIO, layout: CoreLayout, memory: Memory, checksums: list[Checksum]
-) -> _Copy:
-    copy = _Copy(checksums)
-    summing = RunningChecksums(checksums)
+    output: BinaryIO, layout: CoreLayout, memory: Memory, checksums: list[_Checksum]
+) -> list[Range] | None:
+    """Copy the memory; return what cannot be read, ``None`` if all was copied."""
+    lost: list[Range] | None = None
+    summing = _RunningChecksums(checksums)
     done, total = 0, sum(extent.size for extent in layout.extents)
     for extent in layout.extents:
         is_zero = extent.offset == layout.zero_offset
@@ -170,15 +200,14 @@ def _copy_memory(
                 else:
                     data = memory.read(piece.start, piece.size)
             except NotCapturedError:
-                copy.complete = False
-                copy.lost.extend(_find_lost(memory, piece))
+                lost = [*(lost or ()), *_find_lost(memory, piece)]
                 continue
-            if not copy.complete:
+            if lost is not None:
                 continue  # Now only find what else is lost.
             summing.add(piece, data)
             if not is_zero:  # The file ends with the zeros.
                 output.write(data)
-    return copy
+    return lost
 
 
 def _find_zeros(memory: Memory, ranges: Iterable[Range]) -> list[Range]:
