@@ -20,8 +20,7 @@ from kmemdump.text import format_duration
 
 if TYPE_CHECKING:
     from kmemdump.coreimage import AreaRecord
-    from kmemdump.report.inspect import Inspection
-    from kmemdump.report.question_check import QuestionCheck
+    from kmemdump.report.inspect import Inspection, QuestionCheck
 
 __all__ = ["command"]
 

@@ -56,7 +56,8 @@ def command(
     debuginfod if DEBUGINFOD_URLS is set. drgn needs none for a core image. In gdb,
     "log" and "tasks" print the kernel's. Arguments after "--" are passed on.
     """
-    from kmemdump.debuggers import describe_file, find_debuggers, find_vmlinux
+    from kmemdump.debuggers.compatibility import describe_file, find_debuggers
+    from kmemdump.debuggers.vmlinux import find_vmlinux
     from kmemdump.kernel.attach import debug_file_build_id
 
     if target == "live" or target.startswith("qmp:"):

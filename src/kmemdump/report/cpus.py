@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-from drgn import FaultError, Object, Program, StackFrame
+from drgn import FaultError, Program
 from drgn.helpers.linux.cpumask import for_each_online_cpu, for_each_present_cpu
 from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
@@ -94,7 +94,7 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
     return replace(
         found,
         interrupted=any(frame.interrupted for frame in frames[1:]),
-        ip=_ip(first),
+        ip=frames[0].pc if frames else None,
         interrupts=arch_from_program(prog).interrupts_enabled(first.registers())
         if first
         else None,
@@ -105,21 +105,8 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
 def _timer_overdue(prog: Program, cpu: int, now: float) -> float | None:
     """Return for how many seconds a CPU's timer is overdue."""
     base = per_cpu(prog["hrtimer_bases"], cpu)
-    if base.hres_active:
-        due = base.expires_next
-    else:
-        due = _event_device(per_cpu(prog["tick_cpu_device"], cpu)).next_event
+    due = base.expires_next
+    if not base.hres_active:
+        due = per_cpu(prog["tick_cpu_device"], cpu).evtdev.next_event
     nanoseconds: int = due.value_()
     return now - nanoseconds / 1e9 if 0 < nanoseconds < _NEVER else None
-
-
-def _event_device(device: Object) -> Object:
-    found: Object = device.evtdev.read_()
-    return found
-
-
-def _ip(frame: StackFrame | None) -> int | None:
-    try:
-        return frame.pc if frame is not None else None
-    except LookupError:
-        return None

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from drgn.helpers.linux.sched import loadavg
+
 from kmemdump.coreimage import Manifest
 from kmemdump.diagnosis.cause import Observations, find_cause
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
-from kmemdump.kernel.printk import Log, read_log
+from kmemdump.kernel.printk import read_log
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import Budget
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
@@ -25,7 +27,6 @@ from kmemdump.report.system import (
     find_date,
     find_interrupts,
     find_kernel,
-    find_load,
     find_memory,
     find_modules,
     find_taints,
@@ -76,7 +77,10 @@ def gather(
     )
     panic_cpu = find("the CPU that panicked", lambda: find_panic_cpu(prog), None)
     seen = Observations(log.records if log else None, cpus, now, panic_cpu, time.lag)
-    cause = find_cause(_with_manifest(seen, manifest))
+    if manifest is not None:
+        reason, reset = manifest.cause, manifest.by_firmware
+        seen = replace(seen, capture_reason=reason, after_reset=reset)
+    cause = find_cause(seen)
     release = KernelIdentity(info.osrelease, info.build_id)
     ram: list[Range] = find("the RAM", lambda: find_system_ram(prog), [])
     return Report(
@@ -84,10 +88,10 @@ def gather(
         kernel=find("the kernel's names", lambda: find_kernel(prog, info), release),
         time=time,
         cause=cause,
-        cpus=_order(cpus, cause.cpu),
+        cpus=sorted(cpus, key=lambda it: (it.number != cause.cpu, it.number)),
         blocked=find("the blocked tasks", lambda: find_blocked(prog), ()),
         tasks=find("the tasks", lambda: find_tasks(prog), ()),
-        load=find("the load", lambda: find_load(prog), None),
+        load=find("the load", lambda: loadavg(prog), None),
         memory=find("the memory use", lambda: find_memory(prog, info.page_size), None),
         memory_map=map_memory(manifest, held, ram),
         modules=find("the modules", lambda: find_modules(prog), ()),
@@ -95,40 +99,20 @@ def gather(
         interrupts=find("the interrupts", lambda: find_interrupts(prog), ()),
         log=log.records if log else (),
         log_lost=log.lost if log else 0,
-        log_overwritten=_overwritten(log),
+        # The first record of a boot has number 0.
+        log_overwritten=log.records[0].sequence if log and log.records else 0,
         missing=(
             *(Loss("unchanged memory", problem) for problem in shorten(damage)),
             *sections.missing,
-            *_lost_stacks(cpus),
-            *_incomplete(manifest),
+            *_incomplete(cpus, manifest),
         ),
     )
 
 
-def _with_manifest(seen: Observations, manifest: Manifest | None) -> Observations:
-    if manifest is None:
-        return seen
-    return replace(
-        seen, capture_reason=manifest.cause, after_reset=manifest.by_firmware
-    )
-
-
-def _order(cpus: Sequence[Cpu], first: int | None) -> tuple[Cpu, ...]:
-    return tuple(sorted(cpus, key=lambda cpu: (cpu.number != first, cpu.number)))
-
-
-def _overwritten(log: Log | None) -> int:
-    # The first record of a boot has number 0.
-    return log.records[0].sequence if log and log.records else 0
-
-
-def _lost_stacks(cpus: Sequence[Cpu]) -> Iterator[Loss]:
+def _incomplete(cpus: Sequence[Cpu], manifest: Manifest | None) -> Iterator[Loss]:
     for cpu in cpus:
         if cpu.problem is not None:
             yield Loss(f"the stack of CPU {cpu.number}", cpu.problem)
-
-
-def _incomplete(manifest: Manifest | None) -> Iterator[Loss]:
     for area in manifest.areas if manifest else ():
         if not area.complete:
             yield Loss(f"a part of area {area.name}", area.reason or "no reason given")

@@ -21,8 +21,8 @@ from markupsafe import Markup
 
 from kmemdump.kernel.printk import format_time
 from kmemdump.report import wording
-from kmemdump.report.memory_map import Row, draw_map
-from kmemdump.report.records import AreaMemory, Findings, MemoryMap, MemoryUse
+from kmemdump.report.memory_map import draw_map
+from kmemdump.report.records import Findings, MemoryMap, MemoryUse
 from kmemdump.text import format_memory, printable
 from kmemdump.version import VERSION
 
@@ -163,25 +163,14 @@ def _colour(number: int) -> str:
     return f"hsl({hue:.0f} 62% {44 + number % 3 * 8}%)"
 
 
-@dataclass(frozen=True, slots=True)
-class _Map:
-    columns: int
-    cell: int
-    rows: list[Row]
-    areas: tuple[AreaMemory, ...]
-    colours: list[str]
-    captured: int
-    total: int
-
-
-def _draw(map: MemoryMap) -> _Map:
+def _draw(map: MemoryMap) -> dict[str, Any]:
     cell, rows = draw_map(map, columns=_COLUMNS, rows=_ROWS)
-    return _Map(
-        _COLUMNS,
-        cell,
-        rows,
-        map.areas,
-        [_colour(number) for number in range(len(map.areas))],
-        sum(area.bytes for area in map.areas),
-        sum(item.size for item in map.ram),
-    )
+    return {
+        "columns": _COLUMNS,
+        "cell": cell,
+        "rows": rows,
+        "areas": map.areas,
+        "colours": [_colour(number) for number in range(len(map.areas))],
+        "captured": sum(area.bytes for area in map.areas),
+        "total": sum(item.size for item in map.ram),
+    }

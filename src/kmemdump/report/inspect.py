@@ -9,12 +9,12 @@ kernel in it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from kmemdump.areas import AREAS
+from kmemdump.areas import AREAS, Area
 from kmemdump.coreimage import (
     AreaRecord,
     Manifest,
@@ -22,19 +22,32 @@ from kmemdump.coreimage import (
     RegionRecord,
     verify,
 )
-from kmemdump.debuggers import Debugger, describe_file, find_debuggers
+from kmemdump.debuggers.compatibility import Debugger, describe_file, find_debuggers
 from kmemdump.diagnosis.records import ADDRESS
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError
-from kmemdump.kernel.attach import attach
-from kmemdump.report.question_check import QuestionCheck, check_questions
+from kmemdump.kernel.attach import Kernel, attach
+from kmemdump.marking.mark import hindrance
+from kmemdump.questions.question import attempt, explain
+from kmemdump.report.sections import SECTION_BUDGET
 from kmemdump.targets import Target
 from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Inspection", "inspect", "read_manifest", "shorten"]
+__all__ = ["Inspection", "QuestionCheck", "inspect", "read_manifest", "shorten"]
 
 _logger = logging.getLogger(__name__)
 _MOST_PROBLEMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionCheck:
+    """Whether a question was answered."""
+
+    area: str
+    question: str
+    answered: bool
+    reason: str = ""
+    """Why it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +140,21 @@ def inspect(
     held = {area.name for area in found.areas}
     # Another program's dump has all memory: try the areas marked by default.
     areas = [a for a in AREAS if (a.name in held if held else a.default)]
-    tried = tuple(check_questions(kernel, areas))
+    tried = tuple(_check_questions(kernel, areas))
     return replace(found, tried=tried, unanswerable=kernel.problem)
+
+
+def _check_questions(kernel: Kernel, areas: Iterable[Area]) -> Iterator[QuestionCheck]:
+    """Put the questions of areas of our own code: those that a file lists never run."""
+    for area in areas:
+        for question in area.questions:
+            _logger.info("asking %s", question.text)
+            reason = hindrance(kernel, question) or ""
+            if not reason:
+                with kernel.recorder.reading(SECTION_BUDGET):
+                    _, error = attempt(kernel.prog, question)
+                reason = "" if error is None else explain(error)
+            yield QuestionCheck(area.name, question.text, not reason, reason)
 
 
 def _vmcoreinfo(target: Target) -> VmcoreInfo | None:

@@ -21,7 +21,6 @@ from drgn.helpers.linux.module import (
     module_taints,
 )
 from drgn.helpers.linux.panic import tainted
-from drgn.helpers.linux.sched import loadavg
 from drgn.helpers.linux.swap import swap_total_usage
 from drgn.helpers.linux.timekeeping import (
     ktime_get_coarse_boottime_ns,
@@ -44,7 +43,6 @@ __all__ = [
     "find_date",
     "find_interrupts",
     "find_kernel",
-    "find_load",
     "find_memory",
     "find_modules",
     "find_taints",
@@ -108,12 +106,6 @@ def find_uptime(prog: Program) -> float:
     """Return the seconds since boot."""
     nanoseconds: int = ktime_get_coarse_boottime_ns(prog).value_()
     return nanoseconds / 1e9
-
-
-def find_load(prog: Program) -> tuple[float, float, float]:
-    """Return the load averages over 1, 5 and 15 minutes."""
-    found: tuple[float, float, float] = loadavg(prog)
-    return found
 
 
 def find_memory(prog: Program, page_size: int) -> MemoryUse:

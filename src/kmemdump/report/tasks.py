@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 
 from drgn import FaultError, Object, Program
@@ -37,25 +36,16 @@ def make_task(task: Object, *, state: bool = True) -> Task:
     )
 
 
-def _each_task(prog: Program) -> Iterator[Object]:
-    tasks: Iterator[Object] = islice(for_each_task(prog), MAX_TASKS)
-    return tasks
-
-
 def find_tasks(prog: Program) -> tuple[Task, ...]:
     """Return all tasks, ordered by process id."""
-    return tuple(make_task(task) for task in _each_task(prog))
+    return tuple(make_task(task) for task in islice(for_each_task(prog), MAX_TASKS))
 
 
 def find_blocked(prog: Program) -> tuple[BlockedTask, ...]:
     """Return the tasks in state D, with their stacks."""
-    return tuple(
-        _blocked(task)
-        for task in islice(
-            (task for task in _each_task(prog) if task_state_to_char(task) == "D"),
-            _MAX_BLOCKED,
-        )
-    )
+    tasks = islice(for_each_task(prog), MAX_TASKS)
+    blocked = (task for task in tasks if task_state_to_char(task) == "D")
+    return tuple(_blocked(task) for task in islice(blocked, _MAX_BLOCKED))
 
 
 def _blocked(task: Object) -> BlockedTask:

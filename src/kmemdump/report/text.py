@@ -11,7 +11,6 @@ from rich.text import Text
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.kernel.printk import LogRecord, format_record
-from kmemdump.report.excerpt import MAX_RECORDS, find_excerpt
 from kmemdump.report.records import Findings
 from kmemdump.report.wording import (
     cpu_frames,
@@ -26,8 +25,14 @@ from kmemdump.report.wording import (
 )
 from kmemdump.text import printable
 
-__all__ = ["print_lines", "print_report", "to_text"]
+__all__ = ["find_excerpt", "print_lines", "print_report", "to_text"]
 
+_MAX_RECORDS = 100
+"""How many records of the log are shown unless more are asked for."""
+_LAST = 30
+"""How many of the last are shown if none is evidence of the death."""
+_BEFORE = 10
+"""How many are shown before the first that is evidence."""
 _SHOWN_INTERRUPTS = 8
 _SHOWN_BLOCKED = 20
 _INDENT = 2
@@ -40,7 +45,7 @@ def print_report(
     console: Console,
     *,
     lines: int | None = None,
-    most: int = MAX_RECORDS,
+    most: int = _MAX_RECORDS,
 ) -> None:
     """
     Print a report, the cause of death first, then the stack that goes with it.
@@ -73,6 +78,38 @@ def to_text(report: Findings, *, lines: int | None = None) -> str:
     console = Console(file=text, width=_WIDEST, highlight=False)
     print_report(report, console, lines=lines)
     return text.getvalue()
+
+
+def find_excerpt(
+    report: Findings, lines: int | None = None, most: int = _MAX_RECORDS
+) -> range:
+    """
+    Return the positions of the records to show.
+
+    :param lines: How many of the last are asked for; ``None`` for those that led to
+        the death.
+    :param most: How many may be shown then.
+    """
+    total = len(report.log)
+    if lines is not None:
+        return range(max(total - lines, 0), total)
+    start = total - min(_LAST, most)
+    first = _first_evidence(report, most)
+    if first is not None:
+        start = min(start, first - _BEFORE)
+    start = max(start, 0)
+    return range(start, min(start + most, total))
+
+
+def _first_evidence(report: Findings, most: int) -> int | None:
+    """Return the position of the first record that is evidence of the death."""
+    evidence = {record.sequence for record in report.cause.log}
+    found = [i for i, record in enumerate(report.log) if record.sequence in evidence]
+    if not report.cause.fatal or report.cause.kind is CauseKind.HANG:
+        # Warnings may be old; the end of the log matters more.
+        oldest = len(report.log) - most + _BEFORE
+        found = [i for i in found if i >= oldest]
+    return found[0] if found else None
 
 
 def print_lines(
