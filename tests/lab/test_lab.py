@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The parts of the lab that boot nothing."""
 
-import json
 import os
 import socket
 import subprocess
-import threading
 import time
 from itertools import combinations
 from pathlib import Path
@@ -23,10 +21,9 @@ from kmemdump.lab import (
     Setup,
     default_folder,
 )
-from kmemdump.lab.folders import MachineFolder
 from kmemdump.lab.initramfs import Entry, make_initramfs, pack_cpio
-from kmemdump.lab.lines import LineSocket
-from kmemdump.lab.qmp import Control
+from kmemdump.lab.machine_folder import MachineFolder
+from kmemdump.lab.serial_port import SerialPort
 from kmemdump.lab.setup import qemu_arguments
 from rigs.scenarios import (
     ARM_DEATHS,
@@ -248,9 +245,9 @@ def test_module_missing(tmp_path):
         kernel.module("lkdtm")
 
 
-def test_lines():
+def test_serial_port():
     ours, theirs = socket.socketpair()
-    lines = LineSocket(ours, "peer")
+    lines = SerialPort(ours, "peer")
     theirs.sendall(b"one\r\ntwo\nthr")
     soon = time.monotonic() + 5
     assert lines.read(soon) == "one"
@@ -265,37 +262,6 @@ def test_lines():
     with pytest.raises(TargetError, match="peer: cannot be written to"):
         lines.write("x")
     lines.close()
-
-
-def test_control():
-    ours, theirs = socket.socketpair()
-
-    def monitor():
-        with theirs, theirs.makefile("rw") as stream:
-            print('{"QMP": {}}', file=stream, flush=True)
-            for line in stream:
-                request = json.loads(line)
-                requests.append(request)
-                print('{"event": "STOP"}', file=stream)
-                print('{"return": {"status": "late"}, "id": 0}', file=stream)
-                answer = {"return": {"status": "paused"}}
-                if request["execute"] == "quit":
-                    answer = {"error": {"class": "GenericError", "desc": "never"}}
-                answer["id"] = request["id"]
-                print(json.dumps(answer), file=stream, flush=True)
-
-    requests = []
-    thread = threading.Thread(target=monitor)
-    thread.start()
-    control = Control(ours)
-    control.negotiate()
-    assert control.status() == "paused"
-    with pytest.raises(TargetError, match="qemu refuses quit: never"):
-        control.execute("quit", cpu_index=1)
-    assert requests[-1]["arguments"] == {"cpu-index": 1}
-    assert len(control.events) == 3
-    control.close()
-    thread.join()
 
 
 def test_folder_outlives_its_maker(monkeypatch, tmp_path):

@@ -86,7 +86,7 @@ def test_ways_to_die(boot, architecture, series, death):
 def spinning_cpus(machine, text):
     # The module's code is less than a page.
     page = re.escape(text.removeprefix("0x")[:-3])
-    states = machine.control.monitor("info registers -a")
+    states = machine.control.command_line("info registers -a")
     return len(re.findall(rf"\b(?:RIP|PC)={page}", states))
 
 
@@ -101,7 +101,7 @@ def answers(machine):
     machine.send("echo al''ive")
     deadline = time.monotonic() + 1
     try:
-        while machine._lines.read(deadline) != "alive":
+        while machine.serial_port.read(deadline) != "alive":
             pass
     except TargetError:
         return False
@@ -133,7 +133,8 @@ def test_pvpanic_and_no_helpers(boot):
     assert "qemu_fw_cfg" not in machine.run("cat /proc/modules")
     crash_guest(machine, CrashType.PANIC)
     assert machine.control.status() == "guest-panicked"
-    assert "GUEST_PANICKED" in [event["event"] for event in machine.control.events]
+    events = iter(machine.control.event, None)
+    assert "GUEST_PANICKED" in [event["event"] for event in events]
 
 
 def test_reboot_keeps_the_memory(boot):

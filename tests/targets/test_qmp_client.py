@@ -38,6 +38,23 @@ def test_commands(qemu):
     client.close()
 
 
+def test_connected_socket(qemu):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(str(qemu.path))
+    with QmpClient(connection) as client:
+        assert client.status() == "running"
+        with pytest.raises(QmpCommandError, match="the monitor of QEMU: no-such: QEMU"):
+            client.execute("no-such")
+    assert connection.fileno() < 0
+
+
+def test_default_deadline(qemu):
+    with QmpClient(qemu.path, 0.5) as client:
+        qemu.answers["stop"] = HANG
+        with pytest.raises(TargetError, match=r"stop: no answer from QEMU in 0\.5 s"):
+            client.execute("stop")
+
+
 def test_events_arrive_while_nobody_waits(qemu):
     with QmpClient(qemu.path) as client:
         assert client.event() is None

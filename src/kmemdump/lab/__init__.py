@@ -13,7 +13,6 @@ from kmemdump.lab.guest_python import python_image
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.module import build_module, build_modules
 from kmemdump.lab.packages import SERIES, KernelPackage, PackageCache, default_folder
-from kmemdump.lab.qmp import Control
 from kmemdump.lab.setup import Setup
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "SERIES",
     "X86_64",
     "Architecture",
-    "Control",
     "CrashType",
     "KernelPackage",
     "Machine",

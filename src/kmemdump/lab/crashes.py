@@ -96,7 +96,8 @@ def _is_dead(machine: Machine, death: CrashType, code: range) -> bool:
 def _spinning_cpus(machine: Machine, code: range) -> int:
     mask, masked = machine.setup.architecture.masked
     states = re.finditer(
-        machine.setup.architecture.state, machine.control.monitor("info registers -a")
+        machine.setup.architecture.state,
+        machine.control.command_line("info registers -a"),
     )
     return sum(
         int(state["pc"], 16) in code and int(state["flags"], 16) & mask == masked

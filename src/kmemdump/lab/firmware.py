@@ -216,10 +216,12 @@ def _read_registers(machine: Machine) -> bytes:
     path.unlink(missing_ok=True)
     machine.control.execute(
         "dump-guest-memory",
-        paging=False,
-        protocol=f"file:{path}",
-        begin=machine.setup.architecture.ram + 4096,
-        length=4096,
+        {
+            "paging": False,
+            "protocol": f"file:{path}",
+            "begin": machine.setup.architecture.ram + 4096,
+            "length": 4096,
+        },
     )
     data = path.read_bytes()
     core = parse_core(lambda at, count: data[at : at + count], len(data), "registers")

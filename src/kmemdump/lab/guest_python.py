@@ -25,10 +25,10 @@ from importlib.metadata import Distribution, distribution
 from importlib.resources import files
 from pathlib import Path
 
-from kmemdump.lab import foreign
+from kmemdump.lab import cross_python
 from kmemdump.lab.apt import run
 from kmemdump.lab.architectures import Architecture
-from kmemdump.lab.foreign import build_drgn, unpack_python
+from kmemdump.lab.cross_python import build_drgn, unpack_python
 from kmemdump.lab.initramfs import Entry
 from kmemdump.lab.packages import PackageCache
 
@@ -65,7 +65,7 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
     other = platform.machine() != architecture.name
     drgn = build_drgn(cache, architecture) if other else Path()
     made_of = [sys.version, *(f"{item.name}-{item.version}" for item in packages)]
-    source = Path(__file__).read_bytes() + Path(foreign.__file__).read_bytes()
+    source = Path(__file__).read_bytes() + Path(cross_python.__file__).read_bytes()
     digest = hashlib.sha256(source + "\n".join(made_of).encode()).hexdigest()[:12]
 
     def make(folder: Path) -> None:

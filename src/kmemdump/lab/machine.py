@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A virtual machine to be tried on, and killed."""
+"""A virtual machine with a kernel to be crashed."""
 
 import logging
 import re
@@ -15,23 +15,25 @@ from types import TracebackType
 from typing import Self
 
 from kmemdump.errors import TargetError, UnsupportedError
-from kmemdump.lab.folders import MachineFolder, copy_sparse
 from kmemdump.lab.guest_python import kmemdump_entries
 from kmemdump.lab.initramfs import Entry, make_initramfs
-from kmemdump.lab.lines import LineSocket, SilenceError
+from kmemdump.lab.machine_folder import MachineFolder, copy_sparse
 from kmemdump.lab.packages import PackageCache
-from kmemdump.lab.qmp import Control
+from kmemdump.lab.serial_port import SerialPort, SerialTimeoutError
 from kmemdump.lab.setup import Setup, prepare_firmware, qemu_arguments
+from kmemdump.targets.qmp_client import QmpClient
 
 __all__ = ["PANIC_ENDS", "BootPanicError", "Machine"]
 
 _READY = "GUEST-READY"  # Both written by guest/init.
 _DONE = "GUEST-DONE "
+_QMP_TIMEOUT = 30.0
+"""Seconds that QEMU has for each answer; the host may be busy."""
 _OUTBOX = 512 << 20
 """Most bytes of a file that a guest hands out; they take no room before."""
 
 PANIC_ENDS = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
-"""A kernel's last words."""
+"""What a kernel logs at the end of a panic."""
 
 _BOOTS = 2
 """
@@ -43,7 +45,7 @@ _logger = logging.getLogger(__name__)
 
 
 class BootPanicError(TargetError):
-    """The kernel of a machine panicked before anybody asked it to."""
+    """The kernel of a machine panicked while it booted."""
 
 
 class Machine:
@@ -72,8 +74,8 @@ class Machine:
         self._timeout = timeout
         self._folder: MachineFolder | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._control: Control | None = None
-        self._guest: LineSocket | None = None
+        self._control: QmpClient | None = None
+        self._serial_port: SerialPort | None = None
 
     def __enter__(self) -> Self:
         self.boot()
@@ -131,8 +133,7 @@ class Machine:
                 copy_sparse(path, self.folder / path.name)
         guest, guest_inside = socket.socketpair()
         control, control_inside = socket.socketpair()
-        self._guest = LineSocket(guest, "the guest's second serial port")
-        self._control = Control(control)
+        self._serial_port = SerialPort(guest, "the guest's second serial port")
         inherited = (
             guest_inside.fileno(),
             control_inside.fileno(),
@@ -152,7 +153,7 @@ class Machine:
                 pass_fds=inherited,
             )
         try:
-            self._control.negotiate()
+            self._control = QmpClient(control, _QMP_TIMEOUT)
         except TargetError as e:
             raise TargetError(f"qemu does not start: {self._last_words()}") from e
 
@@ -186,8 +187,8 @@ class Machine:
     def _is_ready(self, deadline: float) -> bool:
         now = time.monotonic()
         try:
-            return self._lines.read(min(deadline, now + 1)) == _READY
-        except SilenceError:
+            return self.serial_port.read(min(deadline, now + 1)) == _READY
+        except SerialTimeoutError:
             if PANIC_ENDS.search(self.console):
                 raise BootPanicError(
                     f"kernel {self.setup.kernel.release} panicked in its boot; "
@@ -210,7 +211,7 @@ class Machine:
         self.send(command)
         deadline = time.monotonic() + timeout
         lines = []
-        while not (line := self._lines.read(deadline)).startswith(_DONE):
+        while not (line := self.serial_port.read(deadline)).startswith(_DONE):
             lines.append(line)
         output = "\n".join(lines)
         if line != f"{_DONE}0":
@@ -219,7 +220,7 @@ class Machine:
 
     def send(self, command: str) -> None:
         """Have the guest run a shell command that is not expected to end."""
-        self._lines.write(command)
+        self.serial_port.write(command)
 
     def fetch(self, name: str, path: Path) -> None:
         """
@@ -258,10 +259,8 @@ class Machine:
         protocol = f"file:{path.absolute()}"
         self.control.execute(
             "dump-guest-memory",
+            {"paging": False, "protocol": protocol, "format": format},
             timeout=900,
-            paging=False,
-            protocol=protocol,
-            format=format,
         )
 
     def close(self) -> None:
@@ -271,15 +270,15 @@ class Machine:
             self._process.wait()
         if self._control is not None:
             self._control.close()
-        if self._guest is not None:
-            self._guest.close()
+        if self._serial_port is not None:
+            self._serial_port.close()
         if self._folder is not None:
             self._folder.close()
-        self._process = self._control = self._guest = self._folder = None
+        self._process = self._control = self._serial_port = self._folder = None
 
     @property
-    def control(self) -> Control:
-        """The lab's own monitor."""
+    def control(self) -> QmpClient:
+        """A QMP monitor for the lab alone."""
         if self._control is None:
             raise TargetError("the machine is not started")
         return self._control
@@ -293,7 +292,7 @@ class Machine:
 
     @property
     def qmp(self) -> Path:
-        """A QMP socket that the lab does not use; for one client at a time."""
+        """The QMP socket for kmemdump; for one client at a time."""
         return self.folder / "qmp"
 
     @property
@@ -317,10 +316,11 @@ class Machine:
             return ""
 
     @property
-    def _lines(self) -> LineSocket:
-        if self._guest is None:
+    def serial_port(self) -> SerialPort:
+        """The guest's second serial port, over which it takes commands."""
+        if self._serial_port is None:
             raise TargetError("the machine is not started")
-        return self._guest
+        return self._serial_port
 
     @cached_property
     def initramfs(self) -> bytes:

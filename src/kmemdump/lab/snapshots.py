@@ -20,11 +20,12 @@ from functools import cache
 from pathlib import Path
 
 from kmemdump.errors import TargetError
-from kmemdump.lab.folders import copy_sparse
 from kmemdump.lab.machine import Machine
+from kmemdump.lab.machine_folder import copy_sparse
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.reserved import boot_smem
 from kmemdump.lab.setup import Setup, qemu_arguments
+from kmemdump.targets.qmp_client import QmpClient
 
 __all__ = ["Snapshots", "restore", "save"]
 
@@ -32,7 +33,7 @@ _STREAM = "stream"
 _IDENTITY = "identity"
 _FILES = "files"
 _KEPT = ("ram", "console", "device-tree", "outbox")
-_IGNORE_SHARED = {"capability": "x-ignore-shared", "state": True}
+_CAPABILITIES = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
 """RAM that is a shared file is not in the stream."""
 _LIFE = 7 * 24 * 3600
 """
@@ -51,10 +52,10 @@ def save(machine: Machine, folder: Path) -> None:
     """
     control = machine.control
     stream = shlex.quote(str(folder.absolute() / _STREAM))
-    control.execute("migrate-set-capabilities", capabilities=[_IGNORE_SHARED])
-    control.execute("migrate", uri=f"exec:cat >{stream}")
+    control.execute("migrate-set-capabilities", _CAPABILITIES)
+    control.execute("migrate", {"uri": f"exec:cat >{stream}"})
     deadline = time.monotonic() + _PATIENCE
-    while (state := control.execute("query-migrate").get("status")) != "completed":
+    while (state := _migration_status(control)) != "completed":
         if state == "failed" or time.monotonic() > deadline:
             raise TargetError(f"qemu writes no snapshot: migration is {state}")
         time.sleep(0.01)
@@ -64,6 +65,11 @@ def save(machine: Machine, folder: Path) -> None:
             copy_sparse(path, folder / _FILES / name)
     (folder / _IDENTITY).write_text(_identity(machine))
     machine.resume()
+
+
+def _migration_status(control: QmpClient) -> object:
+    answer = control.execute("query-migrate")
+    return answer.get("status") if isinstance(answer, dict) else None
 
 
 def restore(machine: Machine, folder: Path) -> None:
@@ -77,8 +83,8 @@ def restore(machine: Machine, folder: Path) -> None:
     machine.start(folder / _FILES)
     control = machine.control
     stream = shlex.quote(str(folder.absolute() / _STREAM))
-    control.execute("migrate-set-capabilities", capabilities=[_IGNORE_SHARED])
-    control.execute("migrate-incoming", uri=f"exec:cat {stream}")
+    control.execute("migrate-set-capabilities", _CAPABILITIES)
+    control.execute("migrate-incoming", {"uri": f"exec:cat {stream}"})
     deadline = time.monotonic() + _PATIENCE
     while (state := control.status()) != "running":
         if time.monotonic() > deadline:

@@ -31,9 +31,9 @@ class QmpTarget(Closing):
 
     :param socket: Its QMP socket.
     :param timeout: Seconds that QEMU has for each answer.
-    :param vmcoreinfo: To be used instead of what the guest tells.
+    :param vmcoreinfo: To be used instead of the guest's own.
     :raises TargetError: If it does not answer, or its RAM cannot be read.
-    :raises UnsupportedError: If it is of an architecture that we do not know.
+    :raises UnsupportedError: If its architecture is not supported.
     """
 
     def __init__(
@@ -44,19 +44,18 @@ class QmpTarget(Closing):
         vmcoreinfo: VmcoreInfo | None = None,
     ) -> None:
         self.name = f"qmp:{socket}"
-        self.timeout = timeout
         self.client = QmpClient(socket, timeout)
         try:
             self.machine = self._machine()
             self.memory: FileMemory = open_ram(self.client)
-            self._libvirt = belongs_to_libvirt(self.client, timeout)
+            self._libvirt = belongs_to_libvirt(self.client)
         except BaseException:
             self.client.close()
             raise
         self._given = self._vmcoreinfo = vmcoreinfo
 
     def _machine(self) -> int:
-        answer = self.client.execute("query-target", timeout=self.timeout)
+        answer = self.client.execute("query-target")
         arch = answer.get("arch") if isinstance(answer, dict) else None
         try:
             return arch_from_name(str(arch)).machine
@@ -67,7 +66,7 @@ class QmpTarget(Closing):
         """
         Return the VMCOREINFO of the guest's kernel.
 
-        From QEMU, if the guest told it (``-device vmcoreinfo`` and the guest's
+        From QEMU, if the guest left it there (``-device vmcoreinfo`` and the guest's
         module qemu_fw_cfg), else found in RAM. Kept for later calls.
 
         :raises TargetError: If there is none.
@@ -82,7 +81,7 @@ class QmpTarget(Closing):
         return self._vmcoreinfo
 
     def forget(self) -> None:
-        """Forget which kernel it runs, since it may boot another one."""
+        """Forget the kernel, since the VM may boot another one."""
         self._vmcoreinfo = self._given
 
     def _find_vmcoreinfo(self, notes: Sequence[Note]) -> VmcoreInfo:
@@ -105,43 +104,43 @@ class QmpTarget(Closing):
         QEMU stops a running VM for that, for about 2 ms, and lets it run again;
         both are events (STOP, RESUME).
 
-        :raises TargetError: If QEMU does not tell.
+        :raises TargetError: If QEMU does not answer.
         :raises FormatError: If the vCPUs are not in 64-bit mode (still booting).
         """
         return prstatus(self._notes(), self.machine, self.name)
 
     def _notes(self) -> Sequence[Note]:
-        return self._told() if self._libvirt else self._dump().notes
+        return self._printed_notes() if self._libvirt else self._dump().notes
 
-    def _told(self) -> list[Note]:
+    def _printed_notes(self) -> list[Note]:
         """Let QEMU print the registers, and stop the VM meanwhile, as a dump does."""
         running = self.status() == "running"
         if running:
             self.stop()
         try:
-            text = self.client.command_line("info registers -a", self.timeout)
+            text = self.client.command_line("info registers -a")
         finally:
             if running and self.status() == "paused":
                 self.cont()
         return parse_registers(text, arch_from_elf(self.machine), self.name)
 
     def _dump(self) -> ElfCore:
-        """Let QEMU dump one page: its notes are all about the vCPUs and kernel."""
+        """Let QEMU dump one page: its notes hold the registers and VMCOREINFO."""
         begin = max(self.memory.ranges[0].start, _PAGE)  # Page 0 may be special.
         fd = os.memfd_create("kmemdump-registers", os.MFD_CLOEXEC)
         try:
             before = self.status()
-            self.client.send_fd(fd, "kmemdump", self.timeout)
+            self.client.send_fd(fd, "kmemdump")
             arguments = {
                 "paging": False,
                 "protocol": "fd:kmemdump",
                 "begin": begin,
                 "length": _PAGE,
             }
-            self.client.execute("dump-guest-memory", arguments, self.timeout)
+            self.client.execute("dump-guest-memory", arguments)
             if before == "running" and self.status() == "save-vm":
                 self.cont()
-            # Bytes that QEMU writes from here on are not looked at.
+            # What QEMU writes from here on is not read.
             data = os.pread(fd, _MAX_DUMP, 0)
         finally:
             os.close(fd)
@@ -153,27 +152,23 @@ class QmpTarget(Closing):
 
     def status(self) -> str:
         """Return QEMU's run state: ``running``, ``paused``, ``guest-panicked``, …"""
-        answer = self.client.execute("query-status", timeout=self.timeout)
-        status = answer.get("status") if isinstance(answer, dict) else None
-        if not isinstance(status, str):
-            raise TargetError(f"{self.name}: query-status: no status in the answer")
-        return status
+        return self.client.status()
 
     def stop(self) -> None:
         """Pause the VM."""
-        self.client.execute("stop", timeout=self.timeout)
+        self.client.execute("stop")
 
     def cont(self) -> None:
         """Let the VM run."""
-        self.client.execute("cont", timeout=self.timeout)
+        self.client.execute("cont")
 
     def system_reset(self) -> None:
         """Reset the VM; its memory is lost."""
-        self.client.execute("system_reset", timeout=self.timeout)
+        self.client.execute("system_reset")
 
     def quit(self) -> None:
         """End QEMU."""
-        self.client.execute("quit", timeout=self.timeout)
+        self.client.execute("quit")
 
     def close(self) -> None:
         self.memory.close()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A synchronous QMP connection, in which nothing waits for ever.
+A synchronous QMP connection, in which every wait has a deadline.
 
-The library qemu.qmp is asynchronous; each connection runs it in a thread of its
-own, so that events arrive while nobody waits for an answer.
+The library qemu.qmp is asynchronous. Each connection runs it in a thread of its own,
+so that events arrive while no answer is awaited.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from kmemdump.errors import TargetError
 __all__ = ["QmpClient", "QmpCommandError", "QmpTimeoutError"]
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds that QEMU has for an answer, where nothing else is said."""
+"""Seconds."""
 
 _MAX_EVENTS = 4096
 _CLOSE_TIMEOUT = 2.0
 _UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
 _T = TypeVar("_T")
 
-# A VM that goes away is an error that we report ourselves; the library would
-# report it once more, on standard error.
+# The caller reports a VM that goes away; the library would report it once more, on
+# standard error.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 
@@ -53,38 +53,46 @@ class QmpTimeoutError(TargetError):
 
 class QmpClient:
     """
-    A connection to the QMP socket of a VM. QEMU takes one at a time.
+    A connection to a QMP monitor of a VM. A monitor takes one at a time.
 
     All methods may be called from any thread.
 
-    :param path: Unix socket.
-    :param timeout: Seconds for connecting and the greeting.
-    :raises TargetError: If nothing answers there as QEMU does.
+    :param address: Unix socket, or a socket that is connected and is closed with this.
+    :param timeout: Seconds that QEMU has for the greeting and for each answer, unless
+        a call says otherwise.
+    :raises TargetError: If no QEMU answers there.
     """
 
-    def __init__(self, path: Path, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self.path = path
+    def __init__(
+        self, address: Path | socket.socket, timeout: float = DEFAULT_TIMEOUT
+    ) -> None:
         deadline = time.monotonic() + timeout
-        connection = _connect(path, deadline)
+        if isinstance(address, socket.socket):
+            self.name = "the monitor of QEMU"
+            connection = address
+        else:
+            self.name = str(address)
+            connection = _connect(address, deadline)
         credentials = connection.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
         )
         self.peer: int = _UCRED.unpack(credentials)[0]
-        """PID of who listens there; 0 if it is in another PID namespace."""
+        """PID of the process that listens; 0 if it is in another PID namespace."""
+        self._timeout = timeout
         self._events: queue.Queue[Mapping[str, object]] = queue.Queue(_MAX_EVENTS)
         self._qmp = QMPClient()
         self._qmp.events.event_filter = self._take_event
         self._loop = asyncio.new_event_loop()
-        # A lost connection is reported by whoever waits for an answer; asyncio
-        # would print "_GatheringFuture exception was never retrieved" as well.
+        # The next call reports a lost connection; asyncio would print
+        # "_GatheringFuture exception was never retrieved" as well.
         self._loop.set_exception_handler(lambda _loop, _context: None)
         self._closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"qmp:{path}", daemon=True
+            target=self._loop.run_forever, name=f"qmp:{self.name}", daemon=True
         )
         self._thread.start()
-        # Somebody who exits without closing must not see asyncio complain.
+        # Without it, asyncio complains when a program exits without closing.
         atexit.register(self.close)
         try:
             left = max(deadline - time.monotonic(), 0.1)
@@ -100,7 +108,7 @@ class QmpClient:
         self,
         command: str,
         arguments: Mapping[str, object] | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = None,
     ) -> object:
         """
         Execute a QMP command and return its answer.
@@ -112,14 +120,22 @@ class QmpClient:
         sent = dict(arguments) if arguments else None
         return self._run(self._qmp.execute(command, sent), timeout, command)
 
-    def command_line(self, line: str, timeout: float = DEFAULT_TIMEOUT) -> str:
-        """Execute a command of the human monitor (HMP) and return what it prints."""
+    def command_line(self, line: str, timeout: float | None = None) -> str:
+        """Execute a command of the human monitor (HMP) and return its output."""
         answer = self.execute("human-monitor-command", {"command-line": line}, timeout)
         if not isinstance(answer, str):
-            raise TargetError(f"{self.path}: {line}: answer is no text")
+            raise TargetError(f"{self.name}: {line}: answer is no text")
         return answer.replace("\r\n", "\n")
 
-    def send_fd(self, fd: int, name: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def status(self) -> str:
+        """Return the VM's run state: ``running``, ``paused``, ``guest-panicked``, …"""
+        answer = self.execute("query-status")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if not isinstance(status, str):
+            raise TargetError(f"{self.name}: query-status: no status in the answer")
+        return status
+
+    def send_fd(self, fd: int, name: str) -> None:
         """Give QEMU a copy of a file descriptor; *name* names it in commands."""
 
         async def send() -> None:
@@ -127,7 +143,7 @@ class QmpClient:
             self._qmp.send_fd_scm(fd)
             await self._qmp.execute("getfd", {"fdname": name})
 
-        self._run(send(), timeout, "getfd")
+        self._run(send(), None, "getfd")
 
     def event(self, timeout: float | None = None) -> Mapping[str, object] | None:
         """
@@ -144,8 +160,8 @@ class QmpClient:
             return None
 
     def _take_event(self, event: Message) -> bool:
-        # The oldest is lost if nobody takes them. The library's own queue, which
-        # would keep every event for ever, gets none.
+        # If no caller takes events, the oldest is lost. The library's own queue,
+        # which would keep every event for ever, gets none.
         if self._events.full():
             with contextlib.suppress(queue.Empty):
                 self._events.get_nowait()
@@ -179,7 +195,7 @@ class QmpClient:
         self.close()
 
     async def _shut(self) -> None:
-        # Whatever ended the connection was or will be told to who used it.
+        # The call that failed has reported why the connection ended.
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._qmp.disconnect(), _CLOSE_TIMEOUT)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -188,15 +204,17 @@ class QmpClient:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _run(
-        self, work: Coroutine[object, object, _T], timeout: float, what: str
+        self, work: Coroutine[object, object, _T], timeout: float | None, what: str
     ) -> _T:
+        """Run *work* in the connection's thread; raise TargetError if it fails."""
         if self._closed:
             work.close()
-            raise TargetError(f"{self.path}: {what}: the connection is closed")
-        limited = asyncio.wait_for(work, timeout)
+            raise TargetError(f"{self.name}: {what}: the connection is closed")
+        seconds = self._timeout if timeout is None else timeout
+        limited = asyncio.wait_for(work, seconds)
         future = asyncio.run_coroutine_threadsafe(limited, self._loop)
         try:
-            return future.result(timeout + 1)
+            return future.result(seconds + 1)
         except TimeoutError:
             future.cancel()
             hint = (
@@ -205,23 +223,23 @@ class QmpClient:
                 else ""
             )
             raise QmpTimeoutError(
-                f"{self.path}: {what}: no answer from QEMU in {timeout:.1f} s{hint}"
+                f"{self.name}: {what}: no answer from QEMU in {seconds:.1f} s{hint}"
             ) from None
         except ExecuteError as error:
-            raise QmpCommandError(f"{self.path}: {what}: QEMU says: {error}") from error
+            raise QmpCommandError(f"{self.name}: {what}: QEMU says: {error}") from error
         except ConnectError as error:
             if isinstance(error.exc, EOFError | ConnectionError):
                 raise TargetError(
-                    f"{self.path}: the connection was closed before a greeting; "
+                    f"{self.name}: the connection was closed before a greeting; "
                     "the VM is going away, or does not speak QMP"
                 ) from error
             raise TargetError(
-                f"{self.path}: does not speak QMP ({error}), "
+                f"{self.name}: does not speak QMP ({error}), "
                 "expected QEMU's -qmp unix:PATH,server=on"
             ) from error
         except (QMPError, EOFError, OSError, asyncio.CancelledError,
                 concurrent.futures.CancelledError) as error:  # fmt: skip
-            raise TargetError(f"{self.path}: {what}: the VM went away") from error
+            raise TargetError(f"{self.name}: {what}: the VM went away") from error
 
 
 def _connect(path: Path, deadline: float) -> socket.socket:
@@ -237,7 +255,7 @@ def _connect(path: Path, deadline: float) -> socket.socket:
                 connection.connect(address)
                 break
             except BlockingIOError:
-                # The queue of those who wait for QEMU's accept() is full.
+                # The queue of clients that wait for QEMU's accept() is full.
                 if time.monotonic() > deadline:
                     raise TimeoutError("QEMU does not accept connections") from None
                 time.sleep(0.05)

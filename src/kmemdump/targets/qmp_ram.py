@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Where a VM's RAM is for us: in a file that QEMU shares, or in its process.
+A VM's RAM as the host sees it: in a file that QEMU shares, or in QEMU's process.
 
 Either is compared with what QEMU itself reads in guest memory before it is used:
-a path may mean another file for us than for QEMU, a process ID another process.
+here a path may be another file than for QEMU, a process ID another process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["open_ram", "ram_sections"]
 
 _MAX_BACKENDS = 4096
 _SAMPLE = 64
-"""Bytes that are compared at a place."""
-_PLACES = 32
-"""Places that are looked at in each range, in search of data to compare."""
+"""Bytes that are compared at an address."""
+_ADDRESSES = 32
+"""Addresses in each range at which data to compare is looked for."""
 _COMPARISONS = 8
-"""Places that QEMU is asked for."""
+"""Addresses that QEMU is asked for."""
 
 
 def _backends(client: QmpClient) -> dict[str, str]:
@@ -43,7 +43,7 @@ def _backends(client: QmpClient) -> dict[str, str]:
 
 
 def _dicts(answer: object) -> list[dict[str, object]]:
-    """Return what is an object in a QMP answer that should be a list of them."""
+    """Return the objects in a QMP answer that should be a list of objects."""
     items = answer if isinstance(answer, list) else []
     return [item for item in items if isinstance(item, dict)]
 
@@ -57,14 +57,14 @@ def ram_sections(client: QmpClient, backends: Sequence[str]) -> list[FlatRange]:
     text = client.command_line("info mtree -f", timeout=30)
     sections = [
         section
-        for item in parse_mtree(text, str(client.path))
+        for item in parse_mtree(text, str(client.name))
         # Machine types before 4.0 give the canonical path as the name.
         if (name := item.region.removeprefix("/objects/")) in backends
         for section in [FlatRange(item.address, item.size, name, item.offset)]
     ]
     if not sections:
         raise TargetError(
-            f"{client.path}: QEMU shows no RAM in the address space of the guest"
+            f"{client.name}: QEMU shows no RAM in the address space of the guest"
         )
     return sections
 
@@ -93,7 +93,7 @@ def open_ram(client: QmpClient) -> FileMemory:
             problems.append(str(error))
     why = "; ".join(problems) or "its process is not known on this host"
     raise TargetError(
-        f"{client.path}: cannot read the VM's RAM: {why}\n"
+        f"{client.name}: cannot read the VM's RAM: {why}\n"
         "run as root (or with CAP_SYS_PTRACE), or start QEMU with "
         "-object memory-backend-file,share=on,mem-path=FILE,…"
     )
@@ -137,7 +137,7 @@ def _open_file(
             Extent(section.address, section.size, offset + section.offset)
             for section in sections
         ]
-        memory = FileMemory(fd, extents, f"RAM of {client.path} in {path}")
+        memory = FileMemory(fd, extents, f"RAM of {client.name} in {path}")
         if _is_ram_of(memory, client, sections):
             return memory
         memory.close()
@@ -151,7 +151,8 @@ def _get(client: QmpClient, backend: str, name: str) -> object:
 
 
 def _paths(path: str, processes: Sequence[int]) -> list[Path]:
-    # As QEMU sees the path, then as we do: with the same mounts both are one file.
+    # As QEMU sees the path, then as this process does: with the same mounts both
+    # are one file.
     seen = [
         Path(
             f"/proc/{pid}/root{path}" if path[:1] == "/" else f"/proc/{pid}/cwd/{path}"
@@ -195,7 +196,7 @@ def _open_process(
         fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise TargetError(f"memory of process {pid}: {error.strerror}") from error
-    memory = FileMemory(fd, extents, f"RAM of {client.path} in process {pid}")
+    memory = FileMemory(fd, extents, f"RAM of {client.name} in process {pid}")
     if not _is_ram_of(memory, client, sections):
         memory.close()
         raise TargetError(
@@ -218,9 +219,9 @@ def _is_ram_of(
     """Compare samples of *memory* with what QEMU reads there."""
     samples = []
     for section in sections:
-        step = max(section.size // _PLACES, 4096) & -4096
-        places = range(section.address, section.address + section.size, step)
-        for address in places[:_PLACES]:
+        step = max(section.size // _ADDRESSES, 4096) & -4096
+        addresses = range(section.address, section.address + section.size, step)
+        for address in addresses[:_ADDRESSES]:
             count = min(_SAMPLE, section.address + section.size - address)
             try:
                 data = memory.read(address, count)
@@ -248,4 +249,4 @@ def _is_same(memory: FileMemory, client: QmpClient, address: int, count: int) ->
         if before == after:
             return False
         before = after
-    return True  # The guest writes there all the time: nothing can be said.
+    return True  # The guest writes there all the time: it proves nothing.

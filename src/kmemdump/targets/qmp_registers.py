@@ -28,11 +28,11 @@ _PID = struct.Struct("<32xi76x")
 """``struct elf_prstatus`` before its registers; QEMU counts CPUs from 1 there."""
 
 
-def belongs_to_libvirt(client: QmpClient, timeout: float) -> bool:
-    """Return whether libvirt listens to the VM, too."""
+def belongs_to_libvirt(client: QmpClient) -> bool:
+    """Return whether libvirt is connected to the VM, too."""
     try:
-        answer = client.execute("query-chardev", timeout=timeout)
-    except TargetError:  # It is old, or going away, which others will notice.
+        answer = client.execute("query-chardev")
+    except TargetError:  # QEMU is old, or going away, which the next call reports.
         return False
     return isinstance(answer, list) and any(
         isinstance(item, dict) and item.get("label") == _LIBVIRT for item in answer

@@ -187,7 +187,7 @@ class Monitor:
         try:
             if control.target.status() != "running":
                 return None
-            return self._state.threads.read(control.target.timeout)
+            return self._state.threads.read()
         except TargetError as error:
             control.note_error(error)
             return ()

@@ -60,13 +60,13 @@ class VcpuThreads:
             if isinstance(index, int) and isinstance(thread, int):
                 self._threads[index] = thread
 
-    def read(self, timeout: float) -> list[Vcpu | None]:
+    def read(self) -> list[Vcpu | None]:
         """
         Return the state of each CPU.
 
         :raises TargetError: If QEMU does not answer.
         """
-        text = self._client.command_line("info registers -a", timeout)
+        text = self._client.command_line("info registers -a")
         vcpus = parse_vcpus(text, self._arch)
         return [
             replace(vcpu, cpu_time=self._cpu_time(index)) if vcpu else None

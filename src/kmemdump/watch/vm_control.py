@@ -136,8 +136,7 @@ class VmControl:
         return None
 
     def _set_reboot_action(self, action: str) -> None:
-        client = self.target.client
-        client.execute("set-action", {"reboot": action}, self.target.timeout)
+        self.target.client.execute("set-action", {"reboot": action})
 
     def _ask(self, what: str, command: Callable[[], None]) -> bool:
         try:

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Lines of text to and from a machine, each wait with an end."""
+"""The serial port over which a guest takes commands: lines, each wait with an end."""
 
 import socket
 import time
 
 from kmemdump.errors import TargetError
 
-__all__ = ["LineSocket", "SilenceError"]
+__all__ = ["SerialPort", "SerialTimeoutError"]
 
-_MAX_LINE = 16 << 20  # Bytes; the longest answer, of query-qmp-schema, is 0.2 MB.
-
-
-class SilenceError(TargetError):
-    """The other end says nothing."""
+_MAX_LINE = 16 << 20  # Bytes.
 
 
-class LineSocket:
+class SerialTimeoutError(TargetError):
+    """No line came in time."""
+
+
+class SerialPort:
     """
-    A connected socket that carries lines.
+    A serial port of a machine, as a connected socket.
 
     :param connection: Closed with this object.
-    :param name: What is at the other end, for messages.
+    :param name: For messages.
     """
 
     def __init__(self, connection: socket.socket, name: str) -> None:
@@ -41,7 +41,7 @@ class LineSocket:
         Return the next line without its end.
 
         :param deadline: When to stop waiting, in terms of `time.monotonic`.
-        :raises SilenceError: If nothing comes in time.
+        :raises SerialTimeoutError: If nothing comes in time.
         :raises TargetError: If the other end is gone.
         """
         while b"\n" not in self._buffer:
@@ -52,7 +52,7 @@ class LineSocket:
                 self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = self._socket.recv(1 << 16)
             except TimeoutError as e:
-                raise SilenceError(f"{self._name}: no answer in time") from e
+                raise SerialTimeoutError(f"{self._name}: no answer in time") from e
             except OSError as e:
                 raise TargetError(f"{self._name}: cannot be read: {e}") from e
             if not data:
