@@ -2,9 +2,9 @@
 """
 Debian's package lists and archive, for this machine's architecture and others.
 
-Of another architecture apt keeps lists of its own in our folder, with this
-machine's sources and keys: nothing about this machine changes. Of another release,
-too, from the archive that this machine's sources name.
+For another architecture, apt keeps lists of its own in our folder, with this
+machine's sources and keys: nothing about this machine changes. So it does for another
+release, from the archive that this machine's sources name.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _FRESH = 7 * 24 * 3600
 
 
 class CommandError(UnsupportedError):
-    """A command failed; the message has its last words."""
+    """A command failed; the message has its last line."""
 
 
 def run(*argv: str, cwd: Path | None = None) -> str:
     """
-    Run a command and return what it prints.
+    Run a command and return its output.
 
     :raises CommandError: If it fails.
     :raises UnsupportedError: If it is not there.
@@ -80,9 +80,9 @@ class Apt:
 
     def show(self, package: str) -> str:
         """
-        Return what apt says of the newest version of a package.
+        Return what apt shows of the newest version of a package.
 
-        :raises CommandError: If it knows none.
+        :raises CommandError: If apt does not know the package.
         """
         options = self._prepared()
         return run("apt-cache", *options, "show", "--no-all-versions", package)

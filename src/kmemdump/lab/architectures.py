@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a machine of the lab is, for each architecture: a table."""
+"""The lab's virtual machine for each architecture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Architecture:
     ram: int
     """Physical address where RAM starts."""
     device_tree: bool
-    """Whether that is how a kernel gets to know its machine."""
+    """Whether the kernel learns from one what the machine is made of."""
     console: str
     """The guest's name for the first serial port."""
     port: str
@@ -41,7 +41,7 @@ class Architecture:
     port_device: tuple[str, ...]
     """QEMU's arguments that make the character device ``guest`` the second one."""
     pvpanic: tuple[str, ...]
-    """Modules by which a guest tells QEMU of its panic, if its kernel has them."""
+    """Modules by which a guest reports its panic to QEMU, if its kernel has them."""
     nmi: bool
     """Whether the host can inject an NMI."""
     state: str
@@ -85,7 +85,7 @@ AARCH64 = Architecture(
     ram=1 << 30,
     device_tree=True,
     console="ttyAMA0",
-    # The machine has but one PL011 that is not the secure world's.
+    # The machine has only one PL011 outside the secure world.
     port="ttyS0",
     port_device=("-device", "pci-serial,chardev=guest"),
     pvpanic=(),  # Debian does not build it.

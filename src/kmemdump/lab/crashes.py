@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ways in which a guest dies, and how to tell that it did."""
+"""Crashes of a guest's kernel: what triggers them, and when they have happened."""
 
 import re
 import time
@@ -18,7 +18,7 @@ __all__ = [
 
 
 class CrashType(StrEnum):
-    """A way to die."""
+    """A crash that the lab can cause."""
 
     PANIC = "panic"
     """A panic by sysrq."""
@@ -29,35 +29,35 @@ class CrashType(StrEnum):
     SPIN_ALL = "spinall"
     """All CPUs do."""
     NMI = "nmi"
-    """A panic by an NMI that the host injects, as for a guest that hangs."""
+    """A panic by an NMI that the host injects, as into a guest that hangs."""
 
 
 _MODULE_SIZE = 1 << 16
-"""More than the code of our module is."""
+"""Bytes; more than the code of the module has."""
 
 
-def needs_module(death: CrashType) -> bool:
-    """Return whether the guest needs our module (`build_module`) to die this way."""
-    return death in (CrashType.NULL, CrashType.SPIN, CrashType.SPIN_ALL)
+def needs_module(crash: CrashType) -> bool:
+    """Return whether a crash needs the lab's module (`build_module`)."""
+    return crash in (CrashType.NULL, CrashType.SPIN, CrashType.SPIN_ALL)
 
 
-def crash_guest(machine: Machine, death: CrashType, *, timeout: float = 60) -> None:
+def crash_guest(machine: Machine, crash: CrashType, *, timeout: float = 60) -> None:
     """
-    Make a guest die, and wait until it has.
+    Crash a guest, and wait until it is dead.
 
     The machine is not paused, unless its own setup does that.
 
-    :param timeout: Seconds that dying may take.
-    :raises UnsupportedError: If a machine of its architecture cannot die this way.
+    :param timeout: Seconds that the crash may take.
+    :raises UnsupportedError: If a machine of its architecture cannot crash so.
     :raises TargetError: If it survives.
     """
-    spinning = death in (CrashType.SPIN, CrashType.SPIN_ALL)
+    spinning = crash in (CrashType.SPIN, CrashType.SPIN_ALL)
     code = _module_code(machine) if spinning else range(0)
-    trigger_crash(machine, death)
+    trigger_crash(machine, crash)
     deadline = time.monotonic() + timeout
-    while not _is_dead(machine, death, code):
+    while not _is_dead(machine, crash, code):
         if time.monotonic() > deadline:
-            raise TargetError(f"the guest did not die of {death} in {timeout:.0f} s")
+            raise TargetError(f"the guest did not die of {crash} in {timeout:.0f} s")
         time.sleep(0.1)
 
 
@@ -66,39 +66,37 @@ def _module_code(machine: Machine) -> range:
     return range(int(start, 16), int(start, 16) + _MODULE_SIZE)
 
 
-def trigger_crash(machine: Machine, death: CrashType) -> None:
-    """Start a guest's death, without waiting for it."""
-    if death is CrashType.NMI:
+def trigger_crash(machine: Machine, crash: CrashType) -> None:
+    """Start a crash, without waiting for it."""
+    if crash is CrashType.NMI:
         architecture = machine.setup.architecture
         if not architecture.nmi:
             raise UnsupportedError(f"{architecture.name}: QEMU has no NMI to inject")
         machine.run("echo 1 >/proc/sys/kernel/unknown_nmi_panic")
         machine.control.execute("inject-nmi")
-    elif death is CrashType.PANIC:
+    elif crash is CrashType.PANIC:
         machine.send("echo c >/proc/sysrq-trigger")
     else:
-        if death is CrashType.NULL:
+        if crash is CrashType.NULL:
             machine.run("echo 1 >/proc/sys/kernel/panic_on_oops")
-        # By a process of its own: the death of process 1 is another one.
+        # In a process of its own: the death of process 1 is another crash.
         parameter = f"/sys/module/{MODULE_NAME}/parameters/die"
-        machine.send(f"sh -c 'echo {death} >{parameter}' &")
+        machine.send(f"sh -c 'echo {crash} >{parameter}' &")
 
 
-def _is_dead(machine: Machine, death: CrashType, code: range) -> bool:
+def _is_dead(machine: Machine, crash: CrashType, code: range) -> bool:
     if machine.control.status() != "running":
         return True  # By pvpanic, or paused at its reboot.
     if code:
         spinning = _spinning_cpus(machine, code)
-        return spinning >= (machine.setup.cpus if death is CrashType.SPIN_ALL else 1)
+        return spinning >= (machine.setup.cpus if crash is CrashType.SPIN_ALL else 1)
     return PANIC_ENDS.search(machine.console) is not None
 
 
 def _spinning_cpus(machine: Machine, code: range) -> int:
     mask, masked = machine.setup.architecture.masked
-    states = re.finditer(
-        machine.setup.architecture.state,
-        machine.control.command_line("info registers -a"),
-    )
+    printed = machine.control.command_line("info registers -a")
+    states = re.finditer(machine.setup.architecture.state, printed)
     return sum(
         int(state["pc"], 16) in code and int(state["flags"], 16) & mask == masked
         for state in states

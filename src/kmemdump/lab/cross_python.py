@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Python for a guest of another architecture: Debian's, with drgn built for it here.
+Python for a guest of another architecture: Debian's, with drgn cross-compiled for it.
 
-drgn's wheels are for x86_64 only, so that its source is fetched by pip and compiled by
-the cross compiler; all other packages that kmemdump needs are nothing but Python.
+drgn's wheels are for x86_64 only, so pip fetches its source and the cross compiler
+builds it; all other packages that kmemdump needs are pure Python.
 """
 
 from __future__ import annotations

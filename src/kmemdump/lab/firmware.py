@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Boot firmware after a crash, played: it dumps what a dead guest's minidump table names.
+Simulated boot firmware after a crash: it dumps what a guest's minidump table names.
 
-It knows where SMEM is and nothing else: neither the kernel, nor who filled the table.
-What a real one's dump looks like is in the same three shapes: a folder of files, an
-image in a partition, and a device in ramdump mode.
+It knows only where SMEM is: neither the kernel, nor what filled the table. It leaves
+its dump in the three forms of real firmware: a folder of files, an image in a
+partition, and a device in ramdump mode.
 
-Of CPUs, firmware saves the registers in a format of its vendor's. This one saves ELF
-notes.
+Real firmware saves the registers of CPUs in a vendor format. This one saves ELF notes.
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ _TRANSFER = 16384
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _DumpFile:
     row: TableRegion
     data: bytes | None
     """``None``: what is in RAM there."""
 
     @property
-    def file(self) -> str:
+    def name(self) -> str:
         return f"md_{self.row.name}.BIN"
 
     @property
@@ -76,10 +75,10 @@ class _Part:
 
 class Firmware:
     """
-    The firmware of a machine of the lab, once its kernel is dead.
+    The simulated firmware of a machine of the lab, once its kernel is dead.
 
     :param machine: Paused; stays the caller's.
-    :raises KmemdumpError: If there is nothing that it would dump.
+    :raises KmemdumpError: If there is nothing to dump.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -90,10 +89,10 @@ class Firmware:
         fd = os.open(machine.ram, os.O_RDONLY | os.O_CLOEXEC)
         self._memory = FileMemory(fd, [ram], "RAM of the dead machine")
         self.refused: list[str] = []
-        """Rows that it does not dump, and why."""
+        """Rows that are not dumped, and why."""
         try:
-            self._parts = [_Part(row, None) for row in self._rows(machine)]
-            self._parts.append(_Part(_CONTEXT, _read_registers(machine)))
+            self._files = [_DumpFile(row, None) for row in self._rows(machine)]
+            self._files.append(_DumpFile(_CONTEXT, _read_registers(machine)))
         except BaseException:
             self._memory.close()
             raise
@@ -101,42 +100,42 @@ class Firmware:
     @property
     def names(self) -> list[str]:
         """Names of the files that it leaves."""
-        return [part.file for part in self._parts]
+        return [item.name for item in self._files]
 
     def close(self) -> None:
         self._memory.close()
 
     def leave_folder(self, folder: Path) -> None:
-        """Leave a file for each region, as a tool that asked the device for all."""
+        """Leave a file for each region, as a tool does that asks a device for all."""
         folder.mkdir()
-        for part in self._parts:
-            with open(folder / part.file, "wb") as file:
-                for piece in self._pieces(part):
-                    file.write(piece)
+        for item in self._files:
+            with open(folder / item.name, "wb") as file:
+                for block in self._contents(item):
+                    file.write(block)
 
     def leave_image(self, path: Path) -> None:
         """Leave what it writes to a partition: a ``Raw_Dmp!`` image."""
-        offset = _HEADER.size + _SECTION.size * len(self._parts)
+        offset = _HEADER.size + _SECTION.size * len(self._files)
         sections = []
-        for part in self._parts:
-            kind = _CPU_CONTEXT if part.data is not None else _VENDOR
-            address = 0 if part.data is not None else part.row.address
-            name = part.file.encode()
-            fields = (1, 0x1000, kind, offset, part.size, address, 0, name)
+        for item in self._files:
+            kind = _CPU_CONTEXT if item.data is not None else _VENDOR
+            address = 0 if item.data is not None else item.row.address
+            name = item.name.encode()
+            fields = (1, 0x1000, kind, offset, item.size, address, 0, name)
             sections.append(_SECTION.pack(*fields))
-            offset += part.size
-        header = (b"Raw_Dmp!", 0x1000, 1, 0, 0, 0, offset, 0, len(self._parts))
+            offset += item.size
+        header = (b"Raw_Dmp!", 0x1000, 1, 0, 0, 0, offset, 0, len(self._files))
         with open(path, "wb") as file:
             file.write(_HEADER.pack(*header) + b"".join(sections))
-            for part in self._parts:
-                for piece in self._pieces(part):
-                    file.write(piece)
+            for item in self._files:
+                for block in self._contents(item):
+                    file.write(block)
 
     @contextmanager
     def device(self, path: Path) -> Iterator[None]:
         """Be a device in ramdump mode behind a Unix socket, for one host."""
         rows = [
-            name_row(part.row.name, part.row.address, part.size) for part in self._parts
+            name_row(item.row.name, item.row.address, item.size) for item in self._files
         ]
         device = Device(rows, self._read_for_host)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -160,11 +159,11 @@ class Firmware:
         raw = self._memory.read(item.address, item.size)
         row = parse_toc(raw, "minidump table").subsystems[_APPLICATIONS]
         if not row.initialized or row.enabled != Word.ENBL:
-            raise TargetError("nobody has registered anything with the firmware")
+            raise TargetError("nothing is registered with the firmware")
         if row.encryption_status != Word.DONE or row.encryption_required != Word.NR:
             raise TargetError(
                 "the firmware would encrypt the dump with its vendor's key, which the "
-                "lab has not: mark with --no-encryption"
+                "lab does not have: mark with --no-encryption"
             )
         size = region_array_size(row, "minidump table")
         array = self._memory.read(row.regions_address, size)
@@ -179,7 +178,7 @@ class Firmware:
         if not region.is_valid:
             return "is not valid"
         if not _NAME.fullmatch(region.name):
-            return "is no name for a file"
+            return "is not a file name"
         if not 0 < region.size <= _MAX_REGION:
             return f"has {region.size} bytes"
         try:
@@ -189,16 +188,16 @@ class Firmware:
             return f"{region.address:#x} is not in RAM"
         return None
 
-    def _pieces(self, part: _Part) -> Iterator[bytes]:
-        if part.data is not None:
-            yield part.data
+    def _contents(self, item: _DumpFile) -> Iterator[bytes]:
+        if item.data is not None:
+            yield item.data
             return
-        for at in range(0, part.row.size, _CHUNK):
-            count = min(_CHUNK, part.row.size - at)
-            yield self._memory.read(part.row.address + at, count)
+        for at in range(0, item.row.size, _CHUNK):
+            count = min(_CHUNK, item.row.size - at)
+            yield self._memory.read(item.row.address + at, count)
 
     def _read_for_host(self, address: int, size: int) -> bytes:
-        context = self._parts[-1]
+        context = self._files[-1]
         start = address - context.row.address
         if context.data is not None and 0 <= start <= context.size - size:
             return context.data[start : start + size]
@@ -231,14 +230,14 @@ def _read_registers(machine: Machine) -> bytes:
         if note.name == "CORE" and note.type == NT_PRSTATUS
     )
     if not notes:
-        raise FormatError("registers", "QEMU tells of no CPU")
+        raise FormatError("registers", "QEMU's dump holds no CPU")
     start, size = header_size(1), len(notes)
     header = ProgramHeader(PT_NOTE, 0, start, 0, 0, size, size, 4)
     return pack_header(core.machine, [header]) + notes
 
 
 def _serve(listener: socket.socket, device: Device) -> None:
-    # The other side may go away at any time.
+    # The host may go away at any time.
     with suppress(OSError, KmemdumpError):
         connection, _ = listener.accept()
         with connection:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Carry this machine's Python, with kmemdump in it, into a guest; into one of another
-architecture, Debian's.
+Python with kmemdump for a guest: this machine's, or Debian's for another architecture.
 
-The interpreter, its library and the packages that kmemdump needs lie in an ext4 image,
-which a guest mounts as a disk; they change seldom. kmemdump itself lies in the guest's
+The interpreter, its library and the packages that kmemdump needs are in an ext4 image,
+which a guest mounts as a disk; they change seldom. kmemdump itself is in the guest's
 initramfs, so that a change of it needs no new image.
 """
 
@@ -34,7 +33,7 @@ from kmemdump.lab.packages import PackageCache
 
 __all__ = ["kmemdump_entries", "libraries", "python_image"]
 
-_PLACES = ("dev", "kmemdump", "packages", "proc", "run", "sys", "tmp", "usr/bin")
+_FOLDERS = ("dev", "kmemdump", "packages", "proc", "run", "sys", "tmp", "usr/bin")
 _UNUSED = (
     "__pycache__",
     "site-packages",
@@ -58,8 +57,8 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
     Mounted, and changed root into, it needs only :func:`kmemdump_entries` bound to
     ``/kmemdump``.
 
-    :raises UnsupportedError: If this machine is of another architecture, and what it
-        takes to build for the guest's is not here.
+    :raises UnsupportedError: If this machine is of another architecture, and the tools
+        to build for the guest's are missing.
     """
     packages = list(_packages("kmemdump"))
     other = platform.machine() != architecture.name
@@ -71,8 +70,8 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
     def make(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
             root = Path(name)
-            for place in _PLACES:
-                (root / place).mkdir(parents=True)
+            for path in _FOLDERS:
+                (root / path).mkdir(parents=True)
             if other:
                 unpack_python(cache.apt(architecture), root)
                 _copy_packages(packages, root)
@@ -86,32 +85,32 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
     return cache.entry(name, make) / "python.ext4"
 
 
-def kmemdump_entries(place: str) -> Iterator[Entry]:
+def kmemdump_entries(folder: str) -> Iterator[Entry]:
     """
     Yield kmemdump itself for an initramfs, compiled: a guest's CPU is slow.
 
-    :param place: Folder in the initramfs, which is made.
+    :param folder: In the initramfs; it is made.
     """
-    yield Entry(place, stat.S_IFDIR | 0o755)
+    yield Entry(folder, stat.S_IFDIR | 0o755)
     package = Path(str(files("kmemdump")))
     sources = sorted(
         path for path in package.rglob("*") if "__pycache__" not in path.parts
     )
-    yield Entry(f"{place}/kmemdump", stat.S_IFDIR | 0o755)
+    yield Entry(f"{folder}/kmemdump", stat.S_IFDIR | 0o755)
     for path in sources:
-        name = f"{place}/kmemdump/{path.relative_to(package)}"
+        name = f"{folder}/kmemdump/{path.relative_to(package)}"
         if path.is_dir():
             yield Entry(name, stat.S_IFDIR | 0o755)
         else:
             yield Entry(name, stat.S_IFREG | 0o644, path.read_bytes())
-    with tempfile.TemporaryDirectory() as folder:
-        compiled = Path(folder, "compiled")
+    with tempfile.TemporaryDirectory() as scratch:
+        compiled = Path(scratch, "compiled")
         caches = set()
         for path in sources:
             if path.suffix != ".py":
                 continue
             inside = path.relative_to(package)
-            cached = f"{place}/kmemdump/{inside.parent}/__pycache__"
+            cached = f"{folder}/kmemdump/{inside.parent}/__pycache__"
             if cached not in caches:
                 caches.add(cached)
                 yield Entry(cached, stat.S_IFDIR | 0o755)
@@ -124,15 +123,15 @@ def kmemdump_entries(place: str) -> Iterator[Entry]:
             )
             name = f"{cached}/{path.stem}.{sys.implementation.cache_tag}.pyc"
             yield Entry(name, stat.S_IFREG | 0o644, compiled.read_bytes())
-    # What tells its version.
+    # The metadata hold its version.
     info = "kmemdump.dist-info"
     metadata = distribution("kmemdump").read_text("METADATA") or ""
-    yield Entry(f"{place}/{info}", stat.S_IFDIR | 0o755)
-    yield Entry(f"{place}/{info}/METADATA", stat.S_IFREG | 0o644, metadata.encode())
+    yield Entry(f"{folder}/{info}", stat.S_IFDIR | 0o755)
+    yield Entry(f"{folder}/{info}/METADATA", stat.S_IFREG | 0o644, metadata.encode())
 
 
 def _packages(name: str) -> Iterator[Distribution]:
-    """Yield what a package needs to run, without itself."""
+    """Yield the packages that a package needs to run."""
     seen = {name}
     todo = [name]
     while todo:

@@ -102,8 +102,8 @@ def make_initramfs(
     :param modules: Content of each module by name, in the order to load them.
     :param tasks: How many sleeping tasks the guest starts.
     :param random_mib: MiB of random data that the guest keeps in memory.
-    :param port: Name of the serial port that the guest is told through.
-    :param more: What else to put there.
+    :param port: Name of the serial port over which the guest takes commands.
+    :param more: More entries.
     """
     conf = (
         f"TASKS={tasks}\nRANDOM_MIB={random_mib}\nPORT={port}\n"

@@ -4,8 +4,8 @@ A machine's folder: sockets, console and RAM file, gone with the machine.
 
 The folder is locked as long as any process holds its file descriptor. Python
 and QEMU both do, so an unlocked one is left over from killed processes, and
-the next machine removes it. Without that, a killed test run would leave a
-gigabyte of somebody's memory in /dev/shm.
+the next machine removes it. Otherwise a killed test run would leave a gigabyte
+of a guest's memory in /dev/shm.
 """
 
 import errno
@@ -25,7 +25,7 @@ _SETTLED = 60  # Seconds; a younger folder may not be locked yet.
 
 class MachineFolder:
     """
-    Make a folder in memory, or where temporary files go.
+    Make a folder in memory or, without room there, among temporary files.
 
     :param need: Bytes that must fit.
     """
@@ -38,7 +38,7 @@ class MachineFolder:
         _sweep(parent)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        """To be inherited by whoever uses the folder."""
+        """To be inherited by each process that uses the folder."""
         fcntl.flock(self.descriptor, fcntl.LOCK_EX)
 
     def close(self) -> None:

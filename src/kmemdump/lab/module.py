@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build modules for guests, which needs gcc, make and kernel headers."""
+"""Build kernel modules for guests; needs gcc, make and kernel headers."""
 
 import hashlib
 import shutil
@@ -39,9 +39,9 @@ def build_modules(
     """
     Return a folder with modules, built for a kernel.
 
-    :param name: What to call them in messages and in the folder of the lab.
-    :param sources: Files with different names; but what Kbuild files there are becomes
-        one.
+    :param name: Their name in messages and in the lab's folder.
+    :param sources: Files with different names; only Kbuild files may be several, and
+        become one.
     :param options: For make.
     :raises UnsupportedError: If the compiler or the headers are missing, or the
         compiler refuses a source.

@@ -2,8 +2,8 @@
 """
 Debian's kernels, downloaded and unpacked into a folder; nothing is installed.
 
-Needs apt and dpkg, but no root. Every entry of the folder appears under its
-name once it is whole, so that a run that was killed leaves nothing half done.
+Needs apt and dpkg, not root. Every entry of the folder appears under its name once
+it is whole, so that a killed run leaves nothing half done.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ _DEPENDENCY = re.compile(r"(linux-[a-z][^\s,]*)(?: \(= ([^)]+)\))?")
 
 def default_folder(environ: Mapping[str, str]) -> Path:
     """
-    Return where packages are kept when nobody says otherwise.
+    Return the default folder for packages.
 
     :param environ: The environment; ``KMEMDUMP_LAB`` in it names the folder.
     """
@@ -45,9 +45,9 @@ class KernelPackage:
     """An unpacked kernel package."""
 
     series: str
-    """What was asked for, as in ``6.1``."""
+    """As it was asked for: ``6.1``."""
     release: str
-    """What ``uname -r`` says there."""
+    """As ``uname -r`` prints it there."""
     version: str
     """Version of the Debian package."""
     folder: Path
@@ -117,7 +117,7 @@ class PackageCache:
         :param series: One of `SERIES`.
         :param cloud: Whether to take Debian's kernel for VMs, which has few drivers and
             boots in half the time.
-        :raises UnsupportedError: If apt knows none, or cannot download it.
+        :raises UnsupportedError: If apt does not know one, or cannot download it.
         """
         apt = self.apt(architecture)
         release, version = _resolve(series, apt, cloud)
@@ -209,7 +209,7 @@ class PackageCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if final.exists():  # Somebody else made it while we waited.
+            if final.exists():  # Another process made it meanwhile.
                 return final
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as new:
                 partial = Path(new, name)

@@ -2,7 +2,7 @@
 """
 Memory that a guest's kernel leaves alone, and what its boot firmware puts there.
 
-x86_64 is told on the command line, aarch64 by a device tree, as on a phone.
+x86_64 gets it on the command line, aarch64 in a device tree, as on a phone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _OFFSET = 0x30000000
-"""Behind the start of RAM: in the middle of the smallest guest that has it."""
+"""From the start of RAM: in the middle of the smallest guest that has it."""
 _MIB = 1 << 20
 _SMEM_SIZE = 2 * _MIB
 _SCRATCH_SIZE = 64 << 10
@@ -50,7 +50,7 @@ def smem_range(architecture: Architecture) -> Range:
 
 
 def scratch_range(architecture: Architecture) -> Range:
-    """Return what a backend may use as it likes."""
+    """Return the memory that is a backend's own."""
     return Range(smem_range(architecture).end, _SCRATCH_SIZE)
 
 
@@ -76,7 +76,7 @@ def dump_device_tree(qemu: str, arguments: Sequence[str], path: Path) -> None:
     Have QEMU write the device tree of a machine.
 
     :param arguments: QEMU's, those that make the machine; the first of ``-machine``.
-    :raises TargetError: If it does not.
+    :raises TargetError: If it does not write it.
     """
     machine = f"{arguments[0]},dumpdtb={str(path).replace(',', ',,')}"
     ended = subprocess.run(
@@ -113,7 +113,7 @@ def _add_lock(root: Node, memory: Node, architecture: Architecture) -> None:
     """
     Add the lock that Linux's driver takes while it allocates in SMEM.
 
-    Plain memory does for it: the driver writes its number, and reads who has the lock.
+    Plain memory is enough: the driver writes its number, and reads the owner's back.
     """
     where = lock_range(architecture)
     reg = struct.pack(">2Q", where.start, where.size)

@@ -18,7 +18,7 @@ from kmemdump.lab.reserved import (
 __all__ = ["DEFAULT_ACTION", "Setup", "prepare_firmware", "qemu_arguments"]
 
 DEFAULT_ACTION = "panic=pause,reboot=shutdown,shutdown=pause"
-"""Keeps a dead machine and its memory."""
+"""Keep a dead machine and its memory."""
 
 _DISK_MODULES = (
     "virtio_ring",
@@ -33,7 +33,7 @@ _DISK_MODULES = (
     "jbd2",
     "ext4",
 )
-"""What it takes to read a disk, in the order to load them. Many are built in."""
+"""Modules to read a disk, in the order to load them. Many are built in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Setup:
     vmcoreinfo: bool = True
     """Whether the guest leaves its VMCOREINFO with QEMU."""
     pvpanic: bool = False
-    """Whether the guest tells QEMU when it panics."""
+    """Whether the guest reports a panic to QEMU."""
     cpu: str | None = None
     """
     QEMU's CPU model instead of the architecture's usual one; ``max`` has page tables
@@ -77,7 +77,7 @@ class Setup:
     """An image with Python, see `python_image`: the guest then has ``kmemdump``."""
 
     def __post_init__(self) -> None:
-        # Firmware knows but one range of RAM, with its own memory in it.
+        # Firmware knows only one range of RAM, with its own memory in it.
         least, most = (1024, 2048) if self.firmware else (256, 1 << 20)
         bounds = (
             ("cpus", self.cpus, 1, 255),
@@ -89,7 +89,7 @@ class Setup:
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value}, expected {low} to {high}")
         if self.firmware and not self.share:
-            raise UsageError("firmware's memory is written into a shared file")
+            raise UsageError("firmware needs shared RAM: share must be true")
 
     @property
     def architecture(self) -> Architecture:
@@ -116,7 +116,7 @@ def prepare_firmware(setup: Setup, folder: Path) -> None:
     Do what boot firmware does before a kernel starts.
 
     :param folder: Gets ``ram``, with SMEM in it, and ``device-tree``.
-    :raises TargetError: If QEMU does not tell what the machine is made of.
+    :raises TargetError: If QEMU does not write the device tree.
     """
     arch = setup.architecture
     with open(folder / "ram", "wb") as ram:
@@ -138,7 +138,7 @@ def qemu_arguments(
     setup: Setup, folder: Path, *, guest: int, control: int
 ) -> list[str]:
     """
-    Return the arguments for QEMU; it listens nowhere but in *folder*.
+    Return the arguments for QEMU, which listens only in *folder*.
 
     :param folder: Holds the initramfs; QEMU makes ``qmp``, ``console`` and ``ram``, and
         goes on with those that are there.
