@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lab's machines boot, die as they are told to, and leave nothing."""
+"""The lab's machines boot, crash as they should, and leave nothing."""
 
 import os
 import re

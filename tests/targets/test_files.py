@@ -273,6 +273,7 @@ def elf(class_: int = 2, order: int = 1, type_: int = 4, machine: int = 62) -> b
         (b"makedumpfile" + bytes(9), "type 0, version 0|starts with"),
         (b"EMiL", "expected a LiME header"),
     ],
+    ids=lambda it: "" if isinstance(it, bytes) else it,  # A megabyte is no name.
 )
 def test_refused(tmp_path, data, problem):
     before = len(os.listdir("/proc/self/fd"))

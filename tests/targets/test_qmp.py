@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The QMP target, with a server that plays QEMU in this process."""
+"""The QMP target, with a simulated QEMU in this process."""
 
 import mmap
 import os

@@ -55,7 +55,7 @@ def test_default_deadline(qemu):
             client.execute("stop")
 
 
-def test_events_arrive_while_nobody_waits(qemu):
+def test_events_arrive_while_no_answer_is_awaited(qemu):
     with QmpClient(qemu.path) as client:
         assert client.event() is None
         assert client.event(0.01) is None

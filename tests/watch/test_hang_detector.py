@@ -11,10 +11,10 @@ PERIOD = 1.0
 # Seconds 0, 1, 2, … of a CPU, in letters:
 #   K  runs in the kernel, stands still          k  the same, and its counters move
 #   U  runs in user space, stands still          u  the same, and its counters move
-#   H  halted                                    ?  QEMU does not tell
+#   H  halted                                    ?  QEMU does not answer
 #   P  idle task, not halted, always at one place (as by MWAIT)
 #   I  idle task, not halted, at different places
-#   w  does not tell of halting (aarch64), idle  a  the same, runs a task
+#   w  shows no halting (aarch64), idle          a  the same, runs a task
 #   .  was not online
 STATES = {
     "K": (False, Vcpu(False, False, 0x10)),
@@ -69,7 +69,7 @@ def verdicts(cpus, *, running="", jiffies="", ran=None, period=PERIOD):
         # In an interrupt while it idled: never at the same place for long.
         (["k" + "I" * 14], [(10, (0,))]),
         (["a" + "A" * 14], [(10, (0,))]),
-        # Told once; again only after it moved.
+        # Reported once; again only after it moved.
         (["k" + "K" * 30], [(10, (0,))]),
         (["k" + "K" * 12 + "k" + "K" * 12], [(10, (0,)), (23, (0,))]),
         (["k" + "K" * 12 + "?HUK" + "K" * 14], [(10, (0,))]),
@@ -94,7 +94,7 @@ def test_cpus(cpus, expected):
 @pytest.mark.parametrize(
     ("running", "expected"),
     [
-        ("p" * 30, []),  # Paused by somebody,
+        ("p" * 30, []),  # Paused,
         ("r" * 9 + "p" * 9 + "r" * 9 + "ppp", []),  # continued and paused again,
         ("r" * 5 + "p" * 5 + "r" * 20, [(20, (0,))]),  # frozen after that.
     ],
@@ -129,7 +129,7 @@ def test_we_stood_still_ourselves():
         # A task runs and switches, but the clock is dead.
         (["u" * 15], "j" + "-" * 14, [(10, ())]),
         (["k" * 15, "H" * 15], "jj" + "-" * 13, [(11, ())]),
-        # All idle: nobody needs a clock.
+        # All idle: no clock is needed.
         (["H" * 30, "H" * 30], "j" + "-" * 29, []),
         (["I" * 5 + "i" * 25], "j" + "-" * 29, []),
         # It is the frozen CPU's fault.
@@ -140,7 +140,7 @@ def test_clock(cpus, jiffies, expected):
     assert verdicts(cpus, jiffies=jiffies) == expected
 
 
-def test_told_in_words():
+def test_hang_in_words():
     detector = HangDetector(5.0, 1.0)
     vcpu = Vcpu(False, False, 1)
     for second in range(7):

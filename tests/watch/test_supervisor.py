@@ -2,6 +2,7 @@
 """Processes that watch, without a VM: names, isolation, ends."""
 
 import functools
+import json
 import os
 import signal
 import socket
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from kmemdump.cli.watch import _Screen
 from kmemdump.errors import UsageError
 from kmemdump.marking.selection import select
 from kmemdump.watch import Settings, name_vms, watch_vms
+from kmemdump.watch.reporter import Reporter
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
 WATCH = [sys.executable, "-m", "kmemdump", "watch"]
@@ -49,7 +52,7 @@ def watch(tmp_path, selection, **sockets):
     return outcomes
 
 
-def test_nobody_listens(tmp_path):
+def test_no_server(tmp_path):
     outcomes = watch(
         tmp_path, make_selection, a=tmp_path / "none", b=Path(__file__).absolute()
     )
@@ -131,6 +134,20 @@ def test_children_die_with_the_parent(tmp_path, silent):
         begin = time.monotonic()
         assert client.recv(100) == b""  # Before it would have given up.
         assert time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize(("as_json", "lines"), [(False, 0), (True, 1)])
+def test_signs_of_life_are_for_programs(capsys, as_json, lines):
+    messages = []
+    Reporter("vm", messages.append, lambda: False).report_samples(5)
+    with _Screen(["vm"], verbose=True, as_json=as_json) as screen:
+        screen.show(*messages)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines
+    for line in printed:
+        record = json.loads(line)
+        assert record["samples"] == 5
+        assert (record["vm"], record["text"]) == ("vm", "5 samples, no alarm")
 
 
 @pytest.mark.parametrize(

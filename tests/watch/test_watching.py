@@ -154,7 +154,7 @@ def seconds_of(watch, cause):
 
 
 def test_event(boot, watch):
-    """The guest tells QEMU; its RAM is not shared. It idles and oopses before."""
+    """The guest tells QEMU; its RAM is not shared. It idles and oopses first."""
     machine = boot("6.1", CrashType.SPIN, pvpanic=True, share=False)
     watched = watch(machine, arguments=["--interval", "2", "--hang-after", "3"])
     watched.wait_for(MARKED)
