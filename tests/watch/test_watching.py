@@ -25,7 +25,7 @@ PATIENCE = 120  # Seconds; the host may be busy.
 # Every question is asked by other tests; these take no long time to mark.
 AREAS = ("coreinfo", "kmsg", "panic", "sched", "stacks", "tasks", "symbols")
 REBOOTS = "panic=none,reboot=reset,shutdown=poweroff"
-LONG = 9
+LONG = 8
 """Samples of which 6, enough to report a hang of 3 s, are after the last sign."""
 MARKED = r"marked .* areas, .* regions"
 
@@ -181,7 +181,7 @@ def test_busy_then_frozen(boot, watch):
     machine = boot("6.12", CrashType.SPIN, cpus=1, tasks=10)
     watched = watch(
         machine,
-        arguments=["--hang-after", "3", "--then", "continue", "--interval", "2"],
+        arguments=["--hang-after", "3", "--then", "continue", "--interval", "1"],
     )
     watched.wait_for(MARKED)
     machine.run("busybox timeout 25 sh -c 'while :; do :; done' &")
