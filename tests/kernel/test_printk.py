@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.kernel.partial_read import read_partial
-from kmemdump.kernel.printk import Log, LogRecord, format_log, read_log
+from kmemdump.kernel.printk import Log, LogRecord, format_record, read_log
 from kmemdump.memory.ranges import Range, intersect
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.scenarios import each_kernel, tells
@@ -266,9 +266,10 @@ def test_format():
         LogRecord(0, 1_234_567_890, 6, 0, 0, False, "one\n  two"),
         LogRecord(1, 12_345_000_000_000, 6, 0, 0, False, ""),
     ]
-    assert format_log(Log(records, 0)) == (
-        "[    1.234567] one\n[    1.234567]   two\n[12345.000000] \n"
-    )
+    assert [format_record(record) for record in records] == [
+        "[    1.234567] one\n[    1.234567]   two",
+        "[12345.000000] ",
+    ]
 
 
 def damaged(offset, value):

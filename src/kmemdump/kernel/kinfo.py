@@ -43,11 +43,13 @@ def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
     # KSYM_SYMBOL_LEN of include/linux/kallsyms.h (in v6.1): "%s+%#lx/%#lx [%s %s]" with
     # its NUL, and its arguments.
     symbol_size = 21 + name_size - 1 + 2 * (_BITS * 3 // 10) + module_size - 1 + 40 + 1
+    per_cpu = _address(prog, "__per_cpu_start")
     flags = (
-        _has(prog, "init_uts_ns"),  # CONFIG_KALLSYMS_ALL
+        _address(prog, "init_uts_ns") is not None,  # CONFIG_KALLSYMS_ALL
         "SYMBOL(kallsyms_relative_base)" in info.values,
-        _has_absolute_percpu(prog),
-        _has(prog, "report_cfi_failure"),
+        # x86_64 links per-CPU variables at 0 (until v6.15).
+        per_cpu is not None and per_cpu < PAGE_SIZE,
+        _address(prog, "report_cfi_failure") is not None,
     )
     return Kinfo(
         layout,
@@ -82,10 +84,9 @@ def _find(kernel: Kernel, name: str) -> int | None:
     prog, info = kernel.prog, kernel.vmcoreinfo
     if f"SYMBOL({name})" in info.values:
         return info.symbol(name)
-    try:
-        return int(prog.symbol(name).address)
-    except LookupError:
-        pass
+    address = _address(prog, name)
+    if address is not None:
+        return address
     # kallsyms does not list its own tables. These two are next to others.
     try:
         if name == "kallsyms_markers":
@@ -133,20 +134,11 @@ def _count(kernel: Kernel) -> int:
     return count
 
 
-def _has(prog: Program, name: str) -> bool:
+def _address(prog: Program, name: str) -> int | None:
     try:
-        prog.symbol(name)
+        return int(prog.symbol(name).address)
     except LookupError:
-        return False
-    return True
-
-
-def _has_absolute_percpu(prog: Program) -> bool:
-    # x86_64 links per-CPU variables at 0 (until v6.15).
-    try:
-        return int(prog.symbol("__per_cpu_start").address) < PAGE_SIZE
-    except LookupError:
-        return False
+        return None
 
 
 def _has_tree(prog: Program) -> bool:

@@ -17,7 +17,7 @@ from kmemdump.kernel.partial_read import PartialRead, ReadVirtual, read_partial
 from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Log", "LogRecord", "format_log", "format_record", "format_time", "read_log"]
+__all__ = ["Log", "LogRecord", "format_record", "format_time", "read_log"]
 
 _MAX_COUNT_BITS = 22
 """Descriptors: 4 Mi, far above what LOG_BUF_SHIFT's limit of 25 gives."""
@@ -32,7 +32,7 @@ _MAX_STRUCT = 4096
 _ULONG_MAX = ADDRESS_SPACE - 1
 _ID_BITS = 62
 _ID_MASK = (1 << _ID_BITS) - 1
-_COMMITTED, _FINALIZED = 1, 2  # enum desc_state
+_WHOLE = (1, 2)  # enum desc_state: desc_committed, desc_finalized
 _LOG_CONT = 8  # enum printk_info_flags
 _NO_TEXT = 3  # EMPTY_LINE_LPOS of kernel/printk/printk_ringbuffer.h
 
@@ -177,18 +177,15 @@ def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
 def _read_ring(read: ReadVirtual, info: VmcoreInfo, layout: _Layout) -> _Ring:
     """Read the ring's header, and check its sizes."""
 
-    def word(address: int) -> int:
-        value: int = _ULONG.unpack(read(address & _ULONG_MAX, _ULONG.size))[0]
-        return value
-
-    def member(struct_name: str, name: str) -> int:
-        return info.offset(f"{struct_name}.{name}")
+    def word(address: int, member: str = "") -> int:
+        address += info.offset(member) if member else 0
+        return int.from_bytes(read(address & _ULONG_MAX, _ULONG.size), "little")
 
     address = word(info.symbol("prb"))
-    descs = address + member("printk_ringbuffer", "desc_ring")
-    texts = address + member("printk_ringbuffer", "text_data_ring")
-    count_bits = word(descs + member("prb_desc_ring", "count_bits")) & 0xFFFFFFFF
-    size_bits = word(texts + member("prb_data_ring", "size_bits")) & 0xFFFFFFFF
+    descs = address + info.offset("printk_ringbuffer.desc_ring")
+    texts = address + info.offset("printk_ringbuffer.text_data_ring")
+    count_bits = word(descs, "prb_desc_ring.count_bits") & 0xFFFFFFFF
+    size_bits = word(texts, "prb_data_ring.size_bits") & 0xFFFFFFFF
     source = f"{info.source}: prb at {address:#x}"
     if not 0 < count_bits <= _MAX_COUNT_BITS or not 3 < size_bits <= _MAX_TEXT_BITS:
         raise FormatError(
@@ -200,8 +197,8 @@ def _read_ring(read: ReadVirtual, info: VmcoreInfo, layout: _Layout) -> _Ring:
     need = count * (layout.desc_size + layout.info_size) + (1 << size_bits)
     if need > _MAX_RING_BYTES:
         raise FormatError(source, f"log of {need} bytes, expected at most 1 GiB")
-    head = word(descs + member("prb_desc_ring", "head_id")) & _ID_MASK
-    tail = word(descs + member("prb_desc_ring", "tail_id")) & _ID_MASK
+    head = word(descs, "prb_desc_ring.head_id") & _ID_MASK
+    tail = word(descs, "prb_desc_ring.tail_id") & _ID_MASK
     used = (head - tail & _ID_MASK) + 1
     if used > count:
         raise FormatError(
@@ -213,9 +210,9 @@ def _read_ring(read: ReadVirtual, info: VmcoreInfo, layout: _Layout) -> _Ring:
         1 << size_bits,
         tail,
         used,
-        descs=word(descs + member("prb_desc_ring", "descs")),
-        infos=word(descs + member("prb_desc_ring", "infos")),
-        text=word(texts + member("prb_data_ring", "data")),
+        descs=word(descs, "prb_desc_ring.descs"),
+        infos=word(descs, "prb_desc_ring.infos"),
+        text=word(texts, "prb_data_ring.data"),
     )
 
 
@@ -234,10 +231,7 @@ def _read_records(
         try:
             desc = descs.part(index * layout.desc_size, layout.desc_size)
             (state,) = _ULONG.unpack_from(desc, layout.state)
-            if state & _ID_MASK != current or state >> _ID_BITS not in (
-                _COMMITTED,
-                _FINALIZED,
-            ):
+            if state & _ID_MASK != current or state >> _ID_BITS not in _WHOLE:
                 continue  # Reserved, or being reused: not a record yet, or no longer.
             begin, end = _LPOS.unpack_from(desc, layout.lpos)
             block = _block(text, begin, end, current)
@@ -298,11 +292,6 @@ def _record(data: bytes, layout: _Layout, block: bytes) -> LogRecord:
         continuation=bool(flags & _LOG_CONT),
         text=block[:length].decode("utf-8", "replace"),
     )
-
-
-def format_log(log: Log) -> str:
-    """Return the log as dmesg prints it."""
-    return "".join(f"{format_record(record)}\n" for record in log.records)
 
 
 def format_time(nanoseconds: int) -> str:

@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from drgn import FaultError, Object, Program, Type, TypeMember, cast, sizeof
+from drgn import FaultError, Object, Program, Type, cast, sizeof
 from drgn.helpers.linux.idr import idr_for_each
 from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.kernel.limits import MAX_MODULES
+from kmemdump.kernel.variables import make_struct
 from kmemdump.memory.physical import PAGE_SIZE
-from kmemdump.memory.ranges import ADDRESS_SPACE, Range, round_up
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 from kmemdump.text import c_string, printable
 
 __all__ = ["KernelRegion", "find_kernel_regions", "physical_ranges"]
@@ -36,7 +37,6 @@ _TABLE = struct.Struct("<8s4I40x")
 _ENTRY = struct.Struct("<2I2Q24s2Q")
 _MAGIC, _VERSION = b"KMEMDUMP", 1
 _FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
-_64_BITS = (1 << 64) - 1
 
 _ZONE_V1 = [
     ("id", "int"),
@@ -136,7 +136,7 @@ def _own_table(prog: Program) -> Iterator[KernelRegion]:
 def _check(data: bytes) -> int:
     value = _FNV_OFFSET
     for (word,) in struct.iter_unpack("<Q", data):
-        value = (value ^ word) * _FNV_PRIME & _64_BITS
+        value = (value ^ word) * _FNV_PRIME % ADDRESS_SPACE
     return value
 
 
@@ -235,7 +235,8 @@ def _exported(prog: Program, name: str) -> int | None:
             for symbols, number in _export_tables(module):
                 for i in range(min(number, _MAX_EXPORTS)):
                     symbol = symbols[i]
-                    if _read_relative(prog, symbol.name_offset, len(wanted)) == wanted:
+                    found = _relative_address(symbol.name_offset)
+                    if prog.read(found, len(wanted)) == wanted:
                         return _relative_address(symbol.value_offset)
     except (FaultError, LookupError, AttributeError):
         return None  # No modules, or a damaged list of them.
@@ -248,11 +249,6 @@ def _export_tables(module: Object) -> Iterator[tuple[Object, int]]:
             yield module.member_(name), module.member_(f"num_{name}").value_()
         except LookupError:
             return
-
-
-def _read_relative(prog: Program, offset: Object, size: int) -> bytes:
-    data: bytes = prog.read(_relative_address(offset), size)
-    return data
 
 
 def _relative_address(offset: Object) -> int:
@@ -268,17 +264,7 @@ def _struct(prog: Program, name: str, members: list[tuple[str, str]]) -> Type:
     try:
         return prog.type(name)
     except LookupError:
-        pass
-    made, end, widest = [], 0, 1
-    for member, declared in members:
-        type = prog.type(declared)
-        unit = sizeof(type.type) if declared.endswith("]") else sizeof(type)
-        end = round_up(end, unit)
-        made.append(TypeMember(type, member, end * 8))
-        end += sizeof(type)
-        widest = max(widest, unit)
-    tag = name.removeprefix("struct ")
-    return prog.struct_type(tag, round_up(end, widest), made)
+        return make_struct(prog, name.removeprefix("struct "), members)
 
 
 def _names(prog: Program, type: str, *prefixes: str) -> dict[int, str]:
@@ -296,5 +282,4 @@ def _names(prog: Program, type: str, *prefixes: str) -> dict[int, str]:
 
 
 def _text(name: bytes) -> str:
-    text = c_string(name)
-    return printable(text) or "unnamed"
+    return printable(c_string(name)) or "unnamed"

@@ -9,13 +9,13 @@ helpers and crash commands, and our areas, ask for by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from drgn import Object, Program, Symbol, Type, TypeMember, alignof, sizeof
 
 from kmemdump.memory.ranges import round_up
 
-__all__ = ["VARIABLES", "variable"]
+__all__ = ["VARIABLES", "make_struct", "variable"]
 
 VARIABLES: dict[str, str] = {
     "__cpu_active_mask": "struct cpumask",
@@ -192,7 +192,8 @@ def variable(prog: Program, name: str, symbol: Symbol) -> Object | None:
     :raises LookupError: If the kernel's types lack the variable's.
     """
     if name in _ANONYMOUS:
-        return Object(prog, _anonymous(prog, name), address=symbol.address)
+        type = make_struct(prog, None, _ANONYMOUS[name])
+        return Object(prog, type, address=symbol.address)
     if name in _ARRAYS_OF_MEMBERS:
         struct, member, length = _ARRAYS_OF_MEMBERS[name]
         element = prog.type(struct).member(member).type
@@ -207,19 +208,21 @@ def variable(prog: Program, name: str, symbol: Symbol) -> Object | None:
     return Object(prog, declared, address=symbol.address)
 
 
-def _anonymous(prog: Program, name: str) -> Type:
-    members = []
-    end = 0
-    for member, declared in _ANONYMOUS[name]:
-        type = prog.type(declared)
-        offset = round_up(end, alignof(type))
-        members.append(TypeMember(type, member, offset * 8))
-        end = offset + sizeof(type)
-    return prog.struct_type(None, end, members)
+def make_struct(
+    prog: Program, tag: str | None, declared: Iterable[tuple[str, str]]
+) -> Type:
+    """
+    Make the type of a structure whose members are aligned as C aligns them.
 
-
-def names() -> Iterator[str]:
-    """Yield the names of all variables in the tables."""
-    yield from VARIABLES
-    yield from _ANONYMOUS
-    yield from _ARRAYS_OF_MEMBERS
+    :param declared: Names and types of its members, in order.
+    :raises LookupError: If the kernel's types lack one of these.
+    """
+    members, end, widest = [], 0, 1
+    for name, declaration in declared:
+        type = prog.type(declaration)
+        unit = alignof(type)
+        end = round_up(end, unit)
+        members.append(TypeMember(type, name, end * 8))
+        end += sizeof(type)
+        widest = max(widest, unit)
+    return prog.struct_type(tag, round_up(end, widest), members)
