@@ -68,7 +68,7 @@ def test_what_is_in_a_type():
     assert btf.array(btf.type(3)) == (1, 7)
     assert list(btf.parameters(btf.type(13))) == [("when", 1), ("", 0)]
     assert list(btf.section_variables(btf.type(15))) == [(14, 0x1C0)]
-    assert btf.data_sections == [15]
+    assert btf.listed[BtfKind.DATASEC] == [15]
     assert btf.int_encoding(btf.type(1)) == 1 << 24 | 32
 
 

@@ -81,7 +81,7 @@ def change(offset: int, format_: str, value: int) -> bytes:
         (change(PAGE + 96, "<Q", 1 << 60), "max_mapnr"),
         (change(PAGE + 40, "<Q", 1 << 60), "size_vmcoreinfo"),
         (change(PAGE + 32, "<Q", 1 << 60), "VMCOREINFO should be"),
-        (change(PAGE + 56, "<Q", 1 << 60), "size_note"),
+        (change(PAGE + 56, "<Q", 1 << 60), "bytes of notes"),
         (kdump(PAGES, info=INFO)[:5000], "should be at"),
     ],
 )

@@ -55,7 +55,7 @@ def _smem(data: bytes) -> None:
         lambda: smem.lookup(HOST_ANY, 602),
         lambda: smem.lookup(1, 8),
         lambda: smem.allocate(HOST_ANY, 20, 20),
-        lambda: list(smem.items(1)),
+        lambda: smem.lookup(1, smem.limit - 1),
     ):
         with suppress(FormatError):  # The next step is possible nevertheless.
             step()

@@ -29,7 +29,8 @@ _ARRAY = struct.Struct("<III")  # struct btf_array: type, index_type, nelems
 _MEMBER = struct.Struct("<III")  # struct btf_member: name_off, type, offset
 _ENUM = struct.Struct("<Ii")  # struct btf_enum: name_off, val
 _UNSIGNED_ENUM = struct.Struct("<II")
-_ENUM64 = struct.Struct("<III")  # struct btf_enum64: name_off, val_lo32, val_hi32
+_ENUM64 = struct.Struct("<IQ")  # struct btf_enum64: name_off, val_lo32, val_hi32
+_SIGNED_ENUM64 = struct.Struct("<Iq")
 _PARAM = struct.Struct("<II")  # struct btf_param: name_off, type
 _VAR_SECINFO = struct.Struct("<III")  # struct btf_var_secinfo: type, offset, size
 _U32 = struct.Struct("<I")
@@ -194,19 +195,12 @@ class Btf:
                 return type_id
         return self.base.find(name, kinds) if self.base else None
 
-    @property
-    def data_sections(self) -> list[int]:
-        """Ids of the DATASECs."""
-        return self.listed[BtfKind.DATASEC]
-
     def _index_enumerators(self) -> None:
         for kind in (BtfKind.ENUM, BtfKind.ENUM64):
             layout = _ENUM64 if kind == BtfKind.ENUM64 else _ENUM
             for type_id in self.listed[kind]:
                 type = self.type(type_id)
-                for i in range(type.count):
-                    at = type.body + i * layout.size
-                    name = _U32.unpack_from(self.types, at)[0]
+                for i, (name, _) in enumerate(self._rows(type, layout)):
                     self._enumerators.setdefault(name, (type_id, i))
 
     def find_enumerator(self, name: str) -> tuple[int, int] | None:
@@ -230,46 +224,34 @@ class Btf:
 
     def members(self, type: BtfType) -> Iterator[BtfMember]:
         """Iterate over the members of a STRUCT or UNION."""
-        for i in range(type.count):
-            name, member_type, offset = _MEMBER.unpack_from(
-                self.types, type.body + i * _MEMBER.size
-            )
+        for name, member_type, offset in self._rows(type, _MEMBER):
             bits = offset >> 24 if type.flag else 0
             position = offset & 0xFFFFFF if type.flag else offset
             yield BtfMember(self.string(name), member_type, position, bits)
 
     def enumerator_values(self, type: BtfType) -> Iterator[tuple[str, int]]:
         """Iterate over names and values of an ENUM or ENUM64."""
-        for i in range(type.count):
-            if type.kind == BtfKind.ENUM64:
-                name, low, high = _ENUM64.unpack_from(
-                    self.types, type.body + i * _ENUM64.size
-                )
-                value = high << 32 | low
-                if type.flag and value >> 63:
-                    value -= 1 << 64
-            else:
-                layout = _ENUM if type.flag else _UNSIGNED_ENUM
-                name, value = layout.unpack_from(
-                    self.types, type.body + i * layout.size
-                )
+        if type.kind == BtfKind.ENUM64:
+            layout = _SIGNED_ENUM64 if type.flag else _ENUM64
+        else:
+            layout = _ENUM if type.flag else _UNSIGNED_ENUM
+        for name, value in self._rows(type, layout):
             yield self.string(name), value
 
     def parameters(self, type: BtfType) -> Iterator[tuple[str, int]]:
         """Iterate over names and types of a FUNC_PROTO's parameters."""
-        for i in range(type.count):
-            name, parameter = _PARAM.unpack_from(
-                self.types, type.body + i * _PARAM.size
-            )
+        for name, parameter in self._rows(type, _PARAM):
             yield self.string(name), parameter
 
     def section_variables(self, type: BtfType) -> Iterator[tuple[int, int]]:
         """Iterate over the VARs of a DATASEC: type id and offset in the section."""
-        for i in range(type.count):
-            variable, offset, _ = _VAR_SECINFO.unpack_from(
-                self.types, type.body + i * _VAR_SECINFO.size
-            )
+        for variable, offset, _ in self._rows(type, _VAR_SECINFO):
             yield variable, offset
+
+    def _rows(self, type: BtfType, layout: struct.Struct) -> Iterator[tuple[int, ...]]:
+        """Iterate over what follows a type: as many entries as it says."""
+        end = type.body + type.count * layout.size
+        return layout.iter_unpack(self.types[type.body : end])
 
 
 def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
@@ -277,7 +259,6 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
     Index BTF.
 
     :param data: From the header on, as in ``/sys/kernel/btf/vmlinux``.
-    :param source: Name of the input, for messages.
     :param base: The kernel's BTF, if *data* is a module's, which goes on from it.
     :raises FormatError: If *data* is not BTF that this can read.
     """

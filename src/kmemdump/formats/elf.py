@@ -21,8 +21,6 @@ __all__ = [
     "EM_AARCH64",
     "EM_X86_64",
     "MAX_HEADERS",
-    "MAX_NOTES",
-    "MAX_NOTE_BYTES",
     "NT_PRPSINFO",
     "NT_PRSTATUS",
     "PF_R",
@@ -41,6 +39,7 @@ __all__ = [
     "pack_note",
     "parse_core",
     "parse_header",
+    "parse_notes",
     "read_whole",
 ]
 
@@ -131,9 +130,6 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
 
     Where PT_LOAD segments lie is not checked against *size*.
 
-    :param read: Reads (offset, count) of the file; may return less.
-    :param size: Size of the file in bytes.
-    :param source: Name of the file, for messages.
     :raises FormatError: If this is no ELF64 little-endian core, or if headers or
         notes are not wholly in the file or are too many.
     """
@@ -156,7 +152,7 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
     count = phnum * PROGRAM_HEADER.size
     raw = read_whole(read, header.phoff, count, size, source, "the program headers")
     headers = [ProgramHeader(*fields) for fields in PROGRAM_HEADER.iter_unpack(raw)]
-    return ElfCore(header.machine, headers, _parse_notes(read, headers, size, source))
+    return ElfCore(header.machine, headers, parse_notes(read, headers, size, source))
 
 
 def parse_header(data: bytes, source: str) -> ElfHeader:
@@ -202,12 +198,17 @@ def _check_ident(ident: bytes, source: str) -> None:
         )
 
 
-def _parse_notes(
+def parse_notes(
     read: Callable[[int, int], bytes],
     headers: Sequence[ProgramHeader],
     size: int,
     source: str,
 ) -> list[Note]:
+    """
+    Parse the notes of all PT_NOTE segments among *headers*.
+
+    :raises FormatError: If they are not wholly in the file or are too many.
+    """
     notes: list[Note] = []
     total = 0
     for header in headers:
@@ -238,9 +239,6 @@ def read_whole(
     """
     Read a part of a file that must be there.
 
-    :param read: Reads (offset, count) of the file; may return less.
-    :param size: Size of the file in bytes.
-    :param source: Name of the file, for messages.
     :param what: The part, for messages.
     :raises FormatError: If it is not wholly in the file.
     """
@@ -348,17 +346,5 @@ def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
     if extended:
         # As the kernel does: sh_size is e_shnum, sh_info is e_phnum.
         pieces.append(SECTION_HEADER.pack(0, 0, 0, 0, 0, 1, 0, len(headers), 0, 0))
-    pieces.extend(
-        PROGRAM_HEADER.pack(
-            header.type,
-            header.flags,
-            header.offset,
-            header.vaddr,
-            header.paddr,
-            header.filesz,
-            header.memsz,
-            header.align,
-        )
-        for header in headers
-    )
+    pieces.extend(PROGRAM_HEADER.pack(*header) for header in headers)
     return b"".join(pieces)

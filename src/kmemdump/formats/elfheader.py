@@ -29,6 +29,7 @@ from kmemdump.formats.elf import (
     parse_header,
 )
 from kmemdump.formats.notes import NoteType, find_own
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.text import c_string
 
 __all__ = [
@@ -55,7 +56,6 @@ _MAX_BYTES = 4 << 20  # A region of 400 rows has less than 64 KiB.
 _MAX_ENTRIES = 1024
 _MAX_NOTES = 16384
 _MAX_NAME = 64
-_ADDRESS_END = 1 << 64
 
 
 class Form(Enum):
@@ -96,8 +96,6 @@ class HeaderRegion(NamedTuple):
     """Those that are wholly in the region."""
     vmcoreinfo_size: int | None
     """Size of the text of the VMCOREINFO note, which is another region, in bytes."""
-    banner: str
-    """Of the kernel, if it is there."""
 
     @property
     def marked(self) -> int | None:
@@ -118,45 +116,20 @@ def parse_header_region(data: bytes, source: str) -> HeaderRegion:
     """
     data = data[:_MAX_BYTES]
     header = parse_header(data, source)
-    headers = [
-        ProgramHeader(*fields)
-        for fields in _table(
-            data,
-            PROGRAM_HEADER,
-            header.phoff,
-            header.phnum,
-            header.phentsize,
-            "program headers",
-            source,
-        )
-    ]
-    sections: list[_SectionHeader] = []
-    if header.shnum:
-        sections = [
-            _SectionHeader(*fields)
-            for fields in _table(
-                data,
-                SECTION_HEADER,
-                header.shoff,
-                header.shnum,
-                header.shentsize,
-                "section headers",
-                source,
-            )
-        ]
-    names = _Names(data, sections, header.shstrndx)
+    raw = _table(
+        data, PROGRAM_HEADER, header.phoff, header.phnum, header.phentsize, source
+    )
+    headers = [ProgramHeader(*fields) for fields in raw]
+    raw = _table(
+        data, SECTION_HEADER, header.shoff, header.shnum, header.shentsize, source
+    )
+    sections = [_SectionHeader(*fields) for fields in raw]
     loads = [item for item in headers if item.type == PT_LOAD]
     form = Form.DOWNSTREAM if sections else Form.SERIES
     notes, vmcoreinfo_size = _parse_notes(data, headers, source)
-    named, rest = _match(loads, sections, names, _labels(notes))
-    return HeaderRegion(
-        form,
-        header.machine,
-        (*named, *rest),
-        tuple(notes),
-        vmcoreinfo_size,
-        _banner(data, sections, names),
-    )
+    names = _section_names(data, sections, header.shstrndx)
+    entries = tuple(_match(loads, sections, names, _labels(notes)))
+    return HeaderRegion(form, header.machine, entries, tuple(notes), vmcoreinfo_size)
 
 
 class _SectionHeader(NamedTuple):
@@ -172,18 +145,15 @@ class _SectionHeader(NamedTuple):
     entsize: int
 
 
-class _Names:
-    """The string table, if there is one that is in the region."""
-
-    def __init__(self, data: bytes, sections: list[_SectionHeader], index: int) -> None:
-        self._table = b""
-        if index < len(sections) and sections[index].type == _SHT_STRTAB:
-            table = sections[index]
-            self._table = data[table.offset : table.offset + table.size]
-
-    def get(self, at: int) -> str:
-        raw = self._table[at : at + _MAX_NAME].partition(b"\0")[0]
-        return raw.decode("ascii", "backslashreplace")
+def _section_names(
+    data: bytes, sections: list[_SectionHeader], index: int
+) -> list[str]:
+    """Return the name of each section, from the string table with this index."""
+    strings = b""
+    if index < len(sections) and sections[index].type == _SHT_STRTAB:
+        table = sections[index]
+        strings = data[table.offset : table.offset + table.size]
+    return [c_string(strings[it.name : it.name + _MAX_NAME]) for it in sections]
 
 
 def _table(
@@ -192,11 +162,11 @@ def _table(
     offset: int,
     count: int,
     size: int,
-    what: str,
     source: str,
 ) -> Iterator[tuple[int, ...]]:
     if not count:
         return iter(())
+    what = f"{'program' if layout is PROGRAM_HEADER else 'section'} headers"
     if size != layout.size:
         raise FormatError(source, f"{what} of {size} bytes, expected {layout.size}")
     if count > _MAX_ENTRIES:
@@ -217,19 +187,22 @@ _NO_REGION = ("", "STR_TBL", "minidump_table", "linux_banner")
 def _match(
     loads: list[ProgramHeader],
     sections: list[_SectionHeader],
-    names: _Names,
+    names: list[str],
     labels: list[tuple[int, str]],
-) -> tuple[list[HeaderEntry], list[HeaderEntry]]:
-    """Find the section of each program header: the same data, the same address."""
+) -> Iterator[HeaderEntry]:
+    """
+    Yield what the program headers describe, then what only sections do.
+
+    A program header and its section have the same data and the same address.
+    """
     known: dict[tuple[int, int], list[tuple[int, str]]] = {}
     for i, section in enumerate(sections):
         if section.type == _SHT_PROGBITS and section.size:
             place = section.offset, section.size
-            known.setdefault(place, []).append((i, names.get(section.name)))
+            known.setdefault(place, []).append((i, names[i]))
     used: set[int] = set()
-    entries = []
     for i, load in enumerate(loads):
-        if load.filesz == 0 or load.paddr + load.filesz > _ADDRESS_END:
+        if load.filesz == 0 or load.paddr + load.filesz > ADDRESS_SPACE:
             continue
         # What Linux wrote at the same time has the same virtual address, too.
         found = known.get((load.offset, load.filesz), [])
@@ -239,25 +212,16 @@ def _match(
         if name and name in _NO_REGION:
             continue  # The banner: its bytes are in this region.
         number, label = labels[i] if i < len(labels) else (0, "")
-        entries.append(
-            HeaderEntry(
-                name or label or None,
-                load.vaddr,
-                load.paddr,
-                load.filesz,
-                load.offset,
-                number or None,
-            )
+        yield HeaderEntry(
+            name or label or None,
+            *(load.vaddr, load.paddr, load.filesz, load.offset),
+            number or None,
         )
-    rest = [
-        HeaderEntry(name, section.addr, None, section.size, section.offset)
-        for i, section in enumerate(sections)
-        if section.type == _SHT_PROGBITS
-        and i not in used
-        and section.size
-        and (name := names.get(section.name)) not in _NO_REGION
-    ]
-    return entries, rest
+    for i, section in enumerate(sections):
+        described = i in used or names[i] in _NO_REGION
+        if section.type == _SHT_PROGBITS and section.size and not described:
+            rest = None, section.size, section.offset
+            yield HeaderEntry(names[i], section.addr, *rest)
 
 
 def _labels(notes: list[Note]) -> list[tuple[int, str]]:
@@ -265,14 +229,6 @@ def _labels(notes: list[Note]) -> list[tuple[int, str]]:
     desc = find_own(notes, NoteType.LABELS) or b""
     whole = len(desc) // LABEL.size * LABEL.size
     return [(number, c_string(raw)) for number, raw in LABEL.iter_unpack(desc[:whole])]
-
-
-def _banner(data: bytes, sections: list[_SectionHeader], names: _Names) -> str:
-    for section in sections:
-        if names.get(section.name) == "linux_banner":
-            raw = data[section.offset : section.offset + min(section.size, 4096)]
-            return raw.partition(b"\0")[0].decode("utf-8", "replace").strip()
-    return ""
 
 
 def _parse_notes(

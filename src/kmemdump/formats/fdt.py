@@ -8,12 +8,12 @@ Layout: Devicetree Specification v0.4, chapter 5. All integers are big-endian.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from kmemdump.errors import FormatError
-from kmemdump.memory.ranges import Range, round_up
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range, round_up
 
 __all__ = [
     "FDT_MAGIC",
@@ -234,19 +234,13 @@ def _cells(node: Node) -> tuple[int, int]:
 
 
 def _reg(node: Node, address_cells: int, size_cells: int) -> Iterator[Range]:
-    cells = node.cells("reg")
-    if not (1 <= address_cells <= 2 and 1 <= size_cells <= 2):
+    raw = node.properties.get("reg", b"")
+    if not (1 <= address_cells <= 2 and 1 <= size_cells <= 2) or len(raw) % 4:
         return
-    step = address_cells + size_cells
-    for at in range(0, len(cells) - step + 1, step):
-        start = _join(cells[at : at + address_cells])
-        size = _join(cells[at + address_cells : at + step])
-        if size and start + size <= 1 << 64:
+    step = 4 * (address_cells + size_cells)
+    for at in range(0, len(raw) - step + 1, step):
+        middle = at + 4 * address_cells
+        start = int.from_bytes(raw[at:middle], "big")
+        size = int.from_bytes(raw[middle : at + step], "big")
+        if size and start + size <= ADDRESS_SPACE:
             yield Range(start, size)
-
-
-def _join(cells: Sequence[int]) -> int:
-    value = 0
-    for cell in cells:
-        value = value << 32 | cell
-    return value

@@ -88,9 +88,6 @@ def parse_flat(read: Read, size: int, source: str) -> FlatFile:
     A file without the record that marks the end (its writer died) is read as far as
     it goes.
 
-    :param read: Reads (offset, count) of the file; may return less.
-    :param size: Size of the file in bytes.
-    :param source: Name of the file, for messages.
     :raises FormatError: If a header is wrong.
     """
     raw = read(0, _HEADER.size)

@@ -13,7 +13,7 @@ from kmemdump.memory.ranges import Range, intersect
 __all__ = ["Resource", "find_use", "parse_iomem"]
 
 # "  40210000-4166ffff : Kernel code"
-_LINE = re.compile(r"( *)([0-9a-f]{8,16})-([0-9a-f]{8,16}) : (.*)")
+_LINE = re.compile(r" *([0-9a-f]{8,16})-([0-9a-f]{8,16}) : (.*)")
 _MAX_LINES = 1 << 16
 _FREE = ("reserved",)
 """Names of memory not in use: no-map in a device tree, ``memmap=``, firmware."""
@@ -25,8 +25,6 @@ class Resource:
 
     range: Range
     name: str
-    depth: int
-    """0 for a resource that is not inside another."""
 
 
 def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
@@ -41,11 +39,10 @@ def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
         if match is None:
             where = f"{source}, line {number}"
             raise FormatError(where, f"{line[:60]!r}, expected START-END : NAME")
-        start, last = int(match[2], 16), int(match[3], 16)
+        start, last = int(match[1], 16), int(match[2], 16)
         if last < start:
             raise FormatError(f"{source}, line {number}", "ends before it starts")
-        size = last - start + 1
-        found.append(Resource(Range(start, size), match[4], len(match[1]) // 2))
+        found.append(Resource(Range(start, last - start + 1), match[3]))
     if not any(resource.range.start for resource in found):
         # Without CAP_SYS_ADMIN all addresses read 0.
         raise FormatError(

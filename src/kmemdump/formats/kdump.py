@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import (
-    MAX_NOTE_BYTES,
-    MAX_NOTES,
+    PT_NOTE,
     Note,
-    iter_notes,
+    ProgramHeader,
+    parse_notes,
     read_whole,
 )
 from kmemdump.memory.ranges import round_down
@@ -201,9 +201,6 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
     """
     Parse the headers of a kdump-compressed dump.
 
-    :param read: Reads (offset, count) of the file; may return less.
-    :param size: Size of the file in bytes.
-    :param source: Name of the file, for messages.
     :raises FormatError: If it is no such dump, or damaged.
     """
     raw = read_whole(read, 0, _HEADER.size, size, source, "the header")
@@ -252,13 +249,8 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
         vmcoreinfo = read_whole(read, info_at, info_size, size, source, "VMCOREINFO")
     notes: list[Note] = []
     if version >= 4 and notes_size:
-        if notes_size > MAX_NOTE_BYTES:
-            raise FormatError(f"{source}: size_note", f"{notes_size} bytes")
-        data = read_whole(read, notes_at, notes_size, size, source, "the notes")
-        for note in iter_notes(data, f"{source}: notes at {notes_at:#x}"):
-            if len(notes) == MAX_NOTES:
-                raise FormatError(source, f"more than {MAX_NOTES} notes")
-            notes.append(note)
+        segment = ProgramHeader(PT_NOTE, 0, notes_at, 0, 0, notes_size, notes_size, 4)
+        notes = parse_notes(read, [segment], size, source)
     descriptors = bitmap_at + bitmap_blocks * page_size
     return Kdump(
         None if name == _NO_MACHINE else name.decode("ascii"),

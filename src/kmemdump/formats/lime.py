@@ -46,9 +46,6 @@ def parse_lime(
     A file that ends within a range, as a full disk leaves it, is read as far as it
     goes.
 
-    :param read: Reads (offset, count) of the file; may return less.
-    :param size: Size of the file in bytes.
-    :param source: Name of the file, for messages.
     :return: Ranges in the order of the file, which need not be sorted.
     :raises FormatError: If a header is wrong.
     """

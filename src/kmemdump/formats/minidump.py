@@ -12,10 +12,11 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import IntEnum
 
 from kmemdump.errors import FormatError
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.text import c_string
 
 __all__ = [
@@ -66,7 +67,6 @@ _NAME_SIZE = 16
 MAX_FILE_LABEL = 12
 """Longest name that fits into a file's: md_NAME.BIN and a NUL are 20 bytes."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_ADDRESS_END = 1 << 64
 
 
 class Word(IntEnum):
@@ -115,10 +115,8 @@ class Subsystem:
     @property
     def is_plain(self) -> bool:
         """Whether firmware has been told not to encrypt."""
-        return (self.encryption_status, self.encryption_required) == (
-            Word.DONE,
-            Word.NR,
-        )
+        encryption = self.encryption_status, self.encryption_required
+        return encryption == (Word.DONE, Word.NR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +154,7 @@ class TableRegion:
 class OldTable:
     """Item 602 as the first downstream kernels had it (2017)."""
 
-    version: int
     smem_length: int
-    next_offset: int
-    """Where Linux's rows are, from the start of the item."""
     regions: tuple[TableRegion, ...]
     """Their sequence is 0, and they are valid as soon as they have a size."""
 
@@ -194,7 +189,7 @@ def region_array_size(subsystem: Subsystem, source: str) -> int:
     size = count * _REGION.size
     if count > MAX_ROWS:
         raise FormatError(source, f"{count} regions, expected at most {MAX_ROWS}")
-    if subsystem.regions_address + size > _ADDRESS_END:
+    if subsystem.regions_address + size > ADDRESS_SPACE:
         raise FormatError(
             source, f"region array at {subsystem.regions_address:#x} wraps around"
         )
@@ -235,7 +230,7 @@ def check_regions(regions: Sequence[TableRegion]) -> list[list[str]]:
         first = numbers.setdefault(region.sequence, i)
         if region.sequence and first != i:
             problems[i].append(f"has number {region.sequence}, as row {first} has")
-        if 0 < region.size <= _ADDRESS_END - region.address:
+        if 0 < region.size <= ADDRESS_SPACE - region.address:
             placed.append((region.address, region.address + region.size, i))
     placed.sort()
     last_end, last = 0, 0
@@ -265,21 +260,14 @@ def _check_region(region: TableRegion) -> list[str]:
         problems.append("has no bytes")
     elif region.size % 4:
         problems.append(f"has {region.size} bytes, no multiple of 4")
-    if region.address + region.size > _ADDRESS_END:
+    if region.address + region.size > ADDRESS_SPACE:
         problems.append("wraps around the end of memory")
     return problems
 
 
 def pack_subsystem(subsystem: Subsystem) -> bytes:
     """Return the row of a subsystem."""
-    return _SUBSYSTEM.pack(
-        subsystem.status,
-        subsystem.enabled,
-        subsystem.encryption_status,
-        subsystem.encryption_required,
-        subsystem.region_count,
-        subsystem.regions_address,
-    )
+    return _SUBSYSTEM.pack(*astuple(subsystem))
 
 
 def pack_region(region: TableRegion) -> bytes:
@@ -293,13 +281,8 @@ def pack_region(region: TableRegion) -> bytes:
             f"region name {region.name!r}",
             f"expected 1 to {_NAME_SIZE - 1} ASCII characters",
         )
-    return _REGION.pack(
-        region.name.encode("ascii"),
-        region.sequence,
-        region.valid,
-        region.address,
-        region.size,
-    )
+    _, *numbers = astuple(region)
+    return _REGION.pack(region.name.encode("ascii"), *numbers)
 
 
 def parse_old_table(data: bytes, source: str) -> OldTable:
@@ -317,7 +300,7 @@ def parse_old_table(data: bytes, source: str) -> OldTable:
             f"minidump item of {len(data)} bytes, expected at least "
             f"{_OLD_HEADER.size} in the oldest layout",
         )
-    version, length, offset, _, _ = _OLD_HEADER.unpack_from(data)
+    _, length, offset, _, _ = _OLD_HEADER.unpack_from(data)
     if length > len(data) or not _OLD_HEADER.size <= offset <= len(data):
         raise FormatError(
             source,
@@ -332,9 +315,7 @@ def parse_old_table(data: bytes, source: str) -> OldTable:
         valid = Word.VALI if size else 0
         regions.append(TableRegion(_text(name), 0, valid, address, size))
         offset += _OLD_ROW.size
-    return OldTable(
-        version, length, offset - len(regions) * _OLD_ROW.size, tuple(regions)
-    )
+    return OldTable(length, tuple(regions))
 
 
 def _text(raw: bytes) -> str:

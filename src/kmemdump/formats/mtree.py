@@ -48,7 +48,6 @@ def parse_mtree(text: str, source: str) -> list[FlatRange]:
     Return the RAM and ROM in the address space ``memory``, sorted.
 
     :param text: What ``info mtree -f`` printed.
-    :param source: Name of the VM, for messages.
     :raises FormatError: If there is no such address space, or its ranges are wrong.
     """
     if len(text) > _MAX_TEXT:

@@ -41,24 +41,16 @@ class RamoopsZone:
     """One zone."""
 
     name: str
-    kind: int
-    """What its signature has been XORed with; 0 for text."""
-    capacity: int
-    """Bytes of text that it can hold."""
     text: bytes
     """What is in it, oldest first."""
 
 
-def parse_zone(
-    data: bytes, source: str, *, ecc_size: int = 0, kind: int | None = None
-) -> RamoopsZone:
+def parse_zone(data: bytes, source: str, *, ecc_size: int = 0) -> RamoopsZone:
     """
     Parse one zone.
 
     :param data: The whole zone.
     :param ecc_size: Bytes of parity for each block of 128, as the module parameter.
-    :param kind: What the signature must have been XORed with; ``None``: a kernel
-        version (which the function trace has) or 0.
     :raises FormatError: If there is no zone, or its ring is not in it.
     """
     if len(data) < _HEADER.size:
@@ -66,12 +58,11 @@ def parse_zone(
     if ecc_size < 0:
         raise FormatError(source, f"parity of {ecc_size} bytes, expected 0 or more")
     signature, start, size = _HEADER.unpack_from(data)
-    found = signature ^ _SIGNATURE
-    if found != kind and (kind is not None or found >> 24):
+    # The function trace has a kernel version in the lower 24 bits.
+    if (signature ^ _SIGNATURE) >> 24:
         raise FormatError(
             source,
-            f"signature {signature:#010x}, expected {_SIGNATURE ^ (kind or 0):#010x} "
-            "(ramoops)",
+            f"signature {signature:#010x}, expected {_SIGNATURE:#010x} (ramoops)",
         )
     capacity = capacity_with(len(data), ecc_size)
     if size > capacity or start > size:
@@ -80,7 +71,7 @@ def parse_zone(
             f"{size} bytes starting at {start}, expected them within {capacity}",
         )
     ring = data[_HEADER.size : _HEADER.size + size]
-    return RamoopsZone(source, found, capacity, ring[start:] + ring[:start])
+    return RamoopsZone(source, ring[start:] + ring[:start])
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,6 @@ class RawdumpSection:
     """A part of the image."""
 
     name: str
-    flags: int
-    version: int
     type: int
     """A :class:`SectionType`, if it is known."""
     offset: int
@@ -80,12 +78,6 @@ class RawdumpSection:
 class Rawdump:
     """What an image says about itself."""
 
-    version: int
-    flags: int
-    dump_size: int
-    """Bytes that were written."""
-    total_size: int
-    """Bytes that would have been needed, if storage was too small."""
     sections: tuple[RawdumpSection, ...]
     problems: tuple[str, ...]
     """What is wrong with the image; the sections are those that can be read."""
@@ -106,7 +98,7 @@ def parse_rawdump(read: Callable[[int, int], bytes], size: int, source: str) -> 
             f"starts with {raw[:8].hex(' ')}, expected {RAWDUMP_MAGIC.hex(' ')} "
             "(Raw_Dmp!)",
         )
-    _, version, flags, _, _, _, dump_size, total, count = _HEADER.unpack(raw)
+    _, _, flags, _, _, _, _, total, count = _HEADER.unpack(raw)
     if count > _MAX_SECTIONS:
         raise FormatError(source, f"{count} sections, expected at most {_MAX_SECTIONS}")
     table = read(_HEADER.size, count * _SECTION.size)
@@ -123,7 +115,7 @@ def parse_rawdump(read: Callable[[int, int], bytes], size: int, source: str) -> 
         sections.append(section)
         if problem:
             problems.append(f"section {i} ({section.name or 'no name'}) {problem}")
-    return Rawdump(version, flags, dump_size, total, tuple(sections), tuple(problems))
+    return Rawdump(tuple(sections), tuple(problems))
 
 
 def _header_problems(flags: int, total: int, size: int) -> list[str]:
@@ -141,7 +133,7 @@ def _header_problems(flags: int, total: int, size: int) -> list[str]:
 
 
 def _section(fields: tuple[Any, ...], size: int) -> tuple[RawdumpSection, str]:
-    flags, version, type_, offset, length, information, raw_name = fields
+    flags, _, type_, offset, length, information, raw_name = fields
     name = c_string(raw_name)
     held = max(min(length, size - offset), 0)
     problem = ""
@@ -155,5 +147,5 @@ def _section(fields: tuple[Any, ...], size: int) -> tuple[RawdumpSection, str]:
         address = int.from_bytes(information[:8], "little")
         if address + length > 1 << 64:
             address, problem = None, "wraps around the end of memory"
-    section = RawdumpSection(name, flags, version, type_, offset, length, held, address)
+    section = RawdumpSection(name, type_, offset, length, held, address)
     return section, problem

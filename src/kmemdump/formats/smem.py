@@ -10,7 +10,7 @@ nothing may lead out of the region, which the driver does not check everywhere.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError
@@ -112,22 +112,6 @@ class Smem:
             where, f"is not in partition {partition.hosts}, expected it there (-ENOENT)"
         )
 
-    def items(self, host: int = HOST_ANY) -> Iterator[Item]:
-        """
-        List the items that a host shares.
-
-        :raises FormatError: Where the list is damaged; what came before is right.
-        """
-        partition = self._partition(host)
-        if partition is not None:
-            for entry in partition.entries(self.data):
-                partition.check(entry)
-                yield self._item(entry)
-            return
-        for number in range(_HEAP_ITEMS):
-            if self._toc(number)[0]:
-                yield self._lookup_heap(number, f"{self.source}: item {number}")
-
     def allocate(self, host: int, number: int, size: int) -> Allocation:
         """
         Plan a new item as ``qcom_smem_alloc()`` makes it, in the same order.
@@ -172,8 +156,8 @@ class Smem:
 
     def _toc(self, number: int) -> tuple[int, int, int, int]:
         at = _HEADER.size + number * _TOC_ROW.size
-        allocated, offset, size, aux = _TOC_ROW.unpack_from(self.data, at)
-        return allocated, offset, size, aux
+        row: tuple[int, int, int, int] = _TOC_ROW.unpack_from(self.data, at)
+        return row
 
     def _lookup_heap(self, number: int, where: str) -> Item:
         allocated, offset, size, aux = self._toc(number)

@@ -20,7 +20,7 @@ from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
-from kmemdump.formats.btf import MAX_SIZE, Btf, parse_btf
+from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, parse_btf
 from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.kernel.program import core_program
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -151,7 +151,7 @@ def _read_btf(prog: Program, info: VmcoreInfo, symbols: SymbolIndex) -> Btf:
 
 def _per_cpu_types(btf: Btf) -> dict[str, int]:
     per_cpu: dict[str, int] = {}
-    for section in btf.data_sections:
+    for section in btf.listed[BtfKind.DATASEC]:
         for type_id, _ in btf.section_variables(btf.type(section)):
             var = btf.type(type_id)
             per_cpu.setdefault(var.name, var.size_or_type)
