@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from rich.table import Table
 from kmemdump.cli.shared.json_records import plan_record
 from kmemdump.cli.shared.options import (
     SelectionOptions,
+    TargetOptions,
     opened_target,
     parse_selection,
     selection_options,
@@ -54,9 +54,7 @@ def command(
     backend: str | None,
     rows: int | None,
     selected: SelectionOptions,
-    vmlinux: Path | None,
-    vmcoreinfo: Path | None,
-    memory_map: str | None,
+    reading: TargetOptions,
     as_json: bool,
 ) -> int:
     """
@@ -69,11 +67,11 @@ def command(
     """
     from kmemdump.marking.capture import look
 
-    selection = parse_selection(selected, vmlinux)
+    selection = parse_selection(selected)
     if target is None:
         _print_known(as_json)
         return ExitCode.DONE
-    with opened_target(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, reading) as opened:
         marks = look(opened, selection).marking
         ranges = opened.memory.ranges
     if backend is not None:

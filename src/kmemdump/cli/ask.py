@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import opened_target, target_options
+from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
 from kmemdump.cli.shared.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 from kmemdump.files import OpenFile
@@ -43,8 +43,7 @@ def command(
     questions: tuple[str, ...],
     as_json: bool,
     vmlinux: Path | None,
-    vmcoreinfo: Path | None,
-    memory_map: str | None,
+    reading: TargetOptions,
 ) -> int:
     """
     Put questions to the kernel in CORE, or in any other target.
@@ -62,7 +61,7 @@ def command(
             raise UsageError(
                 f"{_RAMOOPS!r} cannot be combined with other questions or --json"
             )
-        return _ask_ramoops(target, vmcoreinfo, memory_map)
+        return _ask_ramoops(target, reading)
     from kmemdump.core import Core
     from kmemdump.questions.parse import parse_questions
 
@@ -70,7 +69,7 @@ def command(
     talking = not questions and sys.stdin.isatty() and not as_json
     answers: list[dict[str, object]] = []
     print_answer = answers.append if as_json else _print
-    with opened_target(target, vmcoreinfo, memory_map, progress=False) as opened:
+    with opened_target(target, reading, progress=False) as opened:
         core = Core(opened, vmlinux=vmlinux)
         kernel = core.kernel
         if kernel.problem and not (wanted and all(item.bare for item in wanted)):
@@ -85,9 +84,9 @@ def command(
     return ExitCode.INCOMPLETE if failed and not talking else ExitCode.DONE
 
 
-def _ask_ramoops(target: str, vmcoreinfo: Path | None, map: str | None) -> int:
+def _ask_ramoops(target: str, reading: TargetOptions) -> int:
     try:
-        with opened_target(target, vmcoreinfo, map) as opened:
+        with opened_target(target, reading) as opened:
             found = read_ramoops(opened.memory, target)
     except KmemdumpError:
         # It may be the RAM of ramoops alone, without a kernel.

@@ -14,6 +14,8 @@ import click
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
+    TargetOptions,
+    core_option,
     opened_target,
     parse_selection,
     selection_options,
@@ -32,14 +34,7 @@ __all__ = ["command"]
 
 @click.command("capture")
 @click.argument("target")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="CORE",
-    help="The core image to write.",
-)
+@core_option
 @click.option("--pause", is_flag=True, help="Pause a running VM meanwhile.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @selection_options
@@ -50,9 +45,7 @@ def command(
     pause: bool,
     as_json: bool,
     selected: SelectionOptions,
-    vmlinux: Path | None,
-    vmcoreinfo: Path | None,
-    memory_map: str | None,
+    reading: TargetOptions,
 ) -> int:
     """
     Mark TARGET and write its core image now.
@@ -62,10 +55,10 @@ def command(
     """
     from kmemdump.marking.capture import look
 
-    selection = parse_selection(selected, vmlinux)
+    selection = parse_selection(selected)
     _check_output(output, target)
     with (
-        opened_target(target, vmcoreinfo, memory_map) as opened,
+        opened_target(target, reading) as opened,
         _paused(opened) if pause else contextlib.nullcontext(),
     ):
         capture = look(opened, selection)

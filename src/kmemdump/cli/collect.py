@@ -14,7 +14,12 @@ import click
 
 from kmemdump.cli.shared.log_output import held_back_warnings
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import firmware_options
+from kmemdump.cli.shared.options import (
+    core_option,
+    firmware_options,
+    path_option,
+    vmcoreinfo_option,
+)
 from kmemdump.collect.device import is_device, read_device
 from kmemdump.collect.source import Options, open_source
 from kmemdump.collect.write import write_collected
@@ -29,19 +34,9 @@ _MOST = 20
 
 @click.command("collect")
 @click.argument("source")
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="CORE",
-    help="The core image to write.",
-)
-@click.option(
-    "--keep",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Keep the files of a device in a new folder.",
+@core_option
+@path_option(
+    "--keep", metavar="FOLDER", help="Keep the files of a device in a new folder."
 )
 @click.option(
     "--only",
@@ -49,12 +44,7 @@ _MOST = 20
     metavar="PATTERN",
     help="Of a device, download only files whose names match, as in 'md_*'.",
 )
-@click.option(
-    "--vmcoreinfo",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="File with the text of VMCOREINFO, if the dump does not hold it.",
-)
+@vmcoreinfo_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @firmware_options
 def command(
@@ -62,7 +52,6 @@ def command(
     output: Path,
     keep: Path | None,
     only: tuple[str, ...],
-    vmcoreinfo: Path | None,
     as_json: bool,
     options: Options,
 ) -> int:
@@ -78,7 +67,6 @@ def command(
       sahara:SOCKET: one behind a Unix socket
       a RAM image, or another target, with the minidump table or a kinfo in it
     """
-    options = options._replace(vmcoreinfo=vmcoreinfo)
     if not is_device(source):
         if keep is not None or only:
             raise UsageError(

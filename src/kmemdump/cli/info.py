@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import opened_target, target_options
+from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
 from kmemdump.errors import ExitCode, UnsupportedError
 from kmemdump.text import format_duration
 
@@ -37,8 +37,7 @@ _MOST_QUESTIONS = 5
 def command(
     target: str,
     vmlinux: Path | None,
-    vmcoreinfo: Path | None,
-    memory_map: str | None,
+    reading: TargetOptions,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -52,7 +51,7 @@ def command(
     from kmemdump.report.schema import VERSION, to_plain
 
     path = Path(target.removeprefix("file:"))
-    with opened_target(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, reading) as opened:
         found = inspect(opened, path if path.is_file() else None, vmlinux=vmlinux)
     if as_json:
         click.echo(json.dumps({"version": VERSION, **to_plain(found)}, indent=2))

@@ -93,10 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # The reader (head, less) has left.
         return ExitCode.INCOMPLETE
-    except click.exceptions.Abort:
-        print_message("stopped")
-        return 130
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         print_message("stopped")
         return 130
     except click.ClickException as error:

@@ -21,6 +21,7 @@ from kmemdump.cli.shared.options import (
     grouped,
     parse_range,
     parse_selection,
+    path_option,
     selection_options,
     vmlinux_option,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from kmemdump.marking.kinfo import KinfoResult
     from kmemdump.marking.registration import Registration
     from kmemdump.marking.selection import Selection
+    from kmemdump.memory.ranges import Range
     from kmemdump.targets import Target
 
 __all__ = ["command"]
@@ -41,11 +43,11 @@ class _Table(NamedTuple):
     """Which table, and where it is."""
 
     backend: str
-    smem: str | None
+    smem: Range | None
     device_tree: Path | None
-    scratch: str | None
+    scratch: Range | None
     scratch_item: int | None
-    kinfo: str | None
+    kinfo: Range | None
     layout: str
     no_encryption: bool
 
@@ -74,18 +76,18 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--smem",
             metavar="ADDRESS:SIZE",
+            callback=parse_range,
             help="Where SMEM is; by default, where a device tree says, or found by its "
             "contents.",
         ),
-        click.option(
+        path_option(
             "--device-tree",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
             help="The machine's DTB; by default, found in the machine's memory.",
         ),
         click.option(
             "--scratch",
             metavar="ADDRESS:SIZE",
+            callback=parse_range,
             help="Reserved memory for the dump's description; 64 KiB is enough. By "
             "default, the device tree's node that is kmemdump,scratch.",
         ),
@@ -98,6 +100,7 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--kinfo",
             metavar="ADDRESS:SIZE",
+            callback=parse_range,
             help="Where to write the kinfo; by default, the device tree's node that is "
             "google,debug-kinfo.",
         ),
@@ -165,7 +168,6 @@ def command(
     off: bool,
     stay: _Stay,
     selected: SelectionOptions,
-    vmlinux: Path | None,
     as_json: bool,
 ) -> int:
     """
@@ -177,8 +179,8 @@ def command(
     """
     _check(table, off, stay, selected)
     if table.backend == "kinfo":
-        return _mark_kinfo(target, table, off, vmlinux, as_json)
-    selection = parse_selection(selected, vmlinux)
+        return _mark_kinfo(target, table, off, selected.vmlinux, as_json)
+    selection = parse_selection(selected)
     return _mark_minidump(target, table, off, stay, selection, as_json)
 
 
@@ -194,7 +196,8 @@ def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) ->
         raise UsageError(f"{'--refresh' if stay.refresh else '--keep'} needs --daemon")
     if table.scratch and table.scratch_item is not None:
         raise UsageError("--scratch and --scratch-item exclude each other")
-    if table.backend == "kinfo" and (stay.daemon or any(selected)):
+    wanted = any(selected._replace(vmlinux=None))
+    if table.backend == "kinfo" and (stay.daemon or wanted):
         raise UsageError(
             "a kinfo holds addresses of the kernel's own tables, which never "
             "change: expected no --daemon, and nothing to mark"
@@ -232,8 +235,8 @@ def _mark_minidump(
     from kmemdump.marking.firmware_table import TableOptions
 
     options = TableOptions(
-        parse_range("--smem", table.smem) if table.smem else None,
-        parse_range("--scratch", table.scratch) if table.scratch else None,
+        table.smem,
+        table.scratch,
         table.scratch_item,
         table.device_tree,
         table.no_encryption,
@@ -278,7 +281,7 @@ def _mark_kinfo(
     from kmemdump.marking.kinfo import KinfoOptions, mark_kinfo, unmark_kinfo
 
     options = KinfoOptions(
-        parse_range("--kinfo", table.kinfo) if table.kinfo else None,
+        table.kinfo,
         table.device_tree,
         run_folder(os.environ),
     )

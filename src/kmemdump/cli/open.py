@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import opened_target, target_options
+from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
 from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
 
 __all__ = ["command"]
@@ -45,8 +45,7 @@ def command(
     debugger: str,
     only_print: bool,
     vmlinux: Path | None,
-    vmcoreinfo: Path | None,
-    memory_map: str | None,
+    reading: TargetOptions,
     as_json: bool,
 ) -> int:
     """
@@ -65,7 +64,7 @@ def command(
             f"{target}: debuggers open files\nfirst: kmemdump capture {target} -o CORE"
         )
     path = Path(target.removeprefix("file:"))
-    with opened_target(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, reading) as opened:
         try:
             info = opened.vmcoreinfo()
         except KmemdumpError:

@@ -10,7 +10,12 @@ import click
 from rich.console import Console
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.options import opened_target, target_options
+from kmemdump.cli.shared.options import (
+    TargetOptions,
+    opened_target,
+    path_option,
+    target_options,
+)
 from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
 from kmemdump.text import printable
@@ -21,20 +26,8 @@ __all__ = ["command"]
 @click.command("report")
 @click.argument("target", metavar="CORE")
 @target_options
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the report to a file.",
-)
-@click.option(
-    "--html",
-    "page",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write one self-contained page for a browser.",
-)
+@path_option("-o", "--output", help="Write the report to a file.")
+@path_option("--html", "page", help="Write one self-contained page for a browser.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, with the whole log.")
 @click.option(
     "--lines",
@@ -45,8 +38,7 @@ __all__ = ["command"]
 def command(
     target: str,
     vmlinux: Path | None,
-    vmcoreinfo: Path | None,
-    memory_map: str | None,
+    reading: TargetOptions,
     output: Path | None,
     page: Path | None,
     as_json: bool,
@@ -61,7 +53,7 @@ def command(
     from kmemdump.core import Core
     from kmemdump.report import print_report
 
-    with opened_target(target, vmcoreinfo, memory_map) as opened:
+    with opened_target(target, reading) as opened:
         report = Core(opened, vmlinux=vmlinux).report()
     if page is not None:
         with PartialFile(page) as file:

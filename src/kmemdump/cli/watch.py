@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Self
 
 import click
@@ -22,7 +22,9 @@ from rich.text import Text
 from kmemdump.cli.shared.options import (
     SelectionOptions,
     parse_selection,
+    path_option,
     selection_options,
+    vmlinux_option,
 )
 from kmemdump.errors import ExitCode
 
@@ -34,12 +36,11 @@ __all__ = ["command"]
 
 @click.command("watch")
 @click.argument("sockets", nargs=-1, required=True, metavar="QMP_SOCKET…")
-@click.option(
+@path_option(
     "-o",
     "--output",
     "folder",
     required=True,
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder for core images; created if it is missing.",
 )
@@ -67,12 +68,7 @@ __all__ = ["command"]
     help="What to do with a VM after its kernel died.",
 )
 @selection_options
-@click.option(
-    "--vmlinux",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Debug file of the kernels, instead of their kallsyms and BTF.",
-)
+@vmlinux_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object per line."
 )
@@ -84,7 +80,6 @@ def command(
     hang_after: float,
     then: str,
     selected: SelectionOptions,
-    vmlinux: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -101,7 +96,7 @@ def command(
     """
     from kmemdump.watch import Settings, VmAction, name_vms, watch_vms
 
-    make_selection = functools.partial(parse_selection, selected, vmlinux)
+    make_selection = functools.partial(parse_selection, selected)
     make_selection()  # Report a wrong option now, and once.
     named = name_vms(sockets)
     settings = Settings(folder, interval, hang_after, VmAction(then))
@@ -152,12 +147,7 @@ class _Screen:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 

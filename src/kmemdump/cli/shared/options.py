@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -28,24 +28,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SelectionOptions",
+    "TargetOptions",
+    "core_option",
     "firmware_options",
     "grouped",
     "opened_target",
     "parse_range",
     "parse_selection",
+    "path_option",
     "selection_options",
     "target_options",
+    "vmcoreinfo_option",
     "vmlinux_option",
 ]
-
-_DAMAGED = f"{__name__}.damaged"
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _apply(function: _Function, *options: Callable[[Any], Any]) -> _Function:
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 def grouped(
@@ -58,93 +53,81 @@ def grouped(
     Add options to a verb, as one parameter.
 
     :param name: Of the parameter.
-    :param kind: Its type, a named tuple with a field for each option.
+    :param kind: Its type, a named tuple with a field for each option. A field may also
+        be an option that the verb has besides.
     """
 
     @functools.wraps(function)
     def collected(*arguments: Any, **given: Any) -> Any:
-        fields = {field: given.pop(field) for field in kind._fields}
+        fields = {field: given.pop(field) for field in kind._fields if field in given}
         return function(*arguments, **given, **{name: kind(**fields)})
 
-    return _apply(collected, *options)
+    for option in reversed(options):
+        collected = option(collected)
+    return collected
 
 
-vmlinux_option = click.option(
-    "--vmlinux",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The kernel's debug file, to be used instead of kallsyms and BTF.",
+path_option = functools.partial(
+    click.option, type=click.Path(path_type=Path), metavar="FILE"
+)
+core_option = path_option(
+    "-o", "--output", required=True, metavar="CORE", help="The core image to write."
+)
+vmlinux_option = path_option(
+    "--vmlinux", help="The kernel's debug file, to be used instead of kallsyms and BTF."
+)
+vmcoreinfo_option = path_option(
+    "--vmcoreinfo", help="Text of VMCOREINFO, if the target does not hold it."
+)
+_memory_map_option = click.option(
+    "--memory-map",
+    metavar="FIRST-LAST@OFFSET,…",
+    help="Physical addresses in a raw RAM image; found by default.",
 )
 
 
-def target_options(function: _Function) -> _Function:
-    """Add the options that say how to read a target."""
-    return _apply(
+class TargetOptions(NamedTuple):
+    """How to read a target."""
+
+    vmcoreinfo: Path | None
+    memory_map: str | None
+    damaged: bool
+
+
+def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--vmlinux``, and how to read a target as the parameter *reading*."""
+    reading = grouped(
         function,
-        vmlinux_option,
+        "reading",
+        TargetOptions,
+        vmcoreinfo_option,
+        _memory_map_option,
         click.option(
-            "--vmcoreinfo",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Text of VMCOREINFO, if the target does not hold it.",
-        ),
-        click.option(
-            "--memory-map",
-            metavar="FIRST-LAST@OFFSET,…",
-            help="Physical addresses in a raw RAM image; found by default.",
-        ),
-        click.option(
-            "--damaged",
-            is_flag=True,
-            expose_value=False,
-            callback=_keep_damaged,
-            help="Use what is left of a truncated file.",
+            "--damaged", is_flag=True, help="Use what is left of a truncated file."
         ),
     )
+    return vmlinux_option(reading)
 
 
-def _keep_damaged(
-    context: click.Context, _parameter: click.Parameter, value: bool
-) -> None:
-    # A verb needs it only to open its target.
-    context.meta[_DAMAGED] = value
-
-
-def firmware_options(function: _Function) -> _Function:
-    """Add the options that say where firmware's tables are, as one parameter."""
-
-    @functools.wraps(function)
-    def collected(
-        *arguments: Any,
-        smem: str | None,
-        kinfo: str | None,
-        memory_map: str | None,
-        **others: Any,
-    ) -> Any:
-        options = Options(
-            parse_range("--smem", smem) if smem else None,
-            _parse_address("--kinfo", kinfo) if kinfo else None,
-            memory_map=memory_map,
-        )
-        return function(*arguments, options=options, **others)
-
-    return _apply(
-        cast(_Function, collected),
+def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where firmware's tables are, as parameter *options*."""
+    return grouped(
+        function,
+        "options",
+        Options,
         click.option(
             "--smem",
             metavar="ADDRESS:SIZE",
+            callback=parse_range,
             help="Where SMEM is in a machine's memory; found by default.",
         ),
         click.option(
             "--kinfo",
             metavar="ADDRESS",
+            callback=_parse_address,
             help="Where a debug_kinfo is in it; found by default if there is no SMEM.",
         ),
-        click.option(
-            "--memory-map",
-            metavar="FIRST-LAST@OFFSET,…",
-            help="Physical addresses in a raw RAM image; found by default.",
-        ),
+        _memory_map_option,
     )
 
 
@@ -163,10 +146,11 @@ class SelectionOptions(NamedTuple):
     questions: tuple[str, ...]
     symbols: tuple[str, ...]
     regions: tuple[str, ...]
+    vmlinux: Path | None
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what to mark, as the parameter *selected*."""
+    """Add the options that say what to mark, as *selected*, with the verb's vmlinux."""
     return grouped(
         function,
         "selected",
@@ -204,7 +188,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def parse_selection(selected: SelectionOptions, vmlinux: Path | None) -> Selection:
+def parse_selection(selected: SelectionOptions) -> Selection:
     """
     Parse what to mark.
 
@@ -212,13 +196,8 @@ def parse_selection(selected: SelectionOptions, vmlinux: Path | None) -> Selecti
     """
     from kmemdump.marking.selection import select
 
-    return select(
-        areas=selected.areas,
-        questions=selected.questions,
-        symbols=selected.symbols,
-        regions=[_parse_region(text) for text in selected.regions],
-        vmlinux=vmlinux,
-    )
+    regions = [_parse_region(text) for text in selected.regions]
+    return select(**{**selected._asdict(), "regions": regions})
 
 
 def _parse_region(text: str) -> tuple[str, int, int]:
@@ -241,12 +220,16 @@ def _parse_region(text: str) -> tuple[str, int, int]:
     return region
 
 
-def parse_range(option: str, text: str) -> Range:
+def parse_range(
+    _context: click.Context, option: click.Parameter, text: str | None
+) -> Range | None:
     """
-    Parse ``ADDRESS:SIZE``: physical memory.
+    Parse ``ADDRESS:SIZE``: physical memory. The ``callback`` of an option.
 
     :raises UsageError: If it is something else.
     """
+    if text is None:
+        return None
     address, _, size = text.partition(":")
     try:
         found = Range(int(address, 0), int(size, 0))
@@ -254,39 +237,39 @@ def parse_range(option: str, text: str) -> Range:
         found = Range(0, 0)
     if found.start < 0 or found.size <= 0 or found.end > ADDRESS_SPACE:
         raise UsageError(
-            f"{option} {text!r}: expected ADDRESS:SIZE, for example 0x86000000:0x200000"
+            f"{option.opts[0]} {text!r}: expected ADDRESS:SIZE, for example "
+            "0x86000000:0x200000"
         )
     return found
 
 
-def _parse_address(option: str, text: str) -> int:
+def _parse_address(
+    _context: click.Context, option: click.Parameter, text: str | None
+) -> int | None:
+    if text is None:
+        return None
     try:
         address = int(text, 0)
     except ValueError:
         address = -1
     if not 0 <= address < ADDRESS_SPACE:
-        raise UsageError(f"{option} {text!r}: expected ADDRESS, such as 0xfa00000")
+        raise UsageError(
+            f"{option.opts[0]} {text!r}: expected ADDRESS, such as 0xfa00000"
+        )
     return address
 
 
 @contextmanager
 def opened_target(
-    spec: str,
-    vmcoreinfo: Path | None,
-    memory_map: str | None,
-    *,
-    progress: bool = True,
+    spec: str, reading: TargetOptions, *, progress: bool = True
 ) -> Iterator[Target]:
     """
     Open a target for the body of a ``with`` statement.
 
     :param progress: As for :func:`held_back_warnings`.
     """
-    damaged = click.get_current_context().meta[_DAMAGED]
     with (
         held_back_warnings(progress=progress),
-        open_target(
-            spec, vmcoreinfo=vmcoreinfo, memory_map=memory_map, damaged=damaged
-        ) as target,
+        open_target(spec, **reading._asdict()) as target,
     ):
         yield target
