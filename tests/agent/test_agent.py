@@ -14,10 +14,9 @@ from datetime import datetime
 import pytest
 
 from kmemdump.agent import status as status_file
-from kmemdump.agent.agent import Agent, held_signals
-from kmemdump.agent.pace import Pace
+from kmemdump.agent.agent import Agent, held_signals, next_interval
 from kmemdump.agent.status import Cost, Status, read_all
-from kmemdump.agent.systemd import in_journal, notify
+from kmemdump.agent.systemd import notify
 from kmemdump.cli import main
 from kmemdump.cli.shared.agent_output import AgentOutput, JsonAgentOutput
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
@@ -75,12 +74,13 @@ def run_agent(folder, registration, *signals, refresh=None):
         intervals.append(interval)
 
     with held_signals():
-        agent = Agent(registration, Pace(refresh), report, folder)
+        agent = Agent(registration, refresh, report, folder)
         for number in signals:
             signal.raise_signal(number)  # For this thread: there are others.
         agent.run()
         (status,) = read_all(folder)
-    assert intervals[-1:] in ([], [status.interval])
+    assert intervals[-1] == status.interval
+    assert told.pop(0) == MARKED  # The look that the registration began with.
     return told, status
 
 
@@ -104,9 +104,9 @@ def test_refreshes_on_the_timer(tmp_path):
 
 def test_looks_take_one_percent_of_a_cpu_at_most(tmp_path, monkeypatch):
     # A look in a guest that is emulated, one on a PC, and one that a person asked for.
-    assert Pace().interval() == Pace().interval(0.24) == 300
-    assert Pace().interval(7.5) == 750
-    assert Pace(10.0).interval(7.5) == 10
+    assert next_interval(None) == next_interval(None, 0.24) == 300
+    assert next_interval(None, 7.5) == 750
+    assert next_interval(10.0, 7.5) == 10
 
     class Busy(Registration):
         def refresh(self):
@@ -115,7 +115,7 @@ def test_looks_take_one_percent_of_a_cpu_at_most(tmp_path, monkeypatch):
                 pass
             return super().refresh()
 
-    monkeypatch.setattr("kmemdump.agent.pace._INTERVAL", 1.0)
+    monkeypatch.setattr("kmemdump.agent.agent._INTERVAL", 1.0)
     signals = signal.SIGUSR1, signal.SIGTERM
     _, status = run_agent(tmp_path, Busy(MARKED), *signals)
     assert 5 <= status.interval < 50
@@ -242,6 +242,13 @@ def test_output_for_people(capsys):
     ]
 
 
+def test_output_for_the_journal(capsys):
+    output = AgentOutput({"JOURNAL_STREAM": "8:1"}, "live")
+    output.print_line("stopped")
+    output.warn("two\nlines")
+    assert capsys.readouterr() == ("<6>live: stopped\n<4>two; lines\n", "")
+
+
 def test_output_for_programs(capsys):
     # As systemd starts it: a priority before an object would be no JSON.
     output = JsonAgentOutput({"JOURNAL_STREAM": "8:1"}, "live", lines=True)
@@ -269,7 +276,6 @@ def test_systemd_is_notified(tmp_path):
         assert manager.recv(1000) == b"READY=1\nSTATUS=two lines"
     notify({"NOTIFY_SOCKET": place}, READY="1")  # Nobody is there any more.
     notify({}, READY="1")
-    assert in_journal({"JOURNAL_STREAM": "8:1"})
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kmemdump.agent import status
-from kmemdump.agent.pace import Pace
 from kmemdump.agent.status import Meter
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.registration import RefreshResult, Registration
 from kmemdump.questions.question import explain
 
-__all__ = ["Agent", "held_signals"]
+__all__ = ["Agent", "held_signals", "next_interval"]
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 _REFRESH = {signal.SIGUSR1, signal.SIGHUP}
+_INTERVAL = 300.0
+_MOST = 0.01
+
+
+def next_interval(asked: float | None, cost: float = 0.0) -> float:
+    """
+    Return the seconds from the start of a look to the next.
+
+    :param asked: Those, whatever looks cost. ``None``: 300 s, or more, so that looks
+        take at most 1 % of one CPU.
+    :param cost: CPU seconds that the look took.
+    """
+    return max(_INTERVAL, cost / _MOST) if asked is None else asked
 
 
 @contextmanager
@@ -44,22 +56,22 @@ class Agent:
     """
     Keeps a registration fresh. To be used within :func:`held_signals`.
 
-    :param pace: When to look again.
-    :param report: Called after each look, with its result, and the seconds from its
-        start to the next.
+    :param asked: As for :func:`next_interval`.
+    :param report: Called after each look, the first included, with its result, and the
+        seconds from its start to the next.
     :param folder: For the status; ``None`` writes none.
     """
 
     def __init__(
         self,
         registration: Registration,
-        pace: Pace,
+        asked: float | None,
         report: Callable[[RefreshResult | Exception, float], None],
         folder: Path | None = None,
     ) -> None:
         self._registration = registration
-        self._pace = pace
-        self._interval = pace.interval()
+        self._asked = asked
+        self._interval = next_interval(asked)
         self._due = time.monotonic() + self._interval
         self._report = report
         self._folder = folder
@@ -68,6 +80,7 @@ class Agent:
         self._started = self._marked = time.time()
         self._refreshes = self._failures = 0
         self._failure = ""
+        self._report(registration.last, self._interval)
         self._publish()
 
     def run(self) -> None:
@@ -108,7 +121,7 @@ class Agent:
         self._refreshes += 1
         cost = time.process_time() - before
         self._meter.add_look(cost)
-        self._interval = self._pace.interval(cost)
+        self._interval = next_interval(self._asked, cost)
         self._due = start + self._interval
         self._report(result, self._interval)
         self._publish()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Notify systemd: sd_notify(3), and the priority of a line."""
+"""Notify systemd: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
-__all__ = ["in_journal", "notify"]
+__all__ = ["notify"]
 
 
 def notify(environ: Mapping[str, str], **state: str) -> None:
@@ -29,8 +29,3 @@ def notify(environ: Mapping[str, str], **state: str) -> None:
     ):
         it.connect(address)
         it.sendall(text.encode())
-
-
-def in_journal(environ: Mapping[str, str]) -> bool:
-    """Return whether output goes to the journal, which takes priorities."""
-    return "JOURNAL_STREAM" in environ

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kmemdump.agent.pace import Pace
 from kmemdump.cli.shared.agent_output import AgentOutput, JsonAgentOutput, run_folder
 from kmemdump.cli.shared.json_records import refusal_record
 from kmemdump.cli.shared.log_output import held_back_warnings, shown_progress
@@ -250,25 +249,23 @@ def _mark_minidump(
         with shown_progress():
             registration = register(machine, selection, options)
         with registration:
-            pace = Pace(stay.refresh) if stay.daemon else None
-            output.print_look(registration.last, pace.interval() if pace else None)
-            if pace is not None:
-                _stay_there(registration, pace, output, keep=stay.keep)
+            if stay.daemon:
+                _stay_there(registration, stay, output)
+            else:
+                output.print_look(registration.last)
             complete = registration.last.complete
     return ExitCode.DONE if complete else ExitCode.INCOMPLETE
 
 
-def _stay_there(
-    registration: Registration, pace: Pace, output: AgentOutput, *, keep: bool
-) -> None:
+def _stay_there(registration: Registration, stay: _Stay, output: AgentOutput) -> None:
     from kmemdump.agent.agent import Agent
 
     folder = run_folder(os.environ)
-    with closing(Agent(registration, pace, output.print_look, folder)) as agent:
-        output.notify_ready()
+    with closing(Agent(registration, stay.refresh, output.print_look, folder)) as agent:
+        output.notify(READY="1")
         agent.run()
-        output.notify_stopping()
-    if keep:
+        output.notify(STOPPING="1")
+    if stay.keep:
         output.print_line("stopped; the regions are left")
     else:
         registration.withdraw()
@@ -280,11 +277,7 @@ def _mark_kinfo(
 ) -> int:
     from kmemdump.marking.kinfo import KinfoOptions, mark_kinfo, unmark_kinfo
 
-    options = KinfoOptions(
-        table.kinfo,
-        table.device_tree,
-        run_folder(os.environ),
-    )
+    options = KinfoOptions(table.kinfo, table.device_tree, run_folder(os.environ))
     layout = KinfoLayout(table.layout)
     with _opened(target, as_json) as (machine, output):
         if off:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kmemdump.agent.systemd import in_journal, notify
+from kmemdump.agent.systemd import notify
 from kmemdump.cli.shared.json_records import refresh_record
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.text import format_duration
@@ -45,7 +45,7 @@ class AgentOutput:
     def __init__(self, environ: Mapping[str, str], target: str) -> None:
         self._environ = environ
         self._target = target
-        self._journal = in_journal(environ)
+        self._journal = "JOURNAL_STREAM" in environ  # It takes priorities.
         self._known: set[str] = set()
 
     def print_line(self, line: str) -> None:
@@ -75,19 +75,14 @@ class AgentOutput:
             problem = explain(result)
             line = f"not refreshed, what is registered stays: {problem}{again}"
             self.warn(line)
-            notify(self._environ, STATUS=line)
-            return
-        summary = f"{result.summary}{again}"
-        self._print_result(result, summary, interval)
-        notify(self._environ, STATUS=summary)
+        else:
+            line = f"{result.summary}{again}"
+            self._print_result(result, line, interval)
+        self.notify(STATUS=line)
 
-    def notify_ready(self) -> None:
-        """Notify the service manager that the first look is done."""
-        notify(self._environ, READY="1")
-
-    def notify_stopping(self) -> None:
-        """Notify the service manager that the end has begun."""
-        notify(self._environ, STOPPING="1")
+    def notify(self, **state: str) -> None:
+        """Notify the service manager, as with ``READY="1"``."""
+        notify(self._environ, **state)
 
     def _print_result(
         self, result: RefreshResult, summary: str, _interval: float | None
