@@ -107,19 +107,17 @@ class Machine(RuleBasedStateMachine):
             if region not in self.held:
                 self.offer(region)
 
-    @rule(wish=WISHES, id=st.none() | st.integers(0, 12))
-    def register(self, wish: Region, id: int | None) -> None:
-        free = id is None or (id > 2 and id not in {item.id for item in self.regions})
-        valid = free and is_valid(wish, self.regions)
+    @rule(wish=WISHES)
+    def register(self, wish: Region) -> None:
+        valid = is_valid(wish, self.regions)
         try:
             region = self.registry.register(
-                wish.name, wish.address, wish.size, id, wish.virtual
+                wish.name, wish.address, wish.size, wish.virtual
             )
         except RegistrationError:
             assert not valid
             return
         assert valid
-        assert id in (None, region.id)
         assert region.id not in {1, 2, *(item.id for item in self.regions)}
         self.regions.append(region)
         self.offer(region)
@@ -160,12 +158,12 @@ class Machine(RuleBasedStateMachine):
         self.regions = [*result.kept, *result.added]
         # The order of hand-over is the registry's affair; nothing is left waiting
         # that the backend would take.
-        self.held = [item for item in self.regions if self.registry.held(item.id)]
+        waiting = {item.region.id for item in self.registry.not_held()}
+        self.held = [item for item in self.regions if item.id not in waiting]
         was = len(self.held)
         self.offer_rest()
         assert len(self.held) == was
         if self.backend is not None:
-            waiting = {item.id for item in self.regions if item not in self.held}
             assert waiting <= {item.region.id for item in result.refused}
 
     @rule(core=st.booleans(), capacity=st.none() | st.integers(2, 6))
@@ -194,7 +192,6 @@ class Machine(RuleBasedStateMachine):
     def same(self) -> None:
         assert list(self.registry) == self.regions
         ids = {item.id for item in self.held}
-        assert {item.id for item in self.regions if self.registry.held(item.id)} == ids
         assert [item.region for item in self.registry.not_held()] == [
             item for item in self.regions if item.id not in ids
         ]

@@ -6,18 +6,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID, Backend, SelfDescribing
+from kmemdump.backends import Backend, SelfDescribing
 from kmemdump.backends.description import Description, describe
 from kmemdump.errors import BackendError, KmemdumpError
 from kmemdump.memory.ranges import Region
 
-__all__ = ["RESERVED", "Attachment"]
+__all__ = ["Attachment"]
 
 logger = logging.getLogger(__name__)
 
-RESERVED = {ELF_HEADER_ID: "elfhdr", VMCOREINFO_ID: "vmcoreinfo"}
-"""Ids and names of the regions that describe."""
-
+_DESCRIBING = 2
+"""Regions that describe a dump."""
 _NO_BACKEND = "there is no backend"
 # Of the file or device behind a backend; anything else is a bug.
 _FAILURES = (KmemdumpError, OSError)
@@ -38,9 +37,6 @@ class Attachment:
         self._description = description
         self._stale = False  # The backend's description is.
 
-    def __contains__(self, id: int) -> bool:
-        return id in self._held
-
     @property
     def room(self) -> int | None:
         """Number of regions that the backend still takes; ``None``: no limit."""
@@ -48,7 +44,7 @@ class Attachment:
         if backend is None or backend.capacity is None:
             return None
         # Two places are kept for the description even if there is none yet.
-        own = len(RESERVED) if isinstance(backend, SelfDescribing) else 0
+        own = _DESCRIBING if isinstance(backend, SelfDescribing) else 0
         return max(0, backend.capacity - own - len(self._held))
 
     def attach(self, backend: Backend, regions: Iterable[Region]) -> None:
@@ -139,7 +135,7 @@ class Attachment:
             return
         slots = None
         if backend.capacity is not None:
-            slots = backend.capacity - len(RESERVED)
+            slots = backend.capacity - _DESCRIBING
             if slots < 0:
                 self.problem = (
                     f"backend {backend.name} is too small for a description: "

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from kmemdump.backends import FIRST_ID, Backend
 from kmemdump.backends.description import Description
 from kmemdump.errors import BackendError, RegistrationError
-from kmemdump.marking.attachment import RESERVED, Attachment
+from kmemdump.marking.attachment import Attachment
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, Region, merge
 
 __all__ = ["Refusal", "Registry", "UpdateResult"]
@@ -73,7 +73,7 @@ class Registry:
         self._ranges = None if ranges is None else merge(ranges)
         self._attachment = Attachment(description)
         self._regions: dict[int, Region] = {}
-        self._places: dict[tuple[int, int], int] = {}
+        self._taken: dict[Range, int] = {}
         self._next_id = FIRST_ID
 
     def __iter__(self) -> Iterator[Region]:
@@ -85,15 +85,6 @@ class Registry:
     @property
     def backend(self) -> Backend | None:
         return self._attachment.backend
-
-    def held(self, id: int) -> bool:
-        """
-        Return whether the backend holds the region with this id.
-
-        :raises RegistrationError: If there is no such region.
-        """
-        self._find(id)
-        return id in self._attachment
 
     def not_held(self) -> list[Refusal]:
         """Return the regions that no backend holds, and why."""
@@ -114,12 +105,7 @@ class Registry:
         return self._attachment.problem
 
     def register(
-        self,
-        name: str,
-        address: int,
-        size: int,
-        id: int | None = None,
-        virtual: int | None = None,
+        self, name: str, address: int, size: int, virtual: int | None = None
     ) -> Region:
         """
         Register a region, and hand it to the backend if there is one.
@@ -129,13 +115,12 @@ class Registry:
 
         :param address: Physical address in bytes.
         :param size: Size in bytes.
-        :param id: Wanted id; ``None`` for a new one.
         :param virtual: Kernel virtual address, where one is known.
-        :return: The region; :meth:`held` says whether the backend holds it.
-        :raises RegistrationError: If size, address or id is wrong or taken.
+        :return: The region, with an id that is not used again soon.
+        :raises RegistrationError: If its size or address is wrong, or registered.
         """
         with self._changing():
-            return self._register(Region(id or 0, name, address, size, virtual), id)
+            return self._register(Region(0, name, address, size, virtual))
 
     def unregister(self, id: int) -> Region:
         """
@@ -147,7 +132,9 @@ class Registry:
             since the backend would still dump it.
         """
         with self._changing():
-            region = self._find(id)
+            region = self._regions.get(id)
+            if region is None:
+                raise RegistrationError(f"id {id} is not registered")
             self._unregister(region)
             self._retry()
             return region
@@ -179,9 +166,9 @@ class Registry:
             gone = [region for key, region in before.items() if key not in wanted]
             room = self._attachment.room
             crowded = room is not None and room < len(new)
-            places = {_place(region) for region in new}
+            needed = {region.range for region in new}
             for region in gone:
-                if crowded or _place(region) in places:
+                if crowded or region.range in needed:
                     unregister(region)
             self._retry()
             for key, region in before.items():
@@ -193,11 +180,11 @@ class Registry:
             for region in new:
                 region = region._replace(id=0)
                 try:
-                    added.append(self._register(region, None))
+                    added.append(self._register(region))
                 except RegistrationError as error:
                     refused.append(Refusal(region, str(error)))
             for region in gone:
-                if not crowded and _place(region) not in places:
+                if not crowded and region.range not in needed:
                     unregister(region)
             self._retry()
             kept = [
@@ -245,21 +232,12 @@ class Registry:
         finally:
             self._attachment.describe()
 
-    def _find(self, id: int) -> Region:
-        region = self._regions.get(id)
-        if region is None:
-            raise RegistrationError(f"id {id} is not registered")
-        return region
-
-    def _register(self, region: Region, id: int | None) -> Region:
+    def _register(self, region: Region) -> Region:
         self._check(region)
-        if id is None:
-            region = region._replace(id=self._new_id())
-        else:
-            self._check_id(region)
+        region = region._replace(id=self._new_id())
         self._attachment.offer(region)  # First: whatever it raises changes nothing.
         self._regions[region.id] = region
-        self._places[_place(region)] = region.id
+        self._taken[region.range] = region.id
         return region
 
     def _check(self, region: Region) -> None:
@@ -279,27 +257,11 @@ class Registry:
                 raise RegistrationError(
                     f"region {name!r}: {region.range} is not in the kernel's memory"
                 )
-        other = self._places.get(_place(region))
+        other = self._taken.get(region.range)
         if other is not None:
             raise RegistrationError(
                 f"region {name!r}: {region.range} is already registered as "
                 f"{self._regions[other].name!r} (id {other})"
-            )
-
-    def _check_id(self, region: Region) -> None:
-        name, id = region.name, region.id
-        if id in RESERVED:
-            raise RegistrationError(
-                f"region {name!r}: id {id} is reserved for {RESERVED[id]!r}"
-            )
-        if not FIRST_ID <= id <= _LAST_ID:
-            raise RegistrationError(
-                f"region {name!r}: id is {id}, expected {FIRST_ID} to {_LAST_ID}"
-            )
-        if id in self._regions:
-            raise RegistrationError(
-                f"region {name!r}: id {id} is already used by "
-                f"{self._regions[id].name!r}"
             )
 
     def _new_id(self) -> int:
@@ -314,7 +276,7 @@ class Registry:
     def _unregister(self, region: Region) -> None:
         self._attachment.take_off(region)
         del self._regions[region.id]
-        del self._places[_place(region)]
+        del self._taken[region.range]
 
     def _set_virtual(self, region: Region, virtual: int | None) -> None:
         if virtual is None or virtual == region.virtual:
@@ -342,7 +304,3 @@ def _check_virtual(region: Region) -> None:
 
 def _identity(region: Region) -> tuple[str, int, int]:
     return region.name, region.address, region.size
-
-
-def _place(region: Region) -> tuple[int, int]:
-    return region.address, region.size
