@@ -23,8 +23,8 @@ from kmemdump.formats.minidump import (
     LINUX_ROWS,
     MINIDUMP_ITEM,
     REGION_SIZE,
-    SUBSYSTEM_SIZE,
     TOC_SIZE,
+    GlobalToc,
     Subsystem,
     TableRegion,
     Word,
@@ -52,7 +52,6 @@ class MinidumpBackend:
         and, if there is none yet, the region array.
     :param scratch_item: Used instead: number of an SMEM item of 64 KiB to allocate.
         Only if no other processor allocates at the same time.
-    :param rows: Rows in the array of another owner, if there is one.
     :param no_encryption: Ask the firmware not to encrypt the dump. Then everybody who
         has the device can read it; otherwise only the vendor may be able to.
     :raises BackendError: If the table is not ready or full.
@@ -68,33 +67,28 @@ class MinidumpBackend:
         *,
         scratch: Range | None = None,
         scratch_item: int | None = None,
-        subsystem: int = 0,
-        rows: int = LINUX_ROWS,
         no_encryption: bool = False,
     ) -> None:
         self._memory = memory
         self._ids: list[int] = []  # Of our rows, in their order.
         self._own: int | None = None  # The subsystem's row, if we made its table.
         try:
-            area = self._open_smem(smem)
+            if smem.end > _4G:
+                raise BackendError(
+                    f"SMEM at {smem}, expected below 4 GiB: Linux's driver and the "
+                    "firmware compute with 32 bits"
+                )
+            area = _read_smem(memory, smem)
             if scratch is None and scratch_item is not None:
                 scratch = self._allocate(area, scratch_item)
             self._scratch = Scratch(memory, scratch) if scratch else None
-            self._open_table(area, subsystem, rows, no_encryption)
+            self._open_table(area, no_encryption)
         except (FormatError, NotCapturedError) as error:
             raise BackendError(f"no usable minidump table: {error}") from error
 
     @property
     def capacity(self) -> int:
         return self._table.capacity
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether the firmware may encrypt the dump."""
-        row = parse_toc(
-            self._memory.read(self._toc.start, self._toc.size), "minidump table"
-        ).subsystems[self._index]
-        return row.encryption_required != Word.NR
 
     def register(self, region: Region) -> None:
         if region.id in self._ids:
@@ -143,15 +137,6 @@ class MinidumpBackend:
         self._scratch.commit()
         return first, second
 
-    def _open_smem(self, where: Range) -> Smem:
-        if where.end > _4G:
-            raise BackendError(
-                f"SMEM at {where}, expected below 4 GiB: Linux's driver and the "
-                "firmware compute with 32 bits"
-            )
-        data = self._memory.read(where.start, where.size)
-        return parse_smem(data, f"SMEM at {where.start:#x}", address=where.start)
-
     def _allocate(self, smem: Smem, number: int) -> Range:
         try:
             item = smem.lookup(HOST_ANY, number)  # Of an earlier run.
@@ -162,33 +147,24 @@ class MinidumpBackend:
             item = plan.item
         return Range(item.address, item.size)
 
-    def _open_table(
-        self, smem: Smem, index: int, rows: int, no_encryption: bool
-    ) -> None:
-        item = smem.lookup(HOST_ANY, MINIDUMP_ITEM)
-        self._toc, self._index = Range(item.address, item.size), index
-        source = f"minidump table at {item.address:#x}"
-        toc = parse_toc(self._memory.read(item.address, item.size), source)
+    def _open_table(self, smem: Smem, no_encryption: bool) -> None:
+        toc, address, source = _read_toc(self._memory, smem)
         if toc.status == 0:
             raise BackendError(
                 f"{source}: status 0: firmware is not ready for minidumps"
             )
-        if not 0 <= index < len(toc.subsystems):
-            raise BackendError(
-                f"{source}: no subsystem {index}, it has {len(toc.subsystems)}"
-            )
-        row = toc.subsystems[index]
-        address = item.address + TOC_SIZE + index * SUBSYSTEM_SIZE
+        row = toc.subsystems[0]  # Linux's.
+        address += TOC_SIZE
         array = self._scratch.array if self._scratch else None
         if row.initialized and row.regions_address != array:
-            self._share(row, address, rows, source)
+            self._share(row, address, source)
             if no_encryption:
                 self._memory.write(address + _REQUIRED_AT, _word(Word.NR))
                 self._memory.write(address + _STATUS_AT, _word(Word.DONE))
         else:
             self._initialize(address, no_encryption, source)
 
-    def _share(self, row: Subsystem, address: int, rows: int, source: str) -> None:
+    def _share(self, row: Subsystem, address: int, source: str) -> None:
         """Add our rows behind those of another owner."""
         if row.enabled != Word.ENBL:
             raise BackendError(
@@ -198,12 +174,12 @@ class MinidumpBackend:
         data = self._memory.read(row.regions_address, size)
         others = parse_regions(data, row.region_count, source)
         kept = len(others) - self._count_left_behind(others)
-        if kept >= rows:
+        if kept >= LINUX_ROWS:
             raise BackendError(f"{source}: full: others have all {kept} rows")
         if kept < len(others):
             self._memory.write(address + _COUNT_AT, _word(kept))
         self._table = RegionTable(
-            self._memory, address, row.regions_address, kept, rows
+            self._memory, address, row.regions_address, kept, LINUX_ROWS
         )
 
     def _count_left_behind(self, rows: list[TableRegion]) -> int:
@@ -256,18 +232,26 @@ class MinidumpBackend:
         self._table = RegionTable(self._memory, address, array, 0, LINUX_ROWS)
 
 
-def is_marked(memory: Memory, smem: Range, subsystem: int = 0) -> bool:
+def is_marked(memory: Memory, smem: Range) -> bool:
     """
-    Return whether a minidump table has an owner already.
+    Return whether Linux's minidump table has an owner already.
 
     :raises FormatError: If there is no such table.
     """
-    data = memory.read(smem.start, smem.size)
-    found = parse_smem(data, f"SMEM at {smem.start:#x}", address=smem.start)
-    item = found.lookup(HOST_ANY, MINIDUMP_ITEM)
+    toc, _, _ = _read_toc(memory, _read_smem(memory, smem))
+    return toc.subsystems[0].initialized
+
+
+def _read_smem(memory: Memory, where: Range) -> Smem:
+    data = memory.read(where.start, where.size)
+    return parse_smem(data, f"SMEM at {where.start:#x}", address=where.start)
+
+
+def _read_toc(memory: Memory, smem: Smem) -> tuple[GlobalToc, int, str]:
+    """Return the table of all subsystems, its address, and its name for messages."""
+    item = smem.lookup(HOST_ANY, MINIDUMP_ITEM)
     source = f"minidump table at {item.address:#x}"
-    rows = parse_toc(memory.read(item.address, item.size), source).subsystems
-    return subsystem < len(rows) and rows[subsystem].initialized
+    return parse_toc(memory.read(item.address, item.size), source), item.address, source
 
 
 _SCRATCH_SIZE = 64 << 10
