@@ -18,7 +18,7 @@ from kmemdump import (
     unmark_kinfo,
 )
 from kmemdump.formats.kinfo import KINFO_MAGIC
-from kmemdump.marking.firmware_table import open_table
+from kmemdump.marking.firmware_table import FirmwareTable
 from kmemdump.marking.lock import lock_table, table_name
 from kmemdump.memory.ranges import Range, Region
 from rigs.machine import SCRATCH, SMEM, FakeMachine, rows
@@ -42,12 +42,12 @@ def test_unmark_takes_off_what_an_earlier_run_registered(machine, tmp_path):
     options = TableOptions(smem=SMEM, scratch=SCRATCH, lock_folder=tmp_path)
     unmark_firmware(machine, options)  # There is nothing to take off.
     assert machine.memory.stores == []
-    with open_table(machine, options) as table:
+    with FirmwareTable(machine, options) as table:
         assert table.reserved == [SMEM, SCRATCH]
         table.open_backend().register(Region(3, "kmsg", 0x80300000, 8))
     assert len(rows(machine.memory)) == 1
     unmark_firmware(machine, options)
-    with open_table(machine, options) as table:
+    with FirmwareTable(machine, options) as table:
         assert rows(machine.memory) == []
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from kmemdump.areas import Area
-from kmemdump.marking.firmware_table import TableOptions, open_table
+from kmemdump.marking.firmware_table import FirmwareTable, TableOptions
 from kmemdump.marking.registration import Registration
 from kmemdump.marking.selection import Selection, select
 from kmemdump.memory.recorder import Budget
@@ -59,7 +59,7 @@ def register(
     target: Target, selection: Selection, options: TableOptions
 ) -> Registration:
     """Do what :func:`mark_firmware` does, with a selection."""
-    table = open_table(target, options)
+    table = FirmwareTable(target, options)
     try:
         return Registration(target, selection, table)
     except BaseException:
@@ -74,5 +74,5 @@ def unmark_firmware(target: Target, table: TableOptions | None = None) -> None:
     :param table: Where the table is.
     :raises KmemdumpError: If there is no table that can be written.
     """
-    with open_table(target, table or TableOptions()) as opened:
+    with FirmwareTable(target, table or TableOptions()) as opened:
         opened.withdraw()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,12 @@ from kmemdump.firmware.discovery import (
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
 from kmemdump.marking.lock import lock_table, table_name
-from kmemdump.memory.physical import WritableMemory
 from kmemdump.memory.ranges import Range, intersect
 from kmemdump.targets import Closing, Target
 from kmemdump.targets.live import LiveTarget
 from kmemdump.targets.writable import check_writable, open_writable
 
-__all__ = ["FirmwareTable", "TableOptions", "check_reserved", "open_table"]
+__all__ = ["FirmwareTable", "TableOptions", "check_reserved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +49,30 @@ class TableOptions:
 
 class FirmwareTable(Closing):
     """
-    A machine's table, opened by :func:`open_table`.
+    A machine's table, found, locked, and open for writing.
 
-    :param name: Of the table, for files.
-    :param ranges: Where SMEM and the scratch memory are.
-    :param resources: Closed at the end.
+    :param target: The machine; stays the caller's.
+    :raises UnsupportedError: If its memory cannot be written, or another process writes
+        to the table.
+    :raises KmemdumpError: If there is no table.
     """
 
-    def __init__(
-        self,
-        name: str,
-        memory: WritableMemory,
-        ranges: ReservedRanges,
-        options: TableOptions,
-        resources: ExitStack,
-    ) -> None:
+    def __init__(self, target: Target, options: TableOptions) -> None:
+        check_writable(target)
+        ranges = _find_ranges(target, options)
         assert ranges.smem is not None
-        self.name = name
+        self.name = table_name(target.name, MinidumpBackend.name, ranges.smem.start)
+        """For files."""
         self.reserved: Sequence[Range] = ranges.known
         """Memory that is written; the kernel must not use it."""
-        self._memory = memory
         self._smem = ranges.smem
         self._scratch = ranges.scratch if options.scratch_item is None else None
         self._options = options
-        self._resources = resources
+        with ExitStack() as stack:
+            stack.enter_context(lock_table(options.lock_folder, self.name))
+            self._memory = open_writable(target, ranges.known)
+            stack.callback(self._memory.close)
+            self._resources = stack.pop_all()
 
     def open_backend(self) -> MinidumpBackend:
         """
@@ -101,25 +100,6 @@ class FirmwareTable(Closing):
     def close(self) -> None:
         """Close the memory and unlock the table; what is registered stays."""
         self._resources.close()
-
-
-def open_table(target: Target, options: TableOptions) -> FirmwareTable:
-    """
-    Find the table of a machine, lock it, and open it for writing.
-
-    :param target: The machine; stays the caller's.
-    :raises UnsupportedError: If its memory cannot be written, or another process writes
-        to the table.
-    :raises KmemdumpError: If there is no table.
-    """
-    check_writable(target)
-    ranges = _find_ranges(target, options)
-    assert ranges.smem is not None
-    name = table_name(target.name, MinidumpBackend.name, ranges.smem.start)
-    with ExitStack() as resources:
-        resources.enter_context(lock_table(options.lock_folder, name))
-        memory = resources.enter_context(closing(open_writable(target, ranges.known)))
-        return FirmwareTable(name, memory, ranges, options, resources.pop_all())
 
 
 def _find_ranges(target: Target, options: TableOptions) -> ReservedRanges:
