@@ -11,7 +11,8 @@ a region is there twice, and it is never missing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from kmemdump.errors import BackendError
@@ -67,14 +68,16 @@ class RegionTable:
 
         :raises BackendError: If the table is full, or somebody else changes it.
         """
-        self._check()
-        if len(self.rows) >= self.capacity:
+        index = len(self.rows)
+        if index >= self.capacity:
             raise BackendError(
                 f"the minidump table is full: {self._first} rows of others and "
-                f"{len(self.rows)} of ours"
+                f"{index} of ours"
             )
-        index = len(self.rows)
-        self._guarded(lambda: self._append(index, region))
+        with self._changing():
+            self._fill(index, region)
+            self._set_valid(index, Word.VALI)
+            self._set_count(index + 1)
         self.rows.append(region)
 
     def remove(self, index: int) -> None:
@@ -83,8 +86,14 @@ class RegionTable:
 
         :raises BackendError: If somebody else changes the table.
         """
-        self._check()
-        self._guarded(lambda: self._remove(index))
+        last = len(self.rows) - 1
+        with self._changing():
+            for i in range(index, last):
+                self._set_valid(i, Word.INVA)
+                self._fill(i, self.rows[i + 1])
+                self._set_valid(i, Word.VALI)
+            self._set_count(last)
+            self._memory.write(self._row(last), bytes(REGION_SIZE))
         del self.rows[index]
 
     def move(self, index: int, address: int, size: int) -> None:
@@ -96,31 +105,14 @@ class RegionTable:
 
         :raises BackendError: If somebody else changes the table.
         """
-        self._check()
         old = self.rows[index]
         stores = [(_ADDRESS_AT, address)] if address != old.address else []
         if size != old.size:
             stores.insert(0 if size > old.size else 1, (_SIZE_AT, size))
-        self._guarded(lambda: self._move(index, stores))
+        with self._changing():
+            for at, value in stores:
+                self._memory.write(self._row(index) + at, _U64.pack(value))
         self.rows[index] = replace(old, address=address, size=size)
-
-    def _append(self, index: int, region: TableRegion) -> None:
-        self._fill(index, region)
-        self._set_valid(index, Word.VALI)
-        self._set_count(index + 1)
-
-    def _remove(self, index: int) -> None:
-        last = len(self.rows) - 1
-        for i in range(index, last):
-            self._set_valid(i, Word.INVA)
-            self._fill(i, self.rows[i + 1])
-            self._set_valid(i, Word.VALI)
-        self._set_count(last)
-        self._memory.write(self._row(last), bytes(REGION_SIZE))
-
-    def _move(self, index: int, stores: list[tuple[int, int]]) -> None:
-        for at, value in stores:
-            self._memory.write(self._row(index) + at, _U64.pack(value))
 
     def _row(self, index: int) -> int:
         return self._array + (self._first + index) * REGION_SIZE
@@ -136,7 +128,9 @@ class RegionTable:
     def _set_count(self, count: int) -> None:
         self._memory.write(self._subsystem + _COUNT_AT, _U32.pack(self._first + count))
 
-    def _check(self) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Refuse to change a table that is not as we left it."""
         if self._broken:
             raise BackendError(
                 f"an earlier store into the minidump table failed: {self._broken}"
@@ -148,10 +142,8 @@ class RegionTable:
                 f"somebody else changes the minidump table: it has {found} rows, "
                 f"expected {expected}"
             )
-
-    def _guarded(self, stores: Callable[[], object]) -> None:
         try:
-            stores()
+            yield
         except BaseException as error:
             # The table is valid, and its contents are not known.
             self._broken = str(error) or type(error).__name__
