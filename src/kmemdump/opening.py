@@ -50,10 +50,7 @@ def open_target(
     info = read_vmcoreinfo(vmcoreinfo) if vmcoreinfo else None
     kind, colon, rest = spec.partition(":")
     if kind == "qmp" and colon:
-        if memory_map is not None:
-            raise UsageError(
-                f"{spec}: --memory-map is not allowed (QEMU knows the memory map)"
-            )
+        _refuse_map(memory_map, spec, "QEMU knows the memory map")
         from kmemdump.targets.qmp import QmpTarget  # asyncio is loaded late.
 
         return QmpTarget(Path(rest), vmcoreinfo=info)
@@ -62,13 +59,11 @@ def open_target(
     if not spec:
         raise UsageError("no target, expected live, qmp:SOCKET or the path of a file")
     if (spec == "live" and not colon) or spec == "/proc/kcore":
-        if memory_map is not None:
-            raise UsageError(
-                f"{spec}: --memory-map is not allowed (the kernel knows the memory map)"
-            )
+        _refuse_map(memory_map, spec, "the kernel knows the memory map")
         return open_live(info)
     if os.path.isdir(spec):
-        return _open_folder(Path(spec), info, memory_map)
+        _refuse_map(memory_map, spec, "its files have addresses")
+        return DumpTarget(collect_folder(Path(spec)), info)
     file = OpenFile(Path(spec))
     try:
         return _open_file(file, info, memory_map, damaged)
@@ -83,7 +78,9 @@ def _open_file(
     head = file.read(0, 8192)
     opener: Callable[[OpenFile, VmcoreInfo | None, bool], Target] | None = None
     if head.startswith(RAWDUMP_MAGIC):
-        return _open_rawdump(file, info)
+        target = DumpTarget(collect_rawdump(file), info)
+        file.close()
+        return target
     if head.startswith(b"\x7fELF"):
         opener = open_elf
     elif head.startswith((KDUMP_MAGIC, FLAT_MAGIC)):
@@ -99,23 +96,10 @@ def _open_file(
             raise TargetError(f"{file.name}: {unsupported}")
     if opener is None:
         return open_image(file, memory_map, info)
-    if memory_map is not None:
-        raise UsageError(
-            f"{file.name}: --memory-map is not allowed: this is not a raw RAM image, "
-            "and has its memory map"
-        )
+    _refuse_map(memory_map, file.name, "not a raw RAM image: it has its memory map")
     return opener(file, info, damaged)
 
 
-def _open_folder(folder: Path, info: VmcoreInfo | None, map: str | None) -> Target:
-    if map is not None:
-        raise UsageError(
-            f"{folder}: --memory-map is not allowed (its files have addresses)"
-        )
-    return DumpTarget(collect_folder(folder), info)
-
-
-def _open_rawdump(file: OpenFile, info: VmcoreInfo | None) -> Target:
-    target = DumpTarget(collect_rawdump(file), info)
-    file.close()
-    return target
+def _refuse_map(memory_map: str | None, name: str, reason: str) -> None:
+    if memory_map is not None:
+        raise UsageError(f"{name}: --memory-map is not allowed ({reason})")
