@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""
-The status of an agent: a file that it replaces after each look at the kernel.
-"""
+"""The status of an agent: a file that it replaces after each look at the kernel."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.files import PartialFile
@@ -154,14 +151,10 @@ def _parse(data: bytes, source: str, held_by: int | None) -> Status:
         record = json.loads(data)
         if record["version"] != _VERSION:
             raise ValueError(f"version {record['version']}, expected {_VERSION}")
-        values = {
-            it.name: record[it.name] for it in fields(Status) if it.name != "alive"
-        }
-        values["cost"] = Cost(**_known(Cost, values["cost"]))
-        return Status(**values, alive=values["pid"] == held_by)
+        cost = Cost(**{it.name: record["cost"][it.name] for it in fields(Cost)})
+        alive = record["pid"] == held_by
+        names = {it.name for it in fields(Status)} - {"cost", "alive"}
+        values = {name: record[name] for name in names}
+        return Status(**values, cost=cost, alive=alive)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(source, f"not the status of an agent: {error}") from error
-
-
-def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {it.name: values[it.name] for it in fields(kind)}
