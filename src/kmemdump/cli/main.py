@@ -76,10 +76,7 @@ def _program(context: click.Context) -> None:
     image, an ELF or kdump-compressed vmcore, LiME, a core image, or what firmware
     left: a folder of md_*.BIN files, a rawdump image.
     """
-    verbs = _Verbs()
-    read_usual_places(
-        context, {name: lambda n: verbs.get_command(context, n) for name in _VERBS}
-    )
+    read_usual_places(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

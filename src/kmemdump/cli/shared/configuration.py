@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,6 @@ from kmemdump.errors import UsageError
 __all__ = ["config_option", "read_usual_places", "usual_places"]
 
 _MAX_BYTES = 1 << 20
-_VERBS = f"{__name__}.verbs"
-
-_GetVerb = Callable[[str], click.Command | None]
 
 
 def usual_places(environ: Mapping[str, str]) -> list[Path]:
@@ -46,16 +43,14 @@ def config_option() -> click.Option:
     )
 
 
-def read_usual_places(context: click.Context, verbs: Mapping[str, _GetVerb]) -> None:
+def read_usual_places(context: click.Context) -> None:
     """
     Let a verb take options from the files in the usual places, if there are any.
 
     :param context: The program's own.
-    :param verbs: Every verb, and what imports it.
     """
-    context.meta[_VERBS] = verbs
     verb = context.invoked_subcommand
-    if verb is None or verb not in verbs:
+    if verb is None or verb not in _verbs(context):
         return
     found: dict[str, Any] = {}
     for path in usual_places(os.environ):
@@ -80,7 +75,7 @@ def _read_named(
 
 def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
     """Return a verb's options from a file, by their parameters' names."""
-    verbs = context.meta[_VERBS]
+    verbs = _verbs(context)
     content = _parse(path)
     # "ask" is a verb, with a table, and an option of others.
     tables = {
@@ -88,21 +83,21 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
         for name, value in content.items()
         if name in verbs and isinstance(value, dict)
     }
-    known = _known(verbs, verb)
+    known = _known(context, verb)
     found: dict[str, Any] = {}
     for name, value in content.items():
         if name in tables:
             continue
         if name in known:
             found |= _one(path, known, name, value)
-        elif not any(name in _known(verbs, other) for other in verbs):
+        elif not any(name in _known(context, other) for other in verbs):
             if name in verbs:
                 raise UsageError(f"{path}: {name} is a verb, expected a table [{name}]")
             raise UsageError(
                 f"{path}: no option {name!r}; there are {', '.join(known)}"
             )
     for other, table in tables.items():
-        options = _known(verbs, other)
+        options = _known(context, other)
         for name, value in table.items():
             if name not in options:
                 raise UsageError(
@@ -124,16 +119,25 @@ def _parse(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _known(verbs: Mapping[str, _GetVerb], verb: str) -> dict[str, click.Option]:
-    return dict(_each_option(verbs[verb](verb)))
+def _program(context: click.Context) -> click.Group:
+    program = context.find_root().command
+    assert isinstance(program, click.Group)
+    return program
 
 
-def _each_option(verb: click.Command | None) -> Iterator[tuple[str, click.Option]]:
-    for parameter in verb.params if verb is not None else ():
-        if isinstance(parameter, click.Option) and parameter.name != "config":
-            for option in parameter.opts:
-                if option.startswith("--"):
-                    yield option.removeprefix("--"), parameter
+def _verbs(context: click.Context) -> list[str]:
+    return _program(context).list_commands(context)
+
+
+def _known(context: click.Context, verb: str) -> dict[str, click.Option]:
+    command = _program(context).get_command(context, verb)
+    return {
+        option.removeprefix("--"): parameter
+        for parameter in (command.params if command else ())
+        if isinstance(parameter, click.Option) and parameter.name != "config"
+        for option in parameter.opts
+        if option.startswith("--")
+    }
 
 
 def _one(
