@@ -268,21 +268,18 @@ def _manifest(capture: Capture, marked_at: datetime | None, cause: str) -> Manif
         backend=_BACKEND,
         marked_at=marked_at,
         cause=cause,
-        areas=list(_area_records(capture.marking.areas)),
+        areas=[_area_record(area) for area in capture.marking.areas],
     )
 
 
-def _area_records(areas: Iterable[AreaResult]) -> Iterable[AreaRecord]:
-    for area in areas:
-        yield AreaRecord(
-            name=area.name,
-            complete=area.reason is None,
-            reason=area.reason or "",
-            bytes=sum(item.size for item in area.ranges),
-            questions=[
-                QuestionRecord(
-                    question.text, question.reason is None, question.reason or ""
-                )
-                for question in area.questions
-            ],
-        )
+def _area_record(area: AreaResult) -> AreaRecord:
+    return AreaRecord(
+        name=area.name,
+        complete=area.reason is None,
+        reason=area.reason or "",
+        bytes=sum(item.size for item in area.ranges),
+        questions=[
+            QuestionRecord(it.text, it.reason is None, it.reason or "")
+            for it in area.questions
+        ],
+    )
