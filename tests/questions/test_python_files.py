@@ -10,7 +10,7 @@ from drgn import Program
 
 from kmemdump.errors import UsageError
 from kmemdump.kernel.program import core_program
-from kmemdump.questions.python_files import load_questions
+from kmemdump.questions.parse import load_questions
 from kmemdump.questions.question import answer, attempt, explain
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.synthetic import vmcoreinfo

@@ -19,7 +19,7 @@ from kmemdump.areas.simple import DEVICES, KERNEL, MOUNTS, NET, SYMBOLS, TIMERS
 from kmemdump.areas.stacks import ALL_STACKS, STACKS
 from kmemdump.areas.tasks import TASKS
 from kmemdump.errors import UsageError
-from kmemdump.questions.python_files import load_module
+from kmemdump.questions.parse import load_module
 
 __all__ = ["AREAS", "Area", "choose_areas", "load_areas"]
 

@@ -10,7 +10,7 @@ that has it), gdb by virtual address.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kmemdump.formats.elf import (
@@ -80,7 +80,8 @@ def lay_out(
     memory = merge(ranges)
     empty = set(_cut(intersect(memory, zeros)))
     pieces = sorted([*subtract(memory, empty), *empty])
-    names = list(_split(_name(memory, direct, aliases), pieces))
+    # Split where they are not contiguous in the file.
+    names = [it for name in _name(memory, direct, aliases) for it in clip(name, pieces)]
     notes_offset = header_size(1 + len(names))
     offset = notes_offset + notes_size
     places: dict[Range, int] = {}
@@ -99,17 +100,17 @@ def lay_out(
     ]
     starts = [item.start for item in pieces]
     headers = [ProgramHeader(PT_NOTE, 0, notes_offset, 0, 0, notes_size, notes_size, 4)]
-    for virtual, piece in names:
-        extent = extents[bisect_right(starts, piece.start) - 1]
+    for virtual, physical, size in names:
+        extent = extents[bisect_right(starts, physical) - 1]
         headers.append(
             ProgramHeader(
                 type=PT_LOAD,
                 flags=PF_R | PF_W | PF_X,
-                offset=extent.offset + piece.start - extent.address,
+                offset=extent.offset + physical - extent.address,
                 vaddr=virtual,
-                paddr=piece.start,
-                filesz=piece.size,
-                memsz=piece.size,
+                paddr=physical,
+                filesz=size,
+                memsz=size,
                 # With an aligned p_align and an aligned p_offset, crash takes the
                 # file for a dump of diskdump or netdump, not of kdump.
                 align=0,
@@ -131,39 +132,21 @@ def _cut(zeros: Iterable[Range]) -> list[Range]:
     ]
 
 
-def _split(
-    names: Iterable[tuple[int, Range]], pieces: Sequence[Range]
-) -> Iterator[tuple[int, Range]]:
-    """Split ranges with a virtual address where they are not contiguous in the file."""
-    for virtual, item in names:
-        for part in clip(Alias(virtual, item.start, item.size), pieces):
-            yield part.virtual, Range(part.physical, part.size)
-
-
 def _name(
     memory: Sequence[Range], direct: Alias | None, aliases: Iterable[Alias]
-) -> list[tuple[int, Range]]:
+) -> list[Alias]:
     """
     Return the virtual address of each range: one range may have several.
 
     Those of the direct map come first: crash finds most of its memory there.
     """
-    names: list[tuple[int, Range]] = []
-    unnamed = list(memory)
-    if direct is not None:
-        shift = direct.virtual - direct.physical
-        mapped = [Range(direct.physical, direct.size)]
-        names.extend((item.start + shift, item) for item in intersect(memory, mapped))
-        unnamed = subtract(memory, mapped)
-    others = [
-        (part.virtual, Range(part.physical, part.size))
-        for alias in aliases
-        for part in clip(alias, memory)
-    ]
-    unnamed = subtract(unnamed, [item for _, item in others])
-    names.extend((UNNAMED | item.start, item) for item in unnamed)
-    names.extend(sorted(set(others)))
-    return names
+    mapped = list(clip(direct, memory)) if direct is not None else []
+    others = {part for alias in aliases for part in clip(alias, memory)}
+    named = (Range(it.physical, it.size) for it in (*mapped, *others))
+    unnamed = (
+        Alias(UNNAMED | it.start, it.start, it.size) for it in subtract(memory, named)
+    )
+    return [*mapped, *unnamed, *sorted(others)]
 
 
 def _alignment(item: Range) -> int:

@@ -74,14 +74,13 @@ class _DebugInfoLoader:
         self._prog = prog
         self._machine = core.machine
         self._path = core.path
-        self._state = "new"
+        self._asked = False
         self._found: DebugInfo | None = None
 
     def get(self) -> DebugInfo | None:
-        if self._state == "new":
-            self._state = "reading"
+        if not self._asked:
+            self._asked = True
             self._found = self._load()
-            self._state = "done"
             if self._found is not None:
                 describe_modules(self._prog, self._found)
         return self._found

@@ -18,7 +18,7 @@ from kmemdump.diagnosis.panic_patterns import find_panic, find_reboot
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu
 from kmemdump.kernel.printk import LogRecord
 
-__all__ = ["HANGS_AFTER", "Observations", "find_cause"]
+__all__ = ["HANGS_AFTER", "Observations", "find_cause", "name_cpus"]
 
 HANGS_AFTER = 2.0
 """
@@ -140,14 +140,16 @@ def _find_hang(seen: Observations) -> Cause | None:
     first = (stuck or late)[0]
     seconds = max(cpu.timer_overdue or 0 for cpu in late)
     if stuck:
+        many = sum(cpu.online and cpu not in late for cpu in seen.cpus) > 1
+        others = "the others" if many else "the other one"
         sentence = (
             f"{_hanging(stuck)}: no timer interrupt for {seconds:.1f} s, while "
-            f"{_rest(seen, late)}."
+            f"{others} went on."
         )
     else:
         sentence = (
-            f"{_names(late)} stood still though idle, for {seconds:.1f} s: most often "
-            "a host that does not run the virtual CPU."
+            f"{name_cpus(late)} stood still though idle, for {seconds:.1f} s: most "
+            "often a host that does not run the virtual CPU."
         )
     evidence = [
         f"CPU {cpu.number}: next timer interrupt due at "
@@ -260,7 +262,8 @@ def _log_silence(seen: Observations) -> tuple[str, ...]:
     )
 
 
-def _names(cpus: Sequence[Cpu]) -> str:
+def name_cpus(cpus: Sequence[Cpu]) -> str:
+    """Name CPUs by their numbers."""
     numbers = ", ".join(str(cpu.number) for cpu in cpus)
     return f"CPU {numbers}" if len(cpus) == 1 else f"CPUs {numbers}"
 
@@ -281,12 +284,7 @@ def _hanging(cpus: Sequence[Cpu], seem: str = "") -> str:
     places = [f"CPU {cpu.number}{_describe(cpu)}" for cpu in cpus[:_MAX_NAMED]]
     if len(cpus) > _MAX_NAMED:
         places.append(f"{len(cpus) - _MAX_NAMED} more")
-    return f"{_names(cpus)} {verb} ({'; '.join(places)})"
-
-
-def _rest(seen: Observations, late: Sequence[Cpu]) -> str:
-    others = [cpu for cpu in seen.cpus if cpu.online and cpu not in late]
-    return "the others went on" if len(others) > 1 else "the other one went on"
+    return f"{name_cpus(cpus)} {verb} ({'; '.join(places)})"
 
 
 def _describe(cpu: Cpu) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from enum import Enum
 from typing import NamedTuple
 
 from kmemdump.errors import FormatError
@@ -35,7 +34,6 @@ from kmemdump.text import c_string
 __all__ = [
     "LABEL",
     "MARKED",
-    "Form",
     "HeaderEntry",
     "HeaderRegion",
     "parse_header_region",
@@ -58,15 +56,6 @@ _MAX_NOTES = 16384
 _MAX_NAME = 64
 
 
-class Form(Enum):
-    """Which kernel wrote the region."""
-
-    SERIES = "series"
-    """The kernel's kmemdump series, or this tool."""
-    DOWNSTREAM = "downstream"
-    """Android's kernels: with sections and names."""
-
-
 class HeaderEntry(NamedTuple):
     """A region that the header describes."""
 
@@ -87,7 +76,6 @@ class HeaderEntry(NamedTuple):
 class HeaderRegion(NamedTuple):
     """What an ELF header region says."""
 
-    form: Form
     machine: int
     """ELF ``e_machine``."""
     entries: tuple[HeaderEntry, ...]
@@ -125,11 +113,10 @@ def parse_header_region(data: bytes, source: str) -> HeaderRegion:
     )
     sections = [_SectionHeader(*fields) for fields in raw]
     loads = [item for item in headers if item.type == PT_LOAD]
-    form = Form.DOWNSTREAM if sections else Form.SERIES
     notes, vmcoreinfo_size = _parse_notes(data, headers, source)
     names = _section_names(data, sections, header.shstrndx)
     entries = tuple(_match(loads, sections, names, _labels(notes)))
-    return HeaderRegion(form, header.machine, entries, tuple(notes), vmcoreinfo_size)
+    return HeaderRegion(header.machine, entries, tuple(notes), vmcoreinfo_size)
 
 
 class _SectionHeader(NamedTuple):

@@ -30,14 +30,11 @@ class SmemEntry:
     """An item in a partition."""
 
     item: int
-    header: int
-    """Offset of its header in the region in bytes."""
     offset: int
     """Offset of its data in the region in bytes."""
     stored: int
     """Size of its data with padding."""
     padding: int
-    cached: bool
 
     @property
     def size(self) -> int:
@@ -173,7 +170,7 @@ class Partition:
             (at, header),
             (self.start + _FREE_UNCACHED_AT, struct.pack("<I", end)),
         )
-        entry = SmemEntry(number, at, at + _ENTRY.size, stored, stored - size, False)
+        entry = SmemEntry(number, at + _ENTRY.size, stored, stored - size)
         return entry, stores
 
     def _limited(self, entries: Iterator[SmemEntry]) -> Iterator[SmemEntry]:
@@ -188,7 +185,7 @@ class Partition:
         while at < end:
             item, stored, padding, padding_header = self._header(data, at)
             offset = at + _ENTRY.size + padding_header
-            yield SmemEntry(item, at, offset, stored, padding, False)
+            yield SmemEntry(item, offset, stored, padding)
             at = offset + stored
         if at > self.end:
             raise FormatError(
@@ -210,7 +207,7 @@ class Partition:
         end = self.start + self.free_cached
         while at > end:
             item, stored, padding, _ = self._header(data, at)
-            yield SmemEntry(item, at, at - stored, stored, padding, True)
+            yield SmemEntry(item, at - stored, stored, padding)
             if stored + step == 0:
                 raise FormatError(
                     f"{self.where}+{at - self.start:#x}",

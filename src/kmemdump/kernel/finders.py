@@ -93,19 +93,21 @@ class _Finders:
         info, types = self._get(), self._types()
         if info is None or types is None:
             return None
-        found = None
-        if flags & FindObjectFlags.VARIABLE:
-            found = self._variable(info, types, name)
-        if found is None and flags & FindObjectFlags.FUNCTION:
-            found = self._function(info, types, name)
+        found, symbol = None, info.symbol(name)
+        if symbol is not None and flags & FindObjectFlags.VARIABLE:
+            found = self._variable(info, types, symbol)
+        if symbol is not None and found is None and flags & FindObjectFlags.FUNCTION:
+            type = types.function(name)
+            if type is not None:
+                found = Object(self._prog, type, address=symbol.address)
         if found is None and flags & FindObjectFlags.CONSTANT:
             found = types.constant(name)
         return found
 
-    def _variable(self, info: DebugInfo, types: BtfTypes, name: str) -> Object | None:
-        symbol = info.symbol(name)
-        if symbol is None:
-            return None
+    def _variable(
+        self, info: DebugInfo, types: BtfTypes, symbol: Symbol
+    ) -> Object | None:
+        name = symbol.name
         if name in info.per_cpu:
             type = types.make(info.per_cpu[name])
             return Object(self._prog, type, address=symbol.address)
@@ -113,13 +115,6 @@ class _Finders:
             return variable(self._prog, name, symbol)
         except LookupError:
             return None  # This kernel has no such type.
-
-    def _function(self, info: DebugInfo, types: BtfTypes, name: str) -> Object | None:
-        type = types.function(name)
-        symbol = info.symbol(name) if type is not None else None
-        if symbol is None:
-            return None
-        return Object(self._prog, type, address=symbol.address)
 
 
 class _ModuleSymbols:

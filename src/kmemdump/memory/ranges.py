@@ -100,13 +100,17 @@ def round_down(value: int, unit: int) -> int:
     return value // unit * unit
 
 
-def merge(ranges: Iterable[Range]) -> list[Range]:
-    """Sort *ranges* and join those that overlap or touch; leave out empty ones."""
+def merge(ranges: Iterable[Range], gap: int = 0) -> list[Range]:
+    """
+    Sort *ranges* and join those that overlap or touch; leave out empty ones.
+
+    :param gap: Bytes between two ranges that are joined nevertheless.
+    """
     merged: list[Range] = []
     for item in sorted(ranges):
         if item.size <= 0:
             continue
-        if merged and item.start <= merged[-1].end:
+        if merged and item.start <= merged[-1].end + gap:
             last = merged[-1]
             merged[-1] = Range(last.start, max(last.end, item.end) - last.start)
         else:
@@ -116,17 +120,13 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
 
 def unit_ranges(units: Iterable[int], size: int) -> list[Range]:
     """Return the merged ranges of distinct units (pages, say) of *size* bytes."""
-    ranges: list[Range] = []
-    start = end = -1
+    runs: list[list[int]] = []
     for unit in sorted(units):
-        if unit != end:
-            if end > start >= 0:
-                ranges.append(Range(start * size, (end - start) * size))
-            start = unit
-        end = unit + 1
-    if end > start >= 0:
-        ranges.append(Range(start * size, (end - start) * size))
-    return ranges
+        if runs and unit == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([unit, unit + 1])
+    return [Range(first * size, (end - first) * size) for first, end in runs]
 
 
 def intersect(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from kmemdump.diagnosis.cause import name_cpus
 from kmemdump.kernel.printk import format_time
 from kmemdump.report import wording
 from kmemdump.report.memory_map import draw_map
@@ -81,12 +81,12 @@ def _template() -> Template:
             "cpu_notes",
             "cpu_problem",
             "interruption",
-            "numbers",
         )
     }
     environment.globals |= {
         "levels": _LEVELS,
         "memory": format_memory,
+        "numbers": name_cpus,
         "states": wording.STATES,
     }
     return environment.from_string(str(_part("page.html")))
@@ -127,18 +127,8 @@ def _sections(shown: dict[str, Any], report: Findings) -> list[tuple[str, str]]:
     return [(name, title) for name, title, there in wanted if there]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of a bar of 1000 units."""
-
-    name: str
-    bytes: int
-    x: float
-    width: float
-    colour: str
-
-
-def _use(memory: MemoryUse | None) -> list[_Part]:
+def _use(memory: MemoryUse | None) -> list[dict[str, Any]]:
+    """Return the parts of a bar of 1000 units."""
     if memory is None or not memory.total:
         return []
     sizes = dict(wording.memory_parts(memory))
@@ -152,7 +142,8 @@ def _use(memory: MemoryUse | None) -> list[_Part]:
     for number, (name, count) in enumerate(sizes.items()):
         width = count * scale
         colour = "#8a94a0" if name == "free" else _colour(number)
-        parts.append(_Part(name, count, round(x, 2), round(width, 2), colour))
+        place = {"x": round(x, 2), "width": round(width, 2)}
+        parts.append({"name": name, "bytes": count, "colour": colour, **place})
         x += width
     return parts
 

@@ -92,7 +92,7 @@ def draw_map(map: MemoryMap, *, columns: int, rows: int) -> tuple[int, list[Row]
     while sum(-(-item.size // (size * columns)) for item in ranges) > rows:
         size *= 2
         # Close gaps smaller than a cell: a PC's first megabyte has such a gap.
-        ranges = _close(ranges, size)
+        ranges = merge(ranges, gap=size)
     found = _fill(map, ranges, size)
     drawing = []
     for item in ranges:
@@ -104,17 +104,6 @@ def draw_map(map: MemoryMap, *, columns: int, rows: int) -> tuple[int, list[Row]
             )
             drawing.append(Row(start * size, len(here), cells))
     return size, drawing
-
-
-def _close(ranges: Sequence[Range], gap: int) -> list[Range]:
-    closed: list[Range] = []
-    for item in ranges:
-        if closed and item.start - closed[-1].end <= gap:
-            start = closed[-1].start
-            closed[-1] = Range(start, item.end - start)
-        else:
-            closed.append(item)
-    return closed
 
 
 def _fill(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from kmemdump.diagnosis.cause import name_cpus
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.kernel.printk import LogRecord, format_record
 from kmemdump.report.records import Findings
@@ -20,7 +21,6 @@ from kmemdump.report.wording import (
     heading,
     interruption,
     log_notes,
-    numbers,
     split_cpus,
 )
 from kmemdump.text import printable
@@ -171,7 +171,7 @@ class _Printer:
         self._console.print()
         cpu = cpus[0]
         notes = "".join(f", {note}" for note in cpu_notes(cpu, cause))
-        self.heading(numbers(cpus), notes)
+        self.heading(name_cpus(cpus), notes)
         problem = cpu_problem(cpu)
         if problem is not None:
             self.line(problem)

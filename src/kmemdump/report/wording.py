@@ -28,7 +28,6 @@ __all__ = [
     "letters",
     "log_notes",
     "memory_parts",
-    "numbers",
     "split_cpus",
     "swap_words",
 ]
@@ -125,12 +124,6 @@ def _group_cpus(report: Findings) -> list[list[Cpu]]:
             same = [frame.place for frame in idle_frames(cpu)], cpu.problem, notes
         groups.setdefault(repr(same), []).append(cpu)
     return list(groups.values())
-
-
-def numbers(cpus: Sequence[Cpu]) -> str:
-    """Name CPUs by their numbers."""
-    joined = ", ".join(str(cpu.number) for cpu in cpus)
-    return f"CPU {joined}" if len(cpus) == 1 else f"CPUs {joined}"
 
 
 def interruption(frames: Sequence[Frame], at: int) -> str | None:

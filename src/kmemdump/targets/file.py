@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
-from kmemdump.arch.architecture import arch_from_elf
+from kmemdump.arch.architecture import arch_from_elf, arch_from_info
 from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
@@ -134,6 +135,19 @@ class FileTarget(Closing):
                 "memory is not complete"
             )
         return self._vmcoreinfo
+
+    def find_machine(self) -> Self:
+        """
+        Find the machine by the kernel, and return this target.
+
+        :raises KmemdumpError: If there is no kernel; the target is closed then.
+        """
+        try:
+            self.machine = arch_from_info(self.vmcoreinfo()).machine
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def registers(self) -> list[bytes]:
         """Return the NT_PRSTATUS descriptors in the order of the file."""

@@ -19,7 +19,7 @@ from kmemdump.arch.find_kernel import find_vmcoreinfo, is_present
 from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
-from kmemdump.memory.physical import FileMemory, Memory
+from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Extent
 from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -111,7 +111,8 @@ def open_image(
     # By offset in the file: a note is contiguous there, too.
     memory = FileMemory(os.dup(file.fd), [Extent(0, file.size, 0)], file.name)
     try:
-        notes = [vmcoreinfo] if vmcoreinfo else _notes(memory, file.name)
+        found = [vmcoreinfo] if vmcoreinfo else scan_vmcoreinfo(memory, file.name)
+        notes = list(dict.fromkeys(found))
     finally:
         memory.close()
     if not notes:
@@ -119,10 +120,6 @@ def open_image(
     target = _find(notes, file)
     file.close()
     return target
-
-
-def _notes(memory: Memory, source: str) -> list[VmcoreInfo]:
-    return list(dict.fromkeys(scan_vmcoreinfo(memory, source)))
 
 
 def _no_kernel(file: OpenFile) -> TargetError:

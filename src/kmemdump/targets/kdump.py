@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from drgn import FaultError, Platform, PlatformFlags, Program
 
-from kmemdump.arch.architecture import arch_from_info, arch_from_name
+from kmemdump.arch.architecture import arch_from_name
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.flat import FLAT_MAGIC, FlatFile, parse_flat
@@ -162,10 +162,4 @@ def open_kdump(
             raise UnsupportedError(f"{file.name}: utsname.machine: {error}") from None
     memory = KdumpMemory(file, dump, flat)
     target = FileTarget(file.name, machine, memory, dump.notes, info)
-    if not machine:
-        try:
-            target.machine = arch_from_info(target.vmcoreinfo()).machine
-        except BaseException:
-            target.close()
-            raise
-    return target
+    return target if machine else target.find_machine()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kmemdump.arch.architecture import arch_from_elf, arch_from_info, image_address
+from kmemdump.arch.architecture import arch_from_elf, image_address
 from kmemdump.coreimage.read import NO_ADDRESS, CoreImage
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
@@ -133,10 +133,4 @@ def open_lime(
     if not extents:
         raise TargetError(f"{file.name}: the file holds no memory")
     memory = FileMemory(file.detach(), flatten(extents), file.name)
-    target = FileTarget(file.name, 0, memory, (), vmcoreinfo)
-    try:
-        target.machine = arch_from_info(target.vmcoreinfo()).machine
-    except BaseException:
-        target.close()
-        raise
-    return target
+    return FileTarget(file.name, 0, memory, (), vmcoreinfo).find_machine()
