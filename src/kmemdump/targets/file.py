@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all targets that are files share."""
+"""
+What all targets that are files share.
+
+The functions that open one take the file, which belongs to the target from there on,
+*vmcoreinfo* to be used instead of the one in it, and *damaged*, whether it may be
+truncated.
+"""
 
 from __future__ import annotations
 

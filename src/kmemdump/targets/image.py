@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from kmemdump.arch.architecture import arch_from_info
-from kmemdump.arch.find_kernel import find_vmcoreinfo, is_present
-from kmemdump.arch.vmcoreinfo_scan import scan_vmcoreinfo
+from kmemdump.arch.find_kernel import find_vmcoreinfo, is_present, scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.memory.physical import FileMemory
@@ -92,9 +91,7 @@ def open_image(
     """
     Open a raw RAM image.
 
-    :param file: Belongs to the target from here on.
     :param memory_map: See :func:`parse_memory_map`; found if not given.
-    :param vmcoreinfo: Used instead of the one in memory.
     :raises TargetError: If there is no kernel, or its memory map is not found.
     """
     if memory_map is not None:

@@ -137,9 +137,6 @@ def open_kdump(
     """
     Open a kdump-compressed dump.
 
-    :param file: Belongs to the target from here on.
-    :param vmcoreinfo: Used instead of the one in the dump.
-    :param damaged: Whether it may be truncated.
     :raises FormatError: If the dump is damaged.
     :raises UnsupportedError: If its architecture is not supported.
     """

@@ -35,8 +35,6 @@ def open_elf(
     """
     Open an ELF core of a kernel.
 
-    :param vmcoreinfo: To be used instead of what the core has.
-    :param damaged: Whether it may be truncated.
     :raises FormatError: If the core is broken.
     :raises TargetError: If it is not the core of a kernel.
     """
@@ -118,8 +116,6 @@ def open_lime(
     """
     Open a LiME file.
 
-    :param vmcoreinfo: To be used instead of what is in the memory.
-    :param damaged: Whether it may be truncated.
     :raises FormatError: If the file is broken.
     :raises TargetError: If there is no VMCOREINFO.
     """
