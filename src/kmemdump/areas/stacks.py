@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.percpu import per_cpu
@@ -23,7 +25,8 @@ def running_stacks(prog: Program) -> None:
     """The whole stack of whatever runs on each CPU, and of its idle task."""
     for cpu in for_each_possible_cpu(prog):
         for task in (per_cpu(prog["runqueues"], cpu).curr, idle_task(prog, cpu)):
-            _read_stack(prog, task)
+            size = prog["THREAD_SIZE"].value_()
+            read_bytes(prog, task.stack.value_(), size, _MAX_STACK)
 
 
 def interrupt_stacks(prog: Program) -> None:
@@ -50,13 +53,8 @@ def exception_stacks(prog: Program) -> None:
 
 def blocked_stacks(prog: Program) -> None:
     """Stack traces of tasks that wait uninterruptibly (state D)."""
-    blocked = 0
-    for task in for_each_task(prog):
-        if task_state_to_char(task) != "D":
-            continue
-        blocked += 1
-        if blocked > _MAX_BLOCKED:
-            break
+    tasks = (task for task in for_each_task(prog) if task_state_to_char(task) == "D")
+    for task in islice(tasks, _MAX_BLOCKED):
         _unwind(prog, task)
 
 
@@ -72,11 +70,6 @@ def _unwind(prog: Program, task: Object) -> None:
             _ = frame.name
     except (FaultError, ValueError, LookupError):
         return  # It runs on a CPU, or its stack is damaged: the next one.
-
-
-def _read_stack(prog: Program, task: Object) -> None:
-    size = prog["THREAD_SIZE"].value_()
-    read_bytes(prog, task.stack.value_(), size, _MAX_STACK)
 
 
 STACKS = area(

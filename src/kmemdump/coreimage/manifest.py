@@ -117,14 +117,14 @@ class Manifest(NamedTuple):
         fields = {
             "version": VERSION,
             "tool": _clean(self.tool),
-            "time": _from_time(self.time),
+            "time": self.time.astimezone(UTC).isoformat(),
             "kernel": {
                 "osrelease": _clean(self.kernel.osrelease),
                 "build_id": self.kernel.build_id,
                 "machine": self.kernel.machine,
             },
             "backend": _clean(self.backend),
-            "marked_at": self.marked_at and _from_time(self.marked_at),
+            "marked_at": self.marked_at and self.marked_at.astimezone(UTC).isoformat(),
             "cause": _clean(self.cause),
             "areas": [
                 {
@@ -267,10 +267,6 @@ def _wrong(where: str, value: object, expected: str) -> FormatError:
     if len(found) > 40:
         found = f"{found[:37]}..."
     return FormatError(where, f"is {found}, expected {expected}")
-
-
-def _from_time(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat()
 
 
 def _from_question(question: QuestionRecord) -> dict[str, object]:

@@ -51,8 +51,8 @@ class DebuggedFile:
     manifest: Manifest | None
     machine: int
     """``e_machine``."""
-    offset: int
-    """KASLR: how far the kernel's symbols were moved, in bytes."""
+    offset: int | None
+    """KASLR: how far the kernel's symbols were moved, in bytes, if known."""
     release: str | None
     build_id: str | None
 
@@ -129,11 +129,11 @@ def describe_file(target: Target, path: Path, info: VmcoreInfo | None) -> Debugg
     )
 
 
-def _offset(info: VmcoreInfo | None) -> int:
+def _offset(info: VmcoreInfo | None) -> int | None:
     try:
-        return info.kernel_offset if info is not None else 0
+        return info.kernel_offset if info is not None else None
     except (NotCapturedError, FormatError):
-        return 0
+        return None
 
 
 def find_debuggers(file: DebuggedFile) -> Iterator[Debugger]:

@@ -13,7 +13,7 @@ import re
 import struct
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import (
@@ -74,21 +74,17 @@ class PageDescriptor:
     """A :class:`Compression`, or 0."""
 
 
-@dataclass(frozen=True, slots=True)
 class PageBitmap:
     """A set of page frames, with the number of members below each."""
 
-    bits: bytes
-    counts: array[int] = field(init=False, repr=False)
-
     _BLOCK = 4096
 
-    def __post_init__(self) -> None:
-        counts = array("Q", [0])
-        for start in range(0, len(self.bits), self._BLOCK):
-            block = self.bits[start : start + self._BLOCK]
-            counts.append(counts[-1] + int.from_bytes(block, "little").bit_count())
-        object.__setattr__(self, "counts", counts)
+    def __init__(self, bits: bytes) -> None:
+        self.bits = bits
+        self.counts: array[int] = array("Q", [0])
+        for start in range(0, len(bits), self._BLOCK):
+            block = int.from_bytes(bits[start : start + self._BLOCK], "little")
+            self.counts.append(self.counts[-1] + block.bit_count())
 
     def __len__(self) -> int:
         return self.counts[-1]
@@ -100,12 +96,9 @@ class PageBitmap:
             return None
         block = byte // self._BLOCK
         below = self.bits[block * self._BLOCK : byte]
-        last = self.bits[byte] & ((1 << bit) - 1)
-        return (
-            self.counts[block]
-            + int.from_bytes(below, "little").bit_count()
-            + last.bit_count()
-        )
+        last: int = self.bits[byte] & ((1 << bit) - 1)
+        within = int.from_bytes(below, "little").bit_count() + last.bit_count()
+        return self.counts[block] + within
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Iterate over the (first, end) of runs of members."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import IntEnum
 
 from kmemdump.errors import FormatError
@@ -168,9 +168,7 @@ def pack_packet(command: Command, *values: int) -> bytes:
 
 def pack_hello(command: Command, hello: Hello) -> bytes:
     """Return a HELLO or HELLO_RESP."""
-    return pack_packet(
-        command, hello.version, hello.compatible, hello.value, hello.mode
-    )
+    return pack_packet(command, *astuple(hello))
 
 
 def parse_table(data: bytes, source: str, *, wide: bool) -> list[DeviceRow]:

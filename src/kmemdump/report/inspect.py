@@ -24,14 +24,13 @@ from kmemdump.coreimage import (
 )
 from kmemdump.debuggers.compatibility import Debugger, describe_file, find_debuggers
 from kmemdump.diagnosis.records import ADDRESS
-from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError
+from kmemdump.errors import FormatError, KmemdumpError
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.marking.mark import hindrance
 from kmemdump.questions.question import attempt, explain
 from kmemdump.report.sections import SECTION_BUDGET
 from kmemdump.targets import Target
 from kmemdump.targets.vmcore import core_of
-from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Inspection", "QuestionCheck", "inspect", "read_manifest", "shorten"]
 
@@ -157,33 +156,23 @@ def _check_questions(kernel: Kernel, areas: Iterable[Area]) -> Iterator[Question
             yield QuestionCheck(area.name, question.text, not reason, reason)
 
 
-def _vmcoreinfo(target: Target) -> VmcoreInfo | None:
-    try:
-        return target.vmcoreinfo()
-    except KmemdumpError:
-        return None
-
-
 def _describe(target: Target, path: Path | None, problems: Sequence[str]) -> Inspection:
-    info = _vmcoreinfo(target)
-    core = core_of(target)
-    manifest = core.manifest if core is not None else None
-    kernel = manifest.kernel if manifest is not None else None
-    release = info.osrelease if info else kernel.osrelease if kernel else None
-    memory = target.memory.ranges
-    debuggers: tuple[Debugger, ...] = ()
-    if path is not None:
-        debuggers = tuple(find_debuggers(describe_file(target, path, info)))
+    try:
+        info = target.vmcoreinfo()
+    except KmemdumpError:
+        info = None
+    file = describe_file(target, path or Path(target.name), info)
+    manifest, memory = file.manifest, target.memory.ranges
     return Inspection(
         source=target.name,
         size=path.stat().st_size if path is not None else None,
-        release=release,
-        build_id=info.build_id if info else kernel.build_id if kernel else None,
+        release=file.release,
+        build_id=file.build_id,
         machine=target.machine,
         cpus=len(target.registers()),
         bytes=sum(item.size for item in memory),
         ranges=len(memory),
-        kernel_offset=_kernel_offset(info),
+        kernel_offset=file.offset,
         tool=manifest.tool if manifest else None,
         backend=manifest.backend if manifest else None,
         cause=(manifest.cause or None) if manifest else None,
@@ -193,12 +182,5 @@ def _describe(target: Target, path: Path | None, problems: Sequence[str]) -> Ins
         questions=manifest.questions if manifest else (),
         regions=manifest.regions if manifest else (),
         problems=problems,
-        debuggers=debuggers,
+        debuggers=tuple(find_debuggers(file)) if path is not None else (),
     )
-
-
-def _kernel_offset(info: VmcoreInfo | None) -> int | None:
-    try:
-        return info.kernel_offset if info is not None else None
-    except (NotCapturedError, FormatError):
-        return None
