@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole story, told on each architecture."""
+"""The demonstration, on each architecture."""
 
 import json
 
@@ -25,11 +25,11 @@ FRAME = {X86_64: "entry_SYSCALL_64_after_hwframe", AARCH64: "el0t_64_sync"}
 def test_demo(architecture, series, lab_cache, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KMEMDUMP_LAB", str(lab_cache.folder))
     demo = ["demo", "-o", str(tmp_path), "--kernel", series]
-    # What is printed for people, the manual's session of aarch64 shows.
+    # The manual's session of aarch64 tests what is printed for people.
     assert main([*demo, "--arch", architecture.name, "--json"]) == 0
-    told, story = capsys.readouterr()
-    assert "== killing it" in story
-    record = json.loads(told)
+    out, steps = capsys.readouterr()
+    assert "== killing it" in steps
+    record = json.loads(out)
     core, path = tmp_path / "core.elf", tmp_path / "report.txt"
     assert (record["core"], record["report"]) == (str(core), str(path))
     assert record["size"] == core.stat().st_size
