@@ -76,7 +76,6 @@ class Agent:
         self._report = report
         self._folder = folder
         self._meter = Meter()
-        self._meter.begin()
         self._started = self._marked = time.time()
         self._refreshes = self._failures = 0
         self._failure = ""

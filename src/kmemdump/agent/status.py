@@ -65,18 +65,13 @@ class Status:
 
 
 class Meter:
-    """Measures the memory and CPU time of this process."""
+    """Measures the memory and CPU time of this process, once the first look is done."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self._first_look = 0.0
+        self._first_look = time.process_time()
         self._looks = 0
         self._looking = 0.0
-
-    def begin(self) -> None:
-        """Note that the first look is done."""
-        self._start = time.monotonic()
-        self._first_look = time.process_time()
 
     def add_look(self, seconds: float) -> None:
         """
