@@ -54,24 +54,21 @@ class VmBackend:
     Remembers regions, and reads them when asked to.
 
     :param memory: The VM's memory; stays the caller's.
-    :param capacity: Number of regions it takes, the description included.
     :param max_bytes: Size of all regions together that it takes, in bytes.
     :param clock: Returns the time for dumps.
     """
 
+    name = "vm"
+    capacity: int | None = None
     alignment = 1
 
     def __init__(
         self,
         memory: Memory,
         *,
-        capacity: int | None = None,
         max_bytes: int = 1 << 30,
-        name: str = "vm",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.name = name
-        self.capacity = capacity
         self._memory = memory
         self._max_bytes = max_bytes
         self._clock = clock
