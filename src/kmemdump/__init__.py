@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from kmemdump.kernel.printk import read_log as read_log
     from kmemdump.marking.capture import Capture as Capture
     from kmemdump.marking.capture import capture as capture
-    from kmemdump.marking.firmware import mark_firmware as mark_firmware
-    from kmemdump.marking.firmware import unmark_firmware as unmark_firmware
     from kmemdump.marking.firmware_table import TableOptions as TableOptions
     from kmemdump.marking.kinfo import KinfoOptions as KinfoOptions
     from kmemdump.marking.kinfo import KinfoResult as KinfoResult
@@ -59,6 +57,8 @@ if TYPE_CHECKING:
     from kmemdump.marking.plan import PlannedArea as PlannedArea
     from kmemdump.marking.registration import RefreshResult as RefreshResult
     from kmemdump.marking.registration import Registration as Registration
+    from kmemdump.marking.registration import mark_firmware as mark_firmware
+    from kmemdump.marking.registration import unmark_firmware as unmark_firmware
     from kmemdump.marking.registry import Refusal as Refusal
     from kmemdump.marking.registry import Registry as Registry
     from kmemdump.marking.registry import UpdateResult as UpdateResult
@@ -91,12 +91,11 @@ _HOMES = {
     "kernel.attach": "Kernel attach",
     "kernel.printk": "read_log",
     "marking.capture": "Capture capture",
-    "marking.firmware": "mark_firmware unmark_firmware",
     "marking.firmware_table": "TableOptions",
     "marking.kinfo": "KinfoOptions KinfoResult mark_kinfo unmark_kinfo",
     "marking.mark": "AreaResult Marking QuestionResult",
     "marking.plan": "Plan PlannedArea",
-    "marking.registration": "RefreshResult Registration",
+    "marking.registration": "RefreshResult Registration mark_firmware unmark_firmware",
     "marking.registry": "Refusal Registry UpdateResult",
     "memory.physical": "Memory",
     "memory.ranges": "Range Region fit",

@@ -230,8 +230,8 @@ def _mark_minidump(
     selection: Selection,
     as_json: bool,
 ) -> int:
-    from kmemdump.marking.firmware import register, unmark_firmware
     from kmemdump.marking.firmware_table import TableOptions
+    from kmemdump.marking.registration import register, unmark_firmware
 
     options = TableOptions(
         table.smem,

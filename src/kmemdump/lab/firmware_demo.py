@@ -24,8 +24,8 @@ from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.reserved import scratch_range, smem_range
 from kmemdump.lab.setup import Setup
-from kmemdump.marking.firmware import mark_firmware
 from kmemdump.marking.firmware_table import TableOptions
+from kmemdump.marking.registration import mark_firmware
 from kmemdump.opening import open_target
 from kmemdump.text import format_size
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Keep a kernel's regions registered with its firmware."""
+"""Mark a kernel with its firmware, in Qualcomm's minidump table, and keep it so."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Unpack
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.arch.find_kernel import is_present
@@ -18,17 +19,23 @@ from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
 from kmemdump.marking.capture import Capture, look
-from kmemdump.marking.firmware_table import FirmwareTable, check_reserved
+from kmemdump.marking.firmware_table import FirmwareTable, TableOptions, check_reserved
 from kmemdump.marking.mark import Marking
 from kmemdump.marking.plan import DESCRIPTION, Plan, plan
 from kmemdump.marking.registry import Refusal, Registry
-from kmemdump.marking.selection import Selection
+from kmemdump.marking.selection import Selection, Wanted, select
 from kmemdump.memory.ranges import subtract
 from kmemdump.memory.recorder import Recorder
 from kmemdump.targets import Closing, Target
 from kmemdump.text import format_size
 
-__all__ = ["RefreshResult", "Registration"]
+__all__ = [
+    "RefreshResult",
+    "Registration",
+    "mark_firmware",
+    "register",
+    "unmark_firmware",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,10 @@ class Registration(Closing):
     def __init__(
         self, target: Target, selection: Selection, table: FirmwareTable
     ) -> None:
+        self.target_name = target.name
+        """Name of the machine."""
+        self.table = table.name
+        """Name of the table, for files."""
         self._target = target
         self._selection = selection
         self._table = table
@@ -108,6 +119,8 @@ class Registration(Closing):
         capture = _look(target, selection, self._own_debug_info)
         self._own_debug_info = capture.kernel.own_debug_info
         self._info = capture.kernel.vmcoreinfo
+        self.kernel = self._info.osrelease
+        """Release of the kernel that is marked."""
         check_reserved(capture.kernel, table.reserved)
         self._backend = table.open_backend()
         self._description = _describe_kernel(target, capture)
@@ -119,21 +132,6 @@ class Registration(Closing):
         self.last = self._update(marking, start, when)
         """How the last look went."""
 
-    @property
-    def target_name(self) -> str:
-        """Name of the machine."""
-        return self._target.name
-
-    @property
-    def table(self) -> str:
-        """Name of the table, for files."""
-        return self._table.name
-
-    @property
-    def kernel(self) -> str:
-        """Release of the kernel that is marked."""
-        return self._info.osrelease
-
     def check(self) -> None:
         """
         Check that the kernel is still the one that was marked.
@@ -141,9 +139,7 @@ class Registration(Closing):
         :raises TargetError: If it is not.
         """
         if not is_present(self._info, self._target.memory):
-            raise TargetError(
-                f"{self._target.name}: the kernel that was marked is gone"
-            )
+            raise TargetError(f"{self.target_name}: the kernel that was marked is gone")
 
     def refresh(self) -> RefreshResult:
         """
@@ -189,6 +185,51 @@ class Registration(Closing):
             self._registry.description_problem,
             time.monotonic() - start,
         )
+
+
+def mark_firmware(
+    target: Target, table: TableOptions | None = None, **wanted: Unpack[Wanted]
+) -> Registration:
+    """
+    Register the regions of a kernel with its firmware, which dumps them when it dies.
+
+    Regions that another owner registered stay as they are.
+
+    The keywords are those of :func:`kmemdump.capture`.
+
+    :param target: This machine, or a VM that has its RAM in a shared file.
+    :param table: Where the table is, and how it is written.
+    :return: To be refreshed, and closed before the target is.
+    :raises UsageError: If there is no such area or question, or the kernel uses the
+        memory that is to be written.
+    :raises UnsupportedError: If the target cannot be written, or another process writes
+        to the table.
+    :raises KmemdumpError: If there is no table, or no kernel that can be looked at.
+    """
+    return register(target, select(**wanted), table or TableOptions())
+
+
+def register(
+    target: Target, selection: Selection, options: TableOptions
+) -> Registration:
+    """Do what :func:`mark_firmware` does, with a selection."""
+    table = FirmwareTable(target, options)
+    try:
+        return Registration(target, selection, table)
+    except BaseException:
+        table.close()
+        raise
+
+
+def unmark_firmware(target: Target, table: TableOptions | None = None) -> None:
+    """
+    Take off all that we have registered with a machine's firmware.
+
+    :param table: Where the table is.
+    :raises KmemdumpError: If there is no table that can be written.
+    """
+    with FirmwareTable(target, table or TableOptions()) as opened:
+        opened.withdraw()
 
 
 def _look(

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from kmemdump.areas import Area, choose_areas
 from kmemdump.memory.recorder import Budget
 from kmemdump.questions.parse import parse_questions
 from kmemdump.questions.question import Question
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "Wanted", "select"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +35,31 @@ class Selection:
     """
 
 
-def select(
-    *,
-    areas: Iterable[str | Area] = (),
-    questions: Iterable[str | Question] = (),
-    symbols: Iterable[str] = (),
-    regions: Iterable[tuple[str, int, int]] = (),
-    vmlinux: str | os.PathLike[str] | None = None,
-    budget: Budget | None = None,
-) -> Selection:
+class Wanted(TypedDict, total=False):
+    """What to mark; :func:`kmemdump.capture` says what the keywords mean."""
+
+    areas: Iterable[str | Area]
+    questions: Iterable[str | Question]
+    symbols: Iterable[str]
+    regions: Iterable[tuple[str, int, int]]
+    vmlinux: str | os.PathLike[str] | None
+    budget: Budget | None
+
+
+def select(**given: Unpack[Wanted]) -> Selection:
     """
-    Select what to mark; :func:`kmemdump.capture` says what the parameters mean.
+    Select what to mark.
 
     :raises UsageError: If there is no such area, or a text is no question.
     """
-    wanted = list(areas)
+    wanted = list(given.get("areas", ()))
+    vmlinux = given.get("vmlinux")
     return Selection(
         choose_areas(wanted),
-        parse_questions(questions),
-        tuple(symbols),
-        tuple(regions),
+        parse_questions(given.get("questions", ())),
+        tuple(given.get("symbols", ())),
+        tuple(given.get("regions", ())),
         Path(vmlinux) if vmlinux is not None else None,
-        budget or Budget(),
+        given.get("budget") or Budget(),
         named=any(isinstance(it, Area) or not it.startswith("-") for it in wanted),
     )
