@@ -46,7 +46,7 @@ def test_long_work_tells_how_far_it_is(what, tmp_path, caplog):
 
 
 SHOW = """
-from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.cli.shared.messages import held_back_warnings
 from kmemdump.progress import report_progress
 import logging, sys
 with held_back_warnings(progress=True):

@@ -21,7 +21,7 @@ from kmemdump import errors
 from kmemdump.areas import AREAS
 from kmemdump.cli import main
 from kmemdump.cli.main import _VERBS
-from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.cli.shared.messages import held_back_warnings
 from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import ExitCode
 from kmemdump.formats.kinfo import KinfoLayout

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import click
 
-from kmemdump.cli.shared.log_output import held_back_warnings
-from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.messages import held_back_warnings, print_message
 from kmemdump.cli.shared.options import (
     core_option,
     firmware_options,

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import click
 
 from kmemdump.cli.shared.configuration import config_option, read_usual_places
-from kmemdump.cli.shared.log_output import verbose_option
-from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.messages import print_message, verbose_option
 from kmemdump.errors import ExitCode, KmemdumpError
 from kmemdump.version import VERSION
 

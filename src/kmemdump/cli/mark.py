@@ -13,8 +13,11 @@ import click
 
 from kmemdump.cli.shared.agent_output import AgentOutput, JsonAgentOutput, run_folder
 from kmemdump.cli.shared.json_records import refusal_record
-from kmemdump.cli.shared.log_output import held_back_warnings, shown_progress
-from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.messages import (
+    held_back_warnings,
+    print_message,
+    shown_progress,
+)
 from kmemdump.cli.shared.options import (
     SelectionOptions,
     grouped,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kmemdump.cli.shared.log_output import held_back_warnings
+from kmemdump.cli.shared.messages import held_back_warnings
 from kmemdump.collect.source import Options
 from kmemdump.errors import UsageError
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
