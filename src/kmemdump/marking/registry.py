@@ -14,20 +14,27 @@ that the *registry* refuses the region, and that nothing has changed.
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kmemdump.backends import FIRST_ID, Backend
-from kmemdump.backends.description import Description
-from kmemdump.errors import BackendError, RegistrationError
-from kmemdump.marking.attachment import Attachment
+from kmemdump.backends import FIRST_ID, Backend, SelfDescribing
+from kmemdump.backends.description import Description, describe
+from kmemdump.errors import BackendError, KmemdumpError, RegistrationError
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, Region, merge
 
 __all__ = ["Refusal", "Registry", "UpdateResult"]
 
+logger = logging.getLogger(__name__)
+
 _LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for it.
+_DESCRIBING = 2
+"""Regions that describe a dump."""
+_NO_BACKEND = "there is no backend"
+# Of the file or device behind a backend; anything else is a bug.
+_FAILURES = (KmemdumpError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,16 @@ class Registry:
         *,
         description: Description | None = None,
     ) -> None:
+        self.backend: Backend | None = None
+        self.described: tuple[Region, ...] = ()
+        """The regions of the backend's description: two or none."""
+        self.description_problem: str | None = None
+        """Why the backend has no current description, if so."""
         self._ranges = None if ranges is None else merge(ranges)
-        self._attachment = Attachment(description)
+        self._description = description
+        self._stale = False  # The backend's description is.
+        self._held: dict[int, Region] = {}  # In the backend's order.
+        self._reasons: dict[int, str] = {}  # Why the other regions are not held.
         self._regions: dict[int, Region] = {}
         self._taken: dict[Range, int] = {}
         self._next_id = FIRST_ID
@@ -82,27 +97,13 @@ class Registry:
     def __len__(self) -> int:
         return len(self._regions)
 
-    @property
-    def backend(self) -> Backend | None:
-        return self._attachment.backend
-
     def not_held(self) -> list[Refusal]:
         """Return the regions that no backend holds, and why."""
         return [
-            Refusal(region, self._attachment.refusals[region.id])
+            Refusal(region, self._reasons[region.id])
             for region in self._regions.values()
-            if region.id in self._attachment.refusals
+            if region.id in self._reasons
         ]
-
-    @property
-    def described(self) -> tuple[Region, ...]:
-        """The regions of the backend's description: two or none."""
-        return self._attachment.described
-
-    @property
-    def description_problem(self) -> str | None:
-        """Why the backend has no current description, if so."""
-        return self._attachment.problem
 
     def register(
         self, name: str, address: int, size: int, virtual: int | None = None
@@ -164,7 +165,7 @@ class Registry:
             before = {_identity(region): region for region in self._regions.values()}
             new = [region for key, region in wanted.items() if key not in before]
             gone = [region for key, region in before.items() if key not in wanted]
-            room = self._attachment.room
+            room = self._room
             crowded = room is not None and room < len(new)
             needed = {region.range for region in new}
             for region in gone:
@@ -206,23 +207,43 @@ class Registry:
         with self._changing():
             if backend is self.backend:
                 raise RegistrationError(f"backend {backend.name} is already attached")
-            self._attachment.detach()
-            self._attachment.attach(backend, self._regions.values())
+            self.detach()
+            self.backend = backend
+            if isinstance(backend, SelfDescribing):
+                self._stale = True
+                self._describe()  # Now, so that it has the first two places.
+            for region in self._regions.values():
+                self._offer(region)
             return self.not_held()
 
     def detach(self) -> Backend | None:
         """
-        Take all regions off the backend; they wait for the next one.
+        Take all regions off the backend, even if it fails; they wait for the next one.
 
         :return: The backend that was, if any.
         """
-        with self._changing():
-            return self._attachment.detach()
+        backend = self.backend
+        for region in list(self._held.values()):
+            try:
+                self._take_off(region)
+            except BackendError as error:
+                # It may be gone with its machine; the next one must be able to come.
+                logger.warning("%s", error)
+        self._take_description()
+        self.backend = None
+        self._reasons = dict.fromkeys(self._regions, _NO_BACKEND)
+        self._held.clear()
+        self._stale = False
+        self.description_problem = None
+        return backend
 
     def set_description(self, description: Description | None) -> None:
         """Replace the description for self-describing backends."""
         with self._changing():
-            self._attachment.set_description(description)
+            self._description = description
+            self._stale = True
+            if description is None:
+                self._take_description()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -230,12 +251,12 @@ class Registry:
         try:
             yield
         finally:
-            self._attachment.describe()
+            self._describe()
 
     def _register(self, region: Region) -> Region:
         self._check(region)
         region = region._replace(id=self._new_id())
-        self._attachment.offer(region)  # First: whatever it raises changes nothing.
+        self._offer(region)  # First: whatever it raises changes nothing.
         self._regions[region.id] = region
         self._taken[region.range] = region.id
         return region
@@ -274,7 +295,7 @@ class Registry:
                 return id
 
     def _unregister(self, region: Region) -> None:
-        self._attachment.take_off(region)
+        self._take_off(region)
         del self._regions[region.id]
         del self._taken[region.range]
 
@@ -283,13 +304,102 @@ class Registry:
             return
         renamed = region._replace(virtual=virtual)
         _check_virtual(renamed)
-        self._attachment.take_off(region)
+        self._take_off(region)
         self._regions[region.id] = renamed
-        self._attachment.offer(renamed)
+        self._offer(renamed)
 
     def _retry(self) -> None:
         for refusal in self.not_held():
-            self._attachment.offer(refusal.region)
+            self._offer(refusal.region)
+
+    @property
+    def _room(self) -> int | None:
+        """Number of regions that the backend still takes; ``None``: no limit."""
+        backend = self.backend
+        if backend is None or backend.capacity is None:
+            return None
+        # Two places are kept for the description even if there is none yet.
+        own = _DESCRIBING if isinstance(backend, SelfDescribing) else 0
+        return max(0, backend.capacity - own - len(self._held))
+
+    def _offer(self, region: Region) -> None:
+        """Hand *region* to the backend, or keep the reason why that fails."""
+        backend = self.backend
+        if backend is None:
+            self._reasons[region.id] = _NO_BACKEND
+            return
+        if self._room == 0:
+            reason = f"backend {backend.name} is full ({backend.capacity} regions)"
+        else:
+            try:
+                backend.register(region)
+            except _FAILURES as error:
+                reason = f"backend {backend.name}: {error}"
+            else:
+                self._held[region.id] = region
+                self._reasons.pop(region.id, None)
+                self._stale = True
+                return
+        if self._reasons.get(region.id) != reason:
+            logger.warning("region %r is not held: %s", region.name, reason)
+        self._reasons[region.id] = reason
+
+    def _take_off(self, region: Region) -> None:
+        """
+        Take *region* off the backend, and forget about it.
+
+        :raises BackendError: If the backend does not release it; nothing has changed.
+        """
+        if region.id in self._held:
+            assert self.backend is not None
+            try:
+                self.backend.unregister(region)
+            except _FAILURES as error:
+                raise BackendError(
+                    f"backend {self.backend.name} does not release region "
+                    f"{region.name!r}: {error}"
+                ) from error
+            del self._held[region.id]
+            self._stale = True
+        self._reasons.pop(region.id, None)
+
+    def _describe(self) -> None:
+        """Give a self-describing backend its description, if that is stale."""
+        backend, description = self.backend, self._description
+        stale, self._stale = self._stale, False
+        if not stale or not isinstance(backend, SelfDescribing):
+            return
+        capacity, problem = backend.capacity, None
+        slots = None if capacity is None else capacity - _DESCRIBING
+        if description is None:
+            problem = "there is no VMCOREINFO to describe the kernel with"
+        elif slots is not None and slots < 0:
+            problem = (
+                f"backend {backend.name} is too small for a description: "
+                f"{capacity} regions"
+            )
+        else:
+            regions, alignment = list(self._held.values()), backend.alignment
+            texts = describe(description, regions, slots=slots, alignment=alignment)
+            try:
+                self.described = backend.describe(*texts)
+            except _FAILURES as error:
+                problem = f"backend {backend.name} has no description: {error}"
+                logger.warning("%s", problem)
+        self.description_problem = problem
+
+    def _take_description(self) -> None:
+        described, self.described = self.described, ()
+        for region in described:
+            assert self.backend is not None
+            try:
+                self.backend.unregister(region)
+            except _FAILURES as error:
+                logger.warning(
+                    "backend %s does not release its description: %s",
+                    self.backend.name,
+                    error,
+                )
 
 
 def _check_virtual(region: Region) -> None:
