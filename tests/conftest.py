@@ -16,7 +16,6 @@ from kmemdump.cli import main
 from kmemdump.lab import (
     X86_64,
     Architecture,
-    CrashType,
     KernelPackage,
     Machine,
     PackageCache,
@@ -24,8 +23,8 @@ from kmemdump.lab import (
     build_module,
     crash_guest,
     default_folder,
-    needs_module,
 )
+from kmemdump.lab.snapshots import Snapshots
 from rigs.dead_machine import DeadMachine
 from rigs.scenarios import Scenario
 
@@ -41,14 +40,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a machine, where tests run in several processes."""
+    """
+    Keep together what shares a machine, where tests run in several processes.
+
+    Those with machines go first, and the shortest in the end: no process then waits for
+    the last one of another.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("vm") is None)
     for item in items:
-        if not item.get_closest_marker("vm"):
-            continue
-        callspec = getattr(item, "callspec", None)
-        params = callspec.params if callspec is not None else {}
-        machine = str(params.get("dead", item.path.stem))
-        item.add_marker(pytest.mark.xdist_group(machine))
+        if item.get_closest_marker("vm") and (group := _machine(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _machine(item: pytest.Item) -> str:
+    """Return what is the same for all tests of one machine, or nothing."""
+    assert isinstance(item, pytest.Function)
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if "dead" in params:
+        return str(params["dead"])
+    shared = [
+        f"{name}-{params.get(name)}"
+        for name, (*_, fixture) in item._fixtureinfo.name2fixturedefs.items()
+        if fixture.scope == "module"
+    ]
+    return " ".join([item.path.stem, *shared]) if shared else ""
 
 
 @pytest.fixture(scope="session")
@@ -75,43 +90,47 @@ def vmlinux(
 def make_setup(
     lab_cache: PackageCache, lab_kernel: Callable[..., KernelPackage]
 ) -> Callable[..., Setup]:
-    """``make_setup(series, death, **fields)`` is a `Setup` that can die that way."""
+    """
+    ``make_setup(series, **fields)`` is a `Setup` whose guest can die in every way.
+
+    Tests with equal setups share a snapshot: ask for another one only where it matters.
+    """
 
     def make(
         series: str = "6.1",
-        death: CrashType = CrashType.PANIC,
         *,
         architecture: Architecture = X86_64,
         cloud: bool = True,
         **fields: object,
     ) -> Setup:
         kernel = lab_kernel(series, architecture, cloud=cloud)
-        if needs_module(death):
-            fields.setdefault("module", build_module(lab_cache, kernel))
+        fields.setdefault("module", build_module(lab_cache, kernel))
         return Setup(kernel, **fields)
 
     return make
 
 
-@pytest.fixture
-def boot(
-    lab_cache: PackageCache, make_setup: Callable[..., Setup]
-) -> Iterator[Callable[..., Machine]]:
-    """
-    ``boot(series, death, **fields)`` is a running machine, gone after the test.
+@pytest.fixture(scope="session")
+def snapshots(lab_cache: PackageCache) -> Snapshots:
+    """Machines that have booted, in this run or in one before."""
+    return Snapshots(lab_cache, lab_cache.folder / "snapshots")
 
-    The death is only prepared; `kmemdump.lab.crash_guest` makes it happen.
-    """
+
+@pytest.fixture
+def booted(
+    snapshots: Snapshots, make_setup: Callable[..., Setup]
+) -> Iterator[Callable[..., Machine]]:
+    """``booted(series, **fields)`` is a running machine, gone after the test."""
     with ExitStack() as machines:
         yield lambda *args, **fields: machines.enter_context(
-            Machine(lab_cache, make_setup(*args, **fields))
+            snapshots.machine(make_setup(*args, **fields))
         )
 
 
 @pytest.fixture(scope="session")
 def dead(
     request: pytest.FixtureRequest,
-    lab_cache: PackageCache,
+    snapshots: Snapshots,
     make_setup: Callable[..., Setup],
     vmlinux: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
@@ -120,7 +139,6 @@ def dead(
     scenario: Scenario = request.param
     setup = make_setup(
         scenario.series,
-        scenario.death,
         architecture=scenario.architecture,
         cpus=scenario.cpus,
         memory=scenario.memory,
@@ -128,7 +146,7 @@ def dead(
     )
     scratch = tmp_path_factory.mktemp(str(scenario))
     try:
-        with Machine(lab_cache, setup) as machine:
+        with snapshots.machine(setup) as machine:
             if scenario.offline:
                 for cpu in range(1, scenario.cpus):
                     machine.run(f"echo 0 >/sys/devices/system/cpu/cpu{cpu}/online")

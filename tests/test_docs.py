@@ -30,12 +30,12 @@ from kmemdump.lab import (
     AARCH64,
     CrashType,
     Machine,
-    PackageCache,
     Setup,
     crash_guest,
     default_folder,
 )
 from kmemdump.lab.firmware import Firmware
+from kmemdump.lab.snapshots import Snapshots
 from rigs.leftovers import leave, serve_device
 from rigs.manual import DOCS, KINDS, PAGES, Session, read_sessions
 
@@ -171,13 +171,13 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(
-    lab_cache: PackageCache,
+    snapshots: Snapshots,
     make_setup: Callable[..., Setup],
     vmlinux: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("docs")
-    with Machine(lab_cache, make_setup("6.1")) as machine:
+    with snapshots.machine(make_setup("6.1")) as machine:
         yield World(folder, machine, vmlinux("6.1"))
     shutil.rmtree(folder)
 
@@ -239,7 +239,7 @@ def test_demo_session(session: Session, demo_folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def arm(
-    lab_cache: PackageCache,
+    snapshots: Snapshots,
     make_setup: Callable[..., Setup],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[str], Path]]:
@@ -247,7 +247,7 @@ def arm(
     folder = tmp_path_factory.mktemp("arm")
     setup = make_setup("6.12", architecture=AARCH64, firmware=True)
     with ExitStack() as stack:
-        machine = stack.enter_context(Machine(lab_cache, setup))
+        machine = stack.enter_context(snapshots.machine(setup))
         (folder / "phone.qmp").symlink_to(machine.qmp)
         mark = ["kmemdump", "mark", "qmp:phone.qmp", "--no-encryption"]
 

@@ -34,12 +34,12 @@ from kmemdump.lab import (
     Architecture,
     CrashType,
     Machine,
-    PackageCache,
     Setup,
     crash_guest,
 )
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.reserved import kinfo_range, scratch_range
+from kmemdump.lab.snapshots import Snapshots
 from kmemdump.marking.lock import lock_table, table_name
 from kmemdump.opening import open_target
 from rigs.crash_compare import compare
@@ -157,15 +157,15 @@ class Dumped:
 @pytest.fixture(scope="module")
 def dumped(
     request: pytest.FixtureRequest,
-    lab_cache: PackageCache,
+    snapshots: Snapshots,
     make_setup: Callable[..., Setup],
     vmlinux: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Dumped]:
     case: Case = request.param
     folder = tmp_path_factory.mktemp(str(case))
-    setup = make_setup(case.series, case.death, architecture=case.arch, firmware=True)
-    with Machine(lab_cache, setup) as machine:
+    setup = make_setup(case.series, architecture=case.arch, firmware=True)
+    with snapshots.machine(setup) as machine:
         with marking(machine) as look:
             assert " regions, " in look()
             crash_guest(machine, case.death)
@@ -342,9 +342,9 @@ def check_kinfo(machine: Machine, vmlinux: Path) -> None:
 
 @pytest.mark.vm
 def test_marks_come_and_go(
-    boot: Callable[..., Machine], vmlinux: Callable[..., Path]
+    booted: Callable[..., Machine], vmlinux: Callable[..., Path]
 ) -> None:
-    machine = boot("6.12", firmware=True)
+    machine = booted("6.12", firmware=True)
     target = f"qmp:{machine.qmp}"
     refused = run_kmemdump("mark", target)
     assert refused.returncode == 1

@@ -21,6 +21,7 @@ from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.lab import AARCH64, Machine, PackageCache, Setup
 from kmemdump.lab.module import build_modules
 from kmemdump.lab.reserved import boot_smem, smem_range
+from kmemdump.lab.snapshots import Snapshots
 from rigs.writers.minidump import write_toc
 from rigs.writers.smem import ANY, Part, write_smem
 
@@ -119,7 +120,9 @@ def ours(smem: bytes, asked: tuple[Asked, ...]) -> list[str] | None:
 
 @pytest.fixture(scope="module")
 def guest(
-    lab_cache: PackageCache, tmp_path_factory: pytest.TempPathFactory
+    lab_cache: PackageCache,
+    snapshots: Snapshots,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Machine]:
     kernel = lab_cache.kernel("6.12", AARCH64, cloud=False)
     built = build_modules(lab_cache, kernel, "smem_probe", SOURCES)
@@ -129,7 +132,7 @@ def guest(
         files.append(folder / f"{name}.ko")
         files[-1].write_bytes(kernel.module(name))
     setup = Setup(kernel, firmware=True, files=tuple(files), tasks=0)
-    with Machine(lab_cache, setup) as machine:
+    with snapshots.machine(setup) as machine:
         machine.run("insmod /files/qcom_hwspinlock.ko")
         yield machine
 

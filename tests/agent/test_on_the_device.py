@@ -56,7 +56,7 @@ LEAST = (
 
 
 @pytest.fixture
-def device(boot, lab_cache, lab_kernel):
+def device(booted, lab_cache, lab_kernel):
     """``device(death)`` is a machine with firmware, Python, and the module kmemdump."""
 
     def make(
@@ -67,9 +67,8 @@ def device(boot, lab_cache, lab_kernel):
         built = build_modules(
             lab_cache, kernel, "kmemdump_kmod", [*sorted(sources), KMOD / "Kbuild"]
         )
-        machine = boot(
+        machine = booted(
             "6.12",
-            death,
             architecture=architecture,
             cloud=cloud,
             firmware=True,

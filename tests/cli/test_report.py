@@ -181,8 +181,8 @@ def test_deaths(dead, tmp_path, capsys):
 @pytest.mark.parametrize(
     "series", [pytest.param("6.1", marks=pytest.mark.matrix), "6.12"]
 )
-def test_hang_noticed_while_others_block(boot, series, tmp_path, capsys):
-    machine = boot(series, CrashType.SPIN, tasks=5)
+def test_hang_noticed_while_others_block(booted, series, tmp_path, capsys):
+    machine = booted(series)
     # Whoever is to go on must not wait for the CPU that spins.
     machine.run("taskset -p 1 $$")
     parameter = "/sys/module/kmemdump_lab/parameters/die"
@@ -208,8 +208,8 @@ def test_hang_noticed_while_others_block(boot, series, tmp_path, capsys):
 
 
 @pytest.mark.vm
-def test_healthy_and_damaged_memory(boot, tmp_path, capsys, vmlinux):
-    machine = boot("6.12", CrashType.NULL, tasks=20)
+def test_healthy_and_damaged_memory(booted, tmp_path, capsys, vmlinux):
+    machine = booted("6.12")
     live = tmp_path / "live"
     capture = ["capture", f"qmp:{machine.qmp}", "-o", str(live)]
     assert main([*capture, "--pause", "--json"]) == 0

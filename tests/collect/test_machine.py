@@ -83,12 +83,12 @@ def modules(kernel: KernelPackage, folder: Path) -> tuple[Path, ...]:
 
 
 def test_what_a_real_kernel_leaves(
-    boot: Callable[..., Machine],
+    booted: Callable[..., Machine],
     lab_kernel: Callable[..., KernelPackage],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    machine = boot(
+    machine = booted(
         "6.12",
         arguments=(f"memmap={(AREA.size + KINFO.size) >> 10}K${AREA.start:#x}",),
         files=modules(lab_kernel("6.12"), tmp_path),

@@ -359,16 +359,14 @@ def kmemdump(*arguments):
 
 @pytest.mark.vm
 @each_kernel
-def test_wrapped_log_of_a_real_kernel(boot, vmlinux, architecture, series, tmp_path):
-    machine = boot(
-        series, architecture=architecture, tasks=5, arguments=("printk.devkmsg=on",)
-    )
+def test_wrapped_log_of_a_real_kernel(booted, vmlinux, architecture, series, tmp_path):
+    machine = booted(series, architecture=architecture)
     options = []
     if not tells(architecture, series):
         options = ["--vmlinux", vmlinux(series, architecture)]
     # Lines of all lengths, so that the ring wraps at every place of a record.
     machine.run(
-        "echo 1 >/proc/sys/kernel/printk; i=0; s=; "
+        "cd /proc/sys/kernel; echo 1 >printk; echo on >printk_devkmsg; i=0; s=; "
         "while [ $i -lt 6000 ]; do s=$s$((i % 10)); "
         "[ ${#s} -gt 90 ] && s=; "
         'echo "<6>record $i $s" >/dev/kmsg; i=$((i + 1)); done',

@@ -24,7 +24,7 @@ from kmemdump.coreimage import read_core
 from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.registered_regions import KernelRegion, find_kernel_regions
-from kmemdump.lab import AARCH64, X86_64, Machine, build_modules
+from kmemdump.lab import AARCH64, X86_64, build_modules
 from kmemdump.opening import open_target
 from kmemdump.version import VERSION
 
@@ -193,7 +193,7 @@ def test_dkms_installs_it(lab_cache, lab_kernel, tmp_path, series):
 
 
 @pytest.fixture(scope="module", params=[X86_64, AARCH64], ids=lambda it: it.name)
-def machine(request, lab_cache, make_setup, build):
+def machine(request, snapshots, make_setup, build):
     """A machine with a debug build of the module, and the test's own modules."""
     built = build("6.12", request.param, "KMEMDUMP_DEBUG=y")
     setup = make_setup(
@@ -202,7 +202,7 @@ def machine(request, lab_cache, make_setup, build):
         files=tuple(sorted(built.glob("*.ko"))),
         tasks=5,
     )
-    with Machine(lab_cache, setup) as machine:
+    with snapshots.machine(setup) as machine:
         machine.run("insmod /files/kmemdump.ko")
         yield machine
 

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import time
-from itertools import combinations
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -27,13 +27,13 @@ from kmemdump.lab.serial_port import SerialPort
 from kmemdump.lab.setup import qemu_arguments
 from rigs.scenarios import (
     ARM_DEATHS,
+    CHOSEN,
+    CHOSEN_AARCH64,
+    CHOSEN_X86_64,
     CPUS,
     DEATHS,
     MATRIX,
     MEMORY,
-    PAIRWISE,
-    PAIRWISE_AARCH64,
-    PAIRWISE_X86_64,
 )
 
 KERNEL = KernelPackage("6.1", "6.1.0-1-cloud-amd64", "6.1.1-1", Path("/kernel"))
@@ -125,24 +125,20 @@ def test_qemu_arguments_without_helpers():
     assert "qemu_fw_cfg" not in setup.modules
 
 
-def test_pairwise_is_pairwise():
-    columns = [SERIES, CPUS, MEMORY, DEATHS]
-    rows = [(s.series, s.cpus, s.memory, s.death) for s in PAIRWISE_X86_64]
-    for a, b in combinations(range(4), 2):
-        met = {(row[a], row[b]) for row in rows}
-        assert met == {(x, y) for x in columns[a] for y in columns[b]}
-
-
-def test_every_value_on_aarch64():
-    for name, column in (
-        ("series", SERIES),
-        ("cpus", (1, 8)),
-        ("death", ARM_DEATHS),
-        ("offline", (False, True)),
+def test_every_value_is_chosen():
+    met = {(scenario.series, scenario.cpus) for scenario in CHOSEN_X86_64}
+    assert met == set(product(SERIES, CPUS))
+    for scenarios, columns in (
+        (CHOSEN_X86_64, {"memory": MEMORY, "death": DEATHS}),
+        (
+            CHOSEN_AARCH64,
+            {"series": SERIES, "death": ARM_DEATHS, "offline": (False, True)},
+        ),
     ):
-        assert {getattr(s, name) for s in PAIRWISE_AARCH64} == set(column)
-    assert set(PAIRWISE) <= set(MATRIX)
-    assert len({str(s) for s in MATRIX}) == len(MATRIX)
+        for name, values in columns.items():
+            assert {getattr(it, name) for it in scenarios} == set(values)
+    assert set(CHOSEN) <= set(MATRIX)
+    assert len({str(scenario) for scenario in MATRIX}) == len(MATRIX)
 
 
 def test_default_folder():

@@ -55,8 +55,8 @@ NULL = {
 
 
 @pytest.mark.parametrize(("architecture", "series", "death"), WAYS)
-def test_ways_to_die(boot, architecture, series, death):
-    machine = boot(series, death, architecture=architecture)
+def test_ways_to_die(booted, architecture, series, death):
+    machine = booted(series, architecture=architecture)
     if death in (CrashType.SPIN, CrashType.SPIN_ALL):
         text = machine.run("cat /sys/module/kmemdump_lab/sections/.text")
     pid, folder = machine.pid, machine.folder
@@ -91,8 +91,8 @@ def spinning_cpus(machine, text):
 
 
 @pytest.mark.matrix
-def test_no_nmi(boot):
-    machine = boot("6.12", CrashType.NMI, architecture=AARCH64, tasks=0)
+def test_no_nmi(booted):
+    machine = booted("6.12", architecture=AARCH64)
     with pytest.raises(UnsupportedError, match="aarch64: QEMU has no NMI"):
         crash_guest(machine, CrashType.NMI)
 
@@ -108,8 +108,15 @@ def answers(machine):
     return True
 
 
-def test_guest_is_as_described(boot):
-    machine = boot("6.12", cpus=3, memory=512, tasks=30, random=40)
+@pytest.fixture
+def fresh(lab_cache, make_setup):
+    setup = make_setup("6.12", cpus=3, memory=512, tasks=30, random=40)
+    with Machine(lab_cache, setup) as machine:
+        yield machine
+
+
+def test_guest_is_as_described(fresh):
+    machine = fresh
     assert machine.run("cat /proc/cpuinfo").count("processor\t") == 3
     assert machine.run("ps").count("sleep 1000000") == 30
     assert machine.run("ls -l /data").count(f" {16 << 20} ") == 3
@@ -126,8 +133,8 @@ def test_guest_is_as_described(boot):
         machine.run("sleep 1000", timeout=0.2)
 
 
-def test_pvpanic_and_no_helpers(boot):
-    machine = boot(pvpanic=True, share=False, vmcoreinfo=False, tasks=0)
+def test_pvpanic_and_no_helpers(booted):
+    machine = booted(pvpanic=True, share=False, vmcoreinfo=False, tasks=0)
     assert machine.ram is None
     assert not (machine.folder / "ram").exists()
     assert "qemu_fw_cfg" not in machine.run("cat /proc/modules")
@@ -137,8 +144,9 @@ def test_pvpanic_and_no_helpers(boot):
     assert "GUEST_PANICKED" in [event["event"] for event in events]
 
 
-def test_reboot_keeps_the_memory(boot):
-    machine = boot(arguments=("panic=1",), tasks=0)
+def test_reboot_keeps_the_memory(booted):
+    machine = booted()
+    machine.run("echo 1 >/proc/sys/kernel/panic")
     crash_guest(machine, CrashType.PANIC)
     deadline = time.monotonic() + 30
     while machine.control.status() == "running" and time.monotonic() < deadline:
@@ -146,8 +154,8 @@ def test_reboot_keeps_the_memory(boot):
     assert machine.control.status() == "shutdown"
 
 
-def test_full_dump(boot, tmp_path):
-    machine = boot(memory=256, cpus=2, tasks=0)
+def test_full_dump(booted, tmp_path):
+    machine = booted(memory=256, cpus=2, tasks=0)
     machine.pause()
     assert machine.control.status() == "paused"
     core = tmp_path / "full.elf"
@@ -265,4 +273,4 @@ def test_vmlinux_is_the_kernels(vmlinux, lab_kernel):
 def test_setup_is_hashable(make_setup):
     # A fixture may keep machines by their setup.
     setup = make_setup()
-    assert {setup: 1}[Setup(setup.kernel)] == 1
+    assert {setup: 1}[Setup(setup.kernel, module=setup.module)] == 1

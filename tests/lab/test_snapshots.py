@@ -18,7 +18,7 @@ pytestmark = pytest.mark.vm
 
 @pytest.fixture(scope="module")
 def setup(make_setup):
-    return make_setup("6.1", CrashType.PANIC, cpus=2, memory=256, tasks=20)
+    return make_setup("6.1", cpus=2, memory=256, tasks=20)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["shared", "private"])
@@ -88,7 +88,7 @@ def test_the_snapshot_of_another_machine_is_refused(
 ):
     _, folder = saved
     others = [
-        make_setup("6.12", CrashType.PANIC, cpus=2, memory=256, tasks=20),
+        make_setup("6.12", cpus=2, memory=256, tasks=20),
         replace(setup, cpus=1),
         replace(setup, tasks=21),
         replace(setup, arguments=("quiet",)),

@@ -111,8 +111,8 @@ def test_file_of_that_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.vm
-def test_inside_a_machine(boot, lab_cache, tmp_path, capsys):
-    machine = boot("6.12", python=python_image(lab_cache, X86_64), tasks=30)
+def test_inside_a_machine(booted, lab_cache, tmp_path, capsys):
+    machine = booted("6.12", python=python_image(lab_cache, X86_64), tasks=30)
     machine.run("echo 2 >/proc/sys/kernel/kptr_restrict")
     machine.run("echo marked-by-myself >/dev/kmsg")
 

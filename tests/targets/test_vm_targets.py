@@ -67,8 +67,8 @@ RAM = {X86_64: 0, AARCH64: GIB}
     ],
     ids=lambda item: getattr(item, "name", None),
 )
-def test_all_ways_lead_to_the_same_memory(boot, tmp_path, share, architecture):
-    machine = boot("6.1", memory=1024, share=share, architecture=architecture)
+def test_all_ways_lead_to_the_same_memory(booted, tmp_path, share, architecture):
+    machine = booted("6.1", share=share, pvpanic=not share, architecture=architecture)
     machine.pause()
     vm = open_target(f"qmp:{machine.qmp}")
     assert (" in process " in vm.memory._name) is not share
@@ -101,7 +101,7 @@ def test_all_ways_lead_to_the_same_memory(boot, tmp_path, share, architecture):
     vm.close()
 
 
-BOTH_SIDES = [Range(0, 2 * GIB), Range(4 * GIB, 2 * GIB)]
+BOTH_SIDES = [Range(0, 2 * GIB), Range(4 * GIB, GIB)]
 
 
 @pytest.mark.parametrize(
@@ -113,23 +113,23 @@ BOTH_SIDES = [Range(0, 2 * GIB), Range(4 * GIB, 2 * GIB)]
         ),
         (X86_64, "max", BOTH_SIDES, "NUMBER(pgtable_l5_enabled)=1"),
         pytest.param(
-            *(AARCH64, "cortex-a72", [Range(GIB, 4 * GIB)]),
+            *(AARCH64, "cortex-a72", [Range(GIB, 3 * GIB)]),
             "NUMBER(TCR_EL1_T1SZ)=0x10",
             marks=pytest.mark.matrix,
         ),
-        (AARCH64, "max", [Range(GIB, 4 * GIB)], "NUMBER(TCR_EL1_T1SZ)=0xc"),
+        (AARCH64, "max", [Range(GIB, 3 * GIB)], "NUMBER(TCR_EL1_T1SZ)=0xc"),
     ],
     ids=lambda item: getattr(item, "name", None) or str(item)[:11],
 )
-def test_guest_that_tells_nothing(boot, tmp_path, architecture, cpu, ranges, line):
+def test_guest_that_tells_nothing(booted, tmp_path, architecture, cpu, ranges, line):
     """
     No VMCOREINFO from the guest, RAM on both sides of the hole, tables of five levels;
     on an Arm CPU that has it, signed return addresses.
     """
-    machine = boot(
+    machine = booted(
         "6.12",
         architecture=architecture,
-        memory=4096,
+        memory=3072,
         share=True,
         vmcoreinfo=False,
         cpu=cpu,
@@ -179,8 +179,8 @@ def ask_on(vm: Target) -> None:
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_vm_that_goes_away(boot, share):
-    machine = boot("6.1", memory=512, share=share)
+def test_vm_that_goes_away(booted, share):
+    machine = booted("6.1", share=share, pvpanic=not share)
     vm = open_target(f"qmp:{machine.qmp}")
     pid = machine.pid
     threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
@@ -194,8 +194,8 @@ def test_vm_that_goes_away(boot, share):
     vm.close()
 
 
-def test_vm_that_hangs(boot):
-    machine = boot("6.1", memory=512)
+def test_vm_that_hangs(booted):
+    machine = booted("6.1")
     os.kill(machine.pid, signal.SIGSTOP)
     try:
         with pytest.raises(KmemdumpError, match="no answer from QEMU"):

@@ -153,9 +153,9 @@ def seconds_of(watch, cause):
     return float(line[1])
 
 
-def test_event(boot, watch):
+def test_event(booted, watch):
     """The guest tells QEMU; its RAM is not shared. It idles and oopses first."""
-    machine = boot("6.1", CrashType.SPIN, pvpanic=True, share=False)
+    machine = booted("6.1", pvpanic=True, share=False)
     watched = watch(machine, arguments=["--interval", "2", "--hang-after", "3"])
     watched.wait_for(MARKED)
     watched.wait_without_alarm(LONG)
@@ -173,12 +173,12 @@ def test_event(boot, watch):
     check_core(core, "sysrq_handle_crash", "it was seen after the marking")
 
 
-def test_busy_then_frozen(boot, watch):
+def test_busy_then_frozen(booted, watch):
     """
     The only CPU. A busy user, a VM that was paused and a QEMU that hangs are no
     frozen kernels.
     """
-    machine = boot("6.12", CrashType.SPIN, cpus=1, tasks=10)
+    machine = booted("6.1", cpus=1)
     watched = watch(
         machine,
         arguments=["--hang-after", "3", "--then", "continue", "--interval", "1"],
@@ -203,9 +203,9 @@ def test_busy_then_frozen(boot, watch):
     check_core(core, "lab_spin", 'COMMAND: "sh"')
 
 
-def test_one_of_two_frozen_then_nmi(boot, watch):
+def test_one_of_two_frozen_then_nmi(booted, watch):
     """The other CPU goes on ticking. An NMI makes the guest panic, in memory only."""
-    machine = boot("6.12", CrashType.SPIN, cpus=2, tasks=10)
+    machine = booted("6.12")
     watched = watch(
         machine,
         arguments=["--hang-after", "5", "--interval", "3", "--then", "continue"],
@@ -224,33 +224,32 @@ def test_one_of_two_frozen_then_nmi(boot, watch):
 
 
 FROZEN = r"frozen: CPU \d served no interrupt for"
-RESET = ("panic=1",)
+RESET = "echo 1 >/proc/sys/kernel/panic"
 
 
 @pytest.mark.parametrize(
-    ("architecture", "series", "cpus", "death", "arguments", "cause", "expected"),
+    ("architecture", "series", "cpus", "death", "before", "cause", "expected"),
     [
-        (X86_64, "6.12", 2, CrashType.PANIC, (), "panic: ", "sysrq_handle_crash"),
+        (X86_64, "6.12", 2, CrashType.PANIC, "", "panic: ", "sysrq_handle_crash"),
         pytest.param(
             *(X86_64, "6.1", 2, CrashType.NULL, RESET, "panic", "lab_null"),
             marks=pytest.mark.matrix,
         ),
         pytest.param(
-            *(AARCH64, "6.12", 2, CrashType.PANIC, (), "panic: ", "sysrq_handle_crash"),
+            *(AARCH64, "6.12", 2, CrashType.PANIC, "", "panic: ", "sysrq_handle_crash"),
             marks=pytest.mark.matrix,
         ),
-        (AARCH64, "6.12", 8, CrashType.SPIN, (), FROZEN, "lab_spin"),
+        (AARCH64, "6.12", 8, CrashType.SPIN, "", FROZEN, "lab_spin"),
         (AARCH64, "6.1", 2, CrashType.NULL, RESET, "panic", "lab_null"),
     ],
     ids=lambda item: getattr(item, "name", None) if item in ARCHITECTURES else None,
 )
 def test_without_an_event(
-    boot, watch, vmlinux, architecture, series, cpus, death, arguments, cause, expected
+    booted, watch, vmlinux, architecture, series, cpus, death, before, cause, expected
 ):
     """A panic or hang in memory, or a reset where QEMU was told to pause."""
-    machine = boot(
-        series, death, architecture=architecture, cpus=cpus, arguments=arguments
-    )
+    machine = booted(series, architecture=architecture, cpus=cpus)
+    machine.run(before)
     debug_info, areas = [], []
     if not tells(architecture, series):
         debug_info = ["--vmlinux", str(vmlinux(series, architecture))]
@@ -266,9 +265,9 @@ def test_without_an_event(
     check_core(core, expected, options=debug_info)
 
 
-def test_orderly_reboot_and_poweroff(boot, watch):
+def test_orderly_reboot_and_poweroff(booted, watch):
     """No core image; QEMU, told to pause instead, is made to reboot."""
-    machine = boot("6.1", CrashType.PANIC, cpus=2, tasks=10)
+    machine = booted("6.1")
     watched = watch(machine)
     watched.wait_for(MARKED)
     machine.send("busybox reboot -f")
@@ -281,11 +280,10 @@ def test_orderly_reboot_and_poweroff(boot, watch):
     assert watched.cores == []
 
 
-def test_resets(boot, watch):
+def test_resets(booted, watch):
     """The VM is not paused, and what a reset leaves of the memory is dumped."""
-    machine = boot(
-        "6.1", CrashType.NULL, cpus=1, tasks=10, action=REBOOTS, arguments=("panic=-1",)
-    )
+    machine = booted("6.1", cpus=1, action=REBOOTS)
+    machine.run("echo -1 >/proc/sys/kernel/panic")
     watched = watch(machine, arguments=["--then", "continue"])
     watched.wait_for(MARKED)
     trigger_crash(machine, CrashType.NULL)
@@ -307,10 +305,10 @@ def test_resets(boot, watch):
         core.close()
 
 
-def test_two_of_three_go_wrong(boot, watch, tmp_path):
+def test_two_of_three_go_wrong(booted, watch, tmp_path):
     """One VM is killed, one QMP socket is silent; the third dies as it should."""
-    doomed = boot("6.1", CrashType.PANIC, cpus=1, memory=512, tasks=0, share=False)
-    machine = boot("6.12", CrashType.PANIC, cpus=2, memory=512, tasks=0)
+    doomed = booted("6.1", pvpanic=True, share=False)
+    machine = booted("6.12")
     silent = tmp_path / "silent"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(silent))
@@ -336,9 +334,9 @@ def test_two_of_three_go_wrong(boot, watch, tmp_path):
     assert "memory is gone" in last.reason
 
 
-def test_killed_while_writing(boot, watch):
+def test_killed_while_writing(booted, watch):
     """No half a core image has a name; a new watch takes it from the dead VM."""
-    machine = boot("6.12", CrashType.PANIC, cpus=1, memory=512, tasks=0)
+    machine = booted("6.12")
     watched = watch(machine)
     watched.wait_for(MARKED)
     folder = watched.folder

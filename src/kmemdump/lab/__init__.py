@@ -8,7 +8,7 @@ from kmemdump.lab.architectures import (
     Architecture,
     get_architecture,
 )
-from kmemdump.lab.crashes import CrashType, crash_guest, needs_module
+from kmemdump.lab.crashes import CrashType, crash_guest
 from kmemdump.lab.guest_python import python_image
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.module import build_module, build_modules
@@ -31,6 +31,5 @@ __all__ = [
     "crash_guest",
     "default_folder",
     "get_architecture",
-    "needs_module",
     "python_image",
 ]

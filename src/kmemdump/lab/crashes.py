@@ -12,7 +12,6 @@ from kmemdump.lab.module import MODULE_NAME
 __all__ = [
     "CrashType",
     "crash_guest",
-    "needs_module",
     "trigger_crash",
 ]
 
@@ -34,11 +33,6 @@ class CrashType(StrEnum):
 
 _MODULE_SIZE = 1 << 16
 """Bytes; more than the code of the module has."""
-
-
-def needs_module(crash: CrashType) -> bool:
-    """Return whether a crash needs the lab's module (`build_module`)."""
-    return crash in (CrashType.NULL, CrashType.SPIN, CrashType.SPIN_ALL)
 
 
 def crash_guest(machine: Machine, crash: CrashType, *, timeout: float = 60) -> None:
