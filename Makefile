@@ -40,7 +40,7 @@ check: .venv/dev
 	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix' $(ARGS)
 
 matrix: system-test .venv/dev
-	$(PYTEST) $(PARALLEL) $(ARGS)
+	$(PYTEST) $(PARALLEL) --hypothesis-profile=thorough $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check

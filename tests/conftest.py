@@ -28,9 +28,11 @@ from kmemdump.lab.snapshots import Snapshots
 from rigs.dead_machine import DeadMachine
 from rigs.scenarios import Scenario
 
-# How long something takes is for benchmarks; a busy host is slow.
-hypothesis.settings.register_profile("kmemdump", deadline=None)
-hypothesis.settings.load_profile("kmemdump")
+# How long something takes is for benchmarks; a busy host is slow. "make matrix" takes
+# the second profile.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
+hypothesis.settings.load_profile("quick")
 
 # A shell that runs this in the background has Ctrl-C ignored, by all that is started
 # here, too.

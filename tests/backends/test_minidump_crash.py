@@ -97,4 +97,4 @@ class Crashes(RuleBasedStateMachine):
 
 
 TestCrashes = Crashes.TestCase
-TestCrashes.settings = settings(max_examples=25, stateful_step_count=12)
+TestCrashes.settings = settings(stateful_step_count=12)

@@ -5,7 +5,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.coreimage.packed import (
@@ -168,7 +168,6 @@ def test_any_bytes(data):
     try_to_read(GOOD[:48] + data)
 
 
-@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255))))
 def test_any_damage(changes):
     data = bytearray(GOOD)

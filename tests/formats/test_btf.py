@@ -5,7 +5,7 @@ import contextlib
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError
@@ -224,7 +224,6 @@ def test_any_bytes(data):
             look_at_everything(parse_btf(start + data, "test"))
 
 
-@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255))))
 def test_any_damage(changes):
     data = bytearray(GOOD)

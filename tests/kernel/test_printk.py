@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError, NotCapturedError
@@ -117,7 +117,6 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=300)
 @given(
     st.integers(2, 7),
     st.integers(7, 10),
@@ -182,7 +181,6 @@ def bytes_of(writer, desc):
         yield TEXT + (begin if begin < end else 0), end - (begin if begin < end else 0)
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.booleans(),
     st.lists(st.integers(0, 120), min_size=1, max_size=300),
@@ -317,7 +315,6 @@ def test_hostile_vmcoreinfo(line, problem):
         read_log(damaged(16, INFOS), info)
 
 
-@settings(max_examples=300)
 @given(
     st.lists(
         st.tuples(

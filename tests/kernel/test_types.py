@@ -16,7 +16,7 @@ from drgn import (
     offsetof,
     sizeof,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError
@@ -264,7 +264,6 @@ def test_a_member_without_a_size():
         member.type  # noqa: B018
 
 
-@settings(max_examples=300)
 @given(any_types())
 def test_any_types_are_types_or_refused(data):
     prog = program(data)

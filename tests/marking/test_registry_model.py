@@ -201,5 +201,5 @@ class Machine(RuleBasedStateMachine):
             self.backend.described()
 
 
-Machine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
+Machine.TestCase.settings = settings(stateful_step_count=30)
 TestRegistry = Machine.TestCase

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -218,7 +218,6 @@ def test_even_a_script_in_the_page_is_not_run(show, browser, tmp_path):
 
 
 @given(st.text())
-@settings(max_examples=50, deadline=None)
 def test_any_text_stays_text(words):
     task = Task(1, words)
     page = replace(REPORT, tasks=(task,), log=(record(1, 6, words),)).to_html()
@@ -344,7 +343,6 @@ def test_drawing():
     st.lists(st.tuples(st.integers(0, 1 << 52), st.integers(1, 1 << 44)), max_size=20),
     st.lists(st.tuples(st.integers(0, 1 << 52), st.integers(1, 1 << 30)), max_size=20),
 )
-@settings(max_examples=200, deadline=None)
 def test_any_map_is_drawn(ram, held):
     ranges = tuple(MemoryRange(*item) for item in held)
     area = AreaMemory("x", sum(item.size for item in ranges), ranges)

@@ -102,6 +102,7 @@ def test_vm_that_goes_away(qemu):
         (b"{" * 100000 + b"\n", "does not speak QMP"),
         (b"x" * (11 << 20), "does not speak QMP"),
     ],
+    ids=lambda item: str(item)[:30],
 )
 def test_foreign_server(qemu, greeting, problem):
     qemu.greeting = greeting
