@@ -9,11 +9,7 @@ at it since it was dead.
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,11 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.arch.architecture import image_address
-from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.coreimage import read_core
-from kmemdump.formats.kinfo import parse_kinfo
-from kmemdump.kernel.attach import attach
 from kmemdump.lab import (
     AARCH64,
     X86_64,
@@ -38,12 +30,11 @@ from kmemdump.lab import (
     crash_guest,
 )
 from kmemdump.lab.firmware import Firmware
-from kmemdump.lab.reserved import kinfo_range, scratch_range
 from kmemdump.lab.snapshots import Snapshots
-from kmemdump.marking.lock import lock_table, table_name
 from kmemdump.opening import open_target
 from rigs.crash_compare import compare
 from rigs.dumps import answers
+from rigs.firmware_machine import places
 from rigs.programs import KMEMDUMP, run_kmemdump
 
 SHAPES = ("folder", "image", "device")
@@ -55,20 +46,6 @@ the CPU that dies, which nobody knows beforehand.
 """
 DESCRIPTION = ("KELF", "Kvmcorein", "CPUS")
 """Files that are no memory of the kernel's; without an address they have no place."""
-
-
-def places(machine: Machine) -> tuple[str, ...]:
-    """Where memory is reserved, where no device tree tells."""
-    if machine.setup.architecture.device_tree:
-        return ()
-    where = scratch_range(machine.setup.architecture)
-    return ("--scratch", f"{where.start:#x}:{where.size:#x}")
-
-
-def registered(machine: Machine) -> list[dict[str, object]]:
-    listed = run_kmemdump("regions", f"qmp:{machine.qmp}", "--json")
-    rows: list[dict[str, object]] = json.loads(listed.stdout)["regions"]
-    return rows
 
 
 @contextmanager
@@ -296,121 +273,3 @@ def test_other_debuggers(dumped: Dumped) -> None:
     if (dumped.case.series, dumped.case.arch) == ("6.1", X86_64):
         result = compare(dumped.vmlinux(), dumped.full, core, CRASH)
         assert set(CRASH) <= set(result.identical), result.different
-
-
-def check_kinfo(machine: Machine, vmlinux: Path) -> None:
-    """Without debug info, all addresses are found that debug info tells."""
-    target = f"qmp:{machine.qmp}"
-    lost = run_kmemdump("mark", target, "--backend", "kinfo")
-    assert lost.returncode == 3
-    assert "no device tree reserves memory for a kinfo" in lost.stderr
-    place = kinfo_range(machine.setup.architecture)
-    where = ("--backend", "kinfo", "--kinfo", f"{place.start:#x}:{place.size:#x}")
-    with lock_table(run_folder(os.environ), table_name(target, "kinfo", place.start)):
-        for options in (), ("--off",):
-            refused = run_kmemdump("mark", target, *where, *options)
-            assert refused.returncode == 3
-            assert (
-                f"process {os.getpid()} already writes to this table" in refused.stderr
-            )
-    marked = run_kmemdump("mark", target, *where, "--json")
-    assert (marked.returncode, marked.stderr) == (0, "")
-    told = json.loads(marked.stdout)
-    assert told["kinfo"] == hex(place.start)
-    assert (told["refused"], told["missing"]) == ([], [])
-    opened = open_target(target)
-    kinfo = parse_kinfo(opened.memory.read(place.start, place.size), "kinfo")
-    kernel = attach(opened, vmlinux=vmlinux)
-    assert all(kinfo.addresses.values())
-    assert told["addresses"] == {name: hex(at) for name, at in kinfo.addresses.items()}
-    for name in kinfo.addresses:
-        if name == "swapper_pg_dir":  # A macro on x86.
-            symbol = kernel.vmcoreinfo.symbol(name)
-        else:
-            symbol = kernel.prog.symbol(name).address
-        assert kinfo.addresses[name] == image_address(kernel.vmcoreinfo, symbol), name
-    assert kinfo.num_syms == kernel.prog.read_u32(
-        kernel.prog.symbol("kallsyms_num_syms").address
-    )
-    assert kinfo.checksum_ok
-    opened.close()
-    assert run_kmemdump("mark", target, *where, "--off").returncode == 0
-    assert (
-        run_kmemdump("regions", target, "--kinfo", f"{place.start:#x}").returncode == 3
-    )
-
-
-@pytest.mark.vm
-def test_marks_come_and_go(
-    booted: Callable[..., Machine], vmlinux: Callable[..., Path]
-) -> None:
-    machine = booted("6.12", firmware=True)
-    target = f"qmp:{machine.qmp}"
-    refused = run_kmemdump("mark", target)
-    assert refused.returncode == 1
-    assert "no scratch memory of 8040 bytes or more" in refused.stderr
-    used = run_kmemdump("mark", target, "--scratch", "0x1000000:0x10000")
-    assert used.returncode == 2
-    assert "is memory that the kernel uses" in used.stderr
-
-    where = places(machine)
-    marked = run_kmemdump("mark", target, "--no-encryption", *where)
-    assert (marked.returncode, marked.stderr) == (0, "")
-    rows = registered(machine)
-    assert 100 < len(rows) <= 201
-    assert [row["name"] for row in rows[:2]] == ["KELF", "Kvmcorein"]
-    assert len({row["name"] for row in rows}) == len(rows)
-
-    # Another run, with less in it, takes over.
-    smaller = run_kmemdump("mark", target, *where, "--area", "kmsg", "--json")
-    assert smaller.returncode == 0
-    held = registered(machine)
-    assert 2 < len(held) < len(rows)
-    told = json.loads(smaller.stdout)
-    described = held[2:]  # Behind what describes the dump.
-    assert (told["version"], told["target"]) == (1, target)
-    assert told["regions"] == told["added"] == len(described)
-    assert told["bytes"] == sum(row["size"] for row in described)
-    assert [area["name"] for area in told["areas"]] == ["coreinfo", "kmsg"]
-    assert all(area["fits"] for area in told["areas"])
-    assert (told["refused"], told["problems"]) == ([], [])
-    assert told["seconds"] > 0
-
-    off = run_kmemdump("mark", target, "--off", "--json", *where)
-    assert off.returncode == 0
-    assert json.loads(off.stdout)["text"] == "nothing of ours is registered any more"
-    assert registered(machine) == []
-
-    staying = subprocess.Popen(
-        [*KMEMDUMP, "mark", target, *where, "--daemon", "--refresh", "0.1", "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert staying.stdout is not None
-    assert json.loads(staying.stdout.readline())["added"] > 100
-    machine.run("sleep 1000 & echo")
-    look = json.loads(staying.stdout.readline())
-    assert look["regions"] > 100
-    assert look["problems"] == []
-    staying.send_signal(signal.SIGTERM)
-    out, _ = staying.communicate(timeout=60)
-    assert staying.returncode == 0
-    last = json.loads(out.splitlines()[-1])
-    assert (last["target"], last["text"]) == (
-        target,
-        "stopped; the regions are taken off",
-    )
-    assert registered(machine) == []
-
-    check_kinfo(machine, vmlinux("6.12"))
-
-    planned = run_kmemdump("areas", target, "--backend", "minidump")
-    assert planned.returncode == 0
-    assert re.search(r"^ +all .* 199 regions, room for 199", planned.stdout, re.M)
-    few = run_kmemdump(
-        "areas", target, "--backend", "minidump", "--rows", "12", "--json"
-    )
-    assert few.returncode == 1
-    plan = json.loads(few.stdout)
-    assert plan["regions"] <= 10
-    assert any("extra bytes" in (area["reason"] or "") for area in plan["areas"])

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -55,19 +56,18 @@ LEAST = (
 )
 
 
-@pytest.fixture
-def device(booted, lab_cache, lab_kernel):
-    """``device(death)`` is a machine with firmware, Python, and the module kmemdump."""
+@pytest.fixture(scope="module")
+def start_device(snapshots, make_setup, lab_cache, lab_kernel):
+    """``start_device()`` has firmware, Python, and the module kmemdump."""
 
-    def make(
-        death=CrashType.PANIC, architecture=X86_64, *, cloud=True, **fields
-    ) -> Device:
+    @contextmanager
+    def start(architecture=X86_64, *, cloud=True, **fields) -> Iterator[Device]:
         kernel = lab_kernel("6.12", architecture, cloud=cloud)
         sources = [it for it in KMOD.iterdir() if it.suffix in (".c", ".h")]
         built = build_modules(
             lab_cache, kernel, "kmemdump_kmod", [*sorted(sources), KMOD / "Kbuild"]
         )
-        machine = booted(
+        setup = make_setup(
             "6.12",
             architecture=architecture,
             cloud=cloud,
@@ -76,9 +76,17 @@ def device(booted, lab_cache, lab_kernel):
             files=tuple(sorted(built.glob("*.ko"))),
             **fields,
         )
-        return Device(machine)
+        with snapshots.machine(setup) as machine:
+            yield Device(machine)
 
-    return make
+    return start
+
+
+@pytest.fixture
+def device(start_device):
+    """``device()`` is such a machine, gone after the test."""
+    with ExitStack() as stack:
+        yield lambda **fields: stack.enter_context(start_device(**fields))
 
 
 class Device:
@@ -181,17 +189,44 @@ def test_the_units_configuration(tmp_path, capsys):
         assert "nosuch: No such file" in capsys.readouterr().err
 
 
-@pytest.mark.vm
-@pytest.mark.parametrize(
-    ("architecture", "death", "cloud"),
-    [
-        pytest.param(X86_64, CrashType.PANIC, True, id="x86_64-panic"),
-        pytest.param(AARCH64, CrashType.SPIN, True, id="aarch64-spin"),
+LAST_WORDS = "the last words of a driver"
+
+
+@dataclass
+class Life:
+    """What was seen of a machine that marked itself and died, and what is left."""
+
+    death: CrashType
+    statuses: list[dict]
+    """Of its agent: when it had started, and after it was asked to look again."""
+    refused: str
+    """What a second agent said."""
+    said: str
+    """What the first one said."""
+    newest: int
+    """Process id of the task that was there when the agent looked last."""
+    core: Path
+    expected: dict[str, str]
+    """Answers of the whole memory."""
+    found: dict[str, str]
+    """Answers of the core image that was collected."""
+
+    @property
+    def culprit(self) -> str:
+        return "lab_spin" if self.death is CrashType.SPIN else "sysrq_handle_crash"
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((X86_64, CrashType.PANIC, True), id="x86_64-panic"),
+        # A look of an emulated Arm machine at itself takes a minute.
         *(
-            pytest.param(*which, id=name, marks=pytest.mark.matrix)
+            pytest.param(which, id=name, marks=pytest.mark.matrix)
             for name, which in {
                 "x86_64-spin": (X86_64, CrashType.SPIN, True),
                 "aarch64-panic": (AARCH64, CrashType.PANIC, True),
+                "aarch64-spin": (AARCH64, CrashType.SPIN, True),
                 "x86_64-generic": (X86_64, CrashType.PANIC, False),
                 "x86_64-generic-spin": (X86_64, CrashType.SPIN, False),
                 "aarch64-generic": (AARCH64, CrashType.PANIC, False),
@@ -200,74 +235,91 @@ def test_the_units_configuration(tmp_path, capsys):
         ),
     ],
 )
-def test_a_machine_that_marks_itself_and_dies(
-    device, architecture, death, cloud, tmp_path, capsys
-):
-    it = device(death, architecture, cloud=cloud)
-    it.run("insmod /files/kmemdump.ko && insmod /files/kmemdump_sample.ko")
-    say = "/sys/module/kmemdump_sample/parameters/say"
-    it.run(f"echo -n 'the last words of a driver' >{say}")
-    it.start()
-    status = it.status()
-    assert status["problems"] == []
-    assert 100 < status["regions"] <= 199
+def life(request, start_device, tmp_path_factory):
+    architecture, death, cloud = request.param
+    folder = tmp_path_factory.mktemp("life")
+    core, full = folder / "core", folder / "full.elf"
+    with start_device(architecture, cloud=cloud) as it:
+        # 1. A driver registers memory of its own; then the agent marks.
+        it.run("insmod /files/kmemdump.ko && insmod /files/kmemdump_sample.ko")
+        say = "/sys/module/kmemdump_sample/parameters/say"
+        it.run(f"echo -n '{LAST_WORDS}' >{say}")
+        it.start()
+        statuses = [it.status()]
+        refused = it.kmemdump(f"mark live {it.places}", status=3)
 
-    refused = it.kmemdump(f"mark live {it.places}", status=3)
-    assert f"process {status['pid']} already writes to this table" in refused
+        # 2. A task comes, and the agent looks again; another one comes.
+        newest = int(it.run("sleep 4000 >/dev/null & echo $!").split()[-1])
+        it.refresh("HUP" if death is CrashType.SPIN else "USR1")
+        statuses.append(it.status())
+        said = it.said()
+        it.run("sleep 5000 >/dev/null & echo")
 
-    newest = int(it.run("sleep 4000 >/dev/null & echo $!").split()[-1])
-    it.refresh("HUP" if death is CrashType.SPIN else "USR1")
-    status = it.status()
-    assert status["cost"]["most_memory"] < 120e6
-    assert status["cost"]["share"] < 0.011
-    # A look takes seconds in a machine that is emulated; it takes the more of a break.
-    look = status["cost"]["each_look"]
-    assert status["interval"] == pytest.approx(max(300, 100 * look), abs=0.1)
-    assert f"again after {format_duration(status['interval'])}" in it.said()
-    it.run("sleep 5000 >/dev/null & echo")
-    crash_guest(it.machine, death)
-    it.machine.pause()
-
-    firmware = Firmware(it.machine)
-    assert firmware.refused == []
-    firmware.leave_folder(tmp_path / "dump")
-    firmware.close()
-    core = tmp_path / "core"
-    assert main(["collect", str(tmp_path / "dump"), "-o", str(core)]) == 0
-    full = tmp_path / "full.elf"
-    it.machine.full_dump(full)
-    expected, found = answers(str(full)), answers(str(core))
+        # 3. It dies, and its firmware leaves what is marked.
+        crash_guest(it.machine, death)
+        it.machine.pause()
+        firmware = Firmware(it.machine)
+        assert firmware.refused == []
+        firmware.leave_folder(folder / "dump")
+        firmware.close()
+        it.machine.full_dump(full)
+    assert main(["collect", str(folder / "dump"), "-o", str(core)]) == 0
+    expected = answers(str(full))
     full.unlink()
-    # Who came after the last look is the only one that is not there.
-    missing = pids(expected["ps"]) - pids(found["ps"])
-    assert all(pid > newest for pid in missing), missing
-    assert len(pids(found["ps"])) > 200
+    return Life(
+        death, statuses, refused, said, newest, core, expected, answers(str(core))
+    )
+
+
+@pytest.mark.vm
+def test_the_agent_says_what_it_holds_and_costs(life):
+    first, second = life.statuses
+    assert first["problems"] == []
+    assert 100 < first["regions"] <= 199
+    assert f"process {first['pid']} already writes to this table" in life.refused
+    assert second["cost"]["most_memory"] < 120e6
+    assert second["cost"]["share"] < 0.011
+    # A look takes seconds in a machine that is emulated; it takes the more of a break.
+    look = second["cost"]["each_look"]
+    assert second["interval"] == pytest.approx(max(300, 100 * look), abs=0.1)
+    assert f"again after {format_duration(second['interval'])}" in life.said
+
+
+@pytest.mark.vm
+def test_answers_are_those_of_the_whole_memory(life):
+    # A task that came after the last look is the only one that is not there.
+    missing = pids(life.expected["ps"]) - pids(life.found["ps"])
+    assert all(pid > life.newest for pid in missing), missing
+    assert len(pids(life.found["ps"])) > 200
     for text in QUESTIONS:
         if text not in ("ps", "sys", "bt -a"):
-            assert found[text] == expected[text], text
+            assert life.found[text] == life.expected[text], text
     # Its task may have come after the last look; its registers are there.
-    culprit = "lab_spin" if death is CrashType.SPIN else "sysrq_handle_crash"
-    assert culprit in found["bt -a"]
+    assert life.culprit in life.found["bt -a"]
 
-    capsys.readouterr()
-    main(["report", str(core), "--json"])
+
+@pytest.mark.vm
+def test_the_report_names_the_culprit(life, capsys):
+    main(["report", str(life.core), "--json"])
     cpus = json.loads(capsys.readouterr().out)["cpus"]
-    assert any(culprit in str(cpu.get("frames")) for cpu in cpus)
-    main(["info", str(core)])
+    assert any(life.culprit in str(cpu.get("frames")) for cpu in cpus)
+    main(["info", str(life.core)])
     assert re.search(r"^Marked: +.* before", capsys.readouterr().out, re.MULTILINE)
 
-    # The driver's own memory, byte for byte.
-    with read_core(core) as image:
+
+@pytest.mark.vm
+def test_memory_of_a_driver_is_there_byte_for_byte(life):
+    with read_core(life.core) as image:
         regions = {item.name: item for item in image.manifest.regions}
         state = regions["Ksample_s"]
         written, size, ring = struct.unpack(
             "<3Q", image.memory.read(state.address, state.size)
         )
-        assert (written, size) == (26, RING)
-    opened = open_target(str(core))
+        assert (written, size) == (len(LAST_WORDS), RING)
+    opened = open_target(str(life.core))
     text = attach(opened).prog.read(ring, RING)
     opened.close()
-    assert text == b"the last words of a driver".ljust(RING, b"\0")
+    assert text == LAST_WORDS.encode().ljust(RING, b"\0")
 
 
 def pids(answer: str) -> set[int]:
@@ -306,7 +358,7 @@ def test_what_can_go_wrong(device):
     it = device(tasks=30, action="panic=pause,reboot=reset,shutdown=pause")
     machine = it.machine
 
-    # Killed: its marks stay, and the next one takes them over.
+    # 1. Killed: its marks stay, and the next one takes them over.
     it.start("--refresh 86400")
     it.run(f"kill -9 {it.status()['pid']}")
     assert "is gone; what it registered is still there" in it.kmemdump("status", 1)
@@ -321,7 +373,7 @@ def test_what_can_go_wrong(device):
     listed = json.loads(it.kmemdump(f"regions live {where} --json", 1))["regions"]
     assert [row["name"] for row in listed] == [row[0] for row in rows(machine)]
 
-    # Somebody else writes to the table: nothing more is written, and it is told.
+    # 2. Somebody else writes to the table: nothing more is written, and it is told.
     where = smem_range(machine.setup.architecture)
     good = smem(machine)
     count = good.index(b"LBNE") + 12  # region_count, in struct minidump_subsystem
@@ -338,14 +390,14 @@ def test_what_can_go_wrong(device):
     it.refresh()
     assert it.status()["problems"] == []
 
-    # The kernel changes while it is looked at.
+    # 3. The kernel changes while it is looked at.
     it.run("(i=0; while [ $i -lt 300 ]; do sleep 0.01; i=$((i+1)); done) & echo")
     for _ in range(3):
         it.refresh()
     assert it.status()["failures"] == 0
     assert len(rows(machine)) <= 201
 
-    # A reboot that SMEM survives.
+    # 4. A reboot that SMEM survives.
     machine.send("reboot -f")
     machine.wait_ready()
     before = rows(machine)
@@ -354,7 +406,7 @@ def test_what_can_go_wrong(device):
     assert len(rows(machine)) <= 201
     assert rows(machine) != before
 
-    # An orderly end.
+    # 5. An orderly end.
     assert it.stop() == "live: stopped; the regions are taken off"
     assert it.status() is None
     assert rows(machine) == []
@@ -366,7 +418,7 @@ def test_tables_that_are_full_or_damaged(device):
     it = device(tasks=30)
     machine = it.machine
     where = smem_range(machine.setup.architecture)
-    # The table has room for a few only: others have the rest.
+    # 1. The table has room for a few only: others have the rest.
     with ram(machine) as memory:
         scratch = Range(where.start + (1 << 20), 64 << 10)  # In SMEM, and not in use.
         backend = MinidumpBackend(memory, where, scratch=scratch)
@@ -380,7 +432,7 @@ def test_tables_that_are_full_or_damaged(device):
     assert it.stop() == "live: stopped; the regions are left"
     assert len(rows(machine)) > len(foreign)
 
-    # A table that is none.
+    # 2. A table that is none.
     with ram(machine) as memory:
         memory.write(where.end - 4096, b"what")  # It was $TOC.
     damaged = smem(machine)
