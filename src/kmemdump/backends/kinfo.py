@@ -35,6 +35,7 @@ class KinfoBackend:
     """
 
     name = "kinfo"
+    capacity = len(ADDRESSES)
 
     def __init__(self, memory: WritableMemory, where: Range, facts: Kinfo) -> None:
         self._memory = memory
@@ -51,10 +52,6 @@ class KinfoBackend:
         memory.write(where.start, bytes(_WORD))
         memory.write(where.start + _WORD, self._bytes[_WORD:])
         memory.write(where.start, self._bytes[:_WORD])
-
-    @property
-    def capacity(self) -> int:
-        return len(ADDRESSES)
 
     def register(self, region: Region) -> None:
         if region.name not in ADDRESSES:
