@@ -254,36 +254,29 @@ class Registry:
             self._describe()
 
     def _register(self, region: Region) -> Region:
-        self._check(region)
+        _check(self._find_problem(region), region)
         region = region._replace(id=self._new_id())
         self._offer(region)  # First: whatever it raises changes nothing.
         self._regions[region.id] = region
         self._taken[region.range] = region.id
         return region
 
-    def _check(self, region: Region) -> None:
-        name, address, size = _identity(region)
+    def _find_problem(self, region: Region) -> str | None:
+        """Return why the registry refuses a region, if so."""
+        address, size = region.address, region.size
         if size <= 0:
-            raise RegistrationError(
-                f"region {name!r}: size is {size}, expected at least 1 byte"
-            )
+            return f"size is {size}, expected at least 1 byte"
         if address < 0 or address + size > ADDRESS_SPACE:
-            raise RegistrationError(
-                f"region {name!r}: {size:#x} bytes at {address:#x} overflow 64 bits"
-            )
-        _check_virtual(region)
+            return f"{size:#x} bytes at {address:#x} overflow 64 bits"
         if self._ranges is not None:
             i = bisect_right(self._ranges, address, key=lambda item: item.start) - 1
             if i < 0 or region.range.end > self._ranges[i].end:
-                raise RegistrationError(
-                    f"region {name!r}: {region.range} is not in the kernel's memory"
-                )
+                return f"{region.range} is not in the kernel's memory"
         other = self._taken.get(region.range)
         if other is not None:
-            raise RegistrationError(
-                f"region {name!r}: {region.range} is already registered as "
-                f"{self._regions[other].name!r} (id {other})"
-            )
+            name = self._regions[other].name
+            return f"{region.range} is already registered as {name!r} (id {other})"
+        return _virtual_problem(region)
 
     def _new_id(self) -> int:
         # Not the lowest free one: while ids only grow, their order is that of
@@ -303,7 +296,7 @@ class Registry:
         if virtual is None or virtual == region.virtual:
             return
         renamed = region._replace(virtual=virtual)
-        _check_virtual(renamed)
+        _check(_virtual_problem(renamed), renamed)
         self._take_off(region)
         self._regions[region.id] = renamed
         self._offer(renamed)
@@ -402,14 +395,17 @@ class Registry:
                 )
 
 
-def _check_virtual(region: Region) -> None:
+def _check(problem: str | None, region: Region) -> None:
+    if problem is not None:
+        raise RegistrationError(f"region {region.name!r}: {problem}")
+
+
+def _virtual_problem(region: Region) -> str | None:
     virtual = region.virtual
     # A PT_LOAD at 0 would make NULL pointers readable.
     if virtual is not None and not 0 < virtual <= ADDRESS_SPACE - region.size:
-        raise RegistrationError(
-            f"region {region.name!r}: virtual address is {virtual:#x}, expected a "
-            f"kernel address"
-        )
+        return f"virtual address is {virtual:#x}, expected a kernel address"
+    return None
 
 
 def _identity(region: Region) -> tuple[str, int, int]:
