@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +73,9 @@ def command(
     Debian's kernel is downloaded if it is not there yet; QEMU must be installed.
     """
     from kmemdump.core import open_core
+    from kmemdump.lab import PackageCache, default_folder, get_architecture
+    from kmemdump.lab.demo import run_demo
+    from kmemdump.lab.firmware_demo import run_firmware_demo
     from kmemdump.report import print_report
 
     output.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,10 @@ def command(
     def say(line: str) -> None:
         screen.print(f"[bold]==[/] {line}")
 
-    result = _run(output, series, arch, backend, say)
+    run = run_demo if backend == "vm" else run_firmware_demo
+    cache = PackageCache(default_folder(os.environ))
+    chosen = get_architecture(arch or ("x86_64" if backend == "vm" else "aarch64"))
+    result = run(output, cache, say, series=series, architecture=chosen)
     with open_core(result.core) as core:
         report = core.report()
     path = output / "report.txt"
@@ -115,25 +120,6 @@ def _record(result: DemoResult, path: Path, report: Report) -> dict[str, object]
         "report": str(path),
         "cause": {"kind": cause.kind, "sentence": cause.sentence, "cpu": cause.cpu},
     }
-
-
-def _run(
-    output: Path,
-    series: str,
-    arch: str | None,
-    backend: str,
-    say: Callable[[str], None],
-) -> DemoResult:
-    from kmemdump.lab import PackageCache, default_folder, get_architecture
-    from kmemdump.lab.demo import run_demo
-    from kmemdump.lab.firmware_demo import run_firmware_demo
-
-    run = run_demo if backend == "vm" else run_firmware_demo
-    cache = PackageCache(default_folder(os.environ))
-    if arch is None:
-        return run(output, cache, say, series=series)
-    architecture = get_architecture(arch)
-    return run(output, cache, say, series=series, architecture=architecture)
 
 
 def _program(name: str) -> str:
