@@ -21,9 +21,9 @@ from kmemdump.cli.shared.messages import (
 from kmemdump.cli.shared.options import (
     SelectionOptions,
     grouped,
-    parse_range,
     parse_selection,
     path_option,
+    range_option,
     selection_options,
     vmlinux_option,
 )
@@ -75,10 +75,8 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Table to register with: minidump (Qualcomm's boot firmware) or kinfo "
             "(Android's debug_kinfo, for dumps of all RAM).",
         ),
-        click.option(
+        range_option(
             "--smem",
-            metavar="ADDRESS:SIZE",
-            callback=parse_range,
             help="Where SMEM is; by default, where a device tree says, or found by its "
             "contents.",
         ),
@@ -86,10 +84,8 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--device-tree",
             help="The machine's DTB; by default, found in the machine's memory.",
         ),
-        click.option(
+        range_option(
             "--scratch",
-            metavar="ADDRESS:SIZE",
-            callback=parse_range,
             help="Reserved memory for the dump's description; 64 KiB is enough. By "
             "default, the device tree's node that is kmemdump,scratch.",
         ),
@@ -99,10 +95,8 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NUMBER",
             help="Instead, allocate this item of SMEM for the description.",
         ),
-        click.option(
+        range_option(
             "--kinfo",
-            metavar="ADDRESS:SIZE",
-            callback=parse_range,
             help="Where to write the kinfo; by default, the device tree's node that is "
             "google,debug-kinfo.",
         ),

@@ -33,9 +33,9 @@ __all__ = [
     "firmware_options",
     "grouped",
     "opened_target",
-    "parse_range",
     "parse_selection",
     "path_option",
+    "range_option",
     "selection_options",
     "target_options",
     "vmcoreinfo_option",
@@ -86,6 +86,29 @@ _memory_map_option = click.option(
 )
 
 
+def _parse_range(
+    _context: click.Context, option: click.Parameter, text: str | None
+) -> Range | None:
+    if text is None:
+        return None
+    address, _, size = text.partition(":")
+    try:
+        found = Range(int(address, 0), int(size, 0))
+    except ValueError:
+        found = Range(0, 0)
+    if found.start < 0 or found.size <= 0 or found.end > ADDRESS_SPACE:
+        raise UsageError(
+            f"{option.opts[0]} {text!r}: expected ADDRESS:SIZE, for example "
+            "0x86000000:0x200000"
+        )
+    return found
+
+
+range_option = functools.partial(
+    click.option, metavar="ADDRESS:SIZE", callback=_parse_range
+)
+
+
 class TargetOptions(NamedTuple):
     """How to read a target."""
 
@@ -115,11 +138,8 @@ def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function,
         "options",
         Options,
-        click.option(
-            "--smem",
-            metavar="ADDRESS:SIZE",
-            callback=parse_range,
-            help="Where SMEM is in a machine's memory; found by default.",
+        range_option(
+            "--smem", help="Where SMEM is in a machine's memory; found by default."
         ),
         click.option(
             "--kinfo",
@@ -218,29 +238,6 @@ def _parse_region(text: str) -> tuple[str, int, int]:
     ):
         raise UsageError(f"--region {text!r}: not within 64 bits")
     return region
-
-
-def parse_range(
-    _context: click.Context, option: click.Parameter, text: str | None
-) -> Range | None:
-    """
-    Parse ``ADDRESS:SIZE``: physical memory. The ``callback`` of an option.
-
-    :raises UsageError: If it is something else.
-    """
-    if text is None:
-        return None
-    address, _, size = text.partition(":")
-    try:
-        found = Range(int(address, 0), int(size, 0))
-    except ValueError:
-        found = Range(0, 0)
-    if found.start < 0 or found.size <= 0 or found.end > ADDRESS_SPACE:
-        raise UsageError(
-            f"{option.opts[0]} {text!r}: expected ADDRESS:SIZE, for example "
-            "0x86000000:0x200000"
-        )
-    return found
 
 
 def _parse_address(
