@@ -162,14 +162,6 @@ class QmpTarget(Closing):
         """Let the VM run."""
         self.client.execute("cont")
 
-    def system_reset(self) -> None:
-        """Reset the VM; its memory is lost."""
-        self.client.execute("system_reset")
-
-    def quit(self) -> None:
-        """End QEMU."""
-        self.client.execute("quit")
-
     def close(self) -> None:
         self.memory.close()
         self.client.close()

@@ -145,16 +145,14 @@ class QmpClient:
 
         self._run(send(), None, "getfd")
 
-    def event(self, timeout: float | None = None) -> Mapping[str, object] | None:
+    def event(self, timeout: float = 0.0) -> Mapping[str, object] | None:
         """
         Return the oldest event that was not returned yet.
 
-        :param timeout: Seconds to wait for one; None does not wait.
+        :param timeout: Seconds to wait for one.
         :return: None if there is none.
         """
         try:
-            if timeout is None:
-                return self._events.get_nowait()
             return self._events.get(timeout=timeout)
         except queue.Empty:
             return None

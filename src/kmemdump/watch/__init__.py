@@ -3,8 +3,7 @@
 
 from kmemdump.watch.reporter import Message
 from kmemdump.watch.settings import Settings, VmAction
-from kmemdump.watch.supervisor import watch_vms
-from kmemdump.watch.vm_names import name_vms
+from kmemdump.watch.supervisor import name_vms, watch_vms
 from kmemdump.watch.watcher import Outcome
 
 __all__ = [

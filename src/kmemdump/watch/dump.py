@@ -6,21 +6,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from kmemdump.backends.vm import Dump
 from kmemdump.diagnosis.oops_patterns import find_oops
 from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.errors import KmemdumpError
+from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.kernel.printk import read_log
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.physical import FileMemory, Memory
+from kmemdump.memory.ranges import Extent, Range, merge
 from kmemdump.targets import Target
+from kmemdump.targets.file import FileTarget
 from kmemdump.text import format_size, printable
-from kmemdump.watch.dead_vm import CopiedMemory, DeadVm
 from kmemdump.watch.end_causes import DumpCause
 from kmemdump.watch.reporter import Reporter
 from kmemdump.watch.vm_marks import VmMarks
@@ -101,7 +105,6 @@ class WrittenDump:
     path: Path
     size: int
     """In bytes."""
-    areas: Sequence[AreaResult]
     missing: Sequence[Range]
     """Physical memory that is registered and could not be read."""
     problem: str | None
@@ -112,10 +115,6 @@ class WrittenDump:
     """When the file was the last one, after the second look."""
     words: str = ""
     """What the kernel logged about its death."""
-
-    @property
-    def complete(self) -> bool:
-        return not self.missing and all(area.reason is None for area in self.areas)
 
 
 def write_dump(marks: VmMarks, path: Path, cause: str = "") -> WrittenDump:
@@ -132,11 +131,19 @@ def write_dump(marks: VmMarks, path: Path, cause: str = "") -> WrittenDump:
     write_core = partial(_write, marks, path, marks.capture.time, cause)
     state = marks.read_kernel()
     if state is None or not state.same:
-        return write_core(_captured_by_refresh(marks), _GONE)
-    vm = DeadVm(marks.target, marks.info, _registers(marks.target))
-    marked = _captured_by_marks(marks, vm)
+        with closing(_copied_memory(marks.copy)) as memory:
+            return write_core(_captured_by_refresh(marks, memory), _GONE)
+    registers = _registers(marks.target)
+    # The registers of the last refresh belong to no memory that is there now.
+    kernel = replace(marks.capture.kernel, registers=registers)
+    marked = replace(
+        marks.capture,
+        kernel=kernel,
+        time=datetime.now(UTC),
+        memory=marks.target.memory,
+    )
     first = write_core(marked)
-    capture, problem = _second_look(marks, vm)
+    capture, problem = _second_look(marks, registers)
     if capture is None:
         capture = replace(marked, marking=_noted(marked.marking, problem))
     else:
@@ -164,32 +171,42 @@ def _write(
         marked_at=marked_at,
         cause=cause,
     )
-    now = time.monotonic()
-    size, areas = path.stat().st_size, capture.marking.areas
-    return WrittenDump(path, size, areas, missing, problem, named=now, finished=now)
+    now, size = time.monotonic(), path.stat().st_size
+    return WrittenDump(path, size, missing, problem, named=now, finished=now)
 
 
-def _captured_by_refresh(marks: VmMarks) -> Capture:
+def _copied_memory(copy: Dump) -> FileMemory:
+    """Return the regions of a copy, which may overlap, as memory."""
+    fd = os.memfd_create("kmemdump-copy", os.MFD_CLOEXEC)
+    try:
+        for region, data in copy.contents:
+            os.pwrite(fd, data, region.address)  # A sparse file: like the VM's memory.
+    except BaseException:
+        os.close(fd)
+        raise
+    ranges = merge(region.range for region, _ in copy.contents)
+    extents = [Extent(item.start, item.size, item.start) for item in ranges]
+    return FileMemory(fd, extents, "the copy of the last refresh")
+
+
+def _captured_by_refresh(marks: VmMarks, memory: Memory) -> Capture:
     """Return what the last refresh copied."""
     return replace(
         marks.capture,
         marking=_noted(marks.capture.marking, _GONE),
         time=datetime.fromtimestamp(marks.copy.time, UTC),
-        memory=CopiedMemory(marks.copy),
+        memory=memory,
     )
 
 
-def _captured_by_marks(marks: VmMarks, vm: DeadVm) -> Capture:
-    """Return what was marked, with the memory and registers of now."""
-    # The registers of the last refresh belong to no memory that is there now.
-    kernel = replace(marks.capture.kernel, registers=vm.registers())
-    return replace(
-        marks.capture, kernel=kernel, time=datetime.now(UTC), memory=vm.memory
-    )
-
-
-def _second_look(marks: VmMarks, vm: DeadVm) -> tuple[Capture | None, str | None]:
+def _second_look(
+    marks: VmMarks, registers: Sequence[bytes]
+) -> tuple[Capture | None, str | None]:
     """Put the questions to the dead kernel; return what is marked, or the problem."""
+    vm = marks.target
+    notes = [Note("CORE", NT_PRSTATUS, status) for status in registers]
+    # Only the memory of the VM is still read. The target closes it.
+    dead = FileTarget(vm.name, vm.machine, vm.memory, notes, marks.info)
     budget = replace(marks.selection.budget, seconds=_SECOND_LOOK_SECONDS)
     selection = replace(marks.selection, budget=budget)
     if marks.capture.kernel.own_debug_info.found is not None:
@@ -197,7 +214,7 @@ def _second_look(marks: VmMarks, vm: DeadVm) -> tuple[Capture | None, str | None
         # need is marked since the last refresh.
         selection = replace(selection, vmlinux=None)
     try:
-        return look(vm, selection, marks.capture.kernel), None
+        return look(dead, selection, marks.capture.kernel), None
     except Exception as error:
         # A dead kernel's memory may break drgn in any way.
         problem = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Why watching a kernel ends: by a death, which is worth a core image, or not."""
+"""
+Why watching a kernel ends: by a death, which is worth a core image, or not.
+
+And what is done with a VM after the death of its kernel.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,23 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
-from kmemdump.watch.qmp_events import VmEvent
+from kmemdump.watch.liveness import KernelState
+from kmemdump.watch.qmp_events import VmEvent, VmEventKind
+from kmemdump.watch.reporter import Reporter
+from kmemdump.watch.settings import VmAction
 from kmemdump.watch.vm_control import VmControl
-from kmemdump.watch.vm_state import VmState
 
 __all__ = [
     "DumpCause",
     "VmAfterDeath",
     "WatchEnd",
+    "act_on_vm",
     "judge_qemu_end",
     "judge_reset",
     "judge_shutdown",
 ]
+
+_POLL = 0.25
 
 
 class VmAfterDeath(Enum):
@@ -29,6 +38,10 @@ class VmAfterDeath(Enum):
     RESET_BY_GUEST = "the guest reset it, and it boots again"
     RESET_BY_HOST = "the host reset it, and it boots again"
     ENDED = "QEMU has ended"
+
+    @property
+    def boots(self) -> bool:
+        return self in (VmAfterDeath.RESET_BY_GUEST, VmAfterDeath.RESET_BY_HOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +59,18 @@ class DumpCause:
 
 @dataclass(frozen=True, slots=True)
 class WatchEnd:
-    """Why there is nothing to write, and no kernel to watch."""
+    """Why there is no kernel to watch any more."""
 
-    text: str
+    text: str = ""
+    """To be reported, if there is something to say."""
     boots_again: bool = False
     """Whether the VM boots another kernel."""
 
 
-def judge_reset(state: VmState, event: VmEvent, now: float) -> DumpCause | WatchEnd:
+def judge_reset(
+    kernel: KernelState, event: VmEvent, now: float
+) -> DumpCause | WatchEnd:
     """Return what a reset means."""
-    kernel = state.read_kernel()
     vm = VmAfterDeath.RESET_BY_GUEST if event.guest else VmAfterDeath.RESET_BY_HOST
     if kernel.panicked:
         return DumpCause("panic, then a reset", now, vm)
@@ -66,10 +81,9 @@ def judge_reset(state: VmState, event: VmEvent, now: float) -> DumpCause | Watch
 
 
 def judge_shutdown(
-    control: VmControl, state: VmState, event: VmEvent, now: float
+    control: VmControl, kernel: KernelState, event: VmEvent, now: float
 ) -> DumpCause | WatchEnd:
     """Return what a shutdown means."""
-    kernel = state.read_kernel()
     if kernel.panicked:
         return DumpCause("panic, then the end of the VM", now)
     if kernel.leaving:
@@ -85,10 +99,52 @@ def judge_shutdown(
     return DumpCause(f"ended without a shutdown ({event.text})", now)
 
 
-def judge_qemu_end(state: VmState) -> DumpCause | WatchEnd:
+def judge_qemu_end(kernel: KernelState) -> DumpCause | WatchEnd:
     """Return what it means that QEMU has ended."""
-    kernel = state.read_kernel()
     if kernel.leaving:
         return WatchEnd("QEMU ended after an orderly shutdown: no core image")
     cause = "panic, then QEMU ended" if kernel.panicked else "QEMU ended unexpectedly"
     return DumpCause(cause, time.monotonic(), VmAfterDeath.ENDED)
+
+
+def act_on_vm(
+    action: VmAction, control: VmControl, vm: VmAfterDeath, reporter: Reporter
+) -> WatchEnd | None:
+    """
+    Pause, reset, end or continue a VM whose kernel died.
+
+    :return: None if the same kernel may go on running.
+    :raises StoppedError: If the watch should stop.
+    """
+    if vm is VmAfterDeath.ENDED or control.gone:
+        return WatchEnd()
+    if vm is VmAfterDeath.RESET_BY_HOST and action is VmAction.PAUSE:
+        action = VmAction.CONTINUE  # The host wants it to boot.
+    match action:
+        case VmAction.PAUSE:
+            return WatchEnd("left paused")
+        case VmAction.QUIT:
+            control.quit()
+            return WatchEnd("ended the VM")
+        case VmAction.RESET if not vm.boots:
+            if not control.reset():
+                return WatchEnd()
+            return WatchEnd("reset the VM", boots_again=True)
+        case _:
+            control.cont()
+    if vm is VmAfterDeath.STAYS:
+        return _wait_for_reset(control, reporter)
+    return WatchEnd(boots_again=True) if vm.boots else None
+
+
+def _wait_for_reset(control: VmControl, reporter: Reporter) -> WatchEnd:
+    """Wait until a VM that runs with a dead kernel is reset, or ends."""
+    reporter.show_status("dead; waiting for its next boot")
+    while not control.gone:
+        reporter.check_stopping()
+        event = control.next_event(_POLL)
+        if event is not None and event.kind is VmEventKind.RESET:
+            return WatchEnd("boots again", boots_again=True)
+        if event is not None and event.kind is VmEventKind.SHUTDOWN:
+            return WatchEnd("ended")
+    return WatchEnd("QEMU ended")

@@ -47,7 +47,7 @@ class CpuSample:
     """What only this CPU changes, and does often."""
     idle: bool
     """Whether it runs its idle task."""
-    vcpu: Vcpu | None
+    vcpu: Vcpu | None = None
     """None if the host was not asked, or did not answer."""
 
     @property

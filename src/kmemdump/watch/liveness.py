@@ -21,16 +21,18 @@ from drgn.helpers.linux.percpu import per_cpu
 from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import Kernel
 from kmemdump.memory.physical import Memory
+from kmemdump.watch.hang_detector import CpuSample
 
-__all__ = ["CpuProgress", "KernelState", "Liveness", "clock_watch"]
+__all__ = ["KernelState", "Liveness", "clock_watch"]
 
 _MAX_CPUS = 4096
-_MAX_COUNTER = 256
+_MAX_MEMBER = _MAX_CPUS // 8  # Bytes; more of one is not read.
 _NO_CPU = 0xFFFFFFFF  # PANIC_CPU_INVALID, Linux include/linux/panic.h
 _TAINT_DIE = 1 << 7  # Linux include/linux/panic.h
 _SYSTEM_HALT = 4
 _SYSTEM_SUSPEND = 7
 _MAX_TICKS = 60_000  # A minute, at the highest CONFIG_HZ.
+_ABSENT = (LookupError, AttributeError, FaultError, TypeError, ValueError)
 
 # Per-CPU variables and members of them that only their CPU changes, each in
 # interrupts or in the idle loop. No single one exists and moves on every kernel:
@@ -70,33 +72,18 @@ class _CpuVariables:
 
 
 @dataclass(frozen=True, slots=True)
-class CpuProgress:
-    """How far one CPU has come, as the kernel's memory shows it."""
-
-    counters: bytes
-    """What only this CPU changes, in interrupts or in the idle loop."""
-    idle: bool
-    """Whether it runs its idle task."""
-
-
-@dataclass(frozen=True, slots=True)
 class KernelState:
     """The state of a kernel, as its memory shows it."""
 
     same: bool
     """Whether the kernel is still in memory at all."""
-    panic_cpu: int | None
-    """The CPU that panicked."""
+    panicked: bool
     oopsed: bool
     """Whether it survived an oops, or is about to panic because of one."""
     booted: bool
     """Whether it has come up, and does not go down."""
     leaving: bool
     """Whether it is going down in an orderly way: to reboot, power off or halt."""
-
-    @property
-    def panicked(self) -> bool:
-        return self.panic_cpu is not None
 
 
 class Liveness:
@@ -113,18 +100,23 @@ class Liveness:
         prog = kernel.prog
         try:
             resolve = _resolver(prog)
-            panic_cpu = _scalar(prog, resolve, "panic_cpu", 4)
-            self._uts = _Variable(resolve(*_uts(prog)), _uts(prog)[1])
+            self._panic_cpu = _scalar(prog, resolve, "panic_cpu", 4)
+            # The release and the version, which has the time of the build; not the node
+            # name before them, which the guest sets.
+            release = prog["init_uts_ns"].name.release
+            size = 2 * sizeof(release)
+            self._uts = _Variable(resolve(release.address_of_().value_(), size), size)
         except (LookupError, FaultError, ValueError) as error:
             raise UnsupportedError(
                 f"cannot find the kernel's panic state: {error}"
             ) from error
-        self._panic_cpu = panic_cpu
-        self._tainted = _optional(prog, resolve, "tainted_mask", 8)
-        self._state = _optional(prog, resolve, "system_state", 4)
-        self._jiffies = _optional(prog, resolve, "jiffies_64", 8)
-        self._online = _mask(prog, resolve)
-        self._log = _log_head(prog, resolve)
+        self._tainted = _optional(lambda: _scalar(prog, resolve, "tainted_mask", 8))
+        self._state = _optional(lambda: _scalar(prog, resolve, "system_state", 4))
+        self._jiffies = _optional(lambda: _scalar(prog, resolve, "jiffies_64", 8))
+        self._online = _optional(lambda: _member(resolve, prog["__cpu_online_mask"]))
+        # Since Linux kernel commit 896fbe20b4e2 ("printk: use the lockless
+        # ringbuffer") (in v5.10).
+        self._log = _optional(lambda: _member(resolve, prog["prb"].desc_ring.head_id))
         self._halt = _constant(prog, "SYSTEM_HALT", _SYSTEM_HALT)
         self._suspend = _constant(prog, "SYSTEM_SUSPEND", _SYSTEM_SUSPEND)
         self._cpus = dict(_cpus(prog, resolve))
@@ -147,12 +139,11 @@ class Liveness:
         :raises NotCapturedError: If the memory cannot be read any more.
         """
         same = self._uts.read(memory) == self._identity
-        panic_cpu = self._panic_cpu.number(memory)
         state = self._state.number(memory) if self._state else None
         tainted = self._tainted.number(memory) if self._tainted else 0
         return KernelState(
             same=same,
-            panic_cpu=None if panic_cpu == _NO_CPU or not same else panic_cpu,
+            panicked=same and self._panic_cpu.number(memory) != _NO_CPU,
             oopsed=same and bool(tainted & _TAINT_DIE),
             booted=same and state in (None, self._halt - 1),
             leaving=same and state is not None and self._halt <= state < self._suspend,
@@ -166,11 +157,11 @@ class Liveness:
         """Read something that changes with each message that the kernel logs."""
         return self._log.read(memory) if self._log else b""
 
-    def cpus(self, memory: Memory) -> dict[int, CpuProgress]:
+    def cpus(self, memory: Memory) -> dict[int, CpuSample]:
         """Read what moves on each CPU that is online."""
         online = self._online.number(memory) if self._online else -1
         return {
-            cpu: CpuProgress(
+            cpu: CpuSample(
                 b"".join(counter.read(memory) for counter in variables.counters),
                 variables.current is not None
                 and variables.current.number(memory) == variables.idle_task,
@@ -197,53 +188,21 @@ def _resolver(prog: Program) -> _Resolve:
     return resolve
 
 
-def _uts(prog: Program) -> tuple[int, int]:
-    # The release and the version, which has the time of the build; not the node
-    # name before them, which the guest sets.
-    name = prog["init_uts_ns"].name
-    address = name.release.address_
-    assert address is not None
-    return address, 2 * sizeof(name.release)
-
-
 def _scalar(prog: Program, resolve: _Resolve, name: str, size: int) -> _Variable:
     return _Variable(resolve(prog.symbol(name).address, size), size)
 
 
-def _optional(
-    prog: Program, resolve: _Resolve, name: str, size: int
-) -> _Variable | None:
+def _optional(find: Callable[[], _Variable | None]) -> _Variable | None:
     try:
-        return _scalar(prog, resolve, name, size)
-    except (LookupError, FaultError, ValueError):
+        return find()
+    except _ABSENT:
         return None
 
 
 def _member(resolve: _Resolve, value: Object) -> _Variable | None:
-    size = sizeof(value)
+    size = min(sizeof(value), _MAX_MEMBER)
     address = value.address_
-    if address is None or not 0 < size <= _MAX_COUNTER:
-        return None
-    return _Variable(resolve(address, size), size)
-
-
-def _mask(prog: Program, resolve: _Resolve) -> _Variable | None:
-    try:
-        mask = prog["__cpu_online_mask"]
-        address = mask.address_
-        size = min(sizeof(mask), _MAX_CPUS // 8)
-        return None if address is None else _Variable(resolve(address, size), size)
-    except (LookupError, FaultError, ValueError):
-        return None
-
-
-def _log_head(prog: Program, resolve: _Resolve) -> _Variable | None:
-    # Since Linux kernel commit 896fbe20b4e2 ("printk: use the lockless ringbuffer")
-    # (in v5.10).
-    try:
-        return _member(resolve, prog["prb"].desc_ring.head_id)
-    except (LookupError, AttributeError, FaultError, ValueError):
-        return None
+    return _Variable(resolve(address, size), size) if address and size else None
 
 
 def _constant(prog: Program, name: str, default: int) -> int:
@@ -265,15 +224,13 @@ def _cpus(prog: Program, resolve: _Resolve) -> Iterator[tuple[int, _CpuVariables
 def _cpu_variables(prog: Program, resolve: _Resolve, cpu: int) -> _CpuVariables:
     counters = []
     for name, member in _COUNTERS:
-        with contextlib.suppress(
-            LookupError, AttributeError, FaultError, ValueError, TypeError
-        ):
+        with contextlib.suppress(*_ABSENT):
             counter = _member(resolve, per_cpu(prog[name], cpu).member_(member))
             if counter is not None:
                 counters.append(counter)
     current = None
     idle_task = 0
-    with contextlib.suppress(LookupError, AttributeError, FaultError, ValueError):
+    with contextlib.suppress(*_ABSENT):
         queue = per_cpu(prog["runqueues"], cpu)
         idle_task = queue.idle.value_()
         current = _member(resolve, queue.curr)

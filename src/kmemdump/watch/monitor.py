@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.arch.architecture import arch_from_elf
+from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.text import format_size
 from kmemdump.watch.end_causes import (
     DumpCause,
@@ -16,38 +18,72 @@ from kmemdump.watch.end_causes import (
     judge_reset,
     judge_shutdown,
 )
-from kmemdump.watch.hang_detector import Vcpu
+from kmemdump.watch.hang_detector import CpuSample, Hang, HangDetector, Sample, Vcpu
+from kmemdump.watch.liveness import KernelState
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.reporter import Reporter, first_line
 from kmemdump.watch.settings import Settings
+from kmemdump.watch.vcpus import VcpuThreads
 from kmemdump.watch.vm_control import VmControl
-from kmemdump.watch.vm_state import SAMPLE_INTERVAL, VmState
+from kmemdump.watch.vm_marks import VmMarks
 
 __all__ = ["Monitor"]
 
 _POLL = 0.25
 """Seconds between two looks at the panic state."""
+_SAMPLE_INTERVAL = 1.0
+"""Seconds between two samples of the hang detector."""
 _SETTLE = 0.5
 """Seconds for which the log of a dying kernel must stand still."""
 _SETTLE_LIMIT = 4.0
 _NMI_PATIENCE = 5.0
 """Seconds in which a guest may panic because of an NMI."""
+_LOST = 1.0
+"""Seconds in which an event may explain why a kernel is not in memory any more."""
 
 
 class Monitor:
-    """Monitors one kernel, and refreshes its marks."""
+    """Monitors one kernel from when it is marked until it dies."""
 
     def __init__(
         self,
         control: VmControl,
-        state: VmState,
+        marks: VmMarks,
         settings: Settings,
         reporter: Reporter,
     ) -> None:
         self._control = control
-        self._state = state
+        self._marks = marks
         self._settings = settings
         self._reporter = reporter
+        target = control.target
+        self._memory = target.memory
+        self._threads = VcpuThreads(target.client, arch_from_elf(target.machine))
+        self._detector = HangDetector(settings.hang_after, _SAMPLE_INTERVAL)
+        self._kernel = KernelState(True, False, False, False, False)
+        self._lost_since: float | None = None
+        first = self.read_kernel()
+        self._booted, self._oopsed = first.booted, first.oopsed
+        self._nmi = ""
+        """Why QEMU sent it an NMI, of which it may panic."""
+        self._nmi_at = 0.0
+        self._cpus: dict[int, CpuSample] = {}
+        """The last sample, and the clock then."""
+        self._jiffies: int | None = None
+        self._samples = 0
+        """Samples of the hang detector since the last alarm."""
+        self._next_sample = time.monotonic()
+        self._next_refresh = self._next_sample + settings.interval
+        self._refresh_failed = False
+
+    def read_kernel(self) -> KernelState:
+        """Return the kernel's state, or its last one if it is gone."""
+        state = self._marks.read_kernel()
+        if state is not None and state.same:
+            self._kernel, self._lost_since = state, None
+        elif self._lost_since is None:
+            self._lost_since = time.monotonic()
+        return self._kernel
 
     def run(self) -> DumpCause | WatchEnd:
         """
@@ -63,16 +99,16 @@ class Monitor:
             if event is not None:
                 end = self._handle_event(event)
             elif control.gone:
-                end = judge_qemu_end(self._state)
+                end = judge_qemu_end(self.read_kernel())
             else:
                 end = self._poll()
                 next_poll = time.monotonic() + _POLL
             if end is not None:
-                self._state.samples = 0
+                self._samples = 0
                 return end
 
     def _handle_event(self, event: VmEvent) -> DumpCause | WatchEnd | None:
-        control, state = self._control, self._state
+        control = self._control
         now = time.monotonic()
         end: DumpCause | WatchEnd
         match event.kind:
@@ -81,13 +117,13 @@ class Monitor:
             case VmEventKind.WATCHDOG:
                 return DumpCause(event.text, now)
             case VmEventKind.NMI:
-                state.nmi, state.nmi_at = event.text, now
+                self._nmi, self._nmi_at = event.text, now
                 return None
             case VmEventKind.RESET:
                 control.stop()  # While most of the memory is still there.
-                end = judge_reset(state, event, now)
+                end = judge_reset(self.read_kernel(), event, now)
             case VmEventKind.SHUTDOWN:
-                end = judge_shutdown(control, state, event, now)
+                end = judge_shutdown(control, self.read_kernel(), event, now)
         if isinstance(end, WatchEnd) and end.boots_again:
             if event.kind is VmEventKind.RESET:
                 control.cont()
@@ -97,42 +133,42 @@ class Monitor:
 
     def _poll(self) -> DumpCause | WatchEnd | None:
         """Read the kernel's memory, and refresh the marks when it is time."""
-        state = self._state
         now = time.monotonic()
-        kernel = state.read_kernel()
+        kernel = self.read_kernel()
         if kernel.panicked:
             was_reset = self._wait_for_log()
             vm = VmAfterDeath.RESET_BY_GUEST if was_reset else VmAfterDeath.STAYS
-            after = f" after {state.nmi}" if state.nmi else ""
+            after = f" after {self._nmi}" if self._nmi else ""
             return DumpCause(f"panic{after}", time.monotonic(), vm)
-        if state.lost:
+        # No event explains it.
+        if self._lost_since is not None and now - self._lost_since > _LOST:
             if kernel.leaving:
                 text = "gave way to another kernel: no core image"
                 return WatchEnd(text, boots_again=True)
             cause = "the kernel vanished from memory"
             return DumpCause(cause, now, VmAfterDeath.RESET_BY_GUEST)
-        if state.nmi and now > state.nmi_at + _NMI_PATIENCE:
-            cause, state.nmi = state.nmi, ""
+        if self._nmi and now > self._nmi_at + _NMI_PATIENCE:
+            cause, self._nmi = self._nmi, ""
             return DumpCause(cause, now, VmAfterDeath.MAY_RUN)
-        if kernel.oopsed and not state.oopsed:
+        if kernel.oopsed and not self._oopsed:
             self._wait_for_log()  # It may become a panic.
-            state.oopsed = True
-            if not state.read_kernel().panicked:
+            self._oopsed = True
+            if not self.read_kernel().panicked:
                 now = time.monotonic()
                 return DumpCause("oops", now, VmAfterDeath.MAY_RUN, oops=True)
             return None
-        if self._settings.hang_after and now >= state.next_sample:
-            state.next_sample = now + SAMPLE_INTERVAL
-            hang = state.find_hang(self._read_vcpus)
+        if self._settings.hang_after and now >= self._next_sample:
+            self._next_sample = now + _SAMPLE_INTERVAL
+            hang = self._find_hang()
             if hang is not None:
                 now = time.monotonic()
                 return DumpCause(f"frozen: {hang}", now, VmAfterDeath.MAY_RUN)
-        if now >= state.next_refresh or (kernel.booted and not state.booted):
-            state.booted = state.booted or kernel.booted
-            state.next_refresh = now + self._settings.interval
+        if now >= self._next_refresh or (kernel.booted and not self._booted):
+            self._booted = self._booted or kernel.booted
+            self._next_refresh = now + self._settings.interval
             self._refresh()
-            if state.samples:
-                self._reporter.report_samples(state.samples)
+            if self._samples:
+                self._reporter.report_samples(self._samples)
         return None
 
     def _wait_for_log(self) -> bool:
@@ -143,51 +179,80 @@ class Monitor:
 
         :return: Whether the VM was reset meanwhile.
         """
-        control, state = self._control, self._state
+        control = self._control
         begin = since = time.monotonic()
-        head = state.log_head()
+        head = self._log_head()
         while time.monotonic() - begin < _SETTLE_LIMIT and not control.gone:
             event = control.next_event(0.05)
             if event is not None and event.kind is VmEventKind.RESET:
                 control.stop()
                 return True
-            now = state.log_head()
+            now = self._log_head()
             if now != head:
                 head, since = now, time.monotonic()
             elif event is not None or time.monotonic() - since > _SETTLE:
                 break
         return False
 
+    def _log_head(self) -> bytes:
+        try:
+            return self._marks.liveness.log_head(self._memory)
+        except NotCapturedError:
+            return b""
+
     def _refresh(self) -> None:
-        control, state = self._control, self._state
+        control = self._control
         if control.status() != "running":
             return  # Nothing changes, or QEMU does not answer.
-        marks = state.marks
+        marks = self._marks
         started = time.monotonic()
         try:
             marks.refresh()
         except KmemdumpError as error:
             if isinstance(error, TargetError):
                 control.note_error(error)
-            if not state.refresh_failed:
+            if not self._refresh_failed:
                 self._reporter.report(f"cannot refresh the marks: {first_line(error)}")
-            state.refresh_failed = True
+            self._refresh_failed = True
             return
-        state.refresh_failed = False
+        self._refresh_failed = False
         self._reporter.show_status(
             f"{marks.info.osrelease}: {len(marks.registry)} regions, "
             f"{format_size(marks.size)}, refreshed at "
             f"{marks.capture.time:%H:%M:%S} UTC in {time.monotonic() - started:.2f} s"
         )
 
+    def _find_hang(self) -> Hang | None:
+        """Take a sample, and return what is frozen."""
+        liveness, memory = self._marks.liveness, self._memory
+        try:
+            cpus, jiffies = liveness.cpus(memory), liveness.jiffies(memory)
+        except NotCapturedError:
+            return None
+        stands_still = jiffies == self._jiffies or any(
+            cpu in self._cpus and self._cpus[cpu].counters == item.counters
+            for cpu, item in cpus.items()
+        )
+        self._cpus, self._jiffies = cpus, jiffies
+        vcpus = self._read_vcpus() if stands_still else ()
+        samples = {
+            # QEMU numbers CPUs as Linux does.
+            cpu: replace(item, vcpu=vcpus[cpu] if vcpus and cpu < len(vcpus) else None)
+            for cpu, item in cpus.items()
+        }
+        self._samples += 1
+        sample = Sample(time.monotonic(), vcpus is not None, jiffies, samples)
+        return self._detector.add(sample)
+
     def _read_vcpus(self) -> Sequence[Vcpu | None] | None:
+        """Return the state of the VM's CPUs; None if the VM does not run."""
         control = self._control
         if not control.answers:
             return ()
         try:
             if control.target.status() != "running":
                 return None
-            return self._state.threads.read()
+            return self._threads.read()
         except TargetError as error:
             control.note_error(error)
             return ()

@@ -16,24 +16,52 @@ import os
 import resource
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from kmemdump.errors import KmemdumpError
+from kmemdump.errors import KmemdumpError, UsageError
 from kmemdump.marking.selection import Selection
 from kmemdump.watch.reporter import Message, Reporter
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.watcher import Outcome, Watcher
 
-__all__ = ["watch_vms"]
+__all__ = ["name_vms", "watch_vms"]
 
 _MAX_DATA = 4 << 30
 """Bytes of memory that a process may allocate; a vmlinux is loaded into it."""
 _END_PATIENCE = 20.0
 """Seconds that a process has to end; it may be writing a core image."""
+_MAX_NAME = 100
 _PR_SET_PDEATHSIG = 1  # Linux include/uapi/linux/prctl.h
+
+
+def name_vms(sockets: Sequence[str]) -> dict[str, Path]:
+    """
+    Return the absolute path of each socket by the shortest unique name of its VM.
+
+    :param sockets: Paths, with or without ``qmp:``.
+    :raises UsageError: If a socket is there twice.
+    """
+    paths = [Path(spec.removeprefix("qmp:")).absolute() for spec in sockets]
+    if len(set(paths)) < len(paths):
+        raise UsageError("a socket is named twice, expected each VM once")
+    longest = max((len(path.parts) for path in paths), default=0)
+    for depth in range(1, longest + 1):
+        names = [_name(path, depth) for path in paths]
+        if len(set(names)) == len(names):
+            return dict(zip(names, paths, strict=True))
+    names = [f"{_name(path, longest)}-{i}" for i, path in enumerate(paths, 1)]
+    return dict(zip(names, paths, strict=True))
+
+
+def _name(path: Path, depth: int) -> str:
+    """Return the last *depth* parts of a path as a part of a file's name."""
+    parts = [*path.parts[-depth:-1], path.stem or path.name]
+    name = "-".join(part.strip("/") for part in parts)
+    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return clean.strip("-.")[-_MAX_NAME:] or "vm"
 
 
 def watch_vms(

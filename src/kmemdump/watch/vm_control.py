@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from kmemdump.errors import TargetError
 from kmemdump.targets.qmp import QmpTarget
@@ -52,17 +52,13 @@ class VmControl:
         """
         client = self.target.client
         deadline = time.monotonic() + timeout
-        event = client.event()
         while True:
+            event = client.event(max(deadline - time.monotonic(), 0.0))
             if event is None:
-                left = deadline - time.monotonic()
-                event = client.event(left) if left > 0 else None
-                if event is None:
-                    return None
+                return None
             meaning = interpret_event(event)
             if meaning is not None:
                 return meaning
-            event = client.event()
 
     def drop_events(self) -> None:
         """Ignore the events up to now."""
@@ -92,40 +88,40 @@ class VmControl:
     def stop(self) -> bool:
         """Pause the VM; return whether it was running."""
         self._silent_until = 0.0  # This one is worth a wait.
-        return self.status() == "running" and self._ask("pause", self.target.stop)
+        return self.status() == "running" and self._ask("pause", "stop")
 
     def cont(self) -> None:
         """Let the VM run."""
-        self._ask("continue", self.target.cont)
+        self._ask("continue", "cont")
 
     def quit(self) -> None:
         """End QEMU."""
-        self._ask("end", self.target.quit)
+        self._ask("end", "quit")
 
     def reset(self) -> bool:
         """Reset the VM and let it run; return whether that worked."""
-        if not self._ask("reset", self.target.system_reset):
+        if not self._ask("reset", "system_reset"):
             return False
         kind = self._wait_for_reset()
         if kind is VmEventKind.SHUTDOWN and not self.gone:
             # With -action reboot=shutdown, that is what a reset is. SeaBIOS resets
             # once more when it finds itself in memory already.
-            self._ask("reset", lambda: self._set_reboot_action("reset"))
+            self._ask("reset", "set-action", {"reboot": "reset"})
             self._reboot_action = "shutdown"
-            self._ask("reset", self.target.system_reset)
+            self._ask("reset", "system_reset")
             kind = self._wait_for_reset()
         if kind is not VmEventKind.RESET:
             if not self.gone:
                 self._reporter.report_problem("cannot reset the VM: QEMU did not")
             return False
         # QEMU sends the event before it takes commands for the VM again.
-        return self.status() == "running" or self._ask("continue", self.target.cont)
+        return self.status() == "running" or self._ask("continue", "cont")
 
     def restore_reboot_action(self) -> None:
         """Have QEMU do again what it did at a reboot before :meth:`reset`."""
         action, self._reboot_action = self._reboot_action, ""
         if action:
-            self._ask("prepare", lambda: self._set_reboot_action(action))
+            self._ask("prepare", "set-action", {"reboot": action})
 
     def _wait_for_reset(self) -> VmEventKind | None:
         deadline = time.monotonic() + _RESET_PATIENCE
@@ -135,12 +131,11 @@ class VmControl:
                 return event.kind
         return None
 
-    def _set_reboot_action(self, action: str) -> None:
-        self.target.client.execute("set-action", {"reboot": action})
-
-    def _ask(self, what: str, command: Callable[[], None]) -> bool:
+    def _ask(
+        self, what: str, command: str, arguments: Mapping[str, object] | None = None
+    ) -> bool:
         try:
-            command()
+            self.target.client.execute(command, arguments)
         except TargetError as error:
             if not self.gone:
                 self._reporter.report_problem(

@@ -7,22 +7,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
-from kmemdump.watch.after_death import NextStep, act_on_vm, wait_for_reset
-from kmemdump.watch.boot import BootWaiter
+from kmemdump.watch.boot import wait_for_kernel
 from kmemdump.watch.dump import DumpWriter
-from kmemdump.watch.end_causes import DumpCause
+from kmemdump.watch.end_causes import DumpCause, WatchEnd, act_on_vm
 from kmemdump.watch.monitor import Monitor
 from kmemdump.watch.reporter import Reporter, StoppedError, first_line
 from kmemdump.watch.settings import Settings
-from kmemdump.watch.vcpus import VcpuThreads
 from kmemdump.watch.vm_control import VmControl
 from kmemdump.watch.vm_marks import VmMarks
-from kmemdump.watch.vm_state import VmState
 
 __all__ = ["Outcome", "Watcher"]
 
@@ -100,48 +96,41 @@ class Watcher:
             reporter.sleep(1.0)
 
     def _watch(self, control: VmControl) -> None:
-        boot = BootWaiter(control, self._selection, self._reporter)
-        before: VmMarks | None = None
-        while (marks := boot.wait(before)) is not None:
-            self._watched = True
-            if not self._watch_kernel(control, marks):
+        marks: VmMarks | None = None
+        boots = True
+        while boots:
+            marks = wait_for_kernel(control, self._selection, self._reporter, marks)
+            if marks is None:
                 return
-            before = marks
+            self._watched = True
+            boots = self._watch_kernel(control, marks)
 
     def _watch_kernel(self, control: VmControl, marks: VmMarks) -> bool:
         """Watch one kernel; return whether the VM boots another one."""
-        settings, reporter = self._settings, self._reporter
-        target = control.target
-        threads = VcpuThreads(target.client, arch_from_elf(target.machine))
-        state = VmState(
-            marks, target.memory, threads, settings.hang_after, settings.interval
-        )
-        if state.read_kernel().leaving and control.status() == "shutdown":
+        reporter = self._reporter
+        monitor = Monitor(control, marks, self._settings, reporter)
+        if monitor.read_kernel().leaving and control.status() == "shutdown":
             reporter.report("has shut down in an orderly way already: no core image")
             return False
-        monitor = Monitor(control, state, settings, reporter)
         while True:
-            end = monitor.run()
-            if isinstance(end, DumpCause):
-                match self._dump_kernel(control, marks, end):
-                    case NextStep.END:
-                        return False
-                    case NextStep.ATTACH:
-                        return True
-                    case NextStep.WATCH:
-                        continue
-                    case NextStep.WAIT:
-                        end = wait_for_reset(control, reporter)
-            reporter.report(end.text)
-            return end.boots_again
+            found = monitor.run()
+            if isinstance(found, DumpCause):
+                end = self._dump_kernel(control, marks, found)
+            else:
+                end = found
+            if end is not None:
+                if end.text:
+                    reporter.report(end.text)
+                return end.boots_again
 
     def _dump_kernel(
         self, control: VmControl, marks: VmMarks, cause: DumpCause
-    ) -> NextStep:
+    ) -> WatchEnd | None:
+        """Write a core image; return None if the kernel may go on running."""
         was_running = control.stop()
         self._dump.write(marks, cause)
         if cause.oops:
             if was_running:
                 control.cont()
-            return NextStep.WATCH
+            return None
         return act_on_vm(self._settings.action, control, cause.vm, self._reporter)
