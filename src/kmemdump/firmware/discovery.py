@@ -55,10 +55,8 @@ def find_reserved(
     :raises KmemdumpError: If there is no SMEM, or the file is not a device tree.
     """
     found = given
-    if tree is not None:
-        found = _by_trees(given, [read_tree(tree)])
-    elif given.scratch is None:
-        found = _by_trees(given, trees_in(memory, source))
+    if tree is not None or given.scratch is None:
+        found = _by_trees(given, _trees(memory, source, tree))
     if found.smem is None or (tree is None and given.smem is None):
         # A tree in memory may be another machine's: SMEM must be where it says.
         found = replace(found, smem=find_smem(memory, source))
@@ -77,9 +75,7 @@ def find_live_reserved(
     :param root: Where ``sys`` is.
     :raises KmemdumpError: If there is no SMEM, or the file is not a device tree.
     """
-    found = given
-    if tree is not None or (root / _LIVE_TREE).exists():
-        found = _by_trees(given, [read_tree(tree or root / _LIVE_TREE)])
+    found = _by_trees(given, _trees(None, "live", tree, root))
     if found.smem is None:
         raise TargetError(
             f"live: no device tree with SMEM (compatible {SMEM!r})\n"
@@ -99,14 +95,7 @@ def find_kinfo_range(
     :param tree: The machine's device tree, used instead.
     :raises TargetError: If no device tree reserves any.
     """
-    trees: Iterable[Node] = ()
-    if tree is None and memory is None and (root / _LIVE_TREE).exists():
-        tree = root / _LIVE_TREE
-    if tree is not None:
-        trees = [read_tree(tree)]
-    elif memory is not None:
-        trees = trees_in(memory, source)
-    for node in trees:
+    for node in _trees(memory, source, tree, root):
         for found in reserved_ranges(node, KINFO):
             return found
     raise TargetError(
@@ -147,6 +136,16 @@ def find_table(
         except TargetError:
             what, _, advice = str(error).partition("\n")
             raise TargetError(f"{what}, and no debug_kinfo\n{advice}") from error
+
+
+def _trees(
+    memory: Memory | None, source: str, tree: Path | None, root: Path = Path("/")
+) -> Iterable[Node]:
+    """Return the tree in a file, or those in *memory*; ``None`` is this machine's."""
+    if tree is None and memory is not None:
+        return trees_in(memory, source)
+    path = tree or root / _LIVE_TREE
+    return [read_tree(path)] if tree or path.exists() else []
 
 
 def _by_trees(found: ReservedRanges, trees: Iterable[Node]) -> ReservedRanges:

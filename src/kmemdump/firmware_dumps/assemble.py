@@ -156,9 +156,8 @@ class _Assembly:
         self.regions.append(NamedRange(name, where, entry.vaddr))
         self._sizes[entry.paddr] = max(self._sizes.get(entry.paddr, 0), entry.size)
 
-    def take(self, fragments: Iterable[Fragment]) -> None:
+    def take(self, fragments: Sequence[Fragment]) -> None:
         """Take all fragments that have an address."""
-        fragments = list(fragments)
         for fragment in fragments:
             if fragment.address is not None and fragment.size is not None:
                 longest = self._longest.get(fragment.address, 0)
@@ -166,8 +165,6 @@ class _Assembly:
         wanted = []
         known = {region.range for region in self.regions}
         for fragment in fragments:
-            if fragment.address is None:
-                continue
             fragment = self._sized(fragment)
             assert fragment.address is not None
             assert fragment.size is not None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Range, merge
+from kmemdump.memory.ranges import Range, intersect, merge
 from kmemdump.text import printable
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "FragmentMemory",
     "MemoryContents",
     "OpenFiles",
+    "held_fragments",
     "label_of",
 ]
 
@@ -31,9 +33,7 @@ _MAX_OPEN = 256
 
 def label_of(file_name: str) -> str:
     """Return the name of a region from the name of its file, ``md_Klog.BIN``."""
-    label = file_name
-    if label.lower().endswith(".bin"):
-        label = label[:-4]
+    label = re.sub(r"\.bin$", "", file_name, flags=re.IGNORECASE)
     return printable(label.removeprefix("md_"))
 
 
@@ -123,6 +123,19 @@ class Fragment(NamedTuple):
     """Physical address in bytes, if it is known."""
     size: int | None = None
     """Size in bytes that it should have, if it is known."""
+
+
+def held_fragments(memory: Memory, name: str, whole: Range) -> list[Fragment]:
+    """Return what a machine's memory, which may have holes, holds of a region."""
+    return [
+        Fragment(
+            name,
+            MemoryContents(memory, held.start, held.size),
+            held.start,
+            whole.size if held.start == whole.start else held.size,
+        )
+        for held in intersect([whole], memory.ranges)
+    ]
 
 
 class FragmentExtent(NamedTuple):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence, Set
+from contextlib import suppress
 
 from kmemdump.arch.architecture import image_address
 from kmemdump.errors import FormatError, NotCapturedError
@@ -31,7 +32,7 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["identify"]
 
-_SYMBOL = re.compile(r"SYMBOL\(([A-Za-z0-9_.]+)\)")
+_SYMBOL = re.compile(r"^SYMBOL\(([A-Za-z0-9_.]+)\)$", re.MULTILINE)
 _LABEL = 8
 """Characters of a label that the kernel's series puts into a name."""
 
@@ -47,13 +48,8 @@ def identify(
     """
     describing = {id(fragment) for fragment in headers.fragments}
     work = _Identifying(headers)
-    found: list[Fragment] = []
-    waiting: list[Fragment] = []
-    for fragment in fragments:
-        if fragment.address is not None:
-            found.append(fragment)
-        else:
-            waiting.append(fragment)
+    found = [fragment for fragment in fragments if fragment.address is not None]
+    waiting = [fragment for fragment in fragments if fragment.address is None]
     work.take_at({fragment.address for fragment in found})
     names = {fragment.name for fragment in waiting}
     bare = sum(entry.name in names for entry in work.free)
@@ -127,8 +123,8 @@ class _Identifying:
 
     def by_name(self, fragment: Fragment) -> HeaderEntry | None:
         """The ELF header has the name, or name and number, once."""
-        named = [entry for entry in self.free if self.file_of(entry) == fragment.name]
-        return named[0] if len(named) == 1 else None
+        name = fragment.name
+        return _only([entry for entry in self.free if self.file_of(entry) == name])
 
     def file_of(self, entry: HeaderEntry) -> str | None:
         """Return the name of a file with the entry's region, without ``md_``."""
@@ -145,15 +141,14 @@ class _Identifying:
                 _is_label(label, name) for name in self._by_symbol.get(entry.vaddr, ())
             )
         ]
-        return fitting[0] if len(fitting) == 1 else None
+        return _only(fitting)
 
     def by_contents(self, fragment: Fragment) -> HeaderEntry | None:
         """One of the two log rings, whose names and sizes are the same."""
         if self._info is None or _plain(fragment.name) != LABEL:
             return None
         address = ring_address(fragment, self._info, self._prb)
-        fitting = [entry for entry in self.free if entry.vaddr == address]
-        return fitting[0] if len(fitting) == 1 else None
+        return _only([entry for entry in self.free if entry.vaddr == address])
 
     def by_pointer(self, fragment: Fragment) -> HeaderEntry | None:
         """One of the arrays that a log ring points to."""
@@ -165,13 +160,13 @@ class _Identifying:
             for entry in self.free
             if entry.vaddr == address and _has_room(entry, fragment)
         ]
-        return fitting[0] if len(fitting) == 1 else None
+        return _only(fitting)
 
     def by_size(self, fragment: Fragment) -> HeaderEntry | None:
         """The only entry and the only fragment of that size."""
         size = round_up(fragment.contents.size, 4)
         fitting = [entry for entry in self.free if round_up(entry.size, 4) == size]
-        return fitting[0] if len(fitting) == 1 and self.sizes[size] == 1 else None
+        return _only(fitting) if self.sizes[size] == 1 else None
 
     def in_image(self, fragment: Fragment) -> int | None:
         """Without an ELF header: a variable whose address is in VMCOREINFO."""
@@ -185,15 +180,16 @@ class _Identifying:
             return None
 
 
+def _only(entries: Sequence[HeaderEntry]) -> HeaderEntry | None:
+    return entries[0] if len(entries) == 1 else None
+
+
 def _symbols(info: VmcoreInfo | None) -> dict[str, int]:
-    symbols = {}
-    for key in info.values if info is not None else ():
-        match = _SYMBOL.fullmatch(key)
-        if match and info is not None:
-            try:
-                symbols[match[1]] = info.symbol(match[1])
-            except FormatError:
-                continue
+    symbols: dict[str, int] = {}
+    if info is not None:
+        for name in _SYMBOL.findall("\n".join(info.values)):
+            with suppress(FormatError):
+                symbols[name] = info.symbol(name)
     return symbols
 
 

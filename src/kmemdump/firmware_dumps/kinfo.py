@@ -12,10 +12,9 @@ from __future__ import annotations
 from kmemdump.errors import TargetError
 from kmemdump.firmware.kinfo_search import check_kinfo, read_kinfo
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
-from kmemdump.firmware_dumps.fragments import Fragment, MemoryContents
-from kmemdump.formats.kinfo import Kinfo
+from kmemdump.firmware_dumps.fragments import held_fragments
 from kmemdump.memory.physical import PAGE_SIZE, Memory
-from kmemdump.memory.ranges import Range, intersect, subtract
+from kmemdump.memory.ranges import Range, subtract
 
 __all__ = ["collect_kinfo"]
 
@@ -41,21 +40,13 @@ def collect_kinfo(memory: Memory, address: int, source: str = "memory") -> Firmw
             f"{end:#x}, expected at most {_MAX_IMAGE >> 20} MiB"
         )
     image = Range(start, end - start)
-    wanted = [("image", item) for item in _without_table(image, kinfo)]
-    wanted.append(("kinfo", Range(address, PAGE_SIZE)))
+    # Without the page table: debuggers would follow it out of the dump.
+    table = Range(get("swapper_pg_dir", 0), PAGE_SIZE)
     fragments = []
-    for name, item in wanted:
-        for part in intersect([item], memory.ranges):
-            contents = MemoryContents(memory, part.start, part.size)
-            size = item.size if part.start == item.start else part.size
-            fragments.append(Fragment(name, contents, part.start, size))
-    if not any(fragment.name == "image" for fragment in fragments):
+    for item in subtract([image], [table]):
+        fragments += held_fragments(memory, "image", item)
+    if not fragments:
         raise TargetError(f"{source}: the image at {image} is not in the memory")
+    fragments += held_fragments(memory, "kinfo", Range(address, PAGE_SIZE))
     dump = assemble(source, fragments, problems=check_kinfo(kinfo), described=False)
     return dump._replace(backend="kinfo")
-
-
-def _without_table(image: Range, kinfo: Kinfo) -> list[Range]:
-    """Leave out the page table: debuggers would follow it out of the dump."""
-    table = kinfo.addresses.get("swapper_pg_dir", 0)
-    return subtract([image], [Range(table, PAGE_SIZE)])

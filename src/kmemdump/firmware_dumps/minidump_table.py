@@ -6,36 +6,29 @@ from __future__ import annotations
 from kmemdump.errors import TargetError
 from kmemdump.firmware.minidump_table import read_table
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
-from kmemdump.firmware_dumps.fragments import Fragment, MemoryContents
+from kmemdump.firmware_dumps.fragments import held_fragments
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import ADDRESS_SPACE, Range, intersect
+from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 
 __all__ = ["collect_table"]
 
 
-def collect_table(
-    memory: Memory, smem: Range, source: str = "memory", *, subsystem: int = 0
-) -> FirmwareDump:
+def collect_table(memory: Memory, smem: Range, source: str = "memory") -> FirmwareDump:
     """
     Put together what firmware would have dumped.
 
     :param memory: Stays the caller's, and open as long as the result is used.
     :raises TargetError: If the table has no regions.
     """
-    table = read_table(memory, smem, source, subsystem=subsystem)
-    fragments = []
-    for region in table.regions:
-        if not region.is_valid or region.address + region.size > ADDRESS_SPACE:
-            continue
-        whole = Range(region.address, region.size)
-        for part in intersect([whole], memory.ranges):
-            contents = MemoryContents(memory, part.start, part.size)
-            if part.start == region.address:
-                fragments.append(
-                    Fragment(region.name, contents, part.start, region.size)
-                )
-            else:  # The machine has a hole there.
-                fragments.append(Fragment(region.name, contents, part.start, part.size))
+    table = read_table(memory, smem, source)
+    fragments = [
+        fragment
+        for region in table.regions
+        if region.is_valid and region.address + region.size <= ADDRESS_SPACE
+        for fragment in held_fragments(
+            memory, region.name, Range(region.address, region.size)
+        )
+    ]
     if not fragments:
         raise TargetError(
             f"{table.source} has no valid regions\n" + "\n".join(table.problems[:5])
