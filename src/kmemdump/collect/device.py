@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kmemdump.collect.sahara import Connection, SocketConnection, download
+from kmemdump.collect.sahara import SocketConnection, check_empty, download
 from kmemdump.collect.usb import UsbConnection
 from kmemdump.errors import KmemdumpError, UsageError
 from kmemdump.formats.sahara import DeviceRow
@@ -41,9 +41,12 @@ def read_device(
     """
 
     def wanted(rows: Sequence[DeviceRow]) -> list[DeviceRow]:
-        return [row for row in rows if not only or _matches(row, only)]
+        globs = only or ("*",)
+        return [
+            row for row in rows if any(fnmatchcase(row.file_name, it) for it in globs)
+        ]
 
-    _check_new(folder)  # Older files would be taken for the device's.
+    check_empty(folder)
     try:
         with _connect(spec) as connection:
             downloaded = download(
@@ -58,32 +61,13 @@ def read_device(
     return downloaded.problems
 
 
-def _matches(row: DeviceRow, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(row.file_name, pattern) for pattern in patterns)
-
-
-@contextmanager
-def _connect(spec: str) -> Iterator[Connection]:
+def _connect(spec: str) -> SocketConnection | UsbConnection:
     kind, _, rest = spec.partition(":")
-    if kind == "sahara":
-        if not rest:
-            raise UsageError(f"{spec!r}: expected sahara:SOCKET")
-        with SocketConnection(Path(rest)) as connection:
-            yield connection
-        return
-    with UsbConnection(rest or None) as device:
-        yield device
-
-
-def _check_new(folder: Path) -> None:
-    try:
-        used = folder.exists() and any(folder.iterdir())
-    except OSError as error:
-        raise KmemdumpError(f"{folder}: {error.strerror}") from error
-    if used:
-        raise KmemdumpError(
-            f"{folder}: is not empty, expected a new folder for the dump"
-        )
+    if kind == "usb":
+        return UsbConnection(rest or None)
+    if not rest:
+        raise UsageError(f"{spec!r}: expected sahara:SOCKET")
+    return SocketConnection(Path(rest))
 
 
 def _has_files(folder: Path) -> bool:

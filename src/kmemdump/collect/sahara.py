@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 from kmemdump.errors import FormatError, KmemdumpError, TargetError
 from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
@@ -28,8 +28,15 @@ from kmemdump.formats.sahara_host import (
     Send,
     TableReceived,
 )
+from kmemdump.targets import Closing
 
-__all__ = ["Connection", "Downloaded", "SocketConnection", "download"]
+__all__ = [
+    "Connection",
+    "Downloaded",
+    "SocketConnection",
+    "check_empty",
+    "download",
+]
 
 _MAX_BYTES = 64 << 30
 _STRANGE = re.compile(r"[^A-Za-z0-9_.-]")
@@ -55,7 +62,7 @@ class Connection(Protocol):
         """
 
 
-class SocketConnection:
+class SocketConnection(Closing):
     """
     A Unix socket that speaks Sahara: the lab's device, or a bridge to USB.
 
@@ -96,12 +103,6 @@ class SocketConnection:
         """Close the connection."""
         self._socket.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
@@ -112,6 +113,22 @@ class Downloaded:
     files: tuple[str, ...]
     """Names in the folder, one for each row that was wanted."""
     problems: tuple[str, ...]
+
+
+def check_empty(folder: Path) -> None:
+    """
+    Refuse a folder that has files: they would be taken for the device's.
+
+    :raises KmemdumpError: If there is any, or it cannot be read.
+    """
+    try:
+        used = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise KmemdumpError(f"{folder}: {error.strerror}") from error
+    if used:
+        raise KmemdumpError(
+            f"{folder}: is not empty, expected a new folder for the dump"
+        )
 
 
 def download(
@@ -172,12 +189,9 @@ class _DownloadFolder:
         self._chosen: list[DeviceRow] = []
         self._current = -1
         self._fd = -1
+        check_empty(folder)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise KmemdumpError(
-                    f"{folder}: is not empty, expected a new folder for the dump"
-                )
         except OSError as error:
             raise KmemdumpError(f"{folder}: {error.strerror}") from error
 

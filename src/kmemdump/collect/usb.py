@@ -9,11 +9,11 @@ chosen as in qdl's ``usb.c``.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from kmemdump.errors import TargetError, UnsupportedError
 from kmemdump.memory.ranges import round_up
+from kmemdump.targets import Closing
 
 if TYPE_CHECKING:
     import usb.core
@@ -36,7 +36,7 @@ _SILENCE = (
 )
 
 
-class UsbConnection:
+class UsbConnection(Closing):
     """
     A device in ramdump mode on USB.
 
@@ -95,12 +95,6 @@ class UsbConnection:
     def close(self) -> None:
         """Release the device."""
         self._usb.util.dispose_resources(self._device)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _choose(
         self, serial: str | None, backend: Any
@@ -179,22 +173,15 @@ def _is_bulk(endpoint: usb.core.Endpoint) -> bool:
 
 
 def _serial(device: usb.core.Device) -> str | None:
-    for text in _texts(device):
-        _, mark, rest = text.partition(_SERIAL)
-        if mark:
-            return rest.split("_")[0].split(" ")[0]
-    return None
-
-
-def _texts(device: usb.core.Device) -> Iterator[str]:
     import usb.core
 
-    for index in (device.iProduct,):
-        try:
-            yield usb.util.get_string(device, index) or ""
-        # pyusb raises ValueError if it may not open the device.
-        except (usb.core.USBError, NotImplementedError, ValueError):
-            yield ""
+    try:
+        text = usb.util.get_string(device, device.iProduct) or ""
+    # pyusb raises ValueError if it may not open the device.
+    except (usb.core.USBError, NotImplementedError, ValueError):
+        return None
+    _, mark, rest = text.partition(_SERIAL)
+    return rest.split("_")[0].split(" ")[0] if mark else None
 
 
 def _describe(device: usb.core.Device) -> str:
