@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import Cost, in_turn, run
 from benchmarks.scene import Figure
-from kmemdump.backends.description import Description, describe, row_name
+from kmemdump.backends.elf_header_region import Description, describe, row_name
 from kmemdump.collect.source import Options, open_source
 from kmemdump.collect.write import write_collected
 from kmemdump.firmware_dumps.folder import INFO_NAME, info_line

@@ -36,7 +36,7 @@ from kmemdump.lab import (
 )
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.snapshots import Snapshots
-from rigs.leftovers import leave, serve_device
+from rigs.dead_phone import leave, serve_device
 from rigs.manual import DOCS, KINDS, PAGES, Session, read_sessions
 
 _DIGITS = re.compile(r"\w*\d\w*(?:[.,:+-]\w*\d\w*)*")

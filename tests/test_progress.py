@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from kmemdump.arch.find_kernel import scan_vmcoreinfo
+from kmemdump.arch.vmcoreinfo_search import scan_vmcoreinfo
 from kmemdump.cli import main
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.search import find_bytes

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.arch.architecture import image_address
-from kmemdump.arch.find_kernel import find_vmcoreinfo, is_present, scan_vmcoreinfo
+from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_present, scan_vmcoreinfo
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent

@@ -4,7 +4,7 @@ VMCOREINFO: what a kernel says about itself to whoever reads its memory.
 
 Lines of ``KEY=value``; the keys are listed in the kernel's
 Documentation/admin-guide/kdump/vmcoreinfo.rst. The kernel keeps them as an ELF
-note in its memory, where :mod:`kmemdump.arch.find_kernel`
+note in its memory, where :mod:`kmemdump.arch.vmcoreinfo_search`
 finds it.
 """
 

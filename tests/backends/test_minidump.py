@@ -4,7 +4,7 @@
 import pytest
 
 from kmemdump.backends import SelfDescribing
-from kmemdump.backends.description import Description
+from kmemdump.backends.elf_header_region import Description
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.errors import BackendError, FormatError, TargetError
 from kmemdump.firmware.smem_search import find_smem

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from kmemdump.backends.description import Description, describe
+from kmemdump.backends.elf_header_region import Description, describe
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.memory.ranges import Region

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from kmemdump.backends import Backend, SelfDescribing
-from kmemdump.backends.description import Description
+from kmemdump.backends.elf_header_region import Description
 from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import BackendError, NotCapturedError
 from kmemdump.marking.registry import Registry

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kmemdump.cli import main
-from rigs.leftovers import leave
+from rigs.dead_phone import leave
 
 SOURCES = ("dump", "rawdump.img", "ram.img", "kinfo.img", "kinfo.bin")
 RAM = ("--memory-map", "0x80000000")

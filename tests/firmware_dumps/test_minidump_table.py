@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.backends.description import Description
+from kmemdump.backends.elf_header_region import Description
 from kmemdump.backends.minidump import MinidumpBackend
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware.minidump_table import read_table

@@ -3,7 +3,7 @@
 
 import pytest
 
-from kmemdump.backends.description import Description, describe
+from kmemdump.backends.elf_header_region import Description, describe
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import pack_note
 from kmemdump.formats.elfheader import HeaderEntry, parse_header_region

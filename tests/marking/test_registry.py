@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from kmemdump.backends.description import Description
+from kmemdump.backends.elf_header_region import Description
 from kmemdump.errors import BackendError, RegistrationError, TargetError
 from kmemdump.marking.registry import Refusal, Registry
 from kmemdump.memory.ranges import Range, Region

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from kmemdump.backends.description import Description
+from kmemdump.backends.elf_header_region import Description
 from kmemdump.errors import BackendError, RegistrationError
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region

@@ -18,7 +18,7 @@ KINDS = {
     "demo": "in a folder where 'make demo' was run",
     "vm": "beside vm.qmp, a VM that runs, and the examples of the manual",
     "watch": "the same; the VM dies when it is watched",
-    "phone": "beside what a dead phone has left (tests/rigs/leftovers.py)",
+    "phone": "beside what a dead phone has left (tests/rigs/dead_phone.py)",
     "dead": "beside vm.ram, the dead VM, its vmcore, vm.core and vmlinux",
     "arm": "beside phone.qmp, an Arm VM with firmware that dumps regions",
     "arm-dead": "beside what it left: dump, rawdump.img, and phone.sock, a device",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kmemdump.arch.architecture import arch_from_elf, image_address
-from kmemdump.arch.find_kernel import is_present
+from kmemdump.arch.vmcoreinfo_search import is_present
 from kmemdump.cli import main
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.kernel.attach import attach

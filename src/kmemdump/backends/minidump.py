@@ -14,9 +14,9 @@ from __future__ import annotations
 import struct
 
 from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID
-from kmemdump.backends.description import row_name
+from kmemdump.backends.elf_header_region import row_name
+from kmemdump.backends.minidump_region_array import RegionTable
 from kmemdump.backends.minidump_scratch import Scratch
-from kmemdump.backends.minidump_table import RegionTable
 from kmemdump.errors import BackendError, FormatError, NotCapturedError
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.minidump import (

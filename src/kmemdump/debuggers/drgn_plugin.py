@@ -16,7 +16,7 @@ from kmemdump.coreimage import CoreImage, read_core
 from kmemdump.errors import KmemdumpError
 from kmemdump.kernel.attach import describe_modules
 from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
-from kmemdump.kernel.finders import register_finders
+from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.program import NAME
 from kmemdump.vmcoreinfo import VmcoreInfo
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from kmemdump.arch.architecture import arch_from_info
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
+from kmemdump.firmware_dumps.fragment_addresses import identify
 from kmemdump.firmware_dumps.fragments import (
     Fragment,
     FragmentExtent,
@@ -20,7 +21,6 @@ from kmemdump.firmware_dumps.fragments import (
     OpenFiles,
 )
 from kmemdump.firmware_dumps.headers import Headers, find_headers, is_registers
-from kmemdump.firmware_dumps.identify import identify
 from kmemdump.formats.elf import EM_AARCH64, Note
 from kmemdump.formats.elfheader import HeaderEntry
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, intersect, subtract

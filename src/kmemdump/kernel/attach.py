@@ -17,7 +17,7 @@ from kmemdump.arch.architecture import arch_from_program
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
 from kmemdump.kernel.direct_map import add_linear_maps
-from kmemdump.kernel.finders import register_finders
+from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.program import core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.memory.recorder import Budget, Recorder

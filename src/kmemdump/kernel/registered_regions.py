@@ -2,9 +2,10 @@
 """
 Tables of regions that the kernel itself registered.
 
-There are four kinds. The table of our module (``kmod/table.h``) has a fixed layout. The
-tables of kernels with the kmemdump series, or meminspect, as it was called later, have
-the layout that BTF or DWARF describes; without a type, the layout of the patches.
+Four kinds of table are known: that of our module (``kmod/table.h``), those of the
+kernel series kmemdump RFC v1 and RFC v2 and v3, and that of meminspect. Ours has a
+fixed layout. The others are read with the types of BTF or DWARF, or else with the
+layout of the patches.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One process for each table: two would take each other's rows for a stranger's."""
+"""Lock a table: two processes would each take the other's rows for another owner's."""
 
 from __future__ import annotations
 

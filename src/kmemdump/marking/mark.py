@@ -129,7 +129,7 @@ def mark(
     An area that cannot be completed says why, and the others go on.
 
     :param questions: One's own questions: area ``questions``.
-    :param symbols: Names of variables to mark whole: area ``symbols:NAME`` each.
+    :param symbols: Names of variables to mark whole, each as an area of its name.
     :param regions: Names, kernel virtual addresses and sizes of regions.
     :param budget: What each question may cost.
     """

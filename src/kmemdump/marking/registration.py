@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Unpack
 
 from kmemdump.arch.architecture import arch_from_elf
-from kmemdump.arch.find_kernel import is_present
-from kmemdump.backends.description import Description
+from kmemdump.arch.vmcoreinfo_search import is_present
+from kmemdump.backends.elf_header_region import Description
 from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end

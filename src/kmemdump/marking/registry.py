@@ -2,9 +2,9 @@
 """
 The registry: what is marked, and the one backend that holds it.
 
-Semantics follow the kernel's kmemdump series: regions that are registered
-before there is a backend wait for it, a new backend takes over from the old one,
-and a backend that goes leaves its regions behind for the next.
+Semantics follow the kernel's kmemdump series: regions that are registered before there
+is a backend wait for it, and a new backend takes over from the old one. When a backend
+is detached, its regions stay registered and are handed to the next one.
 
 A region that the backend refuses is registered nevertheless:
 :meth:`Registry.register` returns it, :meth:`Registry.not_held` says why it is not held,
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kmemdump.backends import FIRST_ID, Backend, SelfDescribing
-from kmemdump.backends.description import Description, describe
+from kmemdump.backends.elf_header_region import Description, describe
 from kmemdump.errors import BackendError, KmemdumpError, RegistrationError
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, Region, merge
 
@@ -146,8 +146,8 @@ class Registry:
 
         A region with the same name, address and size stays and keeps its id; the
         ids in *regions* are ignored. One with another virtual address is handed
-        to the backend again. What comes is added before what goes is removed,
-        if there is room: the kernel may die in between.
+        to the backend again. If there is room, new regions are added before old ones
+        are removed, in case the kernel dies in between.
         """
         wanted = {_identity(region): region for region in regions}
         added: list[Region] = []

@@ -34,7 +34,10 @@ _MAX_PAGES = (512 << 20) // PAGE_SIZE
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one question may cost: live memory is inconsistent, dead memory corrupt."""
+    """
+    Limits for one question: inconsistent (live) or corrupt (dead) memory could make it
+    read without end.
+    """
 
     reads: int = 4_000_000
     bytes: int = 128 << 20

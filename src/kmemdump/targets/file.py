@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_info
-from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
+from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import NT_PRSTATUS, Note

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from kmemdump.arch.architecture import arch_from_info
-from kmemdump.arch.find_kernel import find_vmcoreinfo, is_present, scan_vmcoreinfo
+from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_present, scan_vmcoreinfo
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.memory.physical import FileMemory

@@ -14,7 +14,7 @@ import re
 import stat
 from pathlib import Path
 
-from kmemdump.arch.find_kernel import read_note
+from kmemdump.arch.vmcoreinfo_search import read_note
 from kmemdump.coreimage.read import find_extents
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile

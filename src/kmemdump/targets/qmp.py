@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
-from kmemdump.arch.find_kernel import find_vmcoreinfo, is_current
+from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
 from kmemdump.memory.physical import FileMemory

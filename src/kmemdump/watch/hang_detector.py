@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Recognise a frozen kernel, and no idle one: samples in, verdict out.
+Detect frozen CPUs, or a stopped kernel clock, from periodic samples.
 
 A CPU is frozen if it runs kernel code all the time and serves no interrupt, so
-that its counters stand still. Only the host knows whether it runs: a CPU that waits
-for an interrupt is halted, and without a tick its counters stand still for as long
-as there is nothing to do.
+that its counters stand still. The counters alone do not prove that: those of an idle
+CPU without a tick stand still, too. Only the host can tell the two apart, because it
+sees that the idle CPU is halted.
 
 No single sample proves anything: on an overloaded host a healthy VM stands still,
 too. What counts is the time between samples that each found the CPU running, and
@@ -44,7 +44,7 @@ class CpuSample:
     """One CPU at one time."""
 
     counters: bytes
-    """What only this CPU changes, and does often."""
+    """Counters that only this CPU updates, and updates often."""
     idle: bool
     """Whether it runs its idle task."""
     vcpu: Vcpu | None = None
@@ -122,8 +122,8 @@ class HangDetector:
     Finds what is frozen, in one sample after the other.
 
     :param after: Seconds for which something must stand still.
-    :param interval: Seconds from one sample to the next. Of a longer pause, in which
-        this process stood still itself, at most twice that counts.
+    :param interval: Seconds from one sample to the next. If this process itself was
+        delayed, a longer gap counts as at most two intervals.
     """
 
     def __init__(self, after: float, interval: float) -> None:

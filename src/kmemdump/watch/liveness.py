@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Whether a kernel lives: the few variables that show it.
+Read the kernel variables that show whether it runs, has panicked or is going down.
 
-Where they are in physical memory is found once, with drgn, while the kernel is
-healthy. Reading them is a handful of small reads, which needs no debugger, no
-guest and no QEMU that answers.
+Their physical addresses are found once, with drgn, while the kernel is healthy.
+Afterwards a few small reads of guest memory are enough; they need neither drgn, nor a
+cooperating guest, nor a responding QEMU.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class KernelState:
     oopsed: bool
     """Whether it survived an oops, or is about to panic because of one."""
     booted: bool
-    """Whether it has come up, and does not go down."""
+    """Whether it has booted and is not going down."""
     leaving: bool
     """Whether it is going down in an orderly way: to reboot, power off or halt."""
 

@@ -19,7 +19,7 @@ from kmemdump.arch.architecture import image_address
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.firmware_dumps.headers import Headers
-from kmemdump.firmware_dumps.printk_ring import (
+from kmemdump.firmware_dumps.printk_fragments import (
     LABEL,
     STATIC,
     array_address,

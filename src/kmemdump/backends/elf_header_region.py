@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The description that makes a backend's dump a core file.
+The regions that describe a backend's dump, and so make it an ELF core file.
 
 Layout, as in the kernel's kmemdump series: region 1 is the ELF header, the
 program headers and all notes up to the head of the VMCOREINFO note; region 2 is
@@ -53,8 +53,8 @@ class Description:
     """Virtual address of physical address 0, for regions without a virtual one."""
     image: tuple[int, int, int] | None = None
     """
-    Virtual and physical address and size of the kernel's image, in bytes. What is in it
-    has the name that the kernel's symbols have, not that of the direct map.
+    Virtual and physical address and size of the kernel's image, in bytes. Memory in the
+    image gets its virtual address there, not that in the direct map.
     """
     marked: int | None = None
     """When the regions were marked: seconds since the epoch."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.backends.description import Description, describe
+from kmemdump.backends.elf_header_region import Description, describe
 from kmemdump.coreimage import read_core as open_core
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.memory.ranges import Region
