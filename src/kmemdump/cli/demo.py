@@ -74,8 +74,7 @@ def command(
     """
     from kmemdump.core import open_core
     from kmemdump.lab import PackageCache, default_folder, get_architecture
-    from kmemdump.lab.demo import run_demo
-    from kmemdump.lab.firmware_demo import run_firmware_demo
+    from kmemdump.lab.demo import run_demo, run_firmware_demo
     from kmemdump.report import print_report
 
     output.mkdir(parents=True, exist_ok=True)

@@ -109,6 +109,15 @@ class Apt:
                 raise UnsupportedError(f"apt-get download {wanted}: no package came")
             yield found[0]
 
+    def unpack(self, package: str, folder: Path, version: str | None = None) -> None:
+        """
+        Download a package, and unpack it into a folder.
+
+        :raises UnsupportedError: If that fails.
+        """
+        with self.downloaded(package, version) as deb:
+            run("dpkg-deb", "-x", str(deb), str(folder))
+
     def advice(self) -> str:
         """Return what to do when a package is not found."""
         if self._lists is None:

@@ -12,7 +12,6 @@ import platform
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.apt import run
 from kmemdump.lab.architectures import Architecture
 from kmemdump.lab.packages import PackageCache
 
@@ -47,8 +46,7 @@ def unpacked_crash(
 
     def unpack(folder: Path) -> None:
         for package in _PACKAGES:
-            with cache.apt(architecture, release).downloaded(package, None) as deb:
-                run("dpkg-deb", "-x", str(deb), str(folder))
+            cache.apt(architecture, release).unpack(package, folder)
         # Debian 13's packages leave it to the system that this is a link.
         if not (folder / "lib").exists():
             (folder / "lib").symlink_to("usr/lib")

@@ -9,7 +9,6 @@ builds it; all other packages that kmemdump needs are pure Python.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab.apt import Apt, run
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.module import find_compiler
 from kmemdump.lab.packages import PackageCache
 
 __all__ = ["build_drgn", "unpack_python"]
@@ -67,7 +67,8 @@ def unpack_python(apt: Apt, root: Path) -> None:
 
     :raises UnsupportedError: If it cannot be downloaded.
     """
-    _unpack(apt, _PYTHON, root)
+    for package in _PYTHON:
+        apt.unpack(package, root)
     (root / "usr/bin/python3").symlink_to("python3.11")
 
 
@@ -78,10 +79,7 @@ def build_drgn(cache: PackageCache, architecture: Architecture) -> Path:
     :raises UnsupportedError: If a package or the compiler is missing, or the compiler
         refuses the source.
     """
-    compiler = f"{architecture.compiler}gcc"
-    if shutil.which(compiler) is None:
-        problem = f"{compiler} is not here; install {architecture.compiler_package}"
-        raise UnsupportedError(problem)
+    find_compiler(architecture)
 
     def make(place: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +92,9 @@ def build_drgn(cache: PackageCache, architecture: Architecture) -> Path:
 
 def _build(apt: Apt, architecture: Architecture, folder: Path) -> Path:
     system, build = folder / "system", folder / "build"
-    _unpack(apt, _BUILD, system)
+    system.mkdir()
+    for package in _BUILD:
+        apt.unpack(package, system)
     triplet = architecture.compiler.rstrip("-")
     libraries = system / "usr/lib" / triplet
     # A static one would be preferred to the shared one, and is not relocatable.
@@ -112,7 +112,7 @@ def _build(apt: Apt, architecture: Architecture, folder: Path) -> Path:
         "--enable-python-extension",
         *(f"--with-{it}=no" for it in ("debuginfod", "libkdumpfile", "pcre2")),
         "--without-lzma",
-        f"CC={architecture.compiler}gcc",
+        f"CC={find_compiler(architecture)}",
         "CFLAGS=-O1",
         f"CPPFLAGS={include} {include}/{triplet}",
         f"LDFLAGS={link} {paths} -Wl,--allow-shlib-undefined",
@@ -121,24 +121,15 @@ def _build(apt: Apt, architecture: Architecture, folder: Path) -> Path:
         f"PKG_CONFIG_LIBDIR={libraries / 'pkgconfig'}",
         f"PKG_CONFIG_SYSROOT_DIR={system}",
     ]
-    for argv in (configure, ["make", "-j2", "_drgn.la"]):
-        done = subprocess.run(
-            argv, cwd=build, capture_output=True, text=True, errors="replace"
-        )
-        if done.returncode:
-            words = (done.stderr or done.stdout).strip().splitlines()
-            raise UnsupportedError(
-                f"drgn does not build for {architecture.name}: {words[-1:]}\n"
-                "install make, pkg-config and libc6-dev-arm64-cross"
-            )
+    try:
+        run(*configure, cwd=build)
+        run("make", "-j2", "_drgn.la", cwd=build)
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            f"drgn does not build for {architecture.name}: {error}\n"
+            "install make, pkg-config and libc6-dev-arm64-cross"
+        ) from error
     return build / ".libs" / _MODULE
-
-
-def _unpack(apt: Apt, packages: tuple[str, ...], root: Path) -> None:
-    root.mkdir(exist_ok=True)
-    for package in packages:
-        with apt.downloaded(package, None) as deb:
-            run("dpkg-deb", "-x", str(deb), str(root))
 
 
 def _fetch_source(folder: Path) -> Path:

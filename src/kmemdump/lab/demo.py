@@ -1,19 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A demonstration in a VM: a kernel is marked, dies, and its core image answers."""
+"""
+Demonstrations in a VM: a kernel is marked, dies, and its core image answers.
+
+With simulated firmware, what follows the death needs nothing of the machine: only the
+files that the firmware left.
+"""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from kmemdump.collect.write import write_collected
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.architectures import X86_64, Architecture
+from kmemdump.firmware_dumps.folder import collect_folder
+from kmemdump.firmware_dumps.target import DumpTarget
+from kmemdump.lab.architectures import AARCH64, X86_64, Architecture
 from kmemdump.lab.crashes import CrashType, crash_guest
+from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
+from kmemdump.lab.reserved import scratch_range, smem_range
 from kmemdump.lab.setup import Setup
+from kmemdump.marking.firmware_table import TableOptions
+from kmemdump.marking.registration import mark_firmware
 from kmemdump.marking.selection import select
 from kmemdump.opening import open_target
 from kmemdump.targets import Target
@@ -21,7 +35,7 @@ from kmemdump.text import format_size
 from kmemdump.watch.dump import write_dump
 from kmemdump.watch.vm_marks import VmMarks
 
-__all__ = ["DemoResult", "run_demo"]
+__all__ = ["DemoResult", "run_demo", "run_firmware_demo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +60,6 @@ def run_demo(
     *,
     series: str = "6.12",
     architecture: Architecture = X86_64,
-    cpus: int = 2,
-    memory: int = 1024,
 ) -> DemoResult:
     """
     Boot a kernel, mark it, make it panic, write its core image.
@@ -55,30 +67,28 @@ def run_demo(
     :param folder: Where ``core.elf`` is written.
     :param say: Called with a line about each step.
     :param series: The kernel, ``6.1`` or ``6.12``.
-    :param memory: The VM's memory in MiB.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
     kernel = cache.kernel(series, architecture)
-    setup = Setup(kernel, cpus=cpus, memory=memory)
+    setup = Setup(kernel)
     say(
-        f"booting Debian's {kernel.release} in QEMU: {cpus} CPUs, {memory} MiB, "
-        f"{setup.tasks} sleeping tasks"
+        f"booting Debian's {kernel.release} in QEMU: {setup.cpus} CPUs, "
+        f"{setup.memory} MiB, {setup.tasks} sleeping tasks"
     )
-    with Machine(cache, setup) as machine:
-        target = open_target(f"qmp:{machine.qmp}")
-        try:
-            say("marking the healthy kernel from outside, without debug info")
-            marks = _mark(target)
-            say(_describe(marks))
+    with (
+        Machine(cache, setup) as machine,
+        open_target(f"qmp:{machine.qmp}") as target,
+    ):
+        say("marking the healthy kernel from outside, without debug info")
+        marks = _mark(target)
+        say(_describe(marks))
 
-            say("killing it: echo c > /proc/sysrq-trigger")
-            crash_guest(machine, CrashType.PANIC)
+        say("killing it: echo c > /proc/sysrq-trigger")
+        crash_guest(machine, CrashType.PANIC)
 
-            start = time.monotonic()
-            machine.pause()
-            dump = write_dump(marks, folder / "core.elf", "killed by the demonstration")
-        finally:
-            target.close()
+        start = time.monotonic()
+        machine.pause()
+        dump = write_dump(marks, folder / "core.elf", "killed by the demonstration")
     named, finished = dump.named - start, dump.finished - start
     say(f"dead; {dump.path}: {format_size(dump.size)}, {named:.2f} s after the death")
     say(f"replaced {finished:.2f} s after the death, with what a second look added")
@@ -102,3 +112,57 @@ def _describe(marks: VmMarks) -> str:
         f"marked {len(areas)} areas in {seconds:.1f} s: "
         f"{len(regions)} regions, {format_size(size)}"
     )
+
+
+def run_firmware_demo(
+    folder: Path,
+    cache: PackageCache,
+    say: Callable[[str], None],
+    *,
+    series: str = "6.12",
+    architecture: Architecture = AARCH64,
+) -> DemoResult:
+    """
+    Boot a kernel, register it with its firmware, make it panic, collect the dump.
+
+    :param folder: Where ``dump`` (a folder), ``rawdump.img`` and ``core.elf`` are
+        written.
+    :param say: Called with a line about each step.
+    :raises KmemdumpError: If it cannot be done on this machine.
+    """
+    dump, image, core = (folder / name for name in ("dump", "rawdump.img", "core.elf"))
+    shutil.rmtree(dump, ignore_errors=True)
+    kernel = cache.kernel(series, architecture)
+    setup = Setup(kernel, firmware=True)
+    smem, scratch = smem_range(architecture), scratch_range(architecture)
+    say(
+        f"booting Debian's {kernel.release} in QEMU: {setup.cpus} CPUs, "
+        f"{setup.memory} MiB, SMEM at {smem.start:#x}"
+    )
+    with Machine(cache, setup) as machine:
+        table = TableOptions(smem=smem, scratch=scratch, no_encryption=True)
+        with open_target(f"qmp:{machine.qmp}") as target:
+            say("registering its regions in the minidump table, from outside")
+            with mark_firmware(target, table) as registration:
+                plan = registration.last.plan
+            say(
+                f"{len(plan.regions)} regions of the {plan.capacity} that there is "
+                f"room for, {format_size(plan.size)}; from now on nothing watches it"
+            )
+        say("killing it: echo c > /proc/sysrq-trigger")
+        crash_guest(machine, CrashType.PANIC)
+        machine.pause()
+        with closing(Firmware(machine)) as firmware:
+            firmware.leave_folder(dump)
+            firmware.leave_image(image)
+        say(
+            f"dead; its firmware left {len(firmware.names)} files in {dump}, and the "
+            f"same in {image}"
+        )
+    start = time.monotonic()
+    with DumpTarget(collect_folder(dump)) as collected:
+        missing = write_collected(core, collected)
+    seconds = time.monotonic() - start
+    size = format_size(core.stat().st_size)
+    say(f"collected in {seconds:.2f} s: {core}, {size}")
+    return DemoResult(core, not missing, seconds, dump=dump)

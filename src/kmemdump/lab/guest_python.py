@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import py_compile
 import re
 import shutil
 import stat
@@ -85,49 +84,27 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
     return cache.entry(name, make) / "python.ext4"
 
 
-def kmemdump_entries(folder: str) -> Iterator[Entry]:
-    """
-    Yield kmemdump itself for an initramfs, compiled: a guest's CPU is slow.
-
-    :param folder: In the initramfs; it is made.
-    """
-    yield Entry(folder, stat.S_IFDIR | 0o755)
-    package = Path(str(files("kmemdump")))
-    sources = sorted(
-        path for path in package.rglob("*") if "__pycache__" not in path.parts
-    )
-    yield Entry(f"{folder}/kmemdump", stat.S_IFDIR | 0o755)
-    for path in sources:
-        name = f"{folder}/kmemdump/{path.relative_to(package)}"
-        if path.is_dir():
-            yield Entry(name, stat.S_IFDIR | 0o755)
-        else:
-            yield Entry(name, stat.S_IFREG | 0o644, path.read_bytes())
-    with tempfile.TemporaryDirectory() as scratch:
-        compiled = Path(scratch, "compiled")
-        caches = set()
-        for path in sources:
-            if path.suffix != ".py":
-                continue
-            inside = path.relative_to(package)
-            cached = f"{folder}/kmemdump/{inside.parent}/__pycache__"
-            if cached not in caches:
-                caches.add(cached)
-                yield Entry(cached, stat.S_IFDIR | 0o755)
-            py_compile.compile(
-                str(path),
-                str(compiled),
-                dfile=f"/kmemdump/kmemdump/{inside}",
-                doraise=True,
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
-            name = f"{cached}/{path.stem}.{sys.implementation.cache_tag}.pyc"
-            yield Entry(name, stat.S_IFREG | 0o644, compiled.read_bytes())
-    # The metadata hold its version.
-    info = "kmemdump.dist-info"
-    metadata = distribution("kmemdump").read_text("METADATA") or ""
-    yield Entry(f"{folder}/{info}", stat.S_IFDIR | 0o755)
-    yield Entry(f"{folder}/{info}/METADATA", stat.S_IFREG | 0o644, metadata.encode())
+def kmemdump_entries() -> Iterator[Entry]:
+    """Yield ``kmemdump/`` for an initramfs, compiled: a guest's CPU is slow."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        shutil.copytree(
+            Path(str(files("kmemdump"))),
+            root / "kmemdump/kmemdump",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+        # The metadata hold its version.
+        info = root / "kmemdump/kmemdump.dist-info"
+        info.mkdir()
+        metadata = distribution("kmemdump").read_text("METADATA") or ""
+        (info / "METADATA").write_text(metadata)
+        _compile(root)
+        for path in sorted(root.rglob("*")):
+            inside = str(path.relative_to(root))
+            if path.is_dir():
+                yield Entry(inside, stat.S_IFDIR | 0o755)
+            else:
+                yield Entry(inside, stat.S_IFREG | 0o644, path.read_bytes())
 
 
 def _packages(name: str) -> Iterator[Distribution]:

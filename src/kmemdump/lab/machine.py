@@ -349,4 +349,4 @@ def _more_entries(setup: Setup) -> Iterator[Entry]:
     for path in setup.files:
         yield Entry(f"files/{path.name}", stat.S_IFREG | 0o755, path.read_bytes())
     if setup.python is not None:
-        yield from kmemdump_entries("kmemdump")
+        yield from kmemdump_entries()

@@ -8,13 +8,14 @@ the next machine removes it. Otherwise a killed test run would leave a gigabyte
 of a guest's memory in /dev/shm.
 """
 
-import errno
 import fcntl
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
+
+from kmemdump.lab.apt import run
 
 __all__ = ["MachineFolder", "copy_sparse"]
 
@@ -66,18 +67,4 @@ def _sweep(parent: Path) -> None:
 
 def copy_sparse(source: Path, target: Path) -> None:
     """Copy a file with the holes that it has: a guest's RAM is mostly holes."""
-    with open(source, "rb") as read, open(target, "wb") as written:
-        size = read.seek(0, os.SEEK_END)
-        written.truncate(size)
-        at = 0
-        while at < size:
-            try:
-                at = os.lseek(read.fileno(), at, os.SEEK_DATA)
-            except OSError as e:
-                if e.errno != errno.ENXIO:
-                    raise
-                break  # The rest is a hole.
-            end = os.lseek(read.fileno(), at, os.SEEK_HOLE)
-            written.seek(at)
-            while at < end:
-                at += os.sendfile(written.fileno(), read.fileno(), at, end - at)
+    run("cp", "--sparse=auto", "--", str(source), str(target))

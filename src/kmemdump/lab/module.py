@@ -12,7 +12,7 @@ from kmemdump.errors import UnsupportedError
 from kmemdump.lab.architectures import Architecture
 from kmemdump.lab.packages import KernelPackage, PackageCache
 
-__all__ = ["MODULE_NAME", "build_module", "build_modules"]
+__all__ = ["MODULE_NAME", "build_module", "build_modules", "find_compiler"]
 
 MODULE_NAME = "kmemdump_lab"
 
@@ -68,6 +68,19 @@ def build_modules(
     return cache.entry(f"{name}-{digest}-{kernel.release}", make)
 
 
+def find_compiler(arch: Architecture) -> str:
+    """
+    Return the name of the C compiler for an architecture.
+
+    :raises UnsupportedError: If it is not installed.
+    """
+    compiler = f"{arch.compiler}gcc"
+    if shutil.which(compiler) is None:
+        problem = f"{compiler} is not here; install {arch.compiler_package}"
+        raise UnsupportedError(problem)
+    return compiler
+
+
 def _make(
     headers: Path,
     folder: Path,
@@ -75,14 +88,10 @@ def _make(
     name: str,
     more: Sequence[str],
 ) -> None:
-    compiler = f"{arch.compiler}gcc"
-    if shutil.which(compiler) is None:
-        problem = f"{compiler} is not here; install {arch.compiler_package}"
-        raise UnsupportedError(problem)
     # No type information, which 6.12's build would need pahole for.
     options = [f"M={folder}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
     # Debian's Makefile names a version of the compiler, which need not be installed.
-    options += [f"CROSS_COMPILE={arch.compiler}", f"CC={compiler}"]
+    options += [f"CROSS_COMPILE={arch.compiler}", f"CC={find_compiler(arch)}"]
     argv = ["make", "-C", str(headers), *options, *more, "modules"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, errors="replace")

@@ -9,9 +9,7 @@ it is whole, so that a killed run leaves nothing half done.
 import fcntl
 import lzma
 import re
-import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,24 +63,23 @@ class KernelPackage:
         :param name: File name without its endings, as in ``pvpanic-pci``.
         :raises UnsupportedError: If the package has no such module.
         """
-        # Debian 13 moved /lib/modules to /usr/lib/modules, and 6.12 packs them.
-        for base in ("lib", "usr/lib"):
-            modules = self.folder / base / "modules" / self.release
-            for path in modules.rglob(f"{name}.ko"):
-                return path.read_bytes()
-            for path in modules.rglob(f"{name}.ko.xz"):
-                return lzma.decompress(path.read_bytes())
+        for path in self._modules.rglob(f"{name}.ko*"):
+            data = path.read_bytes()
+            return lzma.decompress(data) if path.suffix == ".xz" else data
         problem = f"{self.folder}: kernel {self.release} has no module {name}"
         raise UnsupportedError(problem)
 
     def has_builtin(self, name: str) -> bool:
         """Return whether a module is a part of the kernel itself."""
-        for base in ("lib", "usr/lib"):
-            listed = self.folder / base / "modules" / self.release / "modules.builtin"
-            if listed.exists():
-                names = (Path(line).stem for line in listed.read_text().splitlines())
-                return name in names
-        return False
+        listed = self._modules / "modules.builtin"
+        lines = listed.read_text().splitlines() if listed.exists() else ()
+        return any(Path(line).stem == name for line in lines)
+
+    @property
+    def _modules(self) -> Path:
+        # Debian 13 moved /lib/modules to /usr/lib/modules, and 6.12 packs them.
+        new = self.folder / "usr/lib/modules" / self.release
+        return new if new.exists() else self.folder / "lib/modules" / self.release
 
 
 class PackageCache:
@@ -124,8 +121,7 @@ class PackageCache:
         package = f"linux-image-{release}"
 
         def make(folder: Path) -> None:
-            with apt.downloaded(package, version) as deb:
-                run("dpkg-deb", "-x", str(deb), str(folder))
+            apt.unpack(package, folder, version)
 
         folder = self.entry(f"{package}_{_file_name(version)}", make)
         return KernelPackage(series, release, version, folder, architecture)
@@ -169,8 +165,7 @@ class PackageCache:
                 elif name.startswith("linux-kbuild-"):
                     needed.append((native, name, version or None))
             for source, name, version in needed:
-                with source.downloaded(name, version) as deb:
-                    run("dpkg-deb", "-x", str(deb), str(folder))
+                source.unpack(name, folder, version)
             # The only absolute path in there; the links are relative.
             makefile = folder / tree / "Makefile"
             makefile.write_text(makefile.read_text().replace("/usr/src/", "../"))
@@ -185,8 +180,7 @@ class PackageCache:
         """
 
         def make(folder: Path) -> None:
-            with self.apt(architecture).downloaded("busybox-static", None) as deb:
-                run("dpkg-deb", "-x", str(deb), str(folder))
+            self.apt(architecture).unpack("busybox-static", folder)
 
         folder = self.entry(f"busybox-static_{architecture.debian}", make)
         # Debian 13 moved it to /usr/bin.
@@ -242,25 +236,21 @@ def _resolve(series: str, apt: Apt, cloud: bool) -> tuple[str, str]:
 
 
 def _extract_file(deb: Path, member: str, target: Path) -> None:
-    # Stops reading at the wanted file, so dpkg-deb may end with SIGPIPE.
-    argv = ["dpkg-deb", "--fsys-tarfile", str(deb)]
-    with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as unpacker:
-        assert unpacker.stdout is not None
-        try:
-            with tarfile.open(fileobj=unpacker.stdout, mode="r|") as archive:
-                for info in archive:
-                    content = archive.extractfile(info) if info.name == member else None
-                    if content is not None:
-                        with open(target, "wb") as file:
-                            shutil.copyfileobj(content, file, 1 << 20)
-                        return
-        except tarfile.TarError as e:
-            raise UnsupportedError(f"{deb.name}: {e}") from e
-        finally:
-            unpacker.kill()
-    raise UnsupportedError(f"{deb.name}: no {member} in it")
+    argv = ["tar", "-x", "--to-stdout", "--occurrence", "-f", "-", member]
+    with (
+        open(target, "wb") as file,
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(deb)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as unpacker,
+    ):
+        done = subprocess.run(
+            argv, stdin=unpacker.stdout, stdout=file, stderr=subprocess.DEVNULL
+        )
+        unpacker.kill()  # tar does not read what comes after the file.
+    if done.returncode:
+        raise UnsupportedError(f"{deb.name}: no {member} in it")
 
 
 def _file_name(version: str) -> str:
