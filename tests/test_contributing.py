@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The examples of docs/contributing are commits that apply, and whose tests pass."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "contributing"
+TESTS = {
+    "format": ["tests/formats/test_srec.py"],
+    "target": ["tests/targets/test_files.py", "-k", "srec"],
+    "backend": ["tests/backends/test_probe.py", "tests/marking/test_registry_model.py"],
+    "architecture": ["tests/arch/test_riscv64.py", "tests/arch/test_architectures.py"],
+}
+STARTS_FROM = {"target": "format"}
+
+
+def test_each_example_is_tried() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.patch")} == set(TESTS)
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_example(name: str, tmp_path: Path) -> None:
+    for folder in ("src", "tests", "docs"):
+        shutil.copytree(
+            ROOT / folder,
+            tmp_path / folder,
+            ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for patch in filter(None, (STARTS_FROM.get(name), name)):
+        subprocess.run(
+            ["git", "apply", EXAMPLES / f"{patch}.patch"], cwd=tmp_path, check=True
+        )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
