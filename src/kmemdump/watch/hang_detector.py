@@ -129,8 +129,8 @@ class HangDetector:
     def __init__(self, after: float, interval: float) -> None:
         self._after = after
         self._limit = 2 * interval
-        self._cpus: dict[int, _Standstill] = {}
-        self._clock: _Standstill | None = None
+        self._still: dict[int | None, _Standstill] = {}
+        """By CPU; None: the kernel's clock."""
         self._last: float | None = None
 
     def add(self, sample: Sample) -> Hang | None:
@@ -147,38 +147,27 @@ class HangDetector:
             for cpu, item in sample.cpus.items()
             if self._is_frozen(cpu, item, passed)
         ]
-        for cpu in set(self._cpus) - set(sample.cpus):
-            del self._cpus[cpu]
         stopped = self._clock_stopped(sample, passed)
+        for cpu in set(self._still) - set(sample.cpus) - {None}:
+            del self._still[cpu]
         if not sample.running:
-            self._cpus.clear()
-            self._clock = None
+            self._still.clear()
             return None
-        if frozen:
-            for cpu in frozen:
-                self._cpus[cpu].reported = True
-            if self._clock is not None:
-                self._clock.reported = True  # It stands still because they do.
-            seconds = max(self._cpus[cpu].seconds for cpu in frozen)
-            return Hang(tuple(sorted(frozen)), seconds)
-        if stopped and self._clock is not None:
-            self._clock.reported = True
-            return Hang((), self._clock.seconds)
-        return None
+        if not frozen and not stopped:
+            return None
+        keys: tuple[int | None, ...] = tuple(frozen) or (None,)
+        seconds = max(self._still[key].seconds for key in keys)
+        # The clock stands still because they do.
+        for key in (*frozen, None):
+            if key in self._still:
+                self._still[key].reported = True
+        return Hang(tuple(sorted(frozen)), seconds)
 
     def _is_frozen(self, cpu: int, item: CpuSample, passed: float) -> bool:
-        still = self._cpus.get(cpu)
         cpu_time = item.vcpu.cpu_time if item.vcpu else None
-        if still is not None and still.value == item.counters and still.reported:
+        still = self._find(cpu, item.counters, item.in_kernel, cpu_time, passed)
+        if still is None:
             return False
-        if not item.in_kernel:
-            self._cpus.pop(cpu, None)
-            return False
-        if still is None or still.value != item.counters:
-            self._cpus[cpu] = _Standstill(item.counters, cpu_time)
-            return False
-        still.seconds += passed
-        still.samples += 1
         still.busy = still.busy or not item.idle
         still.pcs.add(item.vcpu.pc if item.vcpu else None)
         # An instruction that waits without the host's help (MWAIT) looks like
@@ -190,19 +179,33 @@ class HangDetector:
     def _clock_stopped(self, sample: Sample, passed: float) -> bool:
         if sample.jiffies is None:
             return False
-        still = self._clock
-        if still is not None and still.value == sample.jiffies and still.reported:
-            return False
-        busy = [item.vcpu for item in sample.cpus.values() if item.busy]
-        if not busy:
-            self._clock = None
-            return False
+        busy = any(item.busy for item in sample.cpus.values())
         times = [item.vcpu.cpu_time for item in sample.cpus.values() if item.vcpu]
         known = [seconds for seconds in times if seconds is not None]
         cpu_time = sum(known) if len(known) == len(times) else None
-        if still is None or still.value != sample.jiffies:
-            self._clock = _Standstill(sample.jiffies, cpu_time)
-            return False
+        still = self._find(None, sample.jiffies, busy, cpu_time, passed)
+        return still is not None and still.is_hang(self._after, cpu_time)
+
+    def _find(
+        self,
+        key: int | None,
+        value: object,
+        runs: bool,
+        cpu_time: float | None,
+        passed: float,
+    ) -> _Standstill | None:
+        """Return what stands still although it runs, unless it was reported."""
+        still = self._still.get(key)
+        if still is not None and still.value != value:
+            still = None
+        elif still is not None and still.reported:
+            return None
+        if not runs:
+            self._still.pop(key, None)
+            return None
+        if still is None:
+            self._still[key] = _Standstill(value, cpu_time)
+            return None
         still.seconds += passed
         still.samples += 1
-        return still.is_hang(self._after, cpu_time)
+        return still
