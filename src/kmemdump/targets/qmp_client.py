@@ -27,6 +27,7 @@ from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 from qemu.qmp.message import Message
 
 from kmemdump.errors import TargetError
+from kmemdump.targets import Closing
 
 __all__ = ["QmpClient", "QmpCommandError", "QmpTimeoutError"]
 
@@ -51,7 +52,7 @@ class QmpTimeoutError(TargetError):
     """QEMU did not answer in time."""
 
 
-class QmpClient:
+class QmpClient(Closing):
     """
     A connection to a QMP monitor of a VM. A monitor takes one at a time.
 
@@ -186,12 +187,6 @@ class QmpClient:
         if not self._thread.is_alive():
             self._loop.close()
 
-    def __enter__(self) -> QmpClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     async def _shut(self) -> None:
         # The call that failed has reported why the connection ended.
         with contextlib.suppress(Exception):
@@ -215,14 +210,12 @@ class QmpClient:
             return future.result(seconds + 1)
         except TimeoutError:
             future.cancel()
-            hint = (
-                "\nQEMU takes one QMP client at a time: is another one connected?"
-                if what == "the greeting"
-                else ""
-            )
-            raise QmpTimeoutError(
-                f"{self.name}: {what}: no answer from QEMU in {seconds:.1f} s{hint}"
-            ) from None
+            problem = f"{self.name}: {what}: no answer from QEMU in {seconds:.1f} s"
+            if what == "the greeting":
+                problem += (
+                    "\nQEMU takes one QMP client at a time: is another one connected?"
+                )
+            raise QmpTimeoutError(problem) from None
         except ExecuteError as error:
             raise QmpCommandError(f"{self.name}: {what}: QEMU says: {error}") from error
         except ConnectError as error:

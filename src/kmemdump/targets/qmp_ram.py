@@ -20,7 +20,7 @@ from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
 from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
 
-__all__ = ["open_ram", "ram_sections"]
+__all__ = ["open_ram"]
 
 _MAX_BACKENDS = 4096
 _SAMPLE = 64
@@ -48,7 +48,7 @@ def _dicts(answer: object) -> list[dict[str, object]]:
     return [item for item in items if isinstance(item, dict)]
 
 
-def ram_sections(client: QmpClient, backends: Sequence[str]) -> list[FlatRange]:
+def _ram_sections(client: QmpClient, backends: Sequence[str]) -> list[FlatRange]:
     """
     Return where the memory *backends* appear in the guest, sorted.
 
@@ -76,7 +76,7 @@ def open_ram(client: QmpClient) -> FileMemory:
     :raises TargetError: If neither a shared file nor the process can be read.
     """
     backends = _backends(client)
-    sections = ram_sections(client, list(backends))
+    sections = _ram_sections(client, list(backends))
     processes = _processes(client)
     problems: list[str] = []
     if len({section.region for section in sections}) == 1:
@@ -138,7 +138,7 @@ def _open_file(
             for section in sections
         ]
         memory = FileMemory(fd, extents, f"RAM of {client.name} in {path}")
-        if _is_ram_of(memory, client, sections):
+        if _is_ram_of(memory, client):
             return memory
         memory.close()
         problem = f"{path} does not hold what QEMU reads in the guest's memory"
@@ -197,7 +197,7 @@ def _open_process(
     except OSError as error:
         raise TargetError(f"memory of process {pid}: {error.strerror}") from error
     memory = FileMemory(fd, extents, f"RAM of {client.name} in process {pid}")
-    if not _is_ram_of(memory, client, sections):
+    if not _is_ram_of(memory, client):
         memory.close()
         raise TargetError(
             f"process {pid} does not hold what QEMU reads in the guest's memory"
@@ -213,16 +213,14 @@ def _host_address(client: QmpClient, address: int) -> int:
     return int(match[1], 16)
 
 
-def _is_ram_of(
-    memory: FileMemory, client: QmpClient, sections: Sequence[FlatRange]
-) -> bool:
+def _is_ram_of(memory: FileMemory, client: QmpClient) -> bool:
     """Compare samples of *memory* with what QEMU reads there."""
     samples = []
-    for section in sections:
-        step = max(section.size // _ADDRESSES, 4096) & -4096
-        addresses = range(section.address, section.address + section.size, step)
-        for address in addresses[:_ADDRESSES]:
-            count = min(_SAMPLE, section.address + section.size - address)
+    for extent in memory.extents:
+        step = max(extent.size // _ADDRESSES, 4096) & -4096
+        end = extent.address + extent.size
+        for address in range(extent.address, end, step)[:_ADDRESSES]:
+            count = min(_SAMPLE, end - address)
             try:
                 data = memory.read(address, count)
             except NotCapturedError:
