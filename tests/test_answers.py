@@ -36,11 +36,11 @@ from kmemdump.lab import (
     Setup,
     crash_guest,
 )
-from kmemdump.lab.crash_packages import unpacked_crash
 from kmemdump.lab.snapshots import Snapshots
 from kmemdump.opening import open_target
 from kmemdump.watch.liveness import Liveness
 from rigs.crash_compare import COMMANDS, STARTUP, compare, newer_crash
+from rigs.crash_packages import unpacked_crash
 from rigs.dead_machine import DeadMachine
 from rigs.dumps import answers
 from rigs.programs import run, run_kmemdump

@@ -18,7 +18,7 @@ from difflib import unified_diff
 from pathlib import Path
 
 from kmemdump.lab import Architecture, PackageCache
-from kmemdump.lab.crash_packages import NEWER_RELEASE, unpacked_crash
+from rigs.crash_packages import NEWER_RELEASE, unpacked_crash
 
 COMMANDS = (
     "sys",

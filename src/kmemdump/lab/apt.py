@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
@@ -71,12 +72,6 @@ class Apt:
         self.debian = debian
         self._folder = folder
         self._release = release
-        self._options: tuple[str, ...] | None = None
-
-    @property
-    def native(self) -> bool:
-        """Whether it is this machine's architecture."""
-        return run("dpkg", "--print-architecture").strip() == self.debian
 
     def show(self, package: str) -> str:
         """
@@ -84,8 +79,7 @@ class Apt:
 
         :raises CommandError: If apt does not know the package.
         """
-        options = self._prepared()
-        return run("apt-cache", *options, "show", "--no-all-versions", package)
+        return run("apt-cache", *self._options, "show", "--no-all-versions", package)
 
     @contextmanager
     def downloaded(self, package: str, version: str | None) -> Iterator[Path]:
@@ -98,7 +92,7 @@ class Apt:
         # The debug packages are 300 MB each.
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".download-") as name:
             wanted = package if version is None else f"{package}={version}"
-            options = self._prepared()
+            options = self._options
             try:
                 run("apt-get", *options, "-q", "download", wanted, cwd=Path(name))
             except CommandError as e:
@@ -124,19 +118,19 @@ class Apt:
             return "if the network is up, run 'apt-get update' as root"
         return f"if the network is up, remove {self._lists}"
 
-    @property
+    @cached_property
     def _lists(self) -> Path | None:
         if self._release is not None:
             return self._folder / f"apt-{self._release}-{self.debian}"
-        return None if self.native else self._folder / f"apt-{self.debian}"
+        if run("dpkg", "--print-architecture").strip() == self.debian:
+            return None
+        return self._folder / f"apt-{self.debian}"
 
-    def _prepared(self) -> tuple[str, ...]:
-        if self._options is None:
-            place = self._lists
-            self._options = () if place is None else self._with_lists_in(place)
-        return self._options
-
-    def _with_lists_in(self, place: Path) -> tuple[str, ...]:
+    @cached_property
+    def _options(self) -> tuple[str, ...]:
+        place = self._lists
+        if place is None:
+            return ()
         settings: dict[str, str | Path] = {
             "APT::Architecture": self.debian,
             "APT::Architectures": self.debian,

@@ -8,13 +8,12 @@ x86_64 gets it on the command line, aarch64 in a device tree, as on a phone.
 from __future__ import annotations
 
 import struct
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmemdump.errors import TargetError
 from kmemdump.firmware.device_tree import KINFO, SCRATCH, SMEM
 from kmemdump.formats.fdt import Node, parse_fdt
+from kmemdump.lab.apt import run
 from kmemdump.lab.architectures import Architecture
 from kmemdump.lab.fdt_writer import pack_fdt
 from kmemdump.memory.ranges import Range
@@ -76,17 +75,10 @@ def dump_device_tree(qemu: str, arguments: Sequence[str], path: Path) -> None:
     Have QEMU write the device tree of a machine.
 
     :param arguments: QEMU's, those that make the machine; the first of ``-machine``.
-    :raises TargetError: If it does not write it.
+    :raises UnsupportedError: If it does not write it.
     """
     machine = f"{arguments[0]},dumpdtb={str(path).replace(',', ',,')}"
-    ended = subprocess.run(
-        [qemu, "-machine", machine, *arguments[1:]],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    if ended.returncode != 0:
-        raise TargetError(f"{qemu} writes no device tree: {ended.stderr.strip()}")
+    run(qemu, "-machine", machine, *arguments[1:])
 
 
 def add_reserved_memory(path: Path, architecture: Architecture) -> None:

@@ -116,7 +116,7 @@ def prepare_firmware(setup: Setup, folder: Path) -> None:
     Do what boot firmware does before a kernel starts.
 
     :param folder: Gets ``ram``, with SMEM in it, and ``device-tree``.
-    :raises TargetError: If QEMU does not write the device tree.
+    :raises UnsupportedError: If QEMU does not write the device tree.
     """
     arch = setup.architecture
     with open(folder / "ram", "wb") as ram:
