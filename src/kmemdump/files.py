@@ -45,25 +45,19 @@ class OpenFile:
         except ValueError as error:  # A zero byte in the path.
             raise TargetError(f"{path!r}: {error}") from error
         try:
-            mode = os.fstat(self.fd).st_mode
-            kind = _KINDS.get(stat.S_IFMT(mode))
-            if kind is not None:
-                raise TargetError(
-                    f"{path}: is {kind}, expected a RAM image or a dump of a kernel"
-                )
-            self.size = os.fstat(self.fd).st_size
-            if stat.S_ISBLK(mode):
+            status = os.fstat(self.fd)
+            self.size = status.st_size
+            if stat.S_ISBLK(status.st_mode):
                 self.size = os.lseek(self.fd, 0, os.SEEK_END)
-            if self.size == 0:
-                raise TargetError(
-                    f"{path}: is empty, expected a RAM image or a dump of a kernel"
-                )
         except OSError as error:
             os.close(self.fd)
             raise TargetError(f"{path}: {error.strerror}") from error
-        except TargetError:
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "" if self.size else "empty")
+        if kind:
             os.close(self.fd)
-            raise
+            raise TargetError(
+                f"{path}: is {kind}, expected a RAM image or a dump of a kernel"
+            )
 
     def read(self, offset: int, count: int) -> bytes:
         """
