@@ -57,10 +57,8 @@ class _Verbs(click.Group):
 def _add_common_options(command: click.Command) -> None:
     """Add the options that every verb has."""
     names = {parameter.name for parameter in command.params}
-    if "verbose" not in names:
-        command.params.append(verbose_option())
-    if "config" not in names:
-        command.params.append(config_option())
+    options = verbose_option(), config_option()
+    command.params += [option for option in options if option.name not in names]
 
 
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})

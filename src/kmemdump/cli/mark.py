@@ -213,10 +213,10 @@ def _opened(
         held_back_warnings(),
         open_target(target) as machine,
     ):
+        output = AgentOutput(os.environ, machine.name)
         if as_json:
-            yield machine, JsonAgentOutput(os.environ, machine.name, lines=daemon)
-        else:
-            yield machine, AgentOutput(os.environ, machine.name)
+            output = JsonAgentOutput(os.environ, machine.name, lines=daemon)
+        yield machine, output
 
 
 def _mark_minidump(
