@@ -62,7 +62,7 @@ def read_sessions(page: Path) -> Iterator[Session]:
 def read_block(lines: list[str], indent: int, fenced: bool) -> list[str]:
     block: list[str] = []
     for line in lines:
-        if line.strip() == "```" if fenced else line.strip() and line[indent] != " ":
+        if line.strip() == "```" if fenced else line[: indent + 1].strip():
             break
         block.append(line[indent if fenced else indent + 3 :])
     return "\n".join(block).strip("\n").splitlines()
