@@ -132,6 +132,7 @@ class HangDetector:
         self._still: dict[int | None, _Standstill] = {}
         """By CPU; None: the kernel's clock."""
         self._last: float | None = None
+        self._passed = 0.0
 
     def add(self, sample: Sample) -> Hang | None:
         """
@@ -140,14 +141,10 @@ class HangDetector:
         :return: What is frozen and was not returned before.
         """
         passed = 0.0 if self._last is None else sample.time - self._last
-        passed = min(passed, self._limit)
+        self._passed = min(passed, self._limit)
         self._last = sample.time
-        frozen = [
-            cpu
-            for cpu, item in sample.cpus.items()
-            if self._is_frozen(cpu, item, passed)
-        ]
-        stopped = self._clock_stopped(sample, passed)
+        frozen = [cpu for cpu, it in sample.cpus.items() if self._is_frozen(cpu, it)]
+        stopped = self._clock_stopped(sample)
         for cpu in set(self._still) - set(sample.cpus) - {None}:
             del self._still[cpu]
         if not sample.running:
@@ -163,9 +160,9 @@ class HangDetector:
                 self._still[key].reported = True
         return Hang(tuple(sorted(frozen)), seconds)
 
-    def _is_frozen(self, cpu: int, item: CpuSample, passed: float) -> bool:
+    def _is_frozen(self, cpu: int, item: CpuSample) -> bool:
         cpu_time = item.vcpu.cpu_time if item.vcpu else None
-        still = self._find(cpu, item.counters, item.in_kernel, cpu_time, passed)
+        still = self._find(cpu, item.counters, item.in_kernel, cpu_time)
         if still is None:
             return False
         still.busy = still.busy or not item.idle
@@ -176,23 +173,18 @@ class HangDetector:
             return False
         return still.is_hang(self._after, cpu_time)
 
-    def _clock_stopped(self, sample: Sample, passed: float) -> bool:
+    def _clock_stopped(self, sample: Sample) -> bool:
         if sample.jiffies is None:
             return False
         busy = any(item.busy for item in sample.cpus.values())
         times = [item.vcpu.cpu_time for item in sample.cpus.values() if item.vcpu]
         known = [seconds for seconds in times if seconds is not None]
         cpu_time = sum(known) if len(known) == len(times) else None
-        still = self._find(None, sample.jiffies, busy, cpu_time, passed)
+        still = self._find(None, sample.jiffies, busy, cpu_time)
         return still is not None and still.is_hang(self._after, cpu_time)
 
     def _find(
-        self,
-        key: int | None,
-        value: object,
-        runs: bool,
-        cpu_time: float | None,
-        passed: float,
+        self, key: int | None, value: object, runs: bool, cpu_time: float | None
     ) -> _Standstill | None:
         """Return what stands still although it runs, unless it was reported."""
         still = self._still.get(key)
@@ -206,6 +198,6 @@ class HangDetector:
         if still is None:
             self._still[key] = _Standstill(value, cpu_time)
             return None
-        still.seconds += passed
+        still.seconds += self._passed
         still.samples += 1
         return still

@@ -51,8 +51,9 @@ def name_vms(sockets: Sequence[str]) -> dict[str, Path]:
     for depth in range(1, longest + 1):
         names = [_name(path, depth) for path in paths]
         if len(set(names)) == len(names):
-            return dict(zip(names, paths, strict=True))
-    names = [f"{_name(path, longest)}-{i}" for i, path in enumerate(paths, 1)]
+            break
+    else:
+        names = [f"{_name(path, longest)}-{i}" for i, path in enumerate(paths, 1)]
     return dict(zip(names, paths, strict=True))
 
 
