@@ -131,24 +131,19 @@ class QmpTarget(Closing):
         try:
             before = self.status()
             self.client.send_fd(fd, "kmemdump")
-            arguments = {
-                "paging": False,
-                "protocol": "fd:kmemdump",
-                "begin": begin,
-                "length": _PAGE,
-            }
-            self.client.execute("dump-guest-memory", arguments)
+            place = {"protocol": "fd:kmemdump", "begin": begin, "length": _PAGE}
+            self.client.execute("dump-guest-memory", {"paging": False, **place})
             if before == "running" and self.status() == "save-vm":
                 self.cont()
             # What QEMU writes from here on is not read.
             data = os.pread(fd, _MAX_DUMP, 0)
         finally:
             os.close(fd)
-
-        def read(offset: int, count: int) -> bytes:
-            return data[offset : offset + count]
-
-        return parse_core(read, len(data), f"registers of {self.name}")
+        return parse_core(
+            lambda at, count: data[at : at + count],
+            len(data),
+            f"registers of {self.name}",
+        )
 
     def status(self) -> str:
         """Return QEMU's run state: ``running``, ``paused``, ``guest-panicked``, …"""

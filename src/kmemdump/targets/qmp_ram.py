@@ -81,11 +81,12 @@ def open_ram(client: QmpClient) -> FileMemory:
     problems: list[str] = []
     if len({section.region for section in sections}) == 1:
         try:
-            return _open_file(client, backends, sections, processes)
-        except _NotSharedError:
-            pass
+            shared = _open_file(client, backends, sections, processes)
         except KmemdumpError as error:
             problems.append(str(error))
+        else:
+            if shared is not None:
+                return shared
     for pid in processes:
         try:
             return _open_process(client, sections, pid)
@@ -99,19 +100,16 @@ def open_ram(client: QmpClient) -> FileMemory:
     )
 
 
-class _NotSharedError(Exception):
-    """The RAM is not in a file that can be shared; the process must do."""
-
-
 def _open_file(
     client: QmpClient,
     backends: dict[str, str],
     sections: Sequence[FlatRange],
     processes: Sequence[int],
-) -> FileMemory:
+) -> FileMemory | None:
+    """Open the file that is the RAM; None if it is in none, and the process must do."""
     name = sections[0].region
     if backends[name] != "memory-backend-file" or not _get(client, name, "share"):
-        raise _NotSharedError
+        return None
     path = str(_get(client, name, "mem-path"))
     try:
         # Since QEMU commit 4b870dc4d0c0 ("hostmem-file: add offset option") (8.1).
@@ -130,7 +128,7 @@ def _open_file(
         if not stat.S_ISREG(status.st_mode) or status.st_size < end:
             os.close(fd)
             if stat.S_ISDIR(status.st_mode):  # QEMU made an unnamed file there.
-                raise _NotSharedError
+                return None
             problem = f"{path} has {status.st_size} bytes, expected {end} of RAM"
             continue
         extents = [
@@ -153,13 +151,8 @@ def _get(client: QmpClient, backend: str, name: str) -> object:
 def _paths(path: str, processes: Sequence[int]) -> list[Path]:
     # As QEMU sees the path, then as this process does: with the same mounts both
     # are one file.
-    seen = [
-        Path(
-            f"/proc/{pid}/root{path}" if path[:1] == "/" else f"/proc/{pid}/cwd/{path}"
-        )
-        for pid in processes
-    ]
-    return [*seen, Path(path)]
+    folder = "root" if path[:1] == "/" else "cwd"
+    return [*(Path(f"/proc/{pid}/{folder}/{path}") for pid in processes), Path(path)]
 
 
 def _processes(client: QmpClient) -> list[int]:
