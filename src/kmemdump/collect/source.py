@@ -117,5 +117,9 @@ def _collect(target: Target, options: Options) -> FirmwareDump:
 
 
 def _find_table(target: Target, options: Options) -> Range | int:
+    if options.smem is not None:
+        return options.smem
+    if options.kinfo is not None:
+        return options.kinfo
     memory = None if isinstance(target, LiveTarget) else target.memory
-    return find_table(memory, target.name, smem=options.smem, kinfo=options.kinfo)
+    return find_table(memory, target.name)

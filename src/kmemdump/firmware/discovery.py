@@ -104,15 +104,9 @@ def find_kinfo_range(
     )
 
 
-def find_table(
-    memory: Memory | None,
-    source: str,
-    *,
-    smem: Range | None = None,
-    kinfo: int | None = None,
-) -> Range | int:
+def find_table(memory: Memory | None, source: str) -> Range | int:
     """
-    Find the table of regions in a machine's memory, unless its address is given.
+    Find the table of regions in a machine's memory.
 
     :param memory: ``None`` for this machine, whose SMEM is not in the memory that the
         kernel shows.
@@ -120,10 +114,6 @@ def find_table(
     :return: Where SMEM is, or else the physical address of a kinfo in bytes.
     :raises KmemdumpError: If there is neither, or several.
     """
-    if smem is not None:
-        return smem
-    if kinfo is not None:
-        return kinfo
     if memory is None:
         found = find_live_reserved(ReservedRanges()).smem
         assert found is not None

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.formats.ramoops import (
     RAMOOPS_MAGIC,
-    RamoopsZone,
     parse_record,
     parse_zone,
 )
@@ -104,8 +103,16 @@ def _read_zone(
         return None  # The magic number is in other memory, too.
     if not zone.text or not (parity or _is_text(zone.text)):
         return None
-    found = _interpret(zone, address)
-    return replace(found, problems=(*problems, *found.problems))
+    text, seconds = zone.text.decode("utf-8", "replace"), None
+    try:
+        record = parse_record(zone)
+    except FormatError as error:
+        text = ""
+        problems.append(str(error))
+    else:
+        if record is not None:
+            text, seconds = record.text, record.seconds
+    return ZoneText(address, text, seconds, tuple(problems))
 
 
 def _is_text(data: bytes) -> bool:
@@ -113,13 +120,3 @@ def _is_text(data: bytes) -> bool:
     start = data[:_SAMPLE].decode("utf-8", "replace")
     plain = sum(it.isprintable() or it in "\n\t\x1b" for it in start)
     return start.startswith("====") or plain >= len(start) * _MOSTLY
-
-
-def _interpret(zone: RamoopsZone, address: int) -> ZoneText:
-    try:
-        record = parse_record(zone)
-    except FormatError as error:
-        return ZoneText(address, "", None, (str(error),))
-    if record is None:
-        return ZoneText(address, zone.text.decode("utf-8", "replace"))
-    return ZoneText(address, record.text, record.seconds)

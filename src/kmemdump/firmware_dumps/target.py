@@ -57,36 +57,34 @@ class DumpTarget(FileTarget):
             and region.virtual + region.range.size <= ADDRESS_SPACE
         ]
         # Later ones take precedence: those of the dump over those concluded from it.
-        return [*_linear(self), *_image(self, guess=not named), *named]
+        aliases = [self._linear(), self._image(guess=not named), *named]
+        return [alias for alias in aliases if alias is not None and alias.size > 0]
 
+    def _image(self, *, guess: bool) -> Alias | None:
+        """
+        Return where the image is mapped.
 
-def _image(target: DumpTarget, *, guess: bool) -> list[Alias]:
-    """
-    Return where the image is mapped.
+        :param guess: Whether to return it although its end is not known.
+        """
+        arch = arch_from_elf(self.machine)
+        if not arch.image_is_alone and not guess:
+            return None
+        try:
+            image = arch.image(self.vmcoreinfo())
+        except KmemdumpError as error:
+            logger.debug("no image: %s", error)
+            return None
+        return image._replace(size=min(image.size, _IMAGE_SIZE))
 
-    :param guess: Whether to return it although its end is not known.
-    """
-    arch = arch_from_elf(target.machine)
-    if not arch.image_is_alone and not guess:
-        return []
-    try:
-        image = arch.image(target.vmcoreinfo())
-    except KmemdumpError as error:
-        logger.debug("no image: %s", error)
-        return []
-    return [image._replace(size=min(image.size, _IMAGE_SIZE))]
-
-
-def _linear(target: DumpTarget) -> list[Alias]:
-    try:
-        info = target.vmcoreinfo()
-        # Variables in the kernel's memory may not be in the dump.
-        direct = arch_from_elf(target.machine).direct_map(info, lambda _variable: None)
-    except KmemdumpError as error:
-        logger.debug("no linear map: %s", error)
-        return []
-    if direct is None:
-        return []
-    end = max((item.end for item in target.memory.ranges), default=0)
-    size = min(end - direct.physical, direct.size)
-    return [direct._replace(size=size)] if size > 0 else []
+    def _linear(self) -> Alias | None:
+        arch = arch_from_elf(self.machine)
+        try:
+            # Variables in the kernel's memory may not be in the dump.
+            direct = arch.direct_map(self.vmcoreinfo(), lambda _variable: None)
+        except KmemdumpError as error:
+            logger.debug("no linear map: %s", error)
+            return None
+        if direct is None:
+            return None
+        end = max((item.end for item in self.memory.ranges), default=0)
+        return direct._replace(size=min(end - direct.physical, direct.size))
