@@ -64,15 +64,14 @@ def collect_folder(folder: Path) -> FirmwareDump:
         )
     files = OpenFiles()
     fragments = []
-    for name in names:
-        address, size = listed.get(name, (None, None))
-        contents = FileContents(files, os.path.join(folder, name), 0, sizes[name])
-        fragments.append(Fragment(label_of(name), contents, address, size))
-    for name in listed.keys() - sizes.keys():
+    absent = listed.keys() - sizes.keys()
+    for name in absent:
         problems.append(f"{name} is in the list of files and not in the folder")
-        address, size = listed[name]
-        if size:
-            contents = FileContents(files, os.path.join(folder, name), 0, 0)
+    for name in [*names, *absent]:
+        address, size = listed.get(name, (None, None))
+        if name in sizes or size:
+            held = sizes.get(name, 0)
+            contents = FileContents(files, os.path.join(folder, name), 0, held)
             fragments.append(Fragment(label_of(name), contents, address, size))
     try:
         return assemble(str(folder), fragments, files=files, problems=problems)

@@ -50,7 +50,9 @@ def find_headers(
     """
     headers = Headers()
     texts: list[VmcoreInfo] = []
-    for fragment in _likely_first(fragments):
+    # The likely ones first.
+    likely = (_HEADER_NAME, _INFO_NAME)
+    for fragment in sorted(fragments, key=lambda it: not it.name.startswith(likely)):
         start = _read(fragment, 0x10)
         if start.startswith(b"\x7fELF") or fragment.name.startswith(_HEADER_NAME):
             _add_header(headers, fragment, texts, problems)
@@ -73,13 +75,6 @@ def find_headers(
 def is_registers(note: Note) -> bool:
     """Return whether a note has a CPU's registers; the series writes only zeros."""
     return note.type == NT_PRSTATUS and note.name == "CORE" and any(note.desc)
-
-
-def _likely_first(fragments: Sequence[Fragment]) -> list[Fragment]:
-    def rank(fragment: Fragment) -> int:
-        return not fragment.name.startswith((_HEADER_NAME, _INFO_NAME))
-
-    return sorted(fragments, key=rank)
 
 
 def _read(fragment: Fragment, count: int) -> bytes:

@@ -30,16 +30,15 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
     fragments = []
     for section in image.sections:
         contents = FileContents(files, str(file.path), section.offset, section.held)
-        if section.address is None:
-            if section.type == SectionType.CPU_CONTEXT:
-                # Each vendor has a format of its own; only ELF notes are known.
-                if file.read(section.offset, 4) == b"\x7fELF":
-                    fragments.append(Fragment(label_of(section.name), contents))
-                else:
-                    problems.append(f"section {section.name} (CPU context) is not used")
-            continue
         label = label_of(section.name)
-        fragments.append(Fragment(label, contents, section.address, section.size))
+        if section.address is not None:
+            fragments.append(Fragment(label, contents, section.address, section.size))
+        elif section.type == SectionType.CPU_CONTEXT:
+            # Each vendor has a format of its own; only ELF notes are known.
+            if file.read(section.offset, 4) == b"\x7fELF":
+                fragments.append(Fragment(label, contents))
+            else:
+                problems.append(f"section {section.name} (CPU context) is not used")
     try:
         return assemble(file.name, fragments, files=files, problems=problems)
     except BaseException:
