@@ -149,7 +149,7 @@ class Apt:
         place.mkdir(parents=True, exist_ok=True)
         with open(place / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_fresh(stamp):
+            if not stamp.exists() or time.time() - stamp.stat().st_mtime > _FRESH:
                 if self._release is not None:
                     signed = f"[signed-by={_KEYS}]"
                     line = f"deb {signed} {_archive()} {self._release} main\n"
@@ -176,10 +176,3 @@ def _archive() -> str:
     raise UnsupportedError(
         "apt knows no archive of Debian's\nrun 'apt-get update' as root"
     )
-
-
-def _is_fresh(stamp: Path) -> bool:
-    try:
-        return time.time() - stamp.stat().st_mtime < _FRESH
-    except FileNotFoundError:
-        return False

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tarfile
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -137,8 +136,5 @@ def _fetch_source(folder: Path) -> Path:
     options = ["--quiet", "--no-deps", "--no-binary=:all:"]
     run(sys.executable, "-m", "pip", "download", *options, "-d", str(folder), wanted)
     (archive,) = folder.glob("drgn-*.tar.gz")
-    with tarfile.open(archive) as file:
-        # Python 3.11.4 is the first with filters.
-        file.extraction_filter = getattr(tarfile, "data_filter", lambda it, _: it)
-        file.extractall(folder)
+    run("tar", "-x", "--no-same-owner", "-f", str(archive), cwd=folder)
     return folder / archive.name.removesuffix(".tar.gz")

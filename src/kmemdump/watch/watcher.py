@@ -74,11 +74,8 @@ class Watcher:
         """Watch until the VM ends, its kernel has died, or the watch is stopped."""
         problems = self._reporter.problems
         try:
-            target = self._connect()
-            try:
+            with self._connect() as target:
                 self._watch(VmControl(target, self._reporter))
-            finally:
-                target.close()
         except StoppedError:
             pass
         except KmemdumpError as error:
