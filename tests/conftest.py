@@ -24,9 +24,9 @@ from kmemdump.lab import (
     crash_guest,
     default_folder,
 )
-from kmemdump.lab.snapshots import Snapshots
 from rigs.dead_machine import DeadMachine
 from rigs.scenarios import Scenario
+from rigs.snapshots import Snapshots
 
 # How long something takes is for benchmarks; a busy host is slow. "make matrix" takes
 # the second profile.

@@ -36,7 +36,6 @@ from kmemdump.lab import (
     Setup,
     crash_guest,
 )
-from kmemdump.lab.snapshots import Snapshots
 from kmemdump.opening import open_target
 from kmemdump.watch.liveness import Liveness
 from rigs.crash_compare import COMMANDS, STARTUP, compare, newer_crash
@@ -52,6 +51,7 @@ from rigs.scenarios import (
     each_series,
     each_silent,
 )
+from rigs.snapshots import Snapshots
 from rigs.support import require
 
 QUESTIONS = (

@@ -35,9 +35,9 @@ from kmemdump.lab import (
     default_folder,
 )
 from kmemdump.lab.firmware import Firmware
-from kmemdump.lab.snapshots import Snapshots
 from rigs.dead_phone import leave, serve_device
 from rigs.manual import DOCS, KINDS, PAGES, Session, read_sessions
+from rigs.snapshots import Snapshots
 
 _DIGITS = re.compile(r"\w*\d\w*(?:[.,:+-]\w*\d\w*)*")
 

@@ -30,12 +30,12 @@ from kmemdump.lab import (
     crash_guest,
 )
 from kmemdump.lab.firmware import Firmware
-from kmemdump.lab.snapshots import Snapshots
 from kmemdump.opening import open_target
 from rigs.crash_compare import compare
 from rigs.dumps import answers
 from rigs.firmware_machine import places
 from rigs.programs import KMEMDUMP, run_kmemdump
+from rigs.snapshots import Snapshots
 
 SHAPES = ("folder", "image", "device")
 QUESTIONS = ("sys", "log", "ps", "bt -a", "bt 1", "irq", "runq", "mod", "mount", "dev")

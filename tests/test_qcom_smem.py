@@ -21,7 +21,7 @@ from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.lab import AARCH64, Machine, PackageCache, Setup
 from kmemdump.lab.module import build_modules
 from kmemdump.lab.reserved import boot_smem, smem_range
-from kmemdump.lab.snapshots import Snapshots
+from rigs.snapshots import Snapshots
 from rigs.writers.minidump import write_toc
 from rigs.writers.smem import ANY, Part, write_smem
 

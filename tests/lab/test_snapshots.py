@@ -11,7 +11,7 @@ import pytest
 
 from kmemdump.errors import TargetError
 from kmemdump.lab import CrashType, Machine, crash_guest
-from kmemdump.lab.snapshots import Snapshots, restore, save
+from rigs.snapshots import Snapshots, restore, save
 
 pytestmark = pytest.mark.vm
 

@@ -19,11 +19,11 @@ from kmemdump.formats.kinfo import parse_kinfo
 from kmemdump.kernel.attach import attach
 from kmemdump.lab import Machine, Setup
 from kmemdump.lab.reserved import kinfo_range
-from kmemdump.lab.snapshots import Snapshots
 from kmemdump.marking.lock import lock_table, table_name
 from kmemdump.opening import open_target
 from rigs.firmware_machine import places, registered
 from rigs.programs import KMEMDUMP, run_kmemdump
+from rigs.snapshots import Snapshots
 
 pytestmark = pytest.mark.vm
 

@@ -115,7 +115,7 @@ class Machine:
         Start QEMU, without waiting for the guest.
 
         :param snapshot: Folder with the files of a machine that this one goes on from;
-            QEMU then waits for its migration stream (see `kmemdump.lab.snapshots`).
+            QEMU then waits for its migration stream.
         :raises UnsupportedError: If QEMU is not installed.
         :raises TargetError: If it does not start.
         """
