@@ -34,9 +34,9 @@ def read_device(
 
     :param spec: ``usb``, ``usb:SERIAL``, or ``sahara:SOCKET``.
     :param folder: Created if it does not exist; must be empty.
-    :param only: Patterns of file names, as a shell's; all files by default.
+    :param only: Shell patterns of file names; all files by default.
     :param progress: Called with a file's name, and how many of its bytes have arrived.
-    :return: What a user should know, one line each.
+    :return: Messages for the user, one line each.
     :raises KmemdumpError: If nothing could be downloaded.
     """
 
@@ -53,7 +53,7 @@ def read_device(
                 connection, folder, wanted=wanted, source=spec, progress=progress
             )
     except KmemdumpError as error:
-        # A device gives its memory only once, so that half of it is used, too.
+        # A device gives its memory only once, so even a part of it is used.
         if not _has_files(folder):
             raise
         reason = "; ".join(str(error).splitlines())

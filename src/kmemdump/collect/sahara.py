@@ -2,8 +2,8 @@
 """
 Download a device in ramdump mode: its regions become files in a folder, with a list.
 
-So the device's data is kept as it was, and can be put together even if the download was
-cut off.
+The files keep the device's data unchanged; they can be put together even if the
+download was cut off.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Connection(Protocol):
         """
         Receive one transfer.
 
-        :param limit: Most bytes.
+        :param limit: Maximum number of bytes.
         :raises TargetError: If the device is gone, or sends nothing for too long.
         """
 
@@ -66,7 +66,7 @@ class SocketConnection(Closing):
     """
     A Unix socket that speaks Sahara: the lab's device, or a bridge to USB.
 
-    :param path: Of the socket; SOCK_SEQPACKET is tried first.
+    :param path: Path of the socket; SOCK_SEQPACKET is tried first.
     :param timeout: For each transfer, in seconds.
     """
 
@@ -119,7 +119,7 @@ def check_empty(folder: Path) -> None:
     """
     Refuse a folder that has files: they would be taken for the device's.
 
-    :raises KmemdumpError: If there is any, or it cannot be read.
+    :raises KmemdumpError: If it has any, or cannot be read.
     """
     try:
         used = folder.exists() and any(folder.iterdir())
@@ -145,8 +145,8 @@ def download(
     :param folder: Created if it does not exist; must be empty.
     :param wanted: Chooses rows of the table; all by default.
     :param progress: Called with a file's name, and how many of its bytes have arrived.
-    :raises TargetError: If the device goes away. The folder has what arrived before.
-    :raises FormatError: If the device breaks the protocol; it has been reset then.
+    :raises TargetError: If the device goes away. The folder keeps what arrived before.
+    :raises FormatError: If the device breaks the protocol; the device is then reset.
     """
     output = _DownloadFolder(folder, wanted, progress)
     host = SaharaHost(source, wanted=output.choose)

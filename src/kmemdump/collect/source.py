@@ -28,7 +28,7 @@ __all__ = ["LocatedKinfo", "Options", "open_source", "read_registered"]
 
 
 class Options(NamedTuple):
-    """What the user says about a source."""
+    """The user's settings for a source."""
 
     smem: Range | None = None
     """Where SMEM is, in physical memory."""
@@ -37,7 +37,7 @@ class Options(NamedTuple):
     vmcoreinfo: Path | None = None
     """File with the text of VMCOREINFO."""
     memory_map: str | None = None
-    """Of a raw RAM image; see :func:`kmemdump.targets.image.parse_memory_map`."""
+    """Map of a raw RAM image; see :func:`kmemdump.targets.image.parse_memory_map`."""
 
     @property
     def has_table(self) -> bool:
@@ -72,7 +72,7 @@ def open_source(spec: str, options: Options) -> Iterator[DumpTarget]:
         if isinstance(target, DumpTarget) and not options.has_table:
             yield target
             return
-        # A table may not say which machine it is of; the kernel in the memory does.
+        # A table may not name its machine; the kernel in the memory does.
         dump = _collect(target, options)._replace(machine=target.machine)
         text = read_vmcoreinfo(info) if info is not None else None
         if text is None and dump.backend == "kinfo":
@@ -87,9 +87,9 @@ def read_registered(
     """
     Read what is registered with firmware.
 
-    :param spec: As of :func:`open_source`, or a kinfo in a file of its own.
+    :param spec: As for :func:`open_source`, or a kinfo in a file of its own.
     :param subsystem: Number of the processor, in a minidump table; 0 is Linux's.
-    :return: The table, or the dump that firmware made by one.
+    :return: The table, or the dump that firmware made with one.
     :raises KmemdumpError: If there is neither.
     """
     kinfo = read_kinfo_file(spec)

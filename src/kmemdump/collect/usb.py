@@ -24,9 +24,9 @@ _QUALCOMM = 0x05C6
 _VENDOR_CLASS = 0xFF
 _PROTOCOLS = (0xFF, 0x10, 0x11, 0x13)
 _EMPTY_TRANSFERS = 4
-"""Most empty transfers in a row; one ends each transfer of whole packets."""
+"""Maximum of empty transfers in a row; one ends each transfer of whole packets."""
 _SERIAL = "_SN:"
-"""Before the serial number in the name of a product."""
+"""Precedes the serial number in the name of a product."""
 
 _INSTALL = "install what it needs: pip install 'kmemdump[usb]' and libusb 1.0"
 _ACCESS = "run it as root, or give yourself the device with a udev rule"
@@ -42,7 +42,7 @@ class UsbConnection(Closing):
 
     :param serial: Its serial number; by default, there must be only one device.
     :param timeout: For each transfer, in seconds.
-    :param backend: Of pyusb; by default the first that works.
+    :param backend: pyusb's backend; by default the first that works.
     :raises UnsupportedError: If pyusb or libusb is not installed.
     :raises TargetError: If there is no such device, or several, or it is in use.
     """
@@ -72,7 +72,7 @@ class UsbConnection(Closing):
         """Send one transfer. See :class:`kmemdump.collect.sahara.Connection`."""
         try:
             self._out.write(data, self._timeout)
-            # After a full packet the device expects more: an empty one ends it.
+            # After a full packet the device expects more; an empty one ends the transfer.
             if len(data) % self._out.wMaxPacketSize == 0:
                 self._out.write(b"", self._timeout)
         except self._usb.core.USBError as error:
@@ -168,7 +168,7 @@ def _find_interface(device: usb.core.Device) -> usb.core.Interface | None:
 
 
 def _is_bulk(endpoint: usb.core.Endpoint) -> bool:
-    # Not 0, which a hostile device may say: receive() divides by it.
+    # A hostile device may say 0, by which receive() would divide.
     return bool(endpoint.bmAttributes & 3 == 2 and endpoint.wMaxPacketSize > 0)
 
 

@@ -14,7 +14,7 @@ from kmemdump.version import VERSION
 
 __all__ = ["write_collected"]
 
-_FIRST_ID = 3  # As of registered regions: 1 and 2 describe the dump.
+_FIRST_ID = 3  # As for registered regions: 1 and 2 describe the dump.
 
 
 def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Range]:

@@ -32,9 +32,9 @@ from kmemdump.watch.vm_marks import VmMarks
 __all__ = ["DumpWriter", "WrittenDump", "write_dump"]
 
 _SECOND_LOOK_SECONDS = 5.0
-"""For each question, while the VM stands still."""
+"""Limit for each question, while the VM stands still."""
 _MAX_WORDS = 200
-"""Characters of what the kernel logged about its death."""
+"""Maximum length of the kernel's log about its death, in characters."""
 _GONE = "the kernel's memory is gone"
 
 
@@ -42,9 +42,9 @@ class DumpWriter:
     """
     Writes the core images of one VM, and reports them.
 
-    :param name: Of the VM: the first part of their names.
-    :param folder: Where they are written.
-    :param reporter: Gets a line about each.
+    :param name: Name of the VM, with which the names of core images start.
+    :param folder: Where core images are written.
+    :param reporter: Gets a line about each core image.
     """
 
     def __init__(self, name: str, folder: Path, reporter: Reporter) -> None:
@@ -55,7 +55,7 @@ class DumpWriter:
         """What was written, oldest first."""
 
     def write(self, marks: VmMarks, cause: DumpCause) -> None:
-        """Write a core image of a kernel that is marked; report it, or why not."""
+        """Write a core image of a marked kernel; report it, or the failure."""
         self._reporter.show_status("writing the core image")
         path = self._new_path()
         try:
@@ -110,9 +110,9 @@ class WrittenDump:
     problem: str | None
     """Why it holds only what was marked before the death."""
     named: float
-    """When there was a file of that name: seconds of the monotonic clock."""
+    """When a file of that name existed: seconds of the monotonic clock."""
     finished: float
-    """When the file was the last one, after the second look."""
+    """When the final file existed, after the second look."""
     words: str = ""
     """What the kernel logged about its death."""
 
@@ -121,11 +121,11 @@ def write_dump(marks: VmMarks, path: Path, cause: str = "") -> WrittenDump:
     """
     Write the core image of a kernel as it is now, or of what is left of it.
 
-    What was marked beforehand is written first: that follows no pointer of a dead
-    kernel. Then the second look finds what changed since the last refresh, and the
-    file is replaced. If the memory is gone, the copy of the last refresh is written.
+    The memory marked beforehand is written first, without following a pointer of the
+    dead kernel. Then the second look finds the changes since the last refresh, and
+    replaces the file. If the memory is gone, the copy of the last refresh is written.
 
-    :param cause: Why, for the core image.
+    :param cause: The cause, for the core image.
     :raises KmemdumpError: If *path* cannot be written.
     """
     write_core = partial(_write, marks, path, marks.capture.time, cause)
@@ -134,7 +134,7 @@ def write_dump(marks: VmMarks, path: Path, cause: str = "") -> WrittenDump:
         with closing(_copied_memory(marks.copy)) as memory:
             return write_core(_captured_by_refresh(marks, memory), _GONE)
     registers = _registers(marks.target)
-    # The registers of the last refresh belong to no memory that is there now.
+    # The registers of the last refresh do not match the present memory.
     kernel = replace(marks.capture.kernel, registers=registers)
     marked = replace(
         marks.capture,
@@ -180,7 +180,7 @@ def _copied_memory(copy: Dump) -> FileMemory:
     fd = os.memfd_create("kmemdump-copy", os.MFD_CLOEXEC)
     try:
         for region, data in copy.contents:
-            os.pwrite(fd, data, region.address)  # A sparse file: like the VM's memory.
+            os.pwrite(fd, data, region.address)  # A sparse file, like the VM's memory.
     except BaseException:
         os.close(fd)
         raise
@@ -202,7 +202,7 @@ def _captured_by_refresh(marks: VmMarks, memory: Memory) -> Capture:
 def _second_look(
     marks: VmMarks, registers: Sequence[bytes]
 ) -> tuple[Capture | None, str | None]:
-    """Put the questions to the dead kernel; return what is marked, or the problem."""
+    """Put the questions to the dead kernel; return the marks, or the problem."""
     vm = marks.target
     notes = [Note("CORE", NT_PRSTATUS, status) for status in registers]
     # Only the memory of the VM is still read. The target closes it.
@@ -210,8 +210,8 @@ def _second_look(
     budget = replace(marks.selection.budget, seconds=_SECOND_LOOK_SECONDS)
     selection = replace(marks.selection, budget=budget)
     if marks.capture.kernel.own_debug_info.found is not None:
-        # Loading a vmlinux again takes more than a second. What only its answers
-        # need is marked since the last refresh.
+        # Loading a vmlinux again takes more than a second. The last refresh
+        # has marked the memory that only its answers need.
         selection = replace(selection, vmlinux=None)
     try:
         return look(dead, selection, marks.capture.kernel), None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Why watching a kernel ends: by a death, which is worth a core image, or not.
+Why watching a kernel ends: by a death, which is worth a core image, or otherwise.
 
-And what is done with a VM after the death of its kernel.
+Also acts on a VM after the death of its kernel.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POLL = 0.25
 
 
 class VmAfterDeath(Enum):
-    """What becomes of a VM by itself after its kernel died."""
+    """What a VM does by itself after its kernel died."""
 
     STAYS = "it stays as it is"
     MAY_RUN = "it may go on running"
@@ -46,12 +46,12 @@ class VmAfterDeath(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DumpCause:
-    """Why to write a core image."""
+    """A reason to write a core image."""
 
     cause: str
     """For the core image, and for a person."""
     noticed: float
-    """When: seconds of the monotonic clock."""
+    """When it occurred: seconds of the monotonic clock."""
     vm: VmAfterDeath = VmAfterDeath.STAYS
     oops: bool = False
     """Whether the kernel survived it."""
@@ -62,7 +62,7 @@ class WatchEnd:
     """Why there is no kernel to watch any more."""
 
     text: str = ""
-    """To be reported, if there is something to say."""
+    """A message to report, if it is not empty."""
     boots_again: bool = False
     """Whether the VM boots another kernel."""
 
@@ -91,7 +91,7 @@ def judge_shutdown(
             return WatchEnd("powered off in an orderly way: no core image")
         text = "rebooted in an orderly way: no core image"
         if control.status() == "shutdown":
-            # QEMU was told to pause where it would reset.
+            # QEMU was told to pause instead of resetting.
             return WatchEnd(f"{text}; resetting the VM for it", boots_again=True)
         return WatchEnd(text)
     if not event.guest:
@@ -100,7 +100,7 @@ def judge_shutdown(
 
 
 def judge_qemu_end(kernel: KernelState) -> DumpCause | WatchEnd:
-    """Return what it means that QEMU has ended."""
+    """Return what the end of QEMU means."""
     if kernel.leaving:
         return WatchEnd("QEMU ended after an orderly shutdown: no core image")
     cause = "panic, then QEMU ended" if kernel.panicked else "QEMU ended unexpectedly"

@@ -8,7 +8,7 @@ CPU without a tick stand still, too. Only the host can tell the two apart, becau
 sees that the idle CPU is halted.
 
 No single sample proves anything: on an overloaded host a healthy VM stands still,
-too. What counts is the time between samples that each found the CPU running, and
+too. The evidence is the time between samples that each found the CPU running, and
 the CPU time that the host gave to it.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 __all__ = ["CpuSample", "Hang", "HangDetector", "Sample", "Vcpu"]
 
 MIN_SAMPLES = 5
-"""Samples that must agree."""
+"""Number of samples that must agree."""
 MIN_CPU_SHARE = 0.2
 """Share of the time that the host must have given to a CPU."""
 
@@ -55,7 +55,7 @@ class CpuSample:
         """Whether it was certainly running, and in kernel code."""
         if self.vcpu is None or self.vcpu.user:
             return False
-        # Where the host does not show it, the idle task is taken to wait.
+        # If the host does not show it, assume that the idle task waits.
         return not (self.idle if self.vcpu.halted is None else self.vcpu.halted)
 
     @property
@@ -119,7 +119,7 @@ class _Standstill:
 
 class HangDetector:
     """
-    Finds what is frozen, in one sample after the other.
+    Finds what is frozen, sample by sample.
 
     :param after: Seconds for which something must stand still.
     :param interval: Seconds from one sample to the next. If this process itself was
@@ -130,7 +130,7 @@ class HangDetector:
         self._after = after
         self._limit = 2 * interval
         self._still: dict[int | None, _Standstill] = {}
-        """By CPU; None: the kernel's clock."""
+        """By CPU; None is the kernel's clock."""
         self._last: float | None = None
         self._passed = 0.0
 
@@ -138,7 +138,7 @@ class HangDetector:
         """
         Take the next sample.
 
-        :return: What is frozen and was not returned before.
+        :return: A hang that was not returned before.
         """
         passed = 0.0 if self._last is None else sample.time - self._last
         self._passed = min(passed, self._limit)

@@ -26,7 +26,7 @@ from kmemdump.watch.hang_detector import CpuSample
 __all__ = ["KernelState", "Liveness", "clock_watch"]
 
 _MAX_CPUS = 4096
-_MAX_MEMBER = _MAX_CPUS // 8  # Bytes; more of one is not read.
+_MAX_MEMBER = _MAX_CPUS // 8  # Bytes that are read of one at most.
 _NO_CPU = 0xFFFFFFFF  # PANIC_CPU_INVALID, Linux include/linux/panic.h
 _TAINT_DIE = 1 << 7  # Linux include/linux/panic.h
 _SYSTEM_HALT = 4
@@ -88,7 +88,7 @@ class KernelState:
 
 class Liveness:
     """
-    Where the variables are that show whether a kernel lives.
+    The addresses of the variables that show whether a kernel lives.
 
     :param kernel: Attached, and healthy.
     :raises UnsupportedError: If it does not have them where they are expected.
@@ -124,7 +124,7 @@ class Liveness:
 
     @property
     def unknown(self) -> list[str]:
-        """What was not found in this kernel, for a person to know."""
+        """What this kernel lacks, in words for a person."""
         found = []
         if self._jiffies is None:
             found.append("its clock")
@@ -239,10 +239,10 @@ def _cpu_variables(prog: Program, resolve: _Resolve, cpu: int) -> _CpuVariables:
 
 def clock_watch(liveness: Liveness, memory: Memory) -> Callable[[], bool]:
     """
-    Return a function that returns whether a kernel's clock has moved since now.
+    Return a function that checks if a kernel's clock has moved since this call.
 
-    After a reset all of a kernel may still be there in memory: it stands still, or
-    is overwritten by the next one.
+    After a reset, all of a kernel may still be in memory; it stands still, or the
+    next one overwrites it.
     """
     before = liveness.jiffies(memory)
 

@@ -30,7 +30,7 @@ from kmemdump.watch.vm_marks import VmMarks
 __all__ = ["Monitor"]
 
 _POLL = 0.25
-"""Seconds between two looks at the panic state."""
+"""Seconds between two checks of the panic state."""
 _SAMPLE_INTERVAL = 1.0
 """Seconds between two samples of the hang detector."""
 _SETTLE = 0.5
@@ -65,10 +65,10 @@ class Monitor:
         first = self.read_kernel()
         self._booted, self._oopsed = first.booted, first.oopsed
         self._nmi = ""
-        """Why QEMU sent it an NMI, of which it may panic."""
+        """Why QEMU sent it an NMI, which may make it panic."""
         self._nmi_at = 0.0
         self._cpus: dict[int, CpuSample] = {}
-        """The last sample, and the clock then."""
+        """The last sample, and the time then."""
         self._jiffies: int | None = None
         self._samples = 0
         """Samples of the hang detector since the last alarm."""

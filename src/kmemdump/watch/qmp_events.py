@@ -35,9 +35,9 @@ class VmEvent:
 
     kind: VmEventKind
     text: str
-    """For a person."""
+    """In words for a person."""
     guest: bool = True
-    """Whether the guest did that, and not the host."""
+    """Whether the guest caused it, not the host."""
     reboot: bool = False
     """Of a shutdown: whether the guest wanted a reboot."""
 
@@ -61,7 +61,7 @@ def interpret_event(event: Mapping[str, object]) -> VmEvent | None:
         kind = VmEventKind.NMI if injected else VmEventKind.WATCHDOG
         return VmEvent(kind, f"the watchdog expired (action {action})")
     if name == "RESET":
-        # After a loaded snapshot, too, another kernel runs.
+        # Loading a snapshot starts another kernel, too.
         return VmEvent(VmEventKind.RESET, _reason(data), data.get("guest") is True)
     if name == "SHUTDOWN":
         reboot = data.get("reason") in ("guest-reset", "host-qmp-system-reset")

@@ -49,10 +49,10 @@ class Reporter:
         self._send = send
         self._stopping = stopping
         self.problems: list[str] = []
-        """What was reported as a problem, oldest first."""
+        """The reported problems, oldest first."""
 
     def report(self, text: str) -> None:
-        """Report, in one line, what a person should know."""
+        """Report one line for a person to read."""
         self._send(Message(self._vm, text))
 
     def report_problem(self, problem: str) -> None:
@@ -73,7 +73,7 @@ class Reporter:
         """
         Check whether to go on.
 
-        :raises StoppedError: If not.
+        :raises StoppedError: If the watch should stop.
         """
         if self._stopping():
             raise StoppedError

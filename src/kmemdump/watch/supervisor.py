@@ -42,7 +42,7 @@ def name_vms(sockets: Sequence[str]) -> dict[str, Path]:
     Return the absolute path of each socket by the shortest unique name of its VM.
 
     :param sockets: Paths, with or without ``qmp:``.
-    :raises UsageError: If a socket is there twice.
+    :raises UsageError: If a socket is given twice.
     """
     paths = [Path(spec.removeprefix("qmp:")).absolute() for spec in sockets]
     if len(set(paths)) < len(paths):
@@ -74,13 +74,12 @@ def watch_vms(
     """
     Watch VMs until all have ended.
 
-    Must be called by the main thread. If it raises (:exc:`KeyboardInterrupt`),
-    what is being written is finished first.
+    Must be called by the main thread. Before it raises (:exc:`KeyboardInterrupt`),
+    core images that are being written are finished.
 
-    :param sockets: QMP socket of each VM by its name, which is in messages and the
-        names of core images.
-    :param make_selection: Returns what to mark; is called in each process, so that it
-        must be possible to pickle it.
+    :param sockets: QMP socket of each VM, by the name for messages and core images.
+    :param make_selection: Returns what to mark; must be picklable, because each process
+        calls it.
     :param report: Called with each message, in the caller's thread.
     :return: How each watch ended, by the VM's name.
     :raises KmemdumpError: If core images cannot be written into the folder.
@@ -214,7 +213,7 @@ def _work(
 
 
 class _LogHandler(logging.Handler):
-    """Shows what drgn and others log as status: of a dead kernel they log much."""
+    """Shows logs of drgn and others as status; a dead kernel makes them log much."""
 
     def __init__(self, reporter: Reporter) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def parse_vcpus(text: str, arch: Arch) -> list[Vcpu | None]:
     Parse what QEMU's ``info registers -a`` prints.
 
     :param arch: The VM's.
-    :return: None for a CPU whose state it does not show in a form that we know.
+    :return: None for a CPU whose state is not in a known form.
     """
     parts = re.split(r"^CPU#\d+\s*$", text, flags=re.M)[1:]
     return [_parse_vcpu(part, arch) for part in parts[:MAX_CPUS]]
@@ -39,7 +39,7 @@ def _parse_vcpu(text: str, arch: Arch) -> Vcpu | None:
 
 class VcpuThreads:
     """
-    The threads that are a VM's CPUs on this host, as far as they can be seen.
+    The threads on this host that run a VM's CPUs, as far as they are visible.
 
     :param client: Connection to QEMU.
     :param arch: The VM's.

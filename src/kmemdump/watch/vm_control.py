@@ -23,8 +23,8 @@ class VmControl:
     """
     Controls a VM. QEMU may refuse, fall silent or be gone.
 
-    :param target: The VM; stays the caller's.
-    :param reporter: Told when QEMU does not answer, and what it refuses.
+    :param target: The VM; the caller closes it.
+    :param reporter: Gets a line when QEMU does not answer, or refuses.
     """
 
     def __init__(self, target: QmpTarget, reporter: Reporter) -> None:
@@ -41,7 +41,7 @@ class VmControl:
 
     @property
     def answers(self) -> bool:
-        """Whether QEMU answered the last time, or that was long ago."""
+        """Whether QEMU answered last time, or its silence was long ago."""
         return not self.gone and time.monotonic() >= self._silent_until
 
     def next_event(self, timeout: float) -> VmEvent | None:
@@ -104,7 +104,7 @@ class VmControl:
             return False
         kind = self._wait_for_reset()
         if kind is VmEventKind.SHUTDOWN and not self.gone:
-            # With -action reboot=shutdown, that is what a reset is. SeaBIOS resets
+            # With -action reboot=shutdown, a reset is a shutdown. SeaBIOS resets
             # once more when it finds itself in memory already.
             self._ask("reset", "set-action", {"reboot": "reset"})
             self._reboot_action = "shutdown"
@@ -118,7 +118,7 @@ class VmControl:
         return self.status() == "running" or self._ask("continue", "cont")
 
     def restore_reboot_action(self) -> None:
-        """Have QEMU do again what it did at a reboot before :meth:`reset`."""
+        """Restore QEMU's action on a reboot, which :meth:`reset` changed."""
         action, self._reboot_action = self._reboot_action, ""
         if action:
             self._ask("prepare", "set-action", {"reboot": action})

@@ -17,16 +17,16 @@ from kmemdump.watch.liveness import KernelState, Liveness
 __all__ = ["VmMarks"]
 
 _MAX_BYTES = 256 << 20
-"""Most that the copy of each refresh may hold."""
+"""Maximum size of the copy of each refresh."""
 
 
 class VmMarks:
     """
     The marks of a VM's kernel.
 
-    :param target: The VM; stays the caller's.
+    :param target: The VM; the caller closes it.
     :param selection: What to mark.
-    :raises KmemdumpError: If there is no kernel that can be looked at.
+    :raises KmemdumpError: If there is no kernel to look at.
     """
 
     def __init__(self, target: Target, selection: Selection) -> None:
@@ -35,7 +35,7 @@ class VmMarks:
         self.capture: Capture = look(target, selection)
         self.liveness = Liveness(self.capture.kernel)
         self.packed = self.capture.pack()
-        """What never changes, compressed."""
+        """The memory that never changes, compressed."""
         self._backend = VmBackend(target.memory, max_bytes=_MAX_BYTES)
         self.registry = Registry(target.memory.ranges)
         self.registry.attach(self._backend)
@@ -43,7 +43,7 @@ class VmMarks:
 
     @property
     def info(self) -> VmcoreInfo:
-        """The kernel's."""
+        """The VMCOREINFO of the kernel."""
         return self.capture.kernel.vmcoreinfo
 
     @property
@@ -53,7 +53,7 @@ class VmMarks:
 
     @property
     def packed_size(self) -> int:
-        """Size of what never changes, in bytes, before it is compressed."""
+        """Size of the memory that never changes, in bytes, uncompressed."""
         packed = (area for area in self.capture.marking.areas if area.packed)
         return Marking(tuple(packed)).size
 
@@ -68,7 +68,7 @@ class VmMarks:
         """
         Mark again what changed.
 
-        :raises KmemdumpError: If that fails; what was marked before stays.
+        :raises KmemdumpError: If that fails; the marks made before stay.
         """
         capture = look(self.target, self.selection, self.capture.kernel)
         liveness = Liveness(capture.kernel)
@@ -78,4 +78,4 @@ class VmMarks:
     def _register(self, capture: Capture) -> None:
         self.registry.update(capture.regions)
         self.copy: Dump = self._backend.dump()
-        """The regions as they were at the last refresh."""
+        """The regions, with their memory at the last refresh."""

@@ -29,9 +29,9 @@ _CONNECT_PATIENCE = 30.0
 _RETRY = (1.0, 2.0, 3.0, 5.0)
 """Seconds between attempts to attach."""
 _REPEAT = 60.0
-"""Seconds after which it is reported again why there is no kernel."""
+"""Seconds after which the lack of a kernel is reported again."""
 _CLOCK_PATIENCE = 5.0
-"""Seconds in which the clock of a kernel that runs must move."""
+"""Seconds in which the clock of a running kernel must move."""
 _POLL = 0.25
 
 
@@ -50,7 +50,7 @@ class Watcher:
     """
     Watches one VM.
 
-    :param name: Of the VM: the first part of the names of its core images.
+    :param name: Name of the VM, with which the names of its core images start.
     :param socket: Its QMP socket.
     :param selection: What to mark.
     """
@@ -152,7 +152,7 @@ def _wait_for_kernel(
     Wait for a kernel, and mark it.
 
     :param selection: What to mark.
-    :param before: The kernel that this one follows, which may still be in memory.
+    :param before: The previous kernel, which may still be in memory.
     :return: None if the VM ends first.
     :raises UsageError: If the selection makes no sense.
     :raises FormatError: If the vmlinux is of no use.
