@@ -2,8 +2,8 @@
 """
 Refresh marks on a timer and when asked, whatever happens, until asked to stop.
 
-SIGUSR1 and SIGHUP ask for a refresh at once, SIGTERM and SIGINT for an end. They are
-taken between two looks at the kernel, so that none of them tears a change of the table.
+SIGUSR1 and SIGHUP ask for a refresh at once, SIGTERM and SIGINT for the end. Signals
+are taken between two looks at the kernel, so that none tears a change of the table.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def next_interval(asked: float | None, cost: float = 0.0) -> float:
     """
     Return the seconds from the start of a look to the next.
 
-    :param asked: Those, whatever looks cost. ``None``: 300 s, or more, so that looks
-        take at most 1 % of one CPU.
+    :param asked: Seconds to return, whatever looks cost. ``None``: 300 s, or more if
+        looks would otherwise take over 1 % of one CPU.
     :param cost: CPU seconds that the look took.
     """
     return max(_INTERVAL, cost / _MOST) if asked is None else asked
@@ -54,7 +54,7 @@ def held_signals() -> Iterator[None]:
 
 class Agent:
     """
-    Keeps a registration fresh. To be used within :func:`held_signals`.
+    Keeps a registration fresh. Use it within :func:`held_signals`.
 
     :param asked: As for :func:`next_interval`.
     :param report: Called after each look, the first included, with its result, and the
@@ -108,8 +108,8 @@ class Agent:
         result: RefreshResult | Exception
         try:
             result = self._registration.refresh()
-        # What is registered is still good. Live memory changes while it is read, so
-        # drgn and questions may raise anything.
+        # The registered regions are still good. Live memory changes while it is
+        # read, so drgn and questions may raise anything.
         except Exception as error:
             self._failures += 1
             self._failure = explain(error)

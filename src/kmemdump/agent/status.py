@@ -48,7 +48,7 @@ class Status:
     kernel: str
     started: float
     marked: float
-    """When the last look that succeeded was taken."""
+    """Time of the last look that succeeded."""
     interval: float
     """Seconds from the start of the last look to the next."""
     regions: int
@@ -58,7 +58,7 @@ class Status:
     failure: str
     """Why the last look failed; empty if it did not."""
     problems: Sequence[str]
-    """What is missing of the selection."""
+    """The missing parts of the selection."""
     cost: Cost
     alive: bool = field(default=True)
     """Whether its process runs; not in the file."""

@@ -72,7 +72,7 @@ class UsbConnection(Closing):
         """Send one transfer. See :class:`kmemdump.collect.sahara.Connection`."""
         try:
             self._out.write(data, self._timeout)
-            # After a full packet the device expects more; an empty one ends the transfer.
+            # After a full packet the device expects more; an empty one is the end.
             if len(data) % self._out.wMaxPacketSize == 0:
                 self._out.write(b"", self._timeout)
         except self._usb.core.USBError as error:

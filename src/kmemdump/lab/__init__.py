@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernels that crash on purpose: Debian's, in QEMU, with a guest of our own."""
+"""Crash Debian's kernels on purpose, in QEMU, with a guest of our own."""
 
 from kmemdump.lab.architectures import (
     AARCH64,

@@ -2,9 +2,9 @@
 """
 Debian's package lists and archive, for this machine's architecture and others.
 
-For another architecture, apt keeps lists of its own in our folder, with this
-machine's sources and keys: nothing about this machine changes. So it does for another
-release, from the archive that this machine's sources name.
+For another architecture, apt keeps separate lists in our folder, with this machine's
+sources and keys; this machine does not change. For another release it does the same,
+with the archive that this machine's sources name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kmemdump.errors import UnsupportedError
 __all__ = ["Apt", "CommandError", "run"]
 
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-"""Of all releases; package debian-archive-keyring."""
+"""Keys of all releases; package debian-archive-keyring."""
 _FRESH = 7 * 24 * 3600
 """Seconds; older lists may name files that the archive has deleted."""
 
@@ -38,7 +38,7 @@ def run(*argv: str, cwd: Path | None = None) -> str:
     Run a command and return its output.
 
     :raises CommandError: If it fails.
-    :raises UnsupportedError: If it is not there.
+    :raises UnsupportedError: If it is not installed.
     """
     try:
         done = subprocess.run(
@@ -64,7 +64,7 @@ class Apt:
     The packages of one architecture.
 
     :param debian: Debian's name of the architecture.
-    :param folder: Where lists are kept that are not this machine's own.
+    :param folder: Where lists other than this machine's own are kept.
     :param release: Debian's name of a release; this machine's, if it is None.
     """
 
@@ -134,7 +134,7 @@ class Apt:
         settings: dict[str, str | Path] = {
             "APT::Architecture": self.debian,
             "APT::Architectures": self.debian,
-            "APT::Sandbox::User": "",  # Our folder may be root's alone.
+            "APT::Sandbox::User": "",  # Perhaps only root can read our folder.
             "Dir::State": place,
             "Dir::State::lists": place / "lists",
             "Dir::State::status": "/dev/null",

@@ -33,7 +33,7 @@ class Architecture:
     ram: int
     """Physical address where RAM starts."""
     device_tree: bool
-    """Whether the kernel learns from one what the machine is made of."""
+    """Whether the kernel reads from one which hardware the machine has."""
     console: str
     """The guest's name for the first serial port."""
     port: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Crashes of a guest's kernel: what triggers them, and when they have happened."""
+"""Crash a guest's kernel, and detect its death."""
 
 import re
 import time
@@ -32,7 +32,7 @@ class CrashType(StrEnum):
 
 
 _MODULE_SIZE = 1 << 16
-"""Bytes; more than the code of the module has."""
+"""Bytes; the code of the module is smaller."""
 
 
 def crash_guest(machine: Machine, crash: CrashType, *, timeout: float = 60) -> None:
@@ -42,7 +42,7 @@ def crash_guest(machine: Machine, crash: CrashType, *, timeout: float = 60) -> N
     The machine is not paused, unless its own setup does that.
 
     :param timeout: Seconds that the crash may take.
-    :raises UnsupportedError: If a machine of its architecture cannot crash so.
+    :raises UnsupportedError: If a machine of its architecture cannot crash that way.
     :raises TargetError: If it survives.
     """
     spinning = crash in (CrashType.SPIN, CrashType.SPIN_ALL)

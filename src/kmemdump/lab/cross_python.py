@@ -96,7 +96,7 @@ def _build(apt: Apt, architecture: Architecture, folder: Path) -> Path:
         apt.unpack(package, system)
     triplet = architecture.compiler.rstrip("-")
     libraries = system / "usr/lib" / triplet
-    # A static one would be preferred to the shared one, and is not relocatable.
+    # The linker would prefer a static library, which is not relocatable.
     for path in libraries.glob("libpython*.a"):
         path.unlink()
     source = _fetch_source(folder)

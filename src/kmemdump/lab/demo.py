@@ -2,8 +2,8 @@
 """
 Demonstrations in a VM: a kernel is marked, dies, and its core image answers.
 
-With simulated firmware, what follows the death needs nothing of the machine: only the
-files that the firmware left.
+With simulated firmware, the steps after the death need only the files that the
+firmware left.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class DemoResult:
 
     core: Path
     complete: bool
-    """Whether all memory that was marked is in it."""
+    """Whether it holds all memory that was marked."""
     seconds: float
-    """From the death, or from the files that firmware left, to a core image."""
+    """Seconds from the death, or from the firmware's files, to a core image."""
     finished: float | None = None
     """Seconds from the death to the end of the second look, if there was one."""
     dump: Path | None = None

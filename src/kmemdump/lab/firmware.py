@@ -2,7 +2,7 @@
 """
 Simulated boot firmware after a crash: it dumps what a guest's minidump table names.
 
-It knows only where SMEM is: neither the kernel, nor what filled the table. It leaves
+It knows where SMEM is, but neither the kernel nor the table's writer. It leaves
 its dump in the three forms of real firmware: a folder of files, an image in a
 partition, and a device in ramdump mode.
 
@@ -49,9 +49,9 @@ from kmemdump.memory.ranges import Extent
 
 __all__ = ["Firmware"]
 
-_APPLICATIONS = 0  # The subsystem that Linux is.
+_APPLICATIONS = 0  # Linux's subsystem.
 _CONTEXT = TableRegion("CPUS", 0, Word.VALI, 0xFE000000, 0)
-"""Registers: in memory that is the firmware's own, outside of RAM."""
+"""Registers, in the firmware's own memory outside of RAM."""
 _NAME = re.compile(r"[A-Za-z0-9_]{1,15}")
 _MAX_REGION = 512 << 20
 _CHUNK = 1 << 20
@@ -62,7 +62,7 @@ _TRANSFER = 16384
 class _DumpFile:
     row: TableRegion
     data: bytes | None
-    """``None``: what is in RAM there."""
+    """``None``: the RAM at that address."""
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class Firmware:
     """
     The simulated firmware of a machine of the lab, once its kernel is dead.
 
-    :param machine: Paused; stays the caller's.
+    :param machine: Paused; the caller closes it.
     :raises KmemdumpError: If there is nothing to dump.
     """
 
@@ -106,7 +106,7 @@ class Firmware:
         self._memory.close()
 
     def leave_folder(self, folder: Path) -> None:
-        """Leave a file for each region, as a tool does that asks a device for all."""
+        """Leave a file for each region, like a tool that downloads all of a device."""
         folder.mkdir()
         for item in self._files:
             with open(folder / item.name, "wb") as file:
@@ -114,7 +114,7 @@ class Firmware:
                     file.write(block)
 
     def leave_image(self, path: Path) -> None:
-        """Leave what it writes to a partition: a ``Raw_Dmp!`` image."""
+        """Leave a ``Raw_Dmp!`` image, which firmware writes to a partition."""
         offset = _HEADER.size + _SECTION.size * len(self._files)
         sections = []
         for item in self._files:
@@ -133,7 +133,7 @@ class Firmware:
 
     @contextmanager
     def device(self, path: Path) -> Iterator[None]:
-        """Be a device in ramdump mode behind a Unix socket, for one host."""
+        """Act as a device in ramdump mode behind a Unix socket, for one host."""
         rows = [
             name_row(item.row.name, item.row.address, item.size) for item in self._files
         ]

@@ -53,7 +53,7 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
     """
     Return an ext4 image with this machine's Python and kmemdump's packages.
 
-    Mounted, and changed root into, it needs only :func:`kmemdump_entries` bound to
+    To change root into it, mount it and bind :func:`kmemdump_entries` to
     ``/kmemdump``.
 
     :raises UnsupportedError: If this machine is of another architecture, and the tools
@@ -152,7 +152,7 @@ def _copy_packages(packages: list[Distribution], root: Path) -> None:
 
 
 def _compile(root: Path) -> None:
-    # Some of the standard library's own are for other versions of Python.
+    # Some files of the standard library are for other versions of Python.
     argv = [sys.executable, "-m", "compileall", "-q", "-s", str(root), "-p", "/"]
     argv += ["--invalidation-mode", "unchecked-hash", str(root)]
     subprocess.run(argv, stdout=subprocess.DEVNULL, check=False)
@@ -178,7 +178,7 @@ def libraries(programs: list[Path]) -> set[Path]:
 def _make_ext4(root: Path, image: Path) -> None:
     size = sum(path.lstat().st_size for path in root.rglob("*"))
     blocks = int(size * _ROOM) // 1024 + 8192
-    # Debian has it where only root's shell looks.
+    # Debian has it in a folder that only root's shell searches.
     program = shutil.which("mke2fs") or "/usr/sbin/mke2fs"
     options = [
         "-q",

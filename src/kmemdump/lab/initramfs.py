@@ -2,8 +2,8 @@
 """
 Write the guests' root file system: a cpio archive of busybox and modules.
 
-Written here, so that neither cpio nor root (for device nodes) is needed: the
-kernel brings its own /dev/console, and devtmpfs the rest.
+This needs neither cpio nor root (for device nodes): the kernel brings its own
+/dev/console, and devtmpfs the rest.
 """
 
 import stat
@@ -61,7 +61,7 @@ def pack_cpio(entries: Iterable[Entry]) -> bytes:
 
     The format is "newc", Documentation/driver-api/early-userspace/buffer-format.rst.
 
-    :param entries: Folders before what is in them. All belong to root.
+    :param entries: Folders before their contents. All belong to root.
     """
     parts = []
     for inode, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], 1):

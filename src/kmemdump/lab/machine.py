@@ -28,9 +28,9 @@ __all__ = ["PANIC_ENDS", "BootPanicError", "Machine"]
 _READY = "GUEST-READY"  # Both written by guest/init.
 _DONE = "GUEST-DONE "
 _QMP_TIMEOUT = 30.0
-"""Seconds that QEMU has for each answer; the host may be busy."""
+"""Seconds that QEMU may take for each answer; the host may be busy."""
 _OUTBOX = 512 << 20
-"""Most bytes of a file that a guest hands out; they take no room before."""
+"""Maximum bytes of a file fetched from a guest; unused, they take no room."""
 
 PANIC_ENDS = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
 """What a kernel logs at the end of a panic."""
@@ -52,9 +52,9 @@ class Machine:
     """
     A QEMU process with a Debian kernel in it.
 
-    As a context manager it boots on entry and is gone on exit. Should Python
-    die without an exit, the kernel kills QEMU. It also does that when the
-    *thread* ends that started the machine, so start it in one that stays.
+    As a context manager it boots on entry and is gone on exit. If Python
+    dies without an exit, the kernel kills QEMU. It also does so when the *thread*
+    that started the machine ends, so start it in one that stays.
 
     >>> cache = PackageCache(Path("build/lab"))
     >>> with Machine(cache, Setup(cache.kernel("6.1"))) as machine:
@@ -169,7 +169,7 @@ class Machine:
         Wait until the guest has booted and made its tasks.
 
         :raises BootPanicError: If its kernel panics instead.
-        :raises TargetError: If that does not happen in time.
+        :raises TargetError: If that takes too long.
         """
         deadline = time.monotonic() + self._timeout
         try:
@@ -252,8 +252,8 @@ class Machine:
 
         The machine stands still meanwhile. 4 GiB take about 20 s.
 
-        :param path: Replaced if it is there.
-        :param format: ``elf``, ``kdump-zlib``, or what else QEMU knows.
+        :param path: Replaced if it exists.
+        :param format: ``elf``, ``kdump-zlib``, or another format of QEMU.
         """
         path.unlink(missing_ok=True)  # QEMU makes it read-only.
         protocol = f"file:{path.absolute()}"
@@ -312,7 +312,7 @@ class Machine:
         """What the guest wrote to its first serial port up to now."""
         try:
             return (self.folder / "console").read_text(errors="replace")
-        except FileNotFoundError:  # QEMU has not come that far.
+        except FileNotFoundError:  # QEMU has not made it yet.
             return ""
 
     @property

@@ -3,8 +3,8 @@
 A machine's folder: sockets, console and RAM file, gone with the machine.
 
 The folder is locked as long as any process holds its file descriptor. Python
-and QEMU both do, so an unlocked one is left over from killed processes, and
-the next machine removes it. Otherwise a killed test run would leave a gigabyte
+and QEMU both hold it, so an unlocked folder is left over from killed processes,
+and the next machine removes it. Otherwise a killed test run would leave a gigabyte
 of a guest's memory in /dev/shm.
 """
 
@@ -66,5 +66,5 @@ def _sweep(parent: Path) -> None:
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file with the holes that it has: a guest's RAM is mostly holes."""
+    """Copy a file with its holes; a guest's RAM is mostly holes."""
     run("cp", "--sparse=auto", "--", str(source), str(target))

@@ -40,7 +40,7 @@ def build_modules(
     Return a folder with modules, built for a kernel.
 
     :param name: Their name in messages and in the lab's folder.
-    :param sources: Files with different names; only Kbuild files may be several, and
+    :param sources: Files with different names, except that several Kbuild files
         become one.
     :param options: For make.
     :raises UnsupportedError: If the compiler or the headers are missing, or the
@@ -88,7 +88,7 @@ def _make(
     name: str,
     more: Sequence[str],
 ) -> None:
-    # No type information, which 6.12's build would need pahole for.
+    # No type information, for which 6.12's build would need pahole.
     options = [f"M={folder}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
     # Debian's Makefile names a version of the compiler, which need not be installed.
     options += [f"CROSS_COMPILE={arch.compiler}", f"CC={find_compiler(arch)}"]

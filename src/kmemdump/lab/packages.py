@@ -84,9 +84,9 @@ class KernelPackage:
 
 class PackageCache:
     """
-    A folder of unpacked packages, filled when something is asked for.
+    A folder of unpacked packages, filled on demand.
 
-    :param folder: Made if it is not there. May be shared between processes.
+    :param folder: Made if it does not exist. May be shared between processes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -191,7 +191,7 @@ class PackageCache:
 
     def entry(self, name: str, make: Callable[[Path], None]) -> Path:
         """
-        Return an entry of the folder, made if it is not there.
+        Return an entry of the folder, made if it does not exist.
 
         :param name: Name of the entry.
         :param make: Fills an empty folder, which then becomes the entry. Must

@@ -39,7 +39,7 @@ _KINFO_SIZE = 4096
 
 
 def reserved_range(architecture: Architecture) -> Range:
-    """Return all that is reserved: 4 MiB."""
+    """Return all reserved memory: 4 MiB."""
     return Range(architecture.ram + _OFFSET, 4 * _MIB)
 
 
@@ -59,12 +59,12 @@ def kinfo_range(architecture: Architecture) -> Range:
 
 
 def lock_range(architecture: Architecture) -> Range:
-    """Return what is behind the hardware's locks."""
+    """Return the memory that stands for the hardware's locks."""
     return Range(smem_range(architecture).start + 3 * _MIB, _LOCK_SIZE)
 
 
 def reserved_arguments(architecture: Architecture) -> tuple[str, ...]:
-    """Return what a kernel's command line needs, where there is no device tree."""
+    """Return the arguments that a kernel needs if there is no device tree."""
     if architecture.device_tree:
         return ()
     return (f"memmap=4M${reserved_range(architecture).start:#x}",)
@@ -74,15 +74,15 @@ def dump_device_tree(qemu: str, arguments: Sequence[str], path: Path) -> None:
     """
     Have QEMU write the device tree of a machine.
 
-    :param arguments: QEMU's, those that make the machine; the first of ``-machine``.
-    :raises UnsupportedError: If it does not write it.
+    :param arguments: QEMU's arguments for the machine; the first is ``-machine``'s.
+    :raises UnsupportedError: If QEMU does not write it.
     """
     machine = f"{arguments[0]},dumpdtb={str(path).replace(',', ',,')}"
     run(qemu, "-machine", machine, *arguments[1:])
 
 
 def add_reserved_memory(path: Path, architecture: Architecture) -> None:
-    """Add what is reserved to a device tree, with a node for each purpose."""
+    """Add the reserved memory to a device tree, with a node for each purpose."""
     root = parse_fdt(path.read_bytes(), str(path))
     memory = Node("reserved-memory", {**_WIDE, "ranges": b""})
     for name, where, compatible in (
@@ -142,8 +142,8 @@ def boot_smem() -> bytes:
     """
     Return SMEM as boot firmware leaves it for Linux: the smallest that drivers accept.
 
-    Version 12, one global partition, and in it item 602: a minidump table that is ready
-    and has nothing in it.
+    Version 12, one global partition, and in it item 602: an empty minidump table that
+    is ready.
     """
     data = bytearray(_SMEM_SIZE)
     struct.pack_into("<I", data, 0x5C, 12 << 16)

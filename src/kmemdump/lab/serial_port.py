@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The serial port over which a guest takes commands: lines, each wait with an end."""
+"""The serial port over which a guest takes commands, by lines and with timeouts."""
 
 import socket
 import time
@@ -29,7 +29,7 @@ class SerialPort:
         self._buffer = b""
 
     def write(self, line: str) -> None:
-        """Send a line; its end is added."""
+        """Send a line; a newline is added."""
         try:
             self._socket.settimeout(10)
             self._socket.sendall(line.encode() + b"\n")
@@ -48,7 +48,7 @@ class SerialPort:
             if len(self._buffer) > _MAX_LINE:
                 raise TargetError(f"{self._name}: a line is over {_MAX_LINE} bytes")
             try:
-                # Zero would mean "do not block", which reports otherwise.
+                # Zero would mean "do not block", which raises another error.
                 self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = self._socket.recv(1 << 16)
             except TimeoutError as e:

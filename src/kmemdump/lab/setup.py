@@ -141,11 +141,11 @@ def qemu_arguments(
     Return the arguments for QEMU, which listens only in *folder*.
 
     :param folder: Holds the initramfs; QEMU makes ``qmp``, ``console`` and ``ram``, and
-        goes on with those that are there.
+        reuses those that exist.
     :param guest: File descriptor for the guest's second serial port.
     :param control: File descriptor for the lab's monitor.
     """
-    # A comma ends a value, two are one.
+    # A comma ends a value; two stand for one.
     place = str(folder).replace(",", ",,")
     arch = setup.architecture
     reserved = reserved_arguments(arch) if setup.firmware else ()
