@@ -10,8 +10,8 @@ The public API, in the order of its use:
 >>> with open_core("vm.core") as core:
 ...     print(core.report())
 
-What is not named here may change without notice. Names are imported when they are
-first used: drgn is not loaded for those that do not need it.
+Anything not listed here may change without notice. Names are imported on first use, so
+that drgn is loaded only where it is needed.
 """
 
 from __future__ import annotations

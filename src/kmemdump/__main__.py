@@ -13,7 +13,7 @@ def run() -> NoReturn:
     """Run the command line and exit."""
     _prepare_streams()
     try:
-        # Loading takes a moment, in which Ctrl-C can be pressed, too.
+        # Loading takes a moment; Ctrl-C may be pressed meanwhile.
         from kmemdump.cli import main
 
         status = main()

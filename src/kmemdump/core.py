@@ -42,7 +42,7 @@ class Core(Closing):
 
     @cached_property
     def kernel(self) -> Kernel:
-        """The kernel in it; raises :exc:`KmemdumpError` if there is none."""
+        """The kernel in the target; raises :exc:`KmemdumpError` if there is none."""
         return attach(self.target, vmlinux=self._vmlinux)
 
     @property
@@ -53,7 +53,7 @@ class Core(Closing):
     @property
     def manifest(self) -> Manifest | None:
         """
-        What the core image says about itself; ``None`` if kmemdump did not write it.
+        The core image's manifest; ``None`` if kmemdump did not write the image.
 
         :raises FormatError: If it is damaged.
         """
@@ -62,10 +62,10 @@ class Core(Closing):
 
     def verify(self) -> list[str]:
         """
-        Check a core image against what it says about itself. All of it is read.
+        Check a core image against its manifest. This reads the whole file.
 
-        :return: The problems, one line each; none if it is whole, or if it is another
-            kind of target.
+        :return: The problems, one line each; none if the image is whole, or if the
+            target is of another kind.
         """
         core = core_of(self.target)
         return verify(core) if core else []
@@ -78,7 +78,7 @@ class Core(Closing):
             whose public functions of a :class:`drgn.Program` are put; or a
             :class:`~kmemdump.Question`.
         :raises QuestionError: If it cannot be answered, or only in part.
-        :raises UsageError: If it is no question.
+        :raises UsageError: If it is not a question.
         """
         answers = []
         for item in parse_questions([question]):
@@ -90,7 +90,7 @@ class Core(Closing):
 
     def attempt(self, question: Question) -> tuple[str, BaseException | None]:
         """
-        Put a question; return what it printed, and what it ended with if it failed.
+        Put a question; return its output, and the exception if it failed.
         """
         with self.kernel.recorder.reading(_BUDGET):
             return attempt(self.prog, question)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One error family. Anything else that escapes kmemdump is a bug of ours."""
+"""One error family. Any other exception that escapes kmemdump is a bug."""
 
 from enum import IntEnum
 
@@ -44,11 +44,11 @@ class TargetError(KmemdumpError):
 
 
 class NotCapturedError(KmemdumpError):
-    """Memory was asked for that the target or core image does not hold."""
+    """The target or core image does not hold the requested memory."""
 
 
 class UnsupportedError(KmemdumpError):
-    """The kernel or the host lacks something that this needs."""
+    """The kernel or the host lacks something that is needed."""
 
 
 class BudgetExceededError(KmemdumpError):
@@ -59,9 +59,9 @@ class QuestionError(KmemdumpError):
     """
     A question could not be answered, or only in part.
 
-    :param question: As it was put.
+    :param question: Its text.
     :param reason: What is missing.
-    :param answer: The part of the answer that there is.
+    :param answer: The part of the answer that exists.
     """
 
     exit_code = ExitCode.INCOMPLETE
@@ -87,6 +87,6 @@ class BackendError(RegistrationError):
 
 
 class UsageError(KmemdumpError):
-    """What a person asked for makes no sense."""
+    """The user's request makes no sense."""
 
     exit_code = ExitCode.USAGE

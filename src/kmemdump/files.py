@@ -26,7 +26,7 @@ class OpenFile:
     """
     A file that is open for reading.
 
-    :raises TargetError: If it cannot be opened, is no file, or is empty.
+    :raises TargetError: If it cannot be opened, is not a file, or is empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,9 +116,9 @@ class PartialFile:
 
     def commit(self) -> None:
         """
-        Give it its name, and close it.
+        Give the file its name, and close it.
 
-        :raises KmemdumpError: If the disk is full; then there is nothing left.
+        :raises KmemdumpError: If the disk is full; then no file is left.
         """
         try:
             self.output.flush()
@@ -133,7 +133,7 @@ class PartialFile:
         _sync_folder(self._folder)
 
     def discard(self) -> None:
-        """Close and remove it."""
+        """Close and remove the file."""
         with suppress(OSError):
             os.unlink(self._name)
         with suppress(KmemdumpError, OSError):
@@ -151,9 +151,9 @@ class PartialFile:
 
 
 _SYNC_BYTES = 1 << 20
-"""Bytes to sync at once, first: most core images have a few MiB."""
+"""Bytes in the first sync: most core images have a few MiB."""
 _MAX_SYNC_BYTES = 64 << 20
-"""And later, twice as many each time: starting a thread takes as long as 1 MiB."""
+"""Each later sync doubles, up to this: starting a thread takes as long as 1 MiB."""
 
 
 class _Output(io.FileIO):
@@ -186,7 +186,7 @@ class _Output(io.FileIO):
         return count
 
     def sync(self) -> None:
-        """Wait until all is on the disk."""
+        """Wait until all data is on the disk."""
         self._join()
         with _translated(self._final):
             os.fsync(self.fileno())
@@ -217,7 +217,7 @@ def _translated(final: str) -> Iterator[None]:
 
 
 def _check_place(final: str) -> None:
-    """Raise early what :func:`os.replace` would raise after all the work."""
+    """Raise early the errors that :func:`os.replace` would raise after all the work."""
     try:
         mode = os.stat(final).st_mode
     except FileNotFoundError:
@@ -250,7 +250,7 @@ def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            # Between the two lines above it looked stale to other writers.
+            # Before the lock, other writers may have taken the file for stale.
             if os.fstat(fd).st_nlink:
                 return fd, name
         except BaseException:
@@ -280,7 +280,7 @@ def _remove_stale(folder: str, prefix: str) -> None:
 
 def _sync_folder(folder: str) -> None:
     # The file is whole and in place already, and not every file system can sync a
-    # folder: a failure here is not the caller's.
+    # folder: callers need not know of a failure.
     with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

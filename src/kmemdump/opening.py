@@ -39,13 +39,12 @@ def open_target(
 
     :param spec: ``live`` (this machine), ``qmp:SOCKET``, or the path of a file, or of
         a folder of md_*.BIN.
-    :param vmcoreinfo: File with the text of VMCOREINFO, to be used instead of
-        what the target holds.
-    :param memory_map: Where the memory of a raw RAM image was (a file in no known
-        format is one): ``FIRST-LAST@OFFSET,…``, see
-        :func:`kmemdump.targets.image.parse_memory_map`.
+    :param vmcoreinfo: File with the text of VMCOREINFO, used instead of the target's
+        own.
+    :param memory_map: Memory map of a raw RAM image (any file in no known format):
+        ``FIRST-LAST@OFFSET,…``, see :func:`kmemdump.targets.image.parse_memory_map`.
     :param damaged: Whether to accept a truncated dump.
-    :raises KmemdumpError: If it cannot be opened, or is something else.
+    :raises KmemdumpError: If it cannot be opened, or is not a target.
     """
     info = read_vmcoreinfo(vmcoreinfo) if vmcoreinfo else None
     kind, colon, rest = spec.partition(":")

@@ -19,7 +19,7 @@ def report_progress(what: str, done: int, total: int) -> None:
     """
     Report that *done* of *total* is done.
 
-    :param what: As in ``copying memory``.
+    :param what: The work, as in ``copying memory``.
     """
     if _logger.isEnabledFor(logging.DEBUG):
         _logger.debug("%s", what, extra={SHARE: done / total if total else 1.0})

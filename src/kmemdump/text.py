@@ -14,11 +14,11 @@ def printable(text: str, keep: str = "") -> str:
     r"""
     Return *text* with everything escaped that cannot be printed, as in ``\x1b``.
 
-    Names, log lines and files may come from an attacker: what this returns neither
-    controls a terminal nor reads differently from what it is (hidden characters,
-    right-to-left marks). A tab becomes a space.
+    Names, log lines and files may come from an attacker: the result neither controls a
+    terminal nor looks different from its contents (hidden characters, right-to-left
+    marks). A tab becomes a space.
 
-    :param keep: Characters that stay as they are.
+    :param keep: Characters that are not escaped.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The version, for those that cannot wait for importlib.metadata to find it."""
+"""The version, without the slow search by importlib.metadata."""
 
 VERSION = "0.1.0"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-VMCOREINFO: what a kernel says about itself to whoever reads its memory.
+VMCOREINFO: a kernel's description of itself for readers of its memory.
 
 Lines of ``KEY=value``; the keys are listed in the kernel's
 Documentation/admin-guide/kdump/vmcoreinfo.rst. The kernel keeps them as an ELF
@@ -34,17 +34,17 @@ class VmcoreInfo:
     source: str = field(compare=False)
     """Where it was found, for messages."""
     values: dict[str, str] = field(repr=False, compare=False)
-    """Key to value; the last one of equal keys, as drgn takes it."""
+    """Key to value; of equal keys the last one counts, as in drgn."""
 
     @classmethod
     def parse(cls, raw: bytes, source: str) -> VmcoreInfo:
         """
-        Parse the text of a VMCOREINFO: of a note, or of a file a person gives.
+        Parse the text of a VMCOREINFO: from a note, or from a user's file.
 
-        Lines that are no ``KEY=value`` are ignored, as debuggers do.
+        Lines other than ``KEY=value`` are ignored, as debuggers do.
 
         :param source: Name of the input, for messages.
-        :raises FormatError: If it is too large, no text, or names no kernel.
+        :raises FormatError: If it is too large, is not text, or names no kernel.
         """
         if len(raw) > VMCOREINFO_LIMIT:
             raise FormatError(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What differs between architectures: registers, page tables, where the image is."""
+"""Differences between architectures: registers, page tables, place of the image."""

@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["Aarch64"]
 
 _IMAGE_SIZE = 128 << 20
-"""How far a call reaches (the instruction BL): the kernel's text is not larger."""
+"""Reach of a call (the instruction BL), which limits the size of the kernel's text."""
 
 # Arm Architecture Reference Manual (DDI 0487), VMSAv8-64 translation table format.
 _VALID = 1 << 0
-_TABLE = 1 << 1  # In the last level: a page. Without it, a block; there, reserved.
+_TABLE = 1 << 1  # A table; in the last level a page. If clear, a block, or reserved.
 _BLOCK_SHIFTS = {12: (30, 21), 14: (25,), 16: (29,)}
 _LARGE_BLOCK_SHIFT = {12: 39, 14: 36, 16: 42}
-"""With addresses of 52 bits (FEAT_LPA2; FEAT_LPA for 64 KiB) also these."""
+"""Further shifts with addresses of 52 bits (FEAT_LPA2; FEAT_LPA for 64 KiB)."""
 
 _EL1H = 5  # PSR_MODE_EL1h
 _PSR_I = 1 << 7  # PSR_I_BIT
 
 _RAM = (0x40000000, 0x80000000, 0)
-"""Where RAM starts: QEMU's virt and many boards, Qualcomm and Firecracker, others."""
+"""Starts of RAM: QEMU's virt and many boards, Qualcomm and Firecracker, others."""
 
 
 class Aarch64:
@@ -55,7 +55,7 @@ class Aarch64:
         r"\bPSTATE=[0-9a-f]{8}\b.*\bEL(?:(?P<user>0)|[1-3])[th]\b",
         re.M,
     )
-    unwind_tables: tuple[str, ...] = ()  # Frame pointers do.
+    unwind_tables: tuple[str, ...] = ()  # Frame pointers suffice.
     image_is_alone = False
 
     @property
@@ -76,11 +76,11 @@ class Aarch64:
             raise FormatError(
                 info.source, f"PAGESIZE={info.page_size}, expected 4096, 16384 or 65536"
             )
-        # With pages of 64 KiB, swapper_pg_dir is laid out for the configured size
-        # even if the CPU does not support it: Linux kernel commit c812026c54cf ("arm64:
-        # mm: Logic to make offset_ttbr1 conditional") (in v5.4). Otherwise there are
-        # fewer levels then: commit 0dd4f60a2c76 ("arm64: mm: Add support for folding
-        # PUDs at runtime") (in v6.9).
+        # With pages of 64 KiB, swapper_pg_dir is laid out for the configured size even
+        # if the CPU does not support it: Linux kernel commit c812026c54cf ("arm64: mm:
+        # Logic to make offset_ttbr1 conditional") (in v5.4). With other sizes, there
+        # are fewer levels then: commit 0dd4f60a2c76 ("arm64: mm: Add support for
+        # folding PUDs at runtime") (in v6.9).
         configured, actual = _va_bits(info)
         va_bits = configured if page_shift == 16 else actual
         index_bits = page_shift - 3
@@ -115,7 +115,7 @@ class Aarch64:
         )
 
     def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
-        # The kernel's is in TTBR1_EL1, which no note of QEMU's has.
+        # TTBR1_EL1 has the kernel's root, but no note of QEMU has TTBR1_EL1.
         return iter(())
 
     def image(self, info: VmcoreInfo) -> Alias:
@@ -132,7 +132,7 @@ class Aarch64:
             text = info.symbol("_stext")
         except NotCapturedError:
             return None
-        # VA_BITS_MIN, on which the layout depends wherever the kernel runs.
+        # VA_BITS_MIN, which sets the layout on every CPU.
         least = min(configured, 47 if info.page_size == 16384 else 48)
         start, end = ADDRESS_SPACE - (1 << actual), ADDRESS_SPACE - (1 << (least - 1))
         page_offset = ADDRESS_SPACE - (1 << configured)
@@ -185,7 +185,7 @@ class Aarch64:
 
 
 def _va_bits(info: VmcoreInfo) -> tuple[int, int]:
-    """Return the size of virtual addresses: as configured, and as the CPU has it."""
+    """Return the bits of virtual addresses: as configured, and as used on the CPU."""
     configured = info.number("VA_BITS")
     # Since Linux kernel commit bbdbc11804ff ("arm64/crash_core: Export TCR_EL1.T1SZ in
     # vmcoreinfo") (in v5.9).

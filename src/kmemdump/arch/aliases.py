@@ -28,7 +28,7 @@ def find_kernel_aliases(
     :param captured: The physical memory.
     :param direct: The direct map.
     :return: Sorted by virtual address.
-    :raises NotCapturedError: If *info* does not say where the kernel is.
+    :raises NotCapturedError: If *info* lacks the kernel's address.
     """
     wanted = merge(captured)
     skip = [Range(direct.virtual, direct.size)] if direct else []

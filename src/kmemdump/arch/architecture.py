@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What differs between architectures: one small file for each."""
+"""The differences between architectures: one small file for each."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ class Arch(Protocol):
     """One architecture."""
 
     name: str
-    """As ``uname -m`` prints it, and QEMU."""
+    """As ``uname -m`` and QEMU print it."""
     machine: int
     """``e_machine`` of its ELF files."""
     prstatus_size: int
     """Size of ``struct elf_prstatus`` in bytes."""
     cpu_state: re.Pattern[str]
     """
-    A CPU in what QEMU's ``info registers -a`` prints.
+    A CPU in the output of QEMU's ``info registers -a``.
 
     Groups: ``pc`` in hexadecimal; ``user``, which matches in user mode only; and
     ``halted``, 0 or 1, where QEMU prints whether the CPU waits for an interrupt.
     """
     unwind_tables: tuple[str, ...]
-    """Tables that drgn unwinds with: their symbols follow __start_ and __stop_."""
+    """Tables for drgn's unwinder, between the symbols __start_NAME and __stop_NAME."""
     image_is_alone: bool
     """Whether nothing else is mapped in the range that :meth:`image` returns."""
 
     @property
     def registers(self) -> Sequence[str]:
         """
-        What QEMU's ``info registers`` calls the registers of ``struct elf_prstatus``.
+        Names in QEMU's ``info registers`` of the registers of ``struct elf_prstatus``.
 
-        Empty for what has no name; ``.base`` is that of a segment.
+        Empty for a register without a name; ``.base`` is the base of a segment.
         """
 
     @property
@@ -70,9 +70,9 @@ class Arch(Protocol):
 
     def page_table(self, info: VmcoreInfo) -> PageTable:
         """
-        Find the page table that all of the kernel's memory is mapped by.
+        Find the page table that maps all of the kernel's memory.
 
-        :raises NotCapturedError: If *info* does not say.
+        :raises NotCapturedError: If *info* lacks its address.
         """
 
     def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
@@ -80,26 +80,26 @@ class Arch(Protocol):
 
     def image(self, info: VmcoreInfo) -> Alias:
         """
-        Return where the kernel's image is; it may end earlier.
+        Return the alias of the kernel's image, which may end earlier.
 
-        :raises NotCapturedError: If *info* does not say.
+        :raises NotCapturedError: If *info* lacks its address.
         """
 
     def direct_map(
         self, info: VmcoreInfo, variable: Callable[[str], int | None]
     ) -> Alias | None:
         """
-        Return the direct map; None if neither *info* nor the kernel says.
+        Return the direct map; None if neither *info* nor the kernel gives its address.
 
         :param variable: Returns the value of a kernel variable of 8 bytes, None if it
             cannot be read.
         """
 
     def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
-        """Yield where *size* bytes of RAM, contiguous in a file, may have been."""
+        """Yield likely memory maps of *size* bytes of RAM, contiguous in a file."""
 
     def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
-        """Return whether RAM is where *memory* has it; it holds the kernel's image."""
+        """Return whether *memory*, with the image in it, has RAM at the right addresses."""
 
     def interrupt_stack(self, prog: Program, cpu: int) -> Range | None:
         """Return the stack that a CPU takes interrupts on, if it has one."""
@@ -108,7 +108,7 @@ class Arch(Protocol):
         """
         Yield the stacks that a CPU takes other exceptions on, by virtual address.
 
-        They grow down to where they are mapped, the start of the range at most.
+        They grow down; pages at the start of the range may not be mapped.
         """
 
     def module_tables(self, module: Object) -> Iterator[Range]:
@@ -187,6 +187,6 @@ def image_address(info: VmcoreInfo, virtual: int) -> int:
     Return the physical address of a virtual address in the kernel's image.
 
     :param virtual: Virtual address, for example of a ``SYMBOL()``.
-    :raises FormatError: If *info* does not say where the image is.
+    :raises FormatError: If *info* lacks the image's address.
     """
     return arch_from_info(info).image_address(info, virtual)

@@ -2,9 +2,8 @@
 """
 The virtual addresses of physical memory, from a kernel's own page table.
 
-A page may have several: in the direct map, in the kernel's image, where it was
-vmalloc'ed. The direct map is linear and by far the largest; it is one alias, and never
-walked.
+A page may have several: in the direct map, in the kernel's image, in vmalloc's area.
+The direct map is linear and by far the largest; it is one alias, and never walked.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MAX_ALIASES = 1 << 20
 
 
 class PageTable(NamedTuple):
-    """Where a kernel's page table is, and how to read it."""
+    """A kernel's page table, and how to read it."""
 
     root: int
     """Physical address of the top table."""
@@ -47,7 +46,7 @@ class PageTable(NamedTuple):
     page: int
     """Bits that are all set in a valid entry of the last level."""
     leaf: tuple[int, int]
-    """Above the last level: mask, and its value in an entry that maps memory."""
+    """Mask and value of an entry above the last level that maps memory."""
     address: int
     """Mask of the physical address in an entry."""
     high: tuple[int, int] = (0, 0)
@@ -90,7 +89,7 @@ def walk(
     skip: Sequence[Range] = (),
 ) -> Iterator[Alias]:
     """
-    Yield what a page table maps, sorted by virtual address and merged.
+    Yield the aliases that a page table maps, sorted by virtual address and merged.
 
     Every table is read once per level, at the first virtual address at which it is
     found. So a corrupt table cannot loop, and shared tables are not repeated: the

@@ -34,9 +34,9 @@ _MAX_NOTES = 1000
 
 def is_present(info: VmcoreInfo, memory: Memory) -> bool:
     """
-    Return whether the kernel that *info* describes is in *memory*, where it says.
+    Return whether *memory* has the kernel of *info* at the address in *info*.
 
-    That is, ``init_uts_ns`` has the release that *info* has. The VMCOREINFO of an
+    That is, ``init_uts_ns`` has the same release as *info*. The VMCOREINFO of an
     earlier boot fails this check, because KASLR placed that kernel elsewhere.
     """
     try:
@@ -58,9 +58,9 @@ def find_vmcoreinfo(
     """
     Find the VMCOREINFO of the kernel that is in *memory*.
 
-    Of several different notes, the one whose kernel :func:`is_present` is right: the
-    others remain from earlier kernels. A single note is returned even if its kernel is
-    not found where it says, since the memory map may be wrong.
+    Of several different notes, the right one is that whose kernel :func:`is_present`;
+    the others remain from earlier kernels. A single note is returned even if its kernel
+    is not found at the address in it, since the memory map may be wrong.
 
     :param source: Name of the memory, for messages.
     :param is_current: Returns True if a note is certainly right, which ends the search;

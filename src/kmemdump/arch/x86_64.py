@@ -41,7 +41,7 @@ Where low RAM of VMs ends: QEMU's q35 (2 GiB) and pc (3 GiB), each without align
 1 GiB (2.75 and 3.5 GiB), and Firecracker (3.25 GiB).
 """
 _MAX_CONTIGUOUS_RAM = 0x80000000
-"""Up to this size of RAM no VM has a gap."""
+"""No VM with at most this much RAM has a gap."""
 _RESERVED = 128 << 20
 """Most bytes that firmware reserves at the end of a range of RAM."""
 
@@ -112,15 +112,15 @@ class X86_64:
 
     def image(self, info: VmcoreInfo) -> Alias:
         start = info.symbol("_stext") & -(2 << 20)  # PMD_SIZE
-        # Modules follow it.
+        # Modules follow the image.
         end = _IMAGE_MAP + _number(info, "KERNEL_IMAGE_SIZE", _IMAGE_SIZE)
         return Alias(start, self.image_address(info, start), max(end - start, 0))
 
     def direct_map(
         self, info: VmcoreInfo, variable: Callable[[str], int | None]
     ) -> Alias | None:
-        # Both are random. vmalloc's is mapped next, at the end of what the direct map
-        # may ever grow to.
+        # Both are random. vmalloc's area comes next, after the largest possible direct
+        # map.
         start, end = variable("page_offset_base"), variable("vmalloc_base")
         if start is None or end is None:
             return None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Physical memory: ranges of it, where it can be read, and what was read of it."""
+"""Physical memory: its ranges, how to read it, and a record of the reads."""

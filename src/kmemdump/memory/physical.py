@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Physical memory: what it is read from."""
+"""Physical memory, and the sources it is read from."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class WritableMemory(Memory, Protocol):
 
     def write(self, address: int, data: bytes) -> None:
         """
-        Write physical memory, in order: nothing is seen before earlier writes are.
+        Write physical memory in order: no write is seen before an earlier one.
 
-        The machine may die between two writes, and within one. Of an aligned word of 4
-        or 8 bytes it sees all or nothing.
+        The machine may die between two writes, or within one. An aligned word of 4 or 8
+        bytes is written as a whole or not at all.
 
         :raises KmemdumpError: If any of the bytes cannot be written.
         """
@@ -63,12 +63,12 @@ class FileMemory:
     """
     Physical memory in a file: a VM's RAM, a RAM image, a core.
 
-    The file is read and never mapped: truncating it meanwhile causes an error and not a
+    The file is read and never mapped: truncating it meanwhile causes an error, not a
     SIGBUS.
 
     :param fd: Open file; owned by this object from here on. ``/proc/PID/mem``
         is such a file, with addresses for offsets.
-    :param extents: Where memory is in the file. They must not overlap.
+    :param extents: The memory in the file. They must not overlap.
     :param name: Name of the file, for messages.
     """
 
@@ -109,7 +109,7 @@ class FileMemory:
 
     @property
     def extents(self) -> Sequence[Extent]:
-        """Where memory is in the file."""
+        """The memory in the file, with its offsets."""
         return self._extents
 
     def reopen(self) -> int:
@@ -132,7 +132,7 @@ class PageMemory:
     """
     Physical memory as pages.
 
-    :param pages: Frame numbers and the pages.
+    :param pages: Frame number to page.
     """
 
     def __init__(self, pages: dict[int, bytes]) -> None:
@@ -186,7 +186,7 @@ class JoinedMemory:
             try:
                 return memory.read(address, size)
             except NotCapturedError as error:
-                problem = problem or error  # The first's name is the target's.
+                problem = problem or error  # The first error names the target.
         raise problem or NotCapturedError(f"nothing holds {address:#x}")
 
     def close(self) -> None:

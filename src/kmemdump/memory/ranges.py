@@ -104,7 +104,7 @@ def merge(ranges: Iterable[Range], gap: int = 0) -> list[Range]:
     """
     Sort *ranges* and join those that overlap or touch; leave out empty ones.
 
-    :param gap: Bytes between two ranges that are joined nevertheless.
+    :param gap: Most bytes between two ranges that are joined.
     """
     merged: list[Range] = []
     for item in sorted(ranges):
@@ -209,7 +209,7 @@ def fit(
 
 def flatten(extents: Iterable[Extent]) -> list[Extent]:
     """
-    Sort *extents*, cut off what an earlier one has already, and join adjacent ones.
+    Sort *extents*, cut off memory that an earlier one has, and join adjacent ones.
 
     A core image has several PT_LOADs for a page with several virtual addresses; their
     bytes are the same.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Recording what drgn reads: the memory that an answer needs.
+Record what drgn reads: the memory that an answer needs.
 
-A :class:`Recorder` is between drgn and a memory, and limits reading to a budget.
+A :class:`Recorder` sits between drgn and a memory, and limits reads to a budget.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Recorder:
     A page is read once and kept: answers see one state of a page even if the
     kernel is running, and drgn's many small reads are cheap.
 
-    drgn caches some look-ups in its program, so later questions may need less
-    than they would alone: only the union over all readings is meaningful.
+    drgn caches some look-ups in its program, so a later question may read less than it
+    would alone: only the union over all readings is meaningful.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -92,7 +92,7 @@ class Recorder:
         self._check_at = 0
 
     def recording(self) -> Memory:
-        """Return the memory that was read, as it was when it was read."""
+        """Return the memory that was read, with its contents at that time."""
         return PageMemory(self._pages)
 
     @contextmanager

@@ -35,7 +35,7 @@ def find_bytes(
     :param alignment: In bytes.
     :param end: Only addresses before this one are searched.
     :param highest_first: Whether the highest range is searched first.
-    :param activity: What the progress is called.
+    :param activity: Name of the work in progress reports.
     """
     done, total = 0, sum(item.size for item in memory.ranges)
     for item in reversed(memory.ranges) if highest_first else memory.ranges:
@@ -59,7 +59,7 @@ def find_bytes(
                 if (first + at) % alignment == 0:
                     yield first + at
                 at = data.find(wanted, at + 1)
-            # What is wanted may begin in this part and end in the next.
+            # A match may begin in this part and end in the next.
             tail = data[len(data) - len(wanted) + 1 :]
             start += size
         done += item.size
