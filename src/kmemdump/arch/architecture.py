@@ -99,7 +99,7 @@ class Arch(Protocol):
         """Yield likely memory maps of *size* bytes of RAM, contiguous in a file."""
 
     def is_memory_map(self, info: VmcoreInfo, memory: Memory) -> bool:
-        """Return whether *memory*, with the image in it, has RAM at the right addresses."""
+        """Return whether *memory*, which has the image, has the right memory map."""
 
     def interrupt_stack(self, prog: Program, cpu: int) -> Range | None:
         """Return the stack that a CPU takes interrupts on, if it has one."""

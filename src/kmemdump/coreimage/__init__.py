@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The core image: an ELF core that crash, gdb and drgn open as it is."""
+"""The core image: an ELF core that crash, gdb and drgn open directly."""
 
 from kmemdump.coreimage.manifest import (
     AreaRecord,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Where everything goes in a core image, so that each debugger finds it.
+Lay out a core image so that each debugger finds everything in it.
 
 Each range of physical memory is in the file once; each of its virtual addresses has a
 PT_LOAD of its own that points there. crash reads by physical address (the first PT_LOAD
@@ -40,7 +40,7 @@ UNNAMED = 1 << 63
 """
 Added to the physical address of memory that has no virtual address.
 
-No pointer of any kernel leads there: it is neither in the lower nor in the upper half
+No kernel's pointer leads there: the sum is neither in the lower nor in the upper half
 of an address space. With 0, a debugger could read at NULL.
 """
 
@@ -56,7 +56,7 @@ class CoreLayout(NamedTuple):
     extents: Sequence[Extent]
     """The memory: sorted; offsets ascend, except those of zeros."""
     zero_offset: int
-    """Where the zeros are that all extents of zeros share."""
+    """Offset of the zeros that all extents of zeros share."""
     size: int
     """Size of the file in bytes."""
 
@@ -71,11 +71,11 @@ def lay_out(
     """
     Lay out a core image.
 
-    :param ranges: The physical memory that is to be in it.
+    :param ranges: The physical memory to include.
     :param notes_size: Size of all notes together in bytes.
     :param direct: The direct map, if the kernel has one.
     :param aliases: Other virtual addresses; their memory need not be in *ranges*.
-    :param zeros: The part of *ranges* that holds only zeros, which the file has once.
+    :param zeros: The part of *ranges* that holds only zeros, stored once in the file.
     """
     memory = merge(ranges)
     empty = set(_cut(intersect(memory, zeros)))

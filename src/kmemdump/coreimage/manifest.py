@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The manifest: what a core image says about itself, in a note of our own.
+The manifest: a core image's description of itself, in a note of our own.
 
 The note's desc is a JSON object in UTF-8. Addresses are strings in hexadecimal.
 A reader ignores fields that it does not know and refuses a higher version.
@@ -89,7 +89,7 @@ class KernelRecord(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a core image says about itself."""
+    """A core image's description of itself."""
 
     tool: str
     """Program and version that wrote it."""
@@ -101,7 +101,7 @@ class Manifest(NamedTuple):
     marked_at: datetime | None = None
     """When the regions were last marked before that."""
     cause: str = ""
-    """Why it was written, as reported by what watched the kernel."""
+    """Why it was written, as reported by the kernel's watcher."""
     regions: Sequence[RegionRecord] = ()
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
@@ -147,7 +147,7 @@ class Manifest(NamedTuple):
         Parse the desc of the note.
 
         :param source: Name of the input, for messages.
-        :raises FormatError: If it is no manifest, or one of a higher version.
+        :raises FormatError: If it is not a manifest, or of a higher version.
         """
         if len(data) > MAX_BYTES:
             raise FormatError(
@@ -199,7 +199,7 @@ class _Fields:
             raise self._wrong(name, "a string")
         if len(value) > MAX_TEXT:
             raise self._wrong(name, f"at most {MAX_TEXT} characters")
-        # Not refused: which characters are printable depends on the version of Python.
+        # Not refused: the set of printable characters depends on Python's version.
         return printable(value, keep="\t\n")
 
     def flag(self, name: str) -> bool:
@@ -258,7 +258,7 @@ _BUILD_ID = re.compile("(?:[0-9a-f]{2}){1,64}")
 
 
 def _clean(text: str) -> str:
-    """Escape what cannot be printed or encoded, and cut."""
+    """Escape characters that cannot be printed or encoded, and cut."""
     return printable(text, keep="\t\n")[:MAX_TEXT]
 
 

@@ -20,19 +20,19 @@ from kmemdump.memory.ranges import ADDRESS_SPACE, Extent, flatten
 __all__ = ["NO_ADDRESS", "CoreImage", "find_extents", "read_core"]
 
 NO_ADDRESS = ADDRESS_SPACE - 1
-"""``p_paddr`` in /proc/kcore of what has no physical address."""
+"""``p_paddr`` in /proc/kcore of memory without a physical address."""
 
 
 class CoreImage:
     """
     An ELF core of a kernel.
 
-    A truncated one has the memory that is left: see
+    A truncated core has its remaining memory: see
     :func:`kmemdump.coreimage.verify.verify`.
 
-    :param file: Belongs to this object from here on, unless this raises.
-    :raises FormatError: If it is no ELF core, or if its headers, its notes or the table
-        of its packed memory are broken.
+    :param file: Belongs to this object from here on, unless the constructor raises.
+    :raises FormatError: If it is not an ELF core, or if its headers, its notes or the
+        table of its packed memory are broken.
     """
 
     def __init__(self, file: OpenFile) -> None:
@@ -56,7 +56,7 @@ class CoreImage:
     @cached_property
     def manifest(self) -> Manifest | None:
         """
-        What the file says about itself; ``None`` if kmemdump did not write it.
+        The manifest; ``None`` if kmemdump did not write the file.
 
         :raises FormatError: If it is broken, or of a higher version.
         """
@@ -95,7 +95,7 @@ def find_extents(
     headers: Iterable[ProgramHeader], size: int, source: str
 ) -> Iterator[Extent]:
     """
-    Yield where in an ELF core physical memory is, as far as the file goes.
+    Yield the physical memory in an ELF core, as far as the file goes.
 
     :param size: Size of the file in bytes.
     :param source: Name of the file, for messages.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Check whether a core image is what was written."""
+"""Check whether a core image is unchanged since it was written."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MAX_OVERLAP = 16
 
 def verify(core: CoreImage) -> list[str]:
     """
-    Check a core image against what it says about itself.
+    Check a core image against its manifest.
 
-    All of it is read.
+    This reads the whole file.
 
     :return: The problems, one line each; none if it is whole.
     :raises FormatError: If its manifest is broken.
@@ -56,7 +56,7 @@ def verify(core: CoreImage) -> list[str]:
     starts = [item.start for item in available]
     for number, region in enumerate(regions):
         report_progress("comparing checksums", number, len(regions))
-        # Only the ranges near the region, of which there may be thousands.
+        # Only the ranges near the region: there may be thousands.
         first = max(bisect_right(starts, region.address) - 1, 0)
         last = bisect_right(starts, region.address + region.size)
         problem = _check_region(core.memory, region, available[first:last])
@@ -85,7 +85,7 @@ def _check_region(
 
 
 def _loads(headers: Iterable[ProgramHeader]) -> list[ProgramHeader]:
-    """Return what holds physical memory, sorted by its address."""
+    """Return the segments with physical memory, sorted by its address."""
     return sorted(
         (
             header
@@ -106,7 +106,7 @@ def _find_cut(loads: Iterable[ProgramHeader], core: CoreImage) -> list[Range]:
 
 
 def _find_conflicts(loads: Iterable[ProgramHeader]) -> list[str]:
-    """Describe memory that is in the file twice, which may differ."""
+    """Describe memory that is in the file twice: the copies may differ."""
     problems = []
     end = 0
     shift = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writing a core image."""
+"""Write a core image."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ _PRPSINFO = struct.Struct("<BcBb4xQII4i16s80s")
 
 
 class CoreContents(NamedTuple):
-    """What goes into a core image."""
+    """The contents of a core image."""
 
     machine: int
     """``e_machine``."""
     memory: Memory
-    """Where the bytes come from."""
+    """Source of the bytes."""
     regions: Sequence[Region]
     manifest: Manifest
-    """All but its regions, which are filled in."""
+    """All fields except the regions, which are filled in."""
     prstatus: Sequence[bytes] = ()
     """``struct elf_prstatus`` of each CPU, as crash wants them: online ones first."""
     vmcoreinfo: bytes = b""
     """Text of the kernel's VMCOREINFO; left out if empty."""
     command_line: str = ""
-    """Of the kernel."""
+    """The kernel's command line."""
     direct: Alias | None = None
     """The direct map."""
     aliases: Sequence[Alias] = ()
     """Virtual addresses outside of the direct map."""
     packed: bytes = b""
-    """Result of :func:`pack_memory` on what never changes; left out if empty."""
+    """Result of :func:`pack_memory` on memory that never changes; left out if empty."""
     share_zeros: bool = True
-    """Whether pages of zeros are found beforehand, and are in the file once."""
+    """Whether to look for pages of zeros first, and store them once."""
 
 
 @dataclass(slots=True)
@@ -179,7 +179,7 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[_Checksum]) -> bytes
 def _copy_memory(
     output: BinaryIO, layout: CoreLayout, memory: Memory, checksums: list[_Checksum]
 ) -> list[Range] | None:
-    """Copy the memory; return what cannot be read, ``None`` if all was copied."""
+    """Copy the memory; return the ranges that cannot be read, ``None`` if none."""
     lost: list[Range] | None = None
     summing = _RunningChecksums(checksums)
     done, total = 0, sum(extent.size for extent in layout.extents)
@@ -203,7 +203,7 @@ def _copy_memory(
                 lost = [*(lost or ()), *_find_lost(memory, piece)]
                 continue
             if lost is not None:
-                continue  # Now only find what else is lost.
+                continue  # Now only find the other lost pages.
             summing.add(piece, data)
             if not is_zero:  # The file ends with the zeros.
                 output.write(data)
@@ -221,7 +221,7 @@ def _find_zeros(memory: Memory, ranges: Iterable[Range]) -> list[Range]:
             try:
                 data = memory.read(start, min(_CHUNK, last - start))
             except NotCapturedError:
-                continue  # Copying finds out what is lost.
+                continue  # The copy finds the lost pages.
             zeros.extend(
                 Range(start + at, PAGE_SIZE)
                 for at in range(0, len(data), PAGE_SIZE)

@@ -93,7 +93,7 @@ class BtfType:
     size_or_type: int
     """Size in bytes, or id of another type, depending on *kind*."""
     body: int
-    """Offset in the type section of what follows."""
+    """Offset in the type section of the data that follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class BtfMember:
 
 @dataclass(slots=True)
 class Btf:
-    """Indexed BTF. Type id 0 is ``void``; ids go on from *base*, if there is one."""
+    """Indexed BTF. Type id 0 is ``void``; ids continue those of *base*, if any."""
 
     types: bytes
     strings: bytes
@@ -118,7 +118,7 @@ class Btf:
     offsets: array[int] = field(default_factory=lambda: array("I"))
     """Offset in *types* of each type of this BTF."""
     named: array[int] = field(default_factory=lambda: array("Q"))
-    """Of each type with a name, sorted: the name's offset in *strings* << 32 | id."""
+    """For each named type, sorted: the name's offset in *strings* << 32 | id."""
     listed: dict[BtfKind, list[int]] = field(
         default_factory=lambda: {kind: [] for kind in _LISTED}
     )
@@ -126,9 +126,9 @@ class Btf:
     first_id: int = 1
     first_string: int = 0
     _enumerators: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
-    """Offset of a name in *strings*: id of its enumeration, index in it."""
+    """Offset of a name in *strings* to its enumeration's id, and its index there."""
     _searched: dict[str, int | None] = field(default_factory=dict, repr=False)
-    """Name: its offset in *strings*, as far as it was looked for."""
+    """Name to its offset in *strings*, for names that were looked up."""
 
     def type(self, type_id: int) -> BtfType:
         """
@@ -249,7 +249,7 @@ class Btf:
             yield variable, offset
 
     def _rows(self, type: BtfType, layout: struct.Struct) -> Iterator[tuple[int, ...]]:
-        """Iterate over what follows a type: as many entries as it says."""
+        """Iterate over the entries that follow a type."""
         end = type.body + type.count * layout.size
         return layout.iter_unpack(self.types[type.body : end])
 
@@ -259,8 +259,8 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
     Index BTF.
 
     :param data: From the header on, as in ``/sys/kernel/btf/vmlinux``.
-    :param base: The kernel's BTF, if *data* is a module's, which goes on from it.
-    :raises FormatError: If *data* is not BTF that this can read.
+    :param base: The kernel's BTF, if *data* is a module's, which continues it.
+    :raises FormatError: If *data* is not readable BTF.
     """
     if len(data) < _HEADER.size or len(data) > MAX_SIZE:
         raise FormatError(source, f"{len(data)} bytes are no BTF")
@@ -276,7 +276,7 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
         raise FormatError(source, f"BTF sections end after {len(data)} bytes")
     types = data[header + type_off : header + type_off + type_len]
     strings = data[header + str_off : header + str_off + str_len]
-    # The kernel's begin with the empty string; a module may have none.
+    # The kernel's strings begin with an empty one; a module may have none.
     if (strings or base is None) and not strings.endswith(b"\0"):
         raise FormatError(source, "BTF strings lack a terminating NUL")
     if base is None and not strings.startswith(b"\0"):
@@ -290,7 +290,7 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
 
 
 def _index(btf: Btf) -> None:
-    # A hundred thousand types: opening a core image waits for this, and an agent keeps
+    # There are 100,000 types: opening a core image waits for this, and an agent keeps
     # it in memory. An array takes a tenth of a dictionary's memory.
     named, offsets = [], btf.offsets
     words = array("I", btf.types[: len(btf.types) // 4 * 4])

@@ -2,9 +2,9 @@
 """
 ELF64 little-endian core files: headers and notes.
 
-Names and numbers are those of the System V ABI (chapters 4 and 5) and, for the
-notes of a core, of Linux ``include/uapi/linux/elf.h``. What the program headers
-point at is not looked at here: a core that ends too early still has headers.
+Names and numbers are those of the System V ABI (chapters 4 and 5) and, for the notes of
+a core, of Linux ``include/uapi/linux/elf.h``. Memory in segments is not read here: a
+core that ends too early still has headers.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ class Note(NamedTuple):
     type: int
     desc: bytes
     missing: int = 0
-    """How many bytes of *desc* should follow, in a file that is cut."""
+    """How many bytes of *desc* are missing, in a truncated file."""
 
 
 class ElfHeader(NamedTuple):
-    """What an ``Elf64_Ehdr`` says, with the names that it has there."""
+    """The fields of an ``Elf64_Ehdr``, with their names there."""
 
     machine: int
     phoff: int
@@ -116,7 +116,7 @@ class ProgramHeader(NamedTuple):
 
 
 class ElfCore(NamedTuple):
-    """What the headers of a core file say."""
+    """The contents of a core file's headers."""
 
     machine: int
     """``e_machine``."""
@@ -128,9 +128,9 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
     """
     Parse the headers and the notes of a core file.
 
-    Where PT_LOAD segments lie is not checked against *size*.
+    The offsets of PT_LOAD segments are not checked against *size*.
 
-    :raises FormatError: If this is no ELF64 little-endian core, or if headers or
+    :raises FormatError: If this is not an ELF64 little-endian core, or if headers or
         notes are not wholly in the file or are too many.
     """
     raw = read_whole(read, 0, _EHDR.size, size, source, "the ELF header")
@@ -160,7 +160,7 @@ def parse_header(data: bytes, source: str) -> ElfHeader:
     Parse the ELF header of a core file.
 
     :param data: The file, from its first byte on.
-    :raises FormatError: If this is no ELF64 little-endian core.
+    :raises FormatError: If this is not an ELF64 little-endian core.
     """
     if len(data) < _EHDR.size:
         raise FormatError(
@@ -266,8 +266,8 @@ def iter_notes(data: bytes, source: str, *, cut: bool = False) -> Iterator[Note]
     Both name and desc are padded to 4 bytes, as in all cores of Linux and QEMU,
     whatever p_align says. Zeros at the end are padding.
 
-    :param cut: Whether *data* may end in the desc of a note, which is the last then,
-        or before a header.
+    :param cut: Whether *data* may end within the desc of its last note, or before a
+        header.
     :raises FormatError: If a note is not wholly in *data*.
     """
     offset = 0
@@ -320,8 +320,8 @@ def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
     """
     Return the start of a core file: ELF header and program headers.
 
-    From 0xffff program headers on, section header 0 stands between the two and
-    has their number.
+    With 0xffff or more program headers, section header 0 stands between the two and has
+    their number.
     """
     extended = len(headers) >= _PN_XNUM
     phoff = _EHDR.size + (SECTION_HEADER.size if extended else 0)

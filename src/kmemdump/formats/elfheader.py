@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The ELF header region of a minidump: where everything belongs, in two forms.
+The ELF header region of a minidump: the addresses of all regions, in two forms.
 
 The kernel's kmemdump series has program headers and notes, the last of which continues
 in another region (VMCOREINFO). Android's kernels have section headers, program headers,
-and a string table with the names. The name of the region starts with ``KELF`` in all.
+and a string table with the names. The name of the region starts with ``KELF`` in both.
 
 Its offsets are those in a file made of all regions in their order; they are not needed
 to place a region, and may be wrong.
@@ -45,8 +45,8 @@ A note of ours: when the regions were marked, in seconds since the epoch.
 """
 LABEL = struct.Struct("<I12s")
 """
-A note of ours has one for each PT_LOAD: ``seq_num`` and name in the table; zeros for a
-slot that is not in use.
+An entry of a note of ours, one for each PT_LOAD: ``seq_num`` and name in the table;
+zeros for an unused slot.
 """
 
 _SHT_PROGBITS, _SHT_STRTAB = 1, 3
@@ -60,7 +60,7 @@ class HeaderEntry(NamedTuple):
     """A region that the header describes."""
 
     name: str | None
-    """As in the table: from the section of the same place, or from our own note."""
+    """Name in the table: from the section with the same data, or from our own note."""
     vaddr: int
     """Kernel virtual address in bytes."""
     paddr: int | None
@@ -74,16 +74,16 @@ class HeaderEntry(NamedTuple):
 
 
 class HeaderRegion(NamedTuple):
-    """What an ELF header region says."""
+    """The contents of an ELF header region."""
 
     machine: int
     """ELF ``e_machine``."""
     entries: tuple[HeaderEntry, ...]
-    """In the order of the program headers; then what only sections describe."""
+    """In the order of the program headers; then those that only sections describe."""
     notes: tuple[Note, ...]
     """Those that are wholly in the region."""
     vmcoreinfo_size: int | None
-    """Size of the text of the VMCOREINFO note, which is another region, in bytes."""
+    """Size in bytes of the VMCOREINFO note's text, which is another region."""
 
     @property
     def marked(self) -> int | None:
@@ -99,8 +99,8 @@ def parse_header_region(data: bytes, source: str) -> HeaderRegion:
     """
     Parse an ELF header region.
 
-    :param data: The region, from its first byte on; of more than 4 MiB, the start.
-    :raises FormatError: If it is no ELF64 core, or its tables are not in *data*.
+    :param data: The region, or its first 4 MiB.
+    :raises FormatError: If it is not an ELF64 core, or its tables are not in *data*.
     """
     data = data[:_MAX_BYTES]
     header = parse_header(data, source)
@@ -178,7 +178,7 @@ def _match(
     labels: list[tuple[int, str]],
 ) -> Iterator[HeaderEntry]:
     """
-    Yield what the program headers describe, then what only sections do.
+    Yield the entries of the program headers, then those that only sections have.
 
     A program header and its section have the same data and the same address.
     """
@@ -191,7 +191,7 @@ def _match(
     for i, load in enumerate(loads):
         if load.filesz == 0 or load.paddr + load.filesz > ADDRESS_SPACE:
             continue
-        # What Linux wrote at the same time has the same virtual address, too.
+        # A section that Linux wrote with it has the same virtual address, too.
         found = known.get((load.offset, load.filesz), [])
         found = [it for it in found if sections[it[0]].addr == load.vaddr] or found
         used.update(i for i, _ in found[:1])
@@ -228,7 +228,7 @@ def _parse_notes(
     """
     notes: list[Note] = []
     text_size: int | None = None
-    last = 0  # Segments go upwards: nothing is parsed twice.
+    last = 0  # Segments ascend, so nothing is parsed twice.
     for header in headers:
         if header.type != PT_NOTE:
             continue

@@ -26,7 +26,7 @@ __all__ = [
 
 FDT_MAGIC = bytes.fromhex("d00dfeed")
 MAX_FDT = 2 << 20
-"""Size in bytes that the kernel accepts (arm64: MAX_FDT_SIZE)."""
+"""Largest size in bytes that the kernel accepts (arm64: MAX_FDT_SIZE)."""
 
 _HEADER = struct.Struct(">10I")
 _VERSION, _COMPATIBLE = 17, 16
@@ -38,7 +38,7 @@ Longest name of a property in bytes. The specification allows 31, Linux has no l
 a broken tree, the whole strings block may be the name of each property.
 """
 _MAX_REGIONS = 64
-"""More than any device has; a broken tree may list ranges without an end."""
+"""More than any device has; a broken tree may have an endless list of ranges."""
 _U32 = struct.Struct(">I")
 
 
@@ -88,7 +88,7 @@ def fdt_size(head: bytes) -> int | None:
     """
     Return the size in bytes of the tree that starts with *head*.
 
-    :return: ``None`` if this is not a device tree that is accepted.
+    :return: ``None`` if this is not an acceptable device tree.
     """
     if len(head) < _HEADER.size or not head.startswith(FDT_MAGIC):
         return None
@@ -202,13 +202,13 @@ def reserved_ranges(root: Node, compatible: str) -> list[Range]:
     The device is a child of ``/reserved-memory``, or refers to such children with
     ``memory-region``.
 
-    :param compatible: Of the device's node.
+    :param compatible: Property of the device's node.
     """
     memory = root.child("reserved-memory")
     if memory is None:
         return []
     cells = _cells(memory)
-    # Each is used once: all devices of a broken tree may refer to the same.
+    # Each child is used once: all devices of a broken tree may refer to one.
     unused = {id(node): node for node in memory.children}
     by_handle = {node.cells("phandle"): id(node) for node in memory.children}
     found: list[Range] = []

@@ -2,9 +2,9 @@
 """
 Flattened files: a kdump-compressed dump cut into records, to go through a pipe.
 
-makedumpfile writes them with -F, and QEMU's dump-guest-memory whenever it writes
-kdump formats, except those named kdump-raw-* (QEMU 8.2 and later). Reading
-them as they are saves the copy that ``makedumpfile -R`` would make.
+makedumpfile writes them with -F, and QEMU's dump-guest-memory whenever it writes kdump
+formats, except those named kdump-raw-* (QEMU 8.2 and later). Reading them directly
+saves the copy that ``makedumpfile -R`` would make.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def parse_flat(read: Read, size: int, source: str) -> FlatFile:
 
 
 def _resolve(records: list[FlatRecord]) -> list[FlatRecord]:
-    """Return sorted records that do not overlap; what came later wins."""
+    """Return sorted records without overlaps; those later in the file win."""
     edges = sorted(
         edge
         for i, record in enumerate(records)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``/proc/iomem``: what physical addresses are used for."""
+"""``/proc/iomem``: the uses of physical addresses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
     """
     Parse the text of ``/proc/iomem``.
 
-    :raises FormatError: If it is something else, or has no addresses.
+    :raises FormatError: If *text* is something else, or has no addresses.
     """
     found: list[Resource] = []
     for number, line in enumerate(text.splitlines()[:_MAX_LINES], 1):
@@ -53,7 +53,7 @@ def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
 
 def find_use(resources: Iterable[Resource], wanted: Range) -> str | None:
     """
-    Return what a range is used for; ``None`` if it is free to be written.
+    Return the use of a range; ``None`` if it is free to be written.
 
     Reserved memory is free, and so is memory that is not listed (a device tree may keep
     it from the kernel).

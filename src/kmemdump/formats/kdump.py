@@ -44,7 +44,7 @@ _DESCRIPTOR = struct.Struct("<qIIQ")  # struct page_desc
 _NO_MACHINE = b"Unknown"
 _PAGE_SIZES = (4096, 16384, 65536)
 _MAX_BITMAP = 256 << 20
-"""Bytes of a bitmap: 8 TiB of RAM in pages of 4 KiB."""
+"""Most bytes of a bitmap: 8 TiB of RAM in pages of 4 KiB."""
 _MAX_RANGES = 8_000_000
 _MAX_VMCOREINFO = 1 << 20
 _LAST_DESCRIPTORS = 1 << 14
@@ -53,7 +53,7 @@ Read = Callable[[int, int], bytes]
 
 
 class Compression:
-    """``DUMP_DH_COMPRESSED_*``: what page data is compressed with."""
+    """``DUMP_DH_COMPRESSED_*``: the compression of page data."""
 
     ZLIB = 0x1
     LZO = 0x2
@@ -64,7 +64,7 @@ class Compression:
 
 @dataclass(frozen=True, slots=True)
 class PageDescriptor:
-    """Where a page is: ``struct page_desc``."""
+    """The place of a page: ``struct page_desc``."""
 
     offset: int
     """Offset in the file in bytes."""
@@ -90,7 +90,7 @@ class PageBitmap:
         return self.counts[-1]
 
     def index(self, frame: int) -> int | None:
-        """Return how many members are below *frame*; None if it is no member."""
+        """Return how many members are below *frame*; None if it is not a member."""
         byte, bit = frame >> 3, frame & 7
         if byte >= len(self.bits) or not self.bits[byte] >> bit & 1:
             return None
@@ -102,7 +102,7 @@ class PageBitmap:
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Iterate over the (first, end) of runs of members."""
-        first = -1  # Of the run that is open.
+        first = -1  # Start of the open run.
         for match in re.finditer(rb"\x00+|\xff+|[^\x00\xff]", self.bits):
             value = self.bits[match.start()]
             frame = match.start() * 8
@@ -126,7 +126,7 @@ class PageBitmap:
 
 @dataclass(frozen=True, slots=True)
 class Kdump:
-    """What the headers of a kdump-compressed dump say."""
+    """The contents of a kdump-compressed dump's headers."""
 
     machine: str | None
     """As ``uname -m`` prints it; None if the headers do not say."""
@@ -135,7 +135,7 @@ class Kdump:
     pages: PageBitmap
     """The page frames in the dump."""
     ranges: list[tuple[int, int]]
-    """Physical (address, size) of what is in the dump, sorted."""
+    """Physical (address, size) of the memory in the dump, sorted."""
     descriptors: int
     """Offset of the first page descriptor in bytes."""
     notes: list[Note]
@@ -145,7 +145,7 @@ class Kdump:
 
     def descriptor(self, read: Read, frame: int) -> PageDescriptor | None:
         """
-        Return where a page is.
+        Return the place of a page.
 
         :return: None if the dump does not have it.
         :raises FormatError: If its descriptor is wrong.
@@ -162,7 +162,7 @@ class Kdump:
             )
         offset, size, flags, _page_flags = _DESCRIPTOR.unpack(raw)
         flags &= Compression.ANY
-        # A page that is stored as it is has its size.
+        # A page without compression is stored in full size.
         good = 0 < size <= self.page_size if flags else size == self.page_size
         if offset <= 0 or not good:
             raise FormatError(
@@ -194,7 +194,7 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
     """
     Parse the headers of a kdump-compressed dump.
 
-    :raises FormatError: If it is no such dump, or damaged.
+    :raises FormatError: If it is not such a dump, or damaged.
     """
     raw = read_whole(read, 0, _HEADER.size, size, source, "the header")
     # fmt: off

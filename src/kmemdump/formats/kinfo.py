@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Android's ``debug_kinfo``: where a kernel's own tables are, for tools that read its RAM.
+Android's ``debug_kinfo``: addresses of kernel tables, for tools that read its RAM.
 
 There are four layouts without a version number; one of them can be read in two ways.
 The checksum does not distinguish them, because zeros at the end do not change it. So
@@ -32,7 +32,7 @@ __all__ = [
 
 KINFO_MAGIC = 0xCCEEDDFF
 
-_CHECKED_FROM = 8  # The checksum is over all words behind it.
+_CHECKED_FROM = 8  # The checksum covers all words after it.
 
 _TEXT = ("_text", "_stext", "_etext", "_sinittext", "_einittext", "_end")
 _TABLES = (
@@ -52,16 +52,16 @@ ADDRESSES = (_ABSOLUTE, _RELATIVE, *_TEXT, *_TABLES, _SEQS, _PAGE_TABLE)
 
 
 class KinfoLayout(Enum):
-    """Which kernel wrote it, in the order in which a reader prefers them."""
+    """The kernel that wrote it, in a reader's order of preference."""
 
     SERIES = "series"
     """The kernel's kmemdump series up to meminspect v2; 472 bytes."""
     MEMINSPECT_V3 = "meminspect-v3"
     """Without build information; 216 bytes."""
     ANDROID = "android"
-    """Android's common kernel: as the series, with other first addresses."""
+    """Android's common kernel: like the series, with other first addresses."""
     ANDROID_V2 = "android-v2"
-    """As :attr:`ANDROID_V1`, with more at the end; 504 bytes."""
+    """Like :attr:`ANDROID_V1`, with more at the end; 504 bytes."""
     ANDROID_V1 = "android-v1"
     """An older Android tree; 464 bytes."""
 
@@ -95,7 +95,7 @@ _LAYOUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Kinfo:
-    """What a kernel says about itself in a ``debug_kinfo``."""
+    """The contents of a ``debug_kinfo``."""
 
     layout: KinfoLayout
     addresses: Mapping[str, int]
@@ -103,7 +103,7 @@ class Kinfo:
     num_syms: int = 0
     """Symbols in kallsyms."""
     thread_size: int = 0
-    """Of a kernel stack, in bytes."""
+    """Size of a kernel stack in bytes."""
     release: str = ""
     build_info: str = ""
     flags: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -120,7 +120,7 @@ def parse_kinfo(data: bytes, source: str) -> Kinfo:
     """
     Parse a ``debug_kinfo`` region, whichever layout it has.
 
-    :param data: The region; may be longer than what is in it.
+    :param data: The region; may be longer than the structure.
     :raises FormatError: If the magic number is wrong, or no layout fits.
     """
     if len(data) < 8 or struct.unpack_from("<I", data)[0] != KINFO_MAGIC:
@@ -193,7 +193,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _unpack(data: bytes, layout: KinfoLayout) -> tuple[Kinfo, bool]:
-    """Return what a layout reads, and whether its texts end in zeros alone."""
+    """Return the values in a layout, and whether only zeros follow its texts."""
     table = _LAYOUTS[layout]
     whole = data[: table.struct.size]
     values = list(table.struct.unpack(whole))
@@ -229,7 +229,7 @@ def _unpack(data: bytes, layout: KinfoLayout) -> tuple[Kinfo, bool]:
 
 
 def _plausibility(found: Kinfo, clean: bool) -> int | None:
-    """Return how well a layout fits; ``None`` if it cannot be the one."""
+    """Return how well a layout fits; ``None`` if it cannot fit."""
     if found.lengths[1] != 64:  # Bits per long.
         return None
     release = found.release
@@ -254,7 +254,7 @@ def _plausibility(found: Kinfo, clean: bool) -> int | None:
 
 
 def _count_ordered(found: Kinfo) -> int:
-    """Count the neighbours that are in the order in which a kernel image has them."""
+    """Count the neighbours that are in the order of a kernel image."""
     get = found.addresses.get
     order = [get(name, 0) for name in ("_text", "_stext", "_etext")]
     order += [get(f"kallsyms_{name}", 0) for name in ("names", "markers")]

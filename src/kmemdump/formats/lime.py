@@ -34,7 +34,7 @@ class LimeRange:
     offset: int
     """Offset of the data in the file in bytes."""
     missing: int = field(default=0, compare=False)
-    """Bytes that should follow and lie past the end of the file."""
+    """Bytes of the range that lie past the end of the file."""
 
 
 def parse_lime(
@@ -43,8 +43,7 @@ def parse_lime(
     """
     Parse the headers of a LiME file.
 
-    A file that ends within a range, as a full disk leaves it, is read as far as it
-    goes.
+    A file that ends within a range, because a disk was full, is read to its end.
 
     :return: Ranges in the order of the file, which need not be sorted.
     :raises FormatError: If a header is wrong.

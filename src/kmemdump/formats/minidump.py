@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The minidump table: item 602 of Qualcomm SMEM, and the region arrays that it names.
+The minidump table: item 602 of Qualcomm SMEM, and the region arrays that it points to.
 
 Structures are those of Linux ``include/linux/soc/qcom/minidump.h``, which the kernel's
-kmemdump series, Android's kernels and Rockchip's firmware share. The layout before it
-is that of :func:`parse_old_table`.
+kmemdump series, Android's kernels and Rockchip's firmware share.
+:func:`parse_old_table` reads the layout before it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ __all__ = [
 ]
 
 MINIDUMP_ITEM = 602
-"""Number of the SMEM item; its host is any."""
+"""Number of the SMEM item, which is for any host."""
 MAX_ROWS = 4096
 """Most regions that are parsed; firmware takes 201 to 401."""
 ALL_ROWS = 300
-"""Regions of all subsystems together that old firmware takes."""
+"""Most regions of all subsystems together that old firmware takes."""
 LINUX_ROWS = 201
-"""Regions that Linux registers at most, for that reason."""
+"""Most regions that Linux registers, for that reason."""
 
 _TOC = struct.Struct("<III4x")  # struct minidump_global_toc without subsystems[]
 _SUBSYSTEM = struct.Struct("<IIIII4xQ")  # struct minidump_subsystem
@@ -65,13 +65,13 @@ REGION_SIZE = _REGION.size
 
 _NAME_SIZE = 16
 MAX_FILE_LABEL = 12
-"""Longest name that fits into a file's: md_NAME.BIN and a NUL are 20 bytes."""
+"""Longest name that fits into a file name: md_NAME.BIN and a NUL are 20 bytes."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Word(IntEnum):
     """
-    Values that are words, with the first letter in the top byte.
+    Values that spell words, with the first letter in the top byte.
 
     Some versions of the table use only a part of them.
     """
@@ -91,7 +91,7 @@ class Word(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subsystem:
-    """What one processor says about its regions."""
+    """The row of one processor."""
 
     status: int
     """1 if it is initialised."""
@@ -243,7 +243,7 @@ def check_regions(regions: Sequence[TableRegion]) -> list[list[str]]:
 
 
 def row_label(i: int, region: TableRegion) -> str:
-    """Return what a row is called in messages."""
+    """Return the name of a row in messages."""
     return f"row {i} ({region.name or 'no name'})"
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-QEMU's ``info mtree -f``: which guest-physical addresses are RAM, and whose.
+QEMU's ``info mtree -f``: the RAM at guest-physical addresses, and its backends.
 
-The text is meant for people. It is the only source for where a memory backend appears
-in the guest that all versions of QEMU since 2.10 have.
+The text is meant for people. No other output of all versions of QEMU since 2.10 says
+where in the guest a memory backend appears.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FlatRange:
     region: str
     """Name of QEMU's memory region: for RAM that of the memory backend."""
     offset: int
-    """Where in the memory region it is, in bytes."""
+    """Offset in the memory region in bytes."""
 
 
 def parse_mtree(text: str, source: str) -> list[FlatRange]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The ELF notes of kmemdump's own: one name for their owner, one number for each.
+kmemdump's own ELF notes: one name for their owner, one number for each.
 
-None of the numbers is small: crash looks at the type of a note alone, and takes each
-note of type 1 for the registers of one more CPU.
+No number is small: crash looks only at the type of a note, and takes each note of type
+1 for the registers of one more CPU.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class NoteType(IntEnum):
     """``n_type`` of our notes."""
 
     MANIFEST = 0x4B4D4431
-    """What a core image says about itself: :mod:`kmemdump.coreimage.manifest`."""
+    """The manifest of a core image: :mod:`kmemdump.coreimage.manifest`."""
     PACKED = 0x4B4D4432
-    """Memory that is compressed: :mod:`kmemdump.coreimage.packed`."""
+    """Compressed memory: :mod:`kmemdump.coreimage.packed`."""
     MARKED = 0x4B4D4433
     """When a backend's regions were marked: :mod:`kmemdump.formats.elfheader`."""
     LABELS = 0x4B4D4434
-    """Which region each PT_LOAD is: :mod:`kmemdump.formats.elfheader`."""
+    """The region of each PT_LOAD: :mod:`kmemdump.formats.elfheader`."""
 
 
 def find_own(notes: Iterable[Note], type: NoteType) -> bytes | None:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 RAMOOPS_MAGIC = b"DBGC"
-"""What a zone starts with, except that of the function trace."""
+"""The start of every zone except that of the function trace."""
 
 _HEADER = struct.Struct("<III")  # struct persistent_ram_buffer
 _SIGNATURE = 0x43474244
@@ -42,7 +42,7 @@ class RamoopsZone:
 
     name: str
     text: bytes
-    """What is in it, oldest first."""
+    """Its contents, oldest first."""
 
 
 def parse_zone(data: bytes, source: str, *, ecc_size: int = 0) -> RamoopsZone:
@@ -51,7 +51,7 @@ def parse_zone(data: bytes, source: str, *, ecc_size: int = 0) -> RamoopsZone:
 
     :param data: The whole zone.
     :param ecc_size: Bytes of parity for each block of 128, as the module parameter.
-    :raises FormatError: If there is no zone, or its ring is not in it.
+    :raises FormatError: If there is no zone, or its ring is not within the zone.
     """
     if len(data) < _HEADER.size:
         raise FormatError(source, f"{len(data)} bytes, expected a zone's header of 12")
@@ -76,7 +76,7 @@ def parse_zone(data: bytes, source: str, *, ecc_size: int = 0) -> RamoopsZone:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a panic or oops left in a zone."""
+    """The log that a panic or oops left in a zone."""
 
     seconds: float
     """Time of the record in seconds since 1970."""

@@ -45,8 +45,8 @@ def capacity_with(size: int, parity: int) -> int:
     """
     Return how many bytes of text a zone holds.
 
-    :param size: Of the zone, in bytes.
-    :param parity: Bytes of parity for each block; 0: none.
+    :param size: Size of the zone in bytes.
+    :param parity: Bytes of parity for each block, 0 for none.
     """
     capacity = size - _HEADER_SIZE
     if not parity:
@@ -56,11 +56,11 @@ def capacity_with(size: int, parity: int) -> int:
 
 def find_parity(data: bytes) -> tuple[int, int]:
     """
-    Find out how large a zone is, and how much parity it has.
+    Find the size of a zone, and of its parity.
 
     :param data: From the zone's start on, as far as it may reach.
-    :return: Sizes in bytes of the zone, which is *data* or a power of two, and of the
-        parity of a block; of no parity if none of the usual sizes fits.
+    :return: Size in bytes of the zone (that of *data*, or a power of two), and of the
+        parity of a block: 0 if none of the usual sizes fits.
     :raises UnsupportedError: If reedsolo is not installed.
     """
     _codec(PARITY_SIZES[0])
@@ -127,7 +127,7 @@ def _correct(block: bytes, parity: int) -> tuple[bytes, int] | None:
         _, whole, places = codec.decode(block)
     except failure:
         return None
-    except (ValueError, IndexError, ZeroDivisionError):  # The data is no code word.
+    except (ValueError, IndexError, ZeroDivisionError):  # The data is not a code word.
         return None
     return bytes(whole), len(places)
 

@@ -46,13 +46,13 @@ class RawdumpFlag(IntFlag):
 
 
 class SectionType(IntEnum):
-    """What a section holds."""
+    """The contents of a section."""
 
     NONE = 0
     DDR = 1
     CPU_CONTEXT = 2
     VENDOR = 3
-    """Qualcomm's, with the physical address where a DDR section has it."""
+    """Qualcomm's; it has the physical address in the same place as a DDR section."""
     REASON = 4
     SYSTEM = 5
 
@@ -76,11 +76,11 @@ class RawdumpSection:
 
 @dataclass(frozen=True, slots=True)
 class Rawdump:
-    """What an image says about itself."""
+    """The contents of an image's headers."""
 
     sections: tuple[RawdumpSection, ...]
     problems: tuple[str, ...]
-    """What is wrong with the image; the sections are those that can be read."""
+    """Problems of the image; *sections* has only those that can be read."""
 
 
 def parse_rawdump(read: Callable[[int, int], bytes], size: int, source: str) -> Rawdump:
@@ -89,7 +89,7 @@ def parse_rawdump(read: Callable[[int, int], bytes], size: int, source: str) -> 
 
     :param read: Reads (offset, count) of the image; may return less.
     :param size: Size of the image, or of the partition it is in, in bytes.
-    :raises FormatError: If this is no such image, or its table is cut.
+    :raises FormatError: If this is not such an image, or its table is truncated.
     """
     raw = read(0, _HEADER.size)
     if len(raw) < _HEADER.size or raw[:8] not in (RAWDUMP_MAGIC, _SEEN_MAGIC):

@@ -50,7 +50,7 @@ class Command(IntEnum):
     HELLO = 0x01
     HELLO_RESP = 0x02
     END_OF_IMAGE = 0x04
-    """The device reports an error so in this mode."""
+    """In this mode, the device's error report."""
     RESET = 0x07
     RESET_RESP = 0x08
     MEM_DEBUG = 0x09
@@ -176,7 +176,7 @@ def parse_table(data: bytes, source: str, *, wide: bool) -> list[DeviceRow]:
     Parse a region table.
 
     :param wide: Whether it is in the 64-bit form.
-    :raises FormatError: If it is no whole number of rows, or too many.
+    :raises FormatError: If it is not a whole number of rows, or has too many.
     """
     layout = _ROW64 if wide else _ROW32
     if not data or len(data) % layout.size or len(data) > MAX_TABLE_BYTES:

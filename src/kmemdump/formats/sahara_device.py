@@ -33,8 +33,8 @@ class Device:
     :param read: Reads memory: physical address and size; raises
         :exc:`NotCapturedError` where there is none.
     :param wide: Whether it uses the 64-bit form.
-    :param table_address: Address of its table, as it says.
-    :param version: Of the protocol, as HELLO says.
+    :param table_address: Address of its table, as it reports it.
+    :param version: Version of the protocol in HELLO.
     """
 
     def __init__(

@@ -2,8 +2,9 @@
 """
 The host's side of Sahara's memory debug mode, without any input or output.
 
-:meth:`SaharaHost.receive` takes each transfer that arrives, and returns what is to be
-sent. Data has no packet around it: if the host has asked for data, a transfer is data.
+:meth:`SaharaHost.receive` takes each transfer that arrives, and returns events, such as
+a packet to send. Data has no packet around it: if the host has asked for data, a
+transfer is data.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ __all__ = [
 ]
 
 CHUNK = 512 << 10
-"""Bytes that a host asks for at once; what qdl and edl take, too."""
-_ERROR_SIZE = 16  # Of END_OF_IMAGE. Never asked for, so that the two differ.
+"""Bytes that a host requests at once, as qdl and edl do."""
+_ERROR_SIZE = 16  # Of END_OF_IMAGE; data of this size is never requested.
 _VERSION, _COMPATIBLE = 2, 1
 
 
@@ -127,15 +128,15 @@ class SaharaHost:
 
     @property
     def expected(self) -> int:
-        """Bytes of data that are still to come for the last request; 0: a packet."""
+        """Bytes of data that the last request still lacks; 0 if a packet comes next."""
         return self._asked - self._got
 
     def receive(self, transfer: bytes) -> list[Event]:
         """
         Take one transfer.
 
-        :raises FormatError: If the device breaks the protocol. It then waits for a
-            reset: :meth:`reset`.
+        :raises FormatError: If the device breaks the protocol. The device then waits
+            for :meth:`reset`.
         """
         if self._state is _State.END:
             raise FormatError(self._source, "sends more after DONE_RESP or RESET_RESP")
@@ -232,7 +233,7 @@ class SaharaHost:
                     size //= 2
                 return [*events, self._read(row.address + self._offset, size)]
             elif row.size == 0:
-                events.append(Data(row, 0, b""))  # An empty region counts as well.
+                events.append(Data(row, 0, b""))  # An empty region is reported, too.
             self._next()
         self._state = _State.RESET
         return [*events, Send(pack_packet(Command.RESET))]

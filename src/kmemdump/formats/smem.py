@@ -2,9 +2,9 @@
 """
 Qualcomm SMEM: memory that the processors of a chip share, and its items.
 
-Layout and rules are those of Linux ``drivers/soc/qcom/smem.c``: what that driver
-refuses is refused here, with its error number at the end of the message. In addition,
-nothing may lead out of the region, which the driver does not check everywhere.
+Layout and rules are those of Linux ``drivers/soc/qcom/smem.c``: that driver's refusals
+are errors here, with its error number at the end of the message. In addition, nothing
+may lead out of the region, which the driver does not check everywhere.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What to store, in this order, so that a new item is there."""
+    """The stores that make a new item, in order."""
 
     item: Item
     stores: tuple[tuple[int, bytes], ...]
@@ -97,7 +97,7 @@ class Smem:
         Find an item as ``qcom_smem_get()`` does.
 
         :param host: Remote processor, or :data:`HOST_ANY`.
-        :raises FormatError: If it is not there, or the way to it is damaged.
+        :raises FormatError: If there is no such item, or the way to it is damaged.
         """
         where = f"{self.source}: item {number}"
         self._check_number(number, where)
@@ -114,7 +114,7 @@ class Smem:
 
     def allocate(self, host: int, number: int, size: int) -> Allocation:
         """
-        Plan a new item as ``qcom_smem_alloc()`` makes it, in the same order.
+        Plan a new item with the stores of ``qcom_smem_alloc()``, in the same order.
 
         The driver holds a hardware lock meanwhile. So the plan may only be carried out
         while no other processor allocates.

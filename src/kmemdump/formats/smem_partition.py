@@ -21,7 +21,7 @@ _FREE_UNCACHED_AT = 12
 _ENTRY = struct.Struct("<HHIHHI")  # struct smem_private_entry
 _CANARY = 0xA5A5
 PartitionRow = tuple[int, int, int, int, int]
-"""Of the partition table: offset, size, both hosts, cache line."""
+"""A row of the partition table: offset, size, both hosts, cache line."""
 _MAX_ENTRIES = 1 << 16  # Numbers of items have 16 bits.
 
 
@@ -142,7 +142,7 @@ class Partition:
         Plan a new uncached item.
 
         :return: The item; offset in the region and bytes of each store.
-        :raises FormatError: If there is one, or no room.
+        :raises FormatError: If the item exists, or there is no room.
         """
         at = self.start + _HEADER.size
         for entry in self._limited(self._walk_uncached(data)):

@@ -81,9 +81,9 @@ def find_private(
     data: bytes, rows: list[PartitionRow], source: str
 ) -> dict[int, Partition]:
     """
-    Return the partitions that this processor shares with each other one.
+    Return the partitions that this processor shares with each of the others.
 
-    :raises FormatError: If there are two for one, or a header is wrong.
+    :raises FormatError: If there are two for one host, or a header is wrong.
     """
     partitions: dict[int, Partition] = {}
     for row in rows:
