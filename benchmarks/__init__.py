@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What kmemdump costs, with the figures of what people use today beside it.
+Measure what kmemdump costs, beside the tools that people use today.
 
 ``make bench`` runs it. Everything is measured from outside, as whole processes on a
 real kernel in QEMU, and nothing is asserted: the reader judges.

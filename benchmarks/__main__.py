@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _surroundings() -> list[str]:
-    """Say what it was measured on, and with."""
+    """Name the machine and the programs of the measurement."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return [
         f"host: {os.cpu_count()} CPUs ({_cpu_model()}), {memory / 2**30:.0f} GiB, "

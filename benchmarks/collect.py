@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Collecting a folder of 201 files, beside copying them into one file with ``cat``.
+Compare collecting a folder of 201 files with copying them into one by ``cat``.
 
 As a program, it collects FOLDER into CORE and prints the seconds and CPU seconds that
 the call took, without the start of Python, and the peak memory of the process in bytes.
@@ -42,7 +42,7 @@ def measure_collect(folder: Path, runs: int) -> list[Figure]:
     """
     Measure what collecting costs, with files on the disk and in tmpfs.
 
-    :param folder: On the disk, for the dump, which is removed again.
+    :param folder: Folder on the disk for the dump, which is removed again.
     """
     figures = _measure_in(folder, runs, ("", ", files not in memory"))
     if _has_room(_TMPFS):
@@ -56,13 +56,13 @@ def _has_room(folder: Path) -> bool:
         status = os.statvfs(folder)
     except OSError:
         return False
-    # What is in tmpfs takes memory, and more than that is needed to measure anything.
+    # Files in tmpfs take memory, and the measurement needs more than that.
     pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(status.f_bavail * status.f_frsize, pages) > 3 * _BYTES
 
 
 def _measure_in(folder: Path, runs: int, places: Sequence[str]) -> list[Figure]:
-    """Measure each row with the files in each of *places*, which labels name."""
+    """Measure each row with the files in each of *places*, named in the labels."""
     dump, output = folder / "minidump", folder / "collected"
     files = _make_dump(dump)
     try:
@@ -110,7 +110,7 @@ def _fresh(measure: _Measure, output: Path, files: Sequence[Path], cold: bool) -
 
 
 def _run(argv: list[str]) -> Cost:
-    # As it is installed: compiled, whatever the user of the benchmarks prefers.
+    # Compiled, as when installed, whatever the user of the benchmarks prefers.
     return run(argv, environment={"PYTHONDONTWRITEBYTECODE": ""})
 
 
@@ -139,7 +139,7 @@ def _make_dump(folder: Path) -> list[Path]:
         paths[-1].write_bytes(data)
         lines.append(info_line(paths[-1].name, region.address, len(data)))
     (folder / INFO_NAME).write_text("".join(lines))
-    os.sync()  # What is not written yet cannot be dropped from memory.
+    os.sync()  # Pages not yet written cannot be dropped from memory.
     return paths
 
 
@@ -155,7 +155,7 @@ def _main() -> None:
 
 def _peak() -> int:
     """Return the most memory that this process had, in bytes."""
-    # ru_maxrss counts what the parent had before exec(), too.
+    # ru_maxrss counts the parent's memory before exec(), too.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(it.split()[1]) for it in lines if it.startswith("VmHWM:")) << 10
 

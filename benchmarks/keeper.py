@@ -4,8 +4,7 @@ A process that marks a VM while it lives, and writes its core image when it is d
 
 ``python -m benchmarks.keeper QMP_SOCKET`` reads a command from each line of standard
 input, and answers with a line of JSON: ``mark`` (first), ``refresh``, ``write PATH``.
-It has a process of its own, so that what it costs can be told from what the benchmark
-costs.
+It has a process of its own, which keeps its cost apart from the benchmark's.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def _measured(work: Callable[[], dict[str, object]]) -> dict[str, object]:
 
 
 def _peak() -> int:
-    # Not ru_maxrss, which starts with what the parent had.
+    # Not ru_maxrss, which starts with the parent's value.
     for line in Path(f"/proc/{os.getpid()}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10

@@ -24,9 +24,9 @@ class Cost:
     wall: float
     """Seconds."""
     cpu: float
-    """Seconds of user and system time; 0 if nobody knows."""
+    """Seconds of user and system time; 0 if unknown."""
     peak: int = 0
-    """Most resident memory in bytes; 0 if nobody knows."""
+    """Peak resident memory in bytes; 0 if unknown."""
     output: str = ""
     problem: str = ""
     """Why there is nothing to compare."""
@@ -59,7 +59,7 @@ def run(
         )
         timer = threading.Timer(timeout, process.kill)
         timer.start()
-        # Not Popen.wait(), which forgets what the process used.
+        # Not Popen.wait(), which drops the resource usage of the process.
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - start
         timer.cancel()
@@ -94,10 +94,10 @@ def middle(measure: Callable[[], Cost], runs: int) -> Cost:
 
 def in_turn(measures: Sequence[Callable[[], Cost]], runs: int) -> list[Cost]:
     """
-    Measure several things several times: all of them, and all of them again.
+    Measure several things in turn, in several rounds.
 
-    What is compared has to be measured at the same time: a machine that others use,
-    too, is now faster and now slower.
+    The speed of a machine that others use, too, varies, so measure at the same time
+    what is to be compared.
 
     :return: As :func:`middle` for each.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What kdump and pstore leave of a guest, and when it can be read.
+Measure what kdump and pstore leave of a guest, and when it can be read.
 
 kdump: a second kernel is loaded as ``kexec -p -s`` does it, by the same system call;
-its initramfs holds nothing but what it takes to run makedumpfile. pstore: ramoops keeps
+its initramfs holds only what makedumpfile needs. pstore: ramoops keeps
 the log in RAM, and the next boot reads it. Both boots are emulated.
 """
 
@@ -31,8 +31,8 @@ _RAMOOPS = Range(0x30000000, 1 << 20)
 _PATIENCE = 1800.0
 """Seconds for a boot, or for a dump, on a busy host."""
 
-# Documentation/admin-guide/kdump/kdump.rst has the arguments. The kernel adds where the
-# dead one's memory is.
+# Documentation/admin-guide/kdump/kdump.rst has the arguments. The kernel adds the
+# place of the dead one's memory.
 _LOAD = """
 import ctypes, os
 files = [os.open(f"/run/{name}", os.O_RDONLY) for name in ("vmlinuz", "second")]
@@ -61,15 +61,15 @@ poweroff -f
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What one of them left."""
+    """What kdump or pstore left."""
 
     name: str
     seconds: float
     """From the death to a whole file."""
     size: int
-    """Bytes of it."""
+    """Size of the file in bytes."""
     reserved: int
-    """Bytes of memory that were set aside while the kernel lived."""
+    """Bytes of memory that were reserved while the kernel lived."""
 
 
 def measure_peers(
@@ -85,8 +85,8 @@ def measure_peers(
 
     :param memory: MiB.
     :param random: MiB of random data.
-    :param folder: ``kdump.vmcore`` and ``pstore.txt`` are left there, to be looked at.
-    :param say: Called with what happens, a line each.
+    :param folder: Keeps ``kdump.vmcore`` and ``pstore.txt``, for inspection.
+    :param say: Called with a line about each step.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
     kernel = cache.kernel(series)
@@ -185,7 +185,7 @@ def _pstore(machine: Machine, folder: Path) -> Peer:
         command = "mount -t pstore pstore /sys/fs/pstore && cat /sys/fs/pstore/dmesg-*"
         said = machine.run(f"{load} && {command}")
         seconds = time.monotonic() - start
-        text = said.partition("\n")[2]  # Behind the line of a guest that is ready.
+        text = said.partition("\n")[2]  # After the line that says the guest is ready.
         path = folder / "pstore.txt"
         path.write_text(text)
     return Peer("pstore, ramoops", seconds, path.stat().st_size, _RAMOOPS.size)

@@ -32,7 +32,7 @@ DRGN = str(Path(PYTHON).with_name("drgn"))
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be measured."""
+    """What to measure."""
 
     series: str
     memory: int
@@ -41,7 +41,7 @@ class Plan:
     """MiB."""
     tasks: int
     runs: int
-    """How often what is cheap is measured."""
+    """Number of runs of each cheap measurement."""
     cpus: int = 2
 
 
@@ -54,7 +54,7 @@ class Figure:
     size: int = 0
     """Bytes of the file that was written."""
     peer: bool = False
-    """Whether it is what others do."""
+    """Whether it measures another tool."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Scene:
     areas: list[dict[str, Any]] = field(default_factory=list)
     dumps: list[Figure] = field(default_factory=list)
     answers: dict[str, list[Figure]] = field(default_factory=dict)
-    """By the question."""
+    """By question."""
 
 
 class _Keeper:
@@ -112,7 +112,7 @@ def play(
     Boot a VM, mark it, kill it, and dump it in every way.
 
     :param folder: For the dumps, which are removed.
-    :param say: Called with what happens, a line each.
+    :param say: Called with a line about each step.
     """
     kernel = cache.kernel(plan.series)
     vmlinux = cache.vmlinux(kernel)
@@ -182,7 +182,7 @@ def _write(scene: Scene, machine: Machine, keeper: _Keeper, core: Path) -> None:
 
 
 def _capture(scene: Scene, machine: Machine, path: Path) -> None:
-    """Capture what nobody had marked: the whole process, imports and all."""
+    """Capture a kernel that was not marked: the whole process, with imports."""
     argv = [*KMEMDUMP, "capture", f"qmp:{machine.qmp}", "-o", str(path)]
     cost = middle(lambda: run(argv), scene.plan.runs)
     size = path.stat().st_size if path.exists() else 0

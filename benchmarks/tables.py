@@ -57,7 +57,7 @@ def print_collect(figures: Sequence[Figure], console: Console) -> None:
 
 
 def print_peers(peers: Sequence[Peer], console: Console) -> None:
-    """Print what others leave."""
+    """Print what other tools leave."""
     table = _table(
         "From death to a whole file, by others", "", "s", "MB", "MB set aside"
     )

@@ -98,7 +98,7 @@ def _record(
 
 @contextlib.contextmanager
 def _paused(target: Target) -> Iterator[None]:
-    """Pause a VM, so that all of its memory is of one moment."""
+    """Pause a VM, so that all of its memory is from one moment."""
     from kmemdump.targets.qmp import QmpTarget
 
     if not isinstance(target, QmpTarget):

@@ -28,7 +28,7 @@ from kmemdump.text import format_size
 __all__ = ["command"]
 
 _MOST = 20
-"""Most problems to print; the core image's manifest has all regions."""
+"""Maximum of problems to print; the core image's manifest has all regions."""
 
 
 @click.command("collect")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _RECORDS = 15
-"""Most log records on the screen; report.txt has more."""
+"""Maximum of log records on the screen; report.txt has more."""
 
 
 @click.command("demo")

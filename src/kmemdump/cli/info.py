@@ -115,7 +115,7 @@ def _print_questions(
     console = Console(highlight=False)
     for question in area.questions:
         ours = tried.get((area.name, question.text))
-        # The user's own questions are not run: the file says what became of them.
+        # Users' own questions are not run; the file has their results.
         good = ours.answered if ours else question.complete
         why = ours.reason if ours else question.reason
         mark = "answers" if good else "lacks"

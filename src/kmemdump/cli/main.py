@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _program.main(arguments, prog_name="kmemdump", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # The reader (head, less) has left.
+    except BrokenPipeError:  # The reader (head, less) has ended.
         return ExitCode.INCOMPLETE
     except (click.exceptions.Abort, KeyboardInterrupt):
         print_message("stopped")

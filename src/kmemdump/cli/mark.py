@@ -184,7 +184,7 @@ def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) ->
     """
     Refuse options that exclude each other.
 
-    :raises UsageError: If there are such.
+    :raises UsageError: If there are any.
     """
     if off and stay.daemon:
         raise UsageError("--off and --daemon exclude each other")
@@ -204,10 +204,10 @@ def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) ->
 def _opened(
     target: str, as_json: bool, daemon: bool = False
 ) -> Iterator[tuple[Target, AgentOutput]]:
-    """Open the machine, and what prints what becomes of it."""
+    """Open the machine, and the output for its results."""
     from kmemdump.agent.agent import held_signals
 
-    # Signals first: threads that come later hold them, too.
+    # Block signals first: threads started later inherit that.
     with (
         held_signals() if daemon else nullcontext(),
         held_back_warnings(),

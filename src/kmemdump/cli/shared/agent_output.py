@@ -45,7 +45,7 @@ class AgentOutput:
     def __init__(self, environ: Mapping[str, str], target: str) -> None:
         self._environ = environ
         self._target = target
-        self._journal = "JOURNAL_STREAM" in environ  # It takes priorities.
+        self._journal = "JOURNAL_STREAM" in environ  # It reads priorities.
         self._known: set[str] = set()
 
     def print_line(self, line: str) -> None:
@@ -64,7 +64,7 @@ class AgentOutput:
         self, result: RefreshResult | Exception, interval: float | None = None
     ) -> None:
         """
-        Print how a look at the kernel went; of its problems, the new ones.
+        Print the result of a look at the kernel, and its new problems.
 
         :param interval: Seconds to the next look, if there is one.
         """
@@ -101,7 +101,7 @@ class JsonAgentOutput(AgentOutput):
     """
     Prints for programs.
 
-    :param lines: Whether to print an object a line, each with its time.
+    :param lines: Whether to print one object per line, each with its time.
     """
 
     def __init__(self, environ: Mapping[str, str], target: str, *, lines: bool) -> None:

@@ -3,7 +3,7 @@
 Options from TOML files: those in the usual places, and the one that ``--config`` names.
 
 An option before any table is for every verb that has it; one in a table ``[VERB]`` is
-for that verb. A later file overrides an earlier one, the command line all.
+for that verb. A later file overrides an earlier one; the command line, all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_BYTES = 1 << 20
 
 
 def usual_places(environ: Mapping[str, str]) -> list[Path]:
-    """Return where options are looked for; a later file overrides an earlier one."""
+    """Return the files that may hold options; a later file overrides an earlier one."""
     # As the XDG Base Directory Specification has it.
     home = Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     return [Path("/etc/kmemdump.toml"), home / "kmemdump" / "config.toml"]

@@ -35,7 +35,7 @@ def plan_record(planned: Plan) -> dict[str, Any]:
 
 
 def refresh_record(result: RefreshResult) -> dict[str, Any]:
-    """Return what a look at a kernel registered, and what not."""
+    """Return what a look at a kernel registered, and what it did not."""
     return {
         **plan_record(result.plan),
         "added": result.added,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Messages for people beside the answer, on standard error: a line each.
+Messages for people, apart from the answer: one line each on standard error.
 
 Warnings of the library and of drgn are such messages, and so is progress.
 """
@@ -30,12 +30,12 @@ __all__ = ["held_back_warnings", "print_message", "shown_progress", "verbose_opt
 _LOGGERS = ("kmemdump", "drgn")
 _BAR = 30  # Columns.
 _MOST = 20
-"""Warnings that are printed; a hostile file could cause any number."""
+"""Maximum of warnings to print; a hostile file could cause any number."""
 
 
 def print_message(text: str) -> None:
     """
-    Print a message on one line, so that a log has it whole.
+    Print a message on one line, so that a log keeps it whole.
 
     :param text: May hold names of files, and their contents.
     """
@@ -106,7 +106,7 @@ class _WarningBuffer(logging.Handler):
 
 
 class _Spinner(logging.Handler):
-    """Shows what is being done, and how much of it is, in a line that vanishes."""
+    """Shows the current work and its progress, in a line that vanishes."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(logging.DEBUG)
@@ -132,7 +132,7 @@ def _bar(text: Text, share: float) -> RenderableType:
 
 @contextmanager
 def shown_progress() -> Iterator[None]:
-    """Show on a terminal what the body does, which prints nothing itself."""
+    """Show on a terminal the progress of the body, which prints nothing itself."""
     ours = logging.getLogger("kmemdump")
     if not sys.stderr.isatty() or ours.isEnabledFor(logging.INFO):
         yield
@@ -141,7 +141,7 @@ def shown_progress() -> Iterator[None]:
 
     loud = {ours: logging.INFO, logging.getLogger(LOGGER): logging.DEBUG}
     with Console(stderr=True).status("opening …") as status:
-        # Only ours: drgn has much to say that means nothing to a person here.
+        # Only ours: most messages of drgn mean nothing to a person here.
         spinner = _Spinner(status)
         ours.addHandler(spinner)
         for logger, level in loud.items():
@@ -159,9 +159,9 @@ def held_back_warnings(*, progress: bool = False) -> Iterator[None]:
     """
     Print the warnings of the body when it has ended.
 
-    If it raises, its error is all that there is to say.
+    If it raises, the warnings are dropped: its error is enough.
 
-    :param progress: As :func:`shown_progress` does.
+    :param progress: Whether to show progress, as :func:`shown_progress` does.
     """
     buffer = _WarningBuffer()
     for name in _LOGGERS:

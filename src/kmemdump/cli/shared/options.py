@@ -2,8 +2,8 @@
 """
 Options that several verbs share.
 
-As in the verbs, what loads drgn is imported when it is used: ``--help`` does not wait
-for it.
+As in the verbs, modules that load drgn are imported where they are used, so that
+``--help`` does not wait for it.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def grouped(
     """
     Add options to a verb, as one parameter.
 
-    :param name: Of the parameter.
+    :param name: Name of the parameter.
     :param kind: Its type, a named tuple with a field for each option. A field may also
-        be an option that the verb has besides.
+        be another option of the verb.
     """
 
     @functools.wraps(function)
@@ -118,7 +118,7 @@ class TargetOptions(NamedTuple):
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--vmlinux``, and how to read a target as the parameter *reading*."""
+    """Add ``--vmlinux``, and options to read a target, as parameter *reading*."""
     reading = grouped(
         function,
         "reading",
@@ -160,7 +160,7 @@ def _complete_area(
 
 
 class SelectionOptions(NamedTuple):
-    """What to mark, as it was typed."""
+    """What to mark, as typed."""
 
     areas: tuple[str, ...]
     questions: tuple[str, ...]

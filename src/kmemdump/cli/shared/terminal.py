@@ -24,12 +24,12 @@ __all__ = ["typed"]
 _PROMPT = "kmemdump> "
 _MORE = "........> "
 _MOST_LINES = 2000
-"""Of the history."""
+"""Maximum lines of the history."""
 
 
 def typed(kernel: Kernel, talking: bool) -> Iterator[Question | None]:
     """
-    Iterate over the questions that a person types; ``None`` for text that is none.
+    Yield each question that a person types; ``None`` for text that is not one.
 
     :param talking: Whether the person is at a terminal.
     """
@@ -72,7 +72,7 @@ def _edited(prompt: Prompt) -> Iterator[None]:
     """Give ``input()`` a history, which is kept, and completion."""
     try:
         import readline
-    except ImportError:  # A Python without it: lines are typed as they are.
+    except ImportError:  # This Python lacks it: no history, no completion.
         yield
         return
     found: list[str] = []
