@@ -28,14 +28,13 @@ from rigs.dead_machine import DeadMachine
 from rigs.scenarios import Scenario
 from rigs.snapshots import Snapshots
 
-# How long something takes is for benchmarks; a busy host is slow. "make matrix" takes
-# the second profile.
+# Durations are for benchmarks; a busy host is slow. "make matrix" uses the second
+# profile.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("quick")
 
-# A shell that runs this in the background has Ctrl-C ignored, by all that is started
-# here, too.
+# In the background of a shell, this process and all that it starts ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -43,10 +42,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Keep together what shares a machine, where tests run in several processes.
+    Keep tests that share a machine together if tests run in several processes.
 
-    Those with machines go first, and the shortest in the end: no process then waits for
-    the last one of another.
+    Tests with machines go first, and the shortest last, so that no process waits for
+    the last test of another.
     """
     items.sort(key=lambda item: item.get_closest_marker("vm") is None)
     for item in items:
@@ -55,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _machine(item: pytest.Item) -> str:
-    """Return what is the same for all tests of one machine, or nothing."""
+    """Return a key that all tests of one machine share, or an empty string."""
     assert isinstance(item, pytest.Function)
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if "dead" in params:
@@ -70,7 +69,7 @@ def _machine(item: pytest.Item) -> str:
 
 @pytest.fixture(scope="session")
 def lab_cache() -> PackageCache:
-    """Where unpacked packages are: $KMEMDUMP_LAB or build/lab."""
+    """The folder of unpacked packages: $KMEMDUMP_LAB or build/lab."""
     return PackageCache(default_folder(os.environ))
 
 
@@ -156,7 +155,7 @@ def dead(
             machine.pause()
             yield DeadMachine(scenario, machine, scratch, vmlinux)
     finally:
-        shutil.rmtree(scratch)  # pytest would keep three runs of it.
+        shutil.rmtree(scratch)  # pytest would keep that of three runs.
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A headless Chromium to look at pages with, as a person would."""
+"""A headless Chromium, which shows pages as a person sees them."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def browse(*, width: int = 1280, dark: bool = False) -> Iterator[Chrome]:
     """
     Start a browser; it has no network.
 
-    :param width: Of the window, in pixels.
+    :param width: Width of the window, in pixels.
     :param dark: Whether the person prefers dark pages.
     """
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -29,7 +29,7 @@ def browse(*, width: int = 1280, dark: bool = False) -> Iterator[Chrome]:
     for argument in (
         "--headless=new",
         f"--window-size={width},900",
-        "--proxy-server=127.0.0.1:9",  # Nobody listens there.
+        "--proxy-server=127.0.0.1:9",  # Nothing listens there.
         "--disable-dev-shm-usage",
         "--hide-scrollbars",
         *(["--no-sandbox"] if os.geteuid() == 0 else []),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes BTF as Documentation/bpf/btf.rst tells it, without the parser's tables."""
+"""Writes BTF as Documentation/bpf/btf.rst describes it, without the parser's tables."""
 
 import struct
 from collections.abc import Sequence

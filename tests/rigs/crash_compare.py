@@ -44,11 +44,11 @@ COMMANDS = (
     "struct task_struct.pid,comm",
     "p jiffies",
     "rd linux_banner 8",
-    "mount",  # Last: crash 8.0.2 may look without end for a process to take.
+    "mount",  # Last: crash 8.0.2 may search forever for a process to take.
 )
-"""Commands that are to say the same about a core image."""
+"""Commands whose output must be the same for a core image."""
 
-# A crash that is killed must not take what it said before with it.
+# The output of crash must not be lost when it is killed.
 _BUFFERED_BY_LINE = ("stdbuf", "-oL")
 CRASH = (*_BUFFERED_BY_LINE, "crash")
 """This machine's crash."""
@@ -57,7 +57,7 @@ UNAFFORDABLE = ("kmem -i",)
 """Commands that read memory in proportion to RAM."""
 
 STARTUP = "startup"
-"""Section of what crash says before the first command."""
+"""Section of the output of crash before the first command."""
 
 _MARK = "@@@ section "
 
@@ -93,7 +93,7 @@ class Comparison:
 
 
 def newer_crash(cache: PackageCache, architecture: Architecture) -> tuple[str, ...]:
-    """Return how to start a crash that knows Linux 6.12, unpacked in a folder."""
+    """Return the command line of a crash that knows Linux 6.12, in a folder."""
     argv = unpacked_crash(cache, architecture, NEWER_RELEASE)
     emulated = architecture.name != platform.machine()
     return argv if emulated else (*_BUFFERED_BY_LINE, *argv)
@@ -111,9 +111,9 @@ def run_crash(
     Run commands in one crash session, with no option but ``-s``.
 
     :param seconds: CPU time that crash gets before it is killed.
-    :param crash: The program, and what it is to be started with.
-    :return: Output by command, after :data:`STARTUP`. What crash did not finish is
-        not there. Only the DUMPFILE line is normalised.
+    :param crash: The beginning of the command line that starts crash.
+    :return: Output by command, after :data:`STARTUP`. Commands that crash did
+        not finish are missing. Only the DUMPFILE line is normalised.
     """
     lines = []
     for number, text in enumerate(commands):

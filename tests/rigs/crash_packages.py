@@ -2,8 +2,8 @@
 """
 Debian's ``crash``, of any architecture and release, unpacked into a folder.
 
-A new one brings a C library of its own, by whose loader it is started; one of another
-architecture is run by qemu-user. Nothing is installed.
+A newer crash brings its own C library, whose loader starts it; one of another
+architecture runs in qemu-user. Nothing is installed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def unpacked_crash(
     def unpack(folder: Path) -> None:
         for package in _PACKAGES:
             cache.apt(architecture, release).unpack(package, folder)
-        # Debian 13's packages leave it to the system that this is a link.
+        # Debian 13's packages expect that the system has made this link.
         if not (folder / "lib").exists():
             (folder / "lib").symlink_to("usr/lib")
 
@@ -56,8 +56,8 @@ def unpacked_crash(
     program = str(root / "usr/bin/crash")
     if architecture.name != platform.machine():
         emulator = f"qemu-{architecture.name}-static"
-        # Not the newest CPU that QEMU knows: one that signs return addresses, as Debian
-        # 13's programs ask it to, is emulated ten times slower.
+        # Not QEMU's newest CPU: it signs return addresses if programs ask for that, as
+        # Debian 13's do, and is then ten times slower to emulate.
         return (emulator, "-cpu", architecture.cpu, "-L", str(root), program)
     libraries = root / "lib" / architecture.compiler.rstrip("-")
     for loader in libraries.glob("ld-linux-*.so.*"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine whose kernel has died, for many tests to ask."""
+"""A machine whose kernel has died, shared by many tests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class DeadMachine:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What every verb needs to answer for this kernel."""
+        """Options that every verb needs for this kernel."""
         return () if self.scenario.tells else ("--vmlinux", str(self.vmlinux))
 
     @cached_property

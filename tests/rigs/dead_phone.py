@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that a dead phone can leave, in one folder: for the sessions of the manual."""
+"""All that a dead phone can leave, in one folder, for the sessions of the manual."""
 
 import socket
 import threading
@@ -28,11 +28,11 @@ def leave(folder: Path) -> None:
     for name, machine in (("ram.img", phone.machine()), ("kinfo.img", machine_with())):
         machine.put(0x80330000, note + b"VMCOREINFO\0\0" + vmcoreinfo())
         (folder / name).write_bytes(machine.data)
-    assert SMEM.start == 0x80000000  # As the manual's memory map has it.
+    assert SMEM.start == 0x80000000  # As in the manual's memory map.
 
 
 def serve_device(path: Path) -> socket.socket:
-    """Be a device in ramdump mode behind a socket, for one download after another."""
+    """Act as a device in ramdump mode behind a socket, for any number of downloads."""
     phone = Phone.with_log()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))

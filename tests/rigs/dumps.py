@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a dump answers."""
+"""The answers of a dump."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ from kmemdump.questions.question import answer
 def answers(
     path: Path, questions: Iterable[str], vmlinux: Path | None = None
 ) -> dict[str, str]:
-    """What a dump answers, but for the line that names the dump."""
+    """Return a dump's answers, without the line that names the dump."""
     target = open_target(str(path))
     try:
         prog = attach(target, vmlinux=vmlinux).prog

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QMP server that says what a test wants QEMU to say."""
+"""A QMP server whose answers a test chooses."""
 
 import ctypes
 import json
@@ -77,7 +77,7 @@ class FakeQemu:
         self._thread.start()
 
     def send(self, message: object) -> None:
-        """Send something that nobody asked for."""
+        """Send a message that is not an answer."""
         assert self._client is not None
         self._client.sendall(json.dumps(message).encode() + b"\n")
 
@@ -116,7 +116,7 @@ class FakeQemu:
             if not data:
                 return
             *lines, pending = (pending + data).split(b"\n")
-            # qemu.qmp ends no message with a newline; JSON tells where it ends.
+            # qemu.qmp sends no newline after a message; JSON shows where it ends.
             for text in (*lines, pending):
                 if not text.strip():
                     continue

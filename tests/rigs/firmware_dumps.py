@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Asks what was put together of what firmware left."""
+"""Reads the log of a firmware dump, and checks its memory."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def log(target: DumpTarget) -> str:
 
 
 def check(collected: FirmwareDump, phone: Phone) -> None:
-    """All that the phone has is where it was."""
+    """Check that all of the phone's memory is at its address."""
     for address, data in phone.expected.items():
         assert collected.memory.read(address, len(data)) == data
 

@@ -11,7 +11,7 @@ __all__ = ["places", "registered"]
 
 
 def places(machine: Machine) -> tuple[str, ...]:
-    """Where memory is reserved, where no device tree tells."""
+    """Return options for reserved memory, where no device tree gives it."""
     if machine.setup.architecture.device_tree:
         return ()
     where = scratch_range(machine.setup.architecture)

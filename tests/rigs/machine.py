@@ -16,7 +16,7 @@ OTHERS = [
     ("KELF_HDR", 0, VALI, 0x80300000, 0x100),
     ("KLOGBUF", 0, VALI, 0x80301000, 64),
 ]
-"""Rows of others."""
+"""Rows of other owners."""
 
 Stores = list[tuple[int, bytes]]
 View = frozenset[tuple[str, int, int, int]]
@@ -24,7 +24,7 @@ View = frozenset[tuple[str, int, int, int]]
 
 
 class FakeMachine:
-    """Memory that remembers what is written, in the pieces that it takes at once."""
+    """Memory that records each write, in the pieces that are written at once."""
 
     def __init__(self, toc: bytes | None = None, **smem: int) -> None:
         self.ranges: Sequence[Range] = [Range(SMEM.start, 0x400000)]
@@ -101,7 +101,7 @@ def view(machine: FakeMachine) -> View:
 
 
 def foreign(rows: list[tuple[str, int, bytes, int, int]] = OTHERS) -> FakeMachine:
-    """A machine in whose table others have rows."""
+    """A machine whose table has rows of other owners."""
     machine = FakeMachine(write_toc(array=FOREIGN, count=len(rows), initialized=1))
     machine.put(FOREIGN, write_regions(rows))
     return machine

@@ -2,7 +2,7 @@
 """
 Every parser of bytes from outside, and a good input for each to start from.
 
-Whoever adds a parser adds it here: one test and one fuzzer walk the table.
+Add each new parser here: one test and one fuzzer walk the table.
 """
 
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def _smem(data: bytes) -> None:
         lambda: smem.allocate(HOST_ANY, 20, 20),
         lambda: smem.lookup(1, smem.limit - 1),
     ):
-        with suppress(FormatError):  # The next step is possible nevertheless.
+        with suppress(FormatError):  # The next step is still possible.
             step()
 
 
@@ -130,7 +130,7 @@ def _fragments(data: bytes) -> None:
 
 
 def _host(data: bytes) -> None:
-    """The bytes are transfers, each behind its length; then comes nothing."""
+    """The bytes are transfers, each after its length; nothing follows."""
     host = SaharaHost("host")
     steps = 0
     while data and not host.finished:

@@ -2,8 +2,8 @@
 """
 A phone whose kernel has died: a log, some variables, and what its firmware leaves.
 
-The log's ring is laid out here by hand, with offsets of its own that only VMCOREINFO
-tells, as for any kernel that is not known yet.
+The log's ring is laid out here by hand, with its own offsets, which only VMCOREINFO
+has, as for any kernel that is not known yet.
 """
 
 import struct
@@ -22,7 +22,7 @@ PHYSICAL = 0x80280000
 """Where the image is; all memory of this phone is above."""
 LINEAR = 0xFFFF000000000000
 DYNAMIC = 0x80390000
-"""Where a log buffer is that was allocated."""
+"""Address of an allocated log buffer."""
 
 OFFSETS = {
     "printk_ringbuffer.desc_ring": 0,
@@ -194,7 +194,7 @@ class Phone:
 
     @property
     def expected(self) -> dict[int, bytes]:
-        """Address to memory of what is no description."""
+        """Address to memory, without the regions that describe others."""
         return {row.address: row.data for row in self.rows}
 
     def folder(self, path: Path, *, listed: bool = False, ids: bool = True) -> Path:

@@ -2,8 +2,8 @@
 """
 Runs programs, and kmemdump as one.
 
-`rigs.verbs` takes less time, but not where a debug file is read: drgn does that in
-threads, which a copy of this process would wait for without end.
+`rigs.verbs` takes less time, but cannot read debug files: drgn reads them in threads,
+for which a copy of this process would wait forever.
 """
 
 import os
@@ -18,7 +18,7 @@ KMEMDUMP = (sys.executable, "-m", "kmemdump")
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """
-    Run a program to its end; that it fails is no error.
+    Run a program to its end; its failure raises nothing.
 
     :param environment: Variables to add to this process's.
     """

@@ -3,7 +3,7 @@
 
 import struct
 
-# What drgn insists on, and a text whose length is no multiple of 4.
+# The lines that drgn requires; their length is not a multiple of 4.
 VMCOREINFO = b"""OSRELEASE=6.1.0-test
 PAGESIZE=4096
 SYMBOL(swapper_pg_dir)=ffffffff82810000
@@ -15,7 +15,7 @@ NUMBER(pgtable_l5_enabled)=0
 def read_core(
     core: bytes,
 ) -> tuple[list[tuple[str, int, bytes]], list[tuple[int, int, bytes]]]:
-    """Return notes and loads of an ELF core, with nothing of ours."""
+    """Return notes and loads of an ELF core, without the package's code."""
     assert core[:16] == b"\x7fELF\x02\x01\x01" + bytes(9)
     kind, _, _, _, phoff, _, _, _, phentsize, phnum = struct.unpack_from(
         "<HHIQQQIHHH", core, 16

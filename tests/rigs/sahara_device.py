@@ -38,7 +38,7 @@ def reader(phone: Phone) -> Callable[[int, int], bytes]:
 
 
 def talk(device: Device, connection: socket.socket, limit: int) -> None:
-    """Be the device, until so many bytes have been sent."""
+    """Act as the device, until *limit* bytes have been sent."""
     answer = device.start()
     while True:
         for at in range(0, len(answer), TRANSFER):

@@ -16,7 +16,7 @@ DEATHS = (CrashType.PANIC, CrashType.NULL, CrashType.SPIN, CrashType.NMI)
 
 def tells(architecture: Architecture, series: str) -> bool:
     """
-    Tell whether a kernel tells of its variables and types.
+    Return whether a kernel describes its variables and types.
 
     Debian's arm64 6.1 is built without CONFIG_KALLSYMS_ALL.
     """
@@ -38,7 +38,7 @@ class Scenario:
 
     @property
     def tells(self) -> bool:
-        """Whether the kernel tells of its variables and types."""
+        """Whether the kernel describes its variables and types."""
         return tells(self.architecture, self.series)
 
     @property
@@ -53,7 +53,7 @@ class Scenario:
         return f"{name}-offline" if self.offline else name
 
 
-# What QEMU has no NMI for dies in three ways.
+# Without an NMI from QEMU, a machine dies in three ways.
 ARM_DEATHS = (CrashType.PANIC, CrashType.NULL, CrashType.SPIN)
 
 MATRIX = (
@@ -68,8 +68,8 @@ MATRIX = (
     ),
 )
 
-# What "make test" runs; all others are for "make matrix". Each series meets each number
-# of CPUs, and each value of the other columns is there (test_lab.py checks). More
+# "make test" runs these; "make matrix" runs all others. Each series meets each number
+# of CPUs, and each value of the other columns occurs (test_lab.py checks). More
 # memory takes longer to dump, but is read in the same way: once is enough.
 CHOSEN_X86_64 = (
     Scenario("6.1", 1, 1024, CrashType.PANIC),
@@ -92,8 +92,8 @@ CHOSEN = CHOSEN_X86_64 + CHOSEN_AARCH64
 def _decorate(
     chosen: Collection[Scenario], tells: bool | None = None
 ) -> pytest.MarkDecorator:
-    # All scenarios in the same order, whatever is chosen: pytest runs tests together
-    # whose parameter has the same place, and then a machine is booted once for all.
+    # All scenarios in the same order, whatever is chosen: pytest groups tests whose
+    # parameter has the same place, so that a machine is booted once for all.
     def marks(scenario: Scenario) -> Iterator[pytest.MarkDecorator]:
         yield pytest.mark.vm
         if scenario not in chosen:
@@ -112,7 +112,7 @@ def _decorate(
 
 
 # Decorate a test that takes the fixture "dead": once for each scenario, or for one
-# with each kernel that tells of itself, if the way to die does not matter.
+# with each kernel that describes itself, if the way to die does not matter.
 each_scenario = _decorate(CHOSEN)
 _TELLS = (CHOSEN_X86_64[1], CHOSEN_X86_64[4], CHOSEN_AARCH64[0])
 _SILENT = CHOSEN_AARCH64[2]
@@ -131,7 +131,7 @@ each_kernel_dead = _decorate((*_TELLS, _SILENT))
 each_older = _decorate((CHOSEN_X86_64[0], CHOSEN_X86_64[2]))
 # For one that it does not open.
 each_newer = _decorate(CHOSEN_X86_64[5:])
-# For one kernel that does not tell of itself.
+# For one kernel that does not describe itself.
 each_silent = _decorate((_SILENT,), tells=False)
 
 # Decorate a test that boots a machine of its own: once for each kernel.

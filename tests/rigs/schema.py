@@ -14,12 +14,12 @@ def validator() -> Draft202012Validator:
     text = files("kmemdump.report").joinpath("report.schema.json").read_text()
     schema = json.loads(text)
     Draft202012Validator.check_schema(schema)
-    # Readers must take fields that they do not know; here, all are documented.
+    # Readers must accept unknown fields; here, all are documented.
     for part in (schema, *schema["$defs"].values()):
         part["additionalProperties"] = False
     return Draft202012Validator(schema, format_checker=FormatChecker())
 
 
 def check_schema(report: dict[str, Any]) -> None:
-    """Complain of the first difference."""
+    """Fail with the first difference."""
     validator().validate(report)

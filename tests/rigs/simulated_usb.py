@@ -2,8 +2,7 @@
 """
 A phone in ramdump mode as a USB device: descriptors, and transfers cut into packets.
 
-What it is plugged into is somebody else's: pyusb here (:class:`Bus`), or a real kernel
-(``usbip.py``).
+It is plugged into pyusb here (:class:`Bus`), or into a real kernel (``usbip.py``).
 """
 
 import errno
@@ -34,7 +33,7 @@ Bytes: TypeAlias = "array[int]"
 
 class SimulatedUsb:
     """
-    :param device: What answers.
+    :param device: The device that answers.
     :param packet: Largest bulk packet in bytes.
     :param zero_packets: Whether a transfer of whole packets ends with an empty one.
     """
@@ -100,7 +99,7 @@ class SimulatedUsb:
         return bytes([2 + len(body), 3]) + body
 
     def control(self, kind: int, request: int, value: int) -> bytes | None:
-        """Answer a request to endpoint 0; ``None``: it is not known."""
+        """Answer a request to endpoint 0; ``None`` if it is not known."""
         if kind == 0x80 and request == 6:
             which, index = value >> 8, value & 0xFF
             configuration = self.config_raw + self.interface_raw
@@ -113,7 +112,7 @@ class SimulatedUsb:
         return b"" if kind in (0, 1, 2) else None
 
     def write(self, data: bytes) -> None:
-        """Take packets of the host's; a short one ends a transfer."""
+        """Take packets from the host; a short one ends a transfer."""
         self._request += data
         if len(data) % self.packet == 0 and data:
             return
@@ -121,7 +120,7 @@ class SimulatedUsb:
         self._answer(self.device.receive(request))
 
     def read(self, room: int) -> bytes | None:
-        """Give packets until one is short or the room is full; ``None``: nothing."""
+        """Return packets until one is short or the room is full; ``None`` if none."""
         if not self._packets:
             return None
         data = b""
@@ -145,7 +144,7 @@ class SimulatedUsb:
 
 
 class Bus(usb.backend.IBackend):  # type: ignore[misc]
-    """Where pyusb finds simulated devices."""
+    """The backend in which pyusb finds simulated devices."""
 
     def __init__(
         self, *devices: SimulatedUsb, refuse: Callable[[], None] = lambda: None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes a core image that is small, and has one of everything."""
+"""Writes a small core image that has one of everything."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

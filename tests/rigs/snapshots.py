@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Machines that have booted before: their state is kept, and others go on from it.
+Keep the state of machines that have booted, so that others go on from it.
 
-An emulated boot takes 7 to 35 s, to go on from a snapshot takes 0.3 s. A snapshot
+An emulated boot takes 7 to 35 s, going on from a snapshot 0.3 s. A snapshot
 holds files of the machine's own folder (RAM, console, device tree) and QEMU's
-migration stream: the devices, and RAM where that is no file.
+migration stream: the devices, and RAM if it is not a file.
 """
 
 import fcntl
@@ -38,7 +38,7 @@ _CAPABILITIES = {"capabilities": [{"capability": "x-ignore-shared", "state": Tru
 _LIFE = 7 * 24 * 3600
 """
 Seconds after which a machine is booted anew, so that tests meet other addresses, and
-what is not used any more goes.
+unused snapshots are removed.
 """
 _PATIENCE = 60
 
@@ -47,7 +47,7 @@ def save(machine: Machine, folder: Path) -> None:
     """
     Write a snapshot of a running machine, which then goes on.
 
-    :param folder: Must be there, and empty.
+    :param folder: Must exist and be empty.
     :raises TargetError: If QEMU refuses.
     """
     control = machine.control
@@ -93,7 +93,7 @@ def restore(machine: Machine, folder: Path) -> None:
 
 
 def _identity(machine: Machine) -> str:
-    """Return all that makes a machine what it is, as lines."""
+    """Return all properties that a snapshot depends on, as lines."""
     setup = machine.setup
     lines = [_version(setup.architecture.qemu), setup.kernel.version]
     arguments = qemu_arguments(setup, Path("/"), guest=0, control=0)
@@ -113,10 +113,10 @@ def _version(qemu: str) -> str:
 
 class Snapshots:
     """
-    One snapshot of each machine, made when it is asked for first.
+    One snapshot of each machine, made on its first use.
 
     :param packages: What machines are made of.
-    :param folder: Where snapshots are, made if it is not there. May be shared between
+    :param folder: Folder of snapshots, made if it does not exist. May be shared between
         processes.
     """
 
@@ -129,7 +129,7 @@ class Snapshots:
         """
         Yield a machine that has booted, and is gone after the ``with`` statement.
 
-        One with Python is not kept.
+        A machine with Python is not kept.
 
         :param timeout: Seconds that a boot may take.
         """
@@ -162,7 +162,7 @@ class Snapshots:
 
     def _remove_old(self) -> None:
         for folder in self.folder.glob("[!.]*"):
-            # Whoever has the lock removes or uses it.
+            # The holder of the lock removes or uses it.
             with suppress(BlockingIOError, FileNotFoundError):
                 if time.time() - folder.stat().st_mtime > _LIFE:
                     with _locked(folder, fcntl.LOCK_NB):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The manual's table of what is supported, which the tests want to be true."""
+"""The manual's table of supported kernels, which the tests check."""
 
 import re
 from functools import cache
@@ -11,9 +11,9 @@ from rigs.scenarios import Scenario
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "support.rst"
 RUN = "yes"
-"""Cell of what ``make test`` runs."""
+"""Cell of a test that ``make test`` runs."""
 RUN_IN_MATRIX = "matrix"
-"""Cell of what only ``make matrix`` runs."""
+"""Cell of a test that only ``make matrix`` runs."""
 
 
 @cache
@@ -35,7 +35,7 @@ def table() -> tuple[list[tuple[str, str]], dict[str, dict[tuple[str, str], str]
 
 
 def require(test: str, scenario: Scenario) -> None:
-    """Skip a test that the table does not say yes to."""
+    """Skip a test that the table marks as not run."""
     cell = table()[1][test][scenario.architecture.name, scenario.series]
     if cell not in (RUN, RUN_IN_MATRIX):
         pytest.skip(f"docs/reference/support.rst says: {cell}")

@@ -100,9 +100,9 @@ ZLIB, LZO, SNAPPY, ZSTD = 1, 2, 4, 0x20
 
 def compress(page: bytes, kind: int) -> bytes:
     """
-    Compress a page; with all but zlib its second half must be zeros.
+    Compress a page; for all formats except zlib, its second half must be zeros.
 
-    Those are written as 2049 literal bytes, the last of them zero, and its copies.
+    Those formats write 2049 literal bytes, the last of them zero, and its copies.
     """
     assert len(page) == PAGE
     if kind == ZLIB:
@@ -197,7 +197,7 @@ def page_tables(
     """
     Return (file offset, data) of a kernel's page table that maps all of RAM.
 
-    Large pages; what firmware reserves at the end of low RAM is left out.
+    Large pages; the part that firmware reserves at the end of low RAM is left out.
 
     :param low: Where low RAM ends.
     :param tables: Physical address for the tables below the first.

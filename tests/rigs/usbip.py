@@ -3,8 +3,8 @@
 A simulated device on the USB of a real kernel: USB/IP serves it to vhci_hcd there.
 
 The protocol is that of Linux Documentation/usb/usbip_protocol.rst, without its
-introduction: the kernel is handed a socket that is connected already. As a program,
-in a guest: downloads from such a device, and says what came.
+introduction: the kernel gets a socket that is already connected. As a program in a
+guest, it downloads from such a device, and prints the result.
 """
 
 import errno
@@ -39,7 +39,7 @@ _IN = 1
 
 @dataclass
 class _Urb:
-    """A request of the kernel's for data."""
+    """A request of the kernel for data."""
 
     number: int
     room: int
@@ -47,7 +47,7 @@ class _Urb:
 
 
 class Server(threading.Thread):
-    """Serves one device on a socket until that is closed."""
+    """Serves one device on a socket until the socket is closed."""
 
     def __init__(self, device: SimulatedUsb, connection: socket.socket) -> None:
         super().__init__(daemon=True)
@@ -62,7 +62,7 @@ class Server(threading.Thread):
                 flags, length, _, _, _, setup = self._take(_SUBMIT)
             except EOFError:
                 return
-            if kind == _CMD_UNLINK:  # In the place of the flags: which one.
+            if kind == _CMD_UNLINK:  # flags: the number to unlink.
                 self._unlink(number, flags)
             elif endpoint == 0:
                 self._control(number, direction, length, setup)
@@ -170,7 +170,7 @@ def main(library: str, folder: Path) -> None:
     device = Forgetful(rows, read)
     plugged = plug_in(SimulatedUsb(device))
     wait_for_device()
-    # Afterwards: here is no udev that would tell libusb of a new device.
+    # Only now: without udev, libusb does not learn of a new device.
     backend = usb.backend.libusb1.get_backend(find_library=lambda _: library)
     with UsbConnection(timeout=60, backend=backend) as connection:
         print(connection.name)

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import kmemdump
 from kmemdump.cli import main
 
-# Now, and not in each run: it takes time, and somebody without rights may not.
+# Now, not in each run: it takes time, and the user nobody may lack access.
 for name in (
     *(f"cli.{verb}" for verb in ("areas", "ask", "capture", "info", "report", "watch")),
     *(
@@ -31,11 +31,11 @@ for name in (
     importlib.import_module(f"kmemdump.{name}")
 
 MEMORY = 2 << 30
-"""Address space in bytes that a verb gets along with."""
+"""Address space that a verb may use, in bytes."""
 SECONDS = 60
-"""CPU time that it gets along with; the kernel kills it for more."""
+"""CPU seconds that a verb may use; the kernel kills it for more."""
 PATIENCE = 900
-"""Seconds after which one that waits is killed; the host may be busy."""
+"""Seconds after which a waiting verb is killed; the host may be busy."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def lines(self) -> list[str]:
-        """What was complained about."""
+        """The lines of standard error."""
         return self.err.splitlines()
 
 
@@ -57,9 +57,9 @@ def run(*arguments: str | Path, nobody: bool = False) -> Run:
     """
     Run a verb in a copy of this process.
 
-    That has imported drgn, which would take longer than most runs do.
+    This process has imported drgn, which takes longer than most runs.
 
-    :param nobody: Whether to be somebody without rights, which takes root to become.
+    :param nobody: Whether to run as the user nobody, which requires root.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         sys.stdout.flush()
@@ -76,9 +76,9 @@ def run(*arguments: str | Path, nobody: bool = False) -> Run:
 
 
 def _import_all() -> None:
-    """Import what a verb may import: nobody may not read a checkout of root's."""
+    """Import all that a verb may: the user nobody cannot read root's checkout."""
     for module in pkgutil.walk_packages(kmemdump.__path__, "kmemdump."):
-        # What gdb runs can be imported in gdb only.
+        # Modules that gdb runs can be imported only in gdb.
         if not module.name.endswith(("__main__", "gdb_commands")):
             importlib.import_module(module.name)
 

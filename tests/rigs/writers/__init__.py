@@ -2,8 +2,8 @@
 """
 Writers of what firmware and kernels leave, byte by byte.
 
-They know nothing of the parsers: each field is put where its format's documentation has
-it, so that a parser that has a field at a wrong place fails.
+They know nothing of the parsers: each field is at the place that its format's
+documentation gives, so that a parser with a wrong place for it fails.
 """
 
 
@@ -16,7 +16,7 @@ def put(data: bytearray, offset: int, size: int, *values: int) -> None:
 
 
 def put_text(data: bytearray, offset: int, size: int, text: str | bytes) -> None:
-    """Put a text of at most *size* bytes, with zeros behind it."""
+    """Put a text of at most *size* bytes, followed by zeros."""
     raw = text if isinstance(text, bytes) else text.encode()
     assert len(raw) <= size
     assert offset + size <= len(data)

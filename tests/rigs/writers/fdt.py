@@ -15,7 +15,7 @@ def write_fdt(root: Tree, *, version: int = 17) -> bytes:
 
 
 def write_blocks(structure: bytes, strings: bytes, *, version: int = 17) -> bytes:
-    """Return a tree whose two blocks are made already."""
+    """Return a tree from its two finished blocks."""
     reservations = bytes(16)
     begin = 40 + len(reservations)
     end = begin + len(structure) + len(strings)

@@ -24,7 +24,7 @@ def write_toc(
     subsystems: int = 10,
     encryption: tuple[bytes, bytes] = (NONE, YES),
 ) -> bytes:
-    """Item 602; what is told is of subsystem 0."""
+    """Item 602; the arguments are for subsystem 0."""
     data = bytearray(16 + 32 * subsystems)
     put(data, 0, 4, status, 1, 0)
     put(data, 16, 4, initialized)

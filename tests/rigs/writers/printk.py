@@ -22,7 +22,7 @@ class Desc:
     time: int = 0
     length: int = 0
     text: str = ""
-    """What was meant to be written."""
+    """The text that was to be written."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class RingWriter:
     """
     The writers of Linux' printk_ringbuffer.c, one at a time.
 
-    Functions have the kernel's names. *tight* is what newer kernels do: a block that
+    Functions have the kernel's names. With *tight*, as in newer kernels, a block that
     ends where the ring does is not wrapped. Since Linux kernel commit 67e1b0052f6b
     ("printk_ringbuffer: don't needlessly wrap data blocks around") (in v6.19).
     """

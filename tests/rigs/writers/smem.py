@@ -11,7 +11,7 @@ ANY = 0xFFFE
 
 @dataclass
 class Part:
-    """A partition: items are number to data."""
+    """A partition; its items map numbers to data."""
 
     host0: int
     host1: int
@@ -68,7 +68,7 @@ def write_smem(
     heap: Mapping[int, bytes] | None = None,
     heap_size: int = 0x1000,
 ) -> bytearray:
-    """An SMEM region; *items* is what the SIII block says, ``None``: no block."""
+    """An SMEM region; *items* is the number in the SIII block, ``None``: no block."""
     data = bytearray(size)
     put(data, 0x5C, 4, version << 16 | 0x1234)
     put(data, 0xC0, 4, 1)
