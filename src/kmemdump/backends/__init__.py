@@ -64,7 +64,7 @@ class SelfDescribing(Backend, Protocol):
     @property
     def alignment(self) -> int:
         """
-        Bytes to a multiple of which the dump pads each region: a power of two.
+        The dump pads each region to a multiple of this many bytes, a power of two.
 
         Firmware often copies whole words only; Linux's Qualcomm minidump
         driver rounds each size up to 4.
@@ -81,7 +81,7 @@ class SelfDescribing(Backend, Protocol):
 
         :param header: ELF header, program headers, notes.
         :param vmcoreinfo: End of the last note, padded.
-        :return: Where they are: regions with :data:`ELF_HEADER_ID` and
+        :return: The regions that hold them, with :data:`ELF_HEADER_ID` and
             :data:`VMCOREINFO_ID`.
-        :raises BackendError: If there is no place for them.
+        :raises BackendError: If there is no room for them.
         """

@@ -2,10 +2,10 @@
 """
 The regions that describe a backend's dump, and so make it an ELF core file.
 
-Layout, as in the kernel's kmemdump series: region 1 is the ELF header, the
-program headers and all notes up to the head of the VMCOREINFO note; region 2 is
-the text of that note, which completes it when it comes right behind; then comes
-the data of one ``PT_LOAD`` for each other region.
+Layout, as in the kernel's kmemdump series: region 1 is the ELF header, the program
+headers and all notes up to the head of the VMCOREINFO note; region 2 is the text of
+that note, and completes it by following directly; then comes the data of one
+``PT_LOAD`` for each other region.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kmemdump.memory.ranges import ADDRESS_SPACE, Region, round_up
 
 __all__ = ["Description", "describe", "row_name"]
 
-_NOTE_ALIGNMENT = 4  # Of names and descriptors; Linux pads so in 64-bit cores too.
+_NOTE_ALIGNMENT = 4  # Of names and descriptors, as in Linux's 64-bit cores.
 _NO_VIRTUAL = 1 << 63
 
 
@@ -41,7 +41,7 @@ _STRANGE = re.compile(r"[^A-Za-z0-9_]")
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a self-describing backend says besides its regions."""
+    """The description of a self-describing dump, besides its regions."""
 
     machine: int
     """ELF ``e_machine``."""
@@ -64,7 +64,7 @@ def row_name(region: Region) -> str:
     """
     Return the name of a region in the table: at most 9 characters.
 
-    Firmware makes file names of it, so that all but letters and digits goes.
+    Firmware makes file names of it, so only letters and digits are kept.
     """
     return _NAMES.get(region.id) or f"K{_STRANGE.sub('_', region.name)[:8]}"
 
@@ -79,10 +79,10 @@ def describe(
     """
     Build the first two regions of a dump of *regions*.
 
-    :param slots: Room for this many regions, so that the size stays the same
-        whatever their number is; ``None`` for just enough. With it, a note of our
-        own has their names and numbers, for firmware makes one file of each.
-    :param alignment: What the dump pads each region to, in bytes.
+    :param slots: Room for this many regions, so that the size stays the same whatever
+        their number is; ``None`` for just enough. With it, a note of our own has their
+        names and numbers, since firmware makes a file of each.
+    :param alignment: The dump pads each region to a multiple of this many bytes.
     :return: The ELF header region, and VMCOREINFO padded.
     """
     unit = max(alignment, _NOTE_ALIGNMENT)
@@ -119,7 +119,7 @@ def describe(
 
 
 def _labels(regions: Sequence[Region], slots: int) -> bytes:
-    """Say which file of the dump is which region: files have no addresses."""
+    """Return labels that link the dump's files to regions: files have no addresses."""
     labels = [LABEL.pack(it.id, row_name(it).encode("ascii")) for it in regions]
     size = max(slots, len(regions)) * LABEL.size
     return pack_own(NoteType.LABELS, b"".join(labels).ljust(size, b"\0"))

@@ -2,8 +2,8 @@
 """
 The ``kinfo`` backend: Android's ``debug_kinfo``, with addresses of kernel tables.
 
-It has a field for each of some kernel symbols, which a region with that symbol's name
-sets. Firmware and tools that read a whole RAM dump use it.
+It has fields for some kernel symbols; a region with the name of such a symbol sets its
+field. Firmware and tools that read a whole RAM dump use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class KinfoBackend:
     Holds the addresses of kernel symbols in a ``debug_kinfo``.
 
     If the machine dies between two stores, a field and the checksum may be wrong.
-    Readers expect that, as the kernel's own driver leaves it so, too.
+    Readers expect that, since the kernel's own driver does the same.
 
     :param memory: The machine's memory; stays the caller's.
     :param where: The reserved region.
@@ -48,7 +48,7 @@ class KinfoBackend:
                 f"kinfo of layout {facts.layout.value} has {len(self._bytes)} bytes, "
                 f"expected at most {where.size}, as its region"
             )
-        # The magic number last: until then it is not valid.
+        # Write the magic number last: the kinfo is not valid before.
         memory.write(where.start, bytes(_WORD))
         memory.write(where.start + _WORD, self._bytes[_WORD:])
         memory.write(where.start, self._bytes[:_WORD])

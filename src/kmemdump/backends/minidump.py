@@ -2,8 +2,8 @@
 """
 The ``minidump`` backend: Qualcomm's boot firmware copies the regions.
 
-Item 602 of SMEM leads to their table. Rows of another owner (a driver in the kernel)
-are left as they are; its rows and ours share the table.
+Item 602 of SMEM leads to their table. Another owner (a driver in the kernel) may share
+the table; its rows do not change.
 
 Names and numbers are those of the kernel's kmemdump series, so that its readers read
 our dumps, too.
@@ -47,13 +47,13 @@ class MinidumpBackend:
     Holds regions in the minidump table of one machine.
 
     :param memory: The machine's memory; stays the caller's.
-    :param smem: Where SMEM is; see :func:`kmemdump.firmware.smem_search.find_smem`.
+    :param smem: The range of SMEM; see :func:`kmemdump.firmware.smem_search.find_smem`.
     :param scratch: Physically contiguous, unused memory for the ELF header, VMCOREINFO
         and, if there is none yet, the region array.
-    :param scratch_item: Used instead: number of an SMEM item of 64 KiB to allocate.
-        Only if no other processor allocates at the same time.
-    :param no_encryption: Ask the firmware not to encrypt the dump. Then everybody who
-        has the device can read it; otherwise only the vendor may be able to.
+    :param scratch_item: Instead of *scratch*: number of an SMEM item of 64 KiB to
+        allocate. No other processor may allocate at the same time.
+    :param no_encryption: Ask the firmware not to encrypt the dump. Then anyone with the
+        device can read it; otherwise perhaps only the vendor can.
     :raises BackendError: If the table is not ready or full.
     """
 
@@ -109,7 +109,7 @@ class MinidumpBackend:
         """
         Remove all our rows, including those of an earlier run.
 
-        A table that we made is disabled: firmware finds it as it was before.
+        A table that we made is disabled: firmware finds the state before it.
         """
         for region_id in reversed(self._ids):
             self._table.remove(self._ids.index(region_id))
@@ -184,7 +184,7 @@ class MinidumpBackend:
 
     def _count_left_behind(self, rows: list[TableRegion]) -> int:
         """
-        Count the last rows that an earlier run of kmemdump has left.
+        Count the last rows that an earlier run of kmemdump left.
 
         The first of them has the ELF header in our scratch memory, which lists the
         others.
@@ -208,7 +208,7 @@ class MinidumpBackend:
         return 0
 
     def _initialize(self, address: int, no_encryption: bool, source: str) -> None:
-        """Make a table where there is none."""
+        """Make a table if there is none."""
         if self._scratch is None or self._scratch.size < LINUX_ROWS * REGION_SIZE:
             raise BackendError(
                 f"{source}: there is no region array, and no scratch memory of "

@@ -98,10 +98,10 @@ class RegionTable:
 
     def move(self, index: int, address: int, size: int) -> None:
         """
-        Let a row point to another range, which holds its bytes already.
+        Point a row to another range, which holds its bytes already.
 
         If both address and size change, one of the two ranges is dumped with the larger
-        size in between: with some bytes too many, and none too few.
+        size in between: with extra bytes, but none missing.
 
         :raises BackendError: If somebody else changes the table.
         """
@@ -130,7 +130,7 @@ class RegionTable:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Refuse to change a table that is not as we left it."""
+        """Refuse to change a table that somebody else has changed."""
         if self._broken:
             raise BackendError(
                 f"an earlier store into the minidump table failed: {self._broken}"

@@ -54,7 +54,7 @@ class VmBackend:
     Remembers regions, and reads them when asked to.
 
     :param memory: The VM's memory; stays the caller's.
-    :param max_bytes: Size of all regions together that it takes, in bytes.
+    :param max_bytes: Largest size of all regions together, in bytes.
     :param clock: Returns the time for dumps.
     """
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where firmware keeps its tables in a machine's memory, and what they say."""
+"""Find and read the tables that firmware keeps in a machine's memory."""

@@ -48,7 +48,7 @@ def find_reserved(
     given: ReservedRanges, memory: Memory, source: str, tree: Path | None = None
 ) -> ReservedRanges:
     """
-    Find the ranges that are not given: SMEM, and scratch memory if there is some.
+    Find the ranges that are not given: SMEM, and scratch memory if there is any.
 
     :param source: Name of the memory, for messages.
     :param tree: The machine's device tree; ``None`` looks for one in its memory.
@@ -58,7 +58,7 @@ def find_reserved(
     if tree is not None or given.scratch is None:
         found = _by_trees(given, _trees(memory, source, tree))
     if found.smem is None or (tree is None and given.smem is None):
-        # A tree in memory may be another machine's: SMEM must be where it says.
+        # A tree in memory may be another machine's: SMEM must be at its address.
         found = replace(found, smem=find_smem(memory, source))
     return found
 
@@ -72,7 +72,7 @@ def find_live_reserved(
     Memory is not searched: beside System RAM there may be devices, and reading them may
     have effects.
 
-    :param root: Where ``sys`` is.
+    :param root: The folder with ``sys``.
     :raises KmemdumpError: If there is no SMEM, or the file is not a device tree.
     """
     found = _by_trees(given, _trees(None, "live", tree, root))
@@ -111,7 +111,7 @@ def find_table(memory: Memory | None, source: str) -> Range | int:
     :param memory: ``None`` for this machine, whose SMEM is not in the memory that the
         kernel shows.
     :param source: Name of the memory, for messages.
-    :return: Where SMEM is, or else the physical address of a kinfo in bytes.
+    :return: The range of SMEM, or else the physical address of a kinfo in bytes.
     :raises KmemdumpError: If there is neither, or several.
     """
     if memory is None:

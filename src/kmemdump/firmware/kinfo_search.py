@@ -62,7 +62,7 @@ def read_kinfo_file(path: str) -> Kinfo | None:
     Read a file that holds only a kinfo.
 
     :return: ``None`` if it is something else, or cannot be read.
-    :raises FormatError: If it starts like a kinfo, and is broken.
+    :raises FormatError: If it starts like a kinfo, but is broken.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:

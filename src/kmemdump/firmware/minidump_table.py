@@ -54,9 +54,9 @@ def read_table(
     memory: Memory, smem: Range, source: str = "memory", *, subsystem: int = 0
 ) -> MinidumpTable:
     """
-    Read the table as it is now.
+    Read the current table.
 
-    :param smem: Where SMEM is.
+    :param smem: The range of SMEM.
     :param subsystem: Number of the processor; 0 is Linux's.
     :raises FormatError: If there is no table, or a broken one.
     :raises NotCapturedError: If it points out of the memory.

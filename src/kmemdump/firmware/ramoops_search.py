@@ -51,7 +51,7 @@ class Ramoops:
 
 def read_ramoops(memory: Memory, source: str) -> Ramoops:
     """
-    Find what ramoops kept in a memory.
+    Find the text that ramoops kept in a memory.
 
     The zones are found by the magic number that each starts with. Errors are corrected
     if a zone has parity and reedsolo is installed.

@@ -72,7 +72,7 @@ def _region(memory: Memory, table: int, source: str) -> Range | None:
     except NotCapturedError:
         return None
     end = table + _PAGE
-    # The nearest one first: what is before SMEM may look like a part of it.
+    # The nearest one first: memory before SMEM may look like a part of it.
     marks = list(_partitions_before(memory, table))
     tries = ((offset, mark) for offset in rows for mark in marks if mark >= offset)
     for offset, mark in islice(tries, _MAX_TRIES):

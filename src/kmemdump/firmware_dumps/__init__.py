@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What firmware left after a crash, as a target: files, an image, or a table."""
+"""Dumps that firmware left after a crash, as targets: files, an image, or a table."""

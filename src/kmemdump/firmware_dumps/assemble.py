@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Put the fragments of a dump together by their addresses; what is missing is a hole.
+Put the fragments of a dump together by their addresses; missing ones leave holes.
 
 The order of the fragments and the offsets in the ELF header are ignored: both are right
 only if all regions are there, whole and in the right order.
@@ -45,18 +45,18 @@ class NamedRange(NamedTuple):
 
 
 class FirmwareDump(NamedTuple):
-    """What firmware left of a kernel, put together."""
+    """A firmware dump of a kernel, put together."""
 
     source: str
     machine: int
     """ELF ``e_machine``."""
     memory: FragmentMemory
     regions: tuple[NamedRange, ...]
-    """What should be there, by address; ranges may overlap."""
+    """The regions expected, by address; ranges may overlap."""
     missing: tuple[NamedRange, ...]
-    """What of it is not there."""
+    """The parts of the regions that are missing."""
     problems: tuple[str, ...]
-    """What a user should know, one line each."""
+    """Problems that a user should know, one line each."""
     notes: tuple[Note, ...]
     """Registers of CPUs, and VMCOREINFO, if the dump has them."""
     marked: int | None = None
@@ -84,7 +84,7 @@ def assemble(
 
     :param source: Name of the dump, for messages.
     :param files: Closed together with the memory of the result.
-    :param problems: Those that are known already.
+    :param problems: Problems that are known already.
     :param described: Whether a dump of this kind has an ELF header region.
     :raises TargetError: If no fragment has an address.
     """
@@ -125,7 +125,7 @@ def _machine(headers: Headers) -> int:
 
 
 def _notes(headers: Headers) -> tuple[Note, ...]:
-    # The kernel's series writes one that has only zeros.
+    # The kernel's series writes a note of registers that has only zeros.
     notes = [note for note in headers.notes if is_registers(note)]
     if headers.vmcoreinfo is not None:
         notes.append(Note("VMCOREINFO", 0, headers.vmcoreinfo.raw))
@@ -184,7 +184,7 @@ class _Assembly:
         self._merge(wanted)
 
     def missing(self) -> Iterable[NamedRange]:
-        """Yield what should be there and is not."""
+        """Yield the memory that should be there and is not."""
         held = [Range(item.address, item.size) for item in self.extents]
         holes = subtract([region.range for region in self.regions], held)
         seen = set()
@@ -219,7 +219,7 @@ class _Assembly:
         return fragment._replace(size=size)
 
     def _merge(self, wanted: list[_Extent]) -> None:
-        """Keep one copy of memory that is there twice, and compare the copies."""
+        """Keep one copy of memory that was found twice, and compare the copies."""
         end = 0
         owners: list[_Extent] = []  # Those that may overlap the next one.
         for fragment, item in wanted:

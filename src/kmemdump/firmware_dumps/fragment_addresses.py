@@ -122,7 +122,7 @@ class _Identifying:
             self._rings[STATIC if static else None] = fragment
 
     def by_name(self, fragment: Fragment) -> HeaderEntry | None:
-        """The ELF header has the name, or name and number, once."""
+        """Find the only entry of the ELF header with this name, or name and number."""
         name = fragment.name
         return _only([entry for entry in self.free if self.file_of(entry) == name])
 
@@ -131,7 +131,7 @@ class _Identifying:
         return f"{entry.name}{entry.id}" if self.numbered else entry.name
 
     def by_symbol(self, fragment: Fragment) -> HeaderEntry | None:
-        """VMCOREINFO has the variable at the entry's virtual address."""
+        """Find the entry at the virtual address of a variable in VMCOREINFO."""
         label = _plain(fragment.name)
         fitting = [
             entry
@@ -144,14 +144,14 @@ class _Identifying:
         return _only(fitting)
 
     def by_contents(self, fragment: Fragment) -> HeaderEntry | None:
-        """One of the two log rings, whose names and sizes are the same."""
+        """Find one of the two log rings, whose names and sizes are the same."""
         if self._info is None or _plain(fragment.name) != LABEL:
             return None
         address = ring_address(fragment, self._info, self._prb)
         return _only([entry for entry in self.free if entry.vaddr == address])
 
     def by_pointer(self, fragment: Fragment) -> HeaderEntry | None:
-        """One of the arrays that a log ring points to."""
+        """Find one of the arrays that a log ring points to."""
         if self._info is None:
             return None
         address = array_address(_plain(fragment.name), self._info, self._rings)
@@ -163,13 +163,13 @@ class _Identifying:
         return _only(fitting)
 
     def by_size(self, fragment: Fragment) -> HeaderEntry | None:
-        """The only entry and the only fragment of that size."""
+        """Find the only entry of the size that only this fragment has."""
         size = round_up(fragment.contents.size, 4)
         fitting = [entry for entry in self.free if round_up(entry.size, 4) == size]
         return _only(fitting) if self.sizes[size] == 1 else None
 
     def in_image(self, fragment: Fragment) -> int | None:
-        """Without an ELF header: a variable whose address is in VMCOREINFO."""
+        """Find, without an ELF header, a variable whose address is in VMCOREINFO."""
         label = _plain(fragment.name)
         names = [name for name in self._symbols if _is_label(label, name)]
         if self._info is None or len(names) != 1 or self.free:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fragments of a dump, wherever their bytes are, and their memory."""
+"""The fragments of a dump, from any source, and their memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class OpenFiles:
         try:
             return os.pread(self._open(path), count, offset)
         except (OSError, OverflowError, ValueError) as error:
-            # ValueError: a name in a list may be one that no file can have.
+            # ValueError: a list may have a name that no file can have.
             raise NotCapturedError(f"{path}+{offset:#x}: {error}") from error
 
     def _open(self, path: str) -> int:
@@ -117,7 +117,7 @@ class Fragment(NamedTuple):
     """A part of a region that was found."""
 
     name: str
-    """Of the region in the firmware's table, as far as it is known: ``Kprintk_r``."""
+    """Name in the firmware's table, as far as it is known: ``Kprintk_r``."""
     contents: Contents
     address: int | None = None
     """Physical address in bytes, if it is known."""
@@ -126,7 +126,7 @@ class Fragment(NamedTuple):
 
 
 def held_fragments(memory: Memory, name: str, whole: Range) -> list[Fragment]:
-    """Return what a machine's memory, which may have holes, holds of a region."""
+    """Return the parts of a region in a machine's memory, which may have holes."""
     return [
         Fragment(
             name,
@@ -139,13 +139,13 @@ def held_fragments(memory: Memory, name: str, whole: Range) -> list[Fragment]:
 
 
 class FragmentExtent(NamedTuple):
-    """A range of physical memory, and where in a fragment's contents its bytes are."""
+    """A range of physical memory, and its place in a fragment's contents."""
 
     address: int
     size: int
     contents: Contents
     offset: int
-    """In *contents*, in bytes."""
+    """Offset in *contents* in bytes."""
 
 
 class FragmentMemory:
@@ -153,7 +153,7 @@ class FragmentMemory:
     The physical memory that fragments hold.
 
     :param extents: Must not overlap.
-    :param name: Of the dump, for messages.
+    :param name: Name of the dump, for messages.
     :param files: Closed together with this.
     """
 

@@ -23,7 +23,7 @@ _MAX_HEADERS = 16
 
 @dataclass(slots=True)
 class Headers:
-    """What the describing fragments say, all together."""
+    """The contents of all describing fragments together."""
 
     machine: int | None = None
     entries: list[HeaderEntry] = field(default_factory=list)

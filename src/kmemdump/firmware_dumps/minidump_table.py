@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What firmware would have dumped of a machine's memory by its minidump table."""
+"""The dump that firmware would have made of a machine by its minidump table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["collect_table"]
 
 def collect_table(memory: Memory, smem: Range, source: str = "memory") -> FirmwareDump:
     """
-    Put together what firmware would have dumped.
+    Put together the memory that firmware would have dumped.
 
     :param memory: Stays the caller's, and open as long as the result is used.
     :raises TargetError: If the table has no regions.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Tell the kernel's two log rings apart, and find the arrays of each.
+Distinguish the kernel's two log rings, and find the arrays of each.
 
 ``printk_rb_static`` and ``printk_rb_dynamic`` have the same size, and their names are
 the same after eight characters. The static one points to arrays in the kernel's image;
@@ -47,7 +47,7 @@ def pointer_in(fragment: Fragment, offset: int = 0) -> int | None:
 
 def ring_address(fragment: Fragment, info: VmcoreInfo, prb: int | None) -> int | None:
     """
-    Return the virtual address of the ring that a fragment is.
+    Return the virtual address of the ring in a fragment.
 
     :param prb: Value of the kernel's pointer, if it is known.
     :return: ``None`` if the contents do not show it.
@@ -72,7 +72,7 @@ def array_address(
 
     :param label: Of its fragment.
     :param rings: Those that are known, by their symbol.
-    :return: ``None`` if it is not an array, or its ring is not there.
+    :return: ``None`` if it is not an array, or its ring is missing.
     """
     symbol, members = _ARRAYS.get(label, (None, None))
     if members is None or symbol not in rings:

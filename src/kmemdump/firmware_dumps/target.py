@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What firmware left, as a target like any other."""
+"""A firmware dump, as a target like any other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _IMAGE_SIZE = 128 << 20
 
 class DumpTarget(FileTarget):
     """
-    What firmware left of a kernel.
+    A firmware dump of a kernel.
 
     :param vmcoreinfo: Used instead of the dump's.
     """
@@ -45,7 +45,7 @@ class DumpTarget(FileTarget):
     @property
     def aliases(self) -> Sequence[Alias]:
         """
-        The virtual names that are known without a page table.
+        The aliases that are known without a page table.
 
         The ELF header has one for each region. VMCOREINFO has that of the kernel's
         image, and on some architectures that of the linear map.
@@ -56,15 +56,15 @@ class DumpTarget(FileTarget):
             if region.virtual is not None
             and region.virtual + region.range.size <= ADDRESS_SPACE
         ]
-        # Later ones take precedence: those of the dump over those concluded from it.
+        # Later aliases take precedence: those in the dump over those inferred from it.
         aliases = [self._linear(), self._image(guess=not named), *named]
         return [alias for alias in aliases if alias is not None and alias.size > 0]
 
     def _image(self, *, guess: bool) -> Alias | None:
         """
-        Return where the image is mapped.
+        Return the alias of the image.
 
-        :param guess: Whether to return it although its end is not known.
+        :param guess: Whether to return it even if its end is not known.
         """
         arch = arch_from_elf(self.machine)
         if not arch.image_is_alone and not guess:

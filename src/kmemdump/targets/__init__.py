@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a kernel is: this machine, a VM, or a file with its memory."""
+"""The targets: this machine, a VM, or a file with a kernel's memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Closing", "NamingTarget", "Target"]
 
 class Target(Protocol):
     """
-    A kernel's memory, and what else is known about it.
+    A kernel's memory, with its VMCOREINFO and registers.
 
     A ``with`` statement closes it.
     """
@@ -55,7 +55,7 @@ class Target(Protocol):
 
 
 class Closing:
-    """Gives a class with ``close()`` what a ``with`` statement needs."""
+    """Lets a ``with`` statement close a class that has ``close()``."""
 
     def close(self) -> None:
         raise NotImplementedError

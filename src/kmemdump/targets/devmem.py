@@ -34,7 +34,7 @@ def open_reserved(ranges: Iterable[Range], root: Path = Path("/")) -> MappedMemo
     Map reserved memory of this machine for reading and writing.
 
     :param ranges: Physical memory; its pages are mapped whole.
-    :param root: Where ``dev`` and ``proc`` are.
+    :param root: The folder with ``dev`` and ``proc``.
     :raises UnsupportedError: If it is not reserved, or the kernel does not allow it.
     """
     pages = align(ranges, os.sysconf("SC_PAGE_SIZE"))

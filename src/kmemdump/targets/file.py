@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What all targets that are files share.
+The common part of all targets that are files.
 
-The functions that open one take the file, which belongs to the target from there on,
-*vmcoreinfo* to be used instead of the one in it, and *damaged*, whether it may be
+The functions that open one take the file, which belongs to the target from then on;
+*vmcoreinfo*, used instead of the file's own; and *damaged*, whether the file may be
 truncated.
 """
 
@@ -49,11 +49,11 @@ def read_vmcoreinfo(path: Path) -> VmcoreInfo:
 
 def check_whole(file: OpenFile, end: int, damaged: bool) -> None:
     """
-    Refuse a truncated file, as a full disk or an interrupted copy leaves it.
+    Refuse a file that a full disk or an interrupted copy truncated.
 
-    :param end: Where the file should end, at least.
+    :param end: Least offset at which the file should end.
     :param damaged: Whether to only warn, and go on with the rest.
-    :raises FormatError: If it ends before.
+    :raises FormatError: If it ends earlier.
     """
     if end <= file.size:
         return
@@ -102,7 +102,7 @@ class FileTarget(Closing):
     A file with a kernel's memory.
 
     :param machine: ELF ``e_machine``.
-    :param notes: What the file says about CPUs and kernel, if anything.
+    :param notes: The file's notes about CPUs and kernel, if any.
     :param vmcoreinfo: VMCOREINFO, if it is known already; else it is looked for
         in *notes*, then in *memory*.
     """

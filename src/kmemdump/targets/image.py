@@ -2,9 +2,9 @@
 """
 A raw RAM image: bytes of physical memory and nothing else.
 
-Such a file does not say where in physical memory its bytes were. A PC with much RAM
-has a gap below 4 GiB for devices, so that offset and address differ above it. The
-kernel in the image knows where RAM is: the memory map is found by that.
+Such a file does not give the physical addresses of its bytes. A PC with much RAM has a
+gap below 4 GiB for devices, so that offset and address differ above it. The kernel in
+the image knows the addresses of RAM, which give the memory map.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _no_kernel(file: OpenFile) -> TargetError:
 
 def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
     """
-    Find the memory map with which a kernel is where its VMCOREINFO says.
+    Find the memory map that puts a kernel at the address in its VMCOREINFO.
 
     The kernel's own map of all RAM must end where the memory map does, so a wrong gap
     is noticed.

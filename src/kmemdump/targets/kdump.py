@@ -2,8 +2,8 @@
 """
 kdump-compressed dumps, flattened or not.
 
-Pages that are not compressed, or with zlib, are read here: QEMU's dumps lack header
-fields that libkdumpfile needs. Other compressions are left to drgn.
+Pages that are not compressed, or compressed with zlib, are read here: QEMU's dumps lack
+header fields that libkdumpfile needs. Other compressions are left to drgn.
 """
 
 from __future__ import annotations

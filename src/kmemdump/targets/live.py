@@ -2,9 +2,9 @@
 """
 This machine's own kernel, through /proc/kcore.
 
-That is an ELF core that the kernel generates when it is read: memory, and VMCOREINFO in
-a note. Addresses and types are read from the memory itself, as for any other target,
-so kptr_restrict hides nothing.
+The kernel generates this ELF core when it is read: memory, and VMCOREINFO in a note.
+Addresses and types are read from the memory itself, as for any other target, so
+kptr_restrict hides nothing.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def open_live(
     Open this machine's kernel.
 
     :param vmcoreinfo: Used instead of the kernel's.
-    :param root: Where ``proc`` and ``sys`` are.
-    :raises UnsupportedError: If the kernel does not allow it, with what to do.
+    :param root: The folder with ``proc`` and ``sys``.
+    :raises UnsupportedError: If the kernel does not allow it; the message says what to
+        do.
     """
     kcore = root / "proc/kcore"
     try:

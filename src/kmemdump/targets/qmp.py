@@ -75,7 +75,7 @@ class QmpTarget(Closing):
             try:
                 notes = self._notes()
             except (FormatError, TargetError):
-                notes = []  # Whatever the dump lacks, RAM may have.
+                notes = []  # RAM may have what the dump lacks.
             self._vmcoreinfo = noted_vmcoreinfo(notes, self.name)
             self._vmcoreinfo = self._vmcoreinfo or self._find_vmcoreinfo(notes)
         return self._vmcoreinfo
@@ -135,7 +135,7 @@ class QmpTarget(Closing):
             self.client.execute("dump-guest-memory", {"paging": False, **place})
             if before == "running" and self.status() == "save-vm":
                 self.cont()
-            # What QEMU writes from here on is not read.
+            # Later output of QEMU is not read.
             data = os.pread(fd, _MAX_DUMP, 0)
         finally:
             os.close(fd)

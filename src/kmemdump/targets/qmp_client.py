@@ -54,7 +54,7 @@ class QmpTimeoutError(TargetError):
 
 class QmpClient(Closing):
     """
-    A connection to a QMP monitor of a VM. A monitor takes one at a time.
+    A connection to a QMP monitor of a VM. A monitor takes one client at a time.
 
     All methods may be called from any thread.
 
@@ -140,7 +140,7 @@ class QmpClient(Closing):
         """Give QEMU a copy of a file descriptor; *name* names it in commands."""
 
         async def send() -> None:
-            # QEMU takes the descriptor that arrived last for getfd's.
+            # QEMU's getfd uses the descriptor that arrived last.
             self._qmp.send_fd_scm(fd)
             await self._qmp.execute("getfd", {"fdname": name})
 
@@ -237,7 +237,7 @@ def _connect(path: Path, deadline: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     folder = -1
     try:
-        # sun_path has 108 bytes; through its folder every socket can be named.
+        # sun_path has 108 bytes; a path through its folder always fits.
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
         address = f"/proc/self/fd/{folder}/{path.name}"
         connection.settimeout(max(deadline - time.monotonic(), 0.1))

@@ -2,8 +2,8 @@
 """
 A VM's RAM as the host sees it: in a file that QEMU shares, or in QEMU's process.
 
-Either is compared with what QEMU itself reads in guest memory before it is used:
-here a path may be another file than for QEMU, a process ID another process.
+Before use, either is compared with QEMU's own reads of guest memory: here a path may be
+another file than for QEMU, a process ID another process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_BACKENDS = 4096
 _SAMPLE = 64
 """Bytes that are compared at an address."""
 _ADDRESSES = 32
-"""Addresses in each range at which data to compare is looked for."""
+"""Addresses in each range that may have data to compare."""
 _COMPARISONS = 8
 """Addresses that QEMU is asked for."""
 
@@ -106,7 +106,7 @@ def _open_file(
     sections: Sequence[FlatRange],
     processes: Sequence[int],
 ) -> FileMemory | None:
-    """Open the file that is the RAM; None if it is in none, and the process must do."""
+    """Open the file that holds the RAM; None if only QEMU's process holds it."""
     name = sections[0].region
     if backends[name] != "memory-backend-file" or not _get(client, name, "share"):
         return None
@@ -207,7 +207,7 @@ def _host_address(client: QmpClient, address: int) -> int:
 
 
 def _is_ram_of(memory: FileMemory, client: QmpClient) -> bool:
-    """Compare samples of *memory* with what QEMU reads there."""
+    """Compare samples of *memory* with QEMU's own reads."""
     samples = []
     for extent in memory.extents:
         step = max(extent.size // _ADDRESSES, 4096) & -4096

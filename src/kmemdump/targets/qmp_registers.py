@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What QEMU's ``info registers -a`` prints, as the notes that its dumps have.
+The output of QEMU's ``info registers -a``, as the notes that QEMU's dumps have.
 
 For VMs of libvirt: the daemon of 9.0 dies of the event that ends a dump
 (DUMP_COMPLETED) if it did not ask for the dump itself.
@@ -20,7 +20,7 @@ __all__ = ["belongs_to_libvirt", "parse_registers"]
 
 _MAX_CPUS = 4096
 _LIBVIRT = "charmonitor"
-"""What libvirt calls its own monitor."""
+"""libvirt's name for its own monitor."""
 _CPU = re.compile(r"^CPU#\d+\s*$", re.M)
 # A segment has its base behind its selector.
 _REGISTER = re.compile(r"\b([A-Z][A-Z0-9]+) *=([0-9a-f]{1,16})\b(?: ([0-9a-f]{16})\b)?")

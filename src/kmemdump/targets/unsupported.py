@@ -65,7 +65,7 @@ _ELF_CORE = 4
 
 def describe_unsupported(head: bytes) -> str | None:
     """
-    Return in words what a file is, and what to do with it.
+    Describe a file, and what to do with it.
 
     :param head: Its first 4096 bytes or more, or all of it.
     :return: None if it may be a dump of a kernel, or RAM.

@@ -72,7 +72,7 @@ class CoreTarget(FileTarget):
     """
     An ELF core.
 
-    :param core: Belongs to this object from here on. Its manifest is there, too.
+    :param core: Belongs to this object from here on, and is kept for its manifest.
     """
 
     def __init__(self, core: CoreImage, vmcoreinfo: VmcoreInfo | None) -> None:

@@ -21,7 +21,7 @@ def check_writable(target: Target) -> None:
     """
     Refuse a target whose memory cannot be written.
 
-    :raises UnsupportedError: If it is of such a kind.
+    :raises UnsupportedError: If this kind of target cannot be written.
     """
     from kmemdump.targets.qmp import QmpTarget  # asyncio is loaded late.
 
@@ -35,8 +35,8 @@ def open_writable(target: Target, ranges: Iterable[Range] = ()) -> MappedMemory:
     """
     Open a target's memory for a backend that keeps its list there.
 
-    :param ranges: What will be written; of a live machine, only that.
-    :return: To be closed before the target is.
+    :param ranges: What will be written; on a live machine, only this is mapped.
+    :return: To be closed before the target.
     :raises UnsupportedError: If this kind of target cannot be written.
     :raises TargetError: If it cannot be opened.
     """
