@@ -96,7 +96,7 @@ def _build(apt: Apt, architecture: Architecture, folder: Path) -> Path:
         apt.unpack(package, system)
     triplet = architecture.compiler.rstrip("-")
     libraries = system / "usr/lib" / triplet
-    # The linker would prefer a static library, which is not relocatable.
+    # The build would prefer a static library, which is not relocatable.
     for path in libraries.glob("libpython*.a"):
         path.unlink()
     source = _fetch_source(folder)

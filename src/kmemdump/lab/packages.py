@@ -43,7 +43,7 @@ class KernelPackage:
     """An unpacked kernel package."""
 
     series: str
-    """As it was asked for: ``6.1``."""
+    """As requested: ``6.1``."""
     release: str
     """As ``uname -r`` prints it there."""
     version: str

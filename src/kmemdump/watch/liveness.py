@@ -26,7 +26,7 @@ from kmemdump.watch.hang_detector import CpuSample
 __all__ = ["KernelState", "Liveness", "clock_watch"]
 
 _MAX_CPUS = 4096
-_MAX_MEMBER = _MAX_CPUS // 8  # Bytes that are read of one at most.
+_MAX_MEMBER = _MAX_CPUS // 8  # Most bytes read of a member.
 _NO_CPU = 0xFFFFFFFF  # PANIC_CPU_INVALID, Linux include/linux/panic.h
 _TAINT_DIE = 1 << 7  # Linux include/linux/panic.h
 _SYSTEM_HALT = 4
