@@ -32,7 +32,7 @@ class Core(Closing):
     """
     A core image, opened to be asked. A ``with`` statement closes it.
 
-    :param target: Where the kernel's memory is; closed together with this.
+    :param target: The kernel's memory; closed together with this object.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
     """
 

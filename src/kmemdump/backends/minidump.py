@@ -109,7 +109,7 @@ class MinidumpBackend:
         """
         Remove all our rows, including those of an earlier run.
 
-        A table that we made is disabled: firmware finds the state before it.
+        A table that we made is disabled, which restores the state before it.
         """
         for region_id in reversed(self._ids):
             self._table.remove(self._ids.index(region_id))

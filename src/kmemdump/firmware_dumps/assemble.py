@@ -121,7 +121,7 @@ def _machine(headers: Headers) -> int:
             return arch_from_info(headers.vmcoreinfo).machine
         except FormatError:
             pass
-    return EM_AARCH64  # As nearly all machines with such firmware.
+    return EM_AARCH64  # The machine of nearly all such firmware.
 
 
 def _notes(headers: Headers) -> tuple[Note, ...]:
@@ -179,7 +179,7 @@ class _Assembly:
             if held:
                 extent = FragmentExtent(fragment.address, held, fragment.contents, 0)
                 wanted.append((fragment, extent))
-        # Of two at one address the longer one comes first: the other is compared.
+        # Of two at one address, the longer comes first; the other is compared with it.
         wanted.sort(key=lambda it: (it[1].address, -it[1].size))
         self._merge(wanted)
 

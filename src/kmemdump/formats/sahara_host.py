@@ -2,9 +2,8 @@
 """
 The host's side of Sahara's memory debug mode, without any input or output.
 
-:meth:`SaharaHost.receive` takes each transfer that arrives, and returns events, such as
-a packet to send. Data has no packet around it: if the host has asked for data, a
-transfer is data.
+:meth:`SaharaHost.receive` takes each transfer, and returns events, such as a packet to
+send. Data has no packet around it: if the host has asked for data, a transfer is data.
 """
 
 from __future__ import annotations
@@ -135,8 +134,8 @@ class SaharaHost:
         """
         Take one transfer.
 
-        :raises FormatError: If the device breaks the protocol. The device then waits
-            for :meth:`reset`.
+        :raises FormatError: If the device breaks the protocol. It then waits for
+            :meth:`reset`.
         """
         if self._state is _State.END:
             raise FormatError(self._source, "sends more after DONE_RESP or RESET_RESP")

@@ -29,7 +29,7 @@ _BLOCKS = PAGE_SIZE // BLOCK_SIZE
 
 _READS_BETWEEN_CHECKS = 1000
 _MAX_PAGES = (512 << 20) // PAGE_SIZE
-"""Most pages that a recorder keeps, whatever a damaged kernel makes us read."""
+"""Most pages that a recorder keeps, even if a damaged kernel makes it read more."""
 
 
 @dataclass(frozen=True, slots=True)

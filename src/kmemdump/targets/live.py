@@ -47,8 +47,7 @@ def open_live(
 
     :param vmcoreinfo: Used instead of the kernel's.
     :param root: The folder with ``proc`` and ``sys``.
-    :raises UnsupportedError: If the kernel does not allow it; the message says what to
-        do.
+    :raises UnsupportedError: If the kernel does not allow it, with advice.
     """
     kcore = root / "proc/kcore"
     try:

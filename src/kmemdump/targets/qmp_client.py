@@ -32,7 +32,7 @@ from kmemdump.targets import Closing
 __all__ = ["QmpClient", "QmpCommandError", "QmpTimeoutError"]
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds."""
+"""Seconds that QEMU has for each answer."""
 
 _MAX_EVENTS = 4096
 _CLOSE_TIMEOUT = 2.0

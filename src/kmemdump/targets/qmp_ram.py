@@ -149,7 +149,7 @@ def _get(client: QmpClient, backend: str, name: str) -> object:
 
 
 def _paths(path: str, processes: Sequence[int]) -> list[Path]:
-    # As QEMU sees the path, then as this process does: with the same mounts both
+    # The path as QEMU sees it, then as this process sees it: with the same mounts both
     # are one file.
     folder = "root" if path[:1] == "/" else "cwd"
     return [*(Path(f"/proc/{pid}/{folder}/{path}") for pid in processes), Path(path)]
