@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A core image, or any other target, opened to be asked."""
+"""A core image, or any other target, opened for questions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from kmemdump.targets.vmcore import core_of
 __all__ = ["Core", "open_core"]
 
 _BUDGET = Budget(reads=20_000_000, bytes=2 << 30, seconds=300)
-"""Ends a question whose answer a damaged kernel would make endless."""
+"""Ends a question that would run forever on a damaged kernel."""
 
 
 class Core(Closing):
     """
-    A core image, opened to be asked. A ``with`` statement closes it.
+    A core image, opened for questions. A ``with`` statement closes it.
 
     :param target: The kernel's memory; closed together with this object.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
@@ -55,7 +55,7 @@ class Core(Closing):
         """
         The core image's manifest; ``None`` if kmemdump did not write the image.
 
-        :raises FormatError: If it is damaged.
+        :raises FormatError: If the manifest is damaged.
         """
         core = core_of(self.target)
         return core.manifest if core else None
@@ -75,10 +75,10 @@ class Core(Closing):
         Put a question, and return the answer.
 
         :param question: One of drgn's crash commands (``ps``, ``bt -a``); ``FILE.py``,
-            whose public functions of a :class:`drgn.Program` are put; or a
+            whose public functions are called with a :class:`drgn.Program`; or a
             :class:`~kmemdump.Question`.
-        :raises QuestionError: If it cannot be answered, or only in part.
-        :raises UsageError: If it is not a question.
+        :raises QuestionError: If there is no answer, or only a part of it.
+        :raises UsageError: If *question* is none of these.
         """
         answers = []
         for item in parse_questions([question]):
@@ -89,9 +89,7 @@ class Core(Closing):
         return "".join(answers)
 
     def attempt(self, question: Question) -> tuple[str, BaseException | None]:
-        """
-        Put a question; return its output, and the exception if it failed.
-        """
+        """Put a question; return its output, and the exception if it failed."""
         with self.kernel.recorder.reading(_BUDGET):
             return attempt(self.prog, question)
 
@@ -126,7 +124,7 @@ def open_core(
     damaged: bool = False,
 ) -> Core:
     """
-    Open a core image to ask it.
+    Open a core image for questions.
 
     The other parameters are those of :func:`kmemdump.open_target`.
 

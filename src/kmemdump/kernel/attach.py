@@ -38,7 +38,7 @@ class OwnDebugInfo:
     blocks: frozenset[int]
     """Blocks that hold it."""
     problem: str | None
-    """Why none was found, if it was looked for."""
+    """Why none was found, if a search was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Kernel:
     @property
     def problem(self) -> str | None:
         """
-        Why there are no symbols and types, so that only questions that need none can be
-        answered.
+        Why there are no symbols and types. Without them, only questions that need none
+        can be answered.
         """
         return None if self.has_vmlinux else self.own_debug_info.problem
 
@@ -100,8 +100,8 @@ def attach(
             _load_vmlinux(prog, vmlinux, target.vmcoreinfo())
         register_finders(prog, lambda: used)
         if vmlinux is not None or used is not None:
-            # Another program: drgn caches page tables that it has walked, and not every
-            # core image contains what was read with the debug info.
+            # A second program: drgn caches the page tables that it walks, and a core
+            # image may lack those that were read with the debug info.
             walker = _program(target, recorder, ())
             info = target.vmcoreinfo()
             add_linear_maps(prog, walker, target.machine, info, recorder)
@@ -121,9 +121,9 @@ def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
     """
     Read the debug info in the memory of the kernel of *target*.
 
-    :param recorder: Reads its memory, and keeps what was read.
+    :param recorder: Reads the kernel's memory, and records the reads.
     """
-    # A program of its own, without a vmlinux.
+    # A separate program, without a vmlinux.
     prog = _program(target, recorder, ())
     found = problem = None
     with recorder.reading(_ATTACH_BUDGET) as reading:
@@ -137,7 +137,7 @@ def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
 def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> Program:
     prog = core_program(target.machine, target.vmcoreinfo(), target.name, registers)
     if target.memory.ranges:
-        # One segment for all: the memory refuses addresses that it does not hold.
+        # One segment is enough: the memory refuses addresses that it does not hold.
         end = max(item.end for item in target.memory.ranges)
         end = min(end, ADDRESS_SPACE - 1)  # drgn has 64 bits for the size.
         prog.add_memory_segment(0, end, recorder.read, True)
@@ -166,8 +166,8 @@ def _load_vmlinux(prog: Program, vmlinux: Path, vmcoreinfo: VmcoreInfo) -> None:
             f"build id {found or 'missing'}, but the kernel is "
             f"{vmcoreinfo.osrelease} with build id {expected}",
         )
-    # Not load_debug_info(), which reads the list of modules, before the linear maps
-    # are added.
+    # load_debug_info() would read the list of modules before the linear maps are
+    # added.
     main = prog.main_module("kernel", create=True)
     if expected is not None:
         main.build_id = bytes.fromhex(expected)
@@ -210,14 +210,14 @@ def describe_modules(prog: Program, info: DebugInfo | None) -> None:
     Without a vmlinux, drgn takes the ORC tables from the kernel's memory, and needs
     these addresses to find them.
     """
-    # A damaged list of modules costs the stack traces through modules only. drgn may
-    # raise any exception for one.
+    # A damaged list of modules only costs stack traces through modules. drgn may raise
+    # any exception for such a list.
     with contextlib.suppress(Exception):
         prog.create_loaded_modules()
     if info is None:
         return
-    # Unwinding from any address makes drgn load the image's tables now, so that they do
-    # not count as a part of what a question about stacks needs.
+    # Unwinding from any address makes drgn load the image's tables now, so that they
+    # are not counted as needed by a question about stacks.
     with contextlib.suppress(Exception):
         main = prog.main_module("kernel", create=True)
         if main.address_ranges is None:

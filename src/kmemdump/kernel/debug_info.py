@@ -76,7 +76,7 @@ class DebugInfo:
         if after < len(self._addresses):
             size = self._addresses[after] - symbol.address
             if size > _MAX_SYMBOL_SIZE:
-                size = 0  # Something without a symbol lies between.
+                size = 0  # Memory without a symbol lies between.
         return Symbol(symbol.name, symbol.address, size, symbol.binding, symbol.kind)
 
 
@@ -85,7 +85,7 @@ _PROVIDED = re.compile(r"__(?:start|stop|end)_.*|__.*_(?:start|end)")
 
 
 def _rank(symbol: Symbol) -> tuple[bool, int]:
-    # Of symbols with one address the kernel prints the one that sorts first.
+    # If symbols share an address, the kernel prints the one that sorts first.
     name = symbol.name
     provided = len(name) >= 8 and _PROVIDED.fullmatch(name) is not None
     return provided, len(name) - len(name.lstrip("_"))
@@ -113,7 +113,7 @@ def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolIndex
         return load_vmlinux_kallsyms(_kallsyms_only(prog, info, machine))
     except BudgetExceededError:
         raise
-    except Exception as error:  # drgn raises many kinds for damaged tables.
+    except Exception as error:  # drgn raises many kinds if tables are damaged.
         raise UnsupportedError(
             f"{info.source}: no kallsyms in the kernel's memory ({error}); "
             f"{_advice(info)}"
@@ -178,7 +178,7 @@ def _read_tables(prog: Program, symbols: SymbolIndex, names: Sequence[str]) -> N
 
 def _kallsyms_only(prog: Program, info: VmcoreInfo, machine: int) -> Program:
     # drgn reads kallsyms a few bytes at a time, half a million times, which is slow
-    # through a Python callback: give it a copy of the tables.
+    # through a Python callback. Give drgn a copy of the tables.
     names = ("names", "num_syms", "token_table", "token_index", "offsets")
     tables = {name: info.symbol(f"kallsyms_{name}") for name in names}
     base = info.symbol("kallsyms_relative_base")

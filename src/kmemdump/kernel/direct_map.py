@@ -66,8 +66,8 @@ def add_linear_maps(
 
 def image_end(prog: Program) -> int:
     """Return the virtual address where the kernel's image ends; 0 if unknown."""
-    # With a vmlinux, drgn knows. It does not relocate _end there if that is in no
-    # section (aarch64).
+    # With a vmlinux, drgn knows the end. It does not relocate _end if that symbol is in
+    # no section (aarch64).
     try:
         ranges = prog.main_module().address_ranges
     except LookupError:

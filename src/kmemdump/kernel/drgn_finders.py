@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a :class:`drgn.Program` finds symbols, types, variables and constants."""
+"""Let a :class:`drgn.Program` find symbols, types, variables and constants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def register_finders(prog: Program, get: Callable[[], DebugInfo | None]) -> None
     """
     Register finders for symbols, types, variables and constants with *prog*.
 
-    They come after all others, so that debug info from files has precedence.
+    drgn asks them after all others, so that debug info from files has precedence.
 
     :param get: Returns the kernel's own debug info when it is first needed; ``None``
         if there is none.
@@ -78,7 +78,7 @@ class _Finders:
     ) -> Object | None:
         if filename is not None:
             return None
-        # Helpers look the same few up a thousand times.
+        # Helpers look up the same few names a thousand times.
         if (name, flags) not in self._objects:
             self._objects[name, flags] = self._make_object(name, flags)
         return self._objects[name, flags]
@@ -118,7 +118,7 @@ class _Finders:
 
 
 class _ModuleSymbols:
-    """Symbols of loaded modules: a module's are read when an address in it is asked."""
+    """Symbols of loaded modules, read when an address in a module is looked up."""
 
     def __init__(self, prog: Program) -> None:
         self._prog = prog
@@ -127,7 +127,7 @@ class _ModuleSymbols:
         self._busy = False
 
     def find(self, address: int, one: bool) -> Sequence[Symbol]:
-        if self._busy:  # Reading the module list looks symbols up itself.
+        if self._busy:  # Reading the list of modules looks up symbols, too.
             return []
         self._busy = True
         try:
@@ -139,7 +139,7 @@ class _ModuleSymbols:
                     found: Sequence[Symbol] = symbols(self._prog, None, address, one)
                     return found
         except (LookupError, FaultError, AttributeError):
-            pass  # No list of modules, or a damaged one: no symbols.
+            pass  # The list of modules is absent or damaged.
         finally:
             self._busy = False
         return []

@@ -19,7 +19,7 @@ def find_system_ram(prog: Program) -> list[Range]:
     """
     Return the RAM that /proc/iomem shows as ``System RAM``.
 
-    Memory of firmware, and memory hidden from the kernel, is not part of it.
+    This excludes memory of firmware, and memory hidden from the kernel.
     """
     found = []
     for resource in _resources(prog):
@@ -33,7 +33,7 @@ def find_system_ram(prog: Program) -> list[Range]:
 
 
 def _resources(prog: Program) -> Iterator[Object]:
-    """Iterate over a tree that may be damaged: without recursion, and bounded."""
+    """Iterate over a tree that may be damaged, without recursion, up to a limit."""
     waiting = [prog["iomem_resource"].child.read_()]
     for _ in range(_MAX_RESOURCES):
         if not waiting:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The contents of Android's ``debug_kinfo``, found from outside of the kernel."""
+"""The contents of Android's ``debug_kinfo``, found from outside the kernel."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MARKER_STEP = 256
 
 def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
     """
-    Return all of a kinfo except its addresses.
+    Return all fields of a kinfo except its addresses.
 
-    :raises UnsupportedError: If the kernel lacks one of them.
+    :raises UnsupportedError: If the kernel lacks the value of a field.
     """
     prog, info = kernel.prog, kernel.vmcoreinfo
     try:
@@ -69,7 +69,7 @@ def kinfo_regions(kernel: Kernel, layout: KinfoLayout) -> list[Region]:
     Return the kernel symbols that a kinfo has fields for; a registry numbers them.
 
     Only their addresses matter. Their sizes differ, because a registry takes two
-    regions of the same memory for one, and _text and _stext often have one address.
+    regions of the same memory for one, and _text and _stext often share an address.
     """
     found = []
     for i, name in enumerate(fields_of(layout)):
@@ -99,7 +99,7 @@ def _find(kernel: Kernel, name: str) -> int | None:
 
 
 def _find_markers(kernel: Kernel) -> int | None:
-    """Find the table of each 256th name's offset; it ends where another starts."""
+    """Find the table of every 256th name's offset; it ends where another starts."""
     prog, count = kernel.prog, _count(kernel)
     size = -(-count // _MARKER_STEP) * 4
     ends = (kernel.vmcoreinfo.symbol("kallsyms_token_table"), _find_sequences(kernel))
@@ -111,10 +111,10 @@ def _find_markers(kernel: Kernel) -> int | None:
 
 
 def _find_sequences(kernel: Kernel) -> int | None:
-    """Find the table of the order of names: three bytes for each name."""
+    """Find the table that orders the names, with three bytes for each name."""
     prog, info, count = kernel.prog, kernel.vmcoreinfo, _count(kernel)
-    # Since v6.2, next to one of two other tables. It is proven by having each number
-    # once.
+    # Since v6.2, it is next to one of two other tables. It is the right table if it has
+    # each number once.
     for address in (
         info.symbol("kallsyms_relative_base") + 8,
         info.symbol("kallsyms_token_table") - round_up(3 * count, 8),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-How many things a kernel may have.
+Limits on the number of things in a kernel.
 
-The kernel may be dead and its memory damaged: lists longer than that are cut off.
+The kernel may be dead and its memory damaged, so longer lists are cut off.
 """
 
 from __future__ import annotations

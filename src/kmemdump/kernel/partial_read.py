@@ -19,12 +19,12 @@ ReadVirtual = Callable[[int, int], bytes]
 """Reads kernel memory: virtual address and size in bytes."""
 
 _MAX_MISSING = 1 << 14
-"""Pages that are missing, in whole or in part, after which reading stops."""
+"""Number of missing or incomplete pages after which reading stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartialRead:
-    """What a dump holds of a range of memory."""
+    """The part of a memory range that a dump holds."""
 
     data: bytes
     """The whole range, with zeros where memory is missing."""
@@ -46,7 +46,7 @@ class PartialRead:
 
 
 def read_partial(read: ReadVirtual, address: int, size: int) -> PartialRead:
-    """Read what a dump holds of a range of memory; in most cases, all."""
+    """Read the part of a memory range that a dump holds, in most cases all of it."""
     try:
         return PartialRead(read(address, size), [Range(0, size)])
     except (FaultError, NotCapturedError) as error:
@@ -79,7 +79,7 @@ def _parts(read: ReadVirtual, start: int, end: int) -> Iterator[tuple[int, bytes
 def _longest(
     read: ReadVirtual, address: int, most: int, *, before: bool = False
 ) -> bytes:
-    """Return the longest part at an address that can be read, of up to *most* bytes."""
+    """Return the longest readable part at an address, of up to *most* bytes."""
     best = b""
     size = 1  # In most cases, not even one byte can be read.
     while len(best) < most:

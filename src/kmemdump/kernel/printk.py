@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The kernel log: printk's ring buffer, read by VMCOREINFO alone.
+The kernel log: printk's ring buffer, read with VMCOREINFO alone.
 
 The ring buffer is that of Linux kernel commit 896fbe20b4e2 ("printk: use the
 lockless ringbuffer") (in v5.10). VMCOREINFO has its layout, so neither types nor
@@ -20,11 +20,11 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 __all__ = ["Log", "LogRecord", "format_record", "format_time", "read_log"]
 
 _MAX_COUNT_BITS = 22
-"""Descriptors: 4 Mi, far above what LOG_BUF_SHIFT's limit of 25 gives."""
+"""At most 4 Mi descriptors; LOG_BUF_SHIFT, at its limit of 25, gives far fewer."""
 _MAX_TEXT_BITS = 31
 """LOG_BUF_LEN_MAX is 2 GiB."""
 _MAX_RING_BYTES = 1 << 30
-"""Limit of what is read into memory at once."""
+"""Most bytes that are read into memory at once."""
 
 _MAX_STRUCT = 4096
 """Far above sizeof(struct printk_info), 88 bytes with its struct dev_printk_info."""
@@ -64,11 +64,11 @@ class Log:
     lost: int
     """Records whose text was overwritten, or is damaged."""
     missing: int = 0
-    """Records that the dump does not hold, at least not completely."""
+    """Records that the dump lacks, in whole or in part."""
 
     def check(self) -> None:
         """
-        Check that it is complete.
+        Check that the log is complete.
 
         :raises NotCapturedError: If records are missing.
         """
@@ -110,7 +110,7 @@ class _Layout:
             info_size=record,
             sequence=offset("printk_info.seq", record, _ULONG.size),
             time=offset("printk_info.ts_nsec", record, _ULONG.size),
-            # Two bytes more: u8 facility; u8 flags:5, level:3.
+            # Two more bytes follow: u8 facility; u8 flags:5, level:3.
             length=offset("printk_info.text_len", record, 4),
             caller=offset("printk_info.caller_id", record, 4),
         )
@@ -127,7 +127,7 @@ class _Ring:
     """The ring buffer: ``struct printk_ringbuffer``."""
 
     source: str
-    """Where it is, for messages."""
+    """Where the ring is, for messages."""
     count: int
     """Descriptors: a power of 2."""
     text_size: int
@@ -139,7 +139,7 @@ class _Ring:
     descs: int
     """Address of the descriptors."""
     infos: int
-    """Address of what belongs to each descriptor: ``struct printk_info``."""
+    """Address of the ``struct printk_info`` of each descriptor."""
     text: int
     """Address of the texts."""
 
@@ -151,7 +151,7 @@ def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
     If the dump does not hold all of the ring, the records that it holds are returned.
 
     :raises NotCapturedError: If VMCOREINFO does not describe the ring. If the dump
-        holds no record, what *read* raises.
+        holds no record, the exception of *read* is passed on.
     :raises FormatError: If the ring is damaged.
     """
     layout = _Layout.of(info)
@@ -232,7 +232,7 @@ def _read_records(
             desc = descs.part(index * layout.desc_size, layout.desc_size)
             (state,) = _ULONG.unpack_from(desc, layout.state)
             if state & _ID_MASK != current or state >> _ID_BITS not in _WHOLE:
-                continue  # Reserved, or being reused: not a record yet, or no longer.
+                continue  # Reserved, so not yet a record, or being reused.
             begin, end = _LPOS.unpack_from(desc, layout.lpos)
             block = _block(text, begin, end, current)
             if block is None:
@@ -252,7 +252,7 @@ def _block(text: PartialRead, begin: int, end: int, owner: int) -> bytes | None:
     A block that would wrap around the end of the ring starts again at the beginning of
     the ring, where its id is repeated.
 
-    :param begin: Its logical position, which counts on over all turns of the ring.
+    :param begin: Its logical position, counted over all turns of the ring.
     :param end: The logical position of its end.
     :param owner: Id of its descriptor.
     :raises NotCapturedError: If a part of it is missing.
@@ -264,7 +264,7 @@ def _block(text: PartialRead, begin: int, end: int, owner: int) -> bytes | None:
     turn = begin // size
     if (begin | end) % _ULONG.size:
         return None
-    # A block may end where the ring does; older kernels let such a one wrap.
+    # A block may end where the ring does; older kernels let such a block wrap.
     if (end - 1 & _ULONG_MAX) // size == turn:
         start, length = first, end - begin & _ULONG_MAX
     elif (end - size & _ULONG_MAX) // size == turn:
@@ -273,8 +273,8 @@ def _block(text: PartialRead, begin: int, end: int, owner: int) -> bytes | None:
         return None
     if not _ULONG.size <= length <= size - start:
         return None
-    # It has another id if the block was reused after the descriptor was read: the
-    # kernel may be running.
+    # The id differs if the kernel, which may be running, reused the block after the
+    # descriptor was read.
     if text.part(first, _ULONG.size) != _ULONG.pack(owner):
         return None
     return text.part(start, length)[_ULONG.size :]

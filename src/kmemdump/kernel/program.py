@@ -25,7 +25,7 @@ __all__ = ["NAME", "core_program"]
 
 NAME = "kmemdump_name"
 """
-Key in the ``config`` of a program made here: name of the target. Our drgn plugin adds
+Key of the target's name in the ``config`` of a program made here. Our drgn plugin adds
 nothing to such a program.
 """
 REGISTERS = "kmemdump_registers"
@@ -44,8 +44,8 @@ def core_program(
     """
     Return a program for a kernel, without most of its memory.
 
-    It is made from a core file in memory. So drgn gets the registers of each CPU, which
-    ``set_linux_kernel_custom()`` does not take.
+    It is made from a core file in memory, which gives drgn the registers of each CPU;
+    ``set_linux_kernel_custom()`` does not take them.
 
     :param machine: ELF machine, such as ``EM_X86_64``.
     :param name: Name of the target, for messages.
@@ -75,6 +75,6 @@ def core_program(
         file.flush()
         try:
             prog.set_core_dump(os.dup(fd))  # drgn closes the file that it is given.
-        except Exception as error:  # Of many kinds, plain Exception among them.
+        except Exception as error:  # drgn raises many kinds, even plain Exception.
             raise FormatError(info.source, f"drgn refuses it: {error}") from error
     return prog

@@ -30,7 +30,7 @@ __all__ = ["KernelRegion", "find_kernel_regions", "physical_ranges"]
 
 _MAX_REGIONS = 4096
 _MAX_SIZE = 1 << 28
-"""Most bytes of one region; more is a damaged size."""
+"""Most bytes of one region; a larger size is taken to be damaged."""
 _MAX_EXPORTS = 1 << 14
 
 # struct kmemdump_table and kmemdump_entry, kmod/table.h.
@@ -92,10 +92,10 @@ def find_kernel_regions(prog: Program) -> list[KernelRegion]:
 
 def physical_ranges(prog: Program, address: int, size: int) -> list[tuple[int, Range]]:
     """
-    Return the physical memory of kernel virtual memory.
+    Return the physical memory behind kernel virtual memory.
 
-    :return: Virtual addresses and the ranges there, in order.
-    :raises FaultError: If it is not mapped.
+    :return: Virtual addresses and the ranges mapped there, in order.
+    :raises FaultError: If the virtual memory is not mapped.
     """
     found: list[tuple[int, Range]] = []
     mm = prog["init_mm"].address_of_()
@@ -170,7 +170,7 @@ def _series_v2(prog: Program) -> Iterator[KernelRegion]:
 
 
 def _meminspect(prog: Program) -> Iterator[KernelRegion]:
-    """Yield the entries of meminspect: of the table, then of the section."""
+    """Yield the entries of meminspect: those in the table, then in the section."""
     names = _names(prog, "enum meminspect_uid", "MEMINSPECT_ID_")
     address = _symbol(prog, "inspect_entries")
     if address is not None:
@@ -269,7 +269,7 @@ def _struct(prog: Program, name: str, members: list[tuple[str, str]]) -> Type:
 
 
 def _names(prog: Program, type: str, *prefixes: str) -> dict[int, str]:
-    """Return the names of ids, as the kernel's enumeration has them."""
+    """Return the names of ids from the kernel's enumeration."""
     try:
         enumerators = prog.type(type).enumerators or ()
     except LookupError:

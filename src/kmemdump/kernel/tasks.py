@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tasks in a dump that may lack some of them, or a part of one."""
+"""The tasks in a dump that may lack some tasks, or parts of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _REGISTERS_AT = 112
 
 def is_without_registers(error: BaseException) -> bool:
     """
-    Return whether an error of drgn's means that a task is running on a CPU whose
-    registers are not known, so that there is no stack trace.
+    Return whether drgn has no stack trace of a task because the task is running on a
+    CPU whose registers are not known.
     """
-    # drgn_get_initial_registers(), drgn's libdrgn/stack_trace.c: of a live kernel
-    # (ValueError) and of a dead one (LookupError).
+    # drgn_get_initial_registers(), drgn's libdrgn/stack_trace.c: for a live kernel
+    # (ValueError) and for a dead one (LookupError).
     return isinstance(error, ValueError | LookupError) and (
         "running task" in str(error) or "registers for CPU" in str(error)
     )
@@ -31,7 +31,7 @@ def is_without_registers(error: BaseException) -> bool:
 
 def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
     """
-    Unwind from a CPU's registers alone: its task started after the memory was marked.
+    Unwind from a CPU's registers, if its task started after the memory was marked.
 
     :raises LookupError: If there are no registers, or no type for them.
     """
@@ -47,10 +47,10 @@ def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
 
 def readable_pids(prog: Program) -> Iterator[int]:
     """
-    Yield the ids of all tasks up to one that cannot be read.
+    Yield the ids of all tasks before the first that cannot be read.
 
-    Such a task started after the memory was marked: the newest are last in the kernel's
-    list. A search by id would end at any of them.
+    Such a task started after the memory was marked, and the newest tasks are last in
+    the kernel's list. A search by id would end at any unreadable task.
     """
     found: set[int] = set()
     with suppress(FaultError):
@@ -76,8 +76,8 @@ def _listed(head: Object, link: str, seen: set[int]) -> Iterator[Object]:
     """
     Walk a list of tasks.
 
-    :param seen: Tasks to end at, since a damaged list may be circular, or lead into
-        another one. Those that are found are added.
+    :param seen: Tasks at which to end, since a damaged list may be circular, or lead
+        into another list. The tasks that are found are added.
     """
     for task in list_for_each_entry("struct task_struct", head, link):
         if task.value_() in seen:

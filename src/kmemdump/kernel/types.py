@@ -40,14 +40,14 @@ _INT_SIGNED, _INT_BOOL = 1, 4  # BTF_INT_*, in bits 24 to 27
 _MAX_INTEGER = 16
 _FLOATS = (2, 4, 8, 12, 16)  # Documentation/bpf/btf.rst
 _MAX_DEPTH = 64
-"""Limit of nesting pointers, typedefs and arrays; corrupt BTF could nest forever."""
+"""Limit on nested pointers, typedefs and arrays; corrupt BTF could nest forever."""
 
 
 class BtfTypes:
     """
     A drgn type finder over BTF.
 
-    drgn types belong to one program, so each has a finder; the index is shared.
+    drgn types belong to one program, so each program has a finder. They share an index.
     Members of structures are made when they are first used.
     """
 
@@ -205,7 +205,7 @@ class BtfTypes:
     def _field(self, member: BtfMember, last: bool) -> Object:
         made, bits = self.make(member.type), member.bit_size or None
         if last and bits is None and made.kind == TypeKind.ARRAY and made.length == 0:
-            # BTF has no incomplete arrays: at the end, int[0] means int[].
+            # BTF has no incomplete arrays: as the last member, int[0] means int[].
             made = self._prog.array_type(made.type)
         try:
             return Object(self._prog, made, bit_field_size=bits)

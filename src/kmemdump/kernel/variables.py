@@ -2,7 +2,7 @@
 """
 Types of the kernel's global variables.
 
-BTF has the types of per-CPU variables only. This is a table of the others that drgn's
+BTF has only the types of per-CPU variables. This is a table of the others that drgn's
 helpers and crash commands, and our areas, ask for by name.
 ``tests/kernel/test_variables.py`` compares it with the DWARF of real kernels.
 """
@@ -166,14 +166,14 @@ VARIABLES: dict[str, str] = {
     "vmemmap_base": "unsigned long",
 }
 """
-Name of a variable: its C type. An array without a length has as many elements
+C types of variables, by name. An array without a length has as many elements
 as fit between its symbol and the next one.
 """
 
 _ANONYMOUS: dict[str, list[tuple[str, str]]] = {
     "tk_core": [("seq", "seqcount_raw_spinlock_t"), ("timekeeper", "struct timekeeper")]
 }
-"""Variables of a structure type without a name: its members in order."""
+"""Variables whose structure type has no name: the type's members, in order."""
 
 _ARRAYS_OF_MEMBERS: dict[str, tuple[str, str, int]] = {
     # NR_CPUS depends on the configuration; struct cpumask has it.
@@ -189,7 +189,7 @@ def variable(prog: Program, name: str, symbol: Symbol) -> Object | None:
     Return a global variable as an object, or ``None`` if it is not in the table.
 
     :param symbol: The variable's symbol; its size gives the length of arrays.
-    :raises LookupError: If the kernel's types lack the variable's.
+    :raises LookupError: If the kernel's types lack the variable's type.
     """
     if name in _ANONYMOUS:
         type = make_struct(prog, None, _ANONYMOUS[name])

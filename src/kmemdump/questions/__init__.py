@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can be asked of a kernel, and how."""
+"""Questions to a kernel, and ways to put them."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Questions that are crash commands of drgn's.
+Questions that are drgn's crash commands.
 
 drgn's command line has pipes and redirections and runs a shell for them. Only commands
 that a user typed may do that (*trusted*); those that come from a file never do.
@@ -77,10 +77,10 @@ _NAME = re.compile(r"[A-Za-z0-9_]+|\*")
 
 def command(text: str, *, trusted: bool = False) -> Question:
     """
-    Make a question of one of drgn's crash commands.
+    Return a question that runs one of drgn's crash commands.
 
-    :param trusted: Whether a user typed it. Only then pipes, redirections and
-        commands that run Python are allowed.
+    :param trusted: Whether a user typed the command. Only then are pipes, redirections
+        and commands that run Python allowed.
     :raises UsageError: If there is no such command, its arguments are invalid, or it
         is not allowed.
     """
@@ -105,7 +105,7 @@ def command(text: str, *, trusted: bool = False) -> Question:
     parsed = _parse(text, name, arguments)
     if not trusted and (parsed.pipeline is not None or parsed.redirections):
         raise UsageError(f"question {text!r} redirects its output")
-    # Of a command that runs Python, the arguments are code, not a list.
+    # If a command runs Python, its arguments are code, not a list.
     words = tuple(parsed.args) if isinstance(parsed.args, list) else ()
     tolerant = TOLERANT_COMMANDS.get((name, *words))
     bare = name == "log" and tolerant is not None
@@ -144,7 +144,7 @@ def _redirected(parsed: ParsedCommand[Any]) -> Iterator[None]:
         with redirect_output(parsed):
             yield
         return
-    # A shell needs a file to write to; sys.stdout may be none.
+    # A shell needs a file to write to; sys.stdout may not be a file.
     with tempfile.TemporaryFile("w+", errors="replace") as file:
         try:
             with contextlib.redirect_stdout(file), redirect_output(parsed):

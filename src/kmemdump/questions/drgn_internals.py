@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What we use of drgn that is not its public API: its crash commands.
+The part of drgn that we use outside its public API: its crash commands.
 
-drgn may change these names in any release. Nothing else imports a name of drgn's that
-begins with an underscore.
+drgn may change these names in any release. No other module imports names of drgn that
+begin with an underscore.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def parse_arguments(name: str, arguments: str) -> ParsedCommand[Any]:
     found = CRASH_COMMAND_NAMESPACE._commands[name]
     parsed = found.parse(arguments)
     if isinstance(found, _ArgparseCommand):
-        # drgn parses them when the command runs. Errors are reported before that here.
+        # drgn parses arguments when the command runs; here, errors come before that.
         with contextlib.redirect_stderr(io.StringIO()):
             found._parser.parse_args(parsed.args)
     return parsed
@@ -73,5 +73,5 @@ def redirect_output(parsed: ParsedCommand[Any]) -> AbstractContextManager[None]:
 
 
 def is_drgn_object(value: object) -> bool:
-    """Return whether a value's type belongs to drgn, or to its module in C."""
+    """Return whether a value's type comes from drgn, or from its C module."""
     return type(value).__module__.partition(".")[0] in ("drgn", "_drgn")

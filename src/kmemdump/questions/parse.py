@@ -22,9 +22,9 @@ __all__ = ["load_module", "load_questions", "parse_question", "parse_questions"]
 
 def parse_question(text: str) -> list[Question]:
     """
-    Return what a user typed: a crash command, or the questions in ``FILE.py``.
+    Return the questions that a user typed: a crash command, or those in ``FILE.py``.
 
-    :raises UsageError: If it is neither.
+    :raises UsageError: If *text* is neither.
     """
     if text.endswith(".py"):
         return load_questions(Path(text))
@@ -33,9 +33,9 @@ def parse_question(text: str) -> list[Question]:
 
 def parse_questions(items: Iterable[str | Question]) -> list[Question]:
     """
-    Return all questions, those that are text parsed.
+    Return all questions; those that are text are parsed.
 
-    :raises UsageError: If one of them is no question.
+    :raises UsageError: If an item is not a question.
     """
     found: list[Question] = []
     for item in items:
@@ -54,7 +54,7 @@ def load_module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: not a Python file; expected FILE.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Dataclasses, among others, look for it there.
+    sys.modules[name] = module  # Dataclasses, for example, look it up there.
     try:
         spec.loader.exec_module(module)
     except OSError as error:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What a user types at a prompt: crash commands and Python, and how both are completed.
+Lines that a user types at a prompt, crash commands or Python, and their completion.
 
-A line that begins with the name of a crash command is one. Any other line that begins
-with a name that Python knows is Python; ``prog`` and drgn's helpers are defined, as in
-drgn itself.
+A line that begins with the name of a crash command is a crash command. Any other line
+that begins with a name known to Python is Python; ``prog`` and drgn's helpers are
+defined, as in drgn itself.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["Prompt"]
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _MAX_COMPLETIONS = 2000
-"""Limit of completions; a namespace of drgn's helpers has some hundreds."""
+"""Limit of completions; a namespace of drgn's helpers has a few hundred."""
 
 
 class Prompt:
     """
-    Makes questions of lines, and completes words.
+    Turns lines into questions, and completes words.
 
     :param prog: The kernel to which the questions will be put.
     """
@@ -48,11 +48,11 @@ class Prompt:
 
     def question(self, line: str, more: Callable[[], str]) -> Question:
         """
-        Make a question of a line.
+        Turn a line into a question.
 
         :param more: Reads the next line, where Python needs one; raises EOFError at
             the end.
-        :raises UsageError: If it is neither a command nor Python.
+        :raises UsageError: If the line is neither a command nor Python.
         """
         if not self._is_python(line):
             return command(line, trusted=True)
@@ -80,13 +80,13 @@ class Prompt:
     def _is_python(self, line: str) -> bool:
         match = _WORD.match(line)
         if match is None:
-            return not line.startswith("*")  # A command of crash.
+            return not line.startswith("*")  # A crash command.
         name, rest = match[0], line[match.end() :]
         if name in command_names():
-            # "list" and "set" are names of Python, too: "list(…)", "set.…".
+            # "list" and "set" are also Python names: "list(…)", "set.…".
             return rest.lstrip().startswith("=") or rest[:1] in ("(", ".", "[")
         known = name in self._names or hasattr(builtins, name)
-        # Or the line assigns a new name.
+        # A line may also assign a new name.
         return known or keyword.iskeyword(name) or rest.lstrip().startswith("=")
 
     def complete(self, text: str, line: str) -> list[str]:
@@ -118,5 +118,5 @@ def _show(value: object) -> None:
     """Print the value of an expression, as drgn does."""
     if value is None:
         return
-    # str() of drgn's objects is what drgn itself prints; repr() is code.
+    # drgn itself prints str() of its objects; repr() is code.
     print(value if is_drgn_object(value) else repr(value))

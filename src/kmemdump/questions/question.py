@@ -37,12 +37,12 @@ class Question:
 
 
 def function(put: Callable[[Program], None], *, bare: bool = False) -> Question:
-    """Make a question of a Python function."""
+    """Return a question that calls a Python function."""
     return Question(put.__name__, put, repeatable=False, bare=bare)
 
 
 def answer(prog: Program, question: Question) -> str:
-    """Put a question and return what it prints. Whatever it raises is passed on."""
+    """Put a question and return its output. Its exceptions are passed on."""
     text, error = attempt(prog, question)
     if error is not None:
         raise error
@@ -50,17 +50,17 @@ def answer(prog: Program, question: Question) -> str:
 
 
 def attempt(prog: Program, question: Question) -> tuple[str, BaseException | None]:
-    """Put a question; return what it prints, and what it ended with if it failed."""
+    """Put a question; return its output, and the exception if it failed."""
     output = io.StringIO()
     problem: BaseException | None = None
     try:
         with contextlib.redirect_stdout(output):
             question.put(prog)
-    # A dead kernel's memory breaks other people's code in any way it likes.
+    # A dead kernel's memory can break drgn's and users' code in any way.
     except (Exception, SystemExit) as error:
         problem = error
     text = output.getvalue()
-    # drgn names the file that it reads: of a program of ours, a temporary one.
+    # drgn names the file that it reads, which is temporary if we made the program.
     if NAME in prog.config and prog.core_dump_path:
         text = text.replace(prog.core_dump_path, prog.config[NAME])
     return text, problem
@@ -72,9 +72,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, FaultError) and f"{error.address:#x}" in error.message:
-        text = " ".join(error.message.split())  # Not the address twice.
+        text = " ".join(error.message.split())  # str() repeats the address.
     plain = (KmemdumpError, FaultError, CommandError, ObjectNotFoundError)
-    # drgn raises these two themselves where others raise a child of theirs.
+    # drgn raises these two classes, where other code raises their subclasses.
     if not isinstance(error, plain) and type(error) not in (LookupError, ValueError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     notes = getattr(error, "__notes__", [])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Crash commands of drgn that go on where memory is missing or damaged.
+drgn's crash commands, changed to go on where memory is missing or damaged.
 
-drgn's own end at the first missing thing: a task that started after the memory was
-marked is in the kernel's lists, and on its CPU, but not in the core image. Its ``irq``
-does not end if the number of interrupts is damaged. ``log`` needs VMCOREINFO only:
-neither symbols nor types.
+drgn's own commands end at the first missing object. A task that started after the
+memory was marked is in the kernel's lists, and on its CPU, but not in the core image.
+drgn's ``irq`` does not end if the number of interrupts is damaged. ``log`` needs only
+VMCOREINFO, neither symbols nor types.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def _print_records(prog: Program, form: Callable[[LogRecord], str]) -> None:
     """
     Print the records that can be read.
 
-    :raises NotCapturedError: In the end, if records are missing.
+    :raises NotCapturedError: At the end, if records are missing.
     """
-    # drgn 0.3 reads a record that wraps around the ring wrongly: it cuts off the last
+    # drgn 0.3 misreads a record that wraps around the ring: it cuts off the last
     # 8 bytes and puts the block's id before the text.
     source = prog.config.get(NAME, "the kernel")
     info = VmcoreInfo.parse(prog["VMCOREINFO"].string_(), source)
@@ -69,7 +69,7 @@ def _print_records(prog: Program, form: Callable[[LogRecord], str]) -> None:
 
 
 def _ps(prog: Program, run: Run) -> None:
-    """List the tasks; where some are missing, list the others and say so."""
+    """List the tasks; if some are missing, list the others and say so."""
     problem = _print_whole(run, [])
     if problem is None:
         return
@@ -81,7 +81,7 @@ def _ps(prog: Program, run: Run) -> None:
 
 
 def _bt_a(prog: Program, run: Run) -> None:
-    """Print each CPU's stack: from its registers where its task is missing."""
+    """Print each CPU's stack, unwound from its registers if its task is missing."""
     problem = _print_whole(run, ["-a"])
     if problem is None:
         return
@@ -92,7 +92,7 @@ def _bt_a(prog: Program, run: Run) -> None:
 
 
 def _irq(prog: Program, run: Run) -> None:
-    """List the interrupts, unless there are more than there can be."""
+    """List the interrupts, unless their number is impossibly large."""
     # drgn prints a line for each number up to the last one, which may be damaged.
     count = irq_get_nr_irqs(prog)
     numbers = islice((number for number, _ in for_each_irq_desc(prog)), MAX_INTERRUPTS)
@@ -124,7 +124,7 @@ def _stack_without_task(prog: Program, cpu: int, problem: FaultError) -> str:
 
 
 def _print_whole(run: Run, arguments: list[str]) -> FaultError | None:
-    """Print a complete answer; return why it is not complete."""
+    """Print the answer if it is complete; otherwise return why it is not."""
     try:
         print(_output(run, arguments, strict=True), end="")
     except FaultError as error:
@@ -133,7 +133,7 @@ def _print_whole(run: Run, arguments: list[str]) -> FaultError | None:
 
 
 def _output(run: Run, arguments: list[str], *, strict: bool = False) -> str:
-    """Return what a command prints; nothing if it fails and not *strict*."""
+    """Return a command's output; nothing if it fails and *strict* is false."""
     ignored = () if strict else (FaultError, LookupError, ValueError)
     output = io.StringIO()
     with contextlib.suppress(*ignored), contextlib.redirect_stdout(output):
