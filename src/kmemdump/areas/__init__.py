@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Areas: what can be marked, one file for each kernel subsystem."""
+"""The areas that can be marked, with one file for each kernel subsystem."""
 
 from __future__ import annotations
 
@@ -51,9 +51,8 @@ def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
 
     ``coreinfo`` is always among them, since all others need it.
 
-    :param wanted: Names; one with a ``-`` before it leaves an area out, and ``FILE.py``
-        adds the areas in it, see :func:`load_areas`. An :class:`Area` is taken as it
-        is.
+    :param wanted: Names; ``-NAME`` leaves an area out, and ``FILE.py`` adds the areas
+        in that file, see :func:`load_areas`. An :class:`Area` is used unchanged.
     :raises UsageError: If there is no such area.
     """
     by_name = {area.name: area for area in AREAS}
@@ -95,9 +94,9 @@ def load_areas(path: Path) -> list[Area]:
     """
     Load areas from a Python file that a user named.
 
-    These are its global variables of type :class:`Area`.
+    The areas are the file's global variables of type :class:`Area`.
 
-    :raises UsageError: If the file cannot be run, or has none.
+    :raises UsageError: If the file cannot be run, or has no areas.
     """
     values = vars(load_module(path)).values()
     found = [value for value in values if isinstance(value, Area)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an area is."""
+"""Definition of an area."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kmemdump.questions.question import Question, function
 __all__ = ["Area", "area", "read_bytes", "read_symbol"]
 
 _MAX_SYMBOL = 1 << 20
-"""Most bytes that are read of one variable by name."""
+"""Most bytes to read of one variable by name."""
 _UNKNOWN_SIZE = 512
-"""Bytes that are read of a variable of which only the address is known."""
+"""Bytes to read of a variable if only its address is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def area(
     default: bool = True,
     packed: bool = False,
 ) -> Area:
-    """Make an area of crash commands and Python functions."""
+    """Make an area from crash commands and Python functions."""
     return Area(
         name,
         summary,
@@ -108,7 +108,7 @@ def read_bytes(prog: Program, address: int, size: int, limit: int) -> bool:
     """
     Read memory that may be unmapped or damaged.
 
-    :param limit: Most bytes that make sense; more is a damaged size.
+    :param limit: Most plausible bytes; a larger size is taken to be damaged.
     :return: Whether it could be read.
     """
     if not 0 < size <= limit:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What every debugger reads first, and all other areas need."""
+"""Memory that every debugger reads first, and all other areas need."""
 
 from drgn import Program, sizeof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
@@ -20,7 +20,7 @@ def vmcoreinfo(prog: Program) -> None:
 
 
 def kernel_config(prog: Program) -> None:
-    """The configuration, where it is built in (CONFIG_IKCONFIG)."""
+    """The configuration, if it is built in (CONFIG_IKCONFIG)."""
     try:
         start = prog.symbol("kernel_config_data").address
         end = prog.symbol("kernel_config_data_end").address

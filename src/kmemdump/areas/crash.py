@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What an unpatched ``crash`` reads beyond drgn's questions.
+Memory that an unpatched ``crash`` reads beyond drgn's questions.
 
-``crash`` reads whole structures where drgn reads members, the kernel's text where
-drgn needs none, and does not start if certain pages are missing. Found by tracing
-``crash`` 8.0.2 on whole dumps, from the errors of 8.0.6 on core images, and in its
-sources, whose functions are named below. Left out: the ``struct page`` of all memory,
-which ``kmem -i`` adds up, because that grows with RAM.
+``crash`` reads whole structures where drgn reads members, reads kernel text where drgn
+needs none, and does not start if certain pages are missing. Its reads were found by
+tracing ``crash`` 8.0.2 on whole dumps, from the errors of 8.0.6 on core images, and in
+its sources, whose functions are named below. The ``struct page`` of all memory, which
+``kmem -i`` adds up, is left out because it grows with RAM.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from kmemdump.memory.ranges import ADDRESS_SPACE
 
 __all__ = ["CRASH", "crash_needs"]
 
-_NOTES = 512  # More than note_buf_t has: an NT_PRSTATUS and the end.
+_NOTES = 512  # Larger than note_buf_t: an NT_PRSTATUS and the end.
 _MAX_LOG = 16 << 20
 _MAX_MODULE_BYTES = 4 << 20
 _MAX_SECTION_ROOTS = 4 << 20
@@ -54,11 +54,11 @@ _MAX_SECTION_ROOTS = 4 << 20
 
 def crash_needs(prog: Program) -> None:
     """
-    Read what an unpatched ``crash`` reads to start and to answer.
+    Read the memory that an unpatched ``crash`` reads to start and to answer.
 
     A part that fails does not stop the others.
 
-    :raises UnsupportedError: In the end, if parts could not be read completely.
+    :raises UnsupportedError: At the end, if parts could not be read completely.
     """
     problems = []
     for need in _NEEDS:
@@ -107,8 +107,8 @@ def _per_cpu_variables(prog: Program) -> None:
 
 
 def _memory_sections(prog: Program) -> None:
-    # The table of pointers is read whole: sparse_mem_init().
-    # That is 16 KiB, and 1 MiB with 5-level page tables.
+    # sparse_mem_init() reads the table of pointers whole: 16 KiB, or 1 MiB with 5-level
+    # page tables.
     table = prog.read_u64(prog.symbol("mem_section").address)
     size = 8 * prog["NR_SECTION_ROOTS"].value_()
     if size > _MAX_SECTION_ROOTS:
@@ -189,8 +189,8 @@ def _crash_notes(prog: Program) -> None:
 
 
 def _all_tasks(prog: Program) -> None:
-    # fill_task_struct() reads every task whole, get_task_mem_usage() its counters of
-    # pages. 8.0.2 finds only running tasks.
+    # fill_task_struct() reads every task whole, get_task_mem_usage() its page counters.
+    # 8.0.2 finds only running tasks.
     offsets = [per_cpu_offset(prog, cpu) for cpu in cpus(prog)]
     for task in islice(for_each_task(prog), MAX_ENTRIES):
         read_object(task[0])
@@ -202,7 +202,7 @@ def _all_tasks(prog: Program) -> None:
 
 
 def _page_counters(mm: Object) -> list[int]:
-    """Return the addresses of a memory map's per-CPU counters, as if of CPU 0."""
+    """Return the addresses of a memory map's counters, without per-CPU offsets."""
     # Since Linux kernel commit f1a7941243c1 ("mm: convert mm's rss stats into
     # percpu_counter") (in v6.2). Before, the counters were in the mm_struct itself.
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names of what an unpatched ``crash`` reads, and which of its functions read it."""
+"""Variables that an unpatched ``crash`` reads, and its functions that read them."""
 
 __all__ = ["PER_CPU", "STRING_TABLES", "VARIABLES"]
 
@@ -54,7 +54,7 @@ VARIABLES = {
     "vmemmap_base": "x86_64_init()",
     "xen_start_info": "x86_64_init()",
 }
-"""Variables that are read whole, and what reads them."""
+"""Variables that are read whole, with the functions or commands that read them."""
 
 STRING_TABLES = ("pageflag_names", "pv_info", "task_state_array")
 """Variables whose pointers to strings are followed at start-up."""
@@ -72,4 +72,4 @@ PER_CPU = {
     "timer_bases": "timer",
     "vm_event_states": "kmem -V",
 }
-"""Per-CPU variables that are read whole, and what reads them."""
+"""Per-CPU variables that are read whole, with the readers as above."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an unpatched ``crash`` reads for stack traces and disassembly."""
+"""Memory that an unpatched ``crash`` reads for stack traces and disassembly."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _HALTED_IN = (
     "pv_native_safe_halt",
     "stop_this_cpu",
 )
-"""Functions in which CPUs are when a dump is made; their registers may be unknown."""
+"""Functions that CPUs run when a dump is made; CPU registers may be unknown."""
 
 _PANICS_IN = (
     "__handle_sysrq",
@@ -72,8 +72,8 @@ _PANICS_IN = (
     "write_sysrq_trigger",
 )
 """
-Functions on the stack of a CPU that panics. With a backend in firmware, the kernel is
-not looked at again after its death.
+Functions on the stack of a CPU that panics, marked in advance: with a backend in
+firmware, nothing looks at the kernel again after its death.
 """
 
 _EXCEPTION_STACK = 2 * PAGE_SIZE  # EXCEPTION_STKSZ, asm/page_64_types.h.
@@ -101,7 +101,7 @@ def stacks(prog: Program) -> None:
     """Read stacks, and the unwind entries and text of the functions on them."""
     # bt reads stacks whole. For each frame on them, x86_64_get_framesize() needs the
     # unwind entry of its return address, and the function's text if the entry does not
-    # have the size; x86_64_function_called_by() needs the call before it.
+    # have the size; x86_64_function_called_by() needs the call before that address.
     ranges = [(task.stack.value_(), _thread_size(prog)) for task in main_tasks(prog)]
     for cpu in cpus(prog):
         ranges.extend(_other_stacks(prog, cpu))
@@ -111,7 +111,7 @@ def stacks(prog: Program) -> None:
     for address, size in ranges:
         used = _used(range(address, address + size), frames)
         for page in range(address, address + size, PAGE_SIZE):
-            # A stack that is not needed may have no memory: VC, for example.
+            # An unneeded stack, VC for example, may have no memory.
             data = read_pages(prog, page, PAGE_SIZE)
             words = struct.iter_unpack("<Q", data[max(used.start - page, 0) :])
             code.update(word for (word,) in words if start <= word < end)
@@ -152,7 +152,7 @@ def _frames(prog: Program) -> list[tuple[int, int]] | None:
             trace = prog.stack_trace(task)
             found.extend((frame.pc, frame.sp) for frame in islice(trace, _MAX_FRAMES))
         except (FaultError, LookupError, ValueError):
-            return None  # It is running, and its registers are not known.
+            return None  # The task runs, and its registers are not known.
     return found
 
 
@@ -166,7 +166,7 @@ def _used(stack: range, frames: Sequence[tuple[int, int]] | None) -> range:
 
 def _read_unwind_entry(prog: Program, pc: int) -> bool:
     """
-    Read what orc_find() of crash reads; drgn's unwinder reads less.
+    Read as much as orc_find() of crash does; drgn's unwinder reads less.
 
     :return: Whether the entry has the size of the frame.
     """
@@ -216,6 +216,6 @@ def _read_function(prog: Program, pc: int) -> None:
 
 
 def _read_instructions(prog: Program, start: int, size: int) -> None:
-    # crash asks its debugger for as many instructions as there are bytes, and uses
-    # those within the bytes; an instruction has 3 to 5 bytes on average.
+    # crash asks its debugger for one instruction per byte, and uses those that lie
+    # within the bytes; an instruction has 3 to 5 bytes on average.
     read_pages(prog, start, min(5 * size + 64, _MAX_FUNCTION))

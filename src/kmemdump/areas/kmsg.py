@@ -8,8 +8,8 @@ __all__ = ["KMSG"]
 KMSG = area(
     "kmsg",
     "the kernel log",
-    # Reads the descriptors, the infos and the text whole: what is logged from
-    # now on lies there too.
+    # Reads the descriptors, the infos and the text whole, so that later records
+    # are covered, too.
     "log",
     variables=("prb", "printk_rb_static", "clear_seq", "log_buf", "log_buf_len"),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loaded modules, with what it takes to name and unwind their code."""
+"""Loaded modules, with the tables for naming and unwinding their code."""
 
 from itertools import islice
 

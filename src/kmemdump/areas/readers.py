@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Reading whole structures, so that they are recorded, as far as memory is mapped.
+Read whole structures, as far as memory is mapped, so that they are recorded.
 
 The kernel may be damaged: every size that comes from it is limited.
 """
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MAX_STRING = 1500
-"""Most bytes that crash reads of a string: BUFSIZE, its defs.h."""
+"""Most bytes that crash reads of a string: BUFSIZE in its defs.h."""
 MAX_ENTRIES = 4096
 """Most entries of a list."""
 MAX_VARIABLE = 256 << 10
@@ -40,9 +40,9 @@ MAX_VARIABLE = 256 << 10
 
 
 def symbols(prog: Program, name: str) -> list[Symbol]:
-    """Return the symbols of a name."""
+    """Return the symbols with a name."""
     found: list[Symbol] = prog.symbols(name)
-    return found[:8]  # Several static symbols may have one name.
+    return found[:8]  # Several static symbols may share a name.
 
 
 def cpus(prog: Program) -> list[int]:
@@ -99,7 +99,7 @@ def read_string(prog: Program, address: int) -> None:
 
 
 def read_pages(prog: Program, address: int, size: int) -> bytes:
-    """Read page by page up to the first that is missing; return what was read."""
+    """Read page by page up to the first missing page; return the bytes read."""
     pieces = []
     end = address + size
     while address < end:

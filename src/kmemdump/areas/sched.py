@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The scheduler: run queues, what runs on each CPU, load."""
+"""The scheduler: run queues, the task on each CPU, load."""
 
 from drgn import Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu

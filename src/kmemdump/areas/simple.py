@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Areas without questions of our own: one crash command, or none, covers each."""
+"""Areas that need no questions of our own, and at most one crash command each."""
 
 from kmemdump.areas.area import area
 
@@ -10,14 +10,14 @@ TIMERS = area("timers", "pending timers", "timer")
 NET = area("net", "network interfaces", "net")
 DEVICES = area("devices", "character and block devices", "dev")
 
-# Marking reads the tables itself, since each of their regions keeps its name: see
+# Marking reads the tables itself, since each region in them keeps its name; see
 # kernel/registered_regions.py.
 KERNEL = area(
     "kernel",
     "regions that drivers registered: with module kmemdump, or in the series' tables",
 )
-# Attaching reads all of it, so there is no question left to put: marking takes the
-# pages from there.
+# Attaching reads all symbols and types, so no question is left to put. Marking takes
+# the pages that attaching read.
 SYMBOLS = area(
     "symbols", "kallsyms, BTF and unwind tables of the kernel itself", packed=True
 )

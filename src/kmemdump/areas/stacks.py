@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel stacks: of what runs on each CPU, of blocked tasks, and all on request."""
+"""Kernel stacks of running tasks, of blocked tasks and, on request, of all tasks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_BLOCKED = 1000
 
 
 def running_stacks(prog: Program) -> None:
-    """The whole stack of whatever runs on each CPU, and of its idle task."""
+    """The whole stacks of the task that each CPU runs, and of its idle task."""
     for cpu in for_each_possible_cpu(prog):
         for task in (per_cpu(prog["runqueues"], cpu).curr, idle_task(prog, cpu)):
             size = prog["THREAD_SIZE"].value_()
@@ -30,7 +30,7 @@ def running_stacks(prog: Program) -> None:
 
 
 def interrupt_stacks(prog: Program) -> None:
-    """The stack that each CPU takes interrupts on."""
+    """The stack on which each CPU takes interrupts."""
     arch = arch_from_program(prog)
     for cpu in for_each_possible_cpu(prog):
         stack = arch.interrupt_stack(prog, cpu)
@@ -39,7 +39,7 @@ def interrupt_stacks(prog: Program) -> None:
 
 
 def exception_stacks(prog: Program) -> None:
-    """The stacks for NMI, double fault, overflow and the like, as they are mapped."""
+    """The stacks for NMI, double fault, overflow and the like, where mapped."""
     arch = arch_from_program(prog)
     for cpu in for_each_possible_cpu(prog):
         for stack in arch.exception_stacks(prog, cpu):
@@ -69,7 +69,7 @@ def _unwind(prog: Program, task: Object) -> None:
         for frame in prog.stack_trace(task):
             _ = frame.name
     except (FaultError, ValueError, LookupError):
-        return  # It runs on a CPU, or its stack is damaged: the next one.
+        return  # It runs on a CPU, or its stack is damaged. Go on.
 
 
 STACKS = area(
@@ -81,8 +81,8 @@ STACKS = area(
     interrupt_stacks,
     exception_stacks,
     blocked_stacks,
-    # x86_64: where each CPU's exception stacks are. A trace from registers reads it,
-    # and a machine that looks at itself has no registers.
+    # On x86_64, this locates each CPU's exception stacks. Only a trace from registers
+    # reads it, and a machine that looks at itself has no registers.
     variables=("_cea_offset",),
 )
 

@@ -13,7 +13,7 @@ __all__ = ["TASKS"]
 
 
 def task_lists(prog: Program) -> None:
-    """The lists of tasks and their threads, by which gdb's command ``tasks`` goes."""
+    """The lists of tasks and their threads, which gdb's command ``tasks`` walks."""
     for task in islice(for_each_task(prog), MAX_TASKS):
         for member in ("tasks", "thread_node", "signal", "exit_state", "thread_info"):
             task.member_(member).read_()

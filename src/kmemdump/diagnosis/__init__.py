@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Why a kernel died, out of its log, its CPUs' registers and its stacks."""
+"""Find out why a kernel died from its log, its CPUs' registers and its stacks."""

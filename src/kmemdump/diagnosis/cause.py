@@ -2,8 +2,8 @@
 """
 The cause of death, in one sentence.
 
-The log has it if the kernel panicked or had an oops. If a CPU hangs with interrupts
-off, the log is silent: then the cause follows from the state of the CPUs.
+The log names the cause of a panic or an oops. If a CPU hangs with interrupts off, the
+log is silent, and the cause follows from the state of the CPUs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["HANGS_AFTER", "Observations", "find_cause", "name_cpus"]
 
 HANGS_AFTER = 2.0
 """
-Seconds without a timer interrupt after which a CPU is taken to hang: far above what
-a busy host makes a virtual CPU wait, far below the 20 s of the kernel's own watchdog.
+Seconds without a timer interrupt after which a CPU is taken to hang. A busy host makes
+a virtual CPU wait far less; the kernel's own watchdog waits far longer, 20 s.
 """
 _SUSPICIOUS_AFTER = 0.02
-"""The same for a CPU that has interrupts off besides: two ticks at the lowest HZ."""
+"""The same for a CPU that also has interrupts off: two ticks at the lowest HZ."""
 _MAX_NAMED = 3
 _LOOK_AGAIN = (
     "capture it again. A CPU that hangs is still there; 'kmemdump watch' looks twice "
@@ -46,13 +46,13 @@ _FROZEN = re.compile(r"frozen: CPUs? ([\d, and]+) (served no interrupt .*)")
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What is known of a dead kernel: the cause of death is concluded from it."""
+    """Facts about a dead kernel, from which the cause of death is concluded."""
 
     log: Sequence[LogRecord] | None
     """``None`` if it could not be read."""
     cpus: Sequence[Cpu]
     now: float | None = None
-    """Latest time since boot that the memory has, in seconds."""
+    """Latest time since boot in the memory, in seconds."""
     panic_cpu: int | None = None
     """CPU that called ``panic()``."""
     clock_lag: float | None = None
@@ -72,7 +72,7 @@ def find_cause(seen: Observations) -> Cause:
 
 
 def _add_capture_reason(seen: Observations, cause: Cause) -> Cause:
-    """Add why the core image was written, if it says so."""
+    """Add why the core image was written, if the image says so."""
     if not seen.capture_reason:
         return cause
     reason = f"the core image was written for this reason: {seen.capture_reason}"
@@ -83,7 +83,7 @@ def _add_capture_reason(seen: Observations, cause: Cause) -> Cause:
 
 
 def _frozen_cause(seen: Observations, cause: Cause, frozen: re.Match[str]) -> Cause:
-    """Take over from a watcher, who looked twice, what one look cannot prove."""
+    """Adopt the finding of a watcher, which looked twice: one look cannot prove it."""
     numbers = {int(number) for number in re.findall(r"\d+", frozen[1])}
     cpus = [cpu for cpu in seen.cpus if cpu.number in numbers]
     if not cpus:
@@ -167,10 +167,10 @@ def _find_hang(seen: Observations) -> Cause | None:
 
 def _find_standstill(seen: Observations) -> Cause | None:
     """
-    Find that all CPUs have interrupts off: then the kernel's own clock stands still.
+    Find out whether all CPUs have interrupts off, which stops the kernel's own clock.
 
     Its memory cannot show for how long. The clock of the machine that copied the memory
-    does, if the kernel's clock was right.
+    can, if the kernel's clock was right.
     """
     online = [cpu for cpu in seen.cpus if cpu.online]
     if not online or not all(_has_interrupts_off(cpu) for cpu in online):
@@ -269,7 +269,7 @@ def name_cpus(cpus: Sequence[Cpu]) -> str:
 
 
 def _has_interrupts_off(cpu: Cpu) -> bool:
-    # Some ways to idle turn interrupts off and wait for one nevertheless.
+    # Some idle routines turn interrupts off, but still wait for one.
     waiting = cpu.idle and not cpu.interrupted
     return cpu.interrupts is False and not waiting
 
@@ -288,7 +288,7 @@ def _hanging(cpus: Sequence[Cpu], seem: str = "") -> str:
 
 
 def _describe(cpu: Cpu) -> str:
-    """Return in words where a CPU is and in which task."""
+    """Describe in words where a CPU is, and its task."""
     where = f" in {cpu.frames[0].place}" if cpu.frames else ""
     if cpu.task is None:
         return where

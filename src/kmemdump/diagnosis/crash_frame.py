@@ -2,8 +2,8 @@
 """
 The frame on a stack where a kernel died.
 
-A stack begins with what the kernel did after that: panic() prints, stops the other
-CPUs, and waits.
+A stack begins with the frames of later work: panic() prints, stops the other CPUs, and
+waits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def find_crash_frame(cause: Cause, cpus: Sequence[Cpu]) -> int | None:
     names = [(frame.symbol or "").partition(".")[0] for frame in cpu.frames]
     panics = [i for i, name in enumerate(names) if name in _PANICS]
     if not panics:
-        # A CPU that hangs is still there; after an oops without a panic, it went on.
+        # A hung CPU is still in its frame; after an oops without a panic, it went on.
         return 0 if cause.kind in _HANGS else None
     after = panics[-1] + 1
     if cause.kind is CauseKind.PANIC and not set(names[after:]) & {*_WARNS}:

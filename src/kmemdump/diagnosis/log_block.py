@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Lines of the kernel log that belong together, and what they say in words.
+Lines of the kernel log that belong together, and their meaning in words.
 
 Only the kernel's own lines count. A process that may write to /dev/kmsg can write any
 text, but not with the kernel's facility (devkmsg_write() in kernel/printk/printk.c).
@@ -19,7 +19,7 @@ __all__ = ["CPU_LINE", "END_TRACE", "Block", "kernel_records", "read_block"]
 
 _LOG_KERN = 0  # Facility of the kernel, include/linux/syslog.h of libc.
 _MAX_BLOCK = 100
-"""Lines that an oops or panic may have."""
+"""Most lines of an oops or panic."""
 END_TRACE = "---[ end trace"
 
 CPU_LINE = re.compile(
@@ -34,7 +34,7 @@ _ADDRESS = re.compile(r"address:? (?:0x)?([0-9a-f]{8,16})")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What one context logged from one record on: the lines of an oops, say."""
+    """The lines that one context logged from one record on, such as an oops."""
 
     records: Sequence[LogRecord]
 
@@ -87,7 +87,7 @@ class Block:
         return f" ({verb} at address {int(address[1], 16):#x})"
 
     def key_records(self) -> Iterator[LogRecord]:
-        """Yield the records that name CPU and task, and the function."""
+        """Yield the records that name the CPU, the task and the function."""
         for pattern in (CPU_LINE, _RIP):
             found = (record for record in self.records if pattern.search(record.text))
             yield from islice(found, 1)
@@ -104,7 +104,7 @@ def read_block(records: Sequence[LogRecord], start: int) -> Block:
     found = []
     for record in records[start : start + 4 * _MAX_BLOCK]:
         if record.caller != caller:
-            continue  # Of another CPU or task.
+            continue  # A line of another CPU or task.
         found.append(record)
         if record.text.startswith(END_TRACE) or len(found) == _MAX_BLOCK:
             break

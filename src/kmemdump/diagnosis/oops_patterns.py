@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel log says of an oops, and of warnings that are not fatal."""
+"""Patterns in the kernel log of oopses, and of warnings that are not fatal."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def find_oops(
     """
     Find the last oops.
 
-    :param panic: What the kernel said when it panicked for this, if it did.
+    :param panic: The kernel's message, if it panicked because of this oops.
     """
     own = kernel_records(records)
     ends = [-1] + [i for i, r in enumerate(own) if r.text.startswith(END_TRACE)]
-    # An oops has several lines that look like one; the first of the last one counts.
+    # Several lines of an oops look like its start; the first of the last oops counts.
     last = ends[-1]
     if len(ends) > 1 and not any(_oops(record) for record in own[last + 1 :]):
         last = ends[-2]
@@ -95,7 +95,7 @@ def find_oops(
 
 
 def _end(panic: str | None) -> str:
-    """Say what came of an oops: die() and oops_end() in the kernel's arch/."""
+    """Say what followed an oops; see die() and oops_end() in the kernel's arch/."""
     if panic is None:
         return "The task was killed, and the kernel went on."
     if "in interrupt" in panic:

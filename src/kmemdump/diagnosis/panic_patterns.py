@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the kernel log says of a panic, and of an orderly end."""
+"""Patterns in the kernel log of panics, and of an orderly end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kmemdump.kernel.printk import LogRecord
 __all__ = ["find_panic", "find_reboot"]
 
 _BEFORE = 20
-"""Lines before a panic that may say its reason."""
+"""Number of lines before a panic that may say its reason."""
 
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 _REBOOTS = {
@@ -24,7 +24,7 @@ _REBOOTS = {
     "reboot: System halted": "The kernel was told to halt, and did.",
     "sysrq: Resetting": "Somebody asked for an immediate restart through sysrq.",
 }
-_FATAL = re.compile(r"(?:Oops[^:]*: )?Fatal exception")  # aarch64 says more.
+_FATAL = re.compile(r"(?:Oops[^:]*: )?Fatal exception")  # aarch64 has the prefix.
 
 
 def find_panic(records: Sequence[LogRecord]) -> Cause | None:
@@ -82,8 +82,8 @@ def _sysrq(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
     return f"{who} made the kernel crash on purpose, through sysrq{where}."
 
 
-# By what an NMI is recognised, its reason, the setting that made it fatal, and a hint;
-# after the functions of arch/x86/kernel/nmi.c, each of which has a setting of its own.
+# Text that identifies an NMI, its reason, the setting that made it fatal, and a hint,
+# after the functions of arch/x86/kernel/nmi.c, each of which has its own setting.
 _NMIS = (
     ("IOCK", "for an error of an I/O device (IOCK)", "panic_on_io_nmi is set", ""),
     ("PCI system", "for an error on PCI (SERR)", "panic_on_unrecovered_nmi is set", ""),
@@ -154,16 +154,16 @@ def _memory(m: re.Match[str], block: Block, hints: list[LogRecord]) -> str:
 
 class _Panic(NamedTuple):
     pattern: str
-    """What the kernel says when it panics."""
+    """The kernel's message when it panics."""
     words: str | Callable[[re.Match[str], Block, list[LogRecord]], str]
-    """A sentence, or what makes one; {0} is the pattern's match."""
+    """A sentence, or a function that makes one; {0} is the pattern's match."""
     hints: str = ""
-    """Lines before the panic that say more."""
+    """Pattern of lines before the panic that say more."""
     setting: str = ""
     """The setting by which the kernel panicked."""
     kind: CauseKind = CauseKind.PANIC
     most: int = _BEFORE
-    """How many hints are shown."""
+    """Most hints that are shown."""
 
 
 _HANG = CauseKind.HANG

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What a diagnosis is concluded from, and what it says, as plain records.
+The facts behind a diagnosis, and its result, as plain records.
 
 A field is ``None`` if it could not be read. Strings come from a dead kernel and are not
 escaped.
@@ -39,22 +39,22 @@ class Cause:
 
     kind: CauseKind
     sentence: str
-    """For somebody who does not know the kernel."""
+    """For readers who do not know the kernel."""
     log: tuple[LogRecord, ...] = ()
     """The lines of the kernel log that say so."""
     evidence: tuple[str, ...] = ()
-    """Other reasons to conclude it."""
+    """Other reasons for this conclusion."""
     cpu: int | None = None
-    """The CPU on which it happened."""
+    """The CPU on which the kernel failed."""
     frame: int | None = None
     """
-    Where on that CPU's stack: the function that was interrupted, that hangs, or that
-    panicked, counted from 0.
+    Index on that CPU's stack, from 0, of the function that was interrupted, that hangs,
+    or that panicked.
     """
     fatal: bool = True
-    """Whether the kernel is known to have died of it."""
+    """Whether the kernel is known to have died of this cause."""
     advice: str | None = None
-    """What to do next, if that is not known."""
+    """What to do next, if *fatal* is false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Cpu:
 
     number: int
     online: bool
-    """A panic takes all CPUs offline but the one that it is on."""
+    """A panic takes all other CPUs offline."""
     idle: bool | None = None
     """Whether it ran its idle task."""
     interrupted: bool | None = None
@@ -122,4 +122,4 @@ class Cpu:
     """Seconds for which its timer interrupt was overdue; negative if not yet due."""
     frames: tuple[Frame, ...] = ()
     problem: str | None = None
-    """Why there are no frames, or only those that its registers lead to."""
+    """Why there are no frames, or only frames found from its registers."""
