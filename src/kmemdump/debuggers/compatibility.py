@@ -23,7 +23,7 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 __all__ = ["VMLINUX", "DebuggedFile", "Debugger", "describe_file", "find_debuggers"]
 
 VMLINUX = "VMLINUX"
-"""Stands in a command line for a file that the user must find."""
+"""Placeholder in a command line for a file that the user must find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class Debugger:
     """For a shell; empty if it cannot open the file."""
     needs_vmlinux: bool
     note: str = ""
-    """What to expect, or why it cannot."""
+    """What to expect, or why it cannot open the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class DebuggedFile:
-    """What decides whether a debugger opens a file, and how."""
+    """Properties that decide whether and how a debugger opens a file."""
 
     path: Path
     is_elf: bool
@@ -52,7 +52,7 @@ class DebuggedFile:
     machine: int
     """``e_machine``."""
     offset: int | None
-    """KASLR: how far the kernel's symbols were moved, in bytes, if known."""
+    """KASLR offset of the kernel's symbols in bytes, if known."""
     release: str | None
     build_id: str | None
 
@@ -82,9 +82,9 @@ class DebuggedFile:
         if self.foreign and shutil.which("gdb-multiarch"):
             argv = ["gdb-multiarch"]
         if commands:
-            # A log in pages, each with "type RET to continue", is of no use.
+            # A log that is paged, with "type RET to continue", is of no use.
             argv += ["-q", "-ex", "set pagination off"]
-        # Not by the command core-file, whose quoting differs between versions.
+        # Not with the command core-file, whose quoting differs between versions.
         argv += ["-c", str(self.path)]
         argv += ["-ex", f"symbol-file {shift}{shlex.quote(vmlinux)}"]
         if commands:
@@ -94,12 +94,12 @@ class DebuggedFile:
 
     @property
     def quoted(self) -> str:
-        """The path, for a shell."""
+        """The path, quoted for a shell."""
         return shlex.quote(str(self.path))
 
     @property
     def foreign(self) -> bool:
-        """Whether the kernel is of another architecture than this machine."""
+        """Whether the kernel's architecture differs from this machine's."""
         try:
             return arch_from_elf(self.machine).name != platform.machine()
         except UnsupportedError:
@@ -137,7 +137,7 @@ def _offset(info: VmcoreInfo | None) -> int | None:
 
 
 def find_debuggers(file: DebuggedFile) -> Iterator[Debugger]:
-    """Yield each debugger: whether it can open a file, and how to start it."""
+    """Yield each debugger, with how to start it or why it cannot open a file."""
     yield Debugger("kmemdump", f"kmemdump report {file.quoted}", False)
     yield _drgn(file)
     yield _crash(file)
@@ -171,8 +171,8 @@ def _crash(file: DebuggedFile) -> Debugger:
 
 def _is_new(release: str | None) -> bool:
     """Return whether a kernel is known to be too new for the crash of Debian 12."""
-    # By its number: only crash knows what it lacks. 8.0.2 opens 6.1; no kernel between
-    # the two has been tried.
+    # The release decides, since only crash knows what it lacks. 8.0.2 opens 6.1; no
+    # kernel between that and 6.12 has been tried.
     found = re.match(r"(\d+)\.(\d+)", release or "")
     return found is not None and (int(found[1]), int(found[2])) >= (6, 12)
 
@@ -180,12 +180,12 @@ def _is_new(release: str | None) -> bool:
 def _gdb(file: DebuggedFile) -> Debugger:
     if not file.is_elf:
         return Debugger("gdb", "", True, "it only opens ELF cores")
-    if not file.has_names:  # As QEMU's dumps of a machine.
+    if not file.has_names:  # For example, a dump by QEMU.
         return Debugger("gdb", "", True, "the file lacks virtual addresses")
     return Debugger("gdb", shlex.join(file._gdb(VMLINUX, commands=False)), True)
 
 
 def _beside_python(name: str) -> Path:
-    """Return a program that was installed with us, or where the shell finds it."""
+    """Return the path of a program installed with us, or found by the shell."""
     own = Path(sys.executable).with_name(name)
     return own if own.exists() else Path(name)

@@ -35,7 +35,7 @@ def drgn_prog_set(prog: Program) -> None:
     try:
         core = read_core(path)
     except KmemdumpError as error:
-        if _is_elf(path):  # Else it is kdump-compressed: drgn itself has opened it.
+        if _is_elf(path):  # Else kdump-compressed, and opened by drgn itself.
             _logger.warning("kmemdump: %s", error)
         return
     _add_packed_memory(prog, core)
@@ -68,7 +68,7 @@ def _add_packed_memory(prog: Program, core: CoreImage) -> None:
 
 
 class _DebugInfoLoader:
-    """Reads the kernel's symbols and types once, and not while it reads them."""
+    """Reads the kernel's symbols and types once, without recursion."""
 
     def __init__(self, prog: Program, core: CoreImage) -> None:
         self._prog = prog
@@ -94,7 +94,7 @@ class _DebugInfoLoader:
             note = prog["VMCOREINFO"].string_()
             info = VmcoreInfo.parse(note, str(self._path))
             return read_debug_info(prog, info, self._machine)
-        except Exception as error:  # drgn must go on, whatever the core is like.
-            reason = str(error).replace("--vmlinux", "-s")  # As drgn's option is named.
+        except Exception as error:  # drgn must go on with any core.
+            reason = str(error).replace("--vmlinux", "-s")  # drgn calls it -s.
             _logger.warning("kmemdump: no symbols and types: %s", reason)
             return None

@@ -2,7 +2,7 @@
 """
 Commands for gdb on a kernel's core: ``log`` and ``tasks``.
 
-Run by gdb, in its own Python, whatever version that is: nothing of ours is imported.
+gdb runs this file in its own Python, of any version, so nothing of ours is imported.
 gdb knows the structures from the vmlinux.
 """
 
@@ -49,7 +49,7 @@ def _records() -> Iterator[tuple[int, bytes]]:
         desc, info = descs["descs"][place], descs["infos"][place]
         state = int(desc["state_var"]["counter"]) & _ULONG_MAX
         if state >> 62 not in (1, 2):
-            continue  # Not yet written to its end, or free.
+            continue  # Not yet complete, or free.
         begin = int(desc["text_blk_lpos"]["begin"])
         end = int(desc["text_blk_lpos"]["next"])
         text = b""
@@ -57,7 +57,7 @@ def _records() -> Iterator[tuple[int, bytes]]:
             if begin != _NO_TEXT:
                 continue  # Its text was overwritten.
         else:
-            # A block that would wrap around is at the start. One may end where the
+            # A block that would wrap around is at the start. A block may end where the
             # ring does since Linux kernel commit 67e1b0052f6b ("printk_ringbuffer:
             # don't needlessly wrap data blocks around") (in v6.19); before, it wrapped.
             if begin >> bits != ((end - 1) & _ULONG_MAX) >> bits:
@@ -99,10 +99,10 @@ def _tasks() -> Iterator[Any]:
 
 
 def _threads(leader: Any, task_type: Any, pointer: Any) -> Iterator[Any]:
-    # A list of its own since Linux kernel commit 0c740d0afc3b ("introduce
+    # A separate list since Linux kernel commit 0c740d0afc3b ("introduce
     # for_each_thread() to replace the buggy while_each_thread()") (in v3.14).
     offset = _offset(task_type, "thread_node")
-    # The address of the head is needed, not its contents: the leader is first.
+    # Only the address of the head is needed, since the leader is first.
     head = int(leader["signal"]["thread_head"].address)
     task = leader
     for _ in range(_MAX_TASKS):

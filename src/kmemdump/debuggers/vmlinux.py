@@ -47,7 +47,7 @@ def find_vmlinux(
     :param build_id: In hexadecimal; without one, the release decides.
     :param environ: The environment. If it has ``DEBUGINFOD_URLS`` and the file is not
         on this machine, elfutils' client asks those servers.
-    :param root: Where the file system is.
+    :param root: Root of the file system.
     :raises TargetError: If it is not found; the message says what to do.
     """
     others = []

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Marking a kernel: what capture, watch, mark and the agent share."""
+"""Mark a kernel: the code that capture, watch, mark and the agent share."""

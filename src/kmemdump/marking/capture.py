@@ -46,7 +46,7 @@ _logger = logging.getLogger(__name__)
 _PR_PID = 32
 """Offset of the member in ``struct elf_prstatus`` of every 64-bit architecture."""
 _BACKEND = "vm"
-"""What copies the regions here: the host of a VM, or the reader of a file."""
+"""Here, the host of a VM or the reader of a file copies the regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Capture:
     marking: Marking
     time: datetime
     memory: Memory
-    """What was read, as it was when it was read; the target has the rest."""
+    """The memory that was read, with its contents then; the target has the rest."""
     machine: int
     """Architecture: an ELF ``e_machine``."""
 
@@ -74,7 +74,7 @@ class Capture:
         for name, marked in self.marking.named_ranges():
             first = max(bisect_right(available, (marked.start, ADDRESS_SPACE)) - 1, 0)
             last = bisect_left(available, (marked.end, 0))
-            # A block may end where there is no memory.
+            # A part of a block may not be memory.
             for item in intersect([marked], available[first:last]):
                 names.setdefault(item, name)
         return [
@@ -84,7 +84,7 @@ class Capture:
 
     def pack(self) -> bytes:
         """
-        Compress what never changes while the kernel runs: its symbols and types.
+        Compress the kernel's symbols and types, which never change while it runs.
 
         :return: For :meth:`save`; empty if no area is packed.
         """
@@ -105,12 +105,12 @@ class Capture:
         """
         Write the core image. The target must still be open.
 
-        :param regions: What was registered beforehand; by default :attr:`regions`.
-        :param packed: What :meth:`pack` returned for this kernel earlier.
-        :param marked_at: When the regions were marked for the last time before.
+        :param regions: Regions registered beforehand; by default :attr:`regions`.
+        :param packed: An earlier result of :meth:`pack` for this kernel.
+        :param marked_at: When the regions were last marked before.
         :param cause: Why the kernel died, if that was seen.
         :return: Physical memory that is missing.
-        :raises KmemdumpError: If *path* cannot be written; a file that was there stays.
+        :raises KmemdumpError: If *path* cannot be written; an existing file stays.
         """
         _logger.info("writing %s", os.fspath(path))
         kernel = self.kernel
@@ -152,19 +152,19 @@ def capture(
     known: Capture | None = None,
 ) -> Capture:
     """
-    Look at the kernel of *target*, and mark what answers need.
+    Look at the kernel of *target*, and mark the memory that answers need.
 
-    :param areas: Names or :class:`~kmemdump.Area` objects; by default, the areas that
+    :param areas: Names or :class:`~kmemdump.Area` objects; if empty, the areas that
         are marked by default. ``-NAME`` leaves one out, ``FILE.py`` adds those in it.
-        Without area ``symbols``, the core image cannot be asked without a vmlinux.
-    :param questions: What shall be answerable besides: crash commands, ``FILE.py``, or
+        Without area ``symbols``, questions to the core image need a vmlinux.
+    :param questions: Further questions to answer: crash commands, ``FILE.py``, or
         :class:`~kmemdump.Question` objects.
     :param symbols: Names of variables to mark whole.
     :param regions: Names, kernel virtual addresses and sizes in bytes.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
     :param budget: What each question may cost.
-    :param known: An earlier capture of the same kernel: what never changes is not read
-        again.
+    :param known: An earlier capture of the same kernel, whose symbols and types are not
+        read again.
     :raises UsageError: If there is no such area or question.
     :raises KmemdumpError: If there is no kernel that can be looked at.
     """
@@ -183,7 +183,7 @@ def look(
     target: Target, selection: Selection, known: Kernel | OwnDebugInfo | None = None
 ) -> Capture:
     """
-    Look at the kernel of *target*, and mark what is selected.
+    Look at the kernel of *target*, and mark the selection.
 
     :param known: The same kernel, looked at before, or its own debug info.
     :raises KmemdumpError: If there is no kernel that can be looked at.
@@ -212,7 +212,7 @@ def look(
 
 
 def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:
-    """Leave out area ``symbols`` unless it is named, where memory has no symbols."""
+    """Leave out area ``symbols`` if it is not named and memory has no symbols."""
     areas = list(selection.areas)
     if (
         SYMBOLS in areas
@@ -230,19 +230,19 @@ def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area
 
 
 def _online_first(kernel: Kernel) -> list[bytes]:
-    # Without notes that are QEMU's own, crash takes the NT_PRSTATUS for those of the
-    # CPUs that are online, in their order (map_cpus_to_prstatus(), netdump.c). A
-    # kernel that panics takes the other CPUs offline. drgn does not mind: it goes by
-    # the number, which QEMU puts where a process would have its id (plus 1).
+    # Without QEMU's own notes, crash assigns the NT_PRSTATUS to the online CPUs in
+    # order (map_cpus_to_prstatus(), netdump.c). A kernel that panics takes the other
+    # CPUs offline. drgn is not affected: it uses the CPU number (plus 1), which QEMU
+    # puts in the field for a process id.
     numbers = [
         int.from_bytes(status[_PR_PID : _PR_PID + 4], "little") - 1
         for status in kernel.registers
     ]
     if sorted(numbers) != list(range(len(numbers))):
-        return list(kernel.registers)  # kdump's, which has its own way.
+        return list(kernel.registers)  # From kdump, which orders them itself.
     try:
         online = set(islice(for_each_online_cpu(kernel.prog), len(numbers)))
-    except Exception:  # drgn's helpers on a damaged kernel.
+    except Exception:  # drgn's helpers may raise any if the kernel is damaged.
         online = set()
     order = sorted(
         zip(numbers, kernel.registers, strict=True),

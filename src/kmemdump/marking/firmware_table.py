@@ -31,27 +31,27 @@ class TableOptions:
     """Where a machine's minidump table is, and how it is written."""
 
     smem: Range | None = None
-    """By default, where a device tree says, or found by its contents."""
+    """By default, found through a device tree, or by its contents."""
     scratch: Range | None = None
     """
     Reserved memory for the dump's description, 64 KiB or more; by default, the device
-    tree's node that is ``kmemdump,scratch``.
+    tree's ``kmemdump,scratch`` node.
     """
     scratch_item: int | None = None
-    """Instead of *scratch*: number of an SMEM item to allocate for it."""
+    """Number of an SMEM item to allocate instead of *scratch*."""
     device_tree: Path | None = None
     """The machine's DTB; by default, it is looked for in the machine's memory."""
     no_encryption: bool = False
-    """Have the firmware not encrypt the dump."""
+    """Ask the firmware not to encrypt the dump."""
     lock_folder: Path | None = None
-    """For a lock, so that one process at a time writes; ``None`` takes none."""
+    """For a lock that lets one process write at a time; ``None`` takes no lock."""
 
 
 class FirmwareTable(Closing):
     """
     A machine's table, found, locked, and open for writing.
 
-    :param target: The machine; stays the caller's.
+    :param target: The machine; the caller closes it.
     :raises UnsupportedError: If its memory cannot be written, or another process writes
         to the table.
     :raises KmemdumpError: If there is no table.
@@ -62,7 +62,7 @@ class FirmwareTable(Closing):
         ranges = _find_ranges(target, options)
         assert ranges.smem is not None
         self.name = table_name(target.name, MinidumpBackend.name, ranges.smem.start)
-        """For files."""
+        """For file names."""
         self.reserved: Sequence[Range] = ranges.known
         """Memory that is written; the kernel must not use it."""
         self._smem = ranges.smem
@@ -76,7 +76,7 @@ class FirmwareTable(Closing):
 
     def open_backend(self) -> MinidumpBackend:
         """
-        Return a backend for the table; what an earlier run registered is taken over.
+        Return a backend for the table, which takes over the regions of an earlier run.
 
         :raises BackendError: If the table is not ready or has no room.
         """
@@ -90,7 +90,7 @@ class FirmwareTable(Closing):
 
     def withdraw(self) -> None:
         """
-        Take off what we have registered, earlier runs included.
+        Remove all our regions, those of earlier runs included.
 
         :raises KmemdumpError: If there is no such table.
         """
@@ -98,7 +98,7 @@ class FirmwareTable(Closing):
             self.open_backend().withdraw()
 
     def close(self) -> None:
-        """Close the memory and unlock the table; what is registered stays."""
+        """Close the memory and unlock the table; the regions stay registered."""
         self._resources.close()
 
 
@@ -116,7 +116,7 @@ def check_reserved(kernel: Kernel, ranges: Sequence[Range]) -> None:
     :raises UsageError: If one of *ranges* is such memory.
     """
     if kernel.problem is not None:
-        return  # Without symbols, its use of memory is not known.
+        return  # Without symbols, the kernel's use of memory is not known.
     used = intersect(find_system_ram(kernel.prog), ranges)
     if used:
         raise UsageError(

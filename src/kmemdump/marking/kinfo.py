@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mark a kernel with Android's ``debug_kinfo``, for those who dump all RAM."""
+"""Mark a kernel with Android's ``debug_kinfo``, for dumps of all RAM."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class KinfoOptions:
     """Where a machine's kinfo is."""
 
     range: Range | None = None
-    """By default, the device tree's node that is ``google,debug-kinfo``."""
+    """By default, the device tree's ``google,debug-kinfo`` node."""
     device_tree: Path | None = None
     """The machine's DTB; by default, it is looked for in the machine's memory."""
     lock_folder: Path | None = None
-    """For a lock, so that one process at a time writes; ``None`` takes none."""
+    """For a lock that lets one process write at a time; ``None`` takes no lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class KinfoResult:
-    """What a kinfo holds."""
+    """The contents of a kinfo."""
 
     range: Range
     """Where it is."""
     layout: KinfoLayout
     held: tuple[Region, ...]
-    """The kernel's tables that it has the addresses of."""
+    """The kernel's tables whose addresses it has."""
     refused: tuple[Refusal, ...]
     missing: tuple[str, ...]
-    """Tables that the layout has a field for, and that were not found."""
+    """Tables that have a field in the layout, but were not found."""
 
 
 def mark_kinfo(
@@ -61,13 +61,13 @@ def mark_kinfo(
     """
     Write a kinfo into a machine's reserved memory.
 
-    It holds addresses of the kernel's own tables, which never change: once is enough.
+    The addresses of the kernel's own tables in it never change; one call is enough.
 
     :param target: This machine, or a VM that has its RAM in a shared file.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
     :raises UsageError: If the kernel uses the memory that is to be written.
     :raises UnsupportedError: If the target cannot be written, another process writes to
-        the kinfo, or the kernel lacks what a kinfo holds.
+        the kinfo, or the kernel lacks something that a kinfo holds.
     :raises KmemdumpError: If there is no place for it, or no kernel.
     """
     options = options or KinfoOptions()
@@ -81,7 +81,7 @@ def mark_kinfo(
     found = {region.name for region in update.added}
     missing = set(fields_of(layout)) - found
     if "kallsyms_relative_base" in found:
-        missing.discard("kallsyms_addresses")  # A kernel has one or the other.
+        missing.discard("kallsyms_addresses")  # A kernel has only one of the two.
     return KinfoResult(
         place, layout, update.added, update.refused, tuple(sorted(missing))
     )

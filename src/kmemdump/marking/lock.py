@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Lock a table: two processes would each take the other's rows for another owner's."""
+"""Lock a table, since two processes would each take the other's rows for foreign."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["lock_holder", "lock_table", "table_name"]
 
 def table_name(target: str, backend: str, address: int) -> str:
     """
-    Return a name for a machine's table, as files of it have it.
+    Return a name for a machine's table, to be used in file names.
 
     :param target: Name of the machine.
-    :param address: Of the table, in the machine's physical memory.
+    :param address: Physical address of the table in the machine.
     """
     machine = re.sub(r"[^A-Za-z0-9.]+", "-", target.removeprefix("qmp:"))
     return f"{machine.strip('-')[-80:]}-{backend}-{address:x}"
@@ -33,7 +33,7 @@ def lock_table(folder: Path | None, name: str) -> Iterator[None]:
 
     The kernel unlocks it when the process ends, however that happens.
 
-    :param folder: For locks; made if it is not there. ``None`` locks nothing.
+    :param folder: For locks; made if it is missing. ``None`` locks nothing.
     :param name: See :func:`table_name`.
     :raises UnsupportedError: If another process has locked it.
     :raises TargetError: If the lock cannot be made.

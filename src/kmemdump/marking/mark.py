@@ -2,8 +2,8 @@
 """
 Marking: put questions to a kernel, and find the regions that hold the answers.
 
-A dump is good if it answers the questions that people ask of it. So they are put to the
-kernel while it can answer, and every block that is read on the way is marked.
+A dump is good if it answers people's questions. So the questions are put to the kernel
+while it can answer, and every block that they read is marked.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class QuestionResult:
-    """How a question went."""
+    """The result of a question."""
 
     text: str
     reason: str | None
     """Why it could not be answered; ``None`` if it was."""
     without_registers: bool = False
     """
-    Whether only registers are missing, of the CPU that runs what the question asks
-    about. Area ``stacks`` has the whole stack.
+    Whether only registers are missing: those of the CPU that runs the task in question.
+    Area ``stacks`` has the whole stack.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class AreaResult:
-    """What one area needs."""
+    """The memory that one area needs."""
 
     name: str
     blocks: frozenset[int]
     """
-    Blocks (see :mod:`kmemdump.memory.recorder`) that it needs, other areas' included.
+    Blocks (see :mod:`kmemdump.memory.recorder`) that it needs, shared ones included.
     """
     own: frozenset[int]
-    """Those that no area before it needs."""
+    """Blocks that no earlier area needs."""
     seconds: float
     questions: tuple[QuestionResult, ...]
     packed: bool = False
     named: tuple[tuple[str, Range], ...] = ()
-    """Ranges in it that have names of their own."""
+    """Ranges in it that have their own names."""
 
     @property
     def reason(self) -> str | None:
@@ -89,7 +89,7 @@ class AreaResult:
 
 @dataclass(frozen=True, slots=True)
 class Marking:
-    """What all areas need, in their order."""
+    """The results of all areas, in order."""
 
     areas: tuple[AreaResult, ...]
 
@@ -124,12 +124,12 @@ def mark(
     budget: Budget | None = None,
 ) -> Marking:
     """
-    Put the questions of *areas*, and one's own, to *kernel*.
+    Put the questions of *areas*, and further ones, to *kernel*.
 
-    An area that cannot be completed says why, and the others go on.
+    An area that cannot be completed records the reason, and the others go on.
 
-    :param questions: One's own questions: area ``questions``.
-    :param symbols: Names of variables to mark whole, each as an area of its name.
+    :param questions: Further questions, which form area ``questions``.
+    :param symbols: Names of variables to mark whole, each as an area with its name.
     :param regions: Names, kernel virtual addresses and sizes of regions.
     :param budget: What each question may cost.
     """
@@ -140,7 +140,7 @@ def mark(
 
     def add(found: AreaResult) -> None:
         blocks = found.blocks
-        if CRASH in chosen:  # crash reads by the page, whatever a PT_LOAD's size.
+        if CRASH in chosen:  # crash reads whole pages, whatever a PT_LOAD's size.
             blocks = kernel.recorder.whole_pages(blocks)
         own = frozenset(blocks - seen)
         seen.update(blocks)
@@ -161,8 +161,8 @@ def mark(
     for name, address, size in regions:
         add(mark_range(kernel, name, address, size, budget))
     if SYMBOLS in chosen:
-        # What other areas read of it is kept twice: packed, and as it is for debuggers
-        # that cannot unpack it.
+        # Blocks of it that other areas read are kept twice: packed, and unpacked for
+        # debuggers that cannot unpack them.
         packed = kernel.own_debug_info.blocks
         reason = _symbols_reason(kernel)
         results.append(AreaResult(SYMBOLS.name, packed, packed, 0.0, reason, True))
@@ -220,7 +220,7 @@ def _put(
     with kernel.recorder.reading(budget) as reading:
         _, error = attempt(kernel.prog, question)
     if error is None or isinstance(error, CommandExitStatusError):
-        # The kernel did answer, even if grep, say, found nothing in it.
+        # The kernel answered, even if grep, for example, found nothing.
         return reading, QuestionResult(question.text, None)
     reason = explain(error)
     if isinstance(error, FaultError) and reading.missing is not None:
@@ -230,7 +230,7 @@ def _put(
 
 
 def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
-    """Mark the regions that the kernel marked itself, each with its name."""
+    """Mark the regions that the kernel itself marked, each with its name."""
     found: list[KernelRegion] = []
     named: dict[Range, str] = {}
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Plan: which regions a firmware's table of a few hundred rows gets.
+Plan the regions in a firmware's table of a few hundred rows.
 
 A kernel's areas are scattered over more ranges than the table has rows. Neighbouring
-ranges share a row, with the memory between them as extra bytes; a plan has the fewest.
-Areas come in their order of importance: one that would cost too many extra
-bytes is left out, and the next ones are tried.
+ranges share a row, with the memory between them as extra bytes. A plan has the fewest
+possible extra bytes. Areas are tried in order of importance; an area that would cost
+too many extra bytes is left out, and the next areas are tried.
 
 Regions that the kernel's own drivers marked keep their names, so each has its own row.
 """
@@ -64,7 +64,7 @@ class Plan:
     regions: tuple[Region, ...]
     """By address; a registry gives them ids."""
     extra: int
-    """Bytes of them that no area needs."""
+    """Bytes in the regions that no area needs."""
 
     @property
     def size(self) -> int:
@@ -87,8 +87,8 @@ def plan(
     """
     Fit the areas of *marking* into *capacity* regions.
 
-    :param within: Memory that extra bytes may be taken from.
-    :param most_extra: Extra bytes in all, at most.
+    :param within: Memory from which extra bytes may be taken.
+    :param most_extra: Most extra bytes in all.
     """
     allowed = merge(within)
     covers: list[Range] = []
@@ -124,7 +124,7 @@ def plan(
 
 
 def _whole_blocks(ranges: Iterable[Range]) -> Iterator[Range]:
-    """Cut ranges to the blocks that are whole in them."""
+    """Cut ranges down to their whole blocks."""
     for item in ranges:
         start = round_up(item.start, BLOCK_SIZE)
         yield Range(start, round_down(item.end, BLOCK_SIZE) - start)
@@ -144,7 +144,7 @@ def _name(
 
 
 def _shorten(name: str, taken: set[str]) -> str:
-    """Shorten a driver's name to what firmware has room for, and make it unique."""
+    """Shorten a driver's name until firmware has room for it, and make it unique."""
     plain = _STRANGE.sub("_", name)
     short, number = plain[:_NAME], 0
     while short in taken:
@@ -164,10 +164,10 @@ _PLACE = 5
 
 def _label(area: str, address: int, taken: set[str]) -> str:
     """
-    Make a name of 8 characters, which is what firmware's file names have room for.
+    Make a name of 8 characters, the most that firmware's file names have room for.
 
-    It says where the region is, so that it stays the same when others come and go. Two
-    regions of one name would be one file.
+    The name encodes the region's place, so it stays the same when others come and go.
+    Two regions with one name would share one file.
     """
     place = address >> 9
     while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mark a kernel with its firmware, in Qualcomm's minidump table, and keep it so."""
+"""Register a kernel in Qualcomm's minidump table, and keep the table up to date."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
-    """How a look at the kernel went, and what the backend holds now."""
+    """The result of a look at the kernel, and of the update of the backend."""
 
     plan: Plan
     added: int
-    """Regions that are new."""
+    """Number of new regions."""
     removed: int
-    """Regions that are gone."""
+    """Number of removed regions."""
     refused: tuple[Refusal, ...]
     problem: str | None
     """Why the dump cannot describe itself, if so."""
@@ -54,12 +54,12 @@ class RefreshResult:
 
     @property
     def complete(self) -> bool:
-        """Whether all that was selected is registered."""
+        """Whether the whole selection is registered."""
         return not self.problems
 
     @property
     def problems(self) -> list[str]:
-        """What is missing of the selection, a line each."""
+        """The missing parts of the selection, one line each."""
         lines = []
         for area in self.plan.areas:
             reason = area.left_out or area.result.reason
@@ -75,7 +75,7 @@ class RefreshResult:
 
     @property
     def summary(self) -> str:
-        """What is registered now, in a line."""
+        """The present registration, in one line."""
         plan = self.plan
         return (
             f"{len(plan.regions)} regions, {format_size(plan.size)}, "
@@ -89,11 +89,11 @@ class Registration(Closing):
     A kernel whose regions are registered with its firmware.
 
     Each look at the kernel plans the regions anew, and brings the table up to date with
-    the least changes.
+    the fewest changes.
 
-    :param target: Where the kernel is; stays the caller's.
-    :param table: Closed together with this. What an earlier run has registered stays
-        until there is something new.
+    :param target: Where the kernel is; the caller closes it.
+    :param table: Closed together with this. The regions of an earlier run stay until
+        there are new ones.
     :raises KmemdumpError: If there is no kernel that can be looked at, or the table
         cannot be used; the table is still open then.
     """
@@ -108,12 +108,12 @@ class Registration(Closing):
         self._target = target
         self._selection = selection
         self._table = table
-        # Regions are not stretched over what is written.
+        # Regions must not extend over memory that we write.
         self._within = subtract(target.memory.ranges, table.reserved)
         start = time.monotonic()
         self._own_debug_info: OwnDebugInfo | None = None
         if selection.vmlinux is None:
-            # First, so that its memory is free before the questions are put.
+            # First, so that its memory is freed before the questions are put.
             self._own_debug_info = read_own_debug_info(target, Recorder(target.memory))
             _trim_memory()
         capture = _look(target, selection, self._own_debug_info)
@@ -130,7 +130,7 @@ class Registration(Closing):
         del capture
         _trim_memory()
         self.last = self._update(marking, start, when)
-        """How the last look went."""
+        """The result of the last look."""
 
     def check(self) -> None:
         """
@@ -143,9 +143,9 @@ class Registration(Closing):
 
     def refresh(self) -> RefreshResult:
         """
-        Look at the kernel again, and register what changed.
+        Look at the kernel again, and register the changes.
 
-        :raises KmemdumpError: If it cannot be looked at; what is registered stays.
+        :raises KmemdumpError: If the kernel cannot be looked at; its regions stay.
         """
         start = time.monotonic()
         before = {it.result.name for it in self.last.plan.areas if it.result.reason}
@@ -175,7 +175,7 @@ class Registration(Closing):
         room = max(self._backend.capacity - DESCRIPTION, 0)
         planned = plan(marking, room, self._within)
         result = self._registry.update(planned.regions)
-        # Last: until then, some of what is registered is of the look before.
+        # Last: until then, some registered regions are from the previous look.
         self._describe(when)
         return RefreshResult(
             planned,
@@ -199,7 +199,7 @@ def mark_firmware(
 
     :param target: This machine, or a VM that has its RAM in a shared file.
     :param table: Where the table is, and how it is written.
-    :return: To be refreshed, and closed before the target is.
+    :return: A registration to refresh, and to close before the target.
     :raises UsageError: If there is no such area or question, or the kernel uses the
         memory that is to be written.
     :raises UnsupportedError: If the target cannot be written, or another process writes
@@ -212,7 +212,7 @@ def mark_firmware(
 def register(
     target: Target, selection: Selection, options: TableOptions
 ) -> Registration:
-    """Do what :func:`mark_firmware` does, with a selection."""
+    """Do the same as :func:`mark_firmware`, with a selection."""
     table = FirmwareTable(target, options)
     try:
         return Registration(target, selection, table)
@@ -223,7 +223,7 @@ def register(
 
 def unmark_firmware(target: Target, table: TableOptions | None = None) -> None:
     """
-    Take off all that we have registered with a machine's firmware.
+    Remove all regions that we have registered with a machine's firmware.
 
     :param table: Where the table is.
     :raises KmemdumpError: If there is no table that can be written.
@@ -239,12 +239,12 @@ def _look(
     incomplete: Collection[str] = (),
 ) -> Capture:
     """
-    Look at the kernel; once more if areas are incomplete that were not before.
+    Look at the kernel, and once more if areas have become incomplete.
 
-    The kernel runs meanwhile, so a list may be torn while it is walked. That should not
-    last until the next look.
+    The kernel runs meanwhile, so a list may be torn while it is walked. Its area should
+    not stay incomplete until the next refresh.
 
-    :param incomplete: Names of areas that were incomplete the last time.
+    :param incomplete: Names of areas that were incomplete at the last refresh.
     """
     capture = look(target, selection, own_debug_info)
     found = {
@@ -260,8 +260,8 @@ def _look(
 
 def _ignore_registers(marking: Marking) -> Marking:
     """
-    Take questions that lack only registers for answered: a machine that looks at itself
-    has none; its firmware saves them when it dies.
+    Treat questions that lack only registers as answered. A machine that looks at itself
+    has no registers; its firmware saves them when it dies.
     """
     areas = (
         replace(
@@ -277,14 +277,14 @@ def _ignore_registers(marking: Marking) -> Marking:
 
 
 def _trim_memory() -> None:
-    """Give free memory back to the machine: glibc keeps it."""
-    gc.collect()  # drgn's programs and what we register with them hold each other.
+    """Give free memory back to the machine, since glibc would keep it."""
+    gc.collect()  # drgn's programs and our callbacks hold each other.
     with contextlib.suppress(AttributeError, OSError):  # Another C library.
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _describe_kernel(target: Target, capture: Capture) -> Description:
-    """Return what a dump of this kernel says about itself."""
+    """Return the description that a dump of this kernel contains."""
     kernel = capture.kernel
     arch, info = arch_from_elf(target.machine), kernel.vmcoreinfo
     direct = direct_map(kernel.prog, arch, info)

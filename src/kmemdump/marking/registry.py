@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The registry: what is marked, and the one backend that holds it.
+The registry: the marked regions, and the one backend that holds them.
 
 Semantics follow the kernel's kmemdump series: regions that are registered before there
 is a backend wait for it, and a new backend takes over from the old one. When a backend
@@ -29,11 +29,11 @@ __all__ = ["Refusal", "Registry", "UpdateResult"]
 
 logger = logging.getLogger(__name__)
 
-_LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for it.
+_LAST_ID = 0xFFFFFFFF  # Firmware tables have 32 bits for an id.
 _DESCRIBING = 2
 """Regions that describe a dump."""
 _NO_BACKEND = "there is no backend"
-# Of the file or device behind a backend; anything else is a bug.
+# Errors of the file or device behind a backend; any other error is a bug.
 _FAILURES = (KmemdumpError, OSError)
 
 
@@ -48,7 +48,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
-    """What :meth:`Registry.update` did."""
+    """The result of :meth:`Registry.update`."""
 
     added: tuple[Region, ...]
     removed: tuple[Region, ...]
@@ -56,8 +56,8 @@ class UpdateResult:
     """Regions that were there before and still are."""
     refused: tuple[Refusal, ...]
     """
-    Regions that the registry did not take, that the backend did not release, or that
-    are registered (also in *added* or *kept*) and the backend refuses.
+    Regions that the registry refused, that the backend did not release, or that are
+    registered (also in *added* or *kept*) but refused by the backend.
     """
 
 
@@ -84,7 +84,7 @@ class Registry:
         """Why the backend has no current description, if so."""
         self._ranges = None if ranges is None else merge(ranges)
         self._description = description
-        self._stale = False  # The backend's description is.
+        self._stale = False  # Whether the backend's description is stale.
         self._held: dict[int, Region] = {}  # In the backend's order.
         self._reasons: dict[int, str] = {}  # Why the other regions are not held.
         self._regions: dict[int, Region] = {}
@@ -118,7 +118,7 @@ class Registry:
         :param size: Size in bytes.
         :param virtual: Kernel virtual address, where one is known.
         :return: The region, with an id that is not used again soon.
-        :raises RegistrationError: If its size or address is wrong, or registered.
+        :raises RegistrationError: If its size or address is wrong or already in use.
         """
         with self._changing():
             return self._register(Region(0, name, address, size, virtual))
@@ -127,7 +127,7 @@ class Registry:
         """
         Take a region off the backend and the list.
 
-        :return: The region that was.
+        :return: The removed region.
         :raises RegistrationError: If there is no such region.
         :raises BackendError: If the backend does not release it. It stays registered,
             since the backend would still dump it.
@@ -142,7 +142,7 @@ class Registry:
 
     def update(self, regions: Iterable[Region]) -> UpdateResult:
         """
-        Make the list equal to *regions* by changing the least.
+        Make the list equal to *regions* with the fewest changes.
 
         A region with the same name, address and size stays and keeps its id; the
         ids in *regions* are ignored. One with another virtual address is handed
@@ -199,10 +199,10 @@ class Registry:
 
     def attach(self, backend: Backend) -> list[Refusal]:
         """
-        Hand all regions to *backend*, after taking them off the one before.
+        Hand all regions to *backend*, after taking them off the previous one.
 
         :return: The regions that it refuses; see :meth:`not_held`.
-        :raises RegistrationError: If it is attached already.
+        :raises RegistrationError: If *backend* is already attached.
         """
         with self._changing():
             if backend is self.backend:
@@ -211,7 +211,7 @@ class Registry:
             self.backend = backend
             if isinstance(backend, SelfDescribing):
                 self._stale = True
-                self._describe()  # Now, so that it has the first two places.
+                self._describe()  # Now, so that it gets the first two places.
             for region in self._regions.values():
                 self._offer(region)
             return self.not_held()
@@ -220,14 +220,14 @@ class Registry:
         """
         Take all regions off the backend, even if it fails; they wait for the next one.
 
-        :return: The backend that was, if any.
+        :return: The detached backend, if any.
         """
         backend = self.backend
         for region in list(self._held.values()):
             try:
                 self._take_off(region)
             except BackendError as error:
-                # It may be gone with its machine; the next one must be able to come.
+                # It may be gone with its machine; attaching another must still work.
                 logger.warning("%s", error)
         self._take_description()
         self.backend = None
@@ -256,7 +256,7 @@ class Registry:
     def _register(self, region: Region) -> Region:
         _check(self._find_problem(region), region)
         region = region._replace(id=self._new_id())
-        self._offer(region)  # First: whatever it raises changes nothing.
+        self._offer(region)  # First, so that an exception changes nothing.
         self._regions[region.id] = region
         self._taken[region.range] = region.id
         return region
@@ -279,8 +279,8 @@ class Registry:
         return _virtual_problem(region)
 
     def _new_id(self) -> int:
-        # Not the lowest free one: while ids only grow, their order is that of
-        # registration, and an id in an old dump is not mistaken for a new one.
+        # Not the lowest free id: growing ids keep the order of registration, and an id
+        # in an old dump is not mistaken for a new one.
         while True:
             id = self._next_id
             self._next_id = id + 1 if id < _LAST_ID else FIRST_ID

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What to mark: areas, and one's own questions, variables and ranges."""
+"""Select what to mark: areas, and further questions, variables and ranges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Selection", "Wanted", "select"]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to mark, to be used for many looks."""
+    """A selection of what to mark, for many looks."""
 
     areas: Sequence[Area]
     questions: Sequence[Question] = ()
@@ -36,7 +36,7 @@ class Selection:
 
 
 class Wanted(TypedDict, total=False):
-    """What to mark; :func:`kmemdump.capture` says what the keywords mean."""
+    """Keywords that select what to mark; :func:`kmemdump.capture` explains them."""
 
     areas: Iterable[str | Area]
     questions: Iterable[str | Question]
@@ -50,7 +50,7 @@ def select(**given: Unpack[Wanted]) -> Selection:
     """
     Select what to mark.
 
-    :raises UsageError: If there is no such area, or a text is no question.
+    :raises UsageError: If there is no such area, or a text is not a question.
     """
     wanted = list(given.get("areas", ()))
     vmlinux = given.get("vmlinux")
