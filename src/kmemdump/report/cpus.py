@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Section of a report: each CPU, what ran there, and whether it took timer interrupts.
+Section of a report: each CPU, its task, and whether it took timer interrupts.
 
 A CPU that spins with interrupts off logs nothing. But it takes no timer interrupt, and
-its memory has the time at which the next one is due: the longer ago that is, the longer
+memory has the time at which the next one was due. The longer ago that was, the longer
 the CPU has hung.
 """
 
@@ -35,7 +35,7 @@ def find_now(prog: Program) -> float:
     Return the latest time since boot in memory, in seconds.
 
     The CPU that keeps the clock may be the one that hangs. Others then still record
-    when they go idle, by a clock that they read themselves.
+    when they go idle, from a clock that they read themselves.
     """
     times: list[int] = [ktime_get_coarse_ns(prog).value_()]
     try:
@@ -103,7 +103,7 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
 
 
 def _timer_overdue(prog: Program, cpu: int, now: float) -> float | None:
-    """Return for how many seconds a CPU's timer is overdue."""
+    """Return the seconds for which a CPU's timer has been overdue."""
     base = per_cpu(prog["hrtimer_bases"], cpu)
     due = base.expires_next
     if not base.hres_active:

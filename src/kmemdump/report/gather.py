@@ -50,7 +50,7 @@ def gather(
     """
     Gather what happened to a kernel.
 
-    What cannot be found is left out, and :attr:`Findings.missing` says why.
+    Items that cannot be found are left out, and :attr:`Findings.missing` says why.
 
     :param source: Name of the target.
     :param manifest: The manifest of the core image.
@@ -58,7 +58,7 @@ def gather(
     :param captured: When the memory was copied, if there is no manifest; now, if it
         belongs to a running machine.
     :param held: The physical memory that the target holds.
-    :param budget: What each section of the report may cost.
+    :param budget: Limit on the cost of each section of the report.
     """
     prog, info = kernel.prog, kernel.vmcoreinfo
     sections = Sections(kernel.recorder, budget)

@@ -2,9 +2,9 @@
 """
 A report as one HTML page that needs no other file and no network.
 
-Strings of the dead kernel are escaped twice: characters that cannot be seen, as on a
-terminal, and what HTML would take for markup. The page's Content-Security-Policy allows
-only its own script and style, by their hashes, and no connection.
+Strings of the dead kernel are escaped twice: invisible characters, as on a terminal,
+and characters that HTML would take for markup. The page's Content-Security-Policy
+allows only its own script and style, by their hashes, and no connection.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _template() -> Template:
 
 
 def _finalize(value: Any) -> Any:
-    """Escape what cannot be seen; Jinja escapes HTML after that."""
+    """Escape invisible characters; Jinja escapes HTML after that."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)
     return value

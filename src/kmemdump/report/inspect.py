@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-What is in a core image, whether it can be trusted, and what opens it.
+Inspect a core image: its contents, whether it can be trusted, and its debuggers.
 
 The file's memory is compared with its checksums, and our own questions are put to the
 kernel in it.
@@ -46,24 +46,24 @@ class QuestionCheck:
     question: str
     answered: bool
     reason: str = ""
-    """Why it was not."""
+    """Why it was not answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What is in a file with a kernel's memory."""
+    """The contents of a file with a kernel's memory."""
 
     source: str
     size: int | None
-    """Of the file, in bytes."""
+    """Size of the file in bytes."""
     release: str | None
     build_id: str | None
     machine: int
     """``e_machine`` of its ELF files."""
     cpus: int
-    """Number of CPUs whose registers there are."""
+    """Number of CPUs whose registers are in it."""
     bytes: int
-    """Of physical memory, packed or not."""
+    """Bytes of physical memory, packed or not."""
     ranges: int
     """Number of contiguous ranges of it."""
     kernel_offset: int | None = field(default=None, metadata=ADDRESS)
@@ -71,14 +71,14 @@ class Inspection:
     """Which program wrote it; ``None`` (with all below) if it was not kmemdump."""
     backend: str | None = None
     cause: str | None = None
-    """Why it was written, as reported by what watched the kernel."""
+    """Why it was written, as reported by the watcher of the kernel."""
     captured: datetime | None = None
     marked: datetime | None = None
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
     regions: Sequence[RegionRecord] = ()
     problems: Sequence[str] = ()
-    """Where the file differs from what it says, checksums included."""
+    """Where the file differs from its manifest, checksums included."""
     debuggers: Sequence[Debugger] = ()
     tried: Sequence[QuestionCheck] = ()
     """kmemdump's own questions, and whether this file answers them."""
@@ -87,7 +87,7 @@ class Inspection:
 
     @property
     def broken(self) -> list[QuestionCheck]:
-        """Questions without an answer, of areas that are complete as the file says."""
+        """Unanswered questions of areas that are complete according to the file."""
         if self.unanswerable is not None:
             return []
         complete = {area.name for area in self.areas if area.complete}
@@ -98,9 +98,9 @@ class Inspection:
 
 def read_manifest(target: Target) -> tuple[Manifest | None, list[str]]:
     """
-    Return what a target says about itself, and where that is wrong.
+    Return the manifest of a target, and where it is wrong.
 
-    :return: ``None`` and nothing for a target that is no core image of ours.
+    :return: ``None`` and no problems if the target is not a core image of ours.
     """
     core = core_of(target)
     try:
@@ -122,9 +122,9 @@ def inspect(
     target: Target, path: Path | None, *, vmlinux: Path | None = None
 ) -> Inspection:
     """
-    Find out what is in a target: by what it says about itself, and by trying it.
+    Find out what is in a target, from its manifest and by putting questions.
 
-    :param path: The file that it is; ``None`` if it is no regular file.
+    :param path: The target's file; ``None`` if the target is not a regular file.
     :param vmlinux: As for :func:`kmemdump.kernel.attach.attach`.
     :raises KmemdumpError: If it cannot be read.
     """
@@ -144,7 +144,7 @@ def inspect(
 
 
 def _check_questions(kernel: Kernel, areas: Iterable[Area]) -> Iterator[QuestionCheck]:
-    """Put the questions of areas of our own code: those that a file lists never run."""
+    """Put the questions of our own areas; the questions that a file lists never run."""
     for area in areas:
         for question in area.questions:
             _logger.info("asking %s", question.text)

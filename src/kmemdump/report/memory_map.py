@@ -17,14 +17,14 @@ _PACKED = "symbols"
 """The area that a core image keeps compressed, without regions."""
 _REST = "other"
 _MAX_AREAS = 24
-"""Any further ones are put together: firmware's regions have any names."""
+"""Further areas are merged, since firmware's regions may have any names."""
 
 
 def map_memory(
     manifest: Manifest | None, held: Sequence[Range], ram: Iterable[Range]
 ) -> MemoryMap | None:
     """
-    Find the area for which memory was captured.
+    Find the areas for which memory was captured.
 
     :param held: All memory that was captured.
     :param ram: The RAM that the kernel had.
@@ -74,7 +74,7 @@ class Row:
 
     address: int
     columns: int
-    """Cells in it that are memory."""
+    """Number of its cells that are memory."""
     cells: tuple[Cell, ...]
 
 
@@ -83,7 +83,7 @@ def draw_map(map: MemoryMap, *, columns: int, rows: int) -> tuple[int, list[Row]
     Draw the memory map.
 
     :param columns: Cells in a row.
-    :param rows: About how many rows there may be.
+    :param rows: Approximate limit on the number of rows.
     :return: The bytes of a cell, and the rows.
     """
     shown = map.ram or tuple(item for area in map.areas for item in area.ranges)
@@ -113,7 +113,7 @@ def _fill(
     counts: dict[int, Counter[int]] = {}
     for number, area in enumerate(map.areas):
         captured = (Range(item.address, item.size) for item in area.ranges)
-        # Only what is drawn: a file may claim to hold any number of bytes.
+        # Skip undrawn memory: a file may claim to hold any number of bytes.
         for item in intersect(captured, drawn):
             for at in range(item.start // size, -(-item.end // size)):
                 inside = min(item.end, (at + 1) * size) - max(item.start, at * size)

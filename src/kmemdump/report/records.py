@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class KernelIdentity:
-    """Which kernel it was."""
+    """The identity of the kernel."""
 
     release: str
     build_id: str | None = None
@@ -53,9 +53,9 @@ class Times:
     uptime: float | None = None
     """Seconds since boot, by the same clock."""
     captured: datetime | None = None
-    """When the memory was copied, by the clock of the machine that did it."""
+    """When the memory was copied, by the clock of the machine that copied it."""
     marked: datetime | None = None
-    """When its regions were marked for the last time before that."""
+    """When the regions were last marked before that."""
 
     @property
     def lag(self) -> float | None:
@@ -162,7 +162,7 @@ class Findings:
     time: Times
     cause: Cause
     cpus: Sequence[Cpu] = ()
-    """The one on which it happened first."""
+    """The CPU on which the kernel failed comes first."""
     blocked: Sequence[BlockedTask] = ()
     tasks: Sequence[Task] = ()
     load: tuple[float, float, float] | None = None
@@ -172,7 +172,7 @@ class Findings:
     modules: Sequence[Module] = ()
     taints: Sequence[Taint] = ()
     interrupts: Sequence[Interrupt] = ()
-    """The busiest first."""
+    """The busiest come first."""
     log: Sequence[LogRecord] = ()
     log_lost: int = 0
     """Records whose text was overwritten, or is damaged."""

@@ -23,17 +23,17 @@ class Report(Findings):
 
     def to_text(self, *, lines: int | None = None) -> str:
         """
-        Return it as text, 100 columns wide.
+        Return the report as text, 100 columns wide.
 
-        :param lines: How many of the log's last records to show; ``None`` for what led
-            to the death.
+        :param lines: How many of the log's last records to show; ``None`` for those
+            that led to the death.
         """
         return to_text(self, lines=lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what :func:`json.dumps` takes, the log whole."""
+        """Return the report, with the whole log, as input for :func:`json.dumps`."""
         return to_json(self)
 
     def to_html(self) -> str:
-        """Return it as one page for a browser, which needs nothing else."""
+        """Return the report as one self-contained page for a browser."""
         return to_html(self)

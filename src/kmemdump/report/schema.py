@@ -2,8 +2,8 @@
 """
 Records as JSON; a report as JSON of version 1.
 
-``report.schema.json`` beside this file describes it; the manual shows that. A field is
-absent if it could not be read.
+``report.schema.json`` beside this file describes version 1; the manual shows that file.
+A field is absent if it could not be read.
 """
 
 from __future__ import annotations

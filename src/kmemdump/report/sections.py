@@ -16,7 +16,7 @@ from kmemdump.report.records import Loss
 __all__ = ["SECTION_BUDGET", "Sections", "reason"]
 
 SECTION_BUDGET = Budget(reads=2_000_000, bytes=256 << 20, seconds=20)
-"""What one section may cost."""
+"""Limit on the cost of one section."""
 
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Sections:
     """
     Gathers the sections of a report.
 
-    :param budget: What each of them may cost.
+    :param budget: Limit on the cost of each section.
     """
 
     def __init__(self, recorder: Recorder, budget: Budget = SECTION_BUDGET) -> None:
@@ -39,8 +39,8 @@ class Sections:
         """
         Find the contents of a section.
 
-        :param what: In words, what is missing if that fails.
-        :return: *default* if it fails.
+        :param what: Words for what is missing if *find* fails.
+        :return: *default* if *find* fails.
         """
         _logger.info("looking for %s", what)
         with self._recorder.reading(self._budget):

@@ -28,8 +28,8 @@ def find_frames(task: Object) -> tuple[tuple[Frame, ...], StackFrame | None]:
     Unwind a task's kernel stack.
 
     :param task: ``struct task_struct *``
-    :return: The frames, and drgn's frame of the first, which has the registers.
-    :raises ValueError: If it is running and there are no registers.
+    :return: The frames, and drgn's first frame, which has the registers.
+    :raises ValueError: If the task is running and there are no registers.
     :raises FaultError: If the stack cannot be read.
     """
     return _collect(task.prog_, _walk(task.prog_, task))

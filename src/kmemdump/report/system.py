@@ -121,7 +121,7 @@ def find_memory(prog: Program, page_size: int) -> MemoryUse:
         free=nr_free_pages(prog) * page_size,
         anonymous=node("NR_ANON_MAPPED"),
         file=node("NR_FILE_PAGES"),
-        # In pages here, though its name says bytes: Linux kernel commit
+        # Counted in pages, though its name says bytes: Linux kernel commit
         # d42f3245c7e2 ("mm: memcg: convert vmstat slab counters to bytes") (in v5.9).
         slab=node("NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B"),
         swap_total=swap.pages * page_size,

@@ -30,14 +30,14 @@ __all__ = ["find_excerpt", "print_lines", "print_report", "to_text"]
 _MAX_RECORDS = 100
 """How many records of the log are shown unless more are asked for."""
 _LAST = 30
-"""How many of the last are shown if none is evidence of the death."""
+"""How many of the last records are shown if none is evidence of the death."""
 _BEFORE = 10
-"""How many are shown before the first that is evidence."""
+"""How many records are shown before the first that is evidence."""
 _SHOWN_INTERRUPTS = 8
 _SHOWN_BLOCKED = 20
 _INDENT = 2
 _WIDEST = 100
-"""Columns: longer lines are harder to read."""
+"""Most columns; longer lines are harder to read."""
 
 
 def print_report(
@@ -48,11 +48,11 @@ def print_report(
     most: int = _MAX_RECORDS,
 ) -> None:
     """
-    Print a report, the cause of death first, then the stack that goes with it.
+    Print a report, the cause of death first, then its stack.
 
-    :param lines: How many of the last records of the log, ``None`` for what led to the
-        death.
-    :param most: How many records may be shown then.
+    :param lines: How many of the log's last records to show; ``None`` for those that
+        led to the death.
+    :param most: Most records that are shown in that case.
     """
     printer = _Printer(console)
     first, others = split_cpus(report)
@@ -70,7 +70,7 @@ def print_report(
 
 def to_text(report: Findings, *, lines: int | None = None) -> str:
     """
-    Return a report as it is printed into a file.
+    Return a report as plain text for a file.
 
     :param lines: As for :func:`print_report`.
     """
@@ -86,9 +86,9 @@ def find_excerpt(
     """
     Return the positions of the records to show.
 
-    :param lines: How many of the last are asked for; ``None`` for those that led to
+    :param lines: How many of the last records to show; ``None`` for those that led to
         the death.
-    :param most: How many may be shown then.
+    :param most: Most records that are shown in that case.
     """
     total = len(report.log)
     if lines is not None:
@@ -119,7 +119,7 @@ def print_lines(
     Print text that may be hostile, wrapped to the console.
 
     :param indent: Columns before each line.
-    :param head: What is before the first line; the others leave room for it.
+    :param head: Text before the first line; the other lines leave room for it.
     """
     width = max(min(console.width, _WIDEST) - indent - len(head), 20)
     lines = Text(printable(text), style).wrap(console, width, overflow="fold")
@@ -138,7 +138,7 @@ class _Printer:
         self._console.print(heading, soft_wrap=True)
 
     def line(self, text: str, style: str = "", head: str = " " * _INDENT) -> None:
-        # Not wrapped in a file: lines are searched for there.
+        # Lines in a file are not wrapped, so that searches find them.
         if self._console.is_terminal:
             print_lines(self._console, text, style, head=head)
         else:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A report's records in words, for every view of it.
-
-Programs on the dead machine chose the names of tasks, lines of the log and the like:
+A report's records in words, for all its views.
+Programs on the dead machine chose the names of tasks, lines of the log and the like, so
 each view passes all text through :func:`kmemdump.text.printable`.
 """
 
@@ -49,7 +48,7 @@ STATES = {
 
 
 def heading(cause: Cause) -> str:
-    """Return the heading of a cause: of death, if that is proven."""
+    """Return the heading of a cause, which mentions death if that is proven."""
     return "Cause of death" if cause.fatal else "State"
 
 
@@ -64,7 +63,7 @@ def _idles(cpu: Cpu) -> bool:
     """Return whether a CPU had nothing to do, until the panic stopped it."""
     if not cpu.idle or cpu.online:
         return bool(cpu.idle and not cpu.interrupted)
-    # One interrupt stops a CPU; a second one was there before.
+    # One interrupt stops a CPU; a second interrupt came before that.
     return sum(frame.interrupted for frame in cpu.frames[1:]) < 2
 
 
@@ -107,7 +106,7 @@ def cpu_problem(cpu: Cpu) -> str | None:
 
 
 def split_cpus(report: Findings) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
-    """Return the CPU on which it happened, if known, and groups of the others."""
+    """Return the CPU on which the kernel failed, if known, and groups of the others."""
     groups = {group[0].number: group for group in _group_cpus(report)}
     number = report.cause.cpu
     first = None if number is None else groups.pop(number, None)
@@ -115,7 +114,7 @@ def split_cpus(report: Findings) -> tuple[list[Cpu] | None, list[list[Cpu]]]:
 
 
 def _group_cpus(report: Findings) -> list[list[Cpu]]:
-    """Return groups of CPUs: those that are idle at the same place together."""
+    """Group the CPUs; CPUs that are idle at the same place share a group."""
     groups: dict[str, list[Cpu]] = {}
     for cpu in report.cpus:
         same: object = cpu.number
@@ -137,7 +136,7 @@ def interruption(frames: Sequence[Frame], at: int) -> str | None:
 
 def log_notes(report: Findings, shown: range) -> str:
     """
-    Return how much of the log there is.
+    Say how much of the log is shown, left out, overwritten and lost.
 
     :param shown: Positions of the records that are shown.
     """
@@ -159,7 +158,7 @@ def log_notes(report: Findings, shown: range) -> str:
 def host(report: Findings) -> str | None:
     """Return the machine's name, if it has one."""
     name = report.kernel.hostname
-    return name if name != "(none)" else None  # The default.
+    return name if name != "(none)" else None  # The kernel's default.
 
 
 def facts(report: Findings) -> Iterator[tuple[str, str]]:
@@ -234,7 +233,7 @@ def memory_parts(memory: MemoryUse) -> list[tuple[str, int]]:
 
 
 def swap_words(memory: MemoryUse) -> str | None:
-    """Return in words the use of swap."""
+    """Return the use of swap in words."""
     if not memory.swap_total:
         return None
     free = f", {format_memory(memory.swap_free)} free" if memory.swap_free else ", full"
