@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which debuggers can open a file, what to expect of each, and its command line."""
+"""The debuggers that can open a file, their limits, and their command lines."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _logger = logging.getLogger("drgn")
 
 
 def drgn_prog_set(prog: Program) -> None:
-    """Let drgn use what a kernel core says about itself."""
+    """Let drgn use the packed memory and the debug info in a kernel core."""
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL or NAME in prog.config:
         return
     path = prog.core_dump_path

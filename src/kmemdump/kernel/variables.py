@@ -142,7 +142,7 @@ VARIABLES: dict[str, str] = {
     "sysfs_root_kn": "struct kernfs_node *",
     "taint_flags": "struct taint_flag []",
     "tainted_mask": "unsigned long",
-    # 9 since v4.14, which added "I (idle)"; what follows it is padding.
+    # 9 since v4.14, which added "I (idle)"; padding follows.
     "task_state_array": "const char *[9]",
     "task_struct_cachep": "struct kmem_cache *",
     "tick_do_timer_cpu": "int",

@@ -51,7 +51,7 @@ _BACKEND = "vm"
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A kernel that was looked at, and what its areas need."""
+    """A kernel that was looked at, and the memory that its areas need."""
 
     kernel: Kernel
     marking: Marking
@@ -162,7 +162,7 @@ def capture(
     :param symbols: Names of variables to mark whole.
     :param regions: Names, kernel virtual addresses and sizes in bytes.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
-    :param budget: What each question may cost.
+    :param budget: Limit on the cost of each question.
     :param known: An earlier capture of the same kernel, whose symbols and types are not
         read again.
     :raises UsageError: If there is no such area or question.

@@ -131,7 +131,7 @@ def mark(
     :param questions: Further questions, which form area ``questions``.
     :param symbols: Names of variables to mark whole, each as an area with its name.
     :param regions: Names, kernel virtual addresses and sizes of regions.
-    :param budget: What each question may cost.
+    :param budget: Limit on the cost of each question.
     """
     budget = budget or Budget()
     chosen = list(areas)
@@ -151,7 +151,7 @@ def mark(
         if item is SYMBOLS:
             continue
         found = (_mark_kernel if item is KERNEL else _mark_area)(kernel, item, budget)
-        if not results:  # All others need what attaching read.
+        if not results:  # All other areas need the blocks that attaching read.
             found = replace(found, blocks=found.blocks | kernel.base_blocks)
         add(found)
     if questions:
