@@ -61,8 +61,8 @@ def command(
     List what can be marked; with TARGET, what each area costs there.
 
     Each area counts only memory that no area above it has counted. In a firmware's
-    table, neighbours share a region, with the memory between them as extra bytes. The
-    areas come in their order of importance, or in that of --area; an area that would
+    table, neighbouring ranges share a region; the memory between them counts as extra
+    bytes. Areas are added by importance, or in the order of --area; an area that would
     cost too many extra bytes is left out.
     """
     from kmemdump.marking.capture import look

@@ -48,13 +48,13 @@ def command(
     """
     Put questions to the kernel in CORE, or in any other target.
 
-    A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), or FILE.py,
-    whose public functions of a drgn.Program are called. Without one, questions are
-    read from the terminal or from standard input, a line each; a line may also be
-    Python, with "prog" and drgn's helpers.
+    A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), or FILE.py, whose
+    public functions are called with a drgn.Program. Without one, questions are read
+    from the terminal or from standard input, one per line; a line may also be Python,
+    with "prog" and drgn's helpers.
 
-    "ramoops", as the only question, prints what ramoops kept in that memory. No kernel
-    is needed then: CORE may be a file of that RAM alone.
+    "ramoops", as the only question, prints the text that ramoops kept in memory. It
+    needs no kernel: CORE may be a file of that RAM alone.
     """
     if _RAMOOPS in questions:
         if len(questions) > 1 or as_json:

@@ -35,7 +35,7 @@ __all__ = ["command"]
 @click.command("capture")
 @click.argument("target")
 @core_option
-@click.option("--pause", is_flag=True, help="Pause a running VM meanwhile.")
+@click.option("--pause", is_flag=True, help="Pause a running VM during the capture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @selection_options
 @target_options

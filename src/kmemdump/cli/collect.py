@@ -41,7 +41,7 @@ _MOST = 20
     "--only",
     multiple=True,
     metavar="PATTERN",
-    help="Of a device, download only files whose names match, as in 'md_*'.",
+    help="Download only a device's files with matching names, such as 'md_*'.",
 )
 @vmcoreinfo_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -63,7 +63,7 @@ def command(
       a folder of md_*.BIN files, as qdl, edl and others leave it
       a rawdump image, or the partition where firmware wrote one
       usb, usb:SERIAL: a device in ramdump mode on USB
-      sahara:SOCKET: one behind a Unix socket
+      sahara:SOCKET: such a device behind a Unix socket
       a RAM image, or another target, with the minidump table or a kinfo in it
     """
     if not is_device(source):

@@ -68,9 +68,9 @@ def command(
     Mark a kernel in a VM, crash it, and report from its core image.
 
     With --backend minidump, its regions are registered with simulated boot firmware,
-    which leaves files like a phone's; the core image is made of those.
+    which leaves files like a phone's; the core image is made from them.
 
-    Debian's kernel is downloaded if it is not there yet; QEMU must be installed.
+    Debian's kernel is downloaded if needed; QEMU must be installed.
     """
     from kmemdump.core import open_core
     from kmemdump.lab import PackageCache, default_folder, get_architecture

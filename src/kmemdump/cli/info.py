@@ -42,10 +42,10 @@ def command(
     verbose: bool,
 ) -> int:
     """
-    Show what is in CORE, whether it is as it was written, and what opens it.
+    Show the contents of CORE, whether it is intact, and what opens it.
 
-    All of it is read and compared with its checksums, and kmemdump's own questions are
-    put to it, to see which it answers.
+    All of CORE is read and compared with its checksums, and kmemdump's own questions
+    are tried on it.
     """
     from kmemdump.report.inspect import inspect, shorten
     from kmemdump.report.schema import VERSION, to_plain

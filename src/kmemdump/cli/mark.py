@@ -77,7 +77,7 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         range_option(
             "--smem",
-            help="Where SMEM is; by default, where a device tree says, or found by its "
+            help="Range of SMEM; by default, taken from a device tree or found by its "
             "contents.",
         ),
         path_option(
@@ -87,18 +87,18 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
         range_option(
             "--scratch",
             help="Reserved memory for the dump's description; 64 KiB is enough. By "
-            "default, the device tree's node that is kmemdump,scratch.",
+            "default, the device tree's kmemdump,scratch node.",
         ),
         click.option(
             "--scratch-item",
             type=click.IntRange(8, 0xFFFF),
             metavar="NUMBER",
-            help="Instead, allocate this item of SMEM for the description.",
+            help="Allocate this SMEM item for the description instead of --scratch.",
         ),
         range_option(
             "--kinfo",
-            help="Where to write the kinfo; by default, the device tree's node that is "
-            "google,debug-kinfo.",
+            help="Range for the kinfo; by default, the device tree's "
+            "google,debug-kinfo node.",
         ),
         click.option(
             "--layout",
@@ -111,8 +111,8 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--no-encryption",
             is_flag=True,
-            help="Have the firmware not encrypt the dump: whoever has the device can "
-            "read it. Without this, at most the holder of the vendor's key can.",
+            help="Ask the firmware not to encrypt the dump: anyone with the device can "
+            "read it. Otherwise, at most the holder of the vendor's key can.",
         ),
     )
 
@@ -125,8 +125,8 @@ def _stay_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--daemon",
             is_flag=True,
-            help="Stay, look again on a timer and on SIGUSR1 or SIGHUP, and take the "
-            "regions off at the end.",
+            help="Keep running: look again on a timer and on SIGUSR1 or SIGHUP, and "
+            "remove the regions at the end.",
         ),
         click.option(
             "--refresh",
@@ -147,7 +147,7 @@ def _stay_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("target")
 @_table_options
 @click.option(
-    "--off", is_flag=True, help="Take off what was registered, and do nothing else."
+    "--off", is_flag=True, help="Only remove the regions that were registered."
 )
 @_stay_options
 @selection_options
@@ -169,9 +169,9 @@ def command(
     """
     Register regions with a machine's firmware, which dumps them when it dies.
 
-    TARGET is live: this machine, whose reserved memory is written through /dev/mem; or
-    qmp:SOCKET: a VM that has its RAM in a shared file. What another owner has
-    registered stays as it is.
+    TARGET is live (this machine; its reserved memory is written through /dev/mem) or
+    qmp:SOCKET (a VM that has its RAM in a shared file). Regions of other owners stay as
+    they are.
     """
     _check(table, off, stay, selected)
     if table.backend == "kinfo":

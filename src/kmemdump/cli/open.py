@@ -53,7 +53,8 @@ def command(
 
     The vmlinux is found by its build id in the usual places (/usr/lib/debug, …), and by
     debuginfod if DEBUGINFOD_URLS is set. drgn needs none for a core image. In gdb,
-    "log" and "tasks" print the kernel's. Arguments after "--" are passed on.
+    "log" and "tasks" print the kernel's log and tasks. Arguments after "--" are passed
+    on.
     """
     from kmemdump.debuggers.compatibility import describe_file, find_debuggers
     from kmemdump.debuggers.vmlinux import find_vmlinux

@@ -48,7 +48,7 @@ class _Listing:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(source: str, subsystem: int, as_json: bool, options: Options) -> int:
     """
-    List the regions that are registered with firmware, and what it would refuse.
+    List the regions registered with firmware, and those that it would refuse.
 
     SOURCE is a machine with a minidump table or a kinfo in its memory (a VM, a RAM
     image), a kinfo in a file of its own, or what firmware dumped: a folder of

@@ -33,7 +33,7 @@ __all__ = ["command"]
     "--lines",
     type=click.IntRange(min=0),
     metavar="N",
-    help="How many of the log's last records to show; else, what led to the death.",
+    help="Number of last log records to show; by default, those before the death.",
 )
 def command(
     target: str,
@@ -48,7 +48,7 @@ def command(
     Show what happened to the kernel in CORE, or in any other target.
 
     The cause of death comes first, with the stack of the CPU where it happened; then
-    the machine, its other CPUs, and what led to the death in the log.
+    the machine, its other CPUs, and the log records that led to the death.
     """
     from kmemdump.core import Core
     from kmemdump.report import print_report

@@ -25,7 +25,7 @@ _LATE = 2.0
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> int:
     """
-    Show what the agents of this machine hold, how old that is, and what they cost.
+    Show the regions that this machine's agents hold, their age, and their cost.
 
     The exit status is 0 if all is well, and 1 if something is missing, late or dead.
     """

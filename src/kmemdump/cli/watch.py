@@ -57,7 +57,7 @@ __all__ = ["command"]
     default=10,
     show_default=True,
     metavar="SECONDS",
-    help="Report a kernel as frozen after this time; 0: never.",
+    help="Report a kernel as frozen after this time; 0 turns this off.",
 )
 @click.option(
     "--then",
@@ -88,7 +88,7 @@ def command(
     Each QMP_SOCKET is a socket of QEMU's -qmp unix:PATH,server=on,wait=off that
     no other program uses. A kernel is dead if QEMU reports it, if its memory shows
     a panic, or if it is frozen: one of its CPUs runs and serves no interrupt.
-    An oops that the kernel survives is written, too, and the VM goes on.
+    If the kernel survives an oops, a core image is written, too, and the VM goes on.
 
     A core image is DIR/NAME-TIME.core. Start QEMU with -action
     panic=pause,reboot=shutdown,shutdown=pause, so that it keeps a dead VM.

@@ -50,7 +50,7 @@ def verbose_option() -> click.Option:
         is_flag=True,
         expose_value=False,
         callback=_enable_progress,
-        help="Print what is being done, too.",
+        help="Print each step, too.",
     )
 
 

@@ -74,7 +74,7 @@ core_option = path_option(
     "-o", "--output", required=True, metavar="CORE", help="The core image to write."
 )
 vmlinux_option = path_option(
-    "--vmlinux", help="The kernel's debug file, to be used instead of kallsyms and BTF."
+    "--vmlinux", help="The kernel's debug file, used instead of kallsyms and BTF."
 )
 vmcoreinfo_option = path_option(
     "--vmcoreinfo", help="Text of VMCOREINFO, if the target does not hold it."
@@ -139,13 +139,13 @@ def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "options",
         Options,
         range_option(
-            "--smem", help="Where SMEM is in a machine's memory; found by default."
+            "--smem", help="Range of SMEM in a machine's memory; found by default."
         ),
         click.option(
             "--kinfo",
             metavar="ADDRESS",
             callback=_parse_address,
-            help="Where a debug_kinfo is in it; found by default if there is no SMEM.",
+            help="Address of a debug_kinfo there; found by default without SMEM.",
         ),
         _memory_map_option,
     )
@@ -181,7 +181,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME",
             shell_complete=_complete_area,
-            help="Mark this area; -NAME leaves one out, FILE.py adds those in it. "
+            help="Mark this area; -NAME leaves one out, FILE.py adds the areas in it. "
             "Default: see 'areas'.",
         ),
         click.option(
