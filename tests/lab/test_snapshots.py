@@ -16,17 +16,12 @@ from rigs.snapshots import Snapshots, restore, save
 pytestmark = pytest.mark.vm
 
 
-@pytest.fixture(scope="module")
-def setup(make_setup):
-    return make_setup("6.1", cpus=2, memory=256, tasks=20)
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["shared", "private"])
-def saved(request, lab_cache, setup, tmp_path_factory):
+def saved(request, snapshots, make_setup, tmp_path_factory):
     """A setup, and the snapshot of a machine that then went on."""
     folder = tmp_path_factory.mktemp("snapshot")
-    setup = replace(setup, share=request.param)
-    with Machine(lab_cache, setup) as machine:
+    setup = make_setup("6.1", share=request.param, pvpanic=not request.param)
+    with snapshots.machine(setup) as machine:  # Another one is made of it.
         machine.run("echo said before >/dev/kmsg; echo 1 >/run/before")
         save(machine, folder)
         machine.run("echo 1 >/run/after")
@@ -54,7 +49,7 @@ def test_a_guest_goes_on(going_on):
     with going_on() as machine:
         assert machine.control.status() == "running"
         assert machine.run("ls /run") == "before"
-        assert machine.run("ps").count("sleep 1000000") == 20
+        assert machine.run("ps").count("sleep 1000000") == 200
         assert machine.console.startswith("[    0.000000] Linux version 6.1.")
         assert machine.console.count("said before") == 1
         machine.run("echo said afterwards >/dev/kmsg")
@@ -83,14 +78,12 @@ def test_two_of_one_snapshot_are_independent(going_on):
         assert third.run("ls /run") == "before"
 
 
-def test_the_snapshot_of_another_machine_is_refused(
-    lab_cache, make_setup, setup, saved
-):
-    _, folder = saved
+def test_the_snapshot_of_another_machine_is_refused(lab_cache, make_setup, saved):
+    setup, folder = saved
     others = [
-        make_setup("6.12", cpus=2, memory=256, tasks=20),
+        make_setup("6.12", share=setup.share, pvpanic=setup.pvpanic),
         replace(setup, cpus=1),
-        replace(setup, tasks=21),
+        replace(setup, tasks=20),
         replace(setup, arguments=("quiet",)),
     ]
     for other in others:
@@ -99,6 +92,20 @@ def test_the_snapshot_of_another_machine_is_refused(
             pytest.raises(TargetError, match="the snapshot is of another machine"),
         ):
             restore(machine, folder)
+
+
+def test_a_troubled_boot_is_not_kept(lab_cache, saved, tmp_path, monkeypatch):
+    setup, folder = saved
+
+    def boot(machine):
+        restore(machine, folder)
+        machine.run("echo 'rcu: INFO: rcu_sched self-detected stall' >/dev/kmsg")
+
+    monkeypatch.setattr(Machine, "boot", boot)
+    snapshots = Snapshots(lab_cache, tmp_path / "snapshots")
+    with snapshots.machine(setup) as machine:
+        assert machine.run("echo alive") == "alive"
+    assert list(snapshots.folder.glob("[!.]*")) == []
 
 
 def test_one_boot_for_many(lab_cache, saved, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ migration stream: the devices, and RAM if it is not a file.
 
 import fcntl
 import hashlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -39,6 +40,11 @@ _LIFE = 7 * 24 * 3600
 """
 Seconds after which a machine is booted anew, so that tests meet other addresses, and
 unused snapshots are removed.
+"""
+_TROUBLE = re.compile(r"detected stall|soft lockup|blocked for more than|WARNING:")
+"""
+What a kernel logs when the host is too busy: every machine of such a snapshot would
+show it, and so it is not kept.
 """
 _PATIENCE = 60
 
@@ -154,6 +160,8 @@ class Snapshots:
 
     def _boot(self, machine: Machine, folder: Path) -> None:
         machine.boot()
+        if _TROUBLE.search(machine.console):
+            return
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as new:
             partial = Path(new, folder.name)
             partial.mkdir()
