@@ -22,8 +22,10 @@ BACKEND ?= vm
 ARCH ?= $(if $(filter vm,$(BACKEND)),x86_64,aarch64)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Each process may have a machine of 4 GiB and a debugger. The order is conftest.py's.
-PARALLEL := -n auto --maxprocesses=4 --dist loadgroup --no-loadscope-reorder
+# One process more than CPUs, since many wait for a machine; each may have one of 4 GiB
+# and a debugger. The order is conftest.py's.
+PROCESSES := $(shell cpus=$$(nproc); echo $$((cpus < 4 ? cpus + 1 : 4)))
+PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 # Tests start hundreds of processes, which would compile everything each time.
 unexport PYTHONDONTWRITEBYTECODE
 

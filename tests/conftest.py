@@ -56,11 +56,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _machine(item: pytest.Item) -> str:
     """Return a key that all tests of one machine share, or an empty string."""
     assert isinstance(item, pytest.Function)
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    if "dead" in params:
-        return str(params["dead"])
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and "dead" in callspec.params:
+        return str(callspec.params["dead"])
+    # A parameter by its number: a group has no "]" in its name.
+    numbers = callspec.indices if callspec is not None else {}
     shared = [
-        f"{name}-{params.get(name)}"
+        f"{name}{numbers.get(name, '')}"
         for name, (*_, fixture) in item._fixtureinfo.name2fixturedefs.items()
         if fixture.scope == "module"
     ]
