@@ -26,7 +26,7 @@ from kmemdump.kernel.attach import attach
 from kmemdump.kernel.tasks import readable_pids
 from kmemdump.opening import open_target
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_architecture, each_architecture_and_silent
+from rigs.scenarios import each_architecture, once
 from rigs.synthetic import (
     elf_core,
     flat,
@@ -302,7 +302,7 @@ def damage(data: bytearray, start: int, end: int, chance: random.Random) -> None
         data[at : at + len(piece)] = piece
 
 
-@each_architecture_and_silent
+@once
 @pytest.mark.parametrize(
     "part",
     [

@@ -133,11 +133,10 @@ def test_guest_is_as_described(fresh):
         machine.run("sleep 1000", timeout=0.2)
 
 
-def test_pvpanic_and_no_helpers(booted):
-    machine = booted(pvpanic=True, share=False, vmcoreinfo=False, tasks=0)
+def test_pvpanic(booted):
+    machine = booted(pvpanic=True, share=False)
     assert machine.ram is None
     assert not (machine.folder / "ram").exists()
-    assert "qemu_fw_cfg" not in machine.run("cat /proc/modules")
     crash_guest(machine, CrashType.PANIC)
     assert machine.control.status() == "guest-panicked"
     events = iter(machine.control.event, None)

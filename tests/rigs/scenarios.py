@@ -119,9 +119,6 @@ _SILENT = CHOSEN_AARCH64[2]
 each_series = _decorate(_TELLS, tells=True)
 # Once for each architecture, if only the size and the order of things matter.
 each_architecture = _decorate(_TELLS[1:], tells=True)
-# Likewise; with the matrix also for kernels that do not, whose debug information every
-# verb must load first.
-each_architecture_and_silent = _decorate(_TELLS[1:])
 # Once, if the host matters and not the kernel.
 once = _decorate(_TELLS[1:2])
 # Once for each kernel.

@@ -134,6 +134,7 @@ def test_guest_that_tells_nothing(booted, tmp_path, architecture, cpu, ranges, l
         vmcoreinfo=False,
         cpu=cpu,
     )
+    assert "qemu_fw_cfg" not in machine.run("cat /proc/modules")
     vm = open_target(f"qmp:{machine.qmp}")
     assert vm.memory.ranges == ranges
     start = time.process_time()
