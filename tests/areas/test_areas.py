@@ -16,7 +16,7 @@ from kmemdump.opening import open_target
 from kmemdump.questions.question import attempt
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series
+from rigs.scenarios import each_architecture, each_series
 from rigs.synthetic import vmcoreinfo
 from rigs.verbs import run
 
@@ -124,7 +124,7 @@ def whole(dead: DeadMachine) -> Iterator[Program]:
 CHECKED = [area for area in AREAS if area.name not in ("symbols", "crash")]
 
 
-@each_series
+@each_architecture
 @pytest.mark.parametrize("area", CHECKED, ids=[area.name for area in CHECKED])
 def test_each_is_enough_for_its_questions(
     dead: DeadMachine, whole: Program, area: Area, tmp_path: Path
