@@ -5,8 +5,9 @@
 #                 make demo ARCH=aarch64 does it on an Arm machine, and
 #                 make demo BACKEND=minidump with the firmware of a phone
 #   make test     all tests but the full matrix (boots machines, minutes)
-#   make check    the tests that boot nothing (seconds)
-#   make matrix   all tests, with every kernel, CPU count, memory size and death
+#   make check    the tests that boot nothing (a minute)
+#   make matrix   all tests, with every kernel, CPU count, memory size and death, and
+#                 more examples of each property (hours)
 #   make lint     ruff and mypy
 #   make fuzz     all parsers with millions of inputs, guided by coverage (an hour)
 #   make bench    kmemdump against what people use today
