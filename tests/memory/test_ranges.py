@@ -16,6 +16,7 @@ from kmemdump.memory.ranges import (
     fit,
     intersect,
     merge,
+    parts_in,
     subtract,
     total,
 )
@@ -67,6 +68,11 @@ def test_intersect_and_subtract_are_those_of_sets(
     assert cells(common) == cells(left) & cells(right)
     assert cells(rest) == cells(left) - cells(right)
     assert merge(common + rest) == merge(left)
+
+
+@given(st.tuples(st.integers(0, SPACE), st.integers(0, SPACE)), ranges())
+def test_parts_in_is_an_intersection(one: tuple[int, int], many: list[Range]) -> None:
+    assert list(parts_in(Range(*one), merge(many))) == intersect([Range(*one)], many)
 
 
 @given(ranges(), st.integers(1, 16))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterable
 
 from kmemdump.coreimage.layout import MAX_ZEROS
@@ -13,7 +12,7 @@ from kmemdump.coreimage.read import NO_ADDRESS, CoreImage, find_extents
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import PT_LOAD, ProgramHeader
 from kmemdump.memory.physical import Memory
-from kmemdump.memory.ranges import Range, intersect, subtract, total
+from kmemdump.memory.ranges import Range, parts_in, subtract, total
 from kmemdump.progress import report_progress
 
 __all__ = ["verify"]
@@ -52,24 +51,17 @@ def verify(core: CoreImage) -> list[str]:
     if sum(region.captured for region in regions) > limit:
         problems.append(f"regions claim more than {limit} bytes in this file")
         return problems
-    available = core.memory.ranges
-    starts = [item.start for item in available]
     for number, region in enumerate(regions):
         report_progress("comparing checksums", number, len(regions))
-        # Only the ranges near the region: there may be thousands.
-        first = max(bisect_right(starts, region.address) - 1, 0)
-        last = bisect_right(starts, region.address + region.size)
-        problem = _check_region(core.memory, region, available[first:last])
+        problem = _check_region(core.memory, region)
         if problem:
             problems.append(f"region {region.name}: {problem}")
     return problems
 
 
-def _check_region(
-    memory: Memory, region: RegionRecord, near: Iterable[Range]
-) -> str | None:
+def _check_region(memory: Memory, region: RegionRecord) -> str | None:
     captured = crc32 = 0
-    for item in intersect([Range(region.address, region.size)], near):
+    for item in parts_in(Range(region.address, region.size), memory.ranges):
         for start in range(item.start, item.end, _CHUNK):
             try:
                 data = memory.read(start, min(_CHUNK, item.end - start))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ from kmemdump.kernel.direct_map import direct_map
 from kmemdump.marking.mark import AreaResult, Marking, mark
 from kmemdump.marking.selection import Selection, select
 from kmemdump.memory.physical import JoinedMemory, Memory
-from kmemdump.memory.ranges import ADDRESS_SPACE, Range, Region, intersect
+from kmemdump.memory.ranges import Range, Region, parts_in
 from kmemdump.memory.recorder import Budget, block_ranges
 from kmemdump.questions.question import Question
 from kmemdump.targets import Target
@@ -72,10 +71,8 @@ class Capture:
         names: dict[Range, str] = {}
         available = self.memory.ranges
         for name, marked in self.marking.named_ranges():
-            first = max(bisect_right(available, (marked.start, ADDRESS_SPACE)) - 1, 0)
-            last = bisect_left(available, (marked.end, 0))
             # A part of a block may not be memory.
-            for item in intersect([marked], available[first:last]):
+            for item in parts_in(marked, available):
                 names.setdefault(item, name)
         return [
             Region(id, name, item.start, item.size)

@@ -25,6 +25,7 @@ __all__ = [
     "flatten",
     "intersect",
     "merge",
+    "parts_in",
     "round_down",
     "round_up",
     "subtract",
@@ -230,20 +231,30 @@ def flatten(extents: Iterable[Extent]) -> list[Extent]:
     return flat
 
 
+def parts_in(item: Range, ranges: Sequence[Range]) -> Iterator[Range]:
+    """
+    Yield the parts of one range that are in *ranges*, of which there may be thousands.
+
+    :param ranges: Sorted; they do not overlap.
+    """
+    i = max(bisect_right(ranges, (item.start, ADDRESS_SPACE)) - 1, 0)
+    while i < len(ranges) and ranges[i].start < item.end:
+        start = max(item.start, ranges[i].start)
+        size = min(item.end, ranges[i].end) - start
+        if size > 0:
+            yield Range(start, size)
+        i += 1
+
+
 def clip(alias: Alias, ranges: Sequence[Range]) -> Iterator[Alias]:
     """
     Yield the parts of an alias that are in *ranges*.
 
     :param ranges: Sorted; they do not overlap.
     """
-    end = alias.physical + alias.size
-    i = max(bisect_right(ranges, (alias.physical, ADDRESS_SPACE)) - 1, 0)
-    while i < len(ranges) and ranges[i].start < end:
-        start = max(alias.physical, ranges[i].start)
-        size = min(end, ranges[i].end) - start
-        if size > 0:
-            yield Alias(alias.virtual + start - alias.physical, start, size)
-        i += 1
+    shift = alias.virtual - alias.physical
+    for part in parts_in(Range(alias.physical, alias.size), ranges):
+        yield Alias(part.start + shift, part.start, part.size)
 
 
 def total(ranges: Sequence[Range]) -> int:
