@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.kernel.attach import debug_file_build_id
+from kmemdump.kernel.debug_packages import find_debug_package
 
 __all__ = ["debug_file_paths", "find_vmlinux"]
 
@@ -28,9 +29,11 @@ def debug_file_paths(
     debug = root / "usr/lib/debug"
     if build_id is not None:
         yield debug / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"
-    yield debug / "boot" / f"vmlinux-{release}"  # Debian, Ubuntu
-    yield debug / "lib/modules" / release / "vmlinux"  # Fedora, RHEL
+    yield debug / "boot" / f"vmlinux-{release}"  # Debian before 6.19, Ubuntu
+    yield debug / "lib/modules" / release / "vmlinux"  # Debian, Fedora, RHEL
     yield debug / "usr/lib/modules" / release / "vmlinux"
+    yield debug / "boot" / f"vmlinux-{release}.debug"  # SUSE
+    yield debug / "usr/lib/modules" / release / "vmlinux.debug"
     yield root / "lib/modules" / release / "build/vmlinux"  # Built on this machine.
 
 
@@ -70,7 +73,7 @@ def find_vmlinux(
         if downloaded is not None:
             return downloaded
         problem += f", nor by debuginfod: {why}"
-    advice = "name it with --vmlinux FILE (Debian: package linux-image-…-dbg)"
+    advice = f"name it with --vmlinux FILE ({find_debug_package(release)})"
     raise TargetError(f"{problem}\n{advice}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu
+from kmemdump.kernel.symbol_names import base_name
 
 __all__ = ["find_crash_frame"]
 
@@ -24,7 +25,7 @@ def find_crash_frame(cause: Cause, cpus: Sequence[Cpu]) -> int | None:
     cpu = next((cpu for cpu in cpus if cpu.number == cause.cpu), None)
     if cpu is None or not cpu.frames:
         return None
-    names = [(frame.symbol or "").partition(".")[0] for frame in cpu.frames]
+    names = [base_name(frame.symbol or "") for frame in cpu.frames]
     panics = [i for i, name in enumerate(names) if name in _PANICS]
     if not panics:
         # A hung CPU is still in its frame; after an oops without a panic, it went on.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from kmemdump.kernel.printk import LogRecord
+from kmemdump.kernel.symbol_names import plain_name
 
 __all__ = ["CPU_LINE", "END_TRACE", "Block", "kernel_records", "read_block"]
 
@@ -70,7 +71,10 @@ class Block:
     def in_function(self) -> str:
         """In words, the function."""
         match = self.search(_RIP)
-        return f" in {match[1]}" if match else ""
+        if match is None:
+            return ""
+        name, plus, place = match[1].partition("+")
+        return f" in {plain_name(name)}{plus}{place}"
 
     @property
     def access(self) -> str:

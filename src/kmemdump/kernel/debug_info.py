@@ -21,11 +21,13 @@ from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, parse_btf
+from kmemdump.kernel.debug_packages import find_debug_package
 from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.kernel.program import core_program
+from kmemdump.kernel.symbol_names import clone_of, plain_name
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["DebugInfo", "read_debug_info"]
+__all__ = ["DebugInfo", "plain_symbol", "read_debug_info"]
 
 _MAX_SYMBOL_SIZE = 1 << 20
 _MAX_KALLSYMS = 128 << 20
@@ -43,8 +45,8 @@ class DebugInfo:
     """End of the kernel image."""
     per_cpu: dict[str, int] = field(default_factory=dict)
     """BTF type ids of per-CPU variables, by name."""
-    _addresses: array[int] = field(default_factory=lambda: array("Q"), repr=False)
-    """Addresses of all symbols, sorted; filled at first use."""
+    _index: _SymbolNames = field(default_factory=lambda: _SymbolNames(), repr=False)
+    """Of all symbols; filled at first use."""
 
     def symbol(self, name: str) -> Symbol | None:
         """Return the symbol with this name, or ``None``."""
@@ -54,30 +56,81 @@ class DebugInfo:
     def find(
         self, name: str | None, address: int | None, one: bool
     ) -> Sequence[Symbol]:
-        """Find symbols as drgn's symbol finders do."""
+        """
+        Find symbols as drgn's symbol finders do.
+
+        A name may lack what the compiler added to it; see
+        :mod:`kmemdump.kernel.symbol_names`. Symbols are returned with plain names.
+        """
         if address is not None and not self.start <= address < self.end:
             return []
         if name is None:
             at: Sequence[Symbol] = self.symbols(None, None, address, False)
+            at = [plain_symbol(symbol) for symbol in at]
             return [min(at, key=_rank)] if one and at else at
         found: Sequence[Symbol] = self.symbols(None, name, address, one)
-        return [self._with_size(symbol) for symbol in found]
+        if not found:
+            self._fill_index()
+            made = self._index.made_of.get(name, ())
+            found = [
+                it for other in made for it in self.symbols(None, other, address, False)
+            ]
+            found = found[:1] if one else found
+        return [plain_symbol(self._with_size(symbol), name) for symbol in found]
 
     def _with_size(self, symbol: Symbol) -> Symbol:
         # kallsyms has no sizes: a symbol ends where the next one starts. drgn sets no
         # size where the next one is further than a page away.
         if symbol.size:
             return symbol
-        if not self._addresses:
-            every: Sequence[Symbol] = self.symbols(None, None, None, False)
-            self._addresses.extend(sorted({item.address for item in every}))
-        after = bisect_right(self._addresses, symbol.address)
+        self._fill_index()
+        addresses = self._index.addresses
+        after = bisect_right(addresses, symbol.address)
         size = 0
-        if after < len(self._addresses):
-            size = self._addresses[after] - symbol.address
+        if after < len(addresses):
+            size = addresses[after] - symbol.address
             if size > _MAX_SYMBOL_SIZE:
                 size = 0  # Memory without a symbol lies between.
         return Symbol(symbol.name, symbol.address, size, symbol.binding, symbol.kind)
+
+    def _fill_index(self) -> None:
+        if not self._index.addresses:
+            self._index.fill(self.symbols(None, None, None, False))
+
+
+class _SymbolNames:
+    """All addresses and changed names of a kernel's symbols."""
+
+    def __init__(self) -> None:
+        self.addresses = array("Q")
+        """Sorted."""
+        self.made_of: dict[str, list[str]] = {}
+        """By its plain name, what the compiler made of it; functions before clones."""
+
+    def fill(self, symbols: Sequence[Symbol]) -> None:
+        self.addresses.extend(sorted({item.address for item in symbols}))
+        clones: dict[str, list[str]] = {}
+        for name in dict.fromkeys(item.name for item in symbols):
+            if "." not in name and "$" not in name:
+                continue
+            if (plain := plain_name(name)) != name:
+                self.made_of.setdefault(plain, []).append(name)
+            if base := clone_of(name):
+                clones.setdefault(base, []).append(name)
+        for plain, names in clones.items():
+            self.made_of.setdefault(plain, names)
+
+
+def plain_symbol(symbol: Symbol, name: str | None = None) -> Symbol:
+    """
+    Return a symbol with its plain name.
+
+    :param name: Another name to give it.
+    """
+    name = name or plain_name(symbol.name)
+    if name == symbol.name:
+        return symbol
+    return Symbol(name, symbol.address, symbol.size, symbol.binding, symbol.kind)
 
 
 # may_be_linker_script_provide_symbol(), Linux scripts/kallsyms.c.
@@ -160,10 +213,8 @@ def _per_cpu_types(btf: Btf) -> dict[str, int]:
 
 def _advice(info: VmcoreInfo) -> str:
     release = info.osrelease
-    return (
-        f"give the debug file of {release} with --vmlinux (in Debian it is "
-        f"vmlinux-{release} of the package linux-image-{release}-dbg)"
-    )
+    package = find_debug_package(release)
+    return f"give the debug file of {release} with --vmlinux ({package})"
 
 
 def _read_tables(prog: Program, symbols: SymbolIndex, names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from drgn import (
 from drgn.helpers.linux.kallsyms import module_kallsyms
 from drgn.helpers.linux.module import for_each_module, module_address_regions
 
-from kmemdump.kernel.debug_info import DebugInfo
+from kmemdump.kernel.debug_info import DebugInfo, plain_symbol
 from kmemdump.kernel.types import BtfTypes
 from kmemdump.kernel.variables import variable
 
@@ -154,5 +154,6 @@ class _ModuleSymbols:
     def _symbols(self, module: Object) -> SymbolIndex:
         key = module.value_()
         if key not in self._loaded:
-            self._loaded[key] = SymbolIndex(module_kallsyms(module))
+            found = (plain_symbol(symbol) for symbol in module_kallsyms(module))
+            self._loaded[key] = SymbolIndex(found)
         return self._loaded[key]

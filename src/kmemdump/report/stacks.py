@@ -11,6 +11,7 @@ from drgn import FaultError, MainModule, Object, Program, StackFrame
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
 from kmemdump.diagnosis.records import Frame
+from kmemdump.kernel.symbol_names import plain_name
 from kmemdump.kernel.tasks import stack_of_registers
 
 __all__ = ["find_frames", "find_frames_without_task", "find_symbol"]
@@ -107,7 +108,8 @@ def find_symbol(
     name = offset = module = None
     try:
         symbol = prog.symbol(address)
-        name, offset = symbol.name, address - symbol.address
+        # A vmlinux has the names that the compiler made.
+        name, offset = plain_name(symbol.name), address - symbol.address
     except LookupError:
         pass
     try:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
+from kmemdump.kernel.symbol_names import base_name
 from kmemdump.report.records import Findings, MemoryUse, Taint
 from kmemdump.text import format_duration, format_memory
 
@@ -54,7 +55,7 @@ def heading(cause: Cause) -> str:
 
 def idle_frames(cpu: Cpu) -> Sequence[Frame]:
     """Return a CPU's frames up to the loop that every idle CPU runs."""
-    names = [frame.symbol for frame in cpu.frames]
+    names = [base_name(frame.symbol or "") for frame in cpu.frames]
     end = names.index("do_idle") + 1 if "do_idle" in names else len(names)
     return cpu.frames[:end]
 
