@@ -11,6 +11,7 @@ finds it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError, NotCapturedError
@@ -67,6 +68,16 @@ class VmcoreInfo:
         if not values.get("OSRELEASE"):
             raise FormatError(source, "no line OSRELEASE=, expected VMCOREINFO")
         return cls(raw, source, values)
+
+    def with_lines(self, lines: Mapping[str, str]) -> VmcoreInfo:
+        """
+        Return this with further lines at the end, which outrank earlier ones.
+
+        :param lines: Key to value.
+        """
+        text = "".join(f"{key}={value}\n" for key, value in lines.items())
+        raw = self.raw if self.raw.endswith(b"\n") else self.raw + b"\n"
+        return VmcoreInfo.parse(raw + text.encode("ascii"), self.source)
 
     @property
     def osrelease(self) -> str:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernels and dumps made by hand, without the parsers' tables."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.ranges import Extent
 
 PAGE = 4096
 GIB = 1 << 30
@@ -189,6 +193,14 @@ def write_sparse(path: Path, size: int, pieces: Iterable[tuple[int, bytes]]) -> 
             file.seek(offset)
             file.write(data)
     return path
+
+
+def file_memory(
+    path: Path, size: int, pieces: Iterable[tuple[int, bytes]]
+) -> FileMemory:
+    """Return physical memory from 0 on, in a sparse file."""
+    write_sparse(path, size, pieces)
+    return FileMemory(os.open(path, os.O_RDONLY), [Extent(0, size, 0)], "ram")
 
 
 def page_tables(

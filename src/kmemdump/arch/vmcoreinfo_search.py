@@ -21,6 +21,7 @@ __all__ = [
     "is_present",
     "read_note",
     "scan_vmcoreinfo",
+    "uts_name_offset",
 ]
 
 _MAX_ROOTS = 1024
@@ -30,6 +31,8 @@ _NHDR = struct.Struct("<III")
 _NAME = b"VMCOREINFO\0\0"
 _NEEDLE = _NAME + b"OSRELEASE="
 _MAX_NOTES = 1000
+_SYSNAME = b"Linux\0"
+_MAX_NAME_OFFSET = 64  # Before the name, there is a reference count at most.
 
 
 def is_present(info: VmcoreInfo, memory: Memory) -> bool:
@@ -41,13 +44,30 @@ def is_present(info: VmcoreInfo, memory: Memory) -> bool:
     """
     try:
         address = image_address(info, info.symbol("init_uts_ns"))
-        address += info.offset("uts_namespace.name")
+        address += uts_name_offset(info, memory)
         # struct new_utsname: sysname[65], nodename[65], release[65], …
         name = memory.read(address, 3 * 65)
     except (FormatError, NotCapturedError):
         return False
     release = info.osrelease.encode()[:64]
-    return name.startswith(b"Linux\0") and name[130:].startswith(release + b"\0")
+    return name.startswith(_SYSNAME) and name[130:].startswith(release + b"\0")
+
+
+def uts_name_offset(info: VmcoreInfo, memory: Memory) -> int:
+    """
+    Return the offset in bytes of ``uts_namespace.name``.
+
+    :raises NotCapturedError: If neither *info* has it nor the memory shows it.
+    """
+    if "OFFSET(uts_namespace.name)" in info.values:
+        return info.offset("uts_namespace.name")
+    # Since Linux kernel commit ca4a9241cc5e ("kdump: append uts_namespace.name offset
+    # to VMCOREINFO") (in v5.11) there is a line.
+    address = image_address(info, info.symbol("init_uts_ns"))
+    start = memory.read(address, _MAX_NAME_OFFSET + len(_SYSNAME)).find(_SYSNAME)
+    if start < 0:
+        raise NotCapturedError(f"{info.source}: init_uts_ns holds no name")
+    return start
 
 
 def find_vmcoreinfo(

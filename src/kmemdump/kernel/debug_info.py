@@ -19,7 +19,12 @@ from drgn import FaultError, Program, Symbol, SymbolIndex
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
 from kmemdump.arch.architecture import arch_from_elf
-from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
+from kmemdump.errors import (
+    BudgetExceededError,
+    FormatError,
+    NotCapturedError,
+    UnsupportedError,
+)
 from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, parse_btf
 from kmemdump.kernel.debug_packages import find_debug_package
 from kmemdump.kernel.limits import MAX_SYMBOLS
@@ -232,12 +237,16 @@ def _kallsyms_only(prog: Program, info: VmcoreInfo, machine: int) -> Program:
     # through a Python callback. Give drgn a copy of the tables.
     names = ("names", "num_syms", "token_table", "token_index", "offsets")
     tables = {name: info.symbol(f"kallsyms_{name}") for name in names}
-    base = info.symbol("kallsyms_relative_base")
     count = prog.read_u32(tables["num_syms"])
     if not 0 < count <= MAX_SYMBOLS:
         raise ValueError(f"{count} symbols")
-    ends = [tables["token_index"] + 512, tables["offsets"] + 4 * count, base + 8]
-    start = min(*tables.values(), base)
+    ends = [tables["token_index"] + 512, tables["offsets"] + 4 * count]
+    with contextlib.suppress(NotCapturedError):
+        # Removed in Linux kernel commit a081b5789255 ("kallsyms: Get rid of kallsyms
+        # relative base") (in v7.0). drgn reads both kinds.
+        tables["relative_base"] = info.symbol("kallsyms_relative_base")
+        ends.append(tables["relative_base"] + 8)
+    start = min(tables.values())
     end = max(ends)
     if tables["names"] >= end or end - start > _MAX_KALLSYMS:
         raise ValueError(f"tables from {start:#x} to {end:#x}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_info
+from kmemdump.arch.vmcoreinfo_completion import complete
 from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
@@ -119,28 +120,33 @@ class FileTarget(Closing):
         self.machine = machine
         self.memory = memory
         self._notes = list(notes)
-        self._vmcoreinfo = vmcoreinfo or noted_vmcoreinfo(self._notes, name)
+        self._noted = vmcoreinfo or noted_vmcoreinfo(self._notes, name)
+        self._vmcoreinfo: VmcoreInfo | None = None
 
     def vmcoreinfo(self) -> VmcoreInfo:
         """
-        Return the VMCOREINFO of the kernel; a search's result is kept.
+        Return the VMCOREINFO of the kernel, completed; it is kept.
 
         :raises TargetError: If there is none.
         :raises FormatError: If there are several in memory.
         """
         if self._vmcoreinfo is None:
-            self._vmcoreinfo = find_vmcoreinfo(
-                self.memory,
-                self.name,
-                lambda info: is_current(info, self.memory, self._notes),
-            )
-        if self._vmcoreinfo is None:
+            self._vmcoreinfo = complete(self._find_vmcoreinfo(), self.memory)
+        return self._vmcoreinfo
+
+    def _find_vmcoreinfo(self) -> VmcoreInfo:
+        found = self._noted or find_vmcoreinfo(
+            self.memory,
+            self.name,
+            lambda info: is_current(info, self.memory, self._notes),
+        )
+        if found is None:
             raise TargetError(
                 f"{self.name}: no VMCOREINFO in the notes nor in the memory, expected "
                 "the memory of a Linux kernel\ngive it with --vmcoreinfo FILE if the "
                 "memory is not complete"
             )
-        return self._vmcoreinfo
+        return found
 
     def find_machine(self) -> Self:
         """

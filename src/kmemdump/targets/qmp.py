@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
+from kmemdump.arch.vmcoreinfo_completion import complete
 from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
@@ -52,7 +53,8 @@ class QmpTarget(Closing):
         except BaseException:
             self.client.close()
             raise
-        self._given = self._vmcoreinfo = vmcoreinfo
+        self._given = vmcoreinfo
+        self._vmcoreinfo: VmcoreInfo | None = None
 
     def _machine(self) -> int:
         answer = self.client.execute("query-target")
@@ -64,7 +66,7 @@ class QmpTarget(Closing):
 
     def vmcoreinfo(self) -> VmcoreInfo:
         """
-        Return the VMCOREINFO of the guest's kernel.
+        Return the VMCOREINFO of the guest's kernel, completed.
 
         From QEMU, if the guest left it there (``-device vmcoreinfo`` and the guest's
         module qemu_fw_cfg), else found in RAM. Kept for later calls.
@@ -72,20 +74,20 @@ class QmpTarget(Closing):
         :raises TargetError: If there is none.
         """
         if self._vmcoreinfo is None:
-            try:
-                notes = self._notes()
-            except (FormatError, TargetError):
-                notes = []  # RAM may have what the dump lacks.
-            self._vmcoreinfo = noted_vmcoreinfo(notes, self.name)
-            self._vmcoreinfo = self._vmcoreinfo or self._find_vmcoreinfo(notes)
+            found = self._given or self._find_vmcoreinfo()
+            self._vmcoreinfo = complete(found, self.memory)
         return self._vmcoreinfo
 
     def forget(self) -> None:
         """Forget the kernel, since the VM may boot another one."""
-        self._vmcoreinfo = self._given
+        self._vmcoreinfo = None
 
-    def _find_vmcoreinfo(self, notes: Sequence[Note]) -> VmcoreInfo:
-        found = find_vmcoreinfo(
+    def _find_vmcoreinfo(self) -> VmcoreInfo:
+        try:
+            notes = self._notes()
+        except (FormatError, TargetError):
+            notes = []  # RAM may have what the dump lacks.
+        found = noted_vmcoreinfo(notes, self.name) or find_vmcoreinfo(
             self.memory,
             self.name,
             lambda info: is_current(info, self.memory, notes),

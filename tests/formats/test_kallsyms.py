@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kallsyms are found by their contents, in each layout, and damage is noticed."""
+
+import pytest
+
+from kmemdump.errors import FormatError
+from kmemdump.formats.kallsyms import (
+    TOKEN_DIGITS,
+    Kallsyms,
+    SymbolAddresses,
+    find_kallsyms,
+    find_name,
+    parse_tokens,
+    tokens_at,
+)
+from rigs.writers.kallsyms import NEW, OLD, PLACE, SORTED, Written, write_kallsyms
+
+TEXT = 0xFFFFFFFF81000000
+VIRTUAL = 0xFFFFFFFF82123450 & -8
+BEFORE = 0x3000
+"""Bytes before the tables: code, and what looks like tables."""
+LONG = "t" + "very_long_name_" * 20
+SYMBOLS = [
+    *((TEXT + 16 * i, f"Tsys_{i}_init_read_{i * i}") for i in range(900)),
+    (TEXT + 0x4000, "T_stext"),
+    (TEXT + 0x4000, LONG),
+    *((TEXT + 0x5000 + 8 * i, f"dkmem_{i:x}") for i in range(1300)),
+]
+PER_CPU = [(8 * i, f"Dper_cpu_{i}") for i in range(40)]
+LAYOUTS = [
+    pytest.param(OLD, 8, PER_CPU, id="5.10"),
+    pytest.param(OLD, 8, [], id="5.10-aarch64"),
+    pytest.param(SORTED, 8, PER_CPU, id="6.2"),
+    pytest.param(NEW, 8, PER_CPU, id="6.12"),
+    pytest.param(NEW, 8, [], id="6.15"),
+    pytest.param(PLACE, 8, [], id="7.0"),
+    pytest.param(PLACE, 4, [], id="7.2"),
+]
+
+
+def find(data: bytes) -> Kallsyms:
+    tokens = tokens_at(data, data.index(TOKEN_DIGITS))
+    assert tokens is not None
+    return find_kallsyms(data, tokens, "data")
+
+
+def write(order, alignment, per_cpu):
+    written = write_kallsyms(
+        [*per_cpu, *SYMBOLS],
+        order,
+        VIRTUAL,
+        alignment=alignment,
+        absolute_percpu=bool(per_cpu),
+    )
+    noise = bytes(range(256)) * (BEFORE // 256 - 1) + bytes(256)
+    return written, noise + written.data + b"\x90" * 4096
+
+
+@pytest.mark.parametrize(("order", "alignment", "per_cpu"), LAYOUTS)
+def test_each_layout_is_found_and_read(order, alignment, per_cpu):
+    written, data = write(order, alignment, per_cpu)
+    found = find(data)
+    symbols = [*per_cpu, *SYMBOLS]
+    assert found.count == len(symbols)
+    assert [it.decode() for it in found.decoded()] == [name for _, name in symbols]
+    places = {name: at + BEFORE for name, at in written.places.items()}
+    assert (found.num_syms, found.names) == (places["count"], places["names"])
+    assert found.markers == places["markers"]
+    assert (found.tokens.table, found.tokens.index) == (
+        places["tokens"],
+        places["index"],
+    )
+    first, *_ = found.addresses()
+    assert first.offsets == places["offsets"]
+    assert first.base == places.get("base")
+    shift = VIRTUAL - BEFORE if first.base is None else 0
+    assert [at + shift for at in first.values] == [at for at, _ in symbols]
+    numbers = found.find({"_stext", "sys_7_init_read_49", "absent"})
+    at = len(per_cpu)
+    assert numbers == {"_stext": [at + 900], "sys_7_init_read_49": [at + 7]}
+
+
+def test_a_name_is_found_without_the_other_tables():
+    written, _ = write(NEW, 8, [])
+    data, places = written.data, written.places
+    strings = parse_tokens(
+        data[places["index"] :][:512], data[places["tokens"] :][:8192], "test"
+    )
+    names = data[places["names"] : places["markers"]]
+    assert find_name(names, strings, b"_stext", True) == 900
+    assert find_name(names, strings, LONG[1:].encode(), True) == 901
+    assert find_name(names, strings, b"absent", True) is None
+    assert find_name(names[:5000], strings, b"_stext", True) is None
+
+
+def test_equal_names_are_all_returned():
+    symbols = [*SYMBOLS, (TEXT + 0x90000, "b_stext")]
+    data = write_kallsyms(symbols, NEW, VIRTUAL).data
+    assert find(data).find({"_stext"}) == {"_stext": [900, len(SYMBOLS)]}
+
+
+def damage(written: Written, part: str, at: int, byte: int = 0x5A) -> bytes:
+    data = bytearray(written.data)
+    data[written.places[part] + at] ^= byte
+    return bytes(data)
+
+
+@pytest.mark.parametrize("order", [OLD, SORTED, NEW, PLACE])
+@pytest.mark.parametrize(
+    ("part", "at"),
+    [
+        ("count", 1),  # Another number of markers.
+        ("names", 0),  # The length of a name.
+        ("names", 4000),
+        ("markers", 4),
+        ("markers", 12),
+    ],
+)
+def test_damaged_names_are_refused(order, part, at):
+    data = damage(write_kallsyms(SYMBOLS, order, VIRTUAL), part, at)
+    with pytest.raises(FormatError, match="names that agree with their markers"):
+        find(data)
+
+
+@pytest.mark.parametrize("part", ["tokens", "index"])
+def test_damaged_tokens_are_no_tokens(part):
+    written = write_kallsyms(SYMBOLS, NEW, VIRTUAL)
+    for at in (0, 100, 300):
+        data = damage(written, part, at, 0x80)
+        tokens = tokens_at(data, data.index(TOKEN_DIGITS))
+        assert tokens is None or part == "tokens"
+
+
+@pytest.mark.parametrize("order", [OLD, NEW, PLACE])
+def test_addresses_must_ascend(order):
+    written = write_kallsyms(SYMBOLS, order, VIRTUAL)
+    places: set[int | None] = {written.places["offsets"]}
+
+    def read(data: bytes) -> list[SymbolAddresses]:
+        return [it for it in find(data).addresses() if it.offsets in places]
+
+    assert read(written.data)
+    assert not read(damage(written, "offsets", 4 * 500 + 2))
+
+
+def test_a_base_in_user_space_is_none():
+    written = write_kallsyms(SYMBOLS, NEW, VIRTUAL)
+    data = damage(written, "base", 7, 0x80)
+    assert all(it.base is None for it in find(data).addresses())
