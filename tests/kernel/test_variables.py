@@ -4,6 +4,7 @@
 import pytest
 from drgn import (
     Architecture,
+    FaultError,
     Object,
     Platform,
     Program,
@@ -13,6 +14,7 @@ from drgn import (
     SymbolKind,
     Type,
     TypeKind,
+    TypeMember,
     sizeof,
 )
 
@@ -22,7 +24,7 @@ from kmemdump.opening import open_target
 from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_series
 
-NAMES = (*VARIABLES, "tk_core", "cpu_bit_bitmap")
+NAMES = tuple(VARIABLES)
 
 
 def symbol(name: str, size: int) -> Symbol:
@@ -61,6 +63,102 @@ def test_a_variable_that_is_not_in_the_table(prog):
 def test_a_type_that_this_kernel_lacks(prog):
     with pytest.raises(LookupError):
         variable(prog, "init_task", symbol("init_task", 8))
+
+
+def with_struct(prog: Program, tag: str, *members: str) -> None:
+    """Let a program know a structure whose members are pointers."""
+
+    def find(prog, kinds, name, _filename):
+        if TypeKind.STRUCT not in kinds or name != tag:
+            return None
+        pointer = prog.pointer_type(prog.void_type())
+        found = [TypeMember(pointer, it, 64 * i) for i, it in enumerate(members)]
+        return prog.struct_type(tag, 8 * len(members), found)
+
+    prog.register_type_finder(f"test {tag}", find, enable_index=-1)
+
+
+def test_a_list_of_one_kind_or_another(prog):
+    """What is there decides, not the kernel's version."""
+    with_struct(prog, "hlist_head", "first")
+    with_struct(prog, "file_system_type", "name", "next")
+    found = variable(prog, "file_systems", symbol("file_systems", 8))
+    assert found.type_.type_name() == "struct file_system_type *"
+
+
+def test_a_list_of_another_kind(prog):
+    with_struct(prog, "hlist_head", "first")
+    with_struct(prog, "file_system_type", "name", "list")
+    found = variable(prog, "file_systems", symbol("file_systems", 8))
+    assert found.type_.type_name() == "struct hlist_head"
+
+
+@pytest.mark.parametrize(
+    ("room", "name"), [(8, "void **"), (64, "void **"), (65536, "void *[8192]")]
+)
+def test_an_array_or_a_pointer_to_one(prog, room, name):
+    found = variable(prog, "stack_pools", symbol("stack_pools", room))
+    assert found.type_.type_name() == name
+
+
+def test_a_structure_that_has_a_name_or_none(prog):
+    with_struct(prog, "tk_data", "seq", "timekeeper", "lock")
+    found = variable(prog, "tk_core", symbol("tk_core", 512))
+    assert found.type_.type_name() == "struct tk_data"
+
+
+def test_a_variable_without_the_room_that_its_type_needs(prog):
+    with_struct(prog, "list_head", "next", "prev")
+    assert variable(prog, "modules", symbol("modules", 16)) is not None
+    assert variable(prog, "modules", symbol("modules", 0)) is not None  # Unknown.
+    with pytest.raises(LookupError, match="needs 16 bytes of 8"):
+        variable(prog, "modules", symbol("modules", 8))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "value", "believed"),
+    [
+        (Architecture.X86_64, 0, True),
+        (Architecture.X86_64, 0xFFFF888000001000, True),
+        (Architecture.X86_64, 0xFF11000000001000, True),  # 5 levels of page tables.
+        (Architecture.X86_64, 0x00007FFFFFFFF000, False),
+        (Architecture.X86_64, 0x1000, False),
+        (Architecture.X86_64, 0x6F6C2F6E69622F00, False),
+        (Architecture.AARCH64, 0xFFFF000000001000, True),
+        (Architecture.AARCH64, 0xF5FFFF8000001000, True),  # With a tag.
+        (Architecture.AARCH64, 0x0000FFFFFFFFF000, False),
+    ],
+)
+def test_a_pointer_to_no_kernel_address_is_not_believed(architecture, value, believed):
+    prog = Program(Platform(architecture))
+    at = symbol("high_memory", 8)
+    data = value.to_bytes(8, "little")
+    prog.add_memory_segment(at.address, 8, lambda *_: data)
+    if believed:
+        assert variable(prog, "high_memory", at).value_() == value
+    else:
+        with pytest.raises(LookupError, match="no kernel address"):
+            variable(prog, "high_memory", at)
+
+
+def test_a_pointer_that_cannot_be_read_is_found(prog):
+    found = variable(prog, "high_memory", symbol("high_memory", 8))
+    with pytest.raises(FaultError):
+        found.value_()
+
+
+def test_an_offset_into_per_cpu_memory_is_no_address(prog):
+    at = symbol("crash_notes", 8)
+    prog.add_memory_segment(
+        at.address, 8, lambda *_: bytes((0, 0x10, 0, 0, 0, 0, 0, 0))
+    )
+    with_struct(prog, "note_buf", "word")
+
+    def find(prog, kinds, name, _filename):
+        return prog.typedef_type(name, prog.int_type("int", 4, True))
+
+    prog.register_type_finder("typedefs", find, enable_index=-1)
+    assert variable(prog, "crash_notes", at).value_() == 0x1000
 
 
 def bare(type_: Type) -> str:

@@ -180,6 +180,9 @@ class Aarch64:
         state = registers.get("pstate")
         return None if state is None else not state & _PSR_I
 
+    def is_kernel_address(self, address: int) -> bool:
+        return bool(address >> 55 & 1)  # A tag may be in the bits above (TBI).
+
     def registers_at(self, address: int) -> dict[str, int]:
         return {"pc": address, "pstate": _EL1H}
 

@@ -117,6 +117,9 @@ class Arch(Protocol):
     def interrupts_enabled(self, registers: Mapping[str, int]) -> bool | None:
         """Return whether a CPU takes interrupts; None if the register is unknown."""
 
+    def is_kernel_address(self, address: int) -> bool:
+        """Return whether a pointer is one into the kernel's half of virtual memory."""
+
     def registers_at(self, address: int) -> dict[str, int]:
         """Return the members of ``struct pt_regs`` of kernel code at an address."""
 

@@ -211,6 +211,9 @@ class X86_64:
         flags = registers.get("rflags")
         return None if flags is None else bool(flags & _IF)
 
+    def is_kernel_address(self, address: int) -> bool:
+        return address >> 56 == 0xFF  # Of 57 bits with 5 levels of page tables.
+
     def registers_at(self, address: int) -> dict[str, int]:
         return {"ip": address, "cs": 0x10}  # __KERNEL_CS
 

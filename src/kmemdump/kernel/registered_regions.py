@@ -21,7 +21,7 @@ from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.kernel.limits import MAX_MODULES
-from kmemdump.kernel.variables import make_struct
+from kmemdump.kernel.spelling import make_struct
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 from kmemdump.text import c_string, printable

@@ -3,21 +3,30 @@
 Types of the kernel's global variables.
 
 BTF has only the types of per-CPU variables. This is a table of the others that drgn's
-helpers and crash commands, and our areas, ask for by name.
-``tests/kernel/test_variables.py`` compares it with the DWARF of real kernels.
+helpers and crash commands, and our areas, ask for by name. Where kernels differ, a
+variable has several spellings, and the first that the kernel's own types and symbols
+allow is taken; no spelling goes by the kernel's version.
+``tests/kernel/test_variables.py`` compares the table with the DWARF of real kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from drgn import FaultError, Object, Program, Symbol, Type, TypeKind
 
-from drgn import Object, Program, Symbol, Type, TypeMember, alignof, sizeof
+from kmemdump.arch.architecture import arch_from_program
+from kmemdump.kernel.spelling import (
+    Spelling,
+    at_least,
+    at_most,
+    elements_of,
+    having,
+    make_type,
+    structure,
+)
 
-from kmemdump.memory.ranges import round_up
+__all__ = ["VARIABLES", "variable"]
 
-__all__ = ["VARIABLES", "make_struct", "variable"]
-
-VARIABLES: dict[str, str] = {
+VARIABLES: dict[str, Spelling | tuple[Spelling, ...]] = {
     "__cpu_active_mask": "struct cpumask",
     "__cpu_online_mask": "struct cpumask",
     "__cpu_possible_mask": "struct cpumask",
@@ -42,13 +51,21 @@ VARIABLES: dict[str, str] = {
     "class_kset": "struct kset *",
     "class_ktype": "struct kobj_type",
     "clear_seq": "struct latched_seq",
+    # Without CONFIG_NUMA; node_data otherwise.
+    "contig_page_data": "struct pglist_data",
+    # NR_CPUS depends on the configuration; struct cpumask has it. BITS_PER_LONG + 1.
+    "cpu_bit_bitmap": elements_of("struct cpumask", "bits", 65),
     "crash_notes": "note_buf_t *",
     "crashing_cpu": "int",
     "dentry_hashtable": "struct hlist_bl_head *",
     "device_ktype": "struct kobj_type",
     "die_counter": "int",
     "driver_ktype": "struct kobj_type",
-    "file_systems": "struct file_system_type *",
+    # A list of another kind since v7.2 (fs/filesystems.c).
+    "file_systems": (
+        having("struct file_system_type", "next", "struct file_system_type *"),
+        "struct hlist_head",
+    ),
     "free_vmap_area_root": "struct rb_root",
     "gfpflag_names": "struct trace_print_flags []",
     "high_memory": "void *",
@@ -79,8 +96,8 @@ VARIABLES: dict[str, str] = {
     "kthreadd_task": "struct task_struct *",
     "last_jiffies_update": "ktime_t",
     "link_idr": "struct idr",
-    # Its length is unknown: tables without symbols follow it.
-    "linux_banner": "const char [512]",
+    # Its length is unknown: tables without symbols may follow it.
+    "linux_banner": at_most(512, "const char []"),
     "log_buf": "char *",
     "log_buf_len": "u32",
     "major_names": "struct blk_major_name *[255]",
@@ -131,7 +148,8 @@ VARIABLES: dict[str, str] = {
     # A maple tree since Linux kernel commit 721255b9826b ("genirq: Use a maple
     # tree for interrupt descriptor management") (in v6.5); before, a bitmap.
     "sparse_irqs": "struct maple_tree",
-    "stack_pools": "void *[]",
+    # An array until v6.16; allocated since, as many as memory wants (lib/stackdepot.c).
+    "stack_pools": (at_least(64, "void *[]"), "void **"),
     "stack_slabs": "void *[]",
     "super_blocks": "struct list_head",
     "swap_info": "struct swap_info_struct *[]",
@@ -146,10 +164,22 @@ VARIABLES: dict[str, str] = {
     "task_state_array": "const char *[9]",
     "task_struct_cachep": "struct kmem_cache *",
     "tick_do_timer_cpu": "int",
+    # Since Linux kernel commit 22c62b9a84b8 ("timekeeping: Introduce auxiliary
+    # timekeepers") (in v6.17); tk_core before.
+    "timekeeper_data": "struct tk_data []",
+    # Its structure has a name since v6.13.
+    "tk_core": (
+        "struct tk_data",
+        structure(
+            ("seq", "seqcount_raw_spinlock_t"), ("timekeeper", "struct timekeeper")
+        ),
+    ),
     "total_nr_irqs": "unsigned int",
     "total_swap_pages": "long",
     "totalram_pages": "unsigned long",
     "uidhash_table": "struct hlist_head [128]",
+    # Since Linux kernel commit 9a8e29695888 (in v7.3), whose init_task is elsewhere.
+    "userspace_init_fs": "struct fs_struct *",
     "vermagic": "const char []",
     "vm_committed_as": "struct percpu_counter",
     "vm_node_stat": "atomic_long_t []",
@@ -166,63 +196,61 @@ VARIABLES: dict[str, str] = {
     "vmemmap_base": "unsigned long",
 }
 """
-C types of variables, by name. An array without a length has as many elements
-as fit between its symbol and the next one.
+Spellings of variables, by name: C types, or functions that make one. An array without
+a length has as many elements as fit between its symbol and the next one.
 """
 
-_ANONYMOUS: dict[str, list[tuple[str, str]]] = {
-    "tk_core": [("seq", "seqcount_raw_spinlock_t"), ("timekeeper", "struct timekeeper")]
-}
-"""Variables whose structure type has no name: the type's members, in order."""
-
-_ARRAYS_OF_MEMBERS: dict[str, tuple[str, str, int]] = {
-    # NR_CPUS depends on the configuration; struct cpumask has it.
-    "cpu_bit_bitmap": ("struct cpumask", "bits", 65)  # BITS_PER_LONG + 1
-}
-"""Arrays whose elements have a member's type: structure, member, length."""
-
-_MAX_ELEMENTS = 1 << 20
+_PER_CPU_POINTERS = frozenset(("crash_notes",))
+"""Pointers to per-CPU memory, which are offsets and no addresses."""
 
 
 def variable(prog: Program, name: str, symbol: Symbol) -> Object | None:
     """
     Return a global variable as an object, or ``None`` if it is not in the table.
 
-    :param symbol: The variable's symbol; its size gives the length of arrays.
-    :raises LookupError: If the kernel's types lack the variable's type.
+    A pointer's value is read. Whoever looks up a pointer reads it next.
+
+    :param symbol: The variable's symbol; its size, if known, is the distance to the
+        next one, gives the length of arrays, and limits all other types.
+    :raises LookupError: If the kernel lacks the variable's type, or the variable
+        cannot be of that type.
     """
-    if name in _ANONYMOUS:
-        type = make_struct(prog, None, _ANONYMOUS[name])
-        return Object(prog, type, address=symbol.address)
-    if name in _ARRAYS_OF_MEMBERS:
-        struct, member, length = _ARRAYS_OF_MEMBERS[name]
-        element = prog.type(struct).member(member).type
-        return Object(prog, prog.array_type(element, length), address=symbol.address)
-    declared = VARIABLES.get(name)
-    if declared is None:
+    spellings = VARIABLES.get(name)
+    if spellings is None:
         return None
-    if declared.endswith("[]"):
-        element = prog.type(declared.removesuffix("[]").rstrip())
-        length = min(symbol.size // sizeof(element), _MAX_ELEMENTS)
-        return Object(prog, prog.array_type(element, length), address=symbol.address)
-    return Object(prog, declared, address=symbol.address)
+    if not isinstance(spellings, tuple):
+        spellings = (spellings,)
+    problem = LookupError(name)
+    for spelling in spellings:
+        try:
+            type = make_type(prog, spelling, symbol.size)
+        except LookupError as error:
+            problem = error
+            continue
+        found = Object(prog, type, address=symbol.address)
+        if name not in _PER_CPU_POINTERS:
+            _check_pointer(prog, name, found)
+        return found
+    raise problem
 
 
-def make_struct(
-    prog: Program, tag: str | None, declared: Iterable[tuple[str, str]]
-) -> Type:
+def _check_pointer(prog: Program, name: str, found: Object) -> None:
     """
-    Make the type of a structure whose members are aligned as C aligns them.
+    Check that a pointer points to kernel memory, or nowhere.
 
-    :param declared: Names and types of its members, in order.
-    :raises LookupError: If the kernel's types lack one of these.
+    :raises LookupError: If it does not, so that its type must be wrong.
     """
-    members, end, widest = [], 0, 1
-    for name, declaration in declared:
-        type = prog.type(declaration)
-        unit = alignof(type)
-        end = round_up(end, unit)
-        members.append(TypeMember(type, name, end * 8))
-        end += sizeof(type)
-        widest = max(widest, unit)
-    return prog.struct_type(tag, round_up(end, widest), members)
+    if _plain(found.type_).kind != TypeKind.POINTER:
+        return
+    try:
+        value = prog.read_word(found.address_)
+    except FaultError:
+        return  # Whoever uses it is told so.
+    if value and not arch_from_program(prog).is_kernel_address(value):
+        raise LookupError(f"{name} is {value:#x}, which is no kernel address")
+
+
+def _plain(type: Type) -> Type:
+    while type.kind == TypeKind.TYPEDEF:
+        type = type.type
+    return type
