@@ -71,7 +71,6 @@ VARIABLES: dict[str, Spelling | tuple[Spelling, ...]] = {
     "high_memory": "void *",
     "hstates": "struct hstate []",
     "hugetlb_max_hstate": "int",
-    "hung_task_show_lock": "_Bool",
     "idt_table": "gate_desc [256]",
     "init_cred": "struct cred",
     "init_files": "struct files_struct",
