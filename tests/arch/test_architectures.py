@@ -29,6 +29,7 @@ ALLOWED = {
     "areas/crash_stacks.py": "likewise",
     "cli/demo.py": "lists the lab's machines, without loading the lab for --help",
     "firmware_dumps/assemble.py": "takes a dump that does not tell for that of a phone",
+    "kernel/debug_packages.py": "knows how distributions name kernels",
     "kernel/variables.py": "is a table of variables, of which no kernel has all",
     "marking/firmware_table.py": "tells a person how to reserve memory on each",
     "targets/unsupported.py": "knows a boot image by the magic number in it",
