@@ -31,7 +31,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix lint fuzz bench docs clean system system-demo system-test
+.PHONY: demo test check matrix lint fuzz bench docs clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -42,7 +42,7 @@ test: system-test .venv/dev
 check: .venv/dev
 	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix' $(ARGS)
 
-matrix: system-test .venv/dev
+matrix: system-matrix .venv/dev
 	$(PYTEST) $(PARALLEL) --hypothesis-profile=thorough $(ARGS)
 
 lint: .venv/dev
@@ -72,6 +72,9 @@ system-demo:
 
 system-test:
 	@tools/bootstrap test x86_64 aarch64
+
+system-matrix:
+	@tools/bootstrap test matrix x86_64 aarch64
 
 # One stamp for each set of Python packages in the one virtual environment.
 .venv/python: | system

@@ -77,7 +77,7 @@ def lab_cache() -> PackageCache:
 
 @pytest.fixture(scope="session")
 def lab_kernel(lab_cache: PackageCache) -> Callable[..., KernelPackage]:
-    """``lab_kernel("6.1", AARCH64)`` is the kernel of a series."""
+    """``lab_kernel("6.1", AARCH64)`` is a kernel by its name."""
     return cache(lab_cache.kernel)
 
 
@@ -94,21 +94,20 @@ def make_setup(
     lab_cache: PackageCache, lab_kernel: Callable[..., KernelPackage]
 ) -> Callable[..., Setup]:
     """
-    ``make_setup(series, **fields)`` is a `Setup` whose guest can die in every way.
+    ``make_setup(kernel, **fields)`` is a `Setup` whose guest can die in every way.
 
     Tests with equal setups share a snapshot: ask for another one only where it matters.
     """
 
     def make(
-        series: str = "6.1",
+        kernel: str = "6.1",
         *,
         architecture: Architecture = X86_64,
-        cloud: bool = True,
         **fields: object,
     ) -> Setup:
-        kernel = lab_kernel(series, architecture, cloud=cloud)
-        fields.setdefault("module", build_module(lab_cache, kernel))
-        return Setup(kernel, **fields)
+        package = lab_kernel(kernel, architecture)
+        fields.setdefault("module", build_module(lab_cache, package))
+        return Setup(package, **fields)
 
     return make
 
@@ -123,7 +122,7 @@ def snapshots(lab_cache: PackageCache) -> Snapshots:
 def booted(
     snapshots: Snapshots, make_setup: Callable[..., Setup]
 ) -> Iterator[Callable[..., Machine]]:
-    """``booted(series, **fields)`` is a running machine, gone after the test."""
+    """``booted(kernel, **fields)`` is a running machine, gone after the test."""
     with ExitStack() as machines:
         yield lambda *args, **fields: machines.enter_context(
             snapshots.machine(make_setup(*args, **fields))
@@ -141,7 +140,7 @@ def dead(
     """A dead machine for each scenario (see `scenarios.each_scenario`)."""
     scenario: Scenario = request.param
     setup = make_setup(
-        scenario.series,
+        scenario.kernel,
         architecture=scenario.architecture,
         cpus=scenario.cpus,
         memory=scenario.memory,

@@ -124,7 +124,7 @@ def guest(
     snapshots: Snapshots,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Machine]:
-    kernel = lab_cache.kernel("6.12", AARCH64, cloud=False)
+    kernel = lab_cache.kernel("6.12-generic", AARCH64)
     built = build_modules(lab_cache, kernel, "smem_probe", SOURCES)
     folder = tmp_path_factory.mktemp("modules")
     files = [built / "smem_probe.ko"]

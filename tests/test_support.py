@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.lab import ARCHITECTURES, SERIES, Architecture
-from rigs.scenarios import Scenario
+from kmemdump.lab import ARCHITECTURES, Architecture
+from rigs.scenarios import SERIES, Scenario
 from rigs.support import RUN, RUN_IN_MATRIX, table
 
 Kernel = tuple[str, str]
@@ -53,7 +53,7 @@ def kernels_of(test: Callable[..., None]) -> Iterator[tuple[Kernel, set[str]]]:
             values = getattr(item, "values", item)
             if isinstance(values[0], Scenario):
                 [scenario] = values
-                yield (scenario.architecture.name, scenario.series), marks
+                yield (scenario.architecture.name, scenario.kernel), marks
                 continue
             [architecture] = [i for i in values if isinstance(i, Architecture)]
             [series] = [i for i in values if i in SERIES]

@@ -61,16 +61,15 @@ def start_device(snapshots, make_setup, lab_cache, lab_kernel):
     """``start_device()`` has firmware, Python, and the module kmemdump."""
 
     @contextmanager
-    def start(architecture=X86_64, *, cloud=True, **fields) -> Iterator[Device]:
-        kernel = lab_kernel("6.12", architecture, cloud=cloud)
+    def start(architecture=X86_64, *, kernel="6.12", **fields) -> Iterator[Device]:
+        package = lab_kernel(kernel, architecture)
         sources = [it for it in KMOD.iterdir() if it.suffix in (".c", ".h")]
         built = build_modules(
-            lab_cache, kernel, "kmemdump_kmod", [*sorted(sources), KMOD / "Kbuild"]
+            lab_cache, package, "kmemdump_kmod", [*sorted(sources), KMOD / "Kbuild"]
         )
         setup = make_setup(
-            "6.12",
+            kernel,
             architecture=architecture,
-            cloud=cloud,
             firmware=True,
             python=python_image(lab_cache, architecture),
             files=tuple(sorted(built.glob("*.ko"))),
@@ -219,27 +218,27 @@ class Life:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((X86_64, CrashType.PANIC, True), id="x86_64-panic"),
+        pytest.param((X86_64, CrashType.PANIC, "6.12"), id="x86_64-panic"),
         # A look of an emulated Arm machine at itself takes a minute.
         *(
             pytest.param(which, id=name, marks=pytest.mark.matrix)
             for name, which in {
-                "x86_64-spin": (X86_64, CrashType.SPIN, True),
-                "aarch64-panic": (AARCH64, CrashType.PANIC, True),
-                "aarch64-spin": (AARCH64, CrashType.SPIN, True),
-                "x86_64-generic": (X86_64, CrashType.PANIC, False),
-                "x86_64-generic-spin": (X86_64, CrashType.SPIN, False),
-                "aarch64-generic": (AARCH64, CrashType.PANIC, False),
-                "aarch64-generic-spin": (AARCH64, CrashType.SPIN, False),
+                "x86_64-spin": (X86_64, CrashType.SPIN, "6.12"),
+                "aarch64-panic": (AARCH64, CrashType.PANIC, "6.12"),
+                "aarch64-spin": (AARCH64, CrashType.SPIN, "6.12"),
+                "x86_64-generic": (X86_64, CrashType.PANIC, "6.12-generic"),
+                "x86_64-generic-spin": (X86_64, CrashType.SPIN, "6.12-generic"),
+                "aarch64-generic": (AARCH64, CrashType.PANIC, "6.12-generic"),
+                "aarch64-generic-spin": (AARCH64, CrashType.SPIN, "6.12-generic"),
             }.items()
         ),
     ],
 )
 def life(request, start_device, tmp_path_factory):
-    architecture, death, cloud = request.param
+    architecture, death, kernel = request.param
     folder = tmp_path_factory.mktemp("life")
     core, full = folder / "core", folder / "full.elf"
-    with start_device(architecture, cloud=cloud) as it:
+    with start_device(architecture, kernel=kernel) as it:
         # 1. A driver registers memory of its own; then the agent marks.
         it.run("insmod /files/kmemdump.ko && insmod /files/kmemdump_sample.ko")
         say = "/sys/module/kmemdump_sample/parameters/say"

@@ -108,7 +108,7 @@ def test_each_variable_is_found_in_one_kernel_or_the_other(dead: DeadMachine) ->
         wanted = {name for area in AREAS for name in area.variables}
         lacks = {name for name in wanted if not read_symbol(prog, name)}
         scenario = dead.scenario
-        assert lacks <= lacking[scenario.series] | lacking[scenario.architecture.name]
+        assert lacks <= lacking[scenario.kernel] | lacking[scenario.architecture.name]
     finally:
         target.close()
 

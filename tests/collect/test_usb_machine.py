@@ -49,7 +49,7 @@ def pack(path: Path) -> Path:
 @pytest.mark.vm
 @pytest.mark.matrix
 def test_real_usb(lab_cache: PackageCache, tmp_path: Path) -> None:
-    kernel = lab_cache.kernel("6.1", cloud=False)
+    kernel = lab_cache.kernel("6.1-generic")
     modules = []
     for name in MODULES:
         modules.append(tmp_path / f"{name}.ko")

@@ -160,7 +160,7 @@ def test_damaged_btf(dead: DeadMachine, altered: Altered) -> None:
 def test_another_kernels_debug_file(
     dead: DeadMachine, altered: Altered, vmlinux: Callable[..., Path]
 ) -> None:
-    other = {"6.1": "6.12", "6.12": "6.1"}[dead.scenario.series]
+    other = {"6.1": "6.12", "6.12": "6.1"}[dead.scenario.kernel]
     with pytest.raises(FormatError, match=r"build id .*, but the kernel is 6"):
         attach(altered, vmlinux=vmlinux(other))
 

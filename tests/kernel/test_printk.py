@@ -356,11 +356,11 @@ def kmemdump(*arguments):
 
 @pytest.mark.vm
 @each_kernel
-def test_wrapped_log_of_a_real_kernel(booted, vmlinux, architecture, series, tmp_path):
-    machine = booted(series, architecture=architecture)
+def test_wrapped_log_of_a_real_kernel(booted, vmlinux, architecture, kernel, tmp_path):
+    machine = booted(kernel, architecture=architecture)
     options = []
-    if not tells(architecture, series):
-        options = ["--vmlinux", vmlinux(series, architecture)]
+    if not tells(architecture, kernel):
+        options = ["--vmlinux", vmlinux(kernel, architecture)]
     # Lines of all lengths, so that the ring wraps at every place of a record.
     machine.run(
         "cd /proc/sys/kernel; echo 1 >printk; echo on >printk_devkmsg; i=0; s=; "

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import TargetError, UnsupportedError, UsageError
 from kmemdump.lab import (
-    SERIES,
-    X86_64,
     KernelPackage,
     PackageCache,
     Setup,
@@ -34,6 +32,7 @@ from rigs.scenarios import (
     DEATHS,
     MATRIX,
     MEMORY,
+    SERIES,
 )
 
 KERNEL = KernelPackage("6.1", "6.1.0-1-cloud-amd64", "6.1.1-1", Path("/kernel"))
@@ -126,13 +125,13 @@ def test_qemu_arguments_without_helpers():
 
 
 def test_every_value_is_chosen():
-    met = {(scenario.series, scenario.cpus) for scenario in CHOSEN_X86_64}
+    met = {(scenario.kernel, scenario.cpus) for scenario in CHOSEN_X86_64}
     assert met == set(product(SERIES, CPUS))
     for scenarios, columns in (
         (CHOSEN_X86_64, {"memory": MEMORY, "death": DEATHS}),
         (
             CHOSEN_AARCH64,
-            {"series": SERIES, "death": ARM_DEATHS, "offline": (False, True)},
+            {"kernel": SERIES, "death": ARM_DEATHS, "offline": (False, True)},
         ),
     ):
         for name, values in columns.items():
@@ -155,84 +154,10 @@ def test_entry_is_whole_or_absent(tmp_path):
 
     with pytest.raises(UnsupportedError, match="no network"):
         cache.entry("package", fail)
-    assert [path.name for path in cache.folder.iterdir()] == [".lock"]
+    assert [path.name for path in cache.folder.iterdir()] == [".package.lock"]
     made = cache.entry("package", lambda folder: (folder / "file").touch())
     assert (made / "file").exists()
     assert cache.entry("package", fail) == made
-
-
-def fake_apt(monkeypatch, tmp_path, script):
-    # A first program on the path of that name, instead of Debian's.
-    for name in ("apt-cache", "apt-get"):
-        path = tmp_path / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-
-def test_kernel_without_lists(monkeypatch, tmp_path):
-    fake_apt(monkeypatch, tmp_path, "echo 'E: No packages found' >&2; exit 100")
-    with pytest.raises(
-        UnsupportedError, match=r"6\.12 for amd64 .*run 'apt-get update'"
-    ):
-        PackageCache(tmp_path / "lab").kernel("6.12")
-
-
-def test_kernel_of_another_release(monkeypatch, tmp_path):
-    # Debian 13's metapackage leads to 6.12, which is not a 6.1.
-    show = "Depends: linux-image-6.12.1-cloud-amd64 (= 6.12.1-1)"
-    fake_apt(monkeypatch, tmp_path, f"echo '{show}'")
-    with pytest.raises(UnsupportedError, match=r"no cloud kernel 6\.1 "):
-        PackageCache(tmp_path / "lab").kernel("6.1")
-
-
-def test_kernel_offline(monkeypatch, tmp_path):
-    show = "Depends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.9-1)"
-    script = f'case $1 in show) echo "{show}" ;; *) echo "E: 404" >&2; exit 100 ;; esac'
-    fake_apt(monkeypatch, tmp_path, script)
-    with pytest.raises(UnsupportedError, match="E: 404\nif the network is up") as info:
-        PackageCache(tmp_path / "lab").kernel("6.1")
-    assert "linux-image-6.1.0-9-cloud-amd64=6.1.9-1" in str(info.value)
-
-
-def test_kernel_not_on_debian(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UnsupportedError, match="dpkg is not here"):
-        PackageCache(tmp_path / "lab").kernel("6.1")
-
-
-def test_kernel_series_unknown(tmp_path):
-    with pytest.raises(UnsupportedError, match=r"5\.10 is not one of 6\.1, 6\.12"):
-        PackageCache(tmp_path).kernel("5.10")
-
-
-def test_packages_of_another_release(monkeypatch, tmp_path):
-    """From where this machine's come, and none of its settings are touched."""
-    targets = "Debian-Security main http://a.test/s\\nDebian main http://a.test/d/"
-    script = (
-        f'echo "$@" >>{tmp_path}/said\n'
-        f"case $1 in indextargets) printf '{targets}\\n' ;; esac"
-    )
-    fake_apt(monkeypatch, tmp_path, script)
-    apt = PackageCache(tmp_path / "lab").apt(X86_64, "trixie")
-    apt.show("crash")
-    place = tmp_path / "lab/apt-trixie-amd64"
-    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-    [line] = (place / "sources.list").read_text().splitlines()
-    assert line == f"deb {signed} http://a.test/d/ trixie main"
-    _, update, show = (tmp_path / "said").read_text().splitlines()
-    for said in (update, show):
-        assert f"-oDir::Etc::sourcelist={place}/sources.list" in said
-        assert "-oDir::Etc::sourceparts=/dev/null" in said
-        assert f"-oDir::State={place} " in said
-    assert apt.advice().endswith(f"remove {place}")
-
-
-def test_release_without_lists(monkeypatch, tmp_path):
-    fake_apt(monkeypatch, tmp_path, "true")
-    apt = PackageCache(tmp_path / "lab").apt(X86_64, "trixie")
-    with pytest.raises(UnsupportedError, match=r"no archive .*\nrun 'apt-get update'"):
-        apt.show("crash")
 
 
 def test_module_missing(tmp_path):

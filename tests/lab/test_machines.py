@@ -17,7 +17,6 @@ from kmemdump.errors import TargetError, UnsupportedError
 from kmemdump.lab import (
     AARCH64,
     ARCHITECTURES,
-    SERIES,
     X86_64,
     CrashType,
     Machine,
@@ -25,6 +24,7 @@ from kmemdump.lab import (
     crash_guest,
 )
 from kmemdump.lab.machine import BootPanicError
+from rigs.scenarios import SERIES
 
 pytestmark = pytest.mark.vm
 

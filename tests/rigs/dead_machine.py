@@ -25,7 +25,7 @@ class DeadMachine:
     @cached_property
     def vmlinux(self) -> Path:
         """The kernel with debug information."""
-        return self.find_vmlinux(self.scenario.series, self.scenario.architecture)
+        return self.find_vmlinux(self.scenario.kernel, self.scenario.architecture)
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -7,27 +7,28 @@ from itertools import product
 
 import pytest
 
-from kmemdump.lab import AARCH64, ARCHITECTURES, SERIES, X86_64, Architecture, CrashType
+from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, Architecture, CrashType
 
+SERIES = ("6.1", "6.12")
 CPUS = (1, 2, 8)
 MEMORY = (1024, 4096)
 DEATHS = (CrashType.PANIC, CrashType.NULL, CrashType.SPIN, CrashType.NMI)
 
 
-def tells(architecture: Architecture, series: str) -> bool:
+def tells(architecture: Architecture, kernel: str) -> bool:
     """
     Return whether a kernel describes its variables and types.
 
     Debian's arm64 6.1 is built without CONFIG_KALLSYMS_ALL.
     """
-    return (architecture, series) != (AARCH64, "6.1")
+    return (architecture, kernel) != (AARCH64, "6.1")
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One kernel's death."""
 
-    series: str
+    kernel: str
     cpus: int
     memory: int
     """MiB."""
@@ -39,7 +40,7 @@ class Scenario:
     @property
     def tells(self) -> bool:
         """Whether the kernel describes its variables and types."""
-        return tells(self.architecture, self.series)
+        return tells(self.architecture, self.kernel)
 
     @property
     def random(self) -> int:
@@ -47,7 +48,7 @@ class Scenario:
         return 1024 if self.memory >= 4096 else 0
 
     def __str__(self) -> str:
-        name = f"{self.series}-{self.cpus}cpu-{self.memory}m-{self.death}"
+        name = f"{self.kernel}-{self.cpus}cpu-{self.memory}m-{self.death}"
         if self.architecture is not X86_64:
             name += f"-{self.architecture.name}"
         return f"{name}-offline" if self.offline else name
@@ -133,7 +134,7 @@ each_silent = _decorate((_SILENT,), tells=False)
 
 # Decorate a test that boots a machine of its own: once for each kernel.
 each_kernel = pytest.mark.parametrize(
-    ("architecture", "series"),
+    ("architecture", "kernel"),
     [
         pytest.param(
             architecture,

@@ -10,15 +10,15 @@ from kmemdump.lab.architectures import (
 )
 from kmemdump.lab.crashes import CrashType, crash_guest
 from kmemdump.lab.guest_python import python_image
+from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.module import build_module, build_modules
-from kmemdump.lab.packages import SERIES, KernelPackage, PackageCache, default_folder
+from kmemdump.lab.packages import PackageCache, default_folder
 from kmemdump.lab.setup import Setup
 
 __all__ = [
     "AARCH64",
     "ARCHITECTURES",
-    "SERIES",
     "X86_64",
     "Architecture",
     "CrashType",

@@ -21,16 +21,22 @@ from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
 
-__all__ = ["Apt", "CommandError", "run"]
+__all__ = ["Apt", "CommandError", "MissingPackageError", "run"]
 
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 """Keys of all releases; package debian-archive-keyring."""
 _FRESH = 7 * 24 * 3600
 """Seconds; older lists may name files that the archive has deleted."""
+_WITHOUT_SECURITY = ("sid", "experimental")
+"""Suites that get their security updates as any other."""
 
 
 class CommandError(UnsupportedError):
     """A command failed; the message has its last line."""
+
+
+class MissingPackageError(UnsupportedError):
+    """The archive has no such package, or not any more."""
 
 
 def run(*argv: str, cwd: Path | None = None) -> str:
@@ -73,6 +79,10 @@ class Apt:
         self._folder = folder
         self._release = release
 
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of packages with a prefix, dependencies' included."""
+        return run("apt-cache", *self._options, "pkgnames", prefix).split()
+
     def show(self, package: str) -> str:
         """
         Return what apt shows of the newest version of a package.
@@ -87,7 +97,8 @@ class Apt:
         Download a package, which is kept only as long as the context lasts.
 
         :param version: The newest, if it is None.
-        :raises UnsupportedError: If that fails.
+        :raises MissingPackageError: If the archive does not have it.
+        :raises UnsupportedError: If it cannot be downloaded.
         """
         # The debug packages are 300 MB each.
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".download-") as name:
@@ -96,6 +107,12 @@ class Apt:
             try:
                 run("apt-get", *options, "-q", "download", wanted, cwd=Path(name))
             except CommandError as e:
+                if not self._has(wanted):
+                    raise MissingPackageError(
+                        f"Debian has no package {wanted} for {self.debian} in "
+                        f"{self._release or 'the suites of this machine'}\n"
+                        f"{self.advice()}"
+                    ) from e
                 problem = f"{e}\n{self.advice()}"
                 raise UnsupportedError(problem) from e
             found = list(Path(name).glob("*.deb"))
@@ -103,14 +120,22 @@ class Apt:
                 raise UnsupportedError(f"apt-get download {wanted}: no package came")
             yield found[0]
 
-    def unpack(self, package: str, folder: Path, version: str | None = None) -> None:
+    def unpack(self, package: str, folder: Path, version: str | None = None) -> str:
         """
         Download a package, and unpack it into a folder.
 
+        :return: What the package depends on.
         :raises UnsupportedError: If that fails.
         """
         with self.downloaded(package, version) as deb:
             run("dpkg-deb", "-x", str(deb), str(folder))
+            return run("dpkg-deb", "-f", str(deb), "Depends")
+
+    def _has(self, package: str) -> bool:
+        try:
+            return bool(self.show(package))
+        except CommandError:
+            return False
 
     def advice(self) -> str:
         """Return what to do when a package is not found."""
@@ -130,7 +155,11 @@ class Apt:
     def _options(self) -> tuple[str, ...]:
         place = self._lists
         if place is None:
-            return ()
+            # Machines made of Debian's images for containers keep no index of the
+            # lists, and then each call takes a second.
+            own = self._folder / f".apt-{self.debian}"
+            own.mkdir(parents=True, exist_ok=True)
+            return _indexes(own)
         settings: dict[str, str | Path] = {
             "APT::Architecture": self.debian,
             "APT::Architectures": self.debian,
@@ -145,15 +174,14 @@ class Apt:
             settings["Dir::Etc::sourcelist"] = sources
             settings["Dir::Etc::sourceparts"] = "/dev/null"
         options = tuple(f"-o{name}={value}" for name, value in settings.items())
+        options += _indexes(place)
         stamp = place / "updated"
         place.mkdir(parents=True, exist_ok=True)
         with open(place / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not stamp.exists() or time.time() - stamp.stat().st_mtime > _FRESH:
                 if self._release is not None:
-                    signed = f"[signed-by={_KEYS}]"
-                    line = f"deb {signed} {_archive()} {self._release} main\n"
-                    sources.write_text(line)
+                    sources.write_text(_sources(self._release))
                 for folder in ("lists/partial", "cache/archives/partial"):
                     (place / folder).mkdir(parents=True, exist_ok=True)
                 try:
@@ -166,13 +194,35 @@ class Apt:
         return options
 
 
-def _archive() -> str:
-    """Return where this machine's own packages come from."""
+def _indexes(folder: Path) -> tuple[str, ...]:
+    """Return the options by which apt keeps its indexes of the lists in a folder."""
+    names = ("pkgcache", "srcpkgcache")
+    return tuple(f"-oDir::Cache::{name}={folder / name}.bin" for name in names)
+
+
+def _sources(release: str) -> str:
+    """Return apt's sources for a release, from where this machine's packages come."""
+    archives = _archives()
+    if "Debian" not in archives:
+        raise UnsupportedError(
+            "apt knows no archive of Debian's\nrun 'apt-get update' as root"
+        )
+    # The lists of a release that gets no updates any more stay signed, but expire.
+    options = f"[signed-by={_KEYS} check-valid-until=no]"
+    lines = [f"deb {options} {archives['Debian']} {release} main\n"]
+    # Between two updates of a release, its newest kernels are only there.
+    security = archives.get("Debian-Security")
+    if security and release not in _WITHOUT_SECURITY and "-" not in release:
+        lines.append(f"deb {options} {security} {release}-security main\n")
+    return "".join(lines)
+
+
+def _archives() -> dict[str, str]:
+    """Return the addresses of this machine's archives, by their labels."""
+    found: dict[str, str] = {}
     what = ("--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
     for line in run("apt-get", "indextargets", *what).splitlines():
         label, component, address = line.split(" ", 2)
-        if (label, component) == ("Debian", "main"):  # Others: Debian-Security.
-            return address
-    raise UnsupportedError(
-        "apt knows no archive of Debian's\nrun 'apt-get update' as root"
-    )
+        if component == "main":
+            found.setdefault(label, address)
+    return found

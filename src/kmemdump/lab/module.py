@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab.architectures import Architecture
-from kmemdump.lab.packages import KernelPackage, PackageCache
+from kmemdump.lab.kernel_package import KernelPackage
+from kmemdump.lab.packages import PackageCache
 
 __all__ = ["MODULE_NAME", "build_module", "build_modules", "find_compiler"]
 
@@ -24,6 +25,8 @@ def build_module(cache: PackageCache, kernel: KernelPackage) -> Path:
     :raises UnsupportedError: If the compiler or the headers are missing, or the
         compiler refuses the source.
     """
+    if (built := kernel.built_module(MODULE_NAME)) is not None:
+        return built
     source = Path(str(files("kmemdump.lab") / "guest"))
     sources = [source / name for name in ("Kbuild", f"{MODULE_NAME}.c")]
     return build_modules(cache, kernel, MODULE_NAME, sources) / f"{MODULE_NAME}.ko"

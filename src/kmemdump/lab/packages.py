@@ -7,24 +7,27 @@ it is whole, so that a killed run leaves nothing half done.
 """
 
 import fcntl
-import lzma
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.apt import Apt, CommandError, run
+from kmemdump.lab.apt import Apt, MissingPackageError, run
 from kmemdump.lab.architectures import X86_64, Architecture
+from kmemdump.lab.built_kernels import (
+    BUILT_KERNELS,
+    BuiltKernel,
+    build_kernel,
+    built_kernel,
+)
+from kmemdump.lab.kernel_names import KernelName, find_kernel
+from kmemdump.lab.kernel_package import KernelPackage
 
-__all__ = ["SERIES", "KernelPackage", "PackageCache", "default_folder"]
+__all__ = ["PackageCache", "default_folder"]
 
-SERIES = ("6.1", "6.12")
-"""The kernel series that kmemdump is tested with, oldest first."""
-
-_META_PACKAGES = ("linux-image-{series}-{flavor}", "linux-image-{flavor}")
 # "linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)"
 _DEPENDENCY = re.compile(r"(linux-[a-z][^\s,]*)(?: \(= ([^)]+)\))?")
 
@@ -36,50 +39,6 @@ def default_folder(environ: Mapping[str, str]) -> Path:
     :param environ: The environment; ``KMEMDUMP_LAB`` in it names the folder.
     """
     return Path(environ.get("KMEMDUMP_LAB") or "build/lab")
-
-
-@dataclass(frozen=True, slots=True)
-class KernelPackage:
-    """An unpacked kernel package."""
-
-    series: str
-    """As requested: ``6.1``."""
-    release: str
-    """As ``uname -r`` prints it there."""
-    version: str
-    """Version of the Debian package."""
-    folder: Path
-    architecture: Architecture = X86_64
-
-    @property
-    def vmlinuz(self) -> Path:
-        """The kernel that QEMU boots."""
-        return self.folder / "boot" / f"vmlinuz-{self.release}"
-
-    def module(self, name: str) -> bytes:
-        """
-        Return a module that the package ships, decompressed.
-
-        :param name: File name without its endings, as in ``pvpanic-pci``.
-        :raises UnsupportedError: If the package has no such module.
-        """
-        for path in self._modules.rglob(f"{name}.ko*"):
-            data = path.read_bytes()
-            return lzma.decompress(data) if path.suffix == ".xz" else data
-        problem = f"{self.folder}: kernel {self.release} has no module {name}"
-        raise UnsupportedError(problem)
-
-    def has_builtin(self, name: str) -> bool:
-        """Return whether a module is a part of the kernel itself."""
-        listed = self._modules / "modules.builtin"
-        lines = listed.read_text().splitlines() if listed.exists() else ()
-        return any(Path(line).stem == name for line in lines)
-
-    @property
-    def _modules(self) -> Path:
-        # Debian 13 moved /lib/modules to /usr/lib/modules, and 6.12 packs them.
-        new = self.folder / "usr/lib/modules" / self.release
-        return new if new.exists() else self.folder / "lib/modules" / self.release
 
 
 class PackageCache:
@@ -105,40 +64,73 @@ class PackageCache:
             self._apts[key] = Apt(architecture.debian, self.folder, release)
         return self._apts[key]
 
-    def kernel(
-        self, series: str, architecture: Architecture = X86_64, *, cloud: bool = True
-    ) -> KernelPackage:
+    def kernel(self, name: str, architecture: Architecture = X86_64) -> KernelPackage:
         """
-        Return the newest kernel of a series that apt knows.
+        Return the newest kernel of a name.
 
-        :param series: One of `SERIES`.
-        :param cloud: Whether to take Debian's kernel for VMs, which has few drivers and
-            boots in half the time.
-        :raises UnsupportedError: If apt does not know one, or cannot download it.
+        :param name: See :mod:`kmemdump.lab.kernel_names`; ``6.12`` is Debian's cloud
+            kernel of that series, for VMs: it has few drivers and boots in half the
+            time. Or one of `BUILT_KERNELS`, which takes minutes the first time.
+        :raises UnsupportedError: If Debian has none, or apt cannot download it.
         """
-        apt = self.apt(architecture)
-        release, version = _resolve(series, apt, cloud)
-        package = f"linux-image-{release}"
+        if (recipe := BUILT_KERNELS.get(name)) is not None:
+            return self._built(recipe, architecture)
+        found = find_kernel(
+            KernelName.parse(name),
+            architecture.debian,
+            lambda suite: self.apt(architecture, suite),
+        )
 
         def make(folder: Path) -> None:
-            apt.unpack(package, folder, version)
+            apt = self.apt(architecture, found.suite)
+            depends = apt.unpack(found.package, folder, found.version)
+            # Since 6.19, Debian's package is empty, and depends on its parts.
+            for part, version in _DEPENDENCY.findall(depends):
+                if part.startswith("linux-binary-"):
+                    apt.unpack(part, folder, version or None)
+                elif part.startswith("linux-modules-"):
+                    # Backports keep what is signed of an old kernel: not these.
+                    with suppress(MissingPackageError):
+                        apt.unpack(part, folder, version or None)
 
-        folder = self.entry(f"{package}_{_file_name(version)}", make)
-        return KernelPackage(series, release, version, folder, architecture)
+        folder = self.entry(f"{found.package}_{_file_name(found.version)}", make)
+        return KernelPackage(
+            name, found.release, found.version, folder, architecture, found.suite
+        )
+
+    def _built(self, recipe: BuiltKernel, architecture: Architecture) -> KernelPackage:
+        if architecture is not recipe.architecture:
+            raise UnsupportedError(
+                f"kernel {recipe.name} is built for {recipe.architecture.name} only"
+            )
+        apt = self.apt(architecture)
+        folder = self.entry(
+            recipe.entry, lambda folder: build_kernel(recipe, apt, folder)
+        )
+        return built_kernel(recipe, folder)
 
     def vmlinux(self, kernel: KernelPackage) -> Path:
         """
         Return the kernel with debug information. About 300 MB to download.
 
+        :raises MissingPackageError: If Debian has none, as for some old kernels.
         :raises UnsupportedError: If it cannot be downloaded.
         """
         package = f"linux-image-{kernel.release}-dbg"
         name = f"vmlinux-{kernel.release}"
+        if kernel.name in BUILT_KERNELS:
+            return kernel.folder / name
+        debug = "./usr/lib/debug"
+        # The second is a link to the first, and since 6.19 the only one.
+        places = (
+            f"{debug}/boot/{name}",
+            f"{debug}/lib/modules/{kernel.release}/vmlinux",
+        )
 
         def make(folder: Path) -> None:
-            apt = self.apt(kernel.architecture)
+            apt = self.apt(kernel.architecture, kernel.suite)
             with apt.downloaded(package, kernel.version) as deb:
-                _extract_file(deb, f"./usr/lib/debug/boot/{name}", folder / name)
+                _extract_file(deb, places, folder / name)
 
         return self.entry(f"{package}_{_file_name(kernel.version)}", make) / name
 
@@ -146,13 +138,14 @@ class PackageCache:
         """
         Return the folder to build modules for a kernel in.
 
+        :raises MissingPackageError: If Debian has none, as for some old kernels.
         :raises UnsupportedError: If something cannot be downloaded.
         """
         package = f"linux-headers-{kernel.release}"
         tree = Path("usr/src") / package
 
         def make(folder: Path) -> None:
-            apt = self.apt(kernel.architecture)
+            apt = self.apt(kernel.architecture, kernel.suite)
             # Programs of the build, which this machine runs.
             native = Apt(run("dpkg", "--print-architecture").strip(), self.folder)
             needed: list[tuple[Apt, str, str | None]] = [(apt, package, kernel.version)]
@@ -194,14 +187,13 @@ class PackageCache:
         Return an entry of the folder, made if it does not exist.
 
         :param name: Name of the entry.
-        :param make: Fills an empty folder, which then becomes the entry. Must
-            not ask for other entries, which would wait for this one.
+        :param make: Fills an empty folder, which then becomes the entry.
         """
         final = self.folder / name
         if final.exists():
             return final
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w") as lock:
+        with open(self.folder / f".{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if final.exists():  # Another process made it meanwhile.
                 return final
@@ -213,30 +205,9 @@ class PackageCache:
         return final
 
 
-def _resolve(series: str, apt: Apt, cloud: bool) -> tuple[str, str]:
-    """Return release and package version of the newest kernel of a series."""
-    if series not in SERIES:
-        known = ", ".join(SERIES)
-        raise UnsupportedError(f"kernel series {series} is not one of {known}")
-    flavor = f"cloud-{apt.debian}" if cloud else apt.debian
-    for template in _META_PACKAGES:
-        meta = template.format(series=series, flavor=flavor)
-        try:
-            shown = apt.show(meta)
-        except CommandError:
-            continue
-        for name, version in _DEPENDENCY.findall(shown):
-            release = name.removeprefix("linux-image-")
-            if release.startswith(f"{series}.") and version:
-                return release, version
-    raise UnsupportedError(
-        f"apt knows no {'cloud ' if cloud else ''}kernel {series} for {apt.debian} "
-        f"(Debian 12's bookworm-security has both); {apt.advice()}"
-    )
-
-
-def _extract_file(deb: Path, member: str, target: Path) -> None:
-    argv = ["tar", "-x", "--to-stdout", "--occurrence", "-f", "-", member]
+def _extract_file(deb: Path, places: Sequence[str], target: Path) -> None:
+    """Extract the one file at any of some places; the others may be links to it."""
+    argv = ["tar", "-x", "--to-stdout", "--occurrence", "-f", "-", *places]
     with (
         open(target, "wb") as file,
         subprocess.Popen(
@@ -245,12 +216,14 @@ def _extract_file(deb: Path, member: str, target: Path) -> None:
             stderr=subprocess.DEVNULL,
         ) as unpacker,
     ):
-        done = subprocess.run(
+        # It fails where a place does not exist, and writes the other all the same.
+        subprocess.run(
             argv, stdin=unpacker.stdout, stdout=file, stderr=subprocess.DEVNULL
         )
         unpacker.kill()  # tar does not read what comes after the file.
-    if done.returncode:
-        raise UnsupportedError(f"{deb.name}: no {member} in it")
+    with open(target, "rb") as file:
+        if file.read(4) != b"\x7fELF":
+            raise UnsupportedError(f"{deb.name}: no ELF file {' or '.join(places)}")
 
 
 def _file_name(version: str) -> str:

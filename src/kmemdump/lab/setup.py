@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kmemdump.errors import UsageError
 from kmemdump.lab.architectures import Architecture
-from kmemdump.lab.packages import KernelPackage
+from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.reserved import (
     add_reserved_memory,
     boot_smem,
@@ -99,6 +99,8 @@ class Setup:
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules of the kernel's package that the guest loads, in their order."""
+        if not self.kernel.has_modules:
+            return ()
         names = ["dummy"]
         if self.vmcoreinfo:
             names.append("qemu_fw_cfg")

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An unpacked kernel, whatever the layout of its packages."""
+
+import lzma
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmemdump.errors import UnsupportedError
+from kmemdump.lab.architectures import X86_64, Architecture
+
+__all__ = ["KernelPackage"]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPackage:
+    """An unpacked kernel package."""
+
+    name: str
+    """As requested: ``6.1``."""
+    release: str
+    """As ``uname -r`` prints it there."""
+    version: str
+    """Version of the Debian package."""
+    folder: Path
+    architecture: Architecture = X86_64
+    suite: str | None = None
+    """Debian's suite that it comes from; None for one of this machine's."""
+
+    @property
+    def vmlinuz(self) -> Path:
+        """The kernel that QEMU boots."""
+        places = (
+            self.folder / "boot" / f"vmlinuz-{self.release}",
+            self._modules / "vmlinuz",  # Debian, since 7.2.
+        )
+        return next((path for path in places if path.exists()), places[0])
+
+    def module(self, name: str) -> bytes:
+        """
+        Return a module that the package ships, decompressed.
+
+        :param name: File name without its endings, as in ``pvpanic-pci``.
+        :raises UnsupportedError: If the package has no such module, or it is compressed
+            and the program for that is missing.
+        """
+        for path in self._modules.rglob(f"{name}.ko*"):
+            if path.suffix == ".xz":
+                return lzma.decompress(path.read_bytes())
+            return _unzstd(path) if path.suffix == ".zst" else path.read_bytes()
+        problem = f"{self.folder}: kernel {self.release} has no module {name}"
+        raise UnsupportedError(problem)
+
+    def built_module(self, name: str) -> Path | None:
+        """Return a module of ours that was built with the kernel."""
+        path = self._modules / "kernel" / f"{name}.ko"
+        return path if path.exists() else None
+
+    @property
+    def has_modules(self) -> bool:
+        """Whether its modules are here; Debian keeps only some old kernels whole."""
+        return (self._modules / "kernel").exists()
+
+    def has_builtin(self, name: str) -> bool:
+        """Return whether a module is a part of the kernel itself."""
+        listed = self._modules / "modules.builtin"
+        lines = listed.read_text().splitlines() if listed.exists() else ()
+        return any(Path(line).stem == name for line in lines)
+
+    @property
+    def _modules(self) -> Path:
+        # Debian 13 moved /lib/modules to /usr/lib/modules, and 6.12 packs them.
+        new = self.folder / "usr/lib/modules" / self.release
+        return new if new.exists() else self.folder / "lib/modules" / self.release
+
+
+def _unzstd(path: Path) -> bytes:
+    try:
+        done = subprocess.run(
+            ["zstd", "-dcq", str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as e:
+        raise UnsupportedError(f"{path}: zstd is not here; install zstd") from e
+    if done.returncode:
+        raise UnsupportedError(f"{path}: zstd cannot decompress it")
+    return done.stdout
