@@ -2,7 +2,6 @@
 """Names that a compiler changed, as they lie in real kernels."""
 
 import pytest
-from drgn import Symbol, SymbolBinding, SymbolIndex, SymbolKind
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from kmemdump.diagnosis.crash_frame import find_crash_frame
 from kmemdump.diagnosis.log_block import Block
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.formats.btf import Btf, parse_btf
+from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
 from kmemdump.kernel.debug_info import DebugInfo
 from kmemdump.kernel.printk import LogRecord
 from kmemdump.kernel.symbol_names import base_name, clone_of, plain_name
@@ -72,10 +72,9 @@ def test_clones_and_parts() -> None:
         assert base_name(name) == "panic"
 
 
-def symbols(*names: str, size: int) -> SymbolIndex:
-    return SymbolIndex(
-        Symbol(name, 0x1000 + 16 * i, size, SymbolBinding.GLOBAL, SymbolKind.FUNC)
-        for i, name in enumerate(names)
+def symbols(*names: str, size: int) -> SymbolTable:
+    return make_symbols(
+        SymbolRow(0x1000 + 16 * i, name, 0x12, size) for i, name in enumerate(names)
     )
 
 

@@ -14,6 +14,7 @@ from kmemdump.firmware_dumps.assemble import assemble
 from kmemdump.firmware_dumps.folder import parse_list
 from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.formats import minidump
+from kmemdump.formats.debug_info import parse_debug_info
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.fdt import parse_fdt, reserved_ranges
 from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
@@ -25,6 +26,7 @@ from kmemdump.formats.sahara_device import Device
 from kmemdump.formats.sahara_host import SaharaHost, Send
 from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.lab.fdt_writer import pack_fdt
+from rigs.writers.debug_info import write_debug_info
 from rigs.writers.elfheader import write_downstream, write_series
 from rigs.writers.fdt import Tree, cells, write_fdt
 from rigs.writers.kinfo import LAYOUTS, write_kinfo
@@ -75,6 +77,13 @@ def _fdt(data: bytes) -> None:
     tree = parse_fdt(data, "fdt")
     reserved_ranges(tree, "a")
     pack_fdt(tree)
+
+
+def _debug_info(data: bytes) -> None:
+    symbols = parse_debug_info(data, "core").symbols
+    for row in [*symbols][:8]:
+        symbols.find(row.name)
+        symbols.containing(row.address + row.size)
 
 
 def _kinfo(data: bytes) -> None:
@@ -244,6 +253,11 @@ PARSERS = (
             _piece(b"KELF_HDR", write_downstream(LOADS, rows=8))
             + _piece(b"one", bytes(60)),
         ),
+    ),
+    Parser(
+        "debug info",
+        _debug_info,
+        (write_debug_info([(16, "a", 1), (4096, "b", 18)], b"btf", {"c": 1}),),
     ),
     Parser(
         "list of files",

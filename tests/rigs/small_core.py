@@ -10,12 +10,14 @@ from kmemdump.coreimage import (
     CoreContents,
     KernelRecord,
     Manifest,
+    Packed,
     QuestionRecord,
     pack_memory,
     write_core,
 )
 from kmemdump.memory.physical import PageMemory
 from kmemdump.memory.ranges import Alias, Range, Region
+from rigs.writers.debug_info import write_debug_info
 
 __all__ = ["BUILD_ID", "PAGE", "TIME", "VMCOREINFO", "write"]
 
@@ -74,7 +76,12 @@ def write(
         prstatus=[bytes(336)] * 2,
         vmcoreinfo=VMCOREINFO.replace("6.1.0-test", release).encode(),
         direct=Alias(0xFFFF888000000000, 0, 1 << 30),
-        packed=pack_memory(memory, [Range(PAGE, PAGE)]) if packed else b"",
+        packed=Packed(
+            write_debug_info([(0xFFFFFFFF94C00000, "_stext", 0x12)]),
+            pack_memory([Range(PAGE, PAGE)], pages[1]),
+        )
+        if packed
+        else Packed(),
     )
     write_core(path, contents)
     return path

@@ -61,7 +61,7 @@ def command(
         opened_target(target, reading) as opened,
         _paused(opened) if pause else contextlib.nullcontext(),
     ):
-        capture = look(opened, selection)
+        capture = look(opened, selection, packing=True)
         missing = capture.save(output)
     _print_problems(capture)
     for item in missing:

@@ -11,7 +11,7 @@ from kmemdump.coreimage.manifest import (
 from kmemdump.coreimage.packed import PackedMemory, pack_memory
 from kmemdump.coreimage.read import CoreImage, read_core
 from kmemdump.coreimage.verify import verify
-from kmemdump.coreimage.write import CoreContents, write_core
+from kmemdump.coreimage.write import CoreContents, Packed, write_core
 
 __all__ = [
     "AreaRecord",
@@ -19,6 +19,7 @@ __all__ = [
     "CoreImage",
     "KernelRecord",
     "Manifest",
+    "Packed",
     "PackedMemory",
     "QuestionRecord",
     "RegionRecord",

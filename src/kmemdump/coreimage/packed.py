@@ -2,23 +2,22 @@
 """
 Memory that a core image keeps compressed, in a note of its own.
 
-kallsyms, BTF and unwind tables take more room than all else together and never change,
-and only kmemdump and its drgn plugin read them. :class:`PackedMemory` unpacks them.
+Unwind tables never change, and only kmemdump and its drgn plugin read them.
+:class:`PackedMemory` unpacks them.
 
-The note's descriptor: u32 version, u32 number of ranges, u32 CRC-32 of the memory,
-u32 0; for each range u64 physical address, u64 size; a zlib stream of the memory.
+The note's descriptor: u32 version, u32 number of ranges; for each range u64 physical
+address, u64 size; an xz stream of the memory.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Sequence
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import Note
 from kmemdump.formats.notes import OWNER, NoteType, find_own
-from kmemdump.memory.physical import Memory
+from kmemdump.formats.packing import compress, decompress
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, merge, total
 
 __all__ = [
@@ -29,32 +28,22 @@ __all__ = [
 
 MAX_BYTES = 256 << 20
 _MAX_RANGES = 1 << 16
-_VERSION = 1
-_HEADER = struct.Struct("<IIII")
+_VERSION = 2
+_HEADER = struct.Struct("<II")
 _RANGE = struct.Struct("<QQ")
 
-# A higher level saves 10 %, but takes half a second longer, and people wait.
-_LEVEL = 1
 
-
-def pack_memory(memory: Memory, ranges: Sequence[Range]) -> bytes:
+def pack_memory(ranges: Sequence[Range], data: bytes) -> bytes:
     """
-    Pack *ranges* of *memory*.
+    Pack memory.
 
+    :param ranges: Its ranges, sorted and merged.
+    :param data: The memory of all ranges, one after the other.
     :return: The note's descriptor.
-    :raises NotCapturedError: If any of it cannot be read.
     """
-    wanted = merge(ranges)
-    compressor = zlib.compressobj(_LEVEL)
-    stream: list[bytes] = []
-    crc32 = 0
-    for item in wanted:
-        data = memory.read(item.start, item.size)
-        crc32 = zlib.crc32(data, crc32)
-        stream.append(compressor.compress(data))
-    stream.append(compressor.flush())
-    table = b"".join(_RANGE.pack(item.start, item.size) for item in wanted)
-    return _HEADER.pack(_VERSION, len(wanted), crc32, 0) + table + b"".join(stream)
+    assert len(data) == total(ranges)
+    table = b"".join(_RANGE.pack(item.start, item.size) for item in ranges)
+    return _HEADER.pack(_VERSION, len(ranges)) + table + compress(data, words=True)
 
 
 class PackedMemory:
@@ -70,7 +59,7 @@ class PackedMemory:
         self._source = source
         if len(desc) < _HEADER.size:
             raise FormatError(source, f"{len(desc)} bytes, expected packed memory")
-        version, count, self._crc32, _ = _HEADER.unpack_from(desc)
+        version, count = _HEADER.unpack_from(desc)
         if version != _VERSION:
             raise FormatError(
                 source, f"packed memory version {version}, expected {_VERSION}"
@@ -95,19 +84,8 @@ class PackedMemory:
 
     def _unpack(self) -> bytes:
         if self._data is None:
-            expected = total(self.ranges)
-            decompressor = zlib.decompressobj()
-            try:
-                data = decompressor.decompress(self._stream, max(expected, 1))
-            except zlib.error as error:
-                raise FormatError(self._source, f"packed memory: {error}") from error
-            if len(data) != expected or zlib.crc32(data) != self._crc32:
-                raise FormatError(
-                    self._source,
-                    f"packed memory of {len(data)} bytes does not match its checksum; "
-                    f"expected {expected} bytes",
-                )
-            self._data = data
+            where = f"{self._source}: packed memory"
+            self._data = decompress(self._stream, total(self.ranges), where)
             self._stream = b""
         return self._data
 

@@ -12,6 +12,7 @@ from kmemdump.coreimage.manifest import Manifest
 from kmemdump.coreimage.packed import find_packed
 from kmemdump.errors import FormatError
 from kmemdump.files import OpenFile
+from kmemdump.formats.debug_info import DebugInfoNote, parse_debug_info
 from kmemdump.formats.elf import PT_LOAD, ProgramHeader, parse_core
 from kmemdump.formats.notes import OWNER, NoteType, find_own
 from kmemdump.memory.physical import FileMemory, JoinedMemory, Memory
@@ -64,6 +65,22 @@ class CoreImage:
         if desc is None:
             return None
         return Manifest.from_json(desc, f"{self.name}: note {OWNER}")
+
+    @property
+    def has_debug_info(self) -> bool:
+        """Whether symbols and types are in it, in a note."""
+        return find_own(self.notes, NoteType.DEBUG_INFO) is not None
+
+    def debug_info(self) -> DebugInfoNote:
+        """
+        Return the symbols and types in the note; they are large, and not kept.
+
+        :raises FormatError: If there are none, or they are damaged.
+        """
+        desc = find_own(self.notes, NoteType.DEBUG_INFO)
+        if desc is None:
+            raise FormatError(self.name, "no symbols and types")
+        return parse_debug_info(desc, f"{self.name}: note {OWNER}")
 
     def close(self) -> None:
         """Close the file."""

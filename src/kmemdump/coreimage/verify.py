@@ -40,11 +40,13 @@ def verify(core: CoreImage) -> list[str]:
             f"{total(cut)} bytes of memory from {cut[0]} on should follow"
         )
     problems.extend(_find_conflicts(loads))
-    if core.packed is not None and core.packed.ranges:
-        try:
+    try:
+        if core.packed is not None and core.packed.ranges:
             core.packed.read(core.packed.ranges[0].start, 1)
-        except FormatError as error:
-            problems.append(error.problem)
+        if core.has_debug_info:
+            core.debug_info()
+    except FormatError as error:
+        problems.append(str(error))
     # The regions of a registry hardly overlap; a forged manifest must not make
     # us read the file a million times.
     limit = _MAX_OVERLAP * core.size + MAX_ZEROS * len(core.headers)

@@ -29,7 +29,7 @@ from kmemdump.memory.ranges import (
 )
 from kmemdump.progress import report_progress
 
-__all__ = ["CoreContents", "write_core"]
+__all__ = ["CoreContents", "Packed", "write_core"]
 
 _CHUNK = 512 << 10
 """Bytes to copy at once; malloc returns larger blocks to the kernel after each."""
@@ -38,6 +38,15 @@ _ATTEMPTS = 4
 # struct elf_prpsinfo, Linux include/linux/elfcore.h, on a 64-bit architecture:
 # state, sname, zomb, nice; flag; uid, gid; pid, ppid, pgrp, sid; fname; psargs.
 _PRPSINFO = struct.Struct("<BcBb4xQII4i16s80s")
+
+
+class Packed(NamedTuple):
+    """Descriptors of notes that are compressed; each is left out if it is empty."""
+
+    debug_info: bytes = b""
+    """Result of :func:`~kmemdump.formats.debug_info.pack_debug_info`."""
+    memory: bytes = b""
+    """Result of :func:`~kmemdump.coreimage.packed.pack_memory`."""
 
 
 class CoreContents(NamedTuple):
@@ -60,8 +69,8 @@ class CoreContents(NamedTuple):
     """The direct map."""
     aliases: Sequence[Alias] = ()
     """Virtual addresses outside of the direct map."""
-    packed: bytes = b""
-    """Result of :func:`pack_memory` on memory that never changes; left out if empty."""
+    packed: Packed = Packed()
+    """What never changes while the kernel runs."""
     share_zeros: bool = True
     """Whether to look for pages of zeros first, and store them once."""
 
@@ -171,8 +180,12 @@ def _pack_notes(contents: CoreContents, checksums: Sequence[_Checksum]) -> bytes
     ]
     manifest = contents.manifest._replace(regions=records)
     notes.append(pack_own(NoteType.MANIFEST, manifest.to_json()))
-    if contents.packed:
-        notes.append(pack_own(NoteType.PACKED, contents.packed))
+    for type, desc in (
+        (NoteType.DEBUG_INFO, contents.packed.debug_info),
+        (NoteType.PACKED, contents.packed.memory),
+    ):
+        if desc:
+            notes.append(pack_own(type, desc))
     return b"".join(notes)
 
 

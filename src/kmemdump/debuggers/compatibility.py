@@ -120,7 +120,7 @@ def describe_file(target: Target, path: Path, info: VmcoreInfo | None) -> Debugg
         path=path,
         is_elf=core is not None,
         has_names=core is not None and any(it.vaddr for it in core.headers),
-        self_contained=core is not None and core.packed is not None,
+        self_contained=core is not None and core.has_debug_info,
         manifest=manifest,
         machine=target.machine,
         offset=_offset(info),

@@ -15,7 +15,11 @@ from drgn import FaultError, Program, ProgramFlags
 from kmemdump.coreimage import CoreImage, read_core
 from kmemdump.errors import KmemdumpError
 from kmemdump.kernel.attach import describe_modules
-from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
+from kmemdump.kernel.debug_info import (
+    DebugInfo,
+    debug_info_of_note,
+    read_debug_info,
+)
 from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.program import NAME
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -74,6 +78,7 @@ class _DebugInfoLoader:
         self._prog = prog
         self._machine = core.machine
         self._path = core.path
+        self._core = core  # Closed: the notes are in memory.
         self._asked = False
         self._found: DebugInfo | None = None
 
@@ -91,6 +96,8 @@ class _DebugInfoLoader:
         if main is not None and main.debug_file_path is not None:
             return None  # drgn has debug info.
         try:
+            if self._core.has_debug_info:
+                return debug_info_of_note(self._core.debug_info(), str(self._path))
             note = prog["VMCOREINFO"].string_()
             info = VmcoreInfo.parse(note, str(self._path))
             return read_debug_info(prog, info, self._machine)

@@ -18,7 +18,7 @@ from enum import IntEnum
 
 from kmemdump.errors import FormatError
 
-__all__ = ["Btf", "BtfKind", "BtfMember", "BtfType", "parse_btf"]
+__all__ = ["Btf", "BtfKind", "BtfMember", "BtfType", "pack_btf", "parse_btf"]
 
 MAX_SIZE = 256 << 20
 """BTF larger than this is refused; Debian's kernels have 4 to 7 MB."""
@@ -287,6 +287,13 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
         btf.first_string = base.first_string + len(base.strings)
     _index(btf)
     return btf
+
+
+def pack_btf(btf: Btf) -> bytes:
+    """Return BTF in the form in which a kernel has it."""
+    types, strings = len(btf.types), len(btf.strings)
+    head = _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, types, types, strings)
+    return head + btf.types + btf.strings
 
 
 def _index(btf: Btf) -> None:

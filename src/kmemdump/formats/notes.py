@@ -30,6 +30,8 @@ class NoteType(IntEnum):
     """When a backend's regions were marked: :mod:`kmemdump.formats.elfheader`."""
     LABELS = 0x4B4D4434
     """The region of each PT_LOAD: :mod:`kmemdump.formats.elfheader`."""
+    DEBUG_INFO = 0x4B4D4435
+    """Symbols and types: :mod:`kmemdump.formats.debug_info`."""
 
 
 def find_own(notes: Iterable[Note], type: NoteType) -> bytes | None:

@@ -15,13 +15,19 @@ from drgn import Object, Program
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
-from kmemdump.kernel.debug_info import DebugInfo, read_debug_info
+from kmemdump.kernel.debug_info import (
+    DebugInfo,
+    debug_info_of_note,
+    read_debug_info,
+    read_unwind_tables,
+)
 from kmemdump.kernel.direct_map import add_linear_maps
 from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.program import core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.memory.recorder import Budget, Recorder
 from kmemdump.targets import NamingTarget, Target
+from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Kernel", "OwnDebugInfo", "attach", "read_own_debug_info"]
@@ -36,9 +42,11 @@ class OwnDebugInfo:
 
     found: DebugInfo | None
     blocks: frozenset[int]
-    """Blocks that hold it."""
+    """Blocks that hold it, unwind tables included."""
     problem: str | None
     """Why none was found, if a search was made."""
+    tables: frozenset[int] = frozenset()
+    """Blocks that hold unwind tables, which drgn reads in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +120,36 @@ def attach(
         registers,
         recorder,
         own,
-        frozenset(reading.blocks) - own.blocks,
+        frozenset(reading.blocks) - own.tables,
         vmlinux is not None,
     )
 
 
 def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
     """
-    Read the debug info in the memory of the kernel of *target*.
+    Read the debug info of the kernel of *target*: in its note, or else in its memory.
 
     :param recorder: Reads the kernel's memory, and records the reads.
     """
     # A separate program, without a vmlinux.
     prog = _program(target, recorder, ())
     found = problem = None
+    core = core_of(target)
     with recorder.reading(_ATTACH_BUDGET) as reading:
         try:
-            found = read_debug_info(prog, target.vmcoreinfo(), target.machine)
+            if core is not None and core.has_debug_info:
+                found = debug_info_of_note(core.debug_info(), target.name)
+            else:
+                found = read_debug_info(prog, target.vmcoreinfo(), target.machine)
         except (UnsupportedError, FormatError, BudgetExceededError) as error:
             problem = str(error)
-    return OwnDebugInfo(found, frozenset(reading.blocks), problem)
+    blocks = frozenset(reading.blocks)
+    if found is None:
+        return OwnDebugInfo(None, blocks, problem)
+    with recorder.reading(_ATTACH_BUDGET) as reading:
+        read_unwind_tables(prog, found, target.machine)
+    tables = frozenset(reading.blocks)
+    return OwnDebugInfo(found, blocks | tables, None, tables)
 
 
 def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> Program:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The debug info in a kernel's own memory: symbols from kallsyms, types from BTF.
+Symbols and types of a kernel: from kallsyms and BTF in its memory, or from the note of
+a core image.
 
 Neither changes while the kernel runs, so they are read once and shared by every
 :class:`drgn.Program` on the same kernel.
@@ -10,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from drgn import FaultError, Program, Symbol, SymbolIndex
+from drgn import FaultError, Program, Symbol, SymbolBinding, SymbolIndex, SymbolKind
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
 from kmemdump.arch.architecture import arch_from_elf
@@ -25,16 +24,24 @@ from kmemdump.errors import (
     NotCapturedError,
     UnsupportedError,
 )
-from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, parse_btf
+from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, pack_btf, parse_btf
+from kmemdump.formats.debug_info import DebugInfoNote
+from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
 from kmemdump.kernel.debug_packages import find_debug_package
 from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.kernel.program import core_program
-from kmemdump.kernel.symbol_names import clone_of, plain_name
+from kmemdump.kernel.symbol_names import find_changed_names, plain_name
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["DebugInfo", "plain_symbol", "read_debug_info"]
+__all__ = [
+    "DebugInfo",
+    "debug_info_of_note",
+    "note_of_debug_info",
+    "plain_symbol",
+    "read_debug_info",
+    "read_unwind_tables",
+]
 
-_MAX_SYMBOL_SIZE = 1 << 20
 _MAX_KALLSYMS = 128 << 20
 
 
@@ -42,7 +49,7 @@ _MAX_KALLSYMS = 128 << 20
 class DebugInfo:
     """Symbols and types of one kernel."""
 
-    symbols: SymbolIndex
+    symbols: SymbolTable
     btf: Btf
     start: int
     """Start of the kernel image; addresses below it are per-CPU offsets."""
@@ -50,8 +57,10 @@ class DebugInfo:
     """End of the kernel image."""
     per_cpu: dict[str, int] = field(default_factory=dict)
     """BTF type ids of per-CPU variables, by name."""
-    _index: _SymbolNames = field(default_factory=lambda: _SymbolNames(), repr=False)
-    """Of all symbols; filled at first use."""
+    variables: Mapping[str, int] = field(default_factory=dict)
+    """BTF type ids of other variables, by name, where they are known."""
+    _changed: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    """Plain names to those that the compiler made of them; filled at first use."""
 
     def symbol(self, name: str) -> Symbol | None:
         """Return the symbol with this name, or ``None``."""
@@ -69,70 +78,49 @@ class DebugInfo:
         """
         if address is not None and not self.start <= address < self.end:
             return []
-        if name is None:
-            at: Sequence[Symbol] = self.symbols(None, None, address, False)
-            at = [plain_symbol(symbol) for symbol in at]
-            return [min(at, key=_rank)] if one and at else at
-        found: Sequence[Symbol] = self.symbols(None, name, address, one)
-        if not found:
-            self._fill_index()
-            made = self._index.made_of.get(name, ())
-            found = [
-                it for other in made for it in self.symbols(None, other, address, False)
-            ]
-            found = found[:1] if one else found
-        return [plain_symbol(self._with_size(symbol), name) for symbol in found]
+        if name is not None:
+            rows = self._named(name, one and address is None)
+            if address is not None:
+                rows = [it for it in rows if 0 <= address - it.address < it.size]
+            return [_symbol(row, name) for row in (rows[:1] if one else rows)]
+        if address is not None:
+            rows = self.symbols.containing(address)
+        else:
+            rows = [self.symbols.row(index) for index in range(len(self.symbols))]
+        if one and len(rows) > 1:
+            rows = [min(rows, key=_rank)]
+        return [_symbol(row, plain_name(row.name)) for row in rows]
 
-    def _with_size(self, symbol: Symbol) -> Symbol:
-        # kallsyms has no sizes: a symbol ends where the next one starts. drgn sets no
-        # size where the next one is further than a page away.
-        if symbol.size:
-            return symbol
-        self._fill_index()
-        addresses = self._index.addresses
-        after = bisect_right(addresses, symbol.address)
-        size = 0
-        if after < len(addresses):
-            size = addresses[after] - symbol.address
-            if size > _MAX_SYMBOL_SIZE:
-                size = 0  # Memory without a symbol lies between.
-        return Symbol(symbol.name, symbol.address, size, symbol.binding, symbol.kind)
-
-    def _fill_index(self) -> None:
-        if not self._index.addresses:
-            self._index.fill(self.symbols(None, None, None, False))
+    def _named(self, name: str, one: bool) -> list[SymbolRow]:
+        rows = self.symbols.find(name, one=one)
+        if rows:
+            return rows
+        if not self._changed:
+            self._changed.update(find_changed_names(self.symbols.names_with(".$")))
+            self._changed.setdefault("", [])  # Looked for, even if there are none.
+        names = self._changed.get(name, ())
+        return [row for other in names for row in self.symbols.find(other)]
 
 
-class _SymbolNames:
-    """All addresses and changed names of a kernel's symbols."""
-
-    def __init__(self) -> None:
-        self.addresses = array("Q")
-        """Sorted."""
-        self.made_of: dict[str, list[str]] = {}
-        """By its plain name, what the compiler made of it; functions before clones."""
-
-    def fill(self, symbols: Sequence[Symbol]) -> None:
-        self.addresses.extend(sorted({item.address for item in symbols}))
-        clones: dict[str, list[str]] = {}
-        for name in dict.fromkeys(item.name for item in symbols):
-            if "." not in name and "$" not in name:
-                continue
-            if (plain := plain_name(name)) != name:
-                self.made_of.setdefault(plain, []).append(name)
-            if base := clone_of(name):
-                clones.setdefault(base, []).append(name)
-        for plain, names in clones.items():
-            self.made_of.setdefault(plain, names)
+_BINDINGS = {number - 1 & 15: SymbolBinding(number) for number in range(4)}
+_UNKNOWN = 15
+"""Symbol binding, of ``st_info``, that no ELF file has."""
 
 
-def plain_symbol(symbol: Symbol, name: str | None = None) -> Symbol:
-    """
-    Return a symbol with its plain name.
+def _symbol(row: SymbolRow, name: str) -> Symbol:
+    kind = row.info & 15
+    return Symbol(
+        name,
+        row.address,
+        row.size,
+        _BINDINGS.get(row.info >> 4, SymbolBinding.UNKNOWN),
+        SymbolKind(kind) if kind <= SymbolKind.FUNC.value else SymbolKind.UNKNOWN,
+    )
 
-    :param name: Another name to give it.
-    """
-    name = name or plain_name(symbol.name)
+
+def plain_symbol(symbol: Symbol) -> Symbol:
+    """Return a symbol with its plain name."""
+    name = plain_name(symbol.name)
     if name == symbol.name:
         return symbol
     return Symbol(name, symbol.address, symbol.size, symbol.binding, symbol.kind)
@@ -142,11 +130,40 @@ def plain_symbol(symbol: Symbol, name: str | None = None) -> Symbol:
 _PROVIDED = re.compile(r"__(?:start|stop|end)_.*|__.*_(?:start|end)")
 
 
-def _rank(symbol: Symbol) -> tuple[bool, int]:
+def _rank(symbol: SymbolRow) -> tuple[bool, int]:
     # If symbols share an address, the kernel prints the one that sorts first.
     name = symbol.name
     provided = len(name) >= 8 and _PROVIDED.fullmatch(name) is not None
     return provided, len(name) - len(name.lstrip("_"))
+
+
+def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
+    """
+    Return the debug info that a core image has in a note.
+
+    :param source: Name of the core image, for messages.
+    :raises FormatError: If its BTF is damaged.
+    """
+    btf = parse_btf(note.btf, f"{source}: BTF")
+    if note.more_btf:
+        btf = parse_btf(note.more_btf, f"{source}: more BTF", btf)
+    per_cpu = _per_cpu_types(btf.base or btf)
+    return DebugInfo(
+        note.symbols, btf, note.start, note.end, per_cpu, dict(note.variables)
+    )
+
+
+def note_of_debug_info(info: DebugInfo) -> DebugInfoNote:
+    """Return debug info in the form in which a core image has it."""
+    base = info.btf.base
+    return DebugInfoNote(
+        info.symbols,
+        pack_btf(base or info.btf),
+        info.start,
+        info.end,
+        pack_btf(info.btf) if base else b"",
+        info.variables,
+    )
 
 
 def read_debug_info(prog: Program, info: VmcoreInfo, machine: int) -> DebugInfo:
@@ -159,16 +176,15 @@ def read_debug_info(prog: Program, info: VmcoreInfo, machine: int) -> DebugInfo:
     """
     symbols = _read_kallsyms(prog, info, machine)
     btf = _read_btf(prog, info, symbols)
-    _read_tables(prog, symbols, arch_from_elf(machine).unwind_tables)
-    start, end = (_address(prog, symbols, name) for name in ("_stext", "_end"))
+    start, end = (_address(symbols, name) for name in ("_stext", "_end"))
     if start is None or end is None:
         raise FormatError(info.source, "kallsyms lack _stext and _end")
     return DebugInfo(symbols, btf, start, end, _per_cpu_types(btf))
 
 
-def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolIndex:
+def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolTable:
     try:
-        return load_vmlinux_kallsyms(_kallsyms_only(prog, info, machine))
+        return _table(load_vmlinux_kallsyms(_kallsyms_only(prog, info, machine)))
     except BudgetExceededError:
         raise
     except Exception as error:  # drgn raises many kinds if tables are damaged.
@@ -178,19 +194,30 @@ def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolIndex
         ) from error
 
 
-def _address(prog: Program, symbols: SymbolIndex, name: str) -> int | None:
-    found: Sequence[Symbol] = symbols(prog, name, None, True)
+def _table(index: SymbolIndex) -> SymbolTable:
+    every: Sequence[Symbol] = index(None, None, None, False)
+    # Half a million enumeration members are slow to make: each pair once.
+    infos = {
+        (kind, binding): kind.value & 15 | (binding.value - 1 & 15) << 4
+        for kind in SymbolKind
+        for binding in SymbolBinding
+    }
+    return make_symbols(
+        SymbolRow(it.address, it.name, infos[it.kind, it.binding]) for it in every
+    )
+
+
+def _address(symbols: SymbolTable, name: str) -> int | None:
+    found = symbols.find(name, one=True)
     return found[0].address if found else None
 
 
-def _read_btf(prog: Program, info: VmcoreInfo, symbols: SymbolIndex) -> Btf:
+def _read_btf(prog: Program, info: VmcoreInfo, symbols: SymbolTable) -> Btf:
     source = info.source
-    start, stop = (
-        _address(prog, symbols, name) for name in ("__start_BTF", "__stop_BTF")
-    )
+    start, stop = (_address(symbols, name) for name in ("__start_BTF", "__stop_BTF"))
     if start is None or stop is None:
         missing = "no types: there is no BTF (CONFIG_DEBUG_INFO_BTF is not set)"
-        if _address(prog, symbols, "init_uts_ns") is None:
+        if _address(symbols, "init_uts_ns") is None:
             missing = (
                 "neither variables nor types: kallsyms has functions only "
                 "(CONFIG_KALLSYMS_ALL is not set)"
@@ -222,11 +249,11 @@ def _advice(info: VmcoreInfo) -> str:
     return f"give the debug file of {release} with --vmlinux ({package})"
 
 
-def _read_tables(prog: Program, symbols: SymbolIndex, names: Sequence[str]) -> None:
-    # drgn reads these when it unwinds. They never change, so they are recorded here.
-    for name in names:
-        start = _address(prog, symbols, f"__start_{name}")
-        stop = _address(prog, symbols, f"__stop_{name}")
+def read_unwind_tables(prog: Program, info: DebugInfo, machine: int) -> None:
+    """Read the tables that drgn's unwinder reads, so that they are recorded."""
+    for name in arch_from_elf(machine).unwind_tables:
+        start = _address(info.symbols, f"__start_{name}")
+        stop = _address(info.symbols, f"__stop_{name}")
         if start is not None and stop is not None and 0 < stop - start <= MAX_SIZE:
             with contextlib.suppress(FaultError):
                 prog.read(start, stop - start)

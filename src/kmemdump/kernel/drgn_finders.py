@@ -108,8 +108,9 @@ class _Finders:
         self, info: DebugInfo, types: BtfTypes, symbol: Symbol
     ) -> Object | None:
         name = symbol.name
-        if name in info.per_cpu:
-            type = types.make(info.per_cpu[name])
+        type_id = info.variables.get(name) or info.per_cpu.get(name)
+        if type_id is not None:
+            type = types.make(type_id)
             return Object(self._prog, type, address=symbol.address)
         try:
             return variable(self._prog, name, symbol)

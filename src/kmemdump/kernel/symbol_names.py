@@ -13,8 +13,9 @@ first dot, which takes parts and clones of a function for the function.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["base_name", "clone_of", "plain_name"]
+__all__ = ["base_name", "clone_of", "find_changed_names", "plain_name"]
 
 # Parts of a name that say nothing about the function:
 #   .llvm.974640843467629774      thin LTO of clang
@@ -48,6 +49,18 @@ def clone_of(name: str) -> str | None:
     plain = plain_name(name)
     base, dot, rest = plain.partition(".")
     return base if base and dot and _CLONE.fullmatch(dot + rest) else None
+
+
+def find_changed_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return for each plain name what the compiler made of it: functions, or clones."""
+    changed: dict[str, list[str]] = {}
+    clones: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        if (plain := plain_name(name)) != name:
+            changed.setdefault(plain, []).append(name)
+        if base := clone_of(name):
+            clones.setdefault(base, []).append(name)
+    return clones | changed
 
 
 def base_name(name: str) -> str:

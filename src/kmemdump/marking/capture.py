@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -23,12 +24,15 @@ from kmemdump.coreimage import (
     CoreContents,
     KernelRecord,
     Manifest,
+    Packed,
     QuestionRecord,
     pack_memory,
     write_core,
 )
 from kmemdump.errors import UnsupportedError
+from kmemdump.formats.debug_info import pack_debug_info
 from kmemdump.kernel.attach import Kernel, OwnDebugInfo, attach
+from kmemdump.kernel.debug_info import note_of_debug_info
 from kmemdump.kernel.direct_map import direct_map
 from kmemdump.marking.mark import AreaResult, Marking, mark
 from kmemdump.marking.selection import Selection, select
@@ -59,6 +63,8 @@ class Capture:
     """The memory that was read, with its contents then; the target has the rest."""
     machine: int
     """Architecture: an ELF ``e_machine``."""
+    packing: Future[Packed] | None = None
+    """What :meth:`pack` returns, if it is being made."""
 
     @property
     def complete(self) -> bool:
@@ -79,23 +85,24 @@ class Capture:
             for id, (item, name) in enumerate(names.items(), FIRST_ID)
         ]
 
-    def pack(self) -> bytes:
+    def pack(self) -> Packed:
         """
-        Compress the kernel's symbols and types, which never change while it runs.
+        Return symbols, types and unwind tables, which never change, compressed.
 
         :return: For :meth:`save`; empty if no area is packed.
         """
-        blocks = {
-            block for area in self.marking.areas if area.packed for block in area.own
-        }
-        return pack_memory(self.memory, block_ranges(blocks)) if blocks else b""
+        if self.packing is not None:
+            return self.packing.result()
+        if not any(area.packed for area in self.marking.areas):
+            return Packed()
+        return _start_packing(self.kernel, self.memory).result()
 
     def save(
         self,
         path: str | os.PathLike[str],
         *,
         regions: Sequence[Region] | None = None,
-        packed: bytes | None = None,
+        packed: Packed | None = None,
         marked_at: datetime | None = None,
         cause: str = "",
     ) -> list[Range]:
@@ -173,16 +180,21 @@ def capture(
         vmlinux=vmlinux,
         budget=budget,
     )
-    return look(target, selection, known.kernel if known else None)
+    return look(target, selection, known.kernel if known else None, packing=True)
 
 
 def look(
-    target: Target, selection: Selection, known: Kernel | OwnDebugInfo | None = None
+    target: Target,
+    selection: Selection,
+    known: Kernel | OwnDebugInfo | None = None,
+    *,
+    packing: bool = False,
 ) -> Capture:
     """
     Look at the kernel of *target*, and mark the selection.
 
     :param known: The same kernel, looked at before, or its own debug info.
+    :param packing: Whether to pack meanwhile, if an area is packed.
     :raises KmemdumpError: If there is no kernel that can be looked at.
     """
     now = datetime.now(UTC)
@@ -192,6 +204,10 @@ def look(
         known=known,
         self_contained=SYMBOLS in selection.areas,
     )
+    packed = None
+    if packing and SYMBOLS in selection.areas:
+        memory = JoinedMemory(kernel.recorder.recording(), target.memory)
+        packed = _start_packing(kernel, memory)
     marking = mark(
         kernel,
         _areas_for(kernel, selection, warn=known is None),
@@ -205,7 +221,28 @@ def look(
             kernel.problem or f"{target.name}: nothing of the kernel can be read"
         )
     memory = JoinedMemory(kernel.recorder.recording(), target.memory)
-    return Capture(kernel, marking, now, memory, target.machine)
+    return Capture(kernel, marking, now, memory, target.machine, packed)
+
+
+def _start_packing(kernel: Kernel, memory: Memory) -> Future[Packed]:
+    """Pack in a thread: compressing lets others run, and takes half a second."""
+    found = kernel.own_debug_info.found
+    tables = block_ranges(kernel.own_debug_info.tables)
+    data = b"".join(memory.read(item.start, item.size) for item in tables)
+
+    def pack() -> Packed:
+        if found is None:
+            return Packed()
+        return Packed(
+            pack_debug_info(note_of_debug_info(found)),
+            pack_memory(tables, data) if tables else b"",
+        )
+
+    executor = ThreadPoolExecutor(1)
+    try:
+        return executor.submit(pack)
+    finally:
+        executor.shutdown(wait=False)
 
 
 def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import NotCapturedError
 from kmemdump.marking.capture import Capture, look
-from kmemdump.marking.mark import Marking
 from kmemdump.marking.registry import Registry
 from kmemdump.marking.selection import Selection
 from kmemdump.memory.ranges import merge
@@ -32,10 +31,10 @@ class VmMarks:
     def __init__(self, target: Target, selection: Selection) -> None:
         self.target = target
         self.selection = selection
-        self.capture: Capture = look(target, selection)
+        self.capture: Capture = look(target, selection, packing=True)
         self.liveness = Liveness(self.capture.kernel)
         self.packed = self.capture.pack()
-        """The memory that never changes, compressed."""
+        """Symbols, types and unwind tables, which never change, compressed."""
         self._backend = VmBackend(target.memory, max_bytes=_MAX_BYTES)
         self.registry = Registry(target.memory.ranges)
         self.registry.attach(self._backend)
@@ -53,9 +52,8 @@ class VmMarks:
 
     @property
     def packed_size(self) -> int:
-        """Size of the memory that never changes, in bytes, uncompressed."""
-        packed = (area for area in self.capture.marking.areas if area.packed)
-        return Marking(tuple(packed)).size
+        """Size of what never changes, in bytes, compressed."""
+        return len(self.packed.debug_info) + len(self.packed.memory)
 
     def read_kernel(self) -> KernelState | None:
         """Return the kernel's state, or None if its memory is gone."""

@@ -223,7 +223,7 @@ def _report_marks(marks: VmMarks, reporter: Reporter) -> None:
         f"{len(marks.registry)} regions, {format_size(marks.size)}"
     )
     if marks.packed_size:
-        text += f" and {format_size(marks.packed_size)} to be packed"
+        text += f" and {format_size(marks.packed_size)} of symbols and types"
     incomplete = [area for area in areas if area.reason]
     if incomplete:
         text += f"; incomplete: {', '.join(area.name for area in incomplete)}"

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel's table of symbols: names, addresses, kinds, and sizes if known."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = ["SymbolRow", "SymbolTable", "make_symbols"]
+
+_MAX_SIZE = 1 << 20
+"""Most bytes up to the next symbol that are taken for a symbol's own."""
+_MAX_BACK = 64
+"""Most symbols to look at for one that spans others."""
+
+
+class SymbolRow(NamedTuple):
+    """A symbol."""
+
+    address: int
+    name: str
+    info: int = 0
+    """``st_info`` of an ELF symbol: its kind, and its binding << 4 (15: unknown)."""
+    size: int = 0
+    """In bytes; 0 if unknown, as in kallsyms."""
+
+
+@dataclass(slots=True)
+class SymbolTable:
+    """Symbols by address. They are many: a row is made when it is asked for."""
+
+    names: bytes
+    """The name of each, with a NUL behind it."""
+    info: bytes
+    """``st_info`` of each."""
+    addresses: array[int]
+    """Ascending."""
+    sizes: array[int]
+    """In bytes, 0 if unknown; empty if all are."""
+    _list: list[bytes] = field(default_factory=list, repr=False)
+    """Names, split at first use."""
+    _first: dict[bytes, int] = field(default_factory=dict, repr=False)
+    """Name to the first symbol that has it, filled at first use."""
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def __iter__(self) -> Iterator[SymbolRow]:
+        """Iterate over the rows as they are stored."""
+        sizes = self.sizes or array("I", bytes(4 * len(self)))
+        for name, address, info, size in zip(
+            self._split(), self.addresses, self.info, sizes, strict=True
+        ):
+            yield SymbolRow(address, name.decode("utf-8", "replace"), info, size)
+
+    def row(self, index: int) -> SymbolRow:
+        """Return a symbol; a size that is unknown ends where the next one begins."""
+        name = self._split()[index].decode("utf-8", "replace")
+        size = self._size(index)
+        return SymbolRow(self.addresses[index], name, self.info[index], size)
+
+    def find(self, name: str, *, one: bool = False) -> list[SymbolRow]:
+        """
+        Return the symbols with this name, by address.
+
+        :param one: Whether the first is enough.
+        """
+        names, raw = self._split(), name.encode("utf-8", "replace")
+        if not self._first:
+            # Of equal names, the first one stays.
+            backwards = zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
+            self._first.update(backwards)
+        index = self._first.get(raw)
+        if index is None:
+            return []
+        found = [index]
+        while not one:
+            try:
+                index = names.index(raw, index + 1)
+            except ValueError:
+                break
+            found.append(index)
+        return [self.row(index) for index in found]
+
+    def names_with(self, characters: str) -> Iterator[str]:
+        """Yield the names that have one of *characters*."""
+        wanted = characters.encode()
+        for name in self._split():
+            if any(byte in name for byte in wanted):
+                yield name.decode("utf-8", "replace")
+
+    def containing(self, address: int) -> list[SymbolRow]:
+        """Return the symbols that contain an address: those that start last."""
+        end = bisect_right(self.addresses, address)
+        for _ in range(_MAX_BACK):
+            if end == 0:
+                break
+            start = bisect_left(self.addresses, self.addresses[end - 1])
+            rows = [self.row(index) for index in range(start, end)]
+            found = [row for row in rows if address < row.address + row.size]
+            if found or not self.sizes:
+                return found
+            end = start
+        return []
+
+    def _size(self, index: int) -> int:
+        if self.sizes and self.sizes[index]:
+            return self.sizes[index]
+        address = self.addresses[index]
+        after = bisect_right(self.addresses, address)
+        if after == len(self.addresses):
+            return 0
+        size = self.addresses[after] - address
+        return size if size <= _MAX_SIZE else 0  # Memory without symbols is between.
+
+    def _split(self) -> list[bytes]:
+        if not self._list and self.addresses:
+            self._list = self.names.split(b"\0")
+            self._list.pop()  # Behind the last NUL.
+        return self._list
+
+
+def make_symbols(rows: Iterable[SymbolRow]) -> SymbolTable:
+    """
+    Make a table.
+
+    :param rows: In any order; those with the same address stay in their order. A name
+        with a NUL, or an address that is not within 64 bits, is left out.
+    """
+    kept = [row for row in rows if 0 <= row.address < 1 << 64 and "\0" not in row.name]
+    kept.sort(key=lambda row: row.address)
+    names = "".join(f"{row.name}\0" for row in kept).encode("utf-8", "replace")
+    sizes = [min(row.size, 0xFFFFFFFF) for row in kept]
+    return SymbolTable(
+        names,
+        bytes(row.info & 0xFF for row in kept),
+        array("Q", [row.address for row in kept]),
+        array("I", sizes if any(sizes) else []),
+    )
