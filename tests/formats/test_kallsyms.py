@@ -80,6 +80,11 @@ def test_each_layout_is_found_and_read(order, alignment, per_cpu):
     assert numbers == {"_stext": [at + 900], "sys_7_init_read_49": [at + 7]}
 
 
+def test_an_index_that_is_cut_short():
+    with pytest.raises(FormatError, match="^data: 511 bytes of kallsyms' index"):
+        parse_tokens(bytes(511), b"", "data")
+
+
 def test_a_name_is_found_without_the_other_tables():
     written, _ = write(NEW, 8, [])
     data, places = written.data, written.places

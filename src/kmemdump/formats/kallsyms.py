@@ -236,6 +236,10 @@ def parse_tokens(index: bytes, table: bytes, source: str) -> list[bytes]:
     :param table: The strings; what follows them is ignored.
     :raises FormatError: If the two do not agree.
     """
+    if len(index) != _INDEX.size:
+        raise FormatError(
+            source, f"{len(index)} bytes of kallsyms' index, expected {_INDEX.size}"
+        )
     starts = _INDEX.unpack(index)
     strings = table.split(b"\0", len(starts))[: len(starts)]
     at = 0

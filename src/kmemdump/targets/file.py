@@ -131,8 +131,11 @@ class FileTarget(Closing):
         :raises FormatError: If there are several in memory.
         """
         if self._vmcoreinfo is None:
-            self._vmcoreinfo = complete(self._find_vmcoreinfo(), self.memory)
+            self._vmcoreinfo = self._completed(self._find_vmcoreinfo())
         return self._vmcoreinfo
+
+    def _completed(self, info: VmcoreInfo) -> VmcoreInfo:
+        return complete(info, self.memory)
 
     def _find_vmcoreinfo(self) -> VmcoreInfo:
         found = self._noted or find_vmcoreinfo(

@@ -81,6 +81,10 @@ class CoreTarget(FileTarget):
         self.aliases = _names(core.headers, vmcoreinfo, core.memory)
         """Virtual addresses that no page table has."""
 
+    def _completed(self, info: VmcoreInfo) -> VmcoreInfo:
+        # Its symbols are in a note: kallsyms, whose place would be looked for, are not.
+        return info if self.core.has_debug_info else super()._completed(info)
+
 
 def core_of(target: Target) -> CoreImage | None:
     """Return the ELF core that a target is; ``None`` if it is something else."""
