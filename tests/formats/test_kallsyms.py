@@ -81,7 +81,7 @@ def test_each_layout_is_found_and_read(order, alignment, per_cpu):
 
 
 def test_an_index_that_is_cut_short():
-    with pytest.raises(FormatError, match="^data: 511 bytes of kallsyms' index"):
+    with pytest.raises(FormatError, match="511 bytes of kallsyms' index"):
         parse_tokens(bytes(511), b"", "data")
 
 
