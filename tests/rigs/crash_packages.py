@@ -11,27 +11,16 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from kmemdump.errors import UnsupportedError
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.other_programs import loader, unpack_libraries
 from kmemdump.lab.packages import PackageCache
 
-__all__ = ["NEWER_RELEASE", "unpacked_crash"]
+__all__ = ["NEWER_RELEASE", "NEWEST_RELEASE", "unpacked_crash"]
 
 NEWER_RELEASE = "trixie"
 """A release whose crash, 8.0.6, knows Linux 6.12: Debian 13."""
-
-_PACKAGES = (
-    "crash",
-    "libc6",
-    "libgcc-s1",
-    "liblzo2-2",
-    "libncursesw6",
-    "libsnappy1v5",
-    "libstdc++6",
-    "libtinfo6",
-    "libzstd1",
-    "zlib1g",
-)
+NEWEST_RELEASE = "sid"
+"""A suite whose crash, 9.0.2 in November 2026, knows Linux 7.x."""
 
 
 def unpacked_crash(
@@ -45,11 +34,8 @@ def unpacked_crash(
     """
 
     def unpack(folder: Path) -> None:
-        for package in _PACKAGES:
-            cache.apt(architecture, release).unpack(package, folder)
-        # Debian 13's packages expect that the system has made this link.
-        if not (folder / "lib").exists():
-            (folder / "lib").symlink_to("usr/lib")
+        apt = cache.apt(architecture, release)
+        unpack_libraries(apt.unpack("crash", folder), apt, folder)
 
     name = "_".join(filter(None, ("crash", architecture.debian, release)))
     root = cache.entry(name, unpack)
@@ -59,7 +45,4 @@ def unpacked_crash(
         # Not QEMU's newest CPU: it signs return addresses if programs ask for that, as
         # Debian 13's do, and is then ten times slower to emulate.
         return (emulator, "-cpu", architecture.cpu, "-L", str(root), program)
-    libraries = root / "lib" / architecture.compiler.rstrip("-")
-    for loader in libraries.glob("ld-linux-*.so.*"):
-        return (str(loader), "--library-path", str(libraries), program)
-    raise UnsupportedError(f"{root}: the packages hold no loader; remove it")
+    return (*loader(root, architecture), program)

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab.apt import Apt, CommandError
 
-__all__ = ["KINDS", "NEWEST", "SUITES", "FoundKernel", "KernelName", "find_kernel"]
+__all__ = [
+    "KINDS",
+    "NEWEST",
+    "SUITES",
+    "FoundKernel",
+    "KernelName",
+    "base_suite",
+    "find_kernel",
+]
 
 NEWEST = "newest"
 """Series of a kernel that is found by its meta package."""
@@ -99,6 +107,11 @@ class FoundKernel:
     """Of the package."""
     suite: str | None
     """Where it is; None for the suites of this machine."""
+
+
+def base_suite(suite: str) -> str:
+    """Return the suite that has everything which packages of another one need."""
+    return "sid" if suite == "experimental" else suite.removesuffix("-backports")
 
 
 def find_kernel(

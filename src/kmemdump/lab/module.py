@@ -4,11 +4,13 @@
 import hashlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
+from kmemdump.lab import older_compiler
 from kmemdump.lab.architectures import Architecture
 from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.packages import PackageCache
@@ -59,7 +61,7 @@ def build_modules(
     def make(folder: Path) -> None:
         for file, text in texts.items():
             (folder / file).write_bytes(text)
-        _make(headers, folder, kernel.architecture, name, options)
+        _make(headers, folder, kernel, name, options)
         for path in folder.iterdir():
             if path.suffix == ".ko":
                 continue
@@ -87,14 +89,18 @@ def find_compiler(arch: Architecture) -> str:
 def _make(
     headers: Path,
     folder: Path,
-    arch: Architecture,
+    kernel: KernelPackage,
     name: str,
     more: Sequence[str],
 ) -> None:
     # No type information, for which 6.12's build would need pahole.
     options = [f"M={folder}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
     # Debian's Makefile names a version of the compiler, which need not be installed.
-    options += [f"CROSS_COMPILE={arch.compiler}", f"CC={find_compiler(arch)}"]
+    arch = kernel.architecture
+    compiler = find_compiler(arch)
+    if kernel.suite is not None:
+        compiler = f"{sys.executable} {older_compiler.__file__} {compiler}"
+    options += [f"CROSS_COMPILE={arch.compiler}", f"CC={compiler}"]
     argv = ["make", "-C", str(headers), *options, *more, "modules"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, errors="replace")

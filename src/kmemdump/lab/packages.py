@@ -7,6 +7,7 @@ it is whole, so that a killed run leaves nothing half done.
 """
 
 import fcntl
+import platform
 import re
 import subprocess
 import tempfile
@@ -15,16 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.apt import Apt, MissingPackageError, run
-from kmemdump.lab.architectures import X86_64, Architecture
+from kmemdump.lab.apt import Apt, MissingPackageError
+from kmemdump.lab.architectures import X86_64, Architecture, get_architecture
 from kmemdump.lab.built_kernels import (
     BUILT_KERNELS,
     BuiltKernel,
     build_kernel,
     built_kernel,
 )
-from kmemdump.lab.kernel_names import KernelName, find_kernel
+from kmemdump.lab.kernel_names import KernelName, base_suite, find_kernel
 from kmemdump.lab.kernel_package import KernelPackage
+from kmemdump.lab.other_programs import unpack_libraries, wrap_programs
 
 __all__ = ["PackageCache", "default_folder"]
 
@@ -146,24 +148,33 @@ class PackageCache:
 
         def make(folder: Path) -> None:
             apt = self.apt(kernel.architecture, kernel.suite)
-            # Programs of the build, which this machine runs.
-            native = Apt(run("dpkg", "--print-architecture").strip(), self.folder)
-            needed: list[tuple[Apt, str, str | None]] = [(apt, package, kernel.version)]
-            with apt.downloaded(package, kernel.version) as deb:
-                depends = run("dpkg-deb", "-f", str(deb), "Depends")
-            for name, version in _DEPENDENCY.findall(depends):
+            for name, version in _DEPENDENCY.findall(
+                apt.unpack(package, folder, kernel.version)
+            ):
                 # The others are the image itself and a list of compilers.
                 if name.startswith("linux-headers-"):
-                    needed.append((apt, name, version or None))
+                    apt.unpack(name, folder, version or None)
                 elif name.startswith("linux-kbuild-"):
-                    needed.append((native, name, version or None))
-            for source, name, version in needed:
-                source.unpack(name, folder, version)
+                    self._unpack_programs(name, version or None, kernel.suite, folder)
             # The only absolute path in there; the links are relative.
             makefile = folder / tree / "Makefile"
             makefile.write_text(makefile.read_text().replace("/usr/src/", "../"))
 
         return self.entry(f"{package}_{_file_name(kernel.version)}", make) / tree
+
+    def _unpack_programs(
+        self, package: str, version: str | None, suite: str | None, folder: Path
+    ) -> None:
+        """Unpack the programs of a build, so that they run on this machine."""
+        host = get_architecture(platform.machine())
+        depends = self.apt(host, suite).unpack(package, folder, version)
+        if suite is None:
+            return
+        # This machine may be older. Backports have few of the libraries.
+        libraries = folder / "libraries"
+        libraries.mkdir()
+        unpack_libraries(depends, self.apt(host, base_suite(suite)), libraries)
+        wrap_programs(folder / "usr/lib" / package, libraries, host)
 
     def busybox(self, architecture: Architecture = X86_64) -> Path:
         """
