@@ -31,6 +31,7 @@ def test_the_family():
         ("NotCapturedError", ExitCode.UNREADABLE),
         ("UnsupportedError", ExitCode.UNREADABLE),
         ("BudgetExceededError", ExitCode.UNREADABLE),
+        ("IncompleteAnswerError", ExitCode.INCOMPLETE),
         ("QuestionError", ExitCode.INCOMPLETE),
         ("RegistrationError", ExitCode.INCOMPLETE),
         ("BackendError", ExitCode.INCOMPLETE),

@@ -55,6 +55,12 @@ class BudgetExceededError(KmemdumpError):
     """A question read more, or took longer, than it was allowed to."""
 
 
+class IncompleteAnswerError(KmemdumpError):
+    """A part of an answer is missing."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
 class QuestionError(KmemdumpError):
     """
     A question could not be answered, or only in part.

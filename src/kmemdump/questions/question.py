@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from drgn import FaultError, ObjectNotFoundError, Program
-from drgn.commands import CommandError
+from drgn.commands import CommandError, CommandExitStatusError
 
-from kmemdump.errors import KmemdumpError
+from kmemdump.errors import IncompleteAnswerError, KmemdumpError
 from kmemdump.kernel.program import NAME
+from kmemdump.questions.drgn_warnings import collected_warnings
 
 __all__ = ["Question", "answer", "attempt", "explain", "function"]
 
@@ -50,15 +51,24 @@ def answer(prog: Program, question: Question) -> str:
 
 
 def attempt(prog: Program, question: Question) -> tuple[str, BaseException | None]:
-    """Put a question; return its output, and the exception if it failed."""
+    """
+    Put a question; return its output, and the exception if it failed.
+
+    What drgn only warned of is missing in the answer: it is such an exception, too.
+    """
     output = io.StringIO()
     problem: BaseException | None = None
     try:
-        with contextlib.redirect_stdout(output):
+        with contextlib.redirect_stdout(output), collected_warnings() as warnings:
             question.put(prog)
     # A dead kernel's memory can break drgn's and users' code in any way.
     except (Exception, SystemExit) as error:
         problem = error
+    if warnings and (problem is None or isinstance(problem, CommandExitStatusError)):
+        problem = IncompleteAnswerError("; ".join(warnings))
+    elif problem is not None:
+        for line in warnings:
+            problem.add_note(line)
     text = output.getvalue()
     # drgn names the file that it reads, which is temporary if we made the program.
     if NAME in prog.config and prog.core_dump_path:
