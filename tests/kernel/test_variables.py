@@ -167,6 +167,10 @@ def test_names_that_are_looked_up():
     assert len(asked) > 150
 
 
+def has(prog: Program, name: str) -> bool:
+    return optional(partial(prog.variable, name)) is not None
+
+
 @each_series
 def test_types_are_those_of_the_debug_info(dead: DeadMachine) -> None:
     """And what drgn or we look up is found without it, if the kernel has it."""
@@ -174,7 +178,7 @@ def test_types_are_those_of_the_debug_info(dead: DeadMachine) -> None:
     try:
         prog = attach(target).prog
         assert find_drift(prog, attach(target, vmlinux=dead.vmlinux).prog) == []
-        found = [name for name in VARIABLES if optional(partial(prog.variable, name))]
+        found = [name for name in VARIABLES if has(prog, name)]
         assert len(found) > 120
     finally:
         target.close()

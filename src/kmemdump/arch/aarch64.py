@@ -56,6 +56,8 @@ class Aarch64:
         re.M,
     )
     unwind_tables: tuple[str, ...] = ()  # Frame pointers suffice.
+    frame_pointer = "x29"
+    link_register = "x30"
     image_is_alone = False
 
     @property

@@ -47,6 +47,10 @@ class Arch(Protocol):
     """
     unwind_tables: tuple[str, ...]
     """Tables for drgn's unwinder, between the symbols __start_NAME and __stop_NAME."""
+    frame_pointer: str
+    """drgn's name of the register that points to the frame record."""
+    link_register: str
+    """drgn's name of the register that a call puts the return address in, if any."""
     image_is_alone: bool
     """Whether nothing else is mapped in the range that :meth:`image` returns."""
 

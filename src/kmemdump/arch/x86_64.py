@@ -70,6 +70,8 @@ class X86_64:
         r"\bCPL=(?:(?P<user>3)|[0-2])\b.*\bHLT=(?P<halted>[01])\b"
     )
     unwind_tables: tuple[str, ...] = ("orc_unwind", "orc_unwind_ip", "orc_header")
+    frame_pointer = "rbp"
+    link_register = ""
     image_is_alone = True
 
     @property

@@ -122,4 +122,4 @@ class Cpu:
     """Seconds for which its timer interrupt was overdue; negative if not yet due."""
     frames: tuple[Frame, ...] = ()
     problem: str | None = None
-    """Why there are no frames, or only frames found from its registers."""
+    """Why there are no frames, or only some."""

@@ -23,7 +23,7 @@ from kmemdump.kernel.debug_info import (
 )
 from kmemdump.kernel.direct_map import add_linear_maps
 from kmemdump.kernel.drgn_finders import register_finders
-from kmemdump.kernel.program import core_program
+from kmemdump.kernel.program import RECORDER, core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.memory.recorder import Budget, Recorder
 from kmemdump.targets import NamingTarget, Target
@@ -154,11 +154,10 @@ def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
 
 def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> Program:
     prog = core_program(target.machine, target.vmcoreinfo(), target.name, registers)
-    if target.memory.ranges:
-        # One segment is enough: the memory refuses addresses that it does not hold.
-        end = max(item.end for item in target.memory.ranges)
-        end = min(end, ADDRESS_SPACE - 1)  # drgn has 64 bits for the size.
-        prog.add_memory_segment(0, end, recorder.read, True)
+    prog.config[RECORDER] = recorder
+    # One segment is enough: the memory refuses addresses that it does not hold, and the
+    # recorder knows of them. drgn has 64 bits for the size.
+    prog.add_memory_segment(0, ADDRESS_SPACE - 1, recorder.read, True)
     if isinstance(target, NamingTarget):
         for alias in target.aliases:
             prog.add_memory_segment(

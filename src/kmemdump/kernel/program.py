@@ -30,6 +30,8 @@ nothing to such a program.
 """
 REGISTERS = "kmemdump_registers"
 """Likewise: NT_PRSTATUS of each CPU, in CPU order."""
+RECORDER = "kmemdump_recorder"
+"""Likewise: the :class:`~kmemdump.memory.recorder.Recorder` that reads its memory."""
 
 _NO_ADDRESS = ADDRESS_SPACE - 1
 

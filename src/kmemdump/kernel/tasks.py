@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from drgn import FaultError, Object, Program, StackTrace, sizeof
+from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.list import list_for_each_entry
+from drgn.helpers.linux.sched import idle_task
 
 from kmemdump.kernel.program import REGISTERS
 
-__all__ = ["is_without_registers", "readable_pids", "stack_of_registers"]
+__all__ = [
+    "is_without_registers",
+    "readable_pids",
+    "readable_tasks",
+    "stack_of_registers",
+]
 
 _REGISTERS_AT = 112
 """Offset of ``pr_reg`` in ``struct elf_prstatus`` of 64-bit machines."""
@@ -54,11 +61,26 @@ def readable_pids(prog: Program) -> Iterator[int]:
     """
     found: set[int] = set()
     with suppress(FaultError):
-        for task in _with_threads(prog["init_task"]):
+        for task in _with_threads(prog["init_task"].address_of_()):
             pid = task.pid.value_()
             if pid not in found:
                 found.add(pid)
                 yield pid
+
+
+def readable_tasks(prog: Program) -> Iterator[Object]:
+    """Yield each online CPU's idle task, and all tasks before one that is missing."""
+    found: set[int] = set()
+    with suppress(FaultError):
+        for cpu in for_each_online_cpu(prog):
+            task = idle_task(prog, cpu)
+            found.add(task.value_())
+            yield task
+    with suppress(FaultError):
+        for task in _with_threads(prog["init_task"].address_of_()):
+            if task.value_() not in found:
+                found.add(task.value_())
+                yield task
 
 
 def _with_threads(first: Object) -> Iterator[Object]:

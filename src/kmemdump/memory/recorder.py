@@ -84,6 +84,10 @@ class Recorder:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
+        self.misses = 0
+        """How many reads failed because *memory* lacks what they asked for."""
+        self.last_missing = 0
+        """Physical address of the last of them."""
         self._pages: dict[int, bytes] = {}
         self._current: Reading | None = None
         self._record: Callable[[int], None] = _forget
@@ -171,6 +175,8 @@ class Recorder:
                 self._check()
                 return data
         except NotCapturedError as error:
+            self.misses += 1
+            self.last_missing = address
             if self._current is not None and self._current.missing is None:
                 self._current.missing = address
             raise FaultError(str(error), address) from None

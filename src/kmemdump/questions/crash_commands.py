@@ -27,6 +27,7 @@ from kmemdump.questions.drgn_internals import (
     run_command,
 )
 from kmemdump.questions.question import Question
+from kmemdump.questions.stack_traces import checked_stack_traces
 from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
 
 __all__ = ["command"]
@@ -71,6 +72,9 @@ _SAFE_COMMANDS = frozenset(
 )
 """Read-only commands, which run neither Python nor a shell."""
 
+_SAFE_LINES = frozenset(("foreach bt",))
+"""Safe ways to use commands that also run others."""
+
 _SAFE_WORDS = re.compile(r"(?: [A-Za-z0-9_.,:+\- ]*)?")
 _NAME = re.compile(r"[A-Za-z0-9_]+|\*")
 
@@ -90,9 +94,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
     match = _NAME.match(text)
     name = match.group() if match else text
     arguments = text[len(name) :]
-    if not trusted and (
-        name not in _SAFE_COMMANDS or not _SAFE_WORDS.fullmatch(arguments)
-    ):
+    safe = name in _SAFE_COMMANDS and _SAFE_WORDS.fullmatch(arguments)
+    if not (trusted or safe or text in _SAFE_LINES):
         raise UsageError(
             f"question {text!r} was not typed by a user and is not a read-only "
             "command; type it yourself with --ask"
@@ -114,7 +117,7 @@ def command(text: str, *, trusted: bool = False) -> Question:
         def run(arguments: Any) -> None:
             run_command(prog, name, arguments, {"prog": prog} if trusted else {})
 
-        with _redirected(parsed):
+        with checked_stack_traces(), _redirected(parsed):
             if not bare:
                 _set_context(prog)
             if tolerant is not None:

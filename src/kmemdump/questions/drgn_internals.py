@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
-from drgn import Program
+from drgn import Object, Program
 from drgn.commands import ParsedCommand, _ArgparseCommand, _redirect_and_pipe
+from drgn.commands._crash import _bt
 from drgn.commands._crash.common import CRASH_COMMAND_NAMESPACE
+from drgn.helpers.linux.stack import LinuxKernelStack
 
 __all__ = [
     "command_names",
     "is_drgn_object",
     "parse_arguments",
     "redirect_output",
+    "replace_stack_traces",
     "run_command",
 ]
 
@@ -75,3 +78,12 @@ def redirect_output(parsed: ParsedCommand[Any]) -> AbstractContextManager[None]:
 def is_drgn_object(value: object) -> bool:
     """Return whether a value's type comes from drgn, or from its C module."""
     return type(value).__module__.partition(".")[0] in ("drgn", "_drgn")
+
+
+def replace_stack_traces(unwind: Callable[[Object], LinuxKernelStack]) -> None:
+    """
+    Let command ``bt`` unwind with a function of ours, in all programs.
+
+    :param unwind: Takes a ``struct task_struct *``.
+    """
+    vars(_bt)["kernel_stack_trace"] = unwind

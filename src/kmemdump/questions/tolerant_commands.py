@@ -22,10 +22,17 @@ from drgn.helpers.linux.irq import for_each_irq_desc, irq_get_nr_irqs
 from drgn.helpers.linux.sched import cpu_curr
 from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns, ktime_get_coarse_real_ns
 
-from kmemdump.kernel.limits import MAX_INTERRUPTS
+from kmemdump.errors import NotCapturedError
+from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_TASKS
 from kmemdump.kernel.printk import LogRecord, format_record, read_log
 from kmemdump.kernel.program import NAME
-from kmemdump.kernel.tasks import readable_pids, stack_of_registers
+from kmemdump.kernel.tasks import (
+    is_without_registers,
+    readable_pids,
+    readable_tasks,
+    stack_of_registers,
+)
+from kmemdump.questions.stack_traces import note_cut_off
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["TOLERANT_COMMANDS", "Run"]
@@ -69,7 +76,11 @@ def _print_records(prog: Program, form: Callable[[LogRecord], str]) -> None:
 
 
 def _ps(prog: Program, run: Run) -> None:
-    """List the tasks; if some are missing, list the others and say so."""
+    """
+    List the tasks; if some are missing, the others.
+
+    :raises NotCapturedError: At the end, if some are missing.
+    """
     problem = _print_whole(run, [])
     if problem is None:
         return
@@ -77,7 +88,7 @@ def _ps(prog: Program, run: Run) -> None:
     if not held:
         raise problem
     run(held)
-    print(f"(others cannot be read: {problem.message})")
+    raise NotCapturedError(f"other tasks cannot be read: {problem.message}")
 
 
 def _bt_a(prog: Program, run: Run) -> None:
@@ -89,6 +100,34 @@ def _bt_a(prog: Program, run: Run) -> None:
     if not parts:
         raise problem
     print("\n".join(parts), end="")
+
+
+def _foreach_bt(prog: Program, run: Run) -> None:
+    """
+    Print the stacks of all tasks; if some are missing, the others and why.
+
+    :raises LookupError: At the end, if a task was running and there are no registers.
+    """
+    text, problem = _partial_output(run, ["bt"])
+    if problem is None:
+        print(text, end="")
+        return
+    without_registers = None
+    parts = []
+    for task in islice(readable_tasks(prog), MAX_TASKS):
+        address = f"{task.value_():x}"
+        text, problem = _partial_output(run, [address, "bt"])
+        if problem is not None:
+            header = text or f"TASK: {address}\n"
+            text = f"{header}(no stack: {_reason(problem)})\n"
+            if is_without_registers(problem):
+                without_registers = problem
+            else:
+                note_cut_off(f"task {address}", f"missing: {_reason(problem)}")
+        parts.append(text)
+    print("\n".join(parts), end="")
+    if without_registers is not None:
+        raise without_registers
 
 
 def _irq(prog: Program, run: Run) -> None:
@@ -104,14 +143,17 @@ def _irq(prog: Program, run: Run) -> None:
 
 def _stacks(prog: Program, run: Run) -> Iterator[str]:
     for cpu in for_each_online_cpu(prog):
-        try:
-            yield _output(run, ["-c", str(cpu)], strict=True)
-        except FaultError as error:
-            yield _stack_without_task(prog, cpu, error)
+        text, problem = _partial_output(run, ["-c", str(cpu)])
+        if isinstance(problem, FaultError):
+            text = _stack_without_task(prog, cpu, problem)
+        elif problem is not None:
+            raise problem
+        yield text
 
 
 def _stack_without_task(prog: Program, cpu: int, problem: FaultError) -> str:
     task = cpu_curr(prog, cpu).value_()
+    note_cut_off(f"CPU {cpu}", f"from its registers alone: {problem.message}")
     lines = [
         f"PID: ?        TASK: {task:x}  CPU: {cpu}  (not captured: {problem.message})"
     ]
@@ -123,23 +165,36 @@ def _stack_without_task(prog: Program, cpu: int, problem: FaultError) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _reason(problem: Exception) -> str:
+    return problem.message if isinstance(problem, FaultError) else str(problem)
+
+
 def _print_whole(run: Run, arguments: list[str]) -> FaultError | None:
     """Print the answer if it is complete; otherwise return why it is not."""
-    try:
-        print(_output(run, arguments, strict=True), end="")
-    except FaultError as error:
-        return error
+    text, problem = _partial_output(run, arguments)
+    if isinstance(problem, FaultError):
+        return problem
+    if problem is not None:
+        raise problem
+    print(text, end="")
     return None
 
 
-def _output(run: Run, arguments: list[str], *, strict: bool = False) -> str:
-    """Return a command's output; nothing if it fails and *strict* is false."""
-    ignored = () if strict else (FaultError, LookupError, ValueError)
+def _output(run: Run, arguments: list[str]) -> str:
+    """Return a command's output; nothing if it fails."""
+    text, problem = _partial_output(run, arguments)
+    return "" if problem is not None else text
+
+
+def _partial_output(run: Run, arguments: list[str]) -> tuple[str, Exception | None]:
+    """Return a command's output, and why it is not complete, if so."""
     output = io.StringIO()
-    with contextlib.suppress(*ignored), contextlib.redirect_stdout(output):
-        run(arguments)
-        return output.getvalue()
-    return ""
+    try:
+        with contextlib.redirect_stdout(output):
+            run(arguments)
+    except (FaultError, LookupError, ValueError) as error:
+        return output.getvalue(), error
+    return output.getvalue(), None
 
 
 TOLERANT_COMMANDS: dict[tuple[str, ...], Callable[[Program, Run], None]] = {
@@ -148,6 +203,7 @@ TOLERANT_COMMANDS: dict[tuple[str, ...], Callable[[Program, Run], None]] = {
     ("log", "-t"): _log_without_time,
     ("ps",): _ps,
     ("bt", "-a"): _bt_a,
+    ("foreach", "bt"): _foreach_bt,
     ("irq",): _irq,
 }
 """The commands by name and arguments."""

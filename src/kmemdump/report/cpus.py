@@ -9,10 +9,10 @@ the CPU has hung.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
+from functools import partial
 
-from drgn import FaultError, Program
+from drgn import Program
 from drgn.helpers.linux.cpumask import for_each_online_cpu, for_each_present_cpu
 from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
@@ -20,6 +20,7 @@ from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.limits import MAX_CPUS
+from kmemdump.kernel.optional import ABSENT, optional
 from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames, find_frames_without_task
@@ -27,6 +28,8 @@ from kmemdump.report.tasks import make_task
 
 __all__ = ["find_cpus", "find_now", "find_panic_cpu"]
 
+_IDLE_TIMES = ("idle_entrytime", "idle_exittime")
+"""Members of ``struct tick_sched``; the latter was removed in v7.2."""
 _NEVER = 1 << 62  # Above that, no timer is pending: KTIME_MAX is 2^63 - 1.
 
 
@@ -38,14 +41,18 @@ def find_now(prog: Program) -> float:
     when they go idle, from a clock that they read themselves.
     """
     times: list[int] = [ktime_get_coarse_ns(prog).value_()]
-    try:
-        for cpu in for_each_online_cpu(prog):
-            tick = per_cpu(prog["tick_cpu_sched"], cpu)
-            times.append(tick.idle_entrytime.value_())
-            times.append(tick.idle_exittime.value_())
-    except (LookupError, FaultError):
-        pass  # In most cases, the clock alone is right.
+    # In most cases, the clock alone is right.
+    for cpu in optional(lambda: list(for_each_online_cpu(prog))) or ():
+        for member in _IDLE_TIMES:
+            time = optional(partial(_idle_time, prog, cpu, member))
+            if time is not None:
+                times.append(time)
     return max(time for time in times if time < _NEVER) / 1e9
+
+
+def _idle_time(prog: Program, cpu: int, member: str) -> int:
+    time: int = per_cpu(prog["tick_cpu_sched"], cpu).member_(member).value_()
+    return time
 
 
 def find_panic_cpu(prog: Program) -> int | None:
@@ -70,8 +77,7 @@ def find_cpus(prog: Program, now: float | None) -> tuple[Cpu, ...]:
 def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
     overdue = None
     if now is not None and online:
-        with contextlib.suppress(LookupError, FaultError):
-            overdue = _timer_overdue(prog, number, now)
+        overdue = optional(lambda: _timer_overdue(prog, number, now))
     found = Cpu(number, online, timer_overdue=overdue)
     try:
         queue = per_cpu(prog["runqueues"], number)
@@ -81,18 +87,21 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
             idle=task.value_() == queue.idle.value_(),
             task=make_task(task, state=False),
         )
-        frames, first = find_frames(task)
-    except (LookupError, FaultError, ValueError) as error:
+        stack = find_frames(task)
+    except ABSENT as error:
         problem = reason(error)
         if is_without_registers(error):
             problem = "the registers of this CPU were not recorded"
         found = replace(found, problem=problem)
         try:
-            frames, first = find_frames_without_task(prog, number)
-        except (LookupError, FaultError, ValueError):
+            stack = find_frames_without_task(prog, number)
+        except ABSENT:
             return found
+        found = replace(found, problem=f"from its registers alone: {problem}")
+    frames, first = stack.frames, stack.first
     return replace(
         found,
+        problem=found.problem or stack.problem,
         interrupted=any(frame.interrupted for frame in frames[1:]),
         ip=frames[0].pc if frames else None,
         interrupts=arch_from_program(prog).interrupts_enabled(first.registers())

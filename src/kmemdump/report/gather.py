@@ -20,7 +20,7 @@ from kmemdump.memory.recorder import Budget
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
 from kmemdump.report.inspect import shorten
 from kmemdump.report.memory_map import map_memory
-from kmemdump.report.records import KernelIdentity, Loss, Times
+from kmemdump.report.records import BlockedTask, KernelIdentity, Loss, Times
 from kmemdump.report.report import Report
 from kmemdump.report.sections import SECTION_BUDGET, Sections
 from kmemdump.report.system import (
@@ -82,6 +82,8 @@ def gather(
         seen = replace(seen, capture_reason=reason, after_reset=reset)
     cause = find_cause(seen)
     release = KernelIdentity(info.osrelease, info.build_id)
+    none: tuple[BlockedTask, ...] = ()
+    blocked = find("the blocked tasks", lambda: find_blocked(prog), none)
     ram: list[Range] = find("the RAM", lambda: find_system_ram(prog), [])
     return Report(
         source=source,
@@ -89,7 +91,7 @@ def gather(
         time=time,
         cause=cause,
         cpus=sorted(cpus, key=lambda it: (it.number != cause.cpu, it.number)),
-        blocked=find("the blocked tasks", lambda: find_blocked(prog), ()),
+        blocked=blocked,
         tasks=find("the tasks", lambda: find_tasks(prog), ()),
         load=find("the load", lambda: loadavg(prog), None),
         memory=find("the memory use", lambda: find_memory(prog, info.page_size), None),
@@ -104,15 +106,20 @@ def gather(
         missing=(
             *(Loss("unchanged memory", problem) for problem in shorten(damage)),
             *sections.missing,
-            *_incomplete(cpus, manifest),
+            *_incomplete(cpus, blocked, manifest),
         ),
     )
 
 
-def _incomplete(cpus: Sequence[Cpu], manifest: Manifest | None) -> Iterator[Loss]:
+def _incomplete(
+    cpus: Sequence[Cpu], blocked: Sequence[BlockedTask], manifest: Manifest | None
+) -> Iterator[Loss]:
     for cpu in cpus:
         if cpu.problem is not None:
             yield Loss(f"the stack of CPU {cpu.number}", cpu.problem)
+    for item in blocked:
+        if item.problem is not None:
+            yield Loss(f"the stack of {item.task.title}", item.problem)
     for area in manifest.areas if manifest else ():
         if not area.complete:
             yield Loss(f"a part of area {area.name}", area.reason or "no reason given")

@@ -81,6 +81,7 @@ def _template() -> Template:
             "cpu_notes",
             "cpu_problem",
             "interruption",
+            "stack_problem",
         )
     }
     environment.globals |= {

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from drgn import FaultError, MainModule, Object, Program, StackFrame
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
 from kmemdump.diagnosis.records import Frame
+from kmemdump.kernel.stack_end import cut_off, missing_reads
 from kmemdump.kernel.symbol_names import plain_name
 from kmemdump.kernel.tasks import stack_of_registers
 
-__all__ = ["find_frames", "find_frames_without_task", "find_symbol"]
+__all__ = ["Stack", "find_frames", "find_frames_without_task", "find_symbol"]
 
 _MAX_FRAMES = 200
 _ENTRY = re.compile(r"el1[ht]_64_(sync|irq|fiq|error)")
@@ -24,56 +25,66 @@ unwind them by the frame record, and then does not report that code was interrup
 """
 
 
-def find_frames(task: Object) -> tuple[tuple[Frame, ...], StackFrame | None]:
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack trace."""
+
+    frames: tuple[Frame, ...]
+    first: StackFrame | None
+    """drgn's first frame, which has the registers."""
+    problem: str | None
+    """Why frames are missing, if they are."""
+
+
+def find_frames(task: Object) -> Stack:
     """
     Unwind a task's kernel stack.
 
     :param task: ``struct task_struct *``
-    :return: The frames, and drgn's first frame, which has the registers.
     :raises ValueError: If the task is running and there are no registers.
     :raises FaultError: If the stack cannot be read.
     """
-    return _collect(task.prog_, _walk(task.prog_, task))
+    prog = task.prog_
+    before = missing_reads(prog)
+    try:
+        segments = kernel_stack_trace(task).segments
+    except (LookupError, FaultError):
+        # The interrupt stacks are unknown; the trace may succeed nevertheless.
+        before = missing_reads(prog)
+        return _collect(prog, [(it, None) for it in prog.stack_trace(task)], before)
+    found = [(frame, segment.kind) for segment in segments for frame in segment.frames]
+    return _collect(prog, found, before)
 
 
-def find_frames_without_task(
-    prog: Program, cpu: int
-) -> tuple[tuple[Frame, ...], StackFrame | None]:
+def find_frames_without_task(prog: Program, cpu: int) -> Stack:
     """
     Unwind from a CPU's registers alone, as far as its stack can be read.
 
     :raises LookupError: If there are no registers.
     """
-    return _collect(prog, ((frame, None) for frame in stack_of_registers(prog, cpu)))
+    before = missing_reads(prog)
+    found = [(frame, None) for frame in stack_of_registers(prog, cpu)]
+    return _collect(prog, found, before)
 
 
 def _collect(
-    prog: Program, walk: Iterator[tuple[StackFrame, str | None]]
-) -> tuple[tuple[Frame, ...], StackFrame | None]:
-    first: StackFrame | None = None
+    prog: Program, found: Sequence[tuple[StackFrame, StackKind | None]], before: int
+) -> Stack:
+    cut = cut_off(prog, [frame for frame, _ in found], before)
+    if cut is not None:
+        found = found[: cut.frames]
     frames: list[Frame] = []
-    for frame, kind in islice(walk, _MAX_FRAMES):
-        first = first or frame
+    for frame, kind in found[:_MAX_FRAMES]:
+        if kind is StackKind.USER:
+            break
         entered = bool(frames and _ENTRY.fullmatch(frames[-1].symbol or ""))
-        found = _frame(prog, frame, kind, frame.interrupted or entered)
-        if found is not None:
-            frames.append(found)
-    return tuple(frames), first
-
-
-def _walk(prog: Program, task: Object) -> Iterator[tuple[StackFrame, str | None]]:
-    try:
-        segments = kernel_stack_trace(task).segments
-    except (LookupError, FaultError):
-        # The interrupt stacks are unknown; the trace may succeed nevertheless.
-        for frame in prog.stack_trace(task):
-            yield frame, None
-        return
-    for segment in segments:
-        if segment.kind == StackKind.USER:
-            return
-        for frame in segment.frames:
-            yield frame, segment.kind.name.lower()
+        stack = None if kind is None else kind.name.lower()
+        record = _frame(prog, frame, stack, frame.interrupted or entered)
+        if record is not None:
+            frames.append(record)
+    first = next((frame for frame, kind in found if kind is not StackKind.USER), None)
+    problem = None if cut is None else f"the trace is {cut}"
+    return Stack(tuple(frames), first, problem)
 
 
 def _frame(

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from itertools import islice
 
-from drgn import FaultError, Object, Program
+from drgn import Object, Program
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import task_cpu, task_state_to_char
 
 from kmemdump.diagnosis.records import Task
 from kmemdump.kernel.limits import MAX_TASKS
+from kmemdump.kernel.optional import ABSENT
 from kmemdump.report.records import BlockedTask
 from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames
@@ -51,6 +52,7 @@ def find_blocked(prog: Program) -> tuple[BlockedTask, ...]:
 def _blocked(task: Object) -> BlockedTask:
     record = make_task(task)
     try:
-        return BlockedTask(record, find_frames(task)[0])
-    except (FaultError, ValueError, LookupError) as error:
+        stack = find_frames(task)
+    except ABSENT as error:
         return BlockedTask(record, problem=reason(error))
+    return BlockedTask(record, stack.frames, stack.problem)

@@ -22,6 +22,7 @@ from kmemdump.report.wording import (
     interruption,
     log_notes,
     split_cpus,
+    stack_problem,
 )
 from kmemdump.text import printable
 
@@ -197,7 +198,7 @@ class _Printer:
         for blocked in report.blocked[:_SHOWN_BLOCKED]:
             self.line(blocked.task.title)
             if blocked.problem is not None:
-                self.line(f"no stack: {blocked.problem}")
+                self.line(stack_problem(blocked.problem, blocked.frames))
             self.frames(blocked.frames)
         if len(report.blocked) > _SHOWN_BLOCKED:
             self.line(f"and {len(report.blocked) - _SHOWN_BLOCKED} more")

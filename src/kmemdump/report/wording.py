@@ -29,6 +29,7 @@ __all__ = [
     "log_notes",
     "memory_parts",
     "split_cpus",
+    "stack_problem",
     "swap_words",
 ]
 
@@ -97,13 +98,16 @@ def cpu_frames(cpu: Cpu, cause: Cause) -> Sequence[Frame]:
 
 def cpu_problem(cpu: Cpu) -> str | None:
     """Return why a CPU has no frames, or only few."""
-    if cpu.problem is not None and cpu.frames:
-        return f"from its registers alone: {cpu.problem}"
     if cpu.problem is not None:
-        return f"no stack: {cpu.problem}"
+        return stack_problem(cpu.problem, cpu.frames)
     if cpu.ip is not None and not cpu.frames:
         return f"at {cpu.ip:#x}, no stack"
     return None
+
+
+def stack_problem(problem: str, frames: Sequence[Frame]) -> str:
+    """Return in words why a stack has no frames, or only few."""
+    return problem if frames else f"no stack: {problem}"
 
 
 def split_cpus(report: Findings) -> tuple[list[Cpu] | None, list[list[Cpu]]]:

@@ -13,13 +13,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from drgn import FaultError, Object, Program, sizeof
+from drgn import Object, Program, sizeof
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.percpu import per_cpu
 
 from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.optional import ABSENT, optional
 from kmemdump.memory.physical import Memory
 from kmemdump.watch.hang_detector import CpuSample
 
@@ -32,7 +33,6 @@ _TAINT_DIE = 1 << 7  # Linux include/linux/panic.h
 _SYSTEM_HALT = 4
 _SYSTEM_SUSPEND = 7
 _MAX_TICKS = 60_000  # A minute, at the highest CONFIG_HZ.
-_ABSENT = (LookupError, AttributeError, FaultError, TypeError, ValueError)
 
 # Per-CPU variables and members of them that only their CPU changes, each in
 # interrupts or in the idle loop. No single one exists and moves on every kernel:
@@ -106,17 +106,17 @@ class Liveness:
             release = prog["init_uts_ns"].name.release
             size = 2 * sizeof(release)
             self._uts = _Variable(resolve(release.address_of_().value_(), size), size)
-        except (LookupError, FaultError, ValueError) as error:
+        except ABSENT as error:
             raise UnsupportedError(
                 f"cannot find the kernel's panic state: {error}"
             ) from error
-        self._tainted = _optional(lambda: _scalar(prog, resolve, "tainted_mask", 8))
-        self._state = _optional(lambda: _scalar(prog, resolve, "system_state", 4))
-        self._jiffies = _optional(lambda: _scalar(prog, resolve, "jiffies_64", 8))
-        self._online = _optional(lambda: _member(resolve, prog["__cpu_online_mask"]))
+        self._tainted = optional(lambda: _scalar(prog, resolve, "tainted_mask", 8))
+        self._state = optional(lambda: _scalar(prog, resolve, "system_state", 4))
+        self._jiffies = optional(lambda: _scalar(prog, resolve, "jiffies_64", 8))
+        self._online = optional(lambda: _member(resolve, prog["__cpu_online_mask"]))
         # Since Linux kernel commit 896fbe20b4e2 ("printk: use the lockless
         # ringbuffer") (in v5.10).
-        self._log = _optional(lambda: _member(resolve, prog["prb"].desc_ring.head_id))
+        self._log = optional(lambda: _member(resolve, prog["prb"].desc_ring.head_id))
         self._halt = _constant(prog, "SYSTEM_HALT", _SYSTEM_HALT)
         self._suspend = _constant(prog, "SYSTEM_SUSPEND", _SYSTEM_SUSPEND)
         self._cpus = dict(_cpus(prog, resolve))
@@ -192,13 +192,6 @@ def _scalar(prog: Program, resolve: _Resolve, name: str, size: int) -> _Variable
     return _Variable(resolve(prog.symbol(name).address, size), size)
 
 
-def _optional(find: Callable[[], _Variable | None]) -> _Variable | None:
-    try:
-        return find()
-    except _ABSENT:
-        return None
-
-
 def _member(resolve: _Resolve, value: Object) -> _Variable | None:
     size = min(sizeof(value), _MAX_MEMBER)
     address = value.address_
@@ -206,15 +199,12 @@ def _member(resolve: _Resolve, value: Object) -> _Variable | None:
 
 
 def _constant(prog: Program, name: str, default: int) -> int:
-    try:
-        value: int = prog.constant(name).value_()
-    except LookupError:
-        return default
-    return value
+    value: int | None = optional(lambda: prog.constant(name).value_())
+    return default if value is None else value
 
 
 def _cpus(prog: Program, resolve: _Resolve) -> Iterator[tuple[int, _CpuVariables]]:
-    with contextlib.suppress(LookupError, FaultError, ValueError):
+    with contextlib.suppress(*ABSENT):
         for cpu in for_each_possible_cpu(prog):
             if cpu >= _MAX_CPUS:
                 return
@@ -224,13 +214,13 @@ def _cpus(prog: Program, resolve: _Resolve) -> Iterator[tuple[int, _CpuVariables
 def _cpu_variables(prog: Program, resolve: _Resolve, cpu: int) -> _CpuVariables:
     counters = []
     for name, member in _COUNTERS:
-        with contextlib.suppress(*_ABSENT):
+        with contextlib.suppress(*ABSENT):
             counter = _member(resolve, per_cpu(prog[name], cpu).member_(member))
             if counter is not None:
                 counters.append(counter)
     current = None
     idle_task = 0
-    with contextlib.suppress(*_ABSENT):
+    with contextlib.suppress(*ABSENT):
         queue = per_cpu(prog["runqueues"], cpu)
         idle_task = queue.idle.value_()
         current = _member(resolve, queue.curr)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Stack traces that are cut off say so, and no others.
+
+Each block of a stack that its trace read is taken out of a dead machine's memory, and
+some that it did not read. By the first, the trace must be incomplete; by the others, it
+must stay as it was.
+"""
+
+import re
+
+from drgn import Object
+from drgn.helpers.linux.mm import follow_phys
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.sched import cpu_curr
+
+from kmemdump.kernel.attach import Kernel, attach
+from kmemdump.memory.recorder import BLOCK_SIZE
+from kmemdump.opening import open_target
+from kmemdump.questions.crash_commands import command
+from kmemdump.questions.question import attempt
+from kmemdump.report import gather
+from rigs.dead_machine import DeadMachine
+from rigs.lacking_memory import attach_without
+from rigs.scenarios import each_series
+
+_TASKS = 12
+_WHOLE = re.compile(
+    r"ret_from_fork(_asm)?|(common_startup|secondary_startup)_64\w*"
+    r"|__(primary|secondary)_switched|el0t_64_sync|asm_\w+|entry_SYSCALL_64\w*"
+)
+"""Where code of the kernel has nothing that called it, or user mode did."""
+
+
+def ask(kernel: Kernel, text: str) -> tuple[str, BaseException | None, frozenset[int]]:
+    with kernel.recorder.reading() as reading:
+        answer, error = attempt(kernel.prog, command(text))
+    return answer, error, frozenset(reading.blocks)
+
+
+def frames(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.lstrip().startswith("#")]
+
+
+def stack_blocks(kernel: Kernel, task: Object) -> list[int]:
+    """Return the blocks of a task's stack, from the end that is used first."""
+    prog = kernel.prog
+    start, size = task.stack.value_(), prog["THREAD_SIZE"].value_()
+    page = prog["PAGE_SIZE"].value_()
+    found = []
+    for address in range(start, start + size, page):
+        physical = follow_phys(prog["init_mm"].address_of_(), address).value_()
+        first = physical // BLOCK_SIZE
+        found += range(first, first + page // BLOCK_SIZE)
+    return found[::-1]
+
+
+def some_tasks(kernel: Kernel) -> list[Object]:
+    """Return each CPU's task, and some others."""
+    tasks = list(for_each_task(kernel.prog, idle=True))
+    current = [cpu_curr(kernel.prog, cpu).read_() for cpu in (0, 1)]
+    return [*current, *tasks[:: len(tasks) // _TASKS + 1]]
+
+
+@each_series
+def test_all_traces_of_all_memory_are_whole(dead: DeadMachine) -> None:
+    target = open_target(f"qmp:{dead.machine.qmp}")
+    try:
+        for vmlinux in (None, dead.vmlinux):
+            kernel = attach(target, vmlinux=vmlinux)
+            text, error, _ = ask(kernel, "foreach bt")
+            assert error is None
+            tasks = list(for_each_task(kernel.prog, idle=True))
+            assert text.count("PID: ") == len(tasks) > 200
+            for task in tasks:
+                names = [frame.name for frame in kernel.prog.stack_trace(task)]
+                if task.pid:  # Of a CPU that was idle, the registers are not its own.
+                    assert any(_WHOLE.fullmatch(name or "") for name in names[-2:])
+    finally:
+        target.close()
+
+
+@each_series
+def test_a_trace_lacks_a_block_that_it_read(dead: DeadMachine) -> None:
+    target = open_target(f"qmp:{dead.machine.qmp}")
+    try:
+        whole = attach(target)
+        known = whole.own_debug_info
+        for task in some_tasks(whole):
+            question = f"bt {task.value_():x}"
+            expected, error, read = ask(attach_without(target, (), known), question)
+            assert error is None
+            blocks = stack_blocks(whole, task)
+            used = [block for block in blocks if block in read]
+            assert used
+            for block in used:
+                lacking = attach_without(target, {block}, known)
+                text, error, _ = ask(lacking, question)
+                assert error is not None, (question, block)
+                found = frames(text)
+                assert found == frames(expected)[: len(found)]
+            for block in [block for block in blocks if block not in read][:2]:
+                lacking = attach_without(target, {block}, known)
+                assert ask(lacking, question)[:2] == (expected, None)
+    finally:
+        target.close()
+
+
+@each_series
+def test_a_report_says_which_stack_is_cut_off(dead: DeadMachine) -> None:
+    target = open_target(f"qmp:{dead.machine.qmp}")
+    try:
+        whole = attach(target)
+        assert gather(whole, "test").missing == ()
+        task = cpu_curr(whole.prog, 0).read_()
+        _, _, read = ask(whole, f"bt {task.value_():x}")
+        block = next(it for it in stack_blocks(whole, task) if it in read)
+        report = gather(attach_without(target, {block}, whole.own_debug_info), "test")
+        losses = {loss.what: loss.why for loss in report.missing}
+        assert "cut off: memory at 0xffff" in losses["the stack of CPU 0"]
+        assert "cut off: memory at 0xffff" in str(report)
+        cpu = next(cpu for cpu in report.cpus if cpu.number == 0)
+        assert cpu.frames
+    finally:
+        target.close()
