@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kmemdump.arch.aarch64 import Aarch64
+from kmemdump.arch.kernel_image import KernelImage
 from kmemdump.arch.pagetable import PageTable
 from kmemdump.arch.x86_64 import X86_64
 from kmemdump.errors import FormatError, UnsupportedError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from drgn import Architecture, Object, Program
 
 __all__ = [
+    "ARCHES",
     "Arch",
     "arch_from_elf",
     "arch_from_info",
@@ -51,6 +53,8 @@ class Arch(Protocol):
     """drgn's name of the register that points to the frame record."""
     link_register: str
     """drgn's name of the register that a call puts the return address in, if any."""
+    image_symbols: tuple[str, ...]
+    """Symbols that :meth:`address_lines` needs, or makes use of."""
     image_is_alone: bool
     """Whether nothing else is mapped in the range that :meth:`image` returns."""
 
@@ -77,6 +81,16 @@ class Arch(Protocol):
         Find the page table that maps all of the kernel's memory.
 
         :raises NotCapturedError: If *info* lacks its address.
+        """
+
+    def address_lines(self, image: KernelImage) -> Iterator[dict[str, str]]:
+        """
+        Yield likely lines of VMCOREINFO about the addresses of a kernel without one.
+
+        The right ones are those whose page table maps the image to itself.
+
+        :param image: Has the symbols that :attr:`image_symbols` names.
+        :raises FormatError: If a symbol is missing that every kernel has.
         """
 
     def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
@@ -128,7 +142,7 @@ class Arch(Protocol):
         """Return the members of ``struct pt_regs`` of kernel code at an address."""
 
 
-_ARCHES: tuple[Arch, ...] = (X86_64(), Aarch64())
+ARCHES: tuple[Arch, ...] = (X86_64(), Aarch64())
 
 
 def arch_from_elf(machine: int) -> Arch:
@@ -138,10 +152,10 @@ def arch_from_elf(machine: int) -> Arch:
     :param machine: ``e_machine``.
     :raises UnsupportedError: If it is not supported.
     """
-    for arch in _ARCHES:
+    for arch in ARCHES:
         if arch.machine == machine:
             return arch
-    known = ", ".join(f"{arch.machine} ({arch.name})" for arch in _ARCHES)
+    known = ", ".join(f"{arch.machine} ({arch.name})" for arch in ARCHES)
     raise UnsupportedError(f"ELF machine {machine} is not supported, only {known}")
 
 
@@ -152,10 +166,10 @@ def arch_from_name(name: str) -> Arch:
     :param name: As ``uname -m`` prints it.
     :raises UnsupportedError: If it is not supported.
     """
-    for arch in _ARCHES:
+    for arch in ARCHES:
         if arch.name == name:
             return arch
-    known = ", ".join(arch.name for arch in _ARCHES)
+    known = ", ".join(arch.name for arch in ARCHES)
     raise UnsupportedError(f"architecture {name[:20]} is not supported, only {known}")
 
 
@@ -165,10 +179,10 @@ def arch_from_info(info: VmcoreInfo) -> Arch:
 
     :raises FormatError: If it is not supported.
     """
-    for arch in _ARCHES:
+    for arch in ARCHES:
         if arch.matches(info):
             return arch
-    known = " or ".join(arch.name for arch in _ARCHES)
+    known = " or ".join(arch.name for arch in ARCHES)
     raise FormatError(
         info.source, f"VMCOREINFO of an unknown architecture, expected {known}"
     )
@@ -183,7 +197,7 @@ def arch_from_program(prog: Program) -> Arch:
     from drgn import Architecture  # Loaded late: reading files does not need it.
 
     found = prog.platform.arch if prog.platform else Architecture.UNKNOWN
-    for arch in _ARCHES:
+    for arch in ARCHES:
         if arch.drgn == found:
             return arch
     raise UnsupportedError(f"a program of {found}, which is not supported")

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from kmemdump.arch.kernel_image import KernelImage
 from kmemdump.arch.pagetable import PageTable, translate
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_X86_64, Note
@@ -31,6 +32,17 @@ _ADDRESS = ((1 << 52) - 1) & -4096
 
 _QEMU_CR3 = struct.Struct("<416xQ16x")
 """The third control register in QEMUCPUState (QEMU's target/i386/arch_dump.c)."""
+
+# Linux Documentation/arch/x86/boot.rst and zero-page.rst.
+_BOOT_PARAMS = 4096
+_HEADER_MAGIC = 0x202
+_PREF_ADDRESS = 0x258
+"""Of LOAD_PHYSICAL_ADDR, which the image is linked for."""
+_PHYSICAL_START = 16 << 20
+"""Usual CONFIG_PHYSICAL_START, where no boot loader left a header."""
+
+_PHYSICAL_BITS = (46, 52)
+"""MAX_PHYSMEM_BITS with page tables of 4 and of 5 levels."""
 
 _1G = 1 << 30
 _2M = 1 << 21
@@ -72,6 +84,17 @@ class X86_64:
     unwind_tables: tuple[str, ...] = ("orc_unwind", "orc_unwind_ip", "orc_header")
     frame_pointer = "rbp"
     link_register = ""
+    image_symbols: tuple[str, ...] = (
+        "boot_params",
+        "init_top_pgt",
+        "kernel_randomize_memory",
+        "node_data",
+        "phys_base",
+        "sme_me_mask",
+        "swapper_pg_dir",
+        "vmalloc_base",
+        "vmemmap_base",
+    )
     image_is_alone = True
 
     @property
@@ -106,6 +129,36 @@ class X86_64:
             leaf=(_PSE, _PSE),
             address=_ADDRESS & ~sme_mask,
         )
+
+    def address_lines(self, image: KernelImage) -> Iterator[dict[str, str]]:
+        text, table = image.symbol("_text"), image.symbol("init_top_pgt")
+        physical = image.value("phys_base")
+        if physical is None or not _IMAGE_MAP <= text < ADDRESS_SPACE:
+            raise FormatError(image.source, "not the image of a kernel of x86_64")
+        lines = {
+            "PAGESIZE": "4096",
+            "SYMBOL(swapper_pg_dir)": f"{table:x}",
+            "NUMBER(phys_base)": str(physical - (physical >> 63 << 64)),
+            "SYMBOL(init_top_pgt)": f"{table:x}",
+        }
+        if (vmalloc := image.value("vmalloc_base")) is not None:
+            lines["NUMBER(VMALLOC_START)"] = f"{vmalloc:#x}"
+        if (pages := image.value("vmemmap_base")) is not None:
+            lines["SYMBOL(vmemmap)"] = f"{pages:x}"
+        if "node_data" in image.symbols:
+            lines["SYMBOL(node_data)"] = f"{image.symbol('node_data'):x}"
+        # CONFIG_RANDOMIZE_BASE doubles the room for the image.
+        randomized = "kernel_randomize_memory" in image.symbols
+        lines |= {
+            "KERNELOFFSET": f"{_kaslr_offset(image, text):x}",
+            "NUMBER(KERNEL_IMAGE_SIZE)": str(_IMAGE_SIZE << randomized),
+            "NUMBER(sme_mask)": str(image.value("sme_me_mask") or 0),
+        }
+        for five_levels, bits in enumerate(_PHYSICAL_BITS):
+            yield lines | {
+                "NUMBER(pgtable_l5_enabled)": str(five_levels),
+                "NUMBER(MAX_PHYSMEM_BITS)": str(bits),
+            }
 
     def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
         for note in notes:
@@ -218,6 +271,18 @@ class X86_64:
 
     def registers_at(self, address: int) -> dict[str, int]:
         return {"ip": address, "cs": 0x10}  # __KERNEL_CS
+
+
+def _kaslr_offset(image: KernelImage, text: int) -> int:
+    """Return how far an image was moved from the address that it was linked for."""
+    linked = _PHYSICAL_START
+    try:
+        params = image.read(image.symbol("boot_params"), _BOOT_PARAMS)
+    except (FormatError, NotCapturedError):
+        params = bytes(_BOOT_PARAMS)
+    if params[_HEADER_MAGIC : _HEADER_MAGIC + 4] == b"HdrS":
+        linked = int.from_bytes(params[_PREF_ADDRESS : _PREF_ADDRESS + 8], "little")
+    return max(text - _IMAGE_MAP - linked, 0)
 
 
 def _number(info: VmcoreInfo, name: str, default: int) -> int:

@@ -16,6 +16,8 @@ _CHUNK = 4 << 20
 """Bytes that are searched at once."""
 _SMALL_CHUNK = 64 << 10
 """Step past memory that cannot be read."""
+_BLOCK = 16 << 10
+_ZEROS = bytes(_BLOCK)
 
 
 def find_bytes(
@@ -54,12 +56,35 @@ def find_bytes(
                 continue
             chunk = min(2 * chunk, _CHUNK)
             first = start - len(tail)
-            at = data.find(wanted)
-            while at >= 0:
-                if (first + at) % alignment == 0:
-                    yield first + at
-                at = data.find(wanted, at + 1)
+            for begin, stop in _parts(data, wanted):
+                at = data.find(wanted, begin, stop)
+                while at >= 0:
+                    if (first + at) % alignment == 0:
+                        yield first + at
+                    at = data.find(wanted, at + 1, stop)
             # A match may begin in this part and end in the next.
             tail = data[len(data) - len(wanted) + 1 :]
             start += size
         done += item.size
+
+
+def _parts(data: bytes, wanted: bytes) -> Iterator[tuple[int, int]]:
+    """
+    Yield the parts of *data* that may hold *wanted*: those that are not all zeros.
+
+    Much of RAM was never used, and bytes with zeros in them are sought slowly in it.
+    """
+    margin = len(wanted)
+    if 2 * margin > _BLOCK or not any(wanted):
+        yield 0, len(data)
+        return
+    start: int | None = None
+    for at in range(0, len(data), _BLOCK):
+        if data.startswith(_ZEROS, at):
+            if start is not None:
+                yield start, at + margin
+                start = None
+        elif start is None:
+            start = max(at - margin, 0)
+    if start is not None:
+        yield start, len(data)

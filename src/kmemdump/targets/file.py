@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_info
+from kmemdump.arch.kernel_finder import find_kernel
 from kmemdump.arch.vmcoreinfo_completion import complete
-from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import NT_PRSTATUS, Note
@@ -120,7 +120,8 @@ class FileTarget(Closing):
         self.machine = machine
         self.memory = memory
         self._notes = list(notes)
-        self._noted = vmcoreinfo or noted_vmcoreinfo(self._notes, name)
+        self._given = vmcoreinfo
+        self._noted = noted_vmcoreinfo(self._notes, name)
         self._vmcoreinfo: VmcoreInfo | None = None
 
     def vmcoreinfo(self) -> VmcoreInfo:
@@ -131,23 +132,18 @@ class FileTarget(Closing):
         :raises FormatError: If there are several in memory.
         """
         if self._vmcoreinfo is None:
-            self._vmcoreinfo = self._completed(self._find_vmcoreinfo())
+            self._vmcoreinfo = self._find_vmcoreinfo()
         return self._vmcoreinfo
 
-    def _completed(self, info: VmcoreInfo) -> VmcoreInfo:
-        return complete(info, self.memory)
-
     def _find_vmcoreinfo(self) -> VmcoreInfo:
-        found = self._noted or find_vmcoreinfo(
-            self.memory,
-            self.name,
-            lambda info: is_current(info, self.memory, self._notes),
-        )
+        if self._given is not None:
+            return complete(self._given, self.memory)
+        found = find_kernel(self.memory, self.name, self._notes, self._noted)
         if found is None:
             raise TargetError(
-                f"{self.name}: no VMCOREINFO in the notes nor in the memory, expected "
-                "the memory of a Linux kernel\ngive it with --vmcoreinfo FILE if the "
-                "memory is not complete"
+                f"{self.name}: no VMCOREINFO in the notes nor in the memory, and no "
+                "kernel found by its contents, expected the memory of a Linux kernel\n"
+                "give it with --vmcoreinfo FILE if the memory is not complete"
             )
         return found
 

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from kmemdump.arch.architecture import arch_from_info
-from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_present, scan_vmcoreinfo
-from kmemdump.errors import TargetError, UsageError
+from kmemdump.arch.kernel_finder import find_kernel, is_disproven
+from kmemdump.arch.kernel_search import FoundKernel, prove, search_kernels
+from kmemdump.arch.vmcoreinfo_search import is_present, scan_vmcoreinfo
+from kmemdump.errors import FormatError, NotCapturedError, TargetError, UsageError
 from kmemdump.files import OpenFile
-from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.physical import FileMemory, Memory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Extent
 from kmemdump.targets.file import FileTarget
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -98,7 +100,7 @@ def open_image(
         extents = parse_memory_map(memory_map, file.size)
         memory = FileMemory(file.detach(), extents, file.name)
         try:
-            info = vmcoreinfo or find_vmcoreinfo(memory, file.name)
+            info = vmcoreinfo or find_kernel(memory, file.name)
             if info is None:
                 raise _no_kernel(file)
             return FileTarget(file.name, arch_from_info(info).machine, memory, (), info)
@@ -108,15 +110,85 @@ def open_image(
     # By offset in the file: a note is contiguous there, too.
     memory = FileMemory(os.dup(file.fd), [Extent(0, file.size, 0)], file.name)
     try:
-        found = [vmcoreinfo] if vmcoreinfo else scan_vmcoreinfo(memory, file.name)
-        notes = list(dict.fromkeys(found))
+        if vmcoreinfo is not None:
+            target = _find([vmcoreinfo], file)
+        else:
+            notes = list(dict.fromkeys(scan_vmcoreinfo(memory, file.name)))
+            target = _find_noted(notes, file, memory)
     finally:
         memory.close()
-    if not notes:
-        raise _no_kernel(file)
-    target = _find(notes, file)
     file.close()
     return target
+
+
+def _find_noted(
+    notes: Sequence[VmcoreInfo], file: OpenFile, memory: Memory
+) -> FileTarget:
+    """
+    Find the kernel of a note; or else one by its contents.
+
+    :param memory: The file, by offset.
+    :raises TargetError: If there is neither.
+    """
+    noted: FileTarget | None = None
+    problem = _no_kernel(file)
+    if notes:
+        try:
+            noted = _find(notes, file)
+            if not is_disproven(noted.vmcoreinfo(), noted.memory):
+                return noted
+        except TargetError as error:
+            problem = error
+    found = _find_by_contents(memory, file)
+    if found is not None:
+        if noted is not None:
+            noted.close()
+        return found
+    if noted is None:
+        raise problem
+    return noted
+
+
+def _find_by_contents(memory: Memory, file: OpenFile) -> FileTarget | None:
+    """
+    Find the one kernel whose page table maps its image to where it is in the file.
+
+    :param memory: The file, by offset.
+    """
+    found: list[FileTarget] = []
+    try:
+        for kernel in search_kernels(memory, file.name):
+            target = _prove(kernel, file)
+            if target is not None:
+                found.append(target)
+        return found.pop() if len(found) == 1 else None
+    finally:
+        for target in found:
+            target.close()
+
+
+def _prove(kernel: FoundKernel, file: OpenFile) -> FileTarget | None:
+    """Find the memory map with which a kernel is proven."""
+    for info in kernel.candidates():
+        virtual = kernel.image.symbol("_stext")
+        offset = kernel.image.place(virtual)
+        # What the kernel's own variables say, whatever the map.
+        start = kernel.arch.image_address(info, virtual) - offset
+        maps = list(kernel.arch.likely_memory_maps(file.size))
+        if start >= 0 and start + file.size <= ADDRESS_SPACE:
+            maps.append([Extent(start, file.size, 0)])
+        for extents in maps:
+            memory = FileMemory(os.dup(file.fd), extents, file.name)
+            try:
+                if prove(kernel, info, memory):
+                    whole = kernel.describe(info)
+                    if kernel.arch.is_memory_map(whole, memory):
+                        machine = kernel.arch.machine
+                        return FileTarget(file.name, machine, memory, (), whole)
+            except (FormatError, NotCapturedError):
+                pass
+            memory.close()
+    return None
 
 
 def _no_kernel(file: OpenFile) -> TargetError:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
+from kmemdump.arch.kernel_finder import find_by_contents, find_kernel
 from kmemdump.arch.vmcoreinfo_completion import complete
-from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
 from kmemdump.memory.physical import FileMemory
@@ -24,6 +25,10 @@ __all__ = ["QmpTarget"]
 
 _PAGE = 4096
 _MAX_DUMP = 64 << 20
+_PAUSE = 5.0
+"""Least seconds between two searches by contents, while a VM boots."""
+_REST = 4.0
+"""The same in units of the time that the last search took."""
 
 
 class QmpTarget(Closing):
@@ -55,6 +60,7 @@ class QmpTarget(Closing):
             raise
         self._given = vmcoreinfo
         self._vmcoreinfo: VmcoreInfo | None = None
+        self._next_search = 0.0
 
     def _machine(self) -> int:
         answer = self.client.execute("query-target")
@@ -73,9 +79,10 @@ class QmpTarget(Closing):
 
         :raises TargetError: If there is none.
         """
+        if self._vmcoreinfo is None and self._given is not None:
+            self._vmcoreinfo = complete(self._given, self.memory)
         if self._vmcoreinfo is None:
-            found = self._given or self._find_vmcoreinfo()
-            self._vmcoreinfo = complete(found, self.memory)
+            self._vmcoreinfo = self._find_vmcoreinfo()
         return self._vmcoreinfo
 
     def forget(self) -> None:
@@ -87,16 +94,31 @@ class QmpTarget(Closing):
             notes = self._notes()
         except (FormatError, TargetError):
             notes = []  # RAM may have what the dump lacks.
-        found = noted_vmcoreinfo(notes, self.name) or find_vmcoreinfo(
+        found = find_kernel(
             self.memory,
             self.name,
-            lambda info: is_current(info, self.memory, notes),
+            notes,
+            noted_vmcoreinfo(notes, self.name),
+            lambda: self._search(notes),
         )
         if found is None:
             raise TargetError(
-                f"{self.name}: no VMCOREINFO in the VM's memory, expected a Linux "
-                "kernel with CONFIG_VMCORE_INFO that has booted"
+                f"{self.name}: no VMCOREINFO in the VM's memory, and no kernel found "
+                "by its contents, expected a Linux kernel that has booted"
             )
+        return found
+
+    def _search(self, notes: Sequence[Note]) -> VmcoreInfo | None:
+        """Search by contents, but not again and again while the VM boots."""
+        started = time.monotonic()
+        if started < self._next_search:
+            return None
+        # A kernel that boots will write its note, or be found later.
+        settled = self.status() == "running"
+        found = find_by_contents(self.memory, self.name, notes, settled=settled)
+        if found is None:
+            now = time.monotonic()
+            self._next_search = now + max(_PAUSE, _REST * (now - started))
         return found
 
     def registers(self) -> list[bytes]:

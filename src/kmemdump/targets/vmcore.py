@@ -41,12 +41,13 @@ def open_elf(
     core = CoreImage(file)
     try:
         _check_machine(core)
-        info = vmcoreinfo or _find_vmcoreinfo(core)
+        if vmcoreinfo is None:
+            _check_kernel(core)
         ends = (item.offset + item.filesz for item in core.headers if item.filesz)
         check_whole(file, max(ends, default=0), damaged)
         if not core.memory.ranges:
             raise TargetError(f"{core.name}: the core holds no physical memory")
-        return CoreTarget(core, info)
+        return CoreTarget(core, vmcoreinfo)
     except BaseException:
         core.close()
         raise
@@ -59,13 +60,11 @@ def _check_machine(core: CoreImage) -> None:
         raise UnsupportedError(f"{core.name}: core of {error}") from None
 
 
-def _find_vmcoreinfo(core: CoreImage) -> VmcoreInfo | None:
-    info = noted_vmcoreinfo(core.notes, core.name)
-    if info is None and _is_process(core.notes):
+def _check_kernel(core: CoreImage) -> None:
+    if noted_vmcoreinfo(core.notes, core.name) is None and _is_process(core.notes):
         raise TargetError(
             f"{core.name}: is the core of a process, expected that of a Linux kernel"
         )
-    return info
 
 
 class CoreTarget(FileTarget):
@@ -78,12 +77,16 @@ class CoreTarget(FileTarget):
     def __init__(self, core: CoreImage, vmcoreinfo: VmcoreInfo | None) -> None:
         super().__init__(core.name, core.machine, core.memory, core.notes, vmcoreinfo)
         self.core = core
-        self.aliases = _names(core.headers, vmcoreinfo, core.memory)
+        info = self._given or self._noted
+        self.aliases = _names(core.headers, info, core.memory)
         """Virtual addresses that no page table has."""
 
-    def _completed(self, info: VmcoreInfo) -> VmcoreInfo:
+    def _find_vmcoreinfo(self) -> VmcoreInfo:
         # Its symbols are in a note: kallsyms, whose place would be looked for, are not.
-        return info if self.core.has_debug_info else super()._completed(info)
+        info = self._given or self._noted
+        if info is not None and self.core.has_debug_info:
+            return info
+        return super()._find_vmcoreinfo()
 
 
 def core_of(target: Target) -> CoreImage | None:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Find the kernel in a memory: by its VMCOREINFO, or by what it contains.
+
+The note is the quick way. It is not the condition: where there is none, or where it
+describes a kernel that is not there, the kernel is known by its contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+
+from kmemdump.arch.architecture import arch_from_info
+from kmemdump.arch.kernel_search import find_kernels
+from kmemdump.arch.pagetable import translate
+from kmemdump.arch.vmcoreinfo_completion import complete
+from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current, is_present
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.formats.elf import Note
+from kmemdump.memory.physical import Memory
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+__all__ = ["find_by_contents", "find_kernel", "is_disproven"]
+
+_MAX_KERNELS = 8
+
+
+def find_kernel(
+    memory: Memory,
+    source: str,
+    notes: Sequence[Note] = (),
+    noted: VmcoreInfo | None = None,
+    by_contents: Callable[[], VmcoreInfo | None] | None = None,
+) -> VmcoreInfo | None:
+    """
+    Return the VMCOREINFO of the kernel that is in *memory*, completed.
+
+    :param source: Name of the memory, for messages.
+    :param notes: Notes of a dump; they may have the CPUs' page tables.
+    :param noted: VMCOREINFO among them.
+    :param by_contents: Called, instead of :func:`find_by_contents`, if there is no
+        note of a kernel that is there.
+    :return: ``None`` if there is no kernel.
+    :raises FormatError: If there are several.
+    """
+    info = noted or find_vmcoreinfo(
+        memory, source, lambda note: is_current(note, memory, notes)
+    )
+    if info is None or is_disproven(info, memory):
+        search = by_contents or partial(find_by_contents, memory, source, notes)
+        info = search() or info
+    return None if info is None else complete(info, memory)
+
+
+def find_by_contents(
+    memory: Memory, source: str, notes: Sequence[Note] = (), *, settled: bool = False
+) -> VmcoreInfo | None:
+    """
+    Return the description of the kernel that is found by its contents.
+
+    :param settled: Whether to pass over a kernel that still boots.
+    :raises FormatError: If several are found, and no CPU's registers tell which runs.
+    """
+    found: list[VmcoreInfo] = []
+    for info in islice(find_kernels(memory, source, settled=settled), _MAX_KERNELS):
+        if is_current(info, memory, notes):
+            return info
+        found.append(info)
+    if len(found) > 1:
+        names = ", ".join(f"{info.osrelease} ({info.source})" for info in found)
+        raise FormatError(
+            source,
+            f"{len(found)} kernels without a note, expected one: {names}\n"
+            "give the VMCOREINFO of the right one with --vmcoreinfo FILE",
+        )
+    return found[0] if found else None
+
+
+def is_disproven(info: VmcoreInfo, memory: Memory) -> bool:
+    """
+    Return whether *memory* shows that there is no such kernel where *info* says.
+
+    Memory that a dump does not hold shows nothing.
+    """
+    try:
+        arch = arch_from_info(info)
+        virtual = info.symbol("init_uts_ns")
+        physical = arch.image_address(info, virtual)
+        memory.read(physical, 1)
+        if not is_present(info, memory):
+            return True
+        return translate(arch.page_table(info), memory.read, virtual) != physical
+    except (FormatError, NotCapturedError):
+        return False
