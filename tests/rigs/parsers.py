@@ -14,10 +14,12 @@ from kmemdump.firmware_dumps.assemble import assemble
 from kmemdump.firmware_dumps.folder import parse_list
 from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.formats import minidump
+from kmemdump.formats.btf import find_btf
 from kmemdump.formats.debug_info import parse_debug_info
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.fdt import parse_fdt, reserved_ranges
 from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
+from kmemdump.formats.ksymtab import find_exports
 from kmemdump.formats.ramoops import parse_record, parse_zone
 from kmemdump.formats.ramoops_ecc import find_parity, repair
 from kmemdump.formats.rawdump import parse_rawdump
@@ -30,6 +32,7 @@ from rigs.writers.debug_info import write_debug_info
 from rigs.writers.elfheader import write_downstream, write_series
 from rigs.writers.fdt import Tree, cells, write_fdt
 from rigs.writers.kinfo import LAYOUTS, write_kinfo
+from rigs.writers.ksymtab import write_ksymtab
 from rigs.writers.minidump import VALI, write_old, write_regions, write_toc
 from rigs.writers.ramoops import add_parity, write_zone
 from rigs.writers.rawdump import Sect, write_rawdump
@@ -84,6 +87,12 @@ def _debug_info(data: bytes) -> None:
     for row in [*symbols][:8]:
         symbols.find(row.name)
         symbols.containing(row.address + row.size)
+
+
+def _exports(data: bytes) -> None:
+    find_exports(data, 1 << 63, {f"f{i}": [(1 << 63) + i] for i in range(60)})
+    find_exports(data, 1 << 63, {"kfree": [1 << 63]})
+    find_btf(data, "image")
 
 
 def _kinfo(data: bytes) -> None:
@@ -258,6 +267,11 @@ PARSERS = (
         "debug info",
         _debug_info,
         (write_debug_info([(16, "a", 1), (4096, "b", 18)], b"btf", {"c": 1}),),
+    ),
+    Parser(
+        "exported symbols",
+        _exports,
+        (write_ksymtab({"kfree": 0, "f1": 1}, {"init_task": 8}, 0),),
     ),
     Parser(
         "list of files",

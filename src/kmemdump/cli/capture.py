@@ -123,8 +123,8 @@ def _check_output(output: Path, target: str) -> None:
 
 
 def _print_problems(capture: Capture) -> None:
-    problem = capture.kernel.problem
-    if problem is not None:
+    problem = capture.kernel.problem or capture.kernel.lacks
+    if problem:
         print_message(problem)
         held = [area.name for area in capture.marking.areas if not area.reason]
         if held:

@@ -8,6 +8,7 @@ them. The format is that of Documentation/bpf/btf.rst.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 from array import array
@@ -18,7 +19,15 @@ from enum import IntEnum
 
 from kmemdump.errors import FormatError
 
-__all__ = ["Btf", "BtfKind", "BtfMember", "BtfType", "pack_btf", "parse_btf"]
+__all__ = [
+    "Btf",
+    "BtfKind",
+    "BtfMember",
+    "BtfType",
+    "find_btf",
+    "pack_btf",
+    "parse_btf",
+]
 
 MAX_SIZE = 256 << 20
 """BTF larger than this is refused; Debian's kernels have 4 to 7 MB."""
@@ -287,6 +296,32 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
         btf.first_string = base.first_string + len(base.strings)
     _index(btf)
     return btf
+
+
+_START = struct.pack("<HBBII", _MAGIC, 1, 0, _HEADER.size, 0)
+_MAX_PLACES = 256
+
+
+def find_btf(data: bytes, source: str) -> tuple[int, int] | None:
+    """
+    Find the kernel's BTF by its header, in an image of the kernel.
+
+    :param source: Name of *data*, for messages.
+    :return: Where it starts and ends in *data*; ``None`` if there is none.
+    """
+    at = -1
+    for _ in range(_MAX_PLACES):
+        at = data.find(_START, at + 1)
+        if at < 0:
+            break
+        *_, str_off, str_len = _HEADER.unpack(data[at : at + _HEADER.size].ljust(24))
+        end = at + _HEADER.size + str_off + str_len
+        # A module's BTF, or a program's, lacks what every kernel has.
+        if end <= len(data) and data.find(b"\0task_struct\0", at, end) >= 0:
+            with contextlib.suppress(FormatError):
+                parse_btf(data[at:end], source)
+                return at, end
+    return None
 
 
 def pack_btf(btf: Btf) -> bytes:

@@ -21,6 +21,7 @@ from itertools import accumulate
 from kmemdump.errors import FormatError
 from kmemdump.formats.packing import compress, decompress
 from kmemdump.formats.symbols import SymbolTable
+from kmemdump.text import printable
 
 __all__ = ["DebugInfoNote", "pack_debug_info", "parse_debug_info"]
 
@@ -30,6 +31,7 @@ _SECTION = struct.Struct("<IIQQ")
 _TYPE_ID = struct.Struct("<I")
 _MAX_SECTIONS = 64
 _MAX_BYTES = 256 << 20
+_MAX_TEXT = 4096
 
 
 class _Section(IntEnum):
@@ -47,6 +49,8 @@ class _Section(IntEnum):
     """BTF that continues it, as a module's does; only of a kernel's debug file."""
     VARIABLES = 7
     """For each variable the u32 id of its type, its name and a NUL."""
+    LACKS = 8
+    """What is missing, in one line; left out if nothing is."""
 
 
 _WORDS = {_Section.BTF, _Section.MORE_BTF}
@@ -65,6 +69,8 @@ class DebugInfoNote:
     """BTF that continues *btf*; empty if there is none."""
     variables: Mapping[str, int] = field(default_factory=dict)
     """Variables to ids of their types."""
+    lacks: str = ""
+    """What is missing, in one line; empty if nothing is."""
 
 
 def pack_debug_info(info: DebugInfoNote) -> bytes:
@@ -84,6 +90,7 @@ def pack_debug_info(info: DebugInfoNote) -> bytes:
             _TYPE_ID.pack(type_id) + name.encode("utf-8", "replace") + b"\0"
             for name, type_id in info.variables.items()
         ),
+        _Section.LACKS: info.lacks.encode("utf-8", "replace"),
     }
     sections = {kind: data for kind, data in sections.items() if data}
     streams = [compress(data, words=kind in _WORDS) for kind, data in sections.items()]
@@ -134,6 +141,9 @@ def parse_debug_info(desc: bytes, source: str) -> DebugInfoNote:
         end,
         found.get(_Section.MORE_BTF, b""),
         _parse_variables(found.get(_Section.VARIABLES, b""), source),
+        printable(
+            found.get(_Section.LACKS, b"")[:_MAX_TEXT].decode("utf-8", "replace")
+        ),
     )
 
 

@@ -75,6 +75,12 @@ class Kernel:
         """
         return None if self.has_vmlinux else self.own_debug_info.problem
 
+    @property
+    def lacks(self) -> str:
+        """Which symbols are missing, in one line; empty if none are."""
+        found = self.own_debug_info.found
+        return "" if self.has_vmlinux or found is None else found.lacks
+
 
 def attach(
     target: Target,
@@ -140,7 +146,8 @@ def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
             if core is not None and core.has_debug_info:
                 found = debug_info_of_note(core.debug_info(), target.name)
             else:
-                found = read_debug_info(prog, target.vmcoreinfo(), target.machine)
+                info, machine = target.vmcoreinfo(), target.machine
+                found = read_debug_info(prog, info, machine, target.memory)
         except (UnsupportedError, FormatError, BudgetExceededError) as error:
             problem = str(error)
     blocks = frozenset(reading.blocks)
@@ -229,8 +236,9 @@ def describe_modules(prog: Program, info: DebugInfo | None) -> None:
     """
     # A damaged list of modules only costs stack traces through modules. drgn may raise
     # any exception for such a list.
-    with contextlib.suppress(Exception):
-        prog.create_loaded_modules()
+    if info is None or info.symbol("modules") is not None:
+        with contextlib.suppress(Exception):
+            prog.create_loaded_modules()
     if info is None:
         return
     # Unwinding from any address makes drgn load the image's tables now, so that they

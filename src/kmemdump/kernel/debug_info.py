@@ -29,8 +29,10 @@ from kmemdump.formats.debug_info import DebugInfoNote
 from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
 from kmemdump.kernel.debug_packages import find_debug_package
 from kmemdump.kernel.limits import MAX_SYMBOLS
+from kmemdump.kernel.partial_symbols import add_per_cpu_variables, find_variables
 from kmemdump.kernel.program import core_program
 from kmemdump.kernel.symbol_names import find_changed_names, plain_name
+from kmemdump.memory.physical import PAGE_SIZE, Memory
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
@@ -59,6 +61,8 @@ class DebugInfo:
     """BTF type ids of per-CPU variables, by name."""
     variables: Mapping[str, int] = field(default_factory=dict)
     """BTF type ids of other variables, by name, where they are known."""
+    lacks: str = ""
+    """What is missing, in one line; empty if nothing is."""
     _changed: dict[str, list[str]] = field(default_factory=dict, repr=False)
     """Plain names to those that the compiler made of them; filled at first use."""
 
@@ -85,11 +89,24 @@ class DebugInfo:
             return [_symbol(row, name) for row in (rows[:1] if one else rows)]
         if address is not None:
             rows = self.symbols.containing(address)
+            if self.lacks:  # Between variables that are known, there are others.
+                rows = [
+                    row
+                    for row in rows
+                    if row.address == address or self._is_text(address)
+                ]
         else:
             rows = [self.symbols.row(index) for index in range(len(self.symbols))]
         if one and len(rows) > 1:
             rows = [min(rows, key=_rank)]
         return [_symbol(row, plain_name(row.name)) for row in rows]
+
+    def _is_text(self, address: int) -> bool:
+        for section in ("text", "inittext"):
+            first, last = (_address(self.symbols, f"_{it}{section}") for it in "se")
+            if first is not None and last is not None and first <= address < last:
+                return True
+        return False
 
     def _named(self, name: str, one: bool) -> list[SymbolRow]:
         rows = self.symbols.find(name, one=one)
@@ -149,7 +166,13 @@ def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
         btf = parse_btf(note.more_btf, f"{source}: more BTF", btf)
     per_cpu = _per_cpu_types(btf.base or btf)
     return DebugInfo(
-        note.symbols, btf, note.start, note.end, per_cpu, dict(note.variables)
+        note.symbols,
+        btf,
+        note.start,
+        note.end,
+        per_cpu,
+        dict(note.variables),
+        note.lacks,
     )
 
 
@@ -163,23 +186,41 @@ def note_of_debug_info(info: DebugInfo) -> DebugInfoNote:
         info.end,
         pack_btf(info.btf) if base else b"",
         info.variables,
+        info.lacks,
     )
 
 
-def read_debug_info(prog: Program, info: VmcoreInfo, machine: int) -> DebugInfo:
+def read_debug_info(
+    prog: Program, info: VmcoreInfo, machine: int, memory: Memory | None = None
+) -> DebugInfo:
     """
     Read kallsyms and BTF from a kernel's memory.
 
     :param prog: A program for the kernel that has no symbols yet.
+    :param memory: The kernel's physical memory, which is searched for variables if
+        kallsyms have functions only.
     :raises UnsupportedError: If the kernel lacks one of the two.
     :raises FormatError: If one of them is damaged.
     """
     symbols = _read_kallsyms(prog, info, machine)
+    lacks = ""
+    if _address(symbols, "init_uts_ns") is None and memory is not None:
+        count = len(symbols)
+        symbols = find_variables(prog, info, memory, symbols)
+        lacks = (
+            "kallsyms has functions only (CONFIG_KALLSYMS_ALL is not set): "
+            f"{len(symbols) - count} variables are known, which the kernel exports to "
+            f"modules; for all of them, {_advice(info)}"
+        )
     btf = _read_btf(prog, info, symbols)
+    if lacks:
+        symbols = add_per_cpu_variables(symbols, btf)
     start, end = (_address(symbols, name) for name in ("_stext", "_end"))
+    if end is None and lacks:
+        end = symbols.addresses[-1] + PAGE_SIZE
     if start is None or end is None:
         raise FormatError(info.source, "kallsyms lack _stext and _end")
-    return DebugInfo(symbols, btf, start, end, _per_cpu_types(btf))
+    return DebugInfo(symbols, btf, start, end, _per_cpu_types(btf), lacks=lacks)
 
 
 def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolTable:

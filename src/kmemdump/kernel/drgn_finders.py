@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from drgn import (
@@ -19,6 +20,7 @@ from drgn.helpers.linux.kallsyms import module_kallsyms
 from drgn.helpers.linux.module import for_each_module, module_address_regions
 
 from kmemdump.kernel.debug_info import DebugInfo, plain_symbol
+from kmemdump.kernel.partial_symbols import find_thread_size
 from kmemdump.kernel.types import BtfTypes
 from kmemdump.kernel.variables import variable
 
@@ -102,6 +104,9 @@ class _Finders:
                 found = Object(self._prog, type, address=symbol.address)
         if found is None and flags & FindObjectFlags.CONSTANT:
             found = types.constant(name)
+            if found is None and name == "THREAD_SIZE" and info.lacks:
+                with contextlib.suppress(LookupError, FaultError, AttributeError):
+                    found = find_thread_size(self._prog)
         return found
 
     def _variable(
