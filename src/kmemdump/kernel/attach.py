@@ -23,6 +23,7 @@ from kmemdump.kernel.debug_info import (
 )
 from kmemdump.kernel.direct_map import add_linear_maps
 from kmemdump.kernel.drgn_finders import register_finders
+from kmemdump.kernel.mapped_memory import add_mapped_memory
 from kmemdump.kernel.program import RECORDER, core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.memory.recorder import Budget, Recorder
@@ -118,6 +119,9 @@ def attach(
             # image may lack those that were read with the debug info.
             walker = _program(target, recorder, ())
             info = target.vmcoreinfo()
+            # What firmware saved may have names for memory, but no page table.
+            if not (isinstance(target, NamingTarget) and target.aliases):
+                add_mapped_memory(prog, target.machine, info, recorder)
             add_linear_maps(prog, walker, target.machine, info, recorder)
             describe_modules(prog, used)
     return Kernel(
