@@ -73,6 +73,12 @@ QUESTIONS = (
     "swap",
     "task 1",
     "sig 1",
+    "foreach bt",
+    "ps -t",
+    "ipcs",
+    "runq -t",
+    "kmem -z",
+    "dev -i",
 )
 
 EMULATED_COMMANDS = ("sys", "log", "ps", "bt -a", "mod", "irq", "mach")

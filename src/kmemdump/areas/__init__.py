@@ -15,7 +15,7 @@ from kmemdump.areas.memory import MEMORY
 from kmemdump.areas.modules import MODULES
 from kmemdump.areas.panic import PANIC
 from kmemdump.areas.sched import SCHED
-from kmemdump.areas.simple import DEVICES, KERNEL, MOUNTS, NET, SYMBOLS, TIMERS
+from kmemdump.areas.simple import DEVICES, IPC, KERNEL, MOUNTS, NET, SYMBOLS, TIMERS
 from kmemdump.areas.stacks import ALL_STACKS, STACKS
 from kmemdump.areas.tasks import TASKS
 from kmemdump.errors import UsageError
@@ -38,6 +38,7 @@ AREAS: tuple[Area, ...] = (
     MOUNTS,
     DEVICES,
     NET,
+    IPC,
     SYMBOLS,
     CRASH,
     ALL_STACKS,

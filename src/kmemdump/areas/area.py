@@ -34,6 +34,8 @@ class Area:
     """Whether it is marked if no area is named."""
     packed: bool = False
     """Whether it never changes, so that a core image keeps it compressed."""
+    for_crash: bool = True
+    """Whether crash reads its memory, too, and so needs whole pages of it."""
 
 
 def area(
@@ -43,6 +45,7 @@ def area(
     variables: tuple[str, ...] = (),
     default: bool = True,
     packed: bool = False,
+    for_crash: bool = True,
 ) -> Area:
     """Make an area from crash commands and Python functions."""
     return Area(
@@ -52,6 +55,7 @@ def area(
         variables,
         default,
         packed,
+        for_crash,
     )
 
 

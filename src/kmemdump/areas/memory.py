@@ -19,6 +19,7 @@ MEMORY = area(
     "memory",
     "where memory is, how it is used, swap",
     "kmem -i",
+    "kmem -z",
     "swap",
     ram,
     variables=("vm_zone_stat", "vm_node_stat", "vm_committed_as", "max_pfn"),

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Areas that need no questions of our own, and at most one crash command each."""
+"""Areas that need no questions of our own."""
 
 from kmemdump.areas.area import area
 
-__all__ = ["DEVICES", "KERNEL", "MOUNTS", "NET", "SYMBOLS", "TIMERS"]
+__all__ = ["DEVICES", "IPC", "KERNEL", "MOUNTS", "NET", "SYMBOLS", "TIMERS"]
 
 MOUNTS = area("mounts", "mounted file systems", "mount")
 TIMERS = area("timers", "pending timers", "timer")
 NET = area("net", "network interfaces", "net")
-DEVICES = area("devices", "character and block devices", "dev")
+DEVICES = area("devices", "character and block devices, I/O ports", "dev", "dev -i")
+IPC = area("ipc", "System V shared memory, semaphores, message queues", "ipcs")
 
 # Marking reads the tables itself, since each region in them keeps its name; see
 # kernel/registered_regions.py.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel stacks of running tasks, of blocked tasks and, on request, of all tasks."""
+"""Kernel stacks of running tasks, of blocked tasks, and of all tasks."""
 
 from __future__ import annotations
 
@@ -58,12 +58,6 @@ def blocked_stacks(prog: Program) -> None:
         _unwind(prog, task)
 
 
-def all_stacks(prog: Program) -> None:
-    """Stack traces of all tasks."""
-    for task in for_each_task(prog):
-        _unwind(prog, task)
-
-
 def _unwind(prog: Program, task: Object) -> None:
     try:
         for frame in prog.stack_trace(task):
@@ -86,4 +80,5 @@ STACKS = area(
     variables=("_cea_offset",),
 )
 
-ALL_STACKS = area("all-stacks", "stacks of all tasks", all_stacks, default=False)
+# crash would read the whole stack of each task, and is not asked for all of them.
+ALL_STACKS = area("all-stacks", "stacks of all tasks", "foreach bt", for_crash=False)

@@ -23,6 +23,7 @@ TASKS = area(
     "tasks",
     "all tasks; files, memory map and signals of the first",
     "ps",
+    "ps -t",
     "task 1",
     "sig 1",
     "files 1",

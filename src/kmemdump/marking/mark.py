@@ -138,9 +138,11 @@ def mark(
     seen: set[int] = set()
     results: list[AreaResult] = []
 
-    def add(found: AreaResult) -> None:
+    def add(found: AreaResult, *, for_crash: bool = True) -> None:
         blocks = found.blocks
-        if CRASH in chosen:  # crash reads whole pages, whatever a PT_LOAD's size.
+        if (
+            for_crash and CRASH in chosen
+        ):  # crash reads whole pages, whatever a PT_LOAD's size.
             blocks = kernel.recorder.whole_pages(blocks)
         own = frozenset(blocks - seen)
         seen.update(blocks)
@@ -153,7 +155,7 @@ def mark(
         found = (_mark_kernel if item is KERNEL else _mark_area)(kernel, item, budget)
         if not results:  # All other areas need the blocks that attaching read.
             found = replace(found, blocks=found.blocks | kernel.base_blocks)
-        add(found)
+        add(found, for_crash=item.for_crash)
     if questions:
         add(_mark_area(kernel, Area("questions", "", tuple(questions)), budget))
     for name in symbols:
