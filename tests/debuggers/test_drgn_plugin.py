@@ -12,7 +12,7 @@ import pytest
 
 from kmemdump.lab import CrashType
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series, once
 from rigs.synthetic import (
     elf_core,
     kdump,
@@ -136,7 +136,7 @@ def test_a_core_image_without_debug_info(dead: DeadMachine, core_image: Path) ->
         assert "Traceback" not in ended.stderr
 
 
-@each_series
+@once
 def test_a_core_image_with_debug_info(dead: DeadMachine, core_image: Path) -> None:
     """Then drgn's is used: file names are known, which BTF does not know."""
     debug_file = dead.vmlinux
@@ -165,7 +165,7 @@ def test_stacks_without_debug_info(dead: DeadMachine, core_image: Path) -> None:
     assert SYSCALL[dead.scenario.architecture.name] in ended.stdout
 
 
-@each_series
+@once
 def test_a_core_image_without_symbols(
     dead: DeadMachine, core_image: Path, tmp_path: Path
 ) -> None:

@@ -165,7 +165,9 @@ def test_dkms_names_every_file(tmp_path):
 
 @pytest.mark.vm
 @pytest.mark.skipif(os.geteuid() != 0, reason="DKMS wants root")
-@pytest.mark.parametrize("series", ["6.1", "6.12"])
+@pytest.mark.parametrize(
+    "series", [pytest.param("6.1", marks=pytest.mark.matrix), "6.12"]
+)
 def test_dkms_installs_it(lab_cache, lab_kernel, tmp_path, series):
     if missing := {it for it in ("dkms", "pahole") if shutil.which(it) is None}:
         pytest.skip(f"install {', '.join(sorted(missing))}")
@@ -192,7 +194,11 @@ def test_dkms_installs_it(lab_cache, lab_kernel, tmp_path, series):
 # --- At work --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=[X86_64, AARCH64], ids=lambda it: it.name)
+@pytest.fixture(
+    scope="module",
+    params=[X86_64, pytest.param(AARCH64, marks=pytest.mark.matrix)],
+    ids=lambda it: it.name,
+)
 def machine(request, snapshots, make_setup, build):
     """A machine with a debug build of the module, and the test's own modules."""
     built = build("6.12", request.param, "KMEMDUMP_DEBUG=y")
