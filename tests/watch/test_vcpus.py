@@ -36,17 +36,27 @@ PSTATE=80000000 N--- NS EL0t
 
 def test_x86():
     assert parse_vcpus(X86, arch_from_name("x86_64")) == [
-        Vcpu(True, False, 0xFFFFFFFFB4217A0B),
-        Vcpu(False, True, 0x47B7A0),
+        Vcpu(True, False, 0xFFFFFFFFB4217A0B, interrupts=True),
+        Vcpu(False, True, 0x47B7A0, interrupts=True),
         None,
     ]
 
 
 def test_aarch64():
     assert parse_vcpus(ARM, arch_from_name("aarch64")) == [
-        Vcpu(None, False, 0xFFFF8000091A5E5C),
-        Vcpu(None, True, 0xAAAAD5E51B3C),
+        Vcpu(None, False, 0xFFFF8000091A5E5C, interrupts=True),
+        Vcpu(None, True, 0xAAAAD5E51B3C, interrupts=True),
     ]
+
+
+def test_interrupts_off():
+    texts = {
+        "x86_64": X86.replace("RFL=00000246", "RFL=00000046"),
+        "aarch64": ARM.replace("PSTATE=60000005", "PSTATE=600003c5"),
+    }
+    for name, text in texts.items():
+        first, second, *_ = parse_vcpus(text, arch_from_name(name))
+        assert (first.interrupts, second.interrupts) == (False, True)
 
 
 @given(st.text("CPU#0123=RIHLTESA \n", max_size=300))

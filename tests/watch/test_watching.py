@@ -1,126 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watching VMs that live, idle, reboot, vanish and die."""
 
-import json
 import os
-import re
 import signal
 import socket
 import subprocess
-import threading
 import time
-from contextlib import ExitStack
 
 import pytest
 
 from kmemdump.coreimage import read_core, verify
-from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, CrashType, Machine
+from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, CrashType
 from kmemdump.lab.crashes import trigger_crash
 from rigs.programs import KMEMDUMP
 from rigs.scenarios import tells
+from rigs.watching import PATIENCE, seconds_of
 
 pytestmark = pytest.mark.vm
 
-PATIENCE = 120  # Seconds; the host may be busy.
-# Every question is asked by other tests; these take no long time to mark.
-AREAS = ("coreinfo", "kmsg", "panic", "sched", "stacks", "tasks", "symbols")
 REBOOTS = "panic=none,reboot=reset,shutdown=poweroff"
 LONG = 8
 """Samples of which 6, enough to report a hang of 3 s, are after the last sign."""
 MARKED = r"marked .* areas, .* regions"
-
-
-class Watch:
-    """A ``kmemdump watch --json`` that runs."""
-
-    def __init__(self, folder, *sockets, arguments=()):
-        self.folder = folder
-        areas = [word for name in AREAS for word in ("--area", name)]
-        command = [*KMEMDUMP, "watch", "--json", *map(str, sockets)]
-        self.process = subprocess.Popen(
-            [*command, "-o", str(folder), *areas, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines = []
-        """What it reported, without signs of life."""
-        self.signs = []
-        """Samples without an alarm, in each sign of life."""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            try:
-                record = json.loads(line)
-            except ValueError:  # A traceback, maybe.
-                self.lines.append(line.rstrip("\n"))
-                continue
-            if "samples" in record:
-                self.signs.append(record["samples"])
-            else:
-                self.lines.append(f"{record['vm']}: {record['text']}")
-
-    def wait_for(self, pattern, *, after=0):
-        """Return the match of the first line with *pattern*, of those after some."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            for line in self.lines[after:]:
-                match = re.search(pattern, line)
-                if match:
-                    return match
-            ended = not self._reader.is_alive()
-            assert not ended, f"ended without {pattern!r}: {self.lines}"
-            assert time.monotonic() < deadline, f"no {pattern!r}: {self.lines}"
-            time.sleep(0.1)
-
-    def wait_without_alarm(self, samples):
-        """Wait until the hang detector took some more samples, and found nothing."""
-        lines, start = len(self.lines), len(self.signs)
-        before = self.signs[-1] if self.signs else 0
-        deadline = time.monotonic() + PATIENCE
-        while not (new := self.signs[start:]) or new[-1] - before < samples:
-            assert len(self.lines) == lines, self.lines
-            assert self._reader.is_alive()
-            assert time.monotonic() < deadline, self.signs
-            if new and new[0] < before:  # The last alarm started the count again.
-                before = 0
-            time.sleep(0.1)
-        assert new == sorted(new)
-        assert len(self.lines) == lines, self.lines
-
-    def end(self):
-        """Return the exit status."""
-        status = self.process.wait(PATIENCE)
-        self._reader.join()
-        return status
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        self.process.stdout.close()
-
-    @property
-    def cores(self):
-        return sorted(self.folder.glob("*.core"))
-
-
-@pytest.fixture
-def watch(tmp_path):
-    """``watch(machine or socket…, arguments=[…])`` is a `Watch`."""
-    with ExitStack() as stack:
-
-        def start(*machines, arguments=()):
-            sockets = [
-                item.qmp if isinstance(item, Machine) else item for item in machines
-            ]
-            watch = Watch(tmp_path / "cores", *sockets, arguments=arguments)
-            stack.callback(watch.kill)
-            return watch
-
-        yield start
 
 
 def check_core(path, *expected, options=()):
@@ -142,15 +43,6 @@ def check_core(path, *expected, options=()):
     for text in ("PID:", *expected):
         assert text in done.stdout
     return done.stdout
-
-
-def seconds_of(watch, cause):
-    """Seconds from the death to the first core image, as reported."""
-    line = watch.wait_for(
-        rf": {cause}.*; \S+\.core, [0-9.]+ MB, ([0-9.]+) s"
-        r"(?:, completed after [0-9.]+ s)?$"
-    )
-    return float(line[1])
 
 
 def test_event(booted, watch):

@@ -48,6 +48,17 @@ _PHYSICAL_BITS = 48
 _EL1H = 5  # PSR_MODE_EL1h
 _PSR_I = 1 << 7  # PSR_I_BIT
 
+_UNTAGGED = (1 << 56) - 1
+
+# Arm Architecture Reference Manual: masks and values of WFI, WFIT, and of HVC and SMC,
+# by which firmware or a host takes a CPU offline.
+_WAITS = (
+    (0xFFFFFFFF, 0xD503207F),
+    (0xFFFFFFE0, 0xD5031020),
+    (0xFFE0001F, 0xD4000002),
+    (0xFFE0001F, 0xD4000003),
+)
+
 _RAM = (0x40000000, 0x80000000, 0)
 """Starts of RAM: QEMU's virt and many boards, Qualcomm and Firecracker, others."""
 
@@ -64,9 +75,12 @@ class Aarch64:
     # aarch64_cpu_dump_state() in QEMU's target/arm/cpu.c; it does not print WFI.
     cpu_state = re.compile(
         r"^ *PC=(?P<pc>[0-9a-f]{16})\b(?s:.*?)"
-        r"\bPSTATE=[0-9a-f]{8}\b.*\bEL(?:(?P<user>0)|[1-3])[th]\b",
+        r"\bPSTATE=(?P<flags>[0-9a-f]{8})\b.*\bEL(?:(?P<user>0)|[1-3])[th]\b",
         re.M,
     )
+    flags = "pstate"
+    stack_registers = ("SP", "X29")
+    pt_regs_size = 34 * 8  # Up to struct user_pt_regs, which comes first.
     unwind_tables: tuple[str, ...] = ()  # Frame pointers suffice.
     frame_pointer = "x29"
     link_register = "x30"
@@ -234,6 +248,19 @@ class Aarch64:
 
     def is_kernel_address(self, address: int) -> bool:
         return bool(address >> 55 & 1)  # A tag may be in the bits above (TBI).
+
+    def is_waiting(self, read: Callable[[int, int], bytes], pc: int) -> bool:
+        code = (read(pc - 4, 4), read(pc, 4))
+        return any(
+            int.from_bytes(item, "little") & mask == value
+            for item, (mask, value) in product(code, _WAITS)
+        )
+
+    def untagged(self, address: int) -> int:
+        # The top byte is not translated (TBI): KASAN_SW_TAGS and KASAN_HW_TAGS keep a
+        # tag there, arch/arm64/include/asm/memory.h. Bit 55 says which half it is.
+        sign = address >> 55 & 1
+        return address & _UNTAGGED | (sign * 0xFF) << 56
 
     def registers_at(self, address: int) -> dict[str, int]:
         return {"pc": address, "pstate": _EL1H}

@@ -44,9 +44,16 @@ class Arch(Protocol):
     """
     A CPU in the output of QEMU's ``info registers -a``.
 
-    Groups: ``pc`` in hexadecimal; ``user``, which matches in user mode only; and
-    ``halted``, 0 or 1, where QEMU prints whether the CPU waits for an interrupt.
+    Groups: ``pc`` in hexadecimal; ``user``, which matches in user mode only;
+    ``halted``, 0 or 1, where QEMU prints whether the CPU waits for an interrupt; and
+    ``flags`` in hexadecimal, the register for :meth:`interrupts_enabled`.
     """
+    flags: str
+    """That register, as drgn names it."""
+    stack_registers: tuple[str, str]
+    """Of :attr:`registers`, the stack pointer and the frame pointer."""
+    pt_regs_size: int
+    """Smallest ``struct pt_regs`` in bytes, whose members are those of registers."""
     unwind_tables: tuple[str, ...]
     """Tables for drgn's unwinder, between the symbols __start_NAME and __stop_NAME."""
     frame_pointer: str
@@ -137,6 +144,23 @@ class Arch(Protocol):
 
     def is_kernel_address(self, address: int) -> bool:
         """Return whether a pointer is one into the kernel's half of virtual memory."""
+
+    def is_waiting(self, read: Callable[[int, int], bytes], pc: int) -> bool:
+        """
+        Return whether a CPU is at an instruction by which it waits.
+
+        It then waits for an interrupt, even if interrupts are off, or for its host.
+
+        :param read: Reads (virtual address, size) of the kernel's memory; what it
+            raises is passed on.
+        """
+
+    def untagged(self, address: int) -> int:
+        """
+        Return an address without what it may carry in bits that are not translated.
+
+        To be used wherever an address out of memory is compared with another one.
+        """
 
     def registers_at(self, address: int) -> dict[str, int]:
         """Return the members of ``struct pt_regs`` of kernel code at an address."""

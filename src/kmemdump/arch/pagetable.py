@@ -16,7 +16,7 @@ from typing import NamedTuple
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.ranges import Alias, Range, merge
 
-__all__ = ["PageTable", "translate", "walk"]
+__all__ = ["PageTable", "read_virtual", "translate", "walk"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,28 @@ def translate(
             span = 1 << shift
             return (address & -span) + virtual % span
     return None
+
+
+def read_virtual(
+    table: PageTable, read: Callable[[int, int], bytes], virtual: int, size: int
+) -> bytes:
+    """
+    Read memory of the kernel at a virtual address.
+
+    :param read: Reads (physical address, size).
+    :raises NotCapturedError: If a part of it is not mapped, or cannot be read.
+    """
+    page = 1 << table.shifts[-1]
+    pieces = []
+    end = virtual + size
+    while virtual < end:
+        count = min(end - virtual, page - virtual % page)
+        physical = translate(table, read, virtual)
+        if physical is None:
+            raise NotCapturedError(f"{virtual:#x} is not mapped")
+        pieces.append(read(physical, count))
+        virtual += count
+    return b"".join(pieces)
 
 
 def walk(

@@ -58,6 +58,7 @@ _RESERVED = 128 << 20
 """Most bytes that firmware reserves at the end of a range of RAM."""
 
 _MAX_STACK = 1 << 17
+_MWAIT = b"\x0f\x01\xc9"
 _IF = 1 << 9  # X86_EFLAGS_IF
 
 
@@ -78,9 +79,12 @@ class X86_64:
     # fmt: on
     # x86_cpu_dump_state() in QEMU's target/i386/cpu-dump.c.
     cpu_state = re.compile(
-        r"\bRIP=(?P<pc>[0-9a-f]{1,16})\b.*"
+        r"\bRIP=(?P<pc>[0-9a-f]{1,16}) RFL=(?P<flags>[0-9a-f]{8})\b.*"
         r"\bCPL=(?:(?P<user>3)|[0-2])\b.*\bHLT=(?P<halted>[01])\b"
     )
+    flags = "rflags"
+    stack_registers = ("RSP", "RBP")
+    pt_regs_size = 21 * 8
     unwind_tables: tuple[str, ...] = ("orc_unwind", "orc_unwind_ip", "orc_header")
     frame_pointer = "rbp"
     link_register = ""
@@ -268,6 +272,14 @@ class X86_64:
 
     def is_kernel_address(self, address: int) -> bool:
         return address >> 56 == 0xFF  # Of 57 bits with 5 levels of page tables.
+
+    def is_waiting(self, read: Callable[[int, int], bytes], pc: int) -> bool:
+        # HLT is seen otherwise. The program counter is that of the next instruction, if
+        # something ended the wait.
+        return _MWAIT in (read(pc - len(_MWAIT), len(_MWAIT)), read(pc, len(_MWAIT)))
+
+    def untagged(self, address: int) -> int:
+        return address
 
     def registers_at(self, address: int) -> dict[str, int]:
         return {"ip": address, "cs": 0x10}  # __KERNEL_CS

@@ -13,7 +13,9 @@ from drgn.helpers.linux.sched import idle_task, task_state_to_char
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.area import area, read_bytes
+from kmemdump.areas.register_stacks import stacks_in_registers
 from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.questions.question import function
 
 __all__ = ["ALL_STACKS", "STACKS"]
 
@@ -69,6 +71,7 @@ def _unwind(prog: Program, task: Object) -> None:
 STACKS = area(
     "stacks",
     "stacks of what runs on each CPU, of interrupts, of blocked tasks",
+    function(stacks_in_registers, bare=True),
     "bt -a",
     "bt 1",
     running_stacks,

@@ -10,14 +10,23 @@ symbols are needed.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.kernel.partial_read import PartialRead, ReadVirtual, read_partial
 from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Log", "LogRecord", "format_record", "format_time", "read_log"]
+__all__ = [
+    "Log",
+    "LogRecord",
+    "format_record",
+    "format_time",
+    "head_address",
+    "read_log",
+    "read_newest",
+]
 
 _MAX_COUNT_BITS = 22
 """At most 4 Mi descriptors; LOG_BUF_SHIFT, at its limit of 25, gives far fewer."""
@@ -26,6 +35,8 @@ _MAX_TEXT_BITS = 31
 _MAX_RING_BYTES = 1 << 30
 """Most bytes that are read into memory at once."""
 
+_MAX_PIECE = 1 << 14
+"""Most bytes of a record that are read by themselves; the kernel's limit is 2 KiB."""
 _MAX_STRUCT = 4096
 """Far above sizeof(struct printk_info), 88 bytes with its struct dev_printk_info."""
 
@@ -65,6 +76,8 @@ class Log:
     """Records whose text was overwritten, or is damaged."""
     missing: int = 0
     """Records that the dump lacks, in whole or in part."""
+    unfinished: int = field(default=0, compare=False)
+    """Records that the kernel was just then writing."""
 
     def check(self) -> None:
         """
@@ -144,6 +157,66 @@ class _Ring:
     """Address of the texts."""
 
 
+class _Array(Protocol):
+    """A part of the ring."""
+
+    def part(self, at: int, size: int) -> bytes:
+        """
+        Return bytes from an offset on.
+
+        :raises NotCapturedError: If one of them is missing.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    """A part of the ring of a kernel that runs, of which little is wanted."""
+
+    read: ReadVirtual
+    address: int
+
+    def part(self, at: int, size: int) -> bytes:
+        if size > _MAX_PIECE:
+            raise NotCapturedError(f"{size} bytes, more than {_MAX_PIECE}")
+        return self.read(self.address + at & _ULONG_MAX, size)
+
+
+def read_newest(read: ReadVirtual, info: VmcoreInfo, count: int) -> Log:
+    """
+    Read the last records of the kernel log, and no more memory than they take.
+
+    :param read: Raises :exc:`NotCapturedError` where memory is missing.
+    :param count: Most records to read.
+    :raises NotCapturedError: If VMCOREINFO does not describe the ring.
+    :raises FormatError: If the ring is damaged.
+    """
+    layout = _Layout.of(info)
+    ring = _read_ring(read, info, layout)
+    left_out = max(ring.used - count, 0)
+    tail, used = ring.tail + left_out & _ID_MASK, ring.used - left_out
+    ring = replace(ring, tail=tail, used=used)
+    descs, infos, text = (
+        _Direct(read, address) for address in (ring.descs, ring.infos, ring.text)
+    )
+    return _read_records(ring, layout, descs, infos, text)
+
+
+def head_address(read: ReadVirtual, info: VmcoreInfo) -> int:
+    """
+    Return the virtual address of a word that changes with each record that is logged.
+
+    :raises NotCapturedError: If VMCOREINFO does not describe the ring.
+    :raises FormatError: If the ring is damaged.
+    """
+    _read_ring(read, info, _Layout.of(info))
+    ring = int.from_bytes(read(info.symbol("prb"), _ULONG.size), "little")
+    return (
+        ring
+        + info.offset("printk_ringbuffer.desc_ring")
+        + info.offset("prb_desc_ring.head_id")
+    )
+
+
 def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
     """
     Read the kernel log.
@@ -219,12 +292,12 @@ def _read_ring(read: ReadVirtual, info: VmcoreInfo, layout: _Layout) -> _Ring:
 def _read_records(
     ring: _Ring,
     layout: _Layout,
-    descs: PartialRead,
-    infos: PartialRead,
-    text: PartialRead,
+    descs: _Array,
+    infos: _Array,
+    text: _Array,
 ) -> Log:
     records: list[LogRecord] = []
-    lost = missing = 0
+    lost = missing = unfinished = 0
     for step in range(ring.used):
         current = ring.tail + step & _ID_MASK
         index = current & ring.count - 1
@@ -232,9 +305,10 @@ def _read_records(
             desc = descs.part(index * layout.desc_size, layout.desc_size)
             (state,) = _ULONG.unpack_from(desc, layout.state)
             if state & _ID_MASK != current or state >> _ID_BITS not in _WHOLE:
-                continue  # Reserved, so not yet a record, or being reused.
+                unfinished += 1  # Reserved, so not yet a record, or being reused.
+                continue
             begin, end = _LPOS.unpack_from(desc, layout.lpos)
-            block = _block(text, begin, end, current)
+            block = _block(text, ring.text_size, begin, end, current)
             if block is None:
                 lost += 1
                 continue
@@ -242,22 +316,22 @@ def _read_records(
             records.append(_record(record, layout, block))
         except NotCapturedError:
             missing += 1
-    return Log(records, lost, missing)
+    return Log(records, lost, missing, unfinished)
 
 
-def _block(text: PartialRead, begin: int, end: int, owner: int) -> bytes | None:
+def _block(text: _Array, size: int, begin: int, end: int, owner: int) -> bytes | None:
     """
     Return the data of a block, padding included; ``None`` if it was overwritten.
 
     A block that would wrap around the end of the ring starts again at the beginning of
     the ring, where its id is repeated.
 
+    :param size: Size of the ring of texts in bytes.
     :param begin: Its logical position, counted over all turns of the ring.
     :param end: The logical position of its end.
     :param owner: Id of its descriptor.
     :raises NotCapturedError: If a part of it is missing.
     """
-    size = len(text.data)
     if begin & 1 and end & 1:  # LPOS_DATALESS
         return b"" if begin == end == _NO_TEXT else None
     first, stop = begin % size, end % size

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -11,12 +12,14 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.sched import idle_task
 
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.kernel.program import REGISTERS
 
 __all__ = [
     "is_without_registers",
     "readable_pids",
     "readable_tasks",
+    "register_values",
     "stack_of_registers",
 ]
 
@@ -40,16 +43,34 @@ def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
     """
     Unwind from a CPU's registers, if its task started after the memory was marked.
 
-    :raises LookupError: If there are no registers, or no type for them.
+    :raises LookupError: If there are no registers.
     """
     found = prog.config.get(REGISTERS, ())
     if cpu >= len(found):
         raise LookupError(f"the registers of CPU {cpu} were not recorded")
     # On x86_64 and aarch64 struct pt_regs begins as pr_reg does: user_regs_struct,
     # user_pt_regs (Linux arch/*/include/*/ptrace.h).
-    kind = prog.type("struct pt_regs")
+    try:
+        kind = prog.type("struct pt_regs")
+    except LookupError:  # drgn knows its members.
+        size = arch_from_program(prog).pt_regs_size
+        kind = prog.struct_type("pt_regs", size, ())
     data = found[cpu][_REGISTERS_AT:][: sizeof(kind)].ljust(sizeof(kind), b"\0")
     return prog.stack_trace(Object.from_bytes_(prog, kind, data))
+
+
+def register_values(prog: Program) -> Iterator[dict[str, int]]:
+    """
+    Yield each CPU's registers, in CPU order.
+
+    By QEMU's names; see :attr:`kmemdump.arch.architecture.Arch.registers`.
+    """
+    names = arch_from_program(prog).registers
+    words = struct.Struct(f"<{len(names)}Q")
+    for status in prog.config.get(REGISTERS, ()):
+        if len(status) >= _REGISTERS_AT + words.size:
+            values = words.unpack_from(status, _REGISTERS_AT)
+            yield dict(zip(names, values, strict=True))
 
 
 def readable_pids(prog: Program) -> Iterator[int]:

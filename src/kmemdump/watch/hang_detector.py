@@ -7,6 +7,9 @@ that its counters stand still. The counters alone do not prove that: those of an
 CPU without a tick stand still, too. Only the host can tell the two apart, because it
 sees that the idle CPU is halted.
 
+Where the counters are not known, a CPU is frozen if it runs kernel code with interrupts
+off each time it is looked at.
+
 No single sample proves anything: on an overloaded host a healthy VM stands still,
 too. The evidence is the time between samples that each found the CPU running, and
 the CPU time that the host gave to it.
@@ -21,6 +24,11 @@ __all__ = ["CpuSample", "Hang", "HangDetector", "Sample", "Vcpu"]
 
 MIN_SAMPLES = 5
 """Number of samples that must agree."""
+MIN_SAMPLES_WITHOUT_COUNTERS = 20
+"""
+The same where nothing is known but that a CPU had interrupts off: a busy kernel often
+has, for short times.
+"""
 MIN_CPU_SHARE = 0.2
 """Share of the time that the host must have given to a CPU."""
 
@@ -37,14 +45,18 @@ class Vcpu:
     """Program counter."""
     cpu_time: float | None = None
     """Seconds that the host gave to it up to now."""
+    interrupts: bool | None = None
+    """Whether it takes interrupts; None if the host does not show that."""
+    waiting: bool = False
+    """Whether it is known to be at an instruction by which it waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuSample:
     """One CPU at one time."""
 
-    counters: bytes
-    """Counters that only this CPU updates, and updates often."""
+    counters: bytes | None
+    """Counters that only this CPU updates, and updates often; None if unknown."""
     idle: bool
     """Whether it runs its idle task."""
     vcpu: Vcpu | None = None
@@ -57,6 +69,16 @@ class CpuSample:
             return False
         # If the host does not show it, assume that the idle task waits.
         return not (self.idle if self.vcpu.halted is None else self.vcpu.halted)
+
+    @property
+    def ignores_interrupts(self) -> bool:
+        """Whether it was certainly running, in kernel code with interrupts off."""
+        return (
+            self.in_kernel
+            and self.vcpu is not None
+            and self.vcpu.interrupts is False
+            and not self.vcpu.waiting
+        )
 
     @property
     def busy(self) -> bool:
@@ -85,16 +107,16 @@ class Hang:
     """CPUs; empty if only the kernel's clock stands still."""
     seconds: float
     """For how long."""
+    counted: bool = True
+    """Whether counters show that; if not, only registers do."""
 
     def __str__(self) -> str:
         if not self.cpus:
             return f"the kernel's clock stands still for {self.seconds:.0f} s"
         many = len(self.cpus) > 1
         numbers = ", ".join(str(cpu) for cpu in self.cpus)
-        return (
-            f"CPU{'s' if many else ''} {numbers} served no interrupt "
-            f"for {self.seconds:.0f} s"
-        )
+        what = "served no interrupt" if self.counted else "had interrupts off"
+        return f"CPU{'s' if many else ''} {numbers} {what} for {self.seconds:.0f} s"
 
 
 @dataclass(slots=True)
@@ -109,8 +131,10 @@ class _Standstill:
     pcs: set[int | None] = field(default_factory=set)
     reported: bool = False
 
-    def is_hang(self, after: float, cpu_time: float | None) -> bool:
-        if self.reported or self.seconds < after or self.samples < MIN_SAMPLES:
+    def is_hang(
+        self, after: float, cpu_time: float | None, samples: int = MIN_SAMPLES
+    ) -> bool:
+        if self.reported or self.seconds < after or self.samples < samples:
             return False
         if self.cpu_time is not None and cpu_time is not None:
             return cpu_time - self.cpu_time >= MIN_CPU_SHARE * after
@@ -158,10 +182,16 @@ class HangDetector:
         for key in (*frozen, None):
             if key in self._still:
                 self._still[key].reported = True
-        return Hang(tuple(sorted(frozen)), seconds)
+        counted = all(sample.cpus[cpu].counters is not None for cpu in frozen)
+        return Hang(tuple(sorted(frozen)), seconds, counted)
 
     def _is_frozen(self, cpu: int, item: CpuSample) -> bool:
         cpu_time = item.vcpu.cpu_time if item.vcpu else None
+        if item.counters is None:
+            still = self._find(cpu, None, item.ignores_interrupts, cpu_time)
+            return still is not None and still.is_hang(
+                self._after, cpu_time, MIN_SAMPLES_WITHOUT_COUNTERS
+            )
         still = self._find(cpu, item.counters, item.in_kernel, cpu_time)
         if still is None:
             return False

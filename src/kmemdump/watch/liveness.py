@@ -24,7 +24,7 @@ from kmemdump.kernel.optional import ABSENT, optional
 from kmemdump.memory.physical import Memory
 from kmemdump.watch.hang_detector import CpuSample
 
-__all__ = ["KernelState", "Liveness", "clock_watch"]
+__all__ = ["KernelState", "Liveness"]
 
 _MAX_CPUS = 4096
 _MAX_MEMBER = _MAX_CPUS // 8  # Most bytes read of a member.
@@ -170,6 +170,23 @@ class Liveness:
             if online >> cpu & 1 and variables.counters
         }
 
+    def clock_watch(self, memory: Memory) -> Callable[[], bool]:
+        """
+        Return a function that checks if the kernel's clock has moved since this call.
+
+        After a reset, all of a kernel may still be in memory; it stands still, or the
+        next one overwrites it.
+        """
+        before = self.jiffies(memory)
+
+        def has_moved() -> bool:
+            now = self.jiffies(memory)
+            if before is None or now is None:
+                return True  # There is no clock to read.
+            return 0 < now - before <= _MAX_TICKS and self.read(memory).same
+
+        return has_moved
+
 
 _Resolve = Callable[[int, int], int]
 
@@ -225,21 +242,3 @@ def _cpu_variables(prog: Program, resolve: _Resolve, cpu: int) -> _CpuVariables:
         idle_task = queue.idle.value_()
         current = _member(resolve, queue.curr)
     return _CpuVariables(tuple(counters), current, idle_task)
-
-
-def clock_watch(liveness: Liveness, memory: Memory) -> Callable[[], bool]:
-    """
-    Return a function that checks if a kernel's clock has moved since this call.
-
-    After a reset, all of a kernel may still be in memory; it stands still, or the
-    next one overwrites it.
-    """
-    before = liveness.jiffies(memory)
-
-    def has_moved() -> bool:
-        now = liveness.jiffies(memory)
-        if before is None or now is None:
-            return True  # There is no clock to read.
-        return 0 < now - before <= _MAX_TICKS and liveness.read(memory).same
-
-    return has_moved

@@ -20,6 +20,7 @@ from kmemdump.watch.end_causes import (
 )
 from kmemdump.watch.hang_detector import CpuSample, Hang, HangDetector, Sample, Vcpu
 from kmemdump.watch.liveness import KernelState
+from kmemdump.watch.log_liveness import LogLiveness
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.reporter import Reporter, first_line
 from kmemdump.watch.settings import Settings
@@ -72,6 +73,8 @@ class Monitor:
         self._jiffies: int | None = None
         self._samples = 0
         """Samples of the hang detector since the last alarm."""
+        self._suspects = False
+        """Whether a CPU without counters had interrupts off in the last sample."""
         self._next_sample = time.monotonic()
         self._next_refresh = self._next_sample + settings.interval
         self._refresh_failed = False
@@ -158,8 +161,8 @@ class Monitor:
                 return DumpCause("oops", now, VmAfterDeath.MAY_RUN, oops=True)
             return None
         if self._settings.hang_after and now >= self._next_sample:
-            self._next_sample = now + _SAMPLE_INTERVAL
             hang = self._find_hang()
+            self._next_sample = now + (_POLL if self._suspects else _SAMPLE_INTERVAL)
             if hang is not None:
                 now = time.monotonic()
                 return DumpCause(f"frozen: {hang}", now, VmAfterDeath.MAY_RUN)
@@ -206,6 +209,7 @@ class Monitor:
             return  # Nothing changes, or QEMU does not answer.
         marks = self._marks
         started = time.monotonic()
+        lacking = marks.lacking
         try:
             marks.refresh()
         except KmemdumpError as error:
@@ -216,6 +220,8 @@ class Monitor:
             self._refresh_failed = True
             return
         self._refresh_failed = False
+        if lacking is not None and marks.lacking is None:
+            self._reporter.report("its variables and types were found after all")
         self._reporter.show_status(
             f"{marks.info.osrelease}: {len(marks.registry)} regions, "
             f"{format_size(marks.size)}, refreshed at "
@@ -229,6 +235,8 @@ class Monitor:
             cpus, jiffies = liveness.cpus(memory), liveness.jiffies(memory)
         except NotCapturedError:
             return None
+        if cpus is None:
+            return self._find_hang_without_counters()
         stands_still = jiffies == self._jiffies or any(
             cpu in self._cpus and self._cpus[cpu].counters == item.counters
             for cpu, item in cpus.items()
@@ -243,6 +251,27 @@ class Monitor:
         self._samples += 1
         sample = Sample(time.monotonic(), vcpus is not None, jiffies, samples)
         return self._detector.add(sample)
+
+    def _find_hang_without_counters(self) -> Hang | None:
+        """Take a sample of the VM's CPUs, and return which ignore interrupts."""
+        vcpus = self._read_vcpus()
+        samples = {
+            number: CpuSample(None, False, self._seen_waiting(vcpu))
+            for number, vcpu in enumerate(vcpus or ())
+        }
+        self._suspects = any(item.ignores_interrupts for item in samples.values())
+        self._samples += 1
+        sample = Sample(time.monotonic(), vcpus is not None, None, samples)
+        return self._detector.add(sample)
+
+    def _seen_waiting(self, vcpu: Vcpu | None) -> Vcpu | None:
+        """Note whether a CPU with interrupts off is at an instruction that waits."""
+        liveness = self._marks.liveness
+        if vcpu is None or vcpu.interrupts is not False or vcpu.pc is None:
+            return vcpu
+        if not isinstance(liveness, LogLiveness):
+            return vcpu
+        return replace(vcpu, waiting=liveness.is_waiting(self._memory, vcpu.pc))
 
     def _read_vcpus(self) -> Sequence[Vcpu | None] | None:
         """Return the state of the VM's CPUs; None if the VM does not run."""

@@ -34,7 +34,9 @@ def _parse_vcpu(text: str, arch: Arch) -> Vcpu | None:
         return None
     found = match.groupdict()
     halted = found["halted"] == "1" if "halted" in found else None
-    return Vcpu(halted, found["user"] is not None, int(found["pc"], 16))
+    interrupts = arch.interrupts_enabled({arch.flags: int(found["flags"], 16)})
+    user = found["user"] is not None
+    return Vcpu(halted, user, int(found["pc"], 16), interrupts=interrupts)
 
 
 class VcpuThreads:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from kmemdump.backends.vm import Dump, VmBackend
-from kmemdump.errors import NotCapturedError
+from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
+from kmemdump.kernel.attach import Kernel
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.registry import Registry
 from kmemdump.marking.selection import Selection
@@ -12,11 +13,14 @@ from kmemdump.memory.ranges import merge
 from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 from kmemdump.watch.liveness import KernelState, Liveness
+from kmemdump.watch.log_liveness import LogLiveness
 
 __all__ = ["VmMarks"]
 
 _MAX_BYTES = 256 << 20
 """Maximum size of the copy of each refresh."""
+_SEARCHES = 3
+"""How often the kernel's symbols and types are looked for, before the log suffices."""
 
 
 class VmMarks:
@@ -32,7 +36,11 @@ class VmMarks:
         self.target = target
         self.selection = selection
         self.capture: Capture = look(target, selection, packing=True)
-        self.liveness = Liveness(self.capture.kernel)
+        self.liveness: Liveness | LogLiveness
+        self.lacking: str | None
+        """What it lacks, for which only its log and its CPUs are watched."""
+        self.liveness, self.lacking = self._find_liveness(self.capture)
+        self._searches = 1
         self.packed = self.capture.pack()
         """Symbols, types and unwind tables, which never change, compressed."""
         self._backend = VmBackend(target.memory, max_bytes=_MAX_BYTES)
@@ -68,10 +76,31 @@ class VmMarks:
 
         :raises KmemdumpError: If that fails; the marks made before stay.
         """
-        capture = look(self.target, self.selection, self.capture.kernel)
-        liveness = Liveness(capture.kernel)
-        self.capture, self.liveness = capture, liveness
+        known: Kernel | None = self.capture.kernel
+        if self.lacking is not None and self._searches < _SEARCHES:
+            self._searches += 1
+            known = None
+        capture = look(self.target, self.selection, known)
+        if self.lacking is None:
+            self.liveness = Liveness(capture.kernel)
+        else:
+            self.liveness, self.lacking = self._find_liveness(capture)
+            if self.lacking is None:
+                self.packed = capture.pack()
+        self.capture = capture
         self._register(capture)
+
+    def _find_liveness(
+        self, capture: Capture
+    ) -> tuple[Liveness, None] | tuple[LogLiveness, str]:
+        try:
+            return Liveness(capture.kernel), None
+        except UnsupportedError as error:
+            try:
+                found = LogLiveness(capture.kernel.vmcoreinfo, self.target.memory)
+            except (FormatError, NotCapturedError) as of_log:
+                raise UnsupportedError(f"{error}; nor its log: {of_log}") from error
+            return found, str(error)
 
     def _register(self, capture: Capture) -> None:
         self.registry.update(capture.regions)

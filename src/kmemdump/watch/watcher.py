@@ -15,7 +15,7 @@ from kmemdump.targets.qmp_client import QmpTimeoutError
 from kmemdump.text import format_size
 from kmemdump.watch.dump import DumpWriter
 from kmemdump.watch.end_causes import DumpCause, WatchEnd, act_on_vm
-from kmemdump.watch.liveness import clock_watch
+from kmemdump.watch.liveness import Liveness
 from kmemdump.watch.monitor import Monitor
 from kmemdump.watch.reporter import Reporter, StoppedError, first_line
 from kmemdump.watch.settings import Settings
@@ -201,10 +201,10 @@ def _attach(
         raise TargetError(f"the VM is not started (status {status})")
     if before is not None and target.vmcoreinfo() == before.info:
         # Very likely what the reset left in memory.
-        _wait_for_clock(clock_watch(before.liveness, target.memory), reporter)
+        _wait_for_clock(before.liveness.clock_watch(target.memory), reporter)
     marks = VmMarks(target, selection)
     if before is not None:
-        _wait_for_clock(clock_watch(marks.liveness, target.memory), reporter)
+        _wait_for_clock(marks.liveness.clock_watch(target.memory), reporter)
     return marks
 
 
@@ -225,7 +225,9 @@ def _report_marks(marks: VmMarks, reporter: Reporter) -> None:
     if marks.packed_size:
         text += f" and {format_size(marks.packed_size)} of symbols and types"
     incomplete = [area for area in areas if area.reason]
-    if incomplete:
+    if marks.lacking is not None:
+        text += f"; only its log and its CPUs are watched: {marks.lacking}"
+    elif incomplete:
         text += f"; incomplete: {', '.join(area.name for area in incomplete)}"
     reporter.report(text)
     for area in incomplete:
@@ -233,7 +235,7 @@ def _report_marks(marks: VmMarks, reporter: Reporter) -> None:
     refused = marks.registry.not_held()
     if refused:
         reporter.report(f"{len(refused)} regions are not held: {refused[0].reason}")
-    if marks.liveness.unknown:
+    if isinstance(marks.liveness, Liveness) and marks.liveness.unknown:
         unknown = ", ".join(marks.liveness.unknown)
         reporter.report(f"not found in this kernel: {unknown}")
     reporter.show_status("watching")
