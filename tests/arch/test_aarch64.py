@@ -5,9 +5,11 @@ import struct
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kmemdump.arch.aliases import find_kernel_aliases
-from kmemdump.arch.architecture import arch_from_elf
+from kmemdump.arch.architecture import arch_from_elf, arch_from_name
 from kmemdump.arch.pagetable import translate, walk
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.memory.ranges import Alias, Range
@@ -254,3 +256,56 @@ def test_prstatus() -> None:
     # struct elf_prstatus of arm64: pr_reg at 112, of 34 words, then pr_fpvalid.
     status = struct.pack("<112x34Qi4x", *range(34), 0)
     assert len(status) == AARCH64.prstatus_size
+
+
+@given(st.integers(0, (1 << 64) - 1))
+def test_untagged(address):
+    """As sign_extend64() of bit 55, arch/arm64/include/asm/memory.h."""
+    arch = arch_from_name("aarch64")
+    sign = -(address >> 55 & 1) << 56
+    assert arch.untagged(address) == (address & (1 << 56) - 1 | sign) % (1 << 64)
+    assert arch.untagged(arch.untagged(address)) == arch.untagged(address)
+    assert arch.is_kernel_address(address) == (arch.untagged(address) >> 63 == 1)
+
+
+def test_tagged_pointers():
+    arch = arch_from_name("aarch64")
+    for tagged, plain in (
+        (0xF4FF00000302A000, 0xFFFF00000302A000),
+        (0xFFFF80001234_5678, 0xFFFF80001234_5678),
+        (0x3E00AAAADEADBEEF, 0x0000AAAADEADBEEF),
+    ):
+        assert arch.untagged(tagged) == plain
+    x86 = arch_from_name("x86_64")
+    assert x86.untagged(0xFF11000012345678) == 0xFF11000012345678  # 5 levels.
+
+
+@pytest.mark.parametrize(
+    ("before", "at", "waits"),
+    [
+        (0xD503207F, 0xD65F03C0, True),  # After WFI.
+        (0xD65F03C0, 0xD503207F, True),  # At WFI.
+        (0xD5031033, 0, True),  # After WFIT X19.
+        (0xD4000002, 0, True),  # After HVC #0, as of PSCI.
+        (0xD4000003, 0, True),  # After SMC #0.
+        (0xD503205F, 0xD503205F, False),  # WFE: as in a spin lock.
+        (0xD503203F, 0x17FFFFFF, False),  # YIELD; B .-4
+        (0xD4000001, 0, False),  # SVC #0
+    ],
+)
+def test_waiting(before, at, waits):
+    code = struct.pack("<II", before, at)
+    arch = arch_from_name("aarch64")
+    read = lambda address, size: code[address - 0x1000 :][:size]  # noqa: E731
+    assert arch.is_waiting(read, 0x1004) == waits
+
+
+def test_waiting_on_x86_64():
+    arch = arch_from_name("x86_64")
+    for code, waits in (
+        (b"\x0f\x01\xc9\xeb\xfe\x90", True),  # After MWAIT.
+        (b"\x90\x90\x90\x0f\x01\xc9", True),  # At MWAIT.
+        (b"\x0f\x01\xc8\xf3\x90\xeb", False),  # MONITOR; PAUSE; JMP
+    ):
+        read = lambda address, size, code=code: code[address - 0x1000 :][:size]  # noqa: E731
+        assert arch.is_waiting(read, 0x1003) == waits

@@ -140,6 +140,46 @@ def test_clock(cpus, jiffies, expected):
     assert verdicts(cpus, jiffies=jiffies) == expected
 
 
+@pytest.mark.parametrize(
+    ("letters", "period", "expected"),
+    [
+        # R runs with interrupts off; o the same, interrupts on; U in user space;
+        # H halted; W at an instruction that waits; ? not known.
+        ("R" * 45, 0.25, 40),
+        ("R" * 45, 1.0, 20),  # Few samples prove nothing.
+        ("R" * 39 + "o" + "R" * 39, 0.25, None),
+        ("R" * 39 + "U" + "R" * 39, 0.25, None),
+        ("R" * 39 + "?" + "R" * 39, 0.25, None),
+        ("R" * 39 + "n" + "R" * 39, 0.25, None),
+        ("H" * 90, 0.25, None),
+        ("W" * 90, 0.25, None),
+        ("o" * 90, 0.25, None),
+        ("oUo" + "R" * 90, 0.25, 43),
+    ],
+)
+def test_without_counters(letters, period, expected):
+    states = {
+        "R": Vcpu(False, False, 0x10, interrupts=False),
+        "o": Vcpu(False, False, 0x10, interrupts=True),
+        "U": Vcpu(False, True, 0x20, interrupts=True),
+        "H": Vcpu(True, False, 0x30, interrupts=False),
+        "W": Vcpu(None, False, 0x30, interrupts=False, waiting=True),
+        "n": Vcpu(None, False, 0x30, interrupts=None),
+        "?": None,
+    }
+    detector = HangDetector(AFTER, PERIOD)
+    found = []
+    for number, letter in enumerate(letters):
+        other = CpuSample(None, False, states["o"])
+        cpus = {0: other, 1: CpuSample(None, False, states[letter])}
+        hang = detector.add(Sample(number * period, True, None, cpus))
+        if hang is not None:
+            found.append((number, str(hang)))
+    seconds = round(max(AFTER, 20 * period))
+    text = f"CPU 1 had interrupts off for {seconds} s"
+    assert found == ([(expected, text)] if expected else [])
+
+
 def test_hang_in_words():
     detector = HangDetector(5.0, 1.0)
     vcpu = Vcpu(False, False, 1)

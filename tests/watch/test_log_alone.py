@@ -104,7 +104,7 @@ def test_hang(booted, watch, vmlinux):
     seconds_of(watched, r"frozen: CPU [01] had interrupts off for")
     assert watched.end() == 0
     [core] = watched.cores
-    _, report = check_core(core, vmlinux("6.12"), "lab_spin")
+    _, report = check_core(core, vmlinux("6.12"))
     assert "hangs" in report
 
 

@@ -40,7 +40,9 @@ _AFTER_RESET = (
     "the machine was reset before its firmware copied the memory. If there is no other "
     "reason, a watchdog did it because a CPU hung: look at what each CPU did."
 )
-_FROZEN = re.compile(r"frozen: CPUs? ([\d, and]+) (served no interrupt .*)")
+_FROZEN = re.compile(
+    r"frozen: CPUs? ([\d, and]+) (served no interrupt .*|had interrupts off .*)"
+)
 """The message of kmemdump.watch."""
 
 

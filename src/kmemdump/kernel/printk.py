@@ -44,6 +44,7 @@ _ULONG_MAX = ADDRESS_SPACE - 1
 _ID_BITS = 62
 _ID_MASK = (1 << _ID_BITS) - 1
 _WHOLE = (1, 2)  # enum desc_state: desc_committed, desc_finalized
+_REUSABLE = 3  # desc_reusable: free, as the first one of a new ring.
 _LOG_CONT = 8  # enum printk_info_flags
 _NO_TEXT = 3  # EMPTY_LINE_LPOS of kernel/printk/printk_ringbuffer.h
 
@@ -305,7 +306,8 @@ def _read_records(
             desc = descs.part(index * layout.desc_size, layout.desc_size)
             (state,) = _ULONG.unpack_from(desc, layout.state)
             if state & _ID_MASK != current or state >> _ID_BITS not in _WHOLE:
-                unfinished += 1  # Reserved, so not yet a record, or being reused.
+                # Reserved, so not yet a record, or being reused.
+                unfinished += state >> _ID_BITS != _REUSABLE
                 continue
             begin, end = _LPOS.unpack_from(desc, layout.lpos)
             block = _block(text, ring.text_size, begin, end, current)

@@ -17,6 +17,7 @@ from kmemdump.kernel.program import REGISTERS
 
 __all__ = [
     "is_without_registers",
+    "number_of_registers",
     "readable_pids",
     "readable_tasks",
     "register_values",
@@ -57,6 +58,11 @@ def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
         kind = prog.struct_type("pt_regs", size, ())
     data = found[cpu][_REGISTERS_AT:][: sizeof(kind)].ljust(sizeof(kind), b"\0")
     return prog.stack_trace(Object.from_bytes_(prog, kind, data))
+
+
+def number_of_registers(prog: Program) -> int:
+    """Return of how many CPUs there are registers."""
+    return len(prog.config.get(REGISTERS, ()))
 
 
 def register_values(prog: Program) -> Iterator[dict[str, int]]:

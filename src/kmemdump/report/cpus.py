@@ -21,7 +21,7 @@ from kmemdump.arch.architecture import arch_from_program
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.limits import MAX_CPUS
 from kmemdump.kernel.optional import ABSENT, optional
-from kmemdump.kernel.tasks import is_without_registers
+from kmemdump.kernel.tasks import is_without_registers, number_of_registers
 from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames, find_frames_without_task
 from kmemdump.report.tasks import make_task
@@ -65,10 +65,19 @@ def find_cpus(prog: Program, now: float | None) -> tuple[Cpu, ...]:
     """
     Return each CPU, and what ran there.
 
+    If the kernel's list of CPUs cannot be read, those with registers are returned.
+
     :param now: From :func:`find_now`, if known.
     """
-    online = frozenset(for_each_online_cpu(prog))
-    present = sorted(online.union(for_each_present_cpu(prog)))
+    try:
+        online = frozenset(for_each_online_cpu(prog))
+        present = sorted(online.union(for_each_present_cpu(prog)))
+    except ABSENT:
+        count = number_of_registers(prog)
+        if not count:
+            raise
+        online = frozenset(range(count))
+        present = sorted(online)
     return tuple(
         _cpu(prog, cpu, cpu in online, now) for cpu in present if cpu < MAX_CPUS
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from drgn import FaultError, MainModule, Object, Program, StackFrame
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.diagnosis.records import Frame
 from kmemdump.kernel.stack_end import cut_off, missing_reads
 from kmemdump.kernel.symbol_names import plain_name
@@ -60,11 +61,13 @@ def find_frames_without_task(prog: Program, cpu: int) -> Stack:
     """
     Unwind from a CPU's registers alone, as far as its stack can be read.
 
-    :raises LookupError: If there are no registers.
+    :raises LookupError: If there are no registers, or those of a program.
     """
     before = missing_reads(prog)
-    found = [(frame, None) for frame in stack_of_registers(prog, cpu)]
-    return _collect(prog, found, before)
+    trace = stack_of_registers(prog, cpu)
+    if not arch_from_program(prog).is_kernel_address(trace[0].pc):
+        raise LookupError("it ran a program, and no kernel code")
+    return _collect(prog, [(frame, None) for frame in trace], before)
 
 
 def _collect(

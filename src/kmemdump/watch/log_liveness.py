@@ -26,6 +26,8 @@ from kmemdump.watch.liveness import KernelState
 __all__ = ["LogLiveness"]
 
 _WORD = 8
+_IDS = 1 << 62
+"""Number of ids of records; the first id is one of the last of them."""
 _MAX_NEW = 2048
 """Most records that are read at once."""
 _AGAIN = 64
@@ -136,7 +138,7 @@ class LogLiveness:
                 return
             count = _MAX_NEW
             if self._head is not None:
-                count = min(max(head - self._head, 0) + _AGAIN, _MAX_NEW)
+                count = min((head - self._head) % _IDS + _AGAIN, _MAX_NEW)
             log = read_newest(self._reader(memory), self._info, count)
         except (FormatError, NotCapturedError):
             return  # The ring changed meanwhile; the next look will tell.
