@@ -44,9 +44,7 @@ _PHYSICAL_START = 16 << 20
 _PHYSICAL_BITS = (46, 52)
 """MAX_PHYSMEM_BITS with page tables of 4 and of 5 levels."""
 
-_1G = 1 << 30
-_2M = 1 << 21
-_4G = 1 << 32
+_1G, _2M, _4G = 1 << 30, 1 << 21, 1 << 32
 _LOW_RAM = (0x80000000, 0xC0000000, 0xB0000000, 0xE0000000, 0xD0000000)
 """
 Where low RAM of VMs ends: QEMU's q35 (2 GiB) and pc (3 GiB), each without alignment to
@@ -274,8 +272,7 @@ class X86_64:
         return address >> 56 == 0xFF  # Of 57 bits with 5 levels of page tables.
 
     def is_waiting(self, read: Callable[[int, int], bytes], pc: int) -> bool:
-        # HLT is seen otherwise. The program counter is that of the next instruction, if
-        # something ended the wait.
+        # HLT is seen otherwise. If something ended the wait, the next one is at pc.
         return _MWAIT in (read(pc - len(_MWAIT), len(_MWAIT)), read(pc, len(_MWAIT)))
 
     def untagged(self, address: int) -> int:
@@ -298,7 +295,4 @@ def _kaslr_offset(image: KernelImage, text: int) -> int:
 
 
 def _number(info: VmcoreInfo, name: str, default: int) -> int:
-    try:
-        return info.number(name)
-    except NotCapturedError:
-        return default
+    return info.number(name) if f"NUMBER({name})" in info.values else default

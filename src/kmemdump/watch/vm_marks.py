@@ -100,7 +100,8 @@ class VmMarks:
                 found = LogLiveness(capture.kernel.vmcoreinfo, self.target.memory)
             except (FormatError, NotCapturedError) as of_log:
                 raise UnsupportedError(f"{error}; nor its log: {of_log}") from error
-            return found, str(error)
+            own = capture.kernel.own_debug_info.found
+            return found, (own.lacks if own is not None else "") or str(error)
 
     def _register(self, capture: Capture) -> None:
         self.registry.update(capture.regions)
