@@ -81,7 +81,6 @@ _MAX_STACK = 256 << 10
 _MAX_FRAMES = 64
 _MAX_FUNCTION = 64 << 10
 _ORC_BLOCK = 256  # LOOKUP_BLOCK_SIZE, asm/orc_lookup.h.
-_ORC_CALL = 5  # sp_reg ORC_REG_SP and type ORC_TYPE_CALL, asm/orc_types.h in v6.1.
 
 
 def text(prog: Program) -> None:
@@ -101,7 +100,9 @@ def stacks(prog: Program) -> None:
     """Read stacks, and the unwind entries and text of the functions on them."""
     # bt reads stacks whole. For each frame on them, x86_64_get_framesize() needs the
     # unwind entry of its return address, and the function's text if the entry does not
-    # have the size; x86_64_function_called_by() needs the call before that address.
+    # have the size, or has numbers that this crash does not know (they changed in v6.4
+    # and v7.1): most of that text shares a page with what is read anyway.
+    # x86_64_function_called_by() needs the call before that address.
     ranges = [(task.stack.value_(), _thread_size(prog)) for task in main_tasks(prog)]
     for cpu in cpus(prog):
         ranges.extend(_other_stacks(prog, cpu))
@@ -120,8 +121,8 @@ def stacks(prog: Program) -> None:
         code.add(symbol.address + max(symbol.size - 1, 0))
     for pc in islice(sorted(code), MAX_ENTRIES):
         read_pages(prog, pc - 5, 8)
-        if not _read_unwind_entry(prog, pc):
-            _read_function(prog, pc)
+        _read_unwind_entry(prog, pc)
+        _read_function(prog, pc)
 
 
 def _thread_size(prog: Program) -> int:
@@ -164,12 +165,8 @@ def _used(stack: range, frames: Sequence[tuple[int, int]] | None) -> range:
     return range(min(pointers, default=stack.stop) & -8, stack.stop)
 
 
-def _read_unwind_entry(prog: Program, pc: int) -> bool:
-    """
-    Read as much as orc_find() of crash does; drgn's unwinder reads less.
-
-    :return: Whether the entry has the size of the frame.
-    """
+def _read_unwind_entry(prog: Program, pc: int) -> None:
+    """Read as much as orc_find() of crash does; drgn's unwinder reads less."""
     tables = [
         symbols(prog, name)
         for name in (
@@ -181,30 +178,30 @@ def _read_unwind_entry(prog: Program, pc: int) -> bool:
         )
     ]
     if not all(tables):
-        return False  # CONFIG_UNWINDER_FRAME_POINTER
+        return  # CONFIG_UNWINDER_FRAME_POINTER
     lookup, ips, ips_end, entries, entries_end = (item[0].address for item in tables)
     count = (ips_end - ips) // 4
     if count <= 0:
-        return False
+        return
     size = (entries_end - entries) // count
     block = (pc - prog.symbol("_stext").address) // _ORC_BLOCK
     found = read_pages(prog, lookup + 4 * block, 8)
     if len(found) < 8:
-        return False
+        return
     first, last = struct.unpack("<2I", found)
     last = min(last + 1, count, first + _ORC_BLOCK)
     if first >= last:
-        return False
-    read_pages(prog, ips + 4 * first, 4 * (last - first))
+        return
+    start = ips + 4 * first
     entry = first
-    for i in range(first, last):
-        offset = prog.read_u32(ips + 4 * i)
-        offset -= (offset & 1 << 31) << 1
-        if ips + 4 * i + offset > pc:
+    offsets = read_pages(prog, start, 4 * (last - first))
+    for i, (offset,) in enumerate(
+        struct.iter_unpack("<i", offsets[: len(offsets) & -4])
+    ):
+        if start + 4 * i + offset > pc:
             break
-        entry = i
-    flags = read_pages(prog, entries + size * entry, size)[4:6]
-    return len(flags) == 2 and int.from_bytes(flags, "little") & 0x30F == _ORC_CALL
+        entry = first + i
+    read_pages(prog, entries + size * entry, size)
 
 
 def _read_function(prog: Program, pc: int) -> None:
