@@ -1,23 +1,80 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A report of a kernel that lacks a member lacks no more than that."""
+"""A report of a kernel that lacks a member, or of a dump, lacks no more than that."""
+
+from dataclasses import replace
+
+import pytest
+from drgn.helpers.linux.pid import for_each_task
 
 from kmemdump.kernel.attach import attach
+from kmemdump.kernel.types import BtfTypes
+from kmemdump.memory.recorder import BLOCK_SIZE
 from kmemdump.opening import open_target
-from kmemdump.report import cpus, gather
+from kmemdump.report import Report, gather
+from kmemdump.targets import Target
 from rigs.dead_machine import DeadMachine
+from rigs.lacking_memory import attach_without
 from rigs.scenarios import once
 
 
+def report_without(target: Target, member: str, monkeypatch) -> Report:
+    """Report what happened to a kernel in whose types a member has another name."""
+    make = BtfTypes._member
+
+    def hiding(self, found, last):
+        if found.name == member:
+            found = replace(found, name="of_another_kernel")
+        return make(self, found, last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BtfTypes, "_member", hiding)
+        return gather(attach(target), "test")
+
+
 @once
-def test_a_time_that_a_kernel_does_not_keep(dead: DeadMachine, monkeypatch) -> None:
-    """As idle_exittime, which v7.2 removed."""
-    monkeypatch.setattr(cpus, "_IDLE_TIMES", ("no_such_time", "idle_entrytime"))
+@pytest.mark.parametrize(
+    ("member", "lost"),
+    [
+        ("idle_exittime", []),  # v7.2 removed it.
+        ("idle_entrytime", []),
+        ("expires_next", []),  # Of each CPU, whether its timer was due.
+        ("nodename", ["the kernel's hostname"]),
+        ("xtime_nsec", ["the date", "the uptime"]),
+        ("kstat_irqs", ["the interrupts"]),
+        ("exit_state", ["the blocked tasks"]),
+    ],
+)
+def test_a_member_that_a_kernel_lacks(
+    dead: DeadMachine, member: str, lost: list[str], monkeypatch
+) -> None:
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
-        prog = attach(target).prog
-        now = cpus.find_now(prog)
-        monkeypatch.setattr(cpus, "_IDLE_TIMES", ("idle_entrytime",))
-        assert now == cpus.find_now(prog) > 0
-        assert gather(attach(target), "test").missing == ()
+        report = report_without(target, member, monkeypatch)
+        assert [loss.what for loss in report.missing] == lost
+        assert report.log
+        assert report.cause.kind
+        assert len(report.tasks) > 200
+    finally:
+        target.close()
+
+
+@once
+def test_a_task_that_is_missing(dead: DeadMachine) -> None:
+    """As one that began after the last look."""
+    target = open_target(f"qmp:{dead.machine.qmp}")
+    try:
+        whole = attach(target)
+        expected = gather(whole, "test").tasks
+        tasks = for_each_task(whole.prog)
+        task = [it for it in tasks if it.comm.string_() == b"sleep"][100]
+        with whole.recorder.reading() as reading:
+            task.comm.read_()
+        [block] = reading.blocks
+        report = gather(attach_without(target, {block}, whole.own_debug_info), "test")
+        assert whole.prog.type("struct task_struct").size > BLOCK_SIZE
+        assert [loss.what for loss in report.missing] == ["a part of the tasks"]
+        assert list(report.tasks) == [
+            it for it in expected if it.pid != task.pid.value_()
+        ]
     finally:
         target.close()

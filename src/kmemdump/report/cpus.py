@@ -40,14 +40,18 @@ def find_now(prog: Program) -> float:
     The CPU that keeps the clock may be the one that hangs. Others then still record
     when they go idle, from a clock that they read themselves.
     """
-    times: list[int] = [ktime_get_coarse_ns(prog).value_()]
+    found: list[int | None] = [optional(partial(_clock, prog))]
     # In most cases, the clock alone is right.
     for cpu in optional(lambda: list(for_each_online_cpu(prog))) or ():
         for member in _IDLE_TIMES:
-            time = optional(partial(_idle_time, prog, cpu, member))
-            if time is not None:
-                times.append(time)
-    return max(time for time in times if time < _NEVER) / 1e9
+            found.append(optional(partial(_idle_time, prog, cpu, member)))
+    times = [time for time in found if time is not None and time < _NEVER]
+    return (max(times) if times else _clock(prog)) / 1e9
+
+
+def _clock(prog: Program) -> int:
+    time: int = ktime_get_coarse_ns(prog).value_()
+    return time
 
 
 def _idle_time(prog: Program, cpu: int, member: str) -> int:

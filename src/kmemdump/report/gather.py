@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
+from drgn import Program
 from drgn.helpers.linux.sched import loadavg
 
 from kmemdump.coreimage import Manifest
@@ -20,19 +22,33 @@ from kmemdump.memory.recorder import Budget
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
 from kmemdump.report.inspect import shorten
 from kmemdump.report.memory_map import map_memory
-from kmemdump.report.records import BlockedTask, KernelIdentity, Loss, Times
+from kmemdump.report.records import (
+    BlockedTask,
+    KernelIdentity,
+    Loss,
+    MemoryUse,
+    Times,
+)
 from kmemdump.report.report import Report
 from kmemdump.report.sections import SECTION_BUDGET, Sections
 from kmemdump.report.system import (
+    MEMORY,
+    NAMES,
+    busiest,
     find_date,
-    find_interrupts,
-    find_kernel,
-    find_memory,
-    find_modules,
     find_taints,
     find_uptime,
+    interrupts,
+    make_interrupt,
+    make_module,
+    modules,
 )
-from kmemdump.report.tasks import find_blocked, find_tasks
+from kmemdump.report.tasks import (
+    all_tasks,
+    blocked_tasks,
+    make_blocked_task,
+    make_task,
+)
 
 __all__ = ["gather"]
 
@@ -81,24 +97,27 @@ def gather(
         reason, reset = manifest.cause, manifest.by_firmware
         seen = replace(seen, capture_reason=reason, after_reset=reset)
     cause = find_cause(seen)
-    release = KernelIdentity(info.osrelease, info.build_id)
-    none: tuple[BlockedTask, ...] = ()
-    blocked = find("the blocked tasks", lambda: find_blocked(prog), none)
+    collect = sections.collect
+    blocked = collect(
+        "the blocked tasks", lambda: blocked_tasks(prog), make_blocked_task
+    )
     ram: list[Range] = find("the RAM", lambda: find_system_ram(prog), [])
     return Report(
         source=source,
-        kernel=find("the kernel's names", lambda: find_kernel(prog, info), release),
+        kernel=KernelIdentity(info.osrelease, info.build_id, **_names(sections, prog)),
         time=time,
         cause=cause,
         cpus=sorted(cpus, key=lambda it: (it.number != cause.cpu, it.number)),
         blocked=blocked,
-        tasks=find("the tasks", lambda: find_tasks(prog), ()),
+        tasks=collect("the tasks", lambda: all_tasks(prog), make_task),
         load=find("the load", lambda: loadavg(prog), None),
-        memory=find("the memory use", lambda: find_memory(prog, info.page_size), None),
+        memory=_memory(sections, prog, info.page_size),
         memory_map=map_memory(manifest, held, ram),
-        modules=find("the modules", lambda: find_modules(prog), ()),
+        modules=collect("the modules", lambda: modules(prog), make_module),
         taints=find("the taints", lambda: find_taints(prog), ()),
-        interrupts=find("the interrupts", lambda: find_interrupts(prog), ()),
+        interrupts=busiest(
+            collect("the interrupts", lambda: interrupts(prog), make_interrupt)
+        ),
         log=log.records if log else (),
         log_lost=log.lost if log else 0,
         # The first record of a boot has number 0.
@@ -109,6 +128,26 @@ def gather(
             *_incomplete(cpus, blocked, manifest),
         ),
     )
+
+
+def _names(sections: Sections, prog: Program) -> dict[str, str | None]:
+    return {
+        field: sections.find(
+            f"the kernel's {field.replace('_', ' ')}", partial(find, prog), None
+        )
+        for field, find in NAMES.items()
+    }
+
+
+def _memory(sections: Sections, prog: Program, page_size: int) -> MemoryUse | None:
+    """Find how memory was used; what is missing is ``None``, or all of it."""
+    found: dict[str, int] = {}
+    for name, count in MEMORY.items():
+        words = name.replace("_", " ")
+        pages = sections.find(f"the memory use: {words}", partial(count, prog), None)
+        if pages is not None:
+            found[name] = pages * page_size
+    return MemoryUse(**found) if found else None
 
 
 def _incomplete(

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from drgn import FaultError
 
 from kmemdump.errors import KmemdumpError
+from kmemdump.kernel.optional import ABSENT
 from kmemdump.memory.recorder import Budget, Recorder
 from kmemdump.report.records import Loss
 
@@ -18,6 +19,7 @@ __all__ = ["SECTION_BUDGET", "Sections", "reason"]
 SECTION_BUDGET = Budget(reads=2_000_000, bytes=256 << 20, seconds=20)
 """Limit on the cost of one section."""
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
@@ -50,6 +52,32 @@ class Sections:
                 # On a dead kernel's memory, drgn's helpers may raise anything.
                 self.missing.append(Loss(what, reason(error)))
                 return default
+
+    def collect(
+        self, what: str, items: Callable[[], Iterable[_S]], make: Callable[[_S], _T]
+    ) -> tuple[_T, ...]:
+        """
+        Find the contents of a section that is a list; items that fail are left out.
+
+        :param items: Yields the items, as far as they can be found.
+        :param make: Makes a record of an item.
+        """
+        _logger.info("looking for %s", what)
+        found: list[_T] = []
+        problem: Exception | None = None
+        with self._recorder.reading(self._budget):
+            try:
+                for item in items():
+                    try:
+                        found.append(make(item))
+                    except ABSENT as error:
+                        problem = problem or error
+            except Exception as error:  # As above; or the budget is spent.
+                problem = problem or error
+        if problem is not None:
+            what = f"a part of {what}" if found else what
+            self.missing.append(Loss(what, reason(problem)))
+        return tuple(found)
 
 
 def reason(error: Exception) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -31,22 +32,22 @@ from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
 from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_MODULES
 from kmemdump.report.records import (
     Interrupt,
-    KernelIdentity,
-    MemoryUse,
     Module,
     Taint,
 )
-from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
+    "MEMORY",
+    "NAMES",
+    "busiest",
     "decode",
     "find_date",
-    "find_interrupts",
-    "find_kernel",
-    "find_memory",
-    "find_modules",
     "find_taints",
     "find_uptime",
+    "interrupts",
+    "make_interrupt",
+    "make_module",
+    "modules",
 ]
 
 # Linux Documentation/admin-guide/tainted-kernels.rst.
@@ -79,21 +80,17 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def find_kernel(prog: Program, info: VmcoreInfo) -> KernelIdentity:
-    """Return the kernel's names: release, build, host."""
-    names = prog["init_uts_ns"].name
+def _uts_name(member: str) -> Callable[[Program], str]:
+    return lambda prog: decode(prog["init_uts_ns"].name.member_(member).string_())
 
-    def name(member: str) -> str:
-        return decode(names.member_(member).string_())
 
-    return KernelIdentity(
-        release=info.osrelease,
-        build_id=info.build_id,
-        version=name("version"),
-        machine=name("machine"),
-        hostname=name("nodename"),
-        command_line=decode(prog["saved_command_line"].string_()),
-    )
+NAMES: Mapping[str, Callable[[Program], str]] = {
+    "version": _uts_name("version"),
+    "machine": _uts_name("machine"),
+    "hostname": _uts_name("nodename"),
+    "command_line": lambda prog: decode(prog["saved_command_line"].string_()),
+}
+"""The kernel's names: fields of :class:`KernelIdentity`, and how to find each."""
 
 
 def find_date(prog: Program) -> datetime:
@@ -108,25 +105,25 @@ def find_uptime(prog: Program) -> float:
     return nanoseconds / 1e9
 
 
-def find_memory(prog: Program, page_size: int) -> MemoryUse:
-    """Return how memory was used."""
+def _node_pages(*names: str) -> Callable[[Program], int]:
+    def count(prog: Program) -> int:
+        return sum(global_node_page_state(prog, prog[name]) for name in names)
 
-    def node(*names: str) -> int:
-        pages: int = sum(global_node_page_state(prog, prog[name]) for name in names)
-        return pages * page_size
+    return count
 
-    swap = swap_total_usage(prog)
-    return MemoryUse(
-        total=totalram_pages(prog) * page_size,
-        free=nr_free_pages(prog) * page_size,
-        anonymous=node("NR_ANON_MAPPED"),
-        file=node("NR_FILE_PAGES"),
-        # Counted in pages, though its name says bytes: Linux kernel commit
-        # d42f3245c7e2 ("mm: memcg: convert vmstat slab counters to bytes") (in v5.9).
-        slab=node("NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B"),
-        swap_total=swap.pages * page_size,
-        swap_free=swap.free_pages * page_size,
-    )
+
+MEMORY: Mapping[str, Callable[[Program], int]] = {
+    "total": totalram_pages,
+    "free": nr_free_pages,
+    "anonymous": _node_pages("NR_ANON_MAPPED"),
+    "file": _node_pages("NR_FILE_PAGES"),
+    # Counted in pages, though its name says bytes: Linux kernel commit d42f3245c7e2
+    # ("mm: memcg: convert vmstat slab counters to bytes") (in v5.9).
+    "slab": _node_pages("NR_SLAB_RECLAIMABLE_B", "NR_SLAB_UNRECLAIMABLE_B"),
+    "swap_total": lambda prog: swap_total_usage(prog).pages,
+    "swap_free": lambda prog: swap_total_usage(prog).free_pages,
+}
+"""How memory was used, in pages: fields of :class:`MemoryUse`, and how to find each."""
 
 
 def find_taints(prog: Program) -> tuple[Taint, ...]:
@@ -143,14 +140,13 @@ def _taints(letters: str) -> tuple[Taint, ...]:
     )
 
 
-def find_modules(prog: Program) -> tuple[Module, ...]:
-    """Return the loaded modules, the newest first."""
-    return tuple(
-        _module(module) for module in islice(for_each_module(prog), MAX_MODULES)
-    )
+def modules(prog: Program) -> Iterator[Object]:
+    """Yield the loaded modules, the newest first."""
+    yield from islice(for_each_module(prog), MAX_MODULES)
 
 
-def _module(module: Object) -> Module:
+def make_module(module: Object) -> Module:
+    """Return the record of a module."""
     regions = [(start, size) for start, size in module_address_regions(module) if size]
     return Module(
         name=decode(module.name.string_()),
@@ -160,13 +156,21 @@ def _module(module: Object) -> Module:
     )
 
 
-def find_interrupts(prog: Program) -> tuple[Interrupt, ...]:
+def interrupts(prog: Program) -> Iterator[tuple[int, Object]]:
+    """Yield the numbers of interrupts, and what describes them."""
+    yield from islice(for_each_irq_desc(prog), MAX_INTERRUPTS)
+
+
+def make_interrupt(found: tuple[int, Object]) -> Interrupt:
+    """Return the record of an interrupt."""
+    number, desc = found
+    cpus = for_each_possible_cpu(desc.prog_)
+    count = sum(irq_desc_kstat_cpu(desc, cpu) for cpu in cpus)
+    names = irq_desc_action_names(desc) if count else ()
+    return Interrupt(number, tuple(map(decode, names)), count)
+
+
+def busiest(found: Iterable[Interrupt]) -> tuple[Interrupt, ...]:
     """Return the interrupts that fired, the busiest first."""
-    cpus = list(for_each_possible_cpu(prog))
-    found = []
-    for number, desc in islice(for_each_irq_desc(prog), MAX_INTERRUPTS):
-        count = sum(irq_desc_kstat_cpu(desc, cpu) for cpu in cpus)
-        if count:
-            names = tuple(decode(name) for name in irq_desc_action_names(desc))
-            found.append(Interrupt(number, names, count))
-    return tuple(sorted(found, key=lambda item: (-item.count, item.number)))
+    fired = (item for item in found if item.count)
+    return tuple(sorted(fired, key=lambda item: (-item.count, item.number)))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 from drgn import Object, Program
@@ -11,13 +12,13 @@ from drgn.helpers.linux.sched import task_cpu, task_state_to_char
 
 from kmemdump.diagnosis.records import Task
 from kmemdump.kernel.limits import MAX_TASKS
-from kmemdump.kernel.optional import ABSENT
+from kmemdump.kernel.optional import ABSENT, optional
 from kmemdump.report.records import BlockedTask
 from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames
 from kmemdump.report.system import decode
 
-__all__ = ["find_blocked", "find_tasks", "make_task"]
+__all__ = ["all_tasks", "blocked_tasks", "make_blocked_task", "make_task"]
 
 _MAX_BLOCKED = 100
 
@@ -32,24 +33,24 @@ def make_task(task: Object, *, state: bool = True) -> Task:
     return Task(
         pid=task.pid.value_(),
         comm=decode(task.comm.string_()),
-        state=task_state_to_char(task) if state else None,
-        cpu=task_cpu(task),
+        state=optional(lambda: task_state_to_char(task)) if state else None,
+        cpu=optional(lambda: task_cpu(task)),
     )
 
 
-def find_tasks(prog: Program) -> tuple[Task, ...]:
-    """Return all tasks, ordered by process id."""
-    return tuple(make_task(task) for task in islice(for_each_task(prog), MAX_TASKS))
+def all_tasks(prog: Program) -> Iterator[Object]:
+    """Yield all tasks, ordered by process id."""
+    yield from islice(for_each_task(prog), MAX_TASKS)
 
 
-def find_blocked(prog: Program) -> tuple[BlockedTask, ...]:
-    """Return the tasks in state D, with their stacks."""
-    tasks = islice(for_each_task(prog), MAX_TASKS)
-    blocked = (task for task in tasks if task_state_to_char(task) == "D")
-    return tuple(_blocked(task) for task in islice(blocked, _MAX_BLOCKED))
+def blocked_tasks(prog: Program) -> Iterator[Object]:
+    """Yield the tasks in state D."""
+    blocked = (task for task in all_tasks(prog) if task_state_to_char(task) == "D")
+    yield from islice(blocked, _MAX_BLOCKED)
 
 
-def _blocked(task: Object) -> BlockedTask:
+def make_blocked_task(task: Object) -> BlockedTask:
+    """Return the record of a blocked task, with its stack."""
     record = make_task(task)
     try:
         stack = find_frames(task)
