@@ -60,9 +60,9 @@ _PAGE_TABLES = ("init_top_pgt", "swapper_pg_dir")
 _SYMBOLS = (
     *("_stext", "_text", "init_mm", "init_task", "init_uts_ns", "linux_banner"),
     *("__start_BTF", "__start_notes", "__stop_BTF", "__stop_notes"),
-    *("__highest_present_section_nr", "max_pfn", "mem_section", "node_states"),
-    *("clear_seq", "panic_cpu", "prb", "printk_rb_dynamic", "printk_rb_static"),
-    *("system_state", "vmcoreinfo_note"),
+    *("__highest_present_section_nr", "max_pfn", "mem_section"),
+    *("panic_cpu", "prb", "printk_rb_dynamic", "printk_rb_static"),
+    *("system_state", "vmcoreinfo_note", "vmlinux_build_id"),
     *_PAGE_TABLES,
 )
 _PROVEN = (
@@ -73,8 +73,7 @@ _PROVEN = (
     _PAGE_TABLES,
 )
 """Symbols that the page table must map to where they are: text, constants and data."""
-_PRINTED = ("init_uts_ns", "_stext", "printk_rb_static", "clear_seq")
-"""Symbols that a VMCOREINFO has as they are."""
+_TEXT_ALIGNMENT = 64 << 10  # Of _text and _stext.
 _SYSTEM_BOOTING = 0
 _NO_CPU = 0xFFFFFFFF  # PANIC_CPU_INVALID
 
@@ -111,12 +110,10 @@ class FoundKernel:
         head = {"OSRELEASE": self.release}
         if (build_id := _build_id(self.image)) is not None:
             head["BUILD-ID"] = build_id
+        places = {it: self.image.symbol(it) for it in ("init_uts_ns", "_stext")}
         symbols = {
-            f"SYMBOL({it})": f"{self.image.symbols[it]:x}"
-            for it in _PRINTED
-            if it in self.image.symbols
+            f"SYMBOL({it})": f"{at:x}" for it, at in (places | self.tables).items()
         }
-        symbols |= {f"SYMBOL({it})": f"{at:x}" for it, at in self.tables.items()}
         for addresses in self.arch.address_lines(self.image):
             lines = head | symbols | addresses
             text = "".join(f"{key}={value}\n" for key, value in lines.items())
@@ -124,24 +121,21 @@ class FoundKernel:
 
     def describe(self, info: VmcoreInfo) -> VmcoreInfo:
         """
-        Add to a proven description what else the memory says.
+        Add to a proven description what else the memory says, and proves.
 
         :raises FormatError: If the kernel's types are damaged.
         """
         image = self.image
-        lines: dict[str, str] = {}
-        if (offset := _name_offset(image)) is not None:
-            lines["OFFSET(uts_namespace.name)"] = str(offset)
-        ring = image.value("prb")
-        rings = (image.symbols.get(f"printk_rb_{it}") for it in ("static", "dynamic"))
-        if ring is not None and ring in rings:
-            lines["SYMBOL(prb)"] = f"{image.symbol('prb'):x}"
+        lines = _log_lines(image)
+        offset = _name_offset(image)
         btf = _read_btf(image)
         if btf is not None:
             layout = BtfLayout(btf)
             lines |= dict(layout_lines(layout))
             lines |= section_lines(image, layout, info)
-            lines |= _node_lines(image, layout)
+            if lines.get("OFFSET(uts_namespace.name)", str(offset)) != str(offset):
+                raise FormatError(image.source, f"a name at init_uts_ns+{offset}")
+        lines["OFFSET(uts_namespace.name)"] = str(offset)
         return info.with_lines(lines)
 
 
@@ -296,6 +290,8 @@ def _system(image: KernelImage) -> tuple[str, str]:
     at = _name_offset(image)
     if match is None or at is None:
         raise FormatError(image.source, "no banner, or no name of the system")
+    if (image.symbol("_stext") | image.symbol("_text")) % _TEXT_ALIGNMENT:
+        raise FormatError(image.source, "_text or _stext is not aligned")
     name = image.read(image.symbol("init_uts_ns"), _UTS)[at:]
     release, machine = (c_string(name[it * _FIELD :][:_FIELD]) for it in (2, 4))
     if release != match[1].decode("ascii"):
@@ -320,7 +316,10 @@ def _build_id(image: KernelImage) -> str | None:
         data = image.read(start, stop - start)
         for note in iter_notes(data, image.source):
             if (note.name, note.type) == ("GNU", _NT_GNU_BUILD_ID):
-                return note.desc.hex()
+                # Newer kernels have a copy.
+                copy = image.value("vmlinux_build_id", len(note.desc))
+                number = int.from_bytes(note.desc, "little")
+                return note.desc.hex() if copy in (None, number) else None
     except (FormatError, NotCapturedError):
         pass
     return None
@@ -340,13 +339,15 @@ def _read_btf(image: KernelImage) -> Btf | None:
     return parse_btf(image.read(start, stop - start), f"{image.source}: BTF")
 
 
-def _node_lines(image: KernelImage, layout: BtfLayout) -> dict[str, str]:
-    size = layout.size("nodemask_t")
-    if size is None or "node_states" not in image.symbols:
+def _log_lines(image: KernelImage) -> dict[str, str]:
+    """Return the lines about the log's ring: it is one of two, or points to itself."""
+    ring = image.value("prb")
+    static, dynamic = (
+        image.symbols.get(f"printk_rb_{it}") for it in ("static", "dynamic")
+    )
+    if ring is None or ring not in (static, dynamic):
         return {}
-    online = layout.constant("N_ONLINE")
-    if online is None:
-        return {}
-    return {
-        "SYMBOL(node_online_map)": f"{image.symbol('node_states') + size * online:x}"
-    }
+    lines = {"SYMBOL(prb)": f"{image.symbol('prb'):x}"}
+    if ring == static:
+        lines["SYMBOL(printk_rb_static)"] = f"{static:x}"
+    return lines

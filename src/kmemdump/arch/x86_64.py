@@ -90,12 +90,11 @@ class X86_64:
         "boot_params",
         "init_top_pgt",
         "kernel_randomize_memory",
-        "node_data",
         "phys_base",
         "sme_me_mask",
         "swapper_pg_dir",
         "vmalloc_base",
-        "vmemmap_base",
+        "page_offset_base",
     )
     image_is_alone = True
 
@@ -143,18 +142,12 @@ class X86_64:
             "NUMBER(phys_base)": str(physical - (physical >> 63 << 64)),
             "SYMBOL(init_top_pgt)": f"{table:x}",
         }
-        if (vmalloc := image.value("vmalloc_base")) is not None:
-            lines["NUMBER(VMALLOC_START)"] = f"{vmalloc:#x}"
-        if (pages := image.value("vmemmap_base")) is not None:
-            lines["SYMBOL(vmemmap)"] = f"{pages:x}"
-        if "node_data" in image.symbols:
-            lines["SYMBOL(node_data)"] = f"{image.symbol('node_data'):x}"
         # CONFIG_RANDOMIZE_BASE doubles the room for the image.
         randomized = "kernel_randomize_memory" in image.symbols
         lines |= {
             "KERNELOFFSET": f"{_kaslr_offset(image, text):x}",
             "NUMBER(KERNEL_IMAGE_SIZE)": str(_IMAGE_SIZE << randomized),
-            "NUMBER(sme_mask)": str(image.value("sme_me_mask") or 0),
+            "NUMBER(sme_mask)": str(_sme_mask(image, table)),
         }
         for five_levels, bits in enumerate(_PHYSICAL_BITS):
             yield lines | {
@@ -280,6 +273,16 @@ class X86_64:
 
     def registers_at(self, address: int) -> dict[str, int]:
         return {"ip": address, "cs": 0x10}  # __KERNEL_CS
+
+
+def _sme_mask(image: KernelImage, table: int) -> int:
+    """Return the bit of encrypted memory, if the page table's entries have it."""
+    mask = image.value("sme_me_mask") or 0
+    try:
+        last = int.from_bytes(image.read(table + 511 * 8, 8), "little")
+    except NotCapturedError:
+        return 0
+    return mask if last & mask == mask else 0
 
 
 def _kaslr_offset(image: KernelImage, text: int) -> int:
