@@ -5,10 +5,11 @@ import os
 from functools import cache
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.arch.kernel_finder import find_by_contents
+from kmemdump.errors import FormatError
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
 from rigs.writers.kallsyms import NEW, OLD, PLACE, SORTED

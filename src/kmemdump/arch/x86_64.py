@@ -282,7 +282,8 @@ def _sme_mask(image: KernelImage, table: int) -> int:
         last = int.from_bytes(image.read(table + 511 * 8, 8), "little")
     except NotCapturedError:
         return 0
-    return mask if last & mask == mask else 0
+    is_bit = _4G <= mask <= _ADDRESS and not mask & (mask - 1)
+    return mask if is_bit and last & mask else 0
 
 
 def _kaslr_offset(image: KernelImage, text: int) -> int:
