@@ -2,6 +2,7 @@
 """A kernel without VMCOREINFO is known by its contents, or not taken for one."""
 
 import os
+from contextlib import suppress
 from functools import cache
 
 import pytest
@@ -81,17 +82,9 @@ def test_damage_is_refused_or_read_right(data):
         at = data.draw(st.integers(part.start, part.stop - 1))
         damaged[at] ^= data.draw(st.integers(1, 255))
     ram = memory(kernel, bytes(damaged))
-    try:
+    info = None
+    with suppress(FormatError):
         info = find_by_contents(ram, "ram")
-    except FormatError as error:
-        assert "\n" not in str(error).partition("\ngive")[0]
-        return
-    finally:
-        ram.close()
-    if info is not None:
-        wrong = {
-            key: (value, kernel.truth.get(key))
-            for key, value in info.values.items()
-            if value != kernel.truth.get(key)
-        }
-        assert not wrong
+    ram.close()
+    found = info.values if info is not None else {}
+    assert not found.items() - kernel.truth.items()

@@ -12,6 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING
 
+from kmemdump.arch.aarch64_lines import (
+    IMAGE_SYMBOLS,
+    address_lines,
+    least_va_bits,
+    page_end,
+)
 from kmemdump.arch.kernel_image import KernelImage
 from kmemdump.arch.pagetable import PageTable
 from kmemdump.errors import FormatError, NotCapturedError
@@ -34,16 +40,6 @@ _TABLE = 1 << 1  # A table; in the last level a page. If clear, a block, or rese
 _BLOCK_SHIFTS = {12: (30, 21), 14: (25,), 16: (29,)}
 _LARGE_BLOCK_SHIFT = {12: 39, 14: 36, 16: 42}
 """Further shifts with addresses of 52 bits (FEAT_LPA2; FEAT_LPA for 64 KiB)."""
-
-_PAGE_SHIFTS = (12, 14, 16)
-_VA_BITS = (
-    *((48, 48), (39, 39), (47, 47), (42, 42), (36, 36)),
-    *((52, 48), (52, 47), (52, 52)),
-)
-"""Bits of virtual addresses: as configured (ARM64_VA_BITS), and as used on the CPU."""
-
-_PHYSICAL_BITS = 48
-"""Usual CONFIG_ARM64_PA_BITS. A larger one lengthens the table of sections only."""
 
 _EL1H = 5  # PSR_MODE_EL1h
 _PSR_I = 1 << 7  # PSR_I_BIT
@@ -84,13 +80,7 @@ class Aarch64:
     unwind_tables: tuple[str, ...] = ()  # Frame pointers suffice.
     frame_pointer = "x29"
     link_register = "x30"
-    image_symbols: tuple[str, ...] = (
-        "__kaslr_is_enabled",
-        "kimage_voffset",
-        "memstart_addr",
-        "module_plt_base",
-        "swapper_pg_dir",
-    )
+    image_symbols: tuple[str, ...] = IMAGE_SYMBOLS
     image_is_alone = False
 
     @property
@@ -150,36 +140,7 @@ class Aarch64:
         )
 
     def address_lines(self, image: KernelImage) -> Iterator[dict[str, str]]:
-        text, table = image.symbol("_text"), image.symbol("swapper_pg_dir")
-        offset, start = image.value("kimage_voffset"), image.value("memstart_addr")
-        if offset is None or start is None:
-            raise FormatError(image.source, "not the image of a kernel of aarch64")
-        for page_shift, (configured, actual) in product(_PAGE_SHIFTS, _VA_BITS):
-            least = _least_va_bits(configured, page_shift)
-            if actual < least:
-                continue
-            direct = (text - offset - start - (1 << configured)) % ADDRESS_SPACE
-            if not ADDRESS_SPACE - (1 << actual) <= direct < _page_end(least):
-                continue
-            modules = _page_end(least) + _modules_size(image)
-            moved = text - modules
-            if image.value("__kaslr_is_enabled", 1) == 0:
-                moved = 0
-            mask = ADDRESS_SPACE - (1 << actual)
-            yield {
-                "PAGESIZE": str(1 << page_shift),
-                "SYMBOL(swapper_pg_dir)": f"{table:x}",
-                "NUMBER(VA_BITS)": str(configured),
-                "NUMBER(MODULES_VADDR)": f"{_page_end(least):#x}",
-                "NUMBER(MODULES_END)": f"{text - max(moved, 0):#x}",
-                "NUMBER(kimage_voffset)": f"{offset:#x}",
-                "NUMBER(PHYS_OFFSET)": f"{start:#x}",
-                "NUMBER(TCR_EL1_T1SZ)": f"{64 - actual:#x}",
-                "KERNELOFFSET": f"{max(moved, 0):x}",
-                "NUMBER(MAX_PHYSMEM_BITS)": str(_PHYSICAL_BITS),
-                # Right, too, if the CPU does not sign return addresses.
-                "NUMBER(KERNELPACMASK)": f"{mask:#x}",
-            }
+        return address_lines(image)
 
     def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
         # TTBR1_EL1 has the kernel's root, but no note of QEMU has TTBR1_EL1.
@@ -199,8 +160,8 @@ class Aarch64:
             text = info.symbol("_stext")
         except NotCapturedError:
             return None
-        least = _least_va_bits(configured, info.page_size.bit_length() - 1)
-        start, end = ADDRESS_SPACE - (1 << actual), _page_end(least)
+        least = least_va_bits(configured, info.page_size.bit_length() - 1)
+        start, end = ADDRESS_SPACE - (1 << actual), page_end(least)
         page_offset = ADDRESS_SPACE - (1 << configured)
         if text < end:
             # The upper half, before Linux kernel commit 14c127c957c1 ("arm64: mm: Flip
@@ -264,23 +225,6 @@ class Aarch64:
 
     def registers_at(self, address: int) -> dict[str, int]:
         return {"pc": address, "pstate": _EL1H}
-
-
-def _least_va_bits(configured: int, page_shift: int) -> int:
-    """Return ``VA_BITS_MIN``, which sets the layout on every CPU."""
-    return min(configured, 47 if page_shift == 14 else 48)
-
-
-def _page_end(va_bits: int) -> int:
-    """Return ``_PAGE_END(va_bits)``, where the direct map ends."""
-    return ADDRESS_SPACE - (1 << (va_bits - 1))
-
-
-def _modules_size(image: KernelImage) -> int:
-    """Return the room for modules before the place that the image is linked for."""
-    # Linux kernel commit 3e35d303ab7d ("arm64: module: rework module VA range
-    # selection") (in v6.5) brought this variable, and 2 GiB instead of 128 MiB.
-    return 2 << 30 if "module_plt_base" in image.symbols else 128 << 20
 
 
 def _va_bits(info: VmcoreInfo) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kmemdump.arch.kernel_image import KernelImage
 from kmemdump.arch.pagetable import PageTable, translate
+from kmemdump.arch.x86_64_lines import IMAGE_SYMBOLS, address_lines
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_X86_64, Note
 from kmemdump.memory.physical import Memory
@@ -32,17 +33,6 @@ _ADDRESS = ((1 << 52) - 1) & -4096
 
 _QEMU_CR3 = struct.Struct("<416xQ16x")
 """The third control register in QEMUCPUState (QEMU's target/i386/arch_dump.c)."""
-
-# Linux Documentation/arch/x86/boot.rst and zero-page.rst.
-_BOOT_PARAMS = 4096
-_HEADER_MAGIC = 0x202
-_PREF_ADDRESS = 0x258
-"""Of LOAD_PHYSICAL_ADDR, which the image is linked for."""
-_PHYSICAL_START = 16 << 20
-"""Usual CONFIG_PHYSICAL_START, where no boot loader left a header."""
-
-_PHYSICAL_BITS = (46, 52)
-"""MAX_PHYSMEM_BITS with page tables of 4 and of 5 levels."""
 
 _1G, _2M, _4G = 1 << 30, 1 << 21, 1 << 32
 _LOW_RAM = (0x80000000, 0xC0000000, 0xB0000000, 0xE0000000, 0xD0000000)
@@ -86,16 +76,7 @@ class X86_64:
     unwind_tables: tuple[str, ...] = ("orc_unwind", "orc_unwind_ip", "orc_header")
     frame_pointer = "rbp"
     link_register = ""
-    image_symbols: tuple[str, ...] = (
-        "boot_params",
-        "init_top_pgt",
-        "kernel_randomize_memory",
-        "phys_base",
-        "sme_me_mask",
-        "swapper_pg_dir",
-        "vmalloc_base",
-        "page_offset_base",
-    )
+    image_symbols: tuple[str, ...] = IMAGE_SYMBOLS
     image_is_alone = True
 
     @property
@@ -132,28 +113,7 @@ class X86_64:
         )
 
     def address_lines(self, image: KernelImage) -> Iterator[dict[str, str]]:
-        text, table = image.symbol("_text"), image.symbol("init_top_pgt")
-        physical = image.value("phys_base")
-        if physical is None or not _IMAGE_MAP <= text < ADDRESS_SPACE:
-            raise FormatError(image.source, "not the image of a kernel of x86_64")
-        lines = {
-            "PAGESIZE": "4096",
-            "SYMBOL(swapper_pg_dir)": f"{table:x}",
-            "NUMBER(phys_base)": str(physical - (physical >> 63 << 64)),
-            "SYMBOL(init_top_pgt)": f"{table:x}",
-        }
-        # CONFIG_RANDOMIZE_BASE doubles the room for the image.
-        randomized = "kernel_randomize_memory" in image.symbols
-        lines |= {
-            "KERNELOFFSET": f"{_kaslr_offset(image, text):x}",
-            "NUMBER(KERNEL_IMAGE_SIZE)": str(_IMAGE_SIZE << randomized),
-            "NUMBER(sme_mask)": str(_sme_mask(image, table)),
-        }
-        for five_levels, bits in enumerate(_PHYSICAL_BITS):
-            yield lines | {
-                "NUMBER(pgtable_l5_enabled)": str(five_levels),
-                "NUMBER(MAX_PHYSMEM_BITS)": str(bits),
-            }
+        return address_lines(image)
 
     def page_table_roots(self, notes: Iterable[Note]) -> Iterator[int]:
         for note in notes:
@@ -273,29 +233,6 @@ class X86_64:
 
     def registers_at(self, address: int) -> dict[str, int]:
         return {"ip": address, "cs": 0x10}  # __KERNEL_CS
-
-
-def _sme_mask(image: KernelImage, table: int) -> int:
-    """Return the bit of encrypted memory, if the page table's entries have it."""
-    mask = image.value("sme_me_mask") or 0
-    try:
-        last = int.from_bytes(image.read(table + 511 * 8, 8), "little")
-    except NotCapturedError:
-        return 0
-    is_bit = _4G <= mask <= _ADDRESS and not mask & (mask - 1)
-    return mask if is_bit and last & mask else 0
-
-
-def _kaslr_offset(image: KernelImage, text: int) -> int:
-    """Return how far an image was moved from the address that it was linked for."""
-    linked = _PHYSICAL_START
-    try:
-        params = image.read(image.symbol("boot_params"), _BOOT_PARAMS)
-    except (FormatError, NotCapturedError):
-        params = bytes(_BOOT_PARAMS)
-    if params[_HEADER_MAGIC : _HEADER_MAGIC + 4] == b"HdrS":
-        linked = int.from_bytes(params[_PREF_ADDRESS : _PREF_ADDRESS + 8], "little")
-    return max(text - _IMAGE_MAP - linked, 0)
 
 
 def _number(info: VmcoreInfo, name: str, default: int) -> int:

@@ -149,7 +149,8 @@ class SyntheticKernel:
             image.append((PAGE_TABLE, "Dinit_top_pgt"))
         else:
             image.append((PAGE_TABLE, "Dswapper_pg_dir"))
-            image.append((0x41000, "tmodule_plt_base"))
+            image.append((0x41000, "dmodule_plt_base"))
+            image.append((0x41008, "dmodule_direct_base"))
         return sorted((self.virtual(at), name) for at, name in image)
 
     def _values(self) -> dict[str, int]:
