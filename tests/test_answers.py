@@ -38,21 +38,29 @@ from kmemdump.lab import (
 )
 from kmemdump.opening import open_target
 from kmemdump.watch.liveness import Liveness
-from rigs.crash_compare import COMMANDS, STARTUP, compare, newer_crash
-from rigs.crash_packages import unpacked_crash
+from rigs.crash_compare import (
+    COMMANDS,
+    STARTUP,
+    compare,
+    crash_version,
+    diff,
+    newer_crash,
+    run_crash,
+)
+from rigs.crash_packages import NEWER_RELEASE, NEWEST_RELEASE, unpacked_crash
 from rigs.dead_machine import DeadMachine
 from rigs.dumps import answers
 from rigs.programs import run, run_kmemdump
 from rigs.scenarios import (
     each_kernel_dead,
     each_newer,
+    each_newest_crash,
     each_older,
     each_scenario,
     each_series,
     each_silent,
 )
 from rigs.snapshots import Snapshots
-from rigs.support import require
 
 QUESTIONS = (
     "sys",
@@ -81,6 +89,8 @@ QUESTIONS = (
     "dev -i",
 )
 
+STACKS = ("bt -a", "bt 1", "foreach bt")
+
 EMULATED_COMMANDS = ("sys", "log", "ps", "bt -a", "mod", "irq", "mach")
 
 
@@ -95,11 +105,25 @@ def core(dead: DeadMachine) -> Path:
 
 
 @each_scenario
-def test_answers_without_debug_info(dead: DeadMachine, core: Path) -> None:
-    require("test_answers_without_debug_info", dead.scenario)
+def test_answers_without_debug_info(
+    dead: DeadMachine, core: Path, release: None
+) -> None:
+    skip_without_names(dead)
     expected = answers(dead.full_dump, QUESTIONS)
     assert len(expected["ps"].splitlines()) > 200
+    assert len(expected["foreach bt"].splitlines()) > 1000
     assert answers(core, QUESTIONS) == expected
+
+
+def skip_without_names(dead: DeadMachine) -> None:
+    if not dead.scenario.tells:
+        pytest.skip("it has neither CONFIG_KALLSYMS_ALL nor types")
+
+
+@pytest.fixture
+def release(dead: DeadMachine, record_property: Callable[[str, object], None]) -> None:
+    """Keeps the release for the manual's table."""
+    record_property("release", dead.machine.setup.kernel.release)
 
 
 @each_scenario
@@ -107,6 +131,13 @@ def test_answers_with_debug_info(dead: DeadMachine, core: Path) -> None:
     expected = answers(dead.full_dump, QUESTIONS, dead.vmlinux)
     assert expected["ps"].count("sleep") >= 200
     assert answers(core, QUESTIONS, dead.vmlinux) == expected
+    if dead.scenario.tells:
+        # What the kernel itself tells differs in the names of what was inlined.
+        told = answers(dead.full_dump, QUESTIONS)
+        for text in {*QUESTIONS} - {*STACKS}:
+            assert without_debug_file(told[text]) == without_debug_file(expected[text])
+        for text in STACKS:
+            assert frames(told[text]) == frames(expected[text]), text
     if dead.scenario.offline:
         offline = dead.scenario.cpus - 1
         assert f"CPUS: {offline + 1} [OFFLINE: {offline}]" in expected["sys"]
@@ -115,6 +146,20 @@ def test_answers_with_debug_info(dead: DeadMachine, core: Path) -> None:
 
 HELD = ("log", "ps", "runq", "timer", "mount", "files 1", "sig 1")
 """Questions that variables which are exported, and per-CPU ones, are enough for."""
+
+
+def without_debug_file(answer: str) -> str:
+    """Return an answer without the line of `sys` that names the debug file."""
+    return re.sub(r"(?m)^ +KERNEL:.*\n", "", answer)
+
+
+def frames(stacks: str) -> list[str]:
+    """Return the addresses of a stack's frames; one is shared by what is inlined."""
+    found = re.findall(r"^ *#\d+ (?:\[(\w+)\] )?.* at (\w+)", stacks, re.MULTILINE)
+    places = [" ".join(place) for place in found]
+    return [
+        it for it, before in zip(places, ["", *places], strict=False) if it != before
+    ]
 
 
 @each_silent
@@ -186,7 +231,13 @@ def test_names_of_memory(dead: DeadMachine, core: Path) -> None:
 
 
 @each_scenario
-def test_size(dead: DeadMachine, core: Path, tmp_path: Path) -> None:
+def test_size(
+    dead: DeadMachine,
+    core: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("core", core.stat().st_size)
     assert core.stat().st_size <= 10e6
     small = tmp_path / "small.elf"
     leave_out = ("--area", "-symbols", "--area", "-crash")
@@ -204,7 +255,6 @@ def test_size(dead: DeadMachine, core: Path, tmp_path: Path) -> None:
 def test_unpatched_crash(
     dead: DeadMachine, core: Path, lab_cache: PackageCache
 ) -> None:
-    require("test_unpatched_crash", dead.scenario)
     if dead.scenario.architecture.name == platform.machine():
         # This crash finds but the tasks that a CPU runs; if all are idle, "mount" looks
         # for one without end.
@@ -242,7 +292,6 @@ def test_unpatched_newer_crash(
     kdump's notes, which it looks for then, nobody wrote. And where nobody panicked, it
     takes registers from QEMU's own dumps only, and looks for panic() on all stacks.
     """
-    require("test_unpatched_newer_crash", dead.scenario)
     architecture = dead.scenario.architecture
     commands, seconds = COMMANDS, 120
     if architecture.name != platform.machine():
@@ -262,13 +311,40 @@ def test_unpatched_newer_crash(
     assert result.core["ps"].count("sleep") >= 200
 
 
+@each_newest_crash
+def test_newest_crash(
+    dead: DeadMachine,
+    core: Path,
+    lab_cache: PackageCache,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """The newest crash that opens the whole dump says the same of the core image."""
+    architecture = dead.scenario.architecture
+    emulated = architecture.name != platform.machine()
+    commands = EMULATED_COMMANDS if emulated else COMMANDS
+    seconds = 900 if emulated else 240
+    for release in (NEWEST_RELEASE, NEWER_RELEASE):
+        argv = newer_crash(lab_cache, architecture, release)
+        given = {"seconds": seconds, "crash": argv}
+        full = run_crash(dead.vmlinux, dead.full_dump, commands, **given)
+        if "RELEASE: " in full.get("sys", ""):
+            break
+    else:
+        pytest.skip("no crash opens the whole dump of it")
+    record_property("crash", crash_version(argv))
+    said = run_crash(dead.vmlinux, core, commands, **given)
+    different = [name for name in full if said.get(name) != full[name]]
+    assert set(different) <= {STARTUP}, diff(full, said, different)
+    assert len(set(full) - {STARTUP}) >= (len(commands) if emulated else 18)
+
+
 DRGN = Path(sys.executable).with_name("drgn")
 SCRIPT = "print(prog['init_uts_ns'].name.release.string_().decode())"
 
 
 @each_scenario
 def test_plain_drgn_with_the_plugin(dead: DeadMachine, core: Path) -> None:
-    require("test_plain_drgn_with_the_plugin", dead.scenario)
+    skip_without_names(dead)
     asked = run(DRGN, "--no-default-symbols", "-q", "-c", core, "-e", SCRIPT)
     assert asked.stdout.strip() == dead.machine.setup.kernel.release, asked.stderr
 

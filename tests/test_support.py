@@ -1,33 +1,63 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The table of what is supported is what the tests run, cell by cell."""
+"""The manual's table of kernels is what the tests found, and the tests are on each."""
 
 import importlib.util
+import json
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kmemdump.lab import ARCHITECTURES, Architecture
-from rigs.scenarios import SERIES, Scenario
-from rigs.support import RUN, RUN_IN_MATRIX, table
+from kmemdump.lab import Architecture
+from rigs.scenarios import KERNELS, TESTED, Scenario
+from rigs.support import COLUMNS, PAGE, RESULTS, table, write
 
 Kernel = tuple[str, str]
+EVERY = {(it.name, kernel) for it, kernels in KERNELS.items() for kernel in kernels}
 
 
-def test_every_kernel() -> None:
-    kernels, _ = table()
-    assert set(kernels) == {
-        (a.name, series) for a in ARCHITECTURES for series in SERIES
+def test_the_page_is_made_of_the_results() -> None:
+    """If not: ``python tests/rigs/support.py``."""
+    assert PAGE.read_text() == write(json.loads(RESULTS.read_text()))
+
+
+def test_results_are_of_kernels_that_are_tested() -> None:
+    known = {tuple(name.split()) for name in json.loads(RESULTS.read_text())}
+    assert known <= EVERY
+
+
+def test_the_page_explains_each_column() -> None:
+    for heading, test in COLUMNS.items():
+        assert re.search(rf"^{heading} .*(?:\n .*)*``{test}``", PAGE.read_text(), re.M)
+
+
+def test_what_a_table_says() -> None:
+    tests = {name: ["passed"] for name in COLUMNS.values()}
+    lacking = tests | {"test_gdb": ["skipped", "no gdb"], "test_deaths": ["failed"]}
+    results = {
+        "x86_64 6.1": {"tests": tests, "release": "6.1.0-9", "core": 8e6, "crash": "9"},
+        "x86_64 7.0": {"tests": lacking, "core": 8123456, "crash": "9"},
     }
+    ruler, head, again, first, second, third, last = table(
+        results, "x86_64", ("6.1", "7.0", "7.1")
+    ).splitlines()
+    assert ruler == again == last
+    assert head.split()[:4] == ["kernel", "release", "answers", "vmlinux"]
+    yes = ["yes"] * 6
+    assert first.split() == ["6.1", "6.1.0-9", *yes, "9", "yes", "8.0"]
+    assert second.split() == [
+        *("7.0", "yes", "yes", "no", "yes", "yes", "n/a", "9", "yes", "8.1")
+    ]
+    assert third.split() == ["7.1", *"?????????"]
 
 
-def find(name: str) -> tuple[str, Callable[..., None]]:
-    """Return the source of the module with a test of kernels, and the test."""
+def find(name: str) -> Callable[..., None]:
+    """Return a test of kernels."""
     found = []
     for path in Path(__file__).parent.rglob("test_*.py"):
-        source = path.read_text()
-        if f"\ndef {name}(" in source:
+        if f"\ndef {name}(" in path.read_text():
             spec = importlib.util.spec_from_file_location(f"rows_{path.stem}", path)
             assert spec is not None
             assert spec.loader is not None
@@ -35,43 +65,46 @@ def find(name: str) -> tuple[str, Callable[..., None]]:
             sys.modules[spec.name] = module  # Dataclasses look there.
             spec.loader.exec_module(module)
             test: Callable[..., None] = getattr(module, name)
-            if any(kernels_of(test)):
-                found.append((source, test))
+            if kernels_of(test):
+                found.append(test)
     [only] = found
     return only
 
 
-def kernels_of(test: Callable[..., None]) -> Iterator[tuple[Kernel, set[str]]]:
-    """Yield the kernel of each parameter set, and the names of its marks."""
+def kernels_of(test: Callable[..., None]) -> dict[Kernel, list[set[str]]]:
+    """Return the names of the marks that a test has for each death, by kernel."""
+    found: dict[Kernel, list[set[str]]] = {}
     for mark in getattr(test, "pytestmark", ()):
-        if mark.name != "parametrize" or not {"dead", "architecture"} & {
-            *([mark.args[0]] if isinstance(mark.args[0], str) else mark.args[0])
-        }:
+        if mark.name != "parametrize":
             continue
         for item in mark.args[1]:
             marks = {mark.name for mark in getattr(item, "marks", ())}
-            values = getattr(item, "values", item)
-            if isinstance(values[0], Scenario):
-                [scenario] = values
-                yield (scenario.architecture.name, scenario.kernel), marks
-                continue
-            [architecture] = [i for i in values if isinstance(i, Architecture)]
-            [series] = [i for i in values if i in SERIES]
-            yield (architecture.name, series), marks
+            match getattr(item, "values", item):
+                case [Scenario() as it]:
+                    kernel = it.architecture.name, it.kernel
+                case [Architecture() as it, str(name), *_]:
+                    kernel = it.name, name
+                case _:
+                    continue
+            if "left_out" not in marks:
+                found.setdefault(kernel, []).append(marks)
+    return found
 
 
-@pytest.mark.parametrize("name", table()[1])
-def test_every_row(name: str) -> None:
-    source, test = find(name)
-    run: set[Kernel] = set()
-    in_matrix: set[Kernel] = set()
-    for kernel, marks in kernels_of(test):
-        if "skip" not in marks:
-            (in_matrix if "matrix" in marks else run).add(kernel)
-    for kernel, cell in table()[1][name].items():
-        if cell == RUN:
-            assert kernel in run, kernel
-        elif cell == RUN_IN_MATRIX:
-            assert kernel in in_matrix - run, kernel
-        elif kernel in run | in_matrix:
-            assert f'require("{name}", dead.scenario)' in source, kernel
+@pytest.mark.parametrize("name", COLUMNS.values())
+def test_each_column_is_tested_on_each_kernel(name: str) -> None:
+    kernels = kernels_of(find(name))
+    silent = {("aarch64", "6.1")}
+    assert kernels.keys() >= EVERY - silent
+    for kernel in EVERY - silent:
+        assert any("basic" in marks for marks in kernels[kernel]), kernel
+
+
+def test_what_make_test_runs() -> None:
+    kernels = kernels_of(find("test_answers_without_debug_info"))
+    run = {
+        kernel
+        for kernel, deaths in kernels.items()
+        if any("matrix" not in marks for marks in deaths)
+    }
+    assert run == {(it.name, name) for it, names in TESTED.items() for name in names}

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import TargetError, UnsupportedError, UsageError
 from kmemdump.lab import (
+    AARCH64,
+    X86_64,
     KernelPackage,
     PackageCache,
     Setup,
@@ -32,7 +34,7 @@ from rigs.scenarios import (
     DEATHS,
     MATRIX,
     MEMORY,
-    SERIES,
+    TESTED,
 )
 
 KERNEL = KernelPackage("6.1", "6.1.0-1-cloud-amd64", "6.1.1-1", Path("/kernel"))
@@ -126,12 +128,16 @@ def test_qemu_arguments_without_helpers():
 
 def test_every_value_is_chosen():
     met = {(scenario.kernel, scenario.cpus) for scenario in CHOSEN_X86_64}
-    assert met == set(product(SERIES, CPUS))
+    assert met == set(product(TESTED[X86_64], CPUS))
     for scenarios, columns in (
         (CHOSEN_X86_64, {"memory": MEMORY, "death": DEATHS}),
         (
             CHOSEN_AARCH64,
-            {"kernel": SERIES, "death": ARM_DEATHS, "offline": (False, True)},
+            {
+                "kernel": TESTED[AARCH64],
+                "death": ARM_DEATHS,
+                "offline": (False, True),
+            },
         ),
     ):
         for name, values in columns.items():

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
@@ -81,20 +81,41 @@ class Comparison:
 
     def diff(self, name: str) -> str:
         """Return the differences in the output of one command."""
-        lines = unified_diff(
-            self.full[name].splitlines(),
-            self.core.get(name, "").splitlines(),
-            "full",
-            "core",
+        return diff(self.full, self.core, [name])
+
+
+def diff(full: dict[str, str], core: dict[str, str], names: Iterable[str]) -> str:
+    """Return the differences in the output of some commands."""
+    lines: list[str] = []
+    for name in names:
+        lines += unified_diff(
+            full[name].splitlines(),
+            core.get(name, "").splitlines(),
+            f"full: {name}",
+            f"core: {name}",
             lineterm="",
             n=0,
         )
-        return "\n".join(lines)
+    return "\n".join(lines)
 
 
-def newer_crash(cache: PackageCache, architecture: Architecture) -> tuple[str, ...]:
-    """Return the command line of a crash that knows Linux 6.12, in a folder."""
-    argv = unpacked_crash(cache, architecture, NEWER_RELEASE)
+def crash_version(crash: Sequence[str]) -> str:
+    """Return the version of a crash."""
+    argv = [*crash, "--version"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"^crash (\S+)", said, re.MULTILINE)
+    return found[1] if found else "?"
+
+
+def newer_crash(
+    cache: PackageCache, architecture: Architecture, release: str = NEWER_RELEASE
+) -> tuple[str, ...]:
+    """
+    Return the command line of a crash in a folder.
+
+    :param release: That of Debian which has it.
+    """
+    argv = unpacked_crash(cache, architecture, release)
     emulated = architecture.name != platform.machine()
     return argv if emulated else (*_BUFFERED_BY_LINE, *argv)
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kmemdump.lab import Machine
+from kmemdump.lab.crashes import SPINNING
 from rigs.scenarios import Scenario
 
 __all__ = ["DeadMachine"]
@@ -26,6 +27,11 @@ class DeadMachine:
     def vmlinux(self) -> Path:
         """The kernel with debug information."""
         return self.find_vmlinux(self.scenario.kernel, self.scenario.architecture)
+
+    @property
+    def spinning(self) -> str:
+        """The function in which a CPU spins, if that is how the machine died."""
+        return "lab_spin" if self.machine.setup.module is not None else SPINNING
 
     @property
     def options(self) -> tuple[str, ...]:

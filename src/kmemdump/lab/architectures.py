@@ -51,6 +51,8 @@ class Architecture:
     """
     masked: tuple[int, int]
     """Mask of that flag, and its value where interrupts are off."""
+    spin: bytes
+    """Instructions that switch interrupts off and loop."""
 
 
 X86_64 = Architecture(
@@ -71,6 +73,7 @@ X86_64 = Architecture(
     nmi=True,
     state=r"RIP=(?P<pc>[0-9a-f]{16}) RFL=(?P<flags>[0-9a-f]{8})",
     masked=(0x200, 0),  # X86_EFLAGS_IF
+    spin=bytes.fromhex("fa f390 ebfc"),  # cli; 1: pause; jmp 1b
 )
 
 AARCH64 = Architecture(
@@ -92,6 +95,8 @@ AARCH64 = Architecture(
     nmi=False,
     state=r"PC=(?P<pc>[0-9a-f]{16})(?s:.*?)PSTATE=(?P<flags>[0-9a-f]{8})",
     masked=(0x80, 0x80),  # PSR_I_BIT
+    # msr daifset, #2; 1: yield; b 1b
+    spin=bytes.fromhex("df4203d5 3f2003d5 ffffff17"),
 )
 
 ARCHITECTURES = (X86_64, AARCH64)

@@ -10,6 +10,7 @@ from kmemdump.lab.machine import PANIC_ENDS, Machine
 from kmemdump.lab.module import MODULE_NAME
 
 __all__ = [
+    "SPINNING",
     "CrashType",
     "crash_guest",
     "trigger_crash",
@@ -24,13 +25,24 @@ class CrashType(StrEnum):
     NULL = "null"
     """A NULL dereference in a module, which becomes a panic."""
     SPIN = "spin"
-    """One CPU spins in a module with interrupts off."""
+    """
+    One CPU spins with interrupts off: in the lab's module or, on a machine without it,
+    in `SPINNING`, which the lab overwrites.
+    """
     SPIN_ALL = "spinall"
     """All CPUs do."""
     NMI = "nmi"
     """A panic by an NMI that the host injects, as into a guest that hangs."""
 
 
+SPINNING = "sysrq_handle_show_timers"
+"""
+A function of every kernel that runs only if somebody asks for it (sysrq q): what runs
+already, QEMU has translated.
+"""
+_SYSRQ = "q"
+_FUNCTION_SIZE = 64
+_ATTEMPTS = 50
 _MODULE_SIZE = 1 << 16
 """Bytes; the code of the module is smaller."""
 
@@ -46,7 +58,7 @@ def crash_guest(machine: Machine, crash: CrashType, *, timeout: float = 60) -> N
     :raises TargetError: If it survives.
     """
     spinning = crash in (CrashType.SPIN, CrashType.SPIN_ALL)
-    code = _module_code(machine) if spinning else range(0)
+    code = _spinning_code(machine) if spinning else range(0)
     trigger_crash(machine, crash)
     deadline = time.monotonic() + timeout
     while not _is_dead(machine, crash, code):
@@ -55,9 +67,39 @@ def crash_guest(machine: Machine, crash: CrashType, *, timeout: float = 60) -> N
         time.sleep(0.1)
 
 
-def _module_code(machine: Machine) -> range:
-    start = machine.run(f"cat /sys/module/{MODULE_NAME}/sections/.text")
-    return range(int(start, 16), int(start, 16) + _MODULE_SIZE)
+def _spinning_code(machine: Machine) -> range:
+    if machine.setup.module is None:
+        start = _address(machine, SPINNING)
+        return range(start, start + _FUNCTION_SIZE)
+    text = machine.run(f"cat /sys/module/{MODULE_NAME}/sections/.text")
+    return range(int(text, 16), int(text, 16) + _MODULE_SIZE)
+
+
+def _address(machine: Machine, name: str) -> int:
+    """Return the address of a guest's symbol, as the guest says."""
+    said = machine.run(f"busybox grep ' {name}$' /proc/kallsyms").split()
+    if not said:
+        raise UnsupportedError(f"the guest has no {name}")
+    return int(said[0], 16)
+
+
+def _overwrite(machine: Machine) -> None:
+    """Make a function of the kernel spin; nothing has run it yet."""
+    if machine.ram is None:
+        raise UnsupportedError("a machine whose RAM is not shared needs the module")
+    command = f"gva2gpa {_address(machine, SPINNING):#x}"
+    for _ in range(_ATTEMPTS):
+        # Of the page table that CPU 0 uses just then: perhaps a program's.
+        answer = machine.control.command_line(command)
+        if found := re.search("gpa: (0x[0-9a-f]+)", answer):
+            break
+        time.sleep(0.1)
+    else:
+        raise TargetError(f"QEMU does not find {SPINNING}: {answer.strip()}")
+    arch = machine.setup.architecture
+    with machine.ram.open("r+b") as ram:
+        ram.seek(int(found[1], 16) - arch.ram)
+        ram.write(arch.spin)
 
 
 def trigger_crash(machine: Machine, crash: CrashType) -> None:
@@ -70,6 +112,11 @@ def trigger_crash(machine: Machine, crash: CrashType) -> None:
         machine.control.execute("inject-nmi")
     elif crash is CrashType.PANIC:
         machine.send("echo c >/proc/sysrq-trigger")
+    elif machine.setup.module is None:
+        if crash is not CrashType.SPIN:
+            raise UnsupportedError(f"a death by {crash} needs the lab's module")
+        _overwrite(machine)
+        machine.send(f"sh -c 'echo {_SYSRQ} >/proc/sysrq-trigger' &")
     else:
         if crash is CrashType.NULL:
             machine.run("echo 1 >/proc/sys/kernel/panic_on_oops")
