@@ -44,6 +44,8 @@ class SymbolTable:
     """Names, split at first use."""
     _first: dict[bytes, int] = field(default_factory=dict, repr=False)
     """Name to the first symbol that has it, filled at first use."""
+    _repeated: set[bytes] = field(default_factory=set, repr=False)
+    """Names that several symbols have; filled together with that."""
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -73,11 +75,14 @@ class SymbolTable:
             # Of equal names, the first one stays.
             backwards = zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
             self._first.update(backwards)
+            last = dict(zip(names, range(len(names)), strict=True))
+            first = self._first.items()
+            self._repeated.update(it for it, index in first if last[it] != index)
         index = self._first.get(raw)
         if index is None:
             return []
         found = [index]
-        while not one:
+        while not one and raw in self._repeated:
             try:
                 index = names.index(raw, index + 1)
             except ValueError:
