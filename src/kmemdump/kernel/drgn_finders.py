@@ -26,6 +26,7 @@ from kmemdump.kernel.variables import variable
 
 __all__ = ["register_finders"]
 
+_MAX_PLACES = 1 << 14
 _NAME = "kmemdump"
 """Name of our finders in a program."""
 
@@ -57,13 +58,21 @@ class _Finders:
         self._made: BtfTypes | None = None
         self._modules = _ModuleSymbols(prog)
         self._objects: dict[tuple[str, FindObjectFlags], Object | None] = {}
+        self._symbols: dict[tuple[int, bool], Sequence[Symbol]] = {}
 
     def find_symbol(
         self, _prog: Program, name: str | None, address: int | None, one: bool
     ) -> Sequence[Symbol]:
         info = self._get()
         found: Sequence[Symbol] = []
-        if info is not None:
+        if info is not None and name is None and address is not None:
+            # The frames of hundreds of stacks have the same few places.
+            if (address, one) not in self._symbols:
+                if len(self._symbols) >= _MAX_PLACES:
+                    self._symbols.clear()
+                self._symbols[address, one] = info.find(None, address, one)
+            found = self._symbols[address, one]
+        elif info is not None:
             found = info.find(name, address, one)
         if not found and address is not None:
             found = self._modules.find(address, one)
