@@ -68,6 +68,20 @@ def test_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["kallsyms_addresses"] is None
 
 
+def test_kernel_without_a_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Since v7.0; before, a kinfo without one lacks something."""
+    for layout in ("series", "meminspect-v3", "android-v2"):
+        for relative, problems in ((0, []), (1, ["the kinfo lacks "])):
+            machine = machine_with(layout, relative, kallsyms_relative_base=0)
+            image = ram_image(tmp_path / "ram", machine)
+            assert main(["regions", *image, "--json"]) == len(problems)
+            found = json.loads(capsys.readouterr().out)
+            assert found["layout"] == layout
+            assert [it[:16] for it in found["problems"]] == problems
+
+
 def test_kinfo_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "kinfo"
     path.write_bytes(write_kinfo("series").ljust(4096, b"\0"))

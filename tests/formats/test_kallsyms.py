@@ -75,6 +75,9 @@ def test_each_layout_is_found_and_read(order, alignment, per_cpu):
     assert first.base == places.get("base")
     shift = VIRTUAL - BEFORE if first.base is None else 0
     assert [at + shift for at in first.values] == [at for at, _ in symbols]
+    size = 4 * found.count
+    ends = [first.offsets + size, *([] if first.base is None else [first.base + 8])]
+    assert found.find_sequences(ends) == places.get("order")
     numbers = found.find({"_stext", "sys_7_init_read_49", "absent"})
     at = len(per_cpu)
     assert numbers == {"_stext": [at + 900], "sys_7_init_read_49": [at + 7]}
@@ -152,3 +155,22 @@ def test_a_base_in_user_space_is_none():
     written = write_kallsyms(SYMBOLS, NEW, VIRTUAL)
     data = damage(written, "base", 7, 0x80)
     assert all(it.base is None for it in find(data).addresses())
+
+
+@pytest.mark.parametrize(("order", "alignment", "per_cpu"), LAYOUTS[2:])
+def test_an_order_that_is_none(order, alignment, per_cpu):
+    """A number is missing, one is there twice, or the table is cut off."""
+    written, data = write(order, alignment, per_cpu)
+    found = find(data)
+    (first, *_) = found.addresses()
+    ends = [first.offsets + 4 * found.count]
+    ends += [] if first.base is None else [first.base + 8]
+    at = written.places["order"] + BEFORE
+    for number in (0, found.count, 0xFFFFFF):
+        wrong = number.to_bytes(3, "big")
+        if wrong != data[at + 3 : at + 6]:
+            damaged = data[: at + 3] + wrong + data[at + 6 :]
+            assert find(damaged).find_sequences(ends) is None
+    if order[-1] == "order":
+        assert find(data[: at + 100]).find_sequences(ends) is None
+    assert found.find_sequences([1 << 40, len(data)]) in (None, at)

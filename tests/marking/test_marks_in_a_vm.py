@@ -17,7 +17,8 @@ from kmemdump.arch.architecture import image_address
 from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.formats.kinfo import parse_kinfo
 from kmemdump.kernel.attach import attach
-from kmemdump.lab import Machine, Setup
+from kmemdump.lab import CrashType, Machine, Setup
+from kmemdump.lab.crashes import trigger_crash
 from kmemdump.lab.reserved import kinfo_range
 from kmemdump.marking.lock import lock_table, table_name
 from kmemdump.opening import open_target
@@ -147,6 +148,31 @@ def test_a_kinfo_has_the_addresses_of_debug_info(
     assert (
         run_kmemdump("regions", target, "--kinfo", f"{place.start:#x}").returncode == 3
     )
+
+
+def test_a_kinfo_of_the_newest_kernel(
+    booted: Callable[..., Machine], tmp_path: Path
+) -> None:
+    """Since v7.0, kallsyms have no base; a kinfo still leads to all of the image."""
+    machine = booted("newest", firmware=True)
+    place = kinfo_range(machine.setup.architecture)
+    where = ("--backend", "kinfo", "--kinfo", f"{place.start:#x}:{place.size:#x}")
+    marked = run_kmemdump("mark", f"qmp:{machine.qmp}", *where, "--json")
+    assert (marked.returncode, marked.stderr) == (0, "")
+    told = json.loads(marked.stdout)
+    assert (told["refused"], told["missing"]) == ([], [])
+    trigger_crash(machine, CrashType.PANIC)
+    core = tmp_path / "core"
+    kinfo = ("--kinfo", f"{place.start:#x}")
+    regions = run_kmemdump("regions", machine.ram or "", *kinfo, "--json")
+    assert regions.returncode == 0, regions.stderr
+    assert json.loads(regions.stdout)["problems"] == []
+    collected = run_kmemdump("collect", machine.ram or "", "-o", core, *kinfo)
+    assert collected.returncode == 0, collected.stderr
+    log = run_kmemdump("ask", core, "log")
+    assert "sysrq triggered crash" in log.stdout
+    report = run_kmemdump("report", core)
+    assert "made the kernel crash on purpose, through sysrq" in report.stdout
 
 
 def test_areas_plan_for_the_rows_that_there_are(machine: Machine) -> None:

@@ -28,9 +28,17 @@ PLACES = {
 ADDRESSES = {name: PHYSICAL + at for name, at in PLACES.items()}
 
 
-def machine_with(layout: str = "series", **changed: int) -> FakeMachine:
-    """A machine whose firmware knows nothing of minidumps."""
+def machine_with(
+    layout: str = "series", relative: int = 1, **changed: int
+) -> FakeMachine:
+    """
+    A machine whose firmware knows nothing of minidumps.
+
+    :param relative: Whether kallsyms' offsets are relative to a base.
+    """
     machine = Phone.with_log().machine()
     machine.put(SMEM.start, bytes(SMEM.size))
-    machine.put(WHERE, write_kinfo(layout, image={**ADDRESSES, **changed}))
+    machine.put(
+        WHERE, write_kinfo(layout, image={**ADDRESSES, **changed}, relative=relative)
+    )
     return machine

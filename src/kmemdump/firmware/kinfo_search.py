@@ -84,11 +84,15 @@ def check_kinfo(kinfo: Kinfo) -> list[str]:
             "the kinfo's checksum is wrong: the kernel died while it changed it"
         )
     given = {name for name, address in kinfo.addresses.items() if address}
+    # A kernel has one of these, or since v7.0 none: Linux kernel commit a081b5789255
+    # ("kallsyms: Get rid of kallsyms relative base").
+    has_base = given.intersection(_BASES) or (
+        "kallsyms_offsets" in given and not kinfo.is_base_relative
+    )
     empty = [
         name
         for name in kinfo.addresses
-        # A kernel has only one of the two tables.
-        if name not in given and not (name in _BASES and given.intersection(_BASES))
+        if name not in given and not (name in _BASES and has_base)
     ]
     if empty:
         problems.append(f"the kinfo lacks {', '.join(empty)}")

@@ -23,7 +23,7 @@ import re
 import struct
 import sys
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,6 +37,7 @@ __all__ = [
     "find_kallsyms",
     "find_name",
     "parse_tokens",
+    "size_of_sequences",
     "tokens_at",
 ]
 
@@ -143,6 +144,27 @@ class Kallsyms:
                 found.setdefault(name[1:].decode("ascii"), []).append(i)
         return found
 
+    def find_sequences(self, ends: Iterable[int]) -> int | None:
+        """
+        Find the table that orders the symbols by name; kernels have one since v6.2.
+
+        It has the number of each symbol once, and follows another table, or is before
+        the tokens.
+
+        :param ends: Where tables end that are not known here: of addresses, their base.
+        :return: Its offset; ``None`` if there is none.
+        """
+        size = size_of_sequences(self.count)
+        markers = 4 * -(-self.count // _STEP)
+        after = (self.names_end, self.markers + markers, *ends)
+        places = [self.tokens.table - size - padding for padding in range(8)]
+        places += [-(-end // unit) * unit for end in after for unit in _ALIGNMENTS]
+        for place in dict.fromkeys(places):
+            raw = self.data[place : place + size] if place >= 0 else b""
+            if len(raw) == size and _is_order(raw, self.count):
+                return place
+        return None
+
     def decoded(self) -> Iterator[bytes]:
         """Yield each symbol's type (a letter, as ``nm`` prints it) and name."""
         data, strings, long_names = self.data, self.tokens.strings, self.long_names
@@ -183,6 +205,22 @@ class Kallsyms:
         values = array("q", map(int.__add__, raw, places))
         if _ascends(values):
             yield SymbolAddresses(offsets, None, values)
+
+
+def size_of_sequences(count: int) -> int:
+    """Return the size in bytes of the table that orders the symbols by name."""
+    return 3 * count
+
+
+def _is_order(raw: bytes, count: int) -> bool:
+    """Return whether the numbers of three bytes are all those below *count*."""
+    # kallsyms_seqs_of_names, big-endian: scripts/kallsyms.c, since Linux kernel commit
+    # 60443c88f3a8 ("kallsyms: Improve the performance of kallsyms_lookup_name()").
+    high, middle, low = raw[::3], raw[1::3], raw[2::3]
+    if max(high) > count >> 16:
+        return False
+    numbers = {a << 16 | b << 8 | c for a, b, c in zip(high, middle, low, strict=True)}
+    return len(numbers) == count and max(numbers) == count - 1
 
 
 def tokens_at(data: bytes, digits: int) -> Tokens | None:

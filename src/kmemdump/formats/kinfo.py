@@ -115,6 +115,11 @@ class Kinfo:
     checksum_ok: bool = field(default=True, compare=False)
     """Also false if the kernel died during a change."""
 
+    @property
+    def is_base_relative(self) -> bool:
+        """Whether kallsyms' offsets are relative to a base."""
+        return bool(self.flags[1])
+
 
 def parse_kinfo(data: bytes, source: str) -> Kinfo:
     """
@@ -245,6 +250,8 @@ def _plausibility(found: Kinfo, clean: bool) -> int | None:
     points += (found.modules[0] in (0, 1)) + 2 * all(found.modules[1:]) + 4 * clean
     if _LAYOUTS[found.layout].after and not found.addresses[_SEQS]:
         points -= 1  # The longer layout's fields are not there.
+    if not found.addresses.get("_text", 1):
+        points -= 1  # Every kernel has one: it is the layout without such a field.
     if not found.build_info.isprintable():
         return None
     if found.thread_size & (found.thread_size - 1) or found.thread_size > 1 << 20:

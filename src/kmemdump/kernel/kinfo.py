@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
-import struct
-from itertools import pairwise
+import contextlib
+import logging
 
 from drgn import FaultError, Program, Type
 
 from kmemdump.arch.architecture import image_address
-from kmemdump.errors import NotCapturedError, UnsupportedError
-from kmemdump.formats.kinfo import Kinfo, KinfoLayout, fields_of
+from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
+from kmemdump.formats.kallsyms import (
+    Tokens,
+    find_kallsyms,
+    parse_tokens,
+    size_of_sequences,
+)
+from kmemdump.formats.kinfo import ADDRESSES, Kinfo, KinfoLayout, fields_of
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.memory.physical import PAGE_SIZE
@@ -18,8 +24,12 @@ from kmemdump.memory.ranges import Region, round_up
 
 __all__ = ["kinfo_facts", "kinfo_regions"]
 
+_logger = logging.getLogger(__name__)
 _BITS = 64
-_MARKER_STEP = 256
+_INDEX = 512
+"""Size of kallsyms_token_index in bytes."""
+_MAX_KALLSYMS = 128 << 20
+_TABLES = ("names", "num_syms", "token_table", "token_index", "offsets")
 
 
 def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
@@ -46,6 +56,8 @@ def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
     per_cpu = _address(prog, "__per_cpu_start")
     flags = (
         _address(prog, "init_uts_ns") is not None,  # CONFIG_KALLSYMS_ALL
+        # Removed in Linux kernel commit a081b5789255 ("kallsyms: Get rid of kallsyms
+        # relative base") (in v7.0).
         "SYMBOL(kallsyms_relative_base)" in info.values,
         # x86_64 links per-CPU variables at 0 (until v6.15).
         per_cpu is not None and per_cpu < PAGE_SIZE,
@@ -72,66 +84,57 @@ def kinfo_regions(kernel: Kernel, layout: KinfoLayout) -> list[Region]:
     regions of the same memory for one, and _text and _stext often share an address.
     """
     found = []
+    tables = _find_tables(kernel)
     for i, name in enumerate(fields_of(layout)):
-        virtual = _find(kernel, name)
+        virtual = tables.get(name)
+        if virtual is None:
+            virtual = _address(kernel.prog, name)
         if virtual is not None:
             physical = image_address(kernel.vmcoreinfo, virtual)
             found.append(Region(0, name, physical, i + 1, virtual))
     return found
 
 
-def _find(kernel: Kernel, name: str) -> int | None:
-    prog, info = kernel.prog, kernel.vmcoreinfo
-    if f"SYMBOL({name})" in info.values:
-        return info.symbol(name)
-    address = _address(prog, name)
-    if address is not None:
-        return address
-    # kallsyms does not list its own tables. These two are next to others.
+def _find_tables(kernel: Kernel) -> dict[str, int]:
+    """Return the virtual addresses of kallsyms' tables, and what VMCOREINFO has."""
+    info = kernel.vmcoreinfo
+    found = {
+        name: info.symbol(name)
+        for name in ADDRESSES
+        if f"SYMBOL({name})" in info.values
+    }
+    # kallsyms does not list its own tables. Two are not in VMCOREINFO either.
     try:
-        if name == "kallsyms_markers":
-            return _find_markers(kernel)
-        if name == "kallsyms_seqs_of_names":
-            return _find_sequences(kernel)
-    except (FaultError, NotCapturedError):
-        pass
-    return None
+        found |= _find_unlisted(kernel)
+    except (FaultError, FormatError, NotCapturedError) as error:
+        _logger.info("%s: %s", info.source, error)
+    return found
 
 
-def _find_markers(kernel: Kernel) -> int | None:
-    """Find the table of every 256th name's offset; it ends where another starts."""
-    prog, count = kernel.prog, _count(kernel)
-    size = -(-count // _MARKER_STEP) * 4
-    ends = (kernel.vmcoreinfo.symbol("kallsyms_token_table"), _find_sequences(kernel))
-    for address in (end - round_up(size, 8) for end in ends if end):
-        markers = struct.unpack(f"<{size // 4}I", prog.read(address, size))
-        if markers[0] == 0 and all(a < b for a, b in pairwise(markers)):
-            return address
-    return None
-
-
-def _find_sequences(kernel: Kernel) -> int | None:
-    """Find the table that orders the names, with three bytes for each name."""
-    prog, info, count = kernel.prog, kernel.vmcoreinfo, _count(kernel)
-    # Since v6.2, it is next to one of two other tables. It is the right table if it has
-    # each number once.
-    for address in (
-        info.symbol("kallsyms_relative_base") + 8,
-        info.symbol("kallsyms_token_table") - round_up(3 * count, 8),
-    ):
-        raw = prog.read(address, 3 * count)
-        order = {int.from_bytes(raw[i : i + 3], "big") for i in range(0, len(raw), 3)}
-        if order == set(range(count)):
-            return address
-    return None
-
-
-def _count(kernel: Kernel) -> int:
-    address = kernel.vmcoreinfo.symbol("kallsyms_num_syms")
-    count: int = kernel.prog.read_u32(address)
+def _find_unlisted(kernel: Kernel) -> dict[str, int]:
+    prog, info = kernel.prog, kernel.vmcoreinfo
+    at = {name: info.symbol(f"kallsyms_{name}") for name in _TABLES}
+    count = prog.read_u32(at["num_syms"])
     if not 0 < count <= MAX_SYMBOLS:
         raise NotCapturedError(f"{count} symbols")
-    return count
+    ends = [at["token_index"] + _INDEX, at["offsets"] + 4 * count]
+    with contextlib.suppress(NotCapturedError):
+        ends.append(info.symbol("kallsyms_relative_base") + 8)
+    start = min(*at.values(), *ends) & -8
+    # The table that orders the names may be after all others.
+    end = round_up(max(ends), 8) + size_of_sequences(count)
+    if end - start > _MAX_KALLSYMS:
+        raise NotCapturedError(f"kallsyms from {start:#x} to {end:#x}")
+    data = prog.read(start, end - start)
+    index, table = at["token_index"] - start, at["token_table"] - start
+    strings = parse_tokens(data[index : index + _INDEX], data[table:], info.source)
+    tokens = Tokens(table, index, strings)
+    tables = find_kallsyms(data, tokens, info.source)
+    found = {"kallsyms_markers": start + tables.markers}
+    sequences = tables.find_sequences(item - start for item in ends)
+    if sequences is not None:
+        found["kallsyms_seqs_of_names"] = start + sequences
+    return found
 
 
 def _address(prog: Program, name: str) -> int | None:

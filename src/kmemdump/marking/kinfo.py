@@ -80,8 +80,9 @@ def mark_kinfo(
             update = registry.update(kinfo_regions(kernel, layout))
     found = {region.name for region in update.added}
     missing = set(fields_of(layout)) - found
-    if "kallsyms_relative_base" in found:
-        missing.discard("kallsyms_addresses")  # A kernel has only one of the two.
+    # A kernel has one of these bases, or since v7.0 none.
+    if "kallsyms_offsets" in found:
+        missing -= {"kallsyms_addresses", "kallsyms_relative_base"}
     return KinfoResult(
         place, layout, update.added, update.refused, tuple(sorted(missing))
     )

@@ -41,11 +41,12 @@ def write_kinfo(
     build_info: str = "",
     modules: tuple[int, int, int] = (1, 0x140, 0x1A8),
     image: dict[str, int] = IMAGE,
+    relative: int = 1,
 ) -> bytes:
     names, has_build_info, size = _FIELDS[layout]
     data = bytearray(size)
     put(data, 0, 4, 0xCCEEDDFF)
-    put(data, 8, 1, 1, 1, 0, 1)
+    put(data, 8, 1, 1, relative, 0, 1)
     put(data, 12, 4, 123456)
     put(data, 16, 2, 512, 64, 56, 600)
     put(data, 24, 8, *(image.get(name, 0) for name in names))
