@@ -24,7 +24,7 @@ from kmemdump.kernel.spelling import (
     structure,
 )
 
-__all__ = ["VARIABLES", "variable"]
+__all__ = ["PER_CPU", "VARIABLES", "variable"]
 
 VARIABLES: dict[str, Spelling | tuple[Spelling, ...]] = {
     "__cpu_active_mask": "struct cpumask",
@@ -199,6 +199,22 @@ Spellings of variables, by name: C types, or functions that make one. An array w
 a length has as many elements as fit between its symbol and the next one.
 """
 
+PER_CPU: dict[str, str] = {
+    "cpu_tss_rw": "struct tss_struct",
+    "hardirq_stack_ptr": "void *",
+    "hrtimer_bases": "struct hrtimer_cpu_base",
+    "irq_stat": "irq_cpustat_t",
+    "kernel_cpustat": "struct kernel_cpustat",
+    "kstat": "struct kernel_stat",
+    "runqueues": "struct rq",
+    "tick_cpu_sched": "struct tick_sched",
+    "timer_bases": "struct timer_base []",
+}
+"""
+Spellings of per-CPU variables, for kernels whose BTF lacks their types: it was made by
+pahole before 1.18, or by one up to 1.21 that wrote them wrongly (Debian's 5.10).
+"""
+
 _PER_CPU_POINTERS = frozenset(("crash_notes",))
 """Pointers to per-CPU memory, which are offsets and no addresses."""
 
@@ -214,7 +230,7 @@ def variable(prog: Program, name: str, symbol: Symbol) -> Object | None:
     :raises LookupError: If the kernel lacks the variable's type, or the variable
         cannot be of that type.
     """
-    spellings = VARIABLES.get(name)
+    spellings = VARIABLES.get(name) or PER_CPU.get(name)
     if spellings is None:
         return None
     if not isinstance(spellings, tuple):
