@@ -6,10 +6,11 @@ import io
 import struct
 
 import pytest
+from drgn import Object
 
 from kmemdump.areas.register_stacks import stacks_in_registers
 from kmemdump.kernel.program import core_program
-from kmemdump.kernel.tasks import register_values, stack_of_registers
+from kmemdump.kernel.tasks import register_values, stack_of_registers, task_address
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.synthetic import vmcoreinfo
 
@@ -129,6 +130,19 @@ def test_tagged_pointers():
     ]
     registers = aarch64(STACK + 0x2000 & tag, TEXT, frame & tag)
     assert found([registers], segments, AARCH64) == [WHOLE, WHOLE_IRQ]
+
+
+def test_what_drgn_does_with_tags():
+    """It reads with any tag, and compares pointers with theirs; we do without."""
+    tagged = STACK & 0x0BFF_FFFF_FFFF_FFFF
+    prog = core_program(AARCH64, info(), "test", [], [(STACK, b"8 bytes!")])
+    assert prog.read(tagged, 8) == b"8 bytes!"
+    pointers = [
+        Object(prog, prog.pointer_type(prog.void_type()), value=address)
+        for address in (tagged, STACK)
+    ]
+    assert [it.value_() for it in pointers] == [tagged, STACK]
+    assert [task_address(it) for it in pointers] == [STACK, STACK]
 
 
 def test_values():

@@ -103,7 +103,11 @@ def stacks(prog: Program) -> None:
     # have the size, or has numbers that this crash does not know (they changed in v6.4
     # and v7.1): most of that text shares a page with what is read anyway.
     # x86_64_function_called_by() needs the call before that address.
-    ranges = [(task.stack.value_(), _thread_size(prog)) for task in main_tasks(prog)]
+    arch = arch_from_program(prog)
+    ranges = [
+        (arch.untagged(task.stack.value_()), _thread_size(prog))
+        for task in main_tasks(prog)
+    ]
     for cpu in cpus(prog):
         ranges.extend(_other_stacks(prog, cpu))
     frames = _frames(prog)
@@ -148,10 +152,11 @@ def _frames(prog: Program) -> list[tuple[int, int]] | None:
     :return: ``None`` if they are not known.
     """
     found: list[tuple[int, int]] = []
+    untagged = arch_from_program(prog).untagged
     for task in main_tasks(prog):
         try:
-            trace = prog.stack_trace(task)
-            found.extend((frame.pc, frame.sp) for frame in islice(trace, _MAX_FRAMES))
+            trace = islice(prog.stack_trace(task), _MAX_FRAMES)
+            found.extend((frame.pc, untagged(frame.sp)) for frame in trace)
         except (FaultError, LookupError, ValueError):
             return None  # The task runs, and its registers are not known.
     return found

@@ -15,6 +15,7 @@ from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.pid import find_task
 from drgn.helpers.linux.sched import cpu_curr, idle_task
 
+from kmemdump.kernel.tasks import task_address
 from kmemdump.memory.physical import PAGE_SIZE
 
 __all__ = [
@@ -63,14 +64,14 @@ def main_tasks(prog: Program) -> Iterator[Object]:
         for find in (cpu_curr, idle_task):
             try:
                 task = find(prog, cpu)
-                address = task.value_()
+                address = task_address(task)
             except FaultError:
                 continue
             if address and address not in seen:
                 seen.add(address)
                 yield task
     task = find_task(prog, 1)
-    if task and task.value_() not in seen:
+    if task and task_address(task) not in seen:
         yield task
 
 

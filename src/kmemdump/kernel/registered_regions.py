@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from drgn import FaultError, Object, Program, Type, cast, sizeof
@@ -20,6 +20,7 @@ from drgn.helpers.linux.idr import idr_for_each
 from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.module import for_each_module
 
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.kernel.limits import MAX_MODULES
 from kmemdump.kernel.spelling import make_struct
 from kmemdump.memory.physical import PAGE_SIZE
@@ -80,13 +81,15 @@ def find_kernel_regions(prog: Program) -> list[KernelRegion]:
     tables is returned once.
     """
     found: dict[tuple[int, int], KernelRegion] = {}
+    untagged = arch_from_program(prog).untagged
     for find in _TABLES:
         for region in find(prog):
             if len(found) >= _MAX_REGIONS:
                 break
-            end = region.address + region.size
-            if 0 < region.size <= _MAX_SIZE and end <= ADDRESS_SPACE:
-                found.setdefault((region.address, region.size), region)
+            address, size = untagged(region.address), region.size
+            if 0 < size <= _MAX_SIZE and address + size <= ADDRESS_SPACE:
+                region = replace(region, address=address)
+                found.setdefault((address, size), region)
     return list(found.values())
 
 

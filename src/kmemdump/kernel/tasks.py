@@ -22,6 +22,7 @@ __all__ = [
     "readable_tasks",
     "register_values",
     "stack_of_registers",
+    "task_address",
 ]
 
 _REGISTERS_AT = 112
@@ -58,6 +59,15 @@ def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
         kind = prog.struct_type("pt_regs", size, ())
     data = found[cpu][_REGISTERS_AT:][: sizeof(kind)].ljust(sizeof(kind), b"\0")
     return prog.stack_trace(Object.from_bytes_(prog, kind, data))
+
+
+def task_address(task: Object) -> int:
+    """
+    Return the address of a task, to be compared with others.
+
+    :param task: ``struct task_struct *``
+    """
+    return arch_from_program(task.prog_).untagged(task.value_())
 
 
 def number_of_registers(prog: Program) -> int:
@@ -101,12 +111,12 @@ def readable_tasks(prog: Program) -> Iterator[Object]:
     with suppress(FaultError):
         for cpu in for_each_online_cpu(prog):
             task = idle_task(prog, cpu)
-            found.add(task.value_())
+            found.add(task_address(task))
             yield task
     with suppress(FaultError):
         for task in _with_threads(prog["init_task"].address_of_()):
-            if task.value_() not in found:
-                found.add(task.value_())
+            if (address := task_address(task)) not in found:
+                found.add(address)
                 yield task
 
 
@@ -129,7 +139,7 @@ def _listed(head: Object, link: str, seen: set[int]) -> Iterator[Object]:
         into another list. The tasks that are found are added.
     """
     for task in list_for_each_entry("struct task_struct", head, link):
-        if task.value_() in seen:
+        if (address := task_address(task)) in seen:
             return
-        seen.add(task.value_())
+        seen.add(address)
         yield task

@@ -21,7 +21,11 @@ from kmemdump.arch.architecture import arch_from_program
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.limits import MAX_CPUS
 from kmemdump.kernel.optional import ABSENT, optional
-from kmemdump.kernel.tasks import is_without_registers, number_of_registers
+from kmemdump.kernel.tasks import (
+    is_without_registers,
+    number_of_registers,
+    task_address,
+)
 from kmemdump.report.sections import reason
 from kmemdump.report.stacks import find_frames, find_frames_without_task
 from kmemdump.report.tasks import make_task
@@ -97,7 +101,7 @@ def _cpu(prog: Program, number: int, online: bool, now: float | None) -> Cpu:
         task = queue.curr.read_()
         found = replace(
             found,
-            idle=task.value_() == queue.idle.value_(),
+            idle=task_address(task) == task_address(queue.idle),
             task=make_task(task, state=False),
         )
         stack = find_frames(task)

@@ -239,6 +239,7 @@ def _cpu_variables(prog: Program, resolve: _Resolve, cpu: int) -> _CpuVariables:
     idle_task = 0
     with contextlib.suppress(*ABSENT):
         queue = per_cpu(prog["runqueues"], cpu)
+        # As it is in memory, with a tag, like the pointer to the current task.
         idle_task = queue.idle.value_()
         current = _member(resolve, queue.curr)
     return _CpuVariables(tuple(counters), current, idle_task)
