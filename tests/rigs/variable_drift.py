@@ -18,7 +18,7 @@ import drgn
 from drgn import Object, Program, Qualifiers, Type, TypeKind, sizeof
 
 import kmemdump
-from kmemdump.kernel.variables import VARIABLES
+from kmemdump.kernel.variables import PER_CPU, VARIABLES
 
 __all__ = ["compare_types", "find_drift", "names_asked_for"]
 
@@ -77,11 +77,12 @@ def find_drift(own: Program, debug_info: Program) -> list[str]:
     """
     problems = []
     asked = names_asked_for()
-    for name in sorted(asked | set(VARIABLES)):
+    ours = VARIABLES.keys() | PER_CPU.keys()
+    for name in sorted(asked | ours):
         expected, found = _object(debug_info, name), _object(own, name)
         if expected is None:
             continue
-        if found is not None and name in VARIABLES:
+        if found is not None and name in ours:
             try:
                 compare_types(name, found, expected)
             except AssertionError as error:

@@ -13,6 +13,7 @@ from drgn import (
     Program,
     Symbol,
     SymbolIndex,
+    SymbolKind,
     Type,
     TypeKindSet,
 )
@@ -109,6 +110,11 @@ class _Finders:
             found = self._variable(info, types, symbol)
         if symbol is not None and found is None and flags & FindObjectFlags.FUNCTION:
             type = types.function(name)
+            if type is None and symbol.kind == SymbolKind.FUNC:
+                # BTF of 5.10 lacks functions, as vmemmap_populate(), for which drgn
+                # looks. Their parameters are not known.
+                prog = self._prog
+                type = prog.function_type(prog.void_type(), (), is_variadic=True)
             if type is not None:
                 found = Object(self._prog, type, address=symbol.address)
         if found is None and flags & FindObjectFlags.CONSTANT:

@@ -183,6 +183,7 @@ VARIABLES: dict[str, Spelling | tuple[Spelling, ...]] = {
     "vm_committed_as": "struct percpu_counter",
     "vm_node_stat": "atomic_long_t []",
     "vm_numa_event": "atomic_long_t []",
+    "vm_numa_stat": "atomic_long_t []",
     "vm_zone_stat": "atomic_long_t []",
     "vmalloc_base": "unsigned long",
     "vmap_area_list": "struct list_head",
@@ -199,16 +200,24 @@ Spellings of variables, by name: C types, or functions that make one. An array w
 a length has as many elements as fit between its symbol and the next one.
 """
 
-PER_CPU: dict[str, str] = {
+PER_CPU: dict[str, Spelling | tuple[Spelling, ...]] = {
+    "__irq_regs": "struct pt_regs *",
+    "_cea_offset": "unsigned int",
     "cpu_tss_rw": "struct tss_struct",
-    "hardirq_stack_ptr": "void *",
+    "current_task": "struct task_struct *",
+    "exception_stacks": "struct exception_stacks",
+    "hardirq_stack_ptr": ("struct irq_stack *", "void *"),
     "hrtimer_bases": "struct hrtimer_cpu_base",
+    "irq_stack_ptr": "unsigned long *",
     "irq_stat": "irq_cpustat_t",
     "kernel_cpustat": "struct kernel_cpustat",
     "kstat": "struct kernel_stat",
+    "overflow_stack": "unsigned long []",
     "runqueues": "struct rq",
+    "tick_cpu_device": "struct tick_device",
     "tick_cpu_sched": "struct tick_sched",
     "timer_bases": "struct timer_base []",
+    "vm_event_states": "struct vm_event_state",
 }
 """
 Spellings of per-CPU variables, for kernels whose BTF lacks their types: it was made by
@@ -243,7 +252,7 @@ def variable(prog: Program, name: str, symbol: Symbol) -> Object | None:
             problem = error
             continue
         found = Object(prog, type, address=symbol.address)
-        if name not in _PER_CPU_POINTERS:
+        if name in VARIABLES and name not in _PER_CPU_POINTERS:
             _check_pointer(prog, name, found)
         return found
     raise problem
