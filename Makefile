@@ -8,14 +8,16 @@
 #   make check    the tests that boot nothing (a minute)
 #   make matrix   all tests, with every kernel, CPU count, memory size and death, and
 #                 more examples of each property (hours)
+#   make newest   the kernels that are Debian's newest today, as a table (an hour)
 #   make lint     ruff and mypy
 #   make fuzz     all parsers with millions of inputs, guided by coverage (an hour)
 #   make bench    kmemdump against what people use today
 #   make docs     the manual, in build/docs, and the manual pages, in build/man
 #   make clean    remove all of the above
 #
-# ARGS adds arguments to pytest: make test ARGS='-k lab -x'. KMEMDUMP_LAB names
-# the folder of the kernels, to share it or to keep it from make clean.
+# ARGS adds arguments to pytest: make test ARGS='-k lab -x', make matrix
+# ARGS='--kernel 5.10'. KMEMDUMP_LAB names the folder of the kernels, to share it or to
+# keep it from make clean.
 
 PYTHON ?= python3
 ARGS ?=
@@ -31,7 +33,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix lint fuzz bench docs clean system system-demo system-test system-matrix
+.PHONY: demo test check matrix newest lint fuzz bench docs clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -43,7 +45,11 @@ check: .venv/dev
 	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix' $(ARGS)
 
 matrix: system-matrix .venv/dev
-	$(PYTEST) $(PARALLEL) --hypothesis-profile=thorough $(ARGS)
+	$(PYTEST) $(PARALLEL) --hypothesis-profile=thorough \
+		--results build/kernels.json $(ARGS)
+
+newest: system-test .venv/dev
+	PYTHONPATH=tests $(BIN)/python tests/newest.py $(PARALLEL) $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check

@@ -113,7 +113,9 @@ def test_qemu_arguments():
         arguments
     )
     assert "socket,id=qmp,path=/a,,b/qmp,server=on,wait=off" in arguments
-    assert arguments[-1] == "console=ttyS0 panic=0 panic=1 log_buf_len=1M"
+    assert (
+        arguments[-1] == "console=ttyS0 panic=0 no_timer_check panic=1 log_buf_len=1M"
+    )
     # Nothing may listen on a network, or reach one.
     assert not {"-netdev", "-nic", "-net", "-vnc", "-gdb"} & set(arguments)
 

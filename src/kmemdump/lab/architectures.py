@@ -34,6 +34,8 @@ class Architecture:
     """Physical address where RAM starts."""
     device_tree: bool
     """Whether the kernel reads from one which hardware the machine has."""
+    command_line: tuple[str, ...]
+    """What a kernel must be told to boot on a busy host."""
     console: str
     """The guest's name for the first serial port."""
     port: str
@@ -66,6 +68,8 @@ X86_64 = Architecture(
     cpu="qemu64",
     ram=0,
     device_tree=False,
+    # With CPUs that stand still for a while, "IO-APIC + timer doesn't work".
+    command_line=("no_timer_check",),
     console="ttyS0",
     port="ttyS1",
     port_device=("-serial", "chardev:guest"),
@@ -87,6 +91,7 @@ AARCH64 = Architecture(
     cpu="cortex-a72",
     ram=1 << 30,
     device_tree=True,
+    command_line=(),
     console="ttyAMA0",
     # The machine has only one PL011 outside the secure world.
     port="ttyS0",

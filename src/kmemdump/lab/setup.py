@@ -152,7 +152,11 @@ def qemu_arguments(
     arch = setup.architecture
     reserved = reserved_arguments(arch) if setup.firmware else ()
     command_line = " ".join(
-        (f"console={arch.console}", "panic=0", *reserved, *setup.arguments)
+        (
+            *(f"console={arch.console}", "panic=0", *arch.command_line),
+            *reserved,
+            *setup.arguments,
+        )
     )
     arguments = ["-accel", setup.accel, *_board(setup)]
     if setup.share:
