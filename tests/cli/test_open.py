@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from kmemdump.cli import main
-from kmemdump.debuggers.vmlinux import find_vmlinux
 from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import debug_file_build_id
+from kmemdump.kernel.vmlinux_search import find_vmlinux
 from rigs.small_core import BUILD_ID, write
 
 RELEASE = "6.1.0-test"
@@ -69,7 +69,9 @@ def test_another_kernels_vmlinux(core, capsys):
 
 
 def test_gdb(core, capsys, monkeypatch):
-    monkeypatch.setattr("kmemdump.debuggers.vmlinux.find_vmlinux", lambda *args: ELF)
+    monkeypatch.setattr(
+        "kmemdump.kernel.vmlinux_search.find_vmlinux", lambda *args: ELF
+    )
     argv = command_line(capsys, core, "--with", "gdb")
     assert f"symbol-file -o 0x13c00000 {ELF}" in argv
     assert argv[argv.index("-c") + 1] == str(core)
@@ -84,7 +86,9 @@ def test_json(tmp_path, capsys, monkeypatch):
     assert told["argv"] == [*command_line(capsys, core), "-q"]
     del told["argv"]
     assert told == {"version": 1, "debugger": "drgn", "vmlinux": None, "notes": []}
-    monkeypatch.setattr("kmemdump.debuggers.vmlinux.find_vmlinux", lambda *args: ELF)
+    monkeypatch.setattr(
+        "kmemdump.kernel.vmlinux_search.find_vmlinux", lambda *args: ELF
+    )
     assert main(["open", str(core), "--with", "crash", "--json"]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out)
@@ -105,7 +109,9 @@ def test_what_cannot_be_opened(tmp_path, core, capsys):
 
 
 def test_a_debugger_that_is_not_installed(core, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("kmemdump.debuggers.vmlinux.find_vmlinux", lambda *args: ELF)
+    monkeypatch.setattr(
+        "kmemdump.kernel.vmlinux_search.find_vmlinux", lambda *args: ELF
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["open", str(core), "--with", "crash"]) == 3
     err = capsys.readouterr().err

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from kmemdump.cli.shared.options import (
     SelectionOptions,
     TargetOptions,
     core_option,
+    no_vmlinux_option,
     opened_target,
     parse_selection,
     selection_options,
@@ -37,6 +39,7 @@ __all__ = ["command"]
 @core_option
 @click.option("--pause", is_flag=True, help="Pause a running VM during the capture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@no_vmlinux_option
 @selection_options
 @target_options
 def command(
@@ -44,6 +47,7 @@ def command(
     output: Path,
     pause: bool,
     as_json: bool,
+    no_vmlinux: bool,
     selected: SelectionOptions,
     reading: TargetOptions,
 ) -> int:
@@ -55,7 +59,9 @@ def command(
     """
     from kmemdump.marking.capture import look
 
-    selection = parse_selection(selected)
+    # A VM that is paused does not wait for a download.
+    search: Mapping[str, str] = {} if pause else os.environ
+    selection = parse_selection(selected, None if no_vmlinux else search)
     _check_output(output, target)
     with (
         opened_target(target, reading) as opened,
@@ -63,6 +69,11 @@ def command(
     ):
         capture = look(opened, selection, packing=True)
         missing = capture.save(output)
+    if capture.found_vmlinux is not None:
+        print_message(
+            f"the kernel's own symbols or types are incomplete: those of "
+            f"{capture.found_vmlinux}, which has its build id, are in the core image"
+        )
     _print_problems(capture)
     for item in missing:
         print_message(f"memory at {item} is missing")
@@ -86,6 +97,7 @@ def _record(
         "core": str(output),
         "size": size,
         "release": capture.kernel.vmcoreinfo.osrelease,
+        "found_vmlinux": str(capture.found_vmlinux) if capture.found_vmlinux else None,
         "areas": [
             {"name": area.name, "complete": not area.reason, "reason": area.reason}
             for area in capture.marking.areas

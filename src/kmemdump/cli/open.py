@@ -57,8 +57,8 @@ def command(
     on.
     """
     from kmemdump.debuggers.compatibility import describe_file, find_debuggers
-    from kmemdump.debuggers.vmlinux import find_vmlinux
     from kmemdump.kernel.attach import debug_file_build_id
+    from kmemdump.kernel.vmlinux_search import find_vmlinux
 
     if target == "live" or target.startswith("qmp:"):
         raise UsageError(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from kmemdump.cli.shared.options import (
     SelectionOptions,
+    no_vmlinux_option,
     parse_selection,
     path_option,
     selection_options,
@@ -68,6 +69,7 @@ __all__ = ["command"]
 )
 @selection_options
 @vmlinux_option
+@no_vmlinux_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object per line."
 )
@@ -79,6 +81,7 @@ def command(
     hang_after: float,
     then: str,
     selected: SelectionOptions,
+    no_vmlinux: bool,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -95,7 +98,9 @@ def command(
     """
     from kmemdump.watch import Settings, VmAction, name_vms, watch_vms
 
-    make_selection = functools.partial(parse_selection, selected)
+    # On this machine only: a VM that is marked now does not wait for a download.
+    search: Mapping[str, str] | None = None if no_vmlinux else {}
+    make_selection = functools.partial(parse_selection, selected, search)
     make_selection()  # Report a wrong option now, and once.
     named = name_vms(sockets)
     settings = Settings(folder, interval, hang_after, VmAction(then))

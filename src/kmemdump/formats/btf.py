@@ -103,6 +103,8 @@ class BtfType:
     """Size in bytes, or id of another type, depending on *kind*."""
     body: int
     """Offset in the type section of the data that follows."""
+    section: bytes = field(default=b"", repr=False, compare=False)
+    """The type section that it is in: this BTF's, or its base's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Btf:
             bool(info >> 31),
             size_or_type,
             offset + _TYPE.size,
+            self.types,
         )
 
     def string(self, offset: int) -> str:
@@ -173,7 +176,8 @@ class Btf:
             raise FormatError(self.source, f"no string at offset {offset:#x} in BTF")
         return self.strings[start:end].decode("ascii", "backslashreplace")
 
-    def _name_offset(self, name: str) -> int | None:
+    def name_offset(self, name: str) -> int | None:
+        """Return the offset of a string; ``None`` if there is no such string."""
         if name not in self._searched:
             self._searched[name] = self._search(name)
         return self._searched[name]
@@ -182,7 +186,7 @@ class Btf:
         # BTF's strings are unique, so one search finds the only offset; a split BTF
         # uses the base's string for a name that both have.
         if self.base is not None:
-            offset = self.base._name_offset(name)
+            offset = self.base.name_offset(name)
             if offset is not None:
                 return offset
         raw = name.encode("utf-8", "backslashreplace") + b"\0"
@@ -193,7 +197,7 @@ class Btf:
 
     def find(self, name: str, kinds: set[BtfKind]) -> int | None:
         """Return the id of the first type of one of *kinds* with this name."""
-        offset = self._name_offset(name)
+        offset = self.name_offset(name)
         if offset is None:
             return None
         for i in range(bisect_left(self.named, offset << 32), len(self.named)):
@@ -214,7 +218,7 @@ class Btf:
 
     def find_enumerator(self, name: str) -> tuple[int, int] | None:
         """Return the id of the enumeration that has *name*, and the index in it."""
-        offset = self._name_offset(name)
+        offset = self.name_offset(name)
         if not self._enumerators:
             self._index_enumerators()
         if offset is not None and offset in self._enumerators:
@@ -223,12 +227,12 @@ class Btf:
 
     def int_encoding(self, type: BtfType) -> int:
         """Return the word after an INT: encoding, offset and bits."""
-        value: int = _U32.unpack_from(self.types, type.body)[0]
+        value: int = _U32.unpack_from(type.section, type.body)[0]
         return value
 
     def array(self, type: BtfType) -> tuple[int, int]:
         """Return the element type and the number of elements of an ARRAY."""
-        element, _, length = _ARRAY.unpack_from(self.types, type.body)
+        element, _, length = _ARRAY.unpack_from(type.section, type.body)
         return element, length
 
     def members(self, type: BtfType) -> Iterator[BtfMember]:
@@ -260,7 +264,7 @@ class Btf:
     def _rows(self, type: BtfType, layout: struct.Struct) -> Iterator[tuple[int, ...]]:
         """Iterate over the entries that follow a type."""
         end = type.body + type.count * layout.size
-        return layout.iter_unpack(self.types[type.body : end])
+        return layout.iter_unpack(type.section[type.body : end])
 
 
 def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import drgn
 from drgn import Object, Program
@@ -37,6 +38,13 @@ _logger = logging.getLogger(__name__)
 _ATTACH_BUDGET = Budget(reads=1_000_000, bytes=512 << 20, seconds=60)
 
 
+class Asked(Protocol):
+    """Notes what is asked for in a program."""
+
+    def register(self, prog: Program) -> None:
+        """Let drgn ask this first."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnDebugInfo:
     """The debug info in a kernel's own memory, as recorded; it never changes."""
@@ -48,6 +56,13 @@ class OwnDebugInfo:
     """Why none was found, if a search was made."""
     tables: frozenset[int] = frozenset()
     """Blocks that hold unwind tables, which drgn reads in memory."""
+    from_vmlinux: bool = False
+    """Whether it was made of a vmlinux, because memory does not have all of it."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are all symbols and types."""
+        return self.found is not None and not self.found.lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,7 @@ def attach(
     vmlinux: Path | None = None,
     known: Kernel | OwnDebugInfo | None = None,
     self_contained: bool = False,
+    asked: Asked | None = None,
 ) -> Kernel:
     """
     Attach drgn to the kernel of *target*, recording what is read.
@@ -97,6 +113,7 @@ def attach(
     :param known: The same kernel, attached earlier, or its own debug info, which is
         not read again.
     :param self_contained: Whether to read kallsyms and BTF even with a vmlinux.
+    :param asked: Notes what is asked for, from now on.
     :raises FormatError: If the vmlinux is another kernel's.
     :raises KmemdumpError: If there is no kernel that drgn can look at.
     """
@@ -114,6 +131,8 @@ def attach(
         if vmlinux is not None:
             _load_vmlinux(prog, vmlinux, target.vmcoreinfo())
         register_finders(prog, lambda: used)
+        if asked is not None:
+            asked.register(prog)
         if vmlinux is not None or used is not None:
             # A second program: drgn caches the page tables that it walks, and a core
             # image may lack those that were read with the debug info.
@@ -157,10 +176,24 @@ def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
     blocks = frozenset(reading.blocks)
     if found is None:
         return OwnDebugInfo(None, blocks, problem)
+    tables = _unwind_tables(target, prog, recorder, found)
+    return OwnDebugInfo(found, blocks | tables, None, tables)
+
+
+def with_unwind_tables(target: Target, found: DebugInfo) -> OwnDebugInfo:
+    """Return debug info of a vmlinux, with the blocks of memory that go with it."""
+    recorder = Recorder(target.memory)
+    prog = _program(target, recorder, ())
+    tables = _unwind_tables(target, prog, recorder, found)
+    return OwnDebugInfo(found, tables, None, tables, from_vmlinux=True)
+
+
+def _unwind_tables(
+    target: Target, prog: Program, recorder: Recorder, found: DebugInfo
+) -> frozenset[int]:
     with recorder.reading(_ATTACH_BUDGET) as reading:
         read_unwind_tables(prog, found, target.machine)
-    tables = frozenset(reading.blocks)
-    return OwnDebugInfo(found, blocks | tables, None, tables)
+    return frozenset(reading.blocks)
 
 
 def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> Program:

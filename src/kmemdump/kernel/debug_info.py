@@ -39,9 +39,11 @@ __all__ = [
     "DebugInfo",
     "debug_info_of_note",
     "note_of_debug_info",
+    "per_cpu_types",
     "plain_symbol",
     "read_debug_info",
     "read_unwind_tables",
+    "symbol_info",
 ]
 
 _MAX_KALLSYMS = 128 << 20
@@ -164,7 +166,7 @@ def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
     btf = parse_btf(note.btf, f"{source}: BTF")
     if note.more_btf:
         btf = parse_btf(note.more_btf, f"{source}: more BTF", btf)
-    per_cpu = _per_cpu_types(btf.base or btf)
+    per_cpu = per_cpu_types(btf.base or btf)
     return DebugInfo(
         note.symbols,
         btf,
@@ -184,7 +186,7 @@ def note_of_debug_info(info: DebugInfo) -> DebugInfoNote:
         pack_btf(base or info.btf),
         info.start,
         info.end,
-        pack_btf(info.btf) if base else b"",
+        pack_btf(info.btf) if base and info.btf.types else b"",
         info.variables,
         info.lacks,
     )
@@ -220,7 +222,7 @@ def read_debug_info(
         end = symbols.addresses[-1] + PAGE_SIZE
     if start is None or end is None:
         raise FormatError(info.source, "kallsyms lack _stext and _end")
-    return DebugInfo(symbols, btf, start, end, _per_cpu_types(btf), lacks=lacks)
+    return DebugInfo(symbols, btf, start, end, per_cpu_types(btf), lacks=lacks)
 
 
 def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolTable:
@@ -237,15 +239,20 @@ def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolTable
 
 def _table(index: SymbolIndex) -> SymbolTable:
     every: Sequence[Symbol] = index(None, None, None, False)
-    # Half a million enumeration members are slow to make: each pair once.
-    infos = {
-        (kind, binding): kind.value & 15 | (binding.value - 1 & 15) << 4
-        for kind in SymbolKind
-        for binding in SymbolBinding
-    }
-    return make_symbols(
-        SymbolRow(it.address, it.name, infos[it.kind, it.binding]) for it in every
-    )
+    return make_symbols(SymbolRow(it.address, it.name, symbol_info(it)) for it in every)
+
+
+# Half a million enumeration members are slow to make: each pair once.
+_INFOS: dict[tuple[SymbolKind, SymbolBinding], int] = {
+    (kind, binding): kind.value & 15 | (binding.value - 1 & 15) << 4
+    for kind in SymbolKind
+    for binding in SymbolBinding
+}
+
+
+def symbol_info(symbol: Symbol) -> int:
+    """Return ``st_info`` of a symbol; see :class:`SymbolRow`."""
+    return _INFOS[symbol.kind, symbol.binding]
 
 
 def _address(symbols: SymbolTable, name: str) -> int | None:
@@ -275,7 +282,8 @@ def _read_btf(prog: Program, info: VmcoreInfo, symbols: SymbolTable) -> Btf:
     return parse_btf(data, f"{source}: BTF at {start:#x}")
 
 
-def _per_cpu_types(btf: Btf) -> dict[str, int]:
+def per_cpu_types(btf: Btf) -> dict[str, int]:
+    """Return the BTF type ids of per-CPU variables, by name."""
     per_cpu: dict[str, int] = {}
     for section in btf.listed[BtfKind.DATASEC]:
         for type_id, _ in btf.section_variables(btf.type(section)):

@@ -9,10 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
-
-from drgn import FaultError, Program
-from drgn.helpers.linux.cpumask import for_each_online_cpu
+from pathlib import Path
 
 from kmemdump.arch.aliases import find_kernel_aliases
 from kmemdump.arch.architecture import arch_from_elf
@@ -20,34 +17,39 @@ from kmemdump.areas import Area
 from kmemdump.areas.simple import SYMBOLS
 from kmemdump.backends import FIRST_ID
 from kmemdump.coreimage import (
-    AreaRecord,
     CoreContents,
     KernelRecord,
     Manifest,
     Packed,
-    QuestionRecord,
     pack_memory,
     write_core,
 )
-from kmemdump.errors import UnsupportedError
+from kmemdump.errors import TargetError, UnsupportedError
 from kmemdump.formats.debug_info import pack_debug_info
-from kmemdump.kernel.attach import Kernel, OwnDebugInfo, attach
+from kmemdump.kernel.attach import (
+    Kernel,
+    OwnDebugInfo,
+    attach,
+    read_own_debug_info,
+)
 from kmemdump.kernel.debug_info import note_of_debug_info
 from kmemdump.kernel.direct_map import direct_map
-from kmemdump.marking.mark import AreaResult, Marking, mark
+from kmemdump.kernel.vmlinux_search import find_vmlinux
+from kmemdump.marking.facts import command_line, online_first, record_area
+from kmemdump.marking.mark import Marking, mark
 from kmemdump.marking.selection import Selection, select
+from kmemdump.marking.self_contained import mark_by_vmlinux
 from kmemdump.memory.physical import JoinedMemory, Memory
 from kmemdump.memory.ranges import Range, Region, parts_in
-from kmemdump.memory.recorder import Budget, block_ranges
+from kmemdump.memory.recorder import Budget, Recorder, block_ranges
 from kmemdump.questions.question import Question
 from kmemdump.targets import Target
 from kmemdump.version import VERSION
+from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Capture", "capture", "look"]
 
 _logger = logging.getLogger(__name__)
-_PR_PID = 32
-"""Offset of the member in ``struct elf_prstatus`` of every 64-bit architecture."""
 _BACKEND = "vm"
 """Here, the host of a VM or the reader of a file copies the regions."""
 
@@ -65,6 +67,11 @@ class Capture:
     """Architecture: an ELF ``e_machine``."""
     packing: Future[Packed] | None = None
     """What :meth:`pack` returns, if it is being made."""
+    found_vmlinux: Path | None = None
+    """
+    The debug file that was found by the kernel's build id, and used, because its own
+    symbols or types are incomplete.
+    """
 
     @property
     def complete(self) -> bool:
@@ -133,15 +140,27 @@ class Capture:
             machine=self.machine,
             memory=self.memory,
             regions=regions,
-            manifest=_manifest(self, marked_at, cause),
-            prstatus=_online_first(kernel),
+            manifest=self._manifest(marked_at, cause),
+            prstatus=online_first(kernel),
             vmcoreinfo=kernel.vmcoreinfo.raw,
-            command_line=_command_line(kernel.prog),
+            command_line=command_line(kernel.prog),
             direct=direct,
             aliases=aliases,
             packed=self.pack() if packed is None else packed,
         )
         return write_core(path, contents)
+
+    def _manifest(self, marked_at: datetime | None, cause: str) -> Manifest:
+        info = self.kernel.vmcoreinfo
+        return Manifest(
+            tool=f"kmemdump {VERSION}",
+            time=self.time,
+            kernel=KernelRecord(info.osrelease, info.build_id, self.machine),
+            backend=_BACKEND,
+            marked_at=marked_at,
+            cause=cause,
+            areas=[record_area(area) for area in self.marking.areas],
+        )
 
 
 def capture(
@@ -152,6 +171,7 @@ def capture(
     symbols: Iterable[str] = (),
     regions: Iterable[tuple[str, int, int]] = (),
     vmlinux: str | os.PathLike[str] | None = None,
+    find_vmlinux: bool = True,
     budget: Budget | None = None,
     known: Capture | None = None,
 ) -> Capture:
@@ -166,6 +186,8 @@ def capture(
     :param symbols: Names of variables to mark whole.
     :param regions: Names, kernel virtual addresses and sizes in bytes.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
+    :param find_vmlinux: Whether to look for the debug file in the usual places, by the
+        kernel's build id, if symbols or types in its memory are incomplete.
     :param budget: Limit on the cost of each question.
     :param known: An earlier capture of the same kernel, whose symbols and types are not
         read again.
@@ -179,6 +201,7 @@ def capture(
         regions=regions,
         vmlinux=vmlinux,
         budget=budget,
+        search={} if find_vmlinux else None,
     )
     return look(target, selection, known.kernel if known else None, packing=True)
 
@@ -198,30 +221,53 @@ def look(
     :raises KmemdumpError: If there is no kernel that can be looked at.
     """
     now = datetime.now(UTC)
-    kernel = attach(
-        target,
-        vmlinux=selection.vmlinux,
-        known=known,
-        self_contained=SYMBOLS in selection.areas,
-    )
+    self_contained = SYMBOLS in selection.areas
+    own = known.own_debug_info if isinstance(known, Kernel) else known
+    if own is None and packing and self_contained:
+        own = read_own_debug_info(target, Recorder(target.memory))
+    vmlinux, found_vmlinux = selection.vmlinux, None
+    if own is not None and own.from_vmlinux:
+        vmlinux = None
+    incomplete = packing and own is not None and not own.complete
+    if incomplete and vmlinux is None:
+        vmlinux = found_vmlinux = _find_vmlinux(target.vmcoreinfo(), selection)
     packed = None
-    if packing and SYMBOLS in selection.areas:
+    if vmlinux is not None and incomplete and own is not None:
+        kernel, marking, memory = mark_by_vmlinux(
+            target, vmlinux, own, selection, selection.areas
+        )
+    else:
+        kernel = attach(
+            target, vmlinux=vmlinux, known=own, self_contained=self_contained
+        )
         memory = JoinedMemory(kernel.recorder.recording(), target.memory)
-        packed = _start_packing(kernel, memory)
-    marking = mark(
-        kernel,
-        _areas_for(kernel, selection, warn=known is None),
-        questions=selection.questions,
-        symbols=selection.symbols,
-        regions=selection.regions,
-        budget=selection.budget,
-    )
+        if packing and self_contained:
+            packed = _start_packing(kernel, memory)
+        marking = mark(
+            kernel,
+            _areas_for(kernel, selection, warn=known is None),
+            questions=selection.questions,
+            symbols=selection.symbols,
+            regions=selection.regions,
+            budget=selection.budget,
+        )
+        memory = JoinedMemory(kernel.recorder.recording(), target.memory)
     if not any(area.blocks for area in marking.areas):
         raise UnsupportedError(
             kernel.problem or f"{target.name}: nothing of the kernel can be read"
         )
-    memory = JoinedMemory(kernel.recorder.recording(), target.memory)
-    return Capture(kernel, marking, now, memory, target.machine, packed)
+    return Capture(kernel, marking, now, memory, target.machine, packed, found_vmlinux)
+
+
+def _find_vmlinux(info: VmcoreInfo, selection: Selection) -> Path | None:
+    """Return the debug file of a kernel, if there is one and it is looked for."""
+    # Without a build id, it may be another build's.
+    if selection.search is None or info.build_id is None:
+        return None
+    try:
+        return find_vmlinux(info.osrelease, info.build_id, selection.search)
+    except TargetError:
+        return None
 
 
 def _start_packing(kernel: Kernel, memory: Memory) -> Future[Packed]:
@@ -261,59 +307,3 @@ def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area
                 "the core image takes the vmlinux, too"
             )
     return areas
-
-
-def _online_first(kernel: Kernel) -> list[bytes]:
-    # Without QEMU's own notes, crash assigns the NT_PRSTATUS to the online CPUs in
-    # order (map_cpus_to_prstatus(), netdump.c). A kernel that panics takes the other
-    # CPUs offline. drgn is not affected: it uses the CPU number (plus 1), which QEMU
-    # puts in the field for a process id.
-    numbers = [
-        int.from_bytes(status[_PR_PID : _PR_PID + 4], "little") - 1
-        for status in kernel.registers
-    ]
-    if sorted(numbers) != list(range(len(numbers))):
-        return list(kernel.registers)  # From kdump, which orders them itself.
-    try:
-        online = set(islice(for_each_online_cpu(kernel.prog), len(numbers)))
-    except Exception:  # drgn's helpers may raise any if the kernel is damaged.
-        online = set()
-    order = sorted(
-        zip(numbers, kernel.registers, strict=True),
-        key=lambda item: (item[0] not in online, item[0]),
-    )
-    return [status for _, status in order]
-
-
-def _command_line(prog: Program) -> str:
-    try:
-        line: bytes = prog["saved_command_line"].string_()
-    except (LookupError, FaultError):
-        return ""
-    return line.decode("utf-8", "replace")
-
-
-def _manifest(capture: Capture, marked_at: datetime | None, cause: str) -> Manifest:
-    info = capture.kernel.vmcoreinfo
-    return Manifest(
-        tool=f"kmemdump {VERSION}",
-        time=capture.time,
-        kernel=KernelRecord(info.osrelease, info.build_id, capture.machine),
-        backend=_BACKEND,
-        marked_at=marked_at,
-        cause=cause,
-        areas=[_area_record(area) for area in capture.marking.areas],
-    )
-
-
-def _area_record(area: AreaResult) -> AreaRecord:
-    return AreaRecord(
-        name=area.name,
-        complete=area.reason is None,
-        reason=area.reason or "",
-        bytes=sum(item.size for item in area.ranges),
-        questions=[
-            QuestionRecord(it.text, it.reason is None, it.reason or "")
-            for it in area.questions
-        ],
-    )

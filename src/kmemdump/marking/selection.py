@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -28,6 +28,11 @@ class Selection:
     """Names, kernel virtual addresses and sizes in bytes."""
     vmlinux: Path | None = None
     budget: Budget = field(default_factory=Budget)
+    search: Mapping[str, str] | None = None
+    """
+    The environment in which the debug file of a kernel is looked for if memory lacks
+    symbols or types; ``None`` if it is not looked for.
+    """
     named: bool = False
     """
     Whether areas were named. If not, and with a vmlinux, area ``symbols`` is left out
@@ -44,6 +49,7 @@ class Wanted(TypedDict, total=False):
     regions: Iterable[tuple[str, int, int]]
     vmlinux: str | os.PathLike[str] | None
     budget: Budget | None
+    search: Mapping[str, str] | None
 
 
 def select(**given: Unpack[Wanted]) -> Selection:
@@ -61,5 +67,6 @@ def select(**given: Unpack[Wanted]) -> Selection:
         tuple(given.get("regions", ())),
         Path(vmlinux) if vmlinux is not None else None,
         given.get("budget") or Budget(),
+        given.get("search"),
         named=any(isinstance(it, Area) or not it.startswith("-") for it in wanted),
     )

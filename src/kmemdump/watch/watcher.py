@@ -230,6 +230,8 @@ def _report_marks(marks: VmMarks, reporter: Reporter) -> None:
     elif incomplete:
         text += f"; incomplete: {', '.join(area.name for area in incomplete)}"
     reporter.report(text)
+    if marks.capture.found_vmlinux is not None:
+        reporter.report(f"symbols and types of {marks.capture.found_vmlinux}")
     for area in incomplete:
         reporter.show_status(f"area {area.name}: {area.reason}")
     refused = marks.registry.not_held()

@@ -9,7 +9,7 @@ As in the verbs, modules that load drgn are imported where they are used, so tha
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +32,7 @@ __all__ = [
     "core_option",
     "firmware_options",
     "grouped",
+    "no_vmlinux_option",
     "opened_target",
     "parse_selection",
     "path_option",
@@ -208,16 +209,26 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def parse_selection(selected: SelectionOptions) -> Selection:
+no_vmlinux_option = click.option(
+    "--no-vmlinux",
+    is_flag=True,
+    help="Look for no debug file, where the kernel's own symbols or types do not do.",
+)
+
+
+def parse_selection(
+    selected: SelectionOptions, search: Mapping[str, str] | None = None
+) -> Selection:
     """
     Parse what to mark.
 
+    :param search: As in :class:`~kmemdump.marking.selection.Selection`.
     :raises UsageError: If one of the options makes no sense.
     """
     from kmemdump.marking.selection import select
 
     regions = [_parse_region(text) for text in selected.regions]
-    return select(**{**selected._asdict(), "regions": regions})
+    return select(**{**selected._asdict(), "regions": regions, "search": search})
 
 
 def _parse_region(text: str) -> tuple[str, int, int]:
