@@ -162,7 +162,7 @@ def test_full_dump(booted, tmp_path):
     assert content[:4] == b"\x7fELF"
     # NT_PRSTATUS of each CPU: name size, size and type, name.
     assert content.count(struct.pack("<III", 5, 336, 1) + b"CORE\0") == 2
-    assert b"VMCOREINFO\0\0OSRELEASE=6.1." in content
+    assert b"VMCOREINFO\0\0OSRELEASE=6.12." in content
     # The RAM file is the same memory: both begin at physical address 0. Below
     # 1 MiB the dump shows the firmware's ROM instead.
     headers = struct.unpack_from("<Q", content, 0x20)[0]  # e_phoff
@@ -225,7 +225,7 @@ def test_killed_python_takes_qemu_along(lab_cache, make_setup):
         from pathlib import Path
         from kmemdump.lab import Machine, PackageCache, Setup
         cache = PackageCache(Path(sys.argv[1]))
-        machine = Machine(cache, Setup(cache.kernel("6.1"), tasks=0))
+        machine = Machine(cache, Setup(cache.kernel("6.12"), tasks=0))
         machine.start()
         print(machine.pid, machine.folder, flush=True)
         time.sleep(1000)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.vm
 def saved(request, snapshots, make_setup, tmp_path_factory):
     """A setup, and the snapshot of a machine that then went on."""
     folder = tmp_path_factory.mktemp("snapshot")
-    setup = make_setup("6.1", share=request.param, pvpanic=not request.param)
+    setup = make_setup("6.12", share=request.param, pvpanic=not request.param)
     with snapshots.machine(setup) as machine:  # Another one is made of it.
         machine.run("echo said before >/dev/kmsg; echo 1 >/run/before")
         save(machine, folder)
@@ -50,7 +50,7 @@ def test_a_guest_goes_on(going_on):
         assert machine.control.status() == "running"
         assert machine.run("ls /run") == "before"
         assert machine.run("ps").count("sleep 1000000") == 200
-        assert machine.console.startswith("[    0.000000] Linux version 6.1.")
+        assert machine.console.startswith("[    0.000000] Linux version 6.12.")
         assert machine.console.count("said before") == 1
         machine.run("echo said afterwards >/dev/kmsg")
         assert "said afterwards" in machine.console
@@ -81,7 +81,7 @@ def test_two_of_one_snapshot_are_independent(going_on):
 def test_the_snapshot_of_another_machine_is_refused(lab_cache, make_setup, saved):
     setup, folder = saved
     others = [
-        make_setup("6.12", share=setup.share, pvpanic=setup.pvpanic),
+        make_setup("newest", share=setup.share, pvpanic=setup.pvpanic),
         replace(setup, cpus=1),
         replace(setup, tasks=20),
         replace(setup, arguments=("quiet",)),

@@ -68,14 +68,14 @@ RAM = {X86_64: 0, AARCH64: GIB}
     ids=lambda item: getattr(item, "name", None),
 )
 def test_all_ways_lead_to_the_same_memory(booted, tmp_path, share, architecture):
-    machine = booted("6.1", share=share, pvpanic=not share, architecture=architecture)
+    machine = booted("6.12", share=share, pvpanic=not share, architecture=architecture)
     machine.pause()
     vm = open_target(f"qmp:{machine.qmp}")
     assert (" in process " in vm.memory._name) is not share
     assert vm.memory.ranges == [Range(RAM[architecture], GIB)]
     assert vm.status() == "paused"
     info = vm.vmcoreinfo()
-    assert info.osrelease.startswith("6.1.")
+    assert info.osrelease.startswith("6.12.")
     assert is_present(info, vm.memory)
     assert len(vm.registers()) == 2
     assert vm.status() == "paused"
@@ -186,7 +186,7 @@ def ask_on(vm: Target) -> None:
 
 @pytest.mark.parametrize("share", [True, False])
 def test_vm_that_goes_away(booted, share):
-    machine = booted("6.1", share=share, pvpanic=not share)
+    machine = booted("6.12", share=share, pvpanic=not share)
     vm = open_target(f"qmp:{machine.qmp}")
     pid = machine.pid
     threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
@@ -201,7 +201,7 @@ def test_vm_that_goes_away(booted, share):
 
 
 def test_vm_that_hangs(booted):
-    machine = booted("6.1")
+    machine = booted("6.12")
     os.kill(machine.pid, signal.SIGSTOP)
     try:
         with pytest.raises(KmemdumpError, match="no answer from QEMU"):

@@ -108,13 +108,12 @@ def test_hang(booted, watch, vmlinux):
     assert "hangs" in report
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("death", "cause", "expected"),
     [
         (CrashType.SPIN, r"frozen: CPU [01] had interrupts off for", "hangs"),
-        pytest.param(
-            *(CrashType.PANIC, "panic: ", "through sysrq"), marks=pytest.mark.matrix
-        ),
+        (CrashType.PANIC, "panic: ", "through sysrq"),
     ],
 )
 def test_kernel_without_names(booted, watch, vmlinux, death, cause, expected):
