@@ -93,7 +93,7 @@ def test_a_variable_that_a_kernel_lacks(prog):
 def test_each_variable_is_found_in_one_kernel_or_the_other(dead: DeadMachine) -> None:
     """Or it is misspelt."""
     lacking = {
-        # A maple tree since v6.5; another name since v6.13; places are random since v6.2.
+        # A maple tree since v6.5, another name since v6.13, random places since v6.2.
         "x86_64": {"sparse_irqs", "total_nr_irqs", "_cea_offset", "nr_irqs"},
         "aarch64": {
             *("sparse_irqs", "total_nr_irqs", "nr_irqs"),
