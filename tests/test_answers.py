@@ -184,6 +184,9 @@ def test_kernel_without_names(dead: DeadMachine, tmp_path: Path) -> None:
     stacks = [answers(it, ["bt -a", "bt 1"]) for it in (path, dead.full_dump)]
     assert stacks[0] == stacks[1]
     assert " panic at " in stacks[0]["bt -a"]
+    asked = run_kmemdump("ask", path, "dev")
+    assert asked.returncode == 1
+    assert "CONFIG_KALLSYMS_ALL is not set" in asked.stderr
 
 
 @each_silent

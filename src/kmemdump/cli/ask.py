@@ -79,6 +79,8 @@ def command(
             for question in (wanted if questions else typed(kernel, talking))
             if question is None or not _put(core, question, print_answer, talking)
         ]
+        if failed and kernel.lacks:
+            print_message(kernel.lacks)
     if as_json:
         click.echo(json.dumps({"version": 1, "answers": answers}, indent=2))
     return ExitCode.INCOMPLETE if failed and not talking else ExitCode.DONE

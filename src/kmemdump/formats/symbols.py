@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["SymbolRow", "SymbolTable", "make_symbols"]
+__all__ = ["SymbolRow", "SymbolTable", "join_columns", "make_symbols"]
 
 _MAX_SIZE = 1 << 20
 """Most bytes up to the next symbol that are taken for a symbol's own."""
@@ -137,11 +137,18 @@ def make_symbols(rows: Iterable[SymbolRow]) -> SymbolTable:
     """
     kept = [row for row in rows if 0 <= row.address < 1 << 64 and "\0" not in row.name]
     kept.sort(key=lambda row: row.address)
-    names = "".join(f"{row.name}\0" for row in kept).encode("utf-8", "replace")
     sizes = [min(row.size, 0xFFFFFFFF) for row in kept]
-    return SymbolTable(
-        names,
+    return join_columns(
+        [row.name for row in kept],
         bytes(row.info & 0xFF for row in kept),
         array("Q", [row.address for row in kept]),
         array("I", sizes if any(sizes) else []),
     )
+
+
+def join_columns(
+    names: Iterable[str], info: bytes, addresses: array[int], sizes: array[int]
+) -> SymbolTable:
+    """Make a table of columns that are by address; faster than of rows."""
+    text = "".join([f"{name}\0" for name in names])
+    return SymbolTable(text.encode("utf-8", "replace"), info, addresses, sizes)

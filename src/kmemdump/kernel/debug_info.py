@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from drgn import FaultError, Program, Symbol, SymbolBinding, SymbolIndex, SymbolKind
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
@@ -26,7 +28,12 @@ from kmemdump.errors import (
 )
 from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, pack_btf, parse_btf
 from kmemdump.formats.debug_info import DebugInfoNote
-from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
+from kmemdump.formats.symbols import (
+    SymbolRow,
+    SymbolTable,
+    join_columns,
+    make_symbols,
+)
 from kmemdump.kernel.debug_packages import find_debug_package
 from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.kernel.partial_symbols import add_per_cpu_variables, find_variables
@@ -239,20 +246,25 @@ def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolTable
 
 def _table(index: SymbolIndex) -> SymbolTable:
     every: Sequence[Symbol] = index(None, None, None, False)
-    return make_symbols(SymbolRow(it.address, it.name, symbol_info(it)) for it in every)
+    addresses = array("Q", [symbol.address for symbol in every])
+    if any(before > after for before, after in pairwise(addresses)):
+        return make_symbols(
+            SymbolRow(it.address, it.name, symbol_info(it)) for it in every
+        )
+    info = bytes([symbol_info(symbol) for symbol in every])
+    return join_columns([it.name for it in every], info, addresses, array("I"))
 
 
-# Half a million enumeration members are slow to make: each pair once.
-_INFOS: dict[tuple[SymbolKind, SymbolBinding], int] = {
-    (kind, binding): kind.value & 15 | (binding.value - 1 & 15) << 4
-    for kind in SymbolKind
-    for binding in SymbolBinding
+# By identity: an enumeration's members are slow to hash, and there are half a million.
+_KINDS: dict[int, int] = {id(kind): kind.value & 15 for kind in SymbolKind}
+_BOUND: dict[int, int] = {
+    id(binding): (binding.value - 1 & 15) << 4 for binding in SymbolBinding
 }
 
 
 def symbol_info(symbol: Symbol) -> int:
     """Return ``st_info`` of a symbol; see :class:`SymbolRow`."""
-    return _INFOS[symbol.kind, symbol.binding]
+    return _KINDS[id(symbol.kind)] | _BOUND[id(symbol.binding)]
 
 
 def _address(symbols: SymbolTable, name: str) -> int | None:
