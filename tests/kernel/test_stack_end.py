@@ -18,7 +18,7 @@ from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.memory.recorder import BLOCK_SIZE
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
-from kmemdump.questions.question import attempt
+from kmemdump.questions.question import attempt, explain
 from kmemdump.report import gather
 from rigs.dead_machine import DeadMachine
 from rigs.lacking_memory import attach_without
@@ -121,5 +121,31 @@ def test_a_report_says_which_stack_is_cut_off(dead: DeadMachine) -> None:
         assert "cut off: memory at 0xffff" in str(report)
         cpu = next(cpu for cpu in report.cpus if cpu.number == 0)
         assert cpu.frames
+    finally:
+        target.close()
+
+
+@each_series
+def test_all_traces_where_some_are_missing(dead: DeadMachine) -> None:
+    """Those that are left are printed; a task without a stack is no gap."""
+    target = open_target(f"qmp:{dead.machine.qmp}")
+    try:
+        whole = attach(target)
+        known = whole.own_debug_info
+        expected, error, _ = ask(whole, "foreach bt")
+        assert error is None
+        tasks = [
+            it for it in for_each_task(whole.prog) if it.comm.string_() == b"sleep"
+        ]
+        first, second = tasks[10], tasks[20]
+        blocks = {*stack_blocks(whole, first), *stack_blocks(whole, second)}
+        text, error, _ = ask(attach_without(target, blocks, known), "foreach bt")
+        assert error is not None
+        for task in (first, second):
+            assert f"{task.value_():x}" in explain(error) or task.pid.value_() in map(
+                int, re.findall(r"PID ([0-9]+)", explain(error))
+            )
+        assert text.count("PID: ") == expected.count("PID: ")
+        assert 0 < len(frames(expected)) - len(frames(text)) < 60
     finally:
         target.close()

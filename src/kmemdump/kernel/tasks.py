@@ -113,8 +113,10 @@ def readable_tasks(prog: Program) -> Iterator[Object]:
             task = idle_task(prog, cpu)
             found.add(task_address(task))
             yield task
+    first = prog["init_task"].address_of_()
+    found.add(task_address(first))  # The idle task of CPU 0, which may be offline.
     with suppress(FaultError):
-        for task in _with_threads(prog["init_task"].address_of_()):
+        for task in _with_threads(first):
             if (address := task_address(task)) not in found:
                 found.add(address)
                 yield task

@@ -23,7 +23,7 @@ from kmemdump.errors import NotCapturedError
 from kmemdump.kernel.stack_end import cut_off, missing_reads
 from kmemdump.questions.drgn_internals import replace_stack_traces
 
-__all__ = ["checked_stack_traces", "note_cut_off"]
+__all__ = ["checked_stack_traces", "note_cut_off", "note_incomplete"]
 
 _MOST = 3
 """Most traces that are named; of all tasks, hundreds could be cut off."""
@@ -60,9 +60,16 @@ def _shortened(noted: list[str]) -> list[str]:
 
 def note_cut_off(task: str, problem: object) -> None:
     """Note that the stack trace of a task, which is named, is not whole."""
-    noted = _noted.get()
     line = f"the stack of {task} is {problem}"
+    noted = _noted.get()
     if noted is not None and line not in noted:
+        noted.append(line)
+
+
+def note_incomplete(line: str) -> None:
+    """Note why an answer is not whole, if nothing else was noted."""
+    noted = _noted.get()
+    if noted is not None and not noted:
         noted.append(line)
 
 

@@ -26,13 +26,14 @@ from kmemdump.errors import NotCapturedError
 from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_TASKS
 from kmemdump.kernel.printk import LogRecord, format_record, read_log
 from kmemdump.kernel.program import NAME
+from kmemdump.kernel.stack_end import missing_reads
 from kmemdump.kernel.tasks import (
     is_without_registers,
     readable_pids,
     readable_tasks,
     stack_of_registers,
 )
-from kmemdump.questions.stack_traces import note_cut_off
+from kmemdump.questions.stack_traces import note_cut_off, note_incomplete
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["TOLERANT_COMMANDS", "Run"]
@@ -106,6 +107,9 @@ def _foreach_bt(prog: Program, run: Run) -> None:
     """
     Print the stacks of all tasks; if some are missing, the others and why.
 
+    Of a task that has exited, or was about to while it was read, there is no stack in
+    the kernel's memory either. That is no gap in the answer.
+
     :raises LookupError: At the end, if a task was running and there are no registers.
     """
     text, problem = _partial_output(run, ["bt"])
@@ -114,20 +118,24 @@ def _foreach_bt(prog: Program, run: Run) -> None:
         return
     without_registers = None
     parts = []
+    start = missing_reads(prog)
     for task in islice(readable_tasks(prog), MAX_TASKS):
         address = f"{task.value_():x}"
+        before = missing_reads(prog)
         text, problem = _partial_output(run, [address, "bt"])
         if problem is not None:
             header = text or f"TASK: {address}\n"
             text = f"{header}(no stack: {_reason(problem)})\n"
             if is_without_registers(problem):
                 without_registers = problem
-            else:
+            elif missing_reads(prog) > before:
                 note_cut_off(f"task {address}", f"missing: {_reason(problem)}")
         parts.append(text)
     print("\n".join(parts), end="")
     if without_registers is not None:
         raise without_registers
+    if missing_reads(prog) > start:
+        note_incomplete("the stacks of other tasks are missing")
 
 
 def _irq(prog: Program, run: Run) -> None:
