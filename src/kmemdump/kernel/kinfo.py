@@ -55,7 +55,8 @@ def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
     symbol_size = 21 + name_size - 1 + 2 * (_BITS * 3 // 10) + module_size - 1 + 40 + 1
     per_cpu = _address(prog, "__per_cpu_start")
     flags = (
-        _address(prog, "init_uts_ns") is not None,  # CONFIG_KALLSYMS_ALL
+        # CONFIG_KALLSYMS_ALL; without it, variables are known from elsewhere.
+        _address(prog, "init_uts_ns") is not None and not kernel.lacks,
         # Removed in Linux kernel commit a081b5789255 ("kallsyms: Get rid of kallsyms
         # relative base") (in v7.0).
         "SYMBOL(kallsyms_relative_base)" in info.values,
