@@ -128,7 +128,7 @@ class Registration(Closing):
         self._registry.attach(self._backend)
         marking, when = _ignore_registers(capture.marking), capture.time
         del capture
-        _trim_memory()
+        self._forget()
         self.last = self._update(marking, start, when)
         """The result of the last look."""
 
@@ -152,9 +152,16 @@ class Registration(Closing):
         capture = _look(self._target, self._selection, self._own_debug_info, before)
         marking, when = _ignore_registers(capture.marking), capture.time
         del capture  # Large, and not needed any more.
-        _trim_memory()
+        self._forget()
         self.last = self._update(marking, start, when)
         return self.last
+
+    def _forget(self) -> None:
+        """Free the memory that only a look needs."""
+        own = self._own_debug_info
+        if own is not None and own.found is not None:
+            own.found.symbols.forget_index()
+        _trim_memory()
 
     def _describe(self, when: datetime) -> None:
         marked = int(when.timestamp())
