@@ -138,7 +138,6 @@ def test_clock():
     kernel.ring.write("Linux version")
     assert liveness.clock_watch(kernel.memory())()
     assert liveness.log_head(kernel.memory())
-    assert liveness.jiffies(kernel.memory()) is None
 
 
 def test_damaged_ring():
@@ -151,11 +150,3 @@ def test_damaged_ring():
     kernel.tables = False
     with pytest.raises(NotCapturedError):
         LogLiveness(INFO, kernel.memory())
-
-
-def test_waiting():
-    kernel = Kernel()
-    memory = kernel.memory()
-    liveness = LogLiveness(INFO, memory)
-    assert not liveness.is_waiting(memory, MAP + UTS)
-    assert liveness.is_waiting(memory, 0xFFF0)  # Firmware's.

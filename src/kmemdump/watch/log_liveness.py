@@ -83,25 +83,9 @@ class LogLiveness:
             leaving=same and self._leaving,
         )
 
-    def jiffies(self, memory: Memory) -> int | None:
-        """Return None: where the kernel's clock is, is not known."""
-        return None
-
     def log_head(self, memory: Memory) -> bytes:
         """Read something that changes with each message that the kernel logs."""
         return self._reader(memory)(self._head_at, _WORD)
-
-    def cpus(self, memory: Memory) -> None:
-        """Return None: which CPUs are online, and what they count, is not known."""
-        return
-
-    def is_waiting(self, memory: Memory, pc: int) -> bool:
-        """Return whether a CPU is at an instruction by which it waits."""
-        try:
-            return self._arch.is_waiting(self._reader(memory), pc)
-        except NotCapturedError:
-            # Not the kernel's code: of firmware, or before the kernel started this CPU.
-            return True
 
     def clock_watch(self, memory: Memory) -> Callable[[], bool]:
         """

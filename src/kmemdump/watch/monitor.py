@@ -20,7 +20,6 @@ from kmemdump.watch.end_causes import (
 )
 from kmemdump.watch.hang_detector import CpuSample, Hang, HangDetector, Sample, Vcpu
 from kmemdump.watch.liveness import KernelState
-from kmemdump.watch.log_liveness import LogLiveness
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.reporter import Reporter, first_line
 from kmemdump.watch.settings import Settings
@@ -230,13 +229,13 @@ class Monitor:
 
     def _find_hang(self) -> Hang | None:
         """Take a sample, and return what is frozen."""
-        liveness, memory = self._marks.liveness, self._memory
+        progress, memory = self._marks.progress, self._memory
+        if not progress.has_counters:
+            return self._find_hang_without_counters()
         try:
-            cpus, jiffies = liveness.cpus(memory), liveness.jiffies(memory)
+            cpus, jiffies = progress.cpus(memory), progress.jiffies(memory)
         except NotCapturedError:
             return None
-        if cpus is None:
-            return self._find_hang_without_counters()
         stands_still = jiffies == self._jiffies or any(
             cpu in self._cpus and self._cpus[cpu].counters == item.counters
             for cpu, item in cpus.items()
@@ -266,12 +265,10 @@ class Monitor:
 
     def _seen_waiting(self, vcpu: Vcpu | None) -> Vcpu | None:
         """Note whether a CPU with interrupts off is at an instruction that waits."""
-        liveness = self._marks.liveness
         if vcpu is None or vcpu.interrupts is not False or vcpu.pc is None:
             return vcpu
-        if not isinstance(liveness, LogLiveness):
-            return vcpu
-        return replace(vcpu, waiting=liveness.is_waiting(self._memory, vcpu.pc))
+        waiting = self._marks.progress.is_waiting(self._memory, vcpu.pc)
+        return replace(vcpu, waiting=waiting)
 
     def _read_vcpus(self) -> Sequence[Vcpu | None] | None:
         """Return the state of the VM's CPUs; None if the VM does not run."""

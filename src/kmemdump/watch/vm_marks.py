@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.kernel.attach import Kernel
@@ -14,6 +16,7 @@ from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 from kmemdump.watch.liveness import KernelState, Liveness
 from kmemdump.watch.log_liveness import LogLiveness
+from kmemdump.watch.progress import Progress
 
 __all__ = ["VmMarks"]
 
@@ -21,6 +24,7 @@ _MAX_BYTES = 256 << 20
 """Maximum size of the copy of each refresh."""
 _SEARCHES = 3
 """How often the kernel's symbols and types are looked for, before the log suffices."""
+_MAX_TICKS = 60_000  # A minute, at the highest CONFIG_HZ.
 
 
 class VmMarks:
@@ -38,8 +42,9 @@ class VmMarks:
         self.capture: Capture = look(target, selection, packing=True)
         self.liveness: Liveness | LogLiveness
         self.lacking: str | None
-        """What it lacks, for which only its log and its CPUs are watched."""
+        """What it lacks, so that its state is known from its log."""
         self.liveness, self.lacking = self._find_liveness(self.capture)
+        self.progress = Progress(self.capture.kernel)
         self._searches = 1
         self.packed = self.capture.pack()
         """Symbols, types and unwind tables, which never change, compressed."""
@@ -87,8 +92,29 @@ class VmMarks:
             self.liveness, self.lacking = self._find_liveness(capture)
             if self.lacking is None:
                 self.packed = capture.pack()
+        self.progress = Progress(capture.kernel)
         self.capture = capture
         self._register(capture)
+
+    def clock_watch(self) -> Callable[[], bool]:
+        """
+        Return a function that checks if the kernel's clock has moved since this call.
+
+        After a reset, all of a kernel may still be in memory; it stands still, or the
+        next one overwrites it.
+        """
+        memory, liveness, progress = self.target.memory, self.liveness, self.progress
+        before = progress.jiffies(memory)
+        if before is None and isinstance(liveness, LogLiveness):
+            return liveness.clock_watch(memory)
+
+        def has_moved() -> bool:
+            now = progress.jiffies(memory)
+            if before is None or now is None:
+                return True  # There is no clock to read.
+            return 0 < now - before <= _MAX_TICKS and liveness.read(memory).same
+
+        return has_moved
 
     def _find_liveness(
         self, capture: Capture

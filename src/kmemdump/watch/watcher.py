@@ -15,7 +15,6 @@ from kmemdump.targets.qmp_client import QmpTimeoutError
 from kmemdump.text import format_size
 from kmemdump.watch.dump import DumpWriter
 from kmemdump.watch.end_causes import DumpCause, WatchEnd, act_on_vm
-from kmemdump.watch.liveness import Liveness
 from kmemdump.watch.monitor import Monitor
 from kmemdump.watch.reporter import Reporter, StoppedError, first_line
 from kmemdump.watch.settings import Settings
@@ -201,10 +200,10 @@ def _attach(
         raise TargetError(f"the VM is not started (status {status})")
     if before is not None and target.vmcoreinfo() == before.info:
         # Very likely what the reset left in memory.
-        _wait_for_clock(before.liveness.clock_watch(target.memory), reporter)
+        _wait_for_clock(before.clock_watch(), reporter)
     marks = VmMarks(target, selection)
     if before is not None:
-        _wait_for_clock(marks.liveness.clock_watch(target.memory), reporter)
+        _wait_for_clock(marks.clock_watch(), reporter)
     return marks
 
 
@@ -225,10 +224,10 @@ def _report_marks(marks: VmMarks, reporter: Reporter) -> None:
     if marks.packed_size:
         text += f" and {format_size(marks.packed_size)} of symbols and types"
     incomplete = [area for area in areas if area.reason]
-    if marks.lacking is not None:
-        text += f"; only its log and its CPUs are watched: {marks.lacking}"
-    elif incomplete:
+    if incomplete and len(incomplete) < len(areas) - 1:
         text += f"; incomplete: {', '.join(area.name for area in incomplete)}"
+    if marks.lacking is not None:
+        text += f"; its state is known from its log alone: {marks.lacking}"
     reporter.report(text)
     if marks.capture.found_vmlinux is not None:
         reporter.report(f"symbols and types of {marks.capture.found_vmlinux}")
@@ -237,7 +236,7 @@ def _report_marks(marks: VmMarks, reporter: Reporter) -> None:
     refused = marks.registry.not_held()
     if refused:
         reporter.report(f"{len(refused)} regions are not held: {refused[0].reason}")
-    if isinstance(marks.liveness, Liveness) and marks.liveness.unknown:
-        unknown = ", ".join(marks.liveness.unknown)
+    if marks.lacking is None and marks.progress.unknown:
+        unknown = ", ".join(marks.progress.unknown)
         reporter.report(f"not found in this kernel: {unknown}")
     reporter.show_status("watching")
