@@ -35,13 +35,16 @@ def stacks_in_registers(prog: Program) -> None:
     arch = arch_from_program(prog)
     info = VmcoreInfo.parse(prog["VMCOREINFO"].string_(), "VMCOREINFO")
     size = max(_STACK, info.page_size)
+    stacks: list[Range] = []
     for values in register_values(prog):
         found: list[Range] = []
         stack_pointer, frame_pointer = (values[name] for name in arch.stack_registers)
         for pointer in (stack_pointer, *_frame_pointers(prog, arch, frame_pointer)):
             _read_stacks(prog, arch, pointer, size, found)
-        for item in found:
-            print(item)
+        stacks += found
+    # A core image has the registers in another order, those of online CPUs first.
+    for item in sorted(stacks, key=lambda item: item.start):
+        print(item)
 
 
 def _read_stacks(
