@@ -2,6 +2,7 @@
 """A kernel without VMCOREINFO is known by its contents, or not taken for one."""
 
 import os
+import struct
 from contextlib import suppress
 from functools import cache
 
@@ -9,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.arch.kernel_finder import find_by_contents
+from kmemdump.arch.kernel_finder import find_by_contents, find_kernel
 from kmemdump.errors import FormatError
+from kmemdump.formats.elf import Note
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
+from rigs.synthetic import vmcoreinfo_note
 from rigs.writers.kallsyms import NEW, OLD, PLACE, SORTED
-from rigs.writers.kernel_memory import SyntheticKernel
+from rigs.writers.kernel_memory import IMAGE, MIB, PAGE_TABLE, SyntheticKernel
 
 LAYOUTS = [
     pytest.param(OLD, 8, id="5.10"),
@@ -31,10 +34,13 @@ def memory(kernel: SyntheticKernel, data: bytes | None = None) -> FileMemory:
     return FileMemory(fd, [Extent(kernel.ram, kernel.size, 0)], "ram")
 
 
-@cache
 def make(arch: str, **options: object) -> SyntheticKernel:
     ram = 0 if arch == "x86_64" else 0x80000000
     return SyntheticKernel(arch, ram=ram, **options)
+
+
+kept = cache(make)
+"""Kernels that no test changes."""
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
@@ -46,6 +52,94 @@ def test_found_with_all_lines(arch, order, alignment):
     found = {key: info.values.get(key) for key in kernel.truth}
     assert found == kernel.truth
     assert "kernel at 0x" in info.source
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_a_copy_of_the_image_is_none(arch):
+    """A boot loader leaves one, which has no page tables."""
+    kernel = make(arch, size=16 * MIB, place=10 * MIB)
+    image = kernel.memory[kernel.place : kernel.place + IMAGE]
+    image[PAGE_TABLE : PAGE_TABLE + 4096] = bytes(4096)
+    kernel.memory[2 * MIB : 2 * MIB + IMAGE] = image
+    info = find_by_contents(memory(kernel), "ram")
+    assert info is not None
+    assert not kernel.truth.items() - info.values.items()
+
+
+def test_a_kernel_without_page_tables_is_none():
+    kernel = make("aarch64")
+    table = kernel.parts["page table"]
+    kernel.memory[table.start : table.stop] = bytes(4096)
+    assert find_by_contents(memory(kernel), "ram") is None
+
+
+def two_kernels() -> tuple[SyntheticKernel, SyntheticKernel, FileMemory]:
+    """Return two kernels in one memory: the first has left what the second found."""
+    old = make("x86_64", size=20 * MIB)
+    new = make("x86_64", size=20 * MIB, place=12 * MIB, moved=0x3000000)
+    end = old.place + IMAGE + MIB
+    new.memory[:end] = old.memory[:end]
+    return old, new, memory(new)
+
+
+def test_two_kernels_are_refused():
+    *_, ram = two_kernels()
+    with pytest.raises(FormatError, match="2 kernels without a note, expected one"):
+        find_by_contents(ram, "ram")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_registers_tell_which_of_two_kernels_runs(number):
+    *kernels, ram = two_kernels()
+    running = kernels[number]
+    root = running.physical + PAGE_TABLE
+    notes = [Note("QEMU", 0, struct.pack("<416xQ16x", root))]
+    info = find_by_contents(ram, "ram", notes)
+    assert info is not None
+    assert info.kernel_offset == running.moved
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "size"), [("system_state", 0, 4), ("vmcoreinfo_note", 0, 8)]
+)
+def test_a_kernel_that_boots_is_not_settled(variable, value, size):
+    """One that writes a VMCOREINFO has not done so yet, and will."""
+    kernel = make("x86_64", variables={"vmcoreinfo_note": 0xFFFF914400100000})
+    assert find_by_contents(memory(kernel), "ram", settled=True) is not None
+    kernel.set(variable, value, size)
+    assert find_by_contents(memory(kernel), "ram", settled=True) is None
+    assert find_by_contents(memory(kernel), "ram") is not None
+    kernel.set("panic_cpu", 1, 4)  # It will not write one any more.
+    assert find_by_contents(memory(kernel), "ram", settled=True) is not None
+
+
+def test_a_note_of_a_kernel_that_is_there_has_precedence():
+    kernel = make("aarch64")
+    made = find_by_contents(memory(kernel), "ram")
+    assert made is not None
+    text = made.raw + b"CRASHTIME=1\n"
+    raw = vmcoreinfo_note(text)
+    kernel.memory[0x1000 : 0x1000 + len(raw)] = raw
+    found = find_kernel(memory(kernel), "ram")
+    assert found is not None
+    assert found.raw == text
+
+
+@pytest.mark.parametrize(
+    "line", ["NUMBER(kimage_voffset)", "SYMBOL(init_uts_ns)", "SYMBOL(swapper_pg_dir)"]
+)
+def test_a_note_that_is_disproven_is_not_believed(line):
+    kernel = make("aarch64")
+    made = find_by_contents(memory(kernel), "ram")
+    assert made is not None
+    wrong = int(made.values[line], 16) + 0x1000
+    is_number = line.startswith("NUMBER")
+    note = made.with_lines({line: f"{wrong:#x}" if is_number else f"{wrong:x}"})
+    raw = vmcoreinfo_note(note.raw)
+    kernel.memory[0x1000 : 0x1000 + len(raw)] = raw
+    found = find_kernel(memory(kernel), "ram")
+    assert found is not None
+    assert found.values == made.values
 
 
 PREFERRED = range(0x258, 0x260)
@@ -75,7 +169,7 @@ def test_damage_is_refused_or_read_right(data):
     """Whichever byte of what a kernel is known by is wrong, no line is."""
     arch = data.draw(st.sampled_from(["x86_64", "aarch64"]))
     order, alignment = data.draw(st.sampled_from([it.values for it in LAYOUTS]))
-    kernel = make(arch, order=order, alignment=alignment)
+    kernel = kept(arch, order=order, alignment=alignment)
     part = data.draw(st.sampled_from(damageable(kernel)))
     damaged = bytearray(kernel.memory)
     for _ in range(data.draw(st.integers(1, 3))):

@@ -9,15 +9,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from kmemdump.arch.vmcoreinfo_lines import layout_lines
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.assemble import assemble
 from kmemdump.firmware_dumps.folder import parse_list
 from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.formats import minidump
-from kmemdump.formats.btf import find_btf
+from kmemdump.formats.btf import find_btf, parse_btf
+from kmemdump.formats.btf_layout import BtfLayout
 from kmemdump.formats.debug_info import parse_debug_info
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.fdt import parse_fdt, reserved_ranges
+from kmemdump.formats.kallsyms import (
+    TOKEN_DIGITS,
+    find_kallsyms,
+    find_name,
+    tokens_at,
+)
 from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
 from kmemdump.formats.ksymtab import find_exports
 from kmemdump.formats.ramoops import parse_record, parse_zone
@@ -31,6 +39,8 @@ from kmemdump.lab.fdt_writer import pack_fdt
 from rigs.writers.debug_info import write_debug_info
 from rigs.writers.elfheader import write_downstream, write_series
 from rigs.writers.fdt import Tree, cells, write_fdt
+from rigs.writers.kallsyms import NEW, OLD, PLACE, write_kallsyms
+from rigs.writers.kernel_memory import kernel_btf
 from rigs.writers.kinfo import LAYOUTS, write_kinfo
 from rigs.writers.ksymtab import write_ksymtab
 from rigs.writers.minidump import VALI, write_old, write_regions, write_toc
@@ -40,6 +50,12 @@ from rigs.writers.sahara import write_packet, write_table
 from rigs.writers.smem import ANY, Part, write_smem
 
 LOADS = [("one", 0xFFFF800080001000, 0x80001000, 64), ("two", 1 << 63, 0x9000, 8)]
+
+
+_TEXT = 0xFFFFFFFF81000000
+_SYMBOLS = [(_TEXT + 16 * i, f"t_{i}") for i in range(520)] + [
+    (_TEXT + 9000, "T_stext")
+]
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,20 @@ def _exports(data: bytes) -> None:
     find_exports(data, 1 << 63, {f"f{i}": [(1 << 63) + i] for i in range(60)})
     find_exports(data, 1 << 63, {"kfree": [1 << 63]})
     find_btf(data, "image")
+
+
+def _kallsyms(data: bytes) -> None:
+    tokens = tokens_at(data, max(data.find(TOKEN_DIGITS), 0))
+    if tokens is not None:
+        found = find_kallsyms(data, tokens, "image")
+        for addresses in found.addresses():
+            assert len(addresses.values) == found.count
+        found.find({"_stext", "absent"})
+        find_name(data[found.names :], tokens.strings, b"_stext", found.long_names)
+
+
+def _layout(data: bytes) -> None:
+    dict(layout_lines(BtfLayout(parse_btf(data, "btf"))))
 
 
 def _kinfo(data: bytes) -> None:
@@ -268,6 +298,15 @@ PARSERS = (
         _debug_info,
         (write_debug_info([(16, "a", 1), (4096, "b", 18)], b"btf", {"c": 1}),),
     ),
+    Parser(
+        "kallsyms",
+        _kallsyms,
+        tuple(
+            write_kallsyms(_SYMBOLS, order, _TEXT).data for order in (OLD, NEW, PLACE)
+        ),
+        200_000,
+    ),
+    Parser("btf layout", _layout, (kernel_btf(),)),
     Parser(
         "exported symbols",
         _exports,

@@ -36,6 +36,7 @@ kernels have 5 MiB of them.
 _CHUNK = 1 << 20
 _ALIGNMENT = 8  # Of all tables.
 _MAX_PLACES = 1000
+_MAX_TABLES = 16  # An image may have copies.
 _MAX_COUNT = 4 << 20
 _MAX_TOKENS = 16 << 10
 _NAMES_READ = 256 << 10
@@ -109,10 +110,14 @@ def search_kallsyms(memory: Memory, source: str) -> Iterator[FoundKallsyms]:
     :param source: Name of the memory, for messages.
     """
     places = find_bytes(memory, TOKEN_DIGITS, 1, activity="looking for symbols")
+    tried = 0
     for address in islice(places, _MAX_PLACES):
         start, data = _read_around(memory, address, _NEAR, _NEAR)
         if tokens_at(data, address - start) is None:
             continue
+        tried += 1
+        if tried > _MAX_TABLES:
+            break
         for before, behind in _AROUND:
             start, data = _read_around(memory, address, before, behind)
             tokens = tokens_at(data, address - start)

@@ -58,7 +58,7 @@ _NT_GNU_BUILD_ID = 3
 _PAGE_TABLES = ("init_top_pgt", "swapper_pg_dir")
 """Where the first is one, the other name is a macro."""
 _SYMBOLS = (
-    *("_stext", "_text", "init_mm", "init_task", "init_uts_ns", "linux_banner"),
+    *("_end", "_stext", "_text", "init_mm", "init_task", "init_uts_ns", "linux_banner"),
     *("__start_BTF", "__start_notes", "__stop_BTF", "__stop_notes"),
     *("__highest_present_section_nr", "max_pfn", "mem_section"),
     *("panic_cpu", "prb", "printk_rb_dynamic", "printk_rb_static"),
@@ -169,10 +169,7 @@ def search_kernels(memory: Memory, source: str) -> Iterator[FoundKernel]:
     """
     for found in search_kallsyms(memory, source):
         for addresses in found.tables.addresses():
-            kernel = _find_kernel(memory, found, addresses, source)
-            if kernel is not None:
-                yield kernel
-                break
+            yield from _find_kernels(memory, found, addresses, source)
 
 
 def prove(kernel: FoundKernel, info: VmcoreInfo, memory: Memory | None = None) -> bool:
@@ -204,9 +201,9 @@ def prove(kernel: FoundKernel, info: VmcoreInfo, memory: Memory | None = None) -
         return False
 
 
-def _find_kernel(
+def _find_kernels(
     memory: Memory, found: FoundKallsyms, addresses: SymbolAddresses, source: str
-) -> FoundKernel | None:
+) -> Iterator[FoundKernel]:
     wanted = {*_SYMBOLS}
     for each in ARCHES:
         wanted.update(each.image_symbols)
@@ -221,14 +218,17 @@ def _find_kernel(
         move = shift if addresses.base is None else 0
         symbols = {it: (at + move) % ADDRESS_SPACE for it, at in values.items()}
         image = KernelImage(name, memory, shift, symbols)
+        tables = found.places(addresses, shift)
         try:
+            # A copy of the image may be near, and have the same banner.
+            if not image.symbol("_text") <= min(tables.values()) < image.symbol("_end"):
+                continue
             release, machine = _system(image)
             arch = arch_from_name(machine)
         except (FormatError, NotCapturedError, UnsupportedError) as error:
             logger.debug("%s: %s", name, error)
             continue
-        return FoundKernel(image, arch, release, found.places(addresses, shift))
-    return None
+        yield FoundKernel(image, arch, release, tables)
 
 
 def _shifts(

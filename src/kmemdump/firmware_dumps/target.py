@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 
 from kmemdump.arch.architecture import arch_from_elf
-from kmemdump.errors import KmemdumpError
+from kmemdump.arch.pagetable import walk
+from kmemdump.errors import KmemdumpError, NotCapturedError
 from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.memory.ranges import ADDRESS_SPACE, Alias
 from kmemdump.targets.file import FileTarget
@@ -19,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 _IMAGE_SIZE = 128 << 20
 """Most kernels' images are smaller."""
+
+
+class _TableMissingError(Exception):
+    """The dump lacks a part of the kernel's page table."""
 
 
 class DumpTarget(FileTarget):
@@ -48,8 +54,11 @@ class DumpTarget(FileTarget):
         The aliases that are known without a page table.
 
         The ELF header has one for each region. VMCOREINFO has that of the kernel's
-        image, and on some architectures that of the linear map.
+        image, and on some architectures that of the linear map. There are none if the
+        dump has the whole page table, as one of all RAM has.
         """
+        if self._has_page_table:
+            return []
         named = [
             Alias(region.virtual, region.range.start, region.range.size)
             for region in self.dump.regions
@@ -59,6 +68,21 @@ class DumpTarget(FileTarget):
         # Later aliases take precedence: those in the dump over those inferred from it.
         aliases = [self._linear(), self._image(guess=not named), *named]
         return [alias for alias in aliases if alias is not None and alias.size > 0]
+
+    @cached_property
+    def _has_page_table(self) -> bool:
+        def read(address: int, size: int) -> bytes:
+            try:
+                return self.memory.read(address, size)
+            except NotCapturedError as error:
+                raise _TableMissingError from error
+
+        try:
+            info = self.vmcoreinfo()
+            table = arch_from_elf(self.machine).page_table(info)
+            return any(True for _ in walk(table, read))
+        except (KmemdumpError, _TableMissingError):
+            return False
 
     def _image(self, *, guess: bool) -> Alias | None:
         """

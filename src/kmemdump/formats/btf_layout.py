@@ -21,6 +21,8 @@ _ALIASES = {
     BtfKind.TYPE_TAG,
 }
 _SCALARS = {BtfKind.INT, BtfKind.ENUM, BtfKind.ENUM64, BtfKind.FLOAT}
+_MAX_SEARCHED = 10_000
+"""Structures that are searched for a member; a kernel's lines take hundreds."""
 _WORD = 8
 _ALIGNED = 16
 _LINE = 256  # Of some caches.
@@ -44,6 +46,7 @@ class BtfLayout:
 
     def __init__(self, btf: Btf) -> None:
         self._btf = btf
+        self._searched = 0
         self._measured: dict[int, _Measure | None] = {}
 
     def size(self, name: str) -> int | None:
@@ -95,7 +98,8 @@ class BtfLayout:
     def _search(
         self, type: BtfType, member: str, bits: int, depth: int
     ) -> tuple[int, int] | None:
-        if depth > _MAX_DEPTH:
+        self._searched += 1
+        if depth > _MAX_DEPTH or self._searched > _MAX_SEARCHED:
             raise FormatError(self._btf.source, "BTF: a structure that contains itself")
         if type.kind is BtfKind.STRUCT and not self._is_sound(type):
             return None

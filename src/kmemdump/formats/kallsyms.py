@@ -56,6 +56,10 @@ _MAX_TAIL = 64 << 10
 _ALIGNMENTS = (1, 2, 4, 8)
 _FIRST_MARKERS = re.compile(rb"(?=\0{4}.[\x02-\xff].\0..[\0-\x0f]\0)", re.DOTALL)
 """The first three: 0, and the places of names 256 and 512."""
+_MAX_WALKED = 2 * MAX_SYMBOLS
+"""Most names that are walked before no more are tried."""
+_MAX_TRIED = 64
+"""Most places of markers that are tried."""
 _REACHES = (1 << 20, 15 << 20)
 """Bytes before the tokens in which markers start, the likely part first."""
 _KERNEL = 1 << 63
@@ -257,10 +261,25 @@ def find_kallsyms(data: bytes, tokens: Tokens, source: str) -> Kallsyms:
     :param source: Name of the data, for messages.
     :raises FormatError: If there are none.
     """
+    walked = tried = 0
     for markers in _likely_markers(data, tokens.table):
-        found = _names_before(data, tokens, markers, source)
-        if found is not None:
-            return found
+        run = _run(data, markers, tokens.table)
+        if len(run) < _MIN_MARKERS:
+            continue
+        tried += 1
+        for names, num_syms, count in _likely_names(data, markers, run):
+            for long_names in (True, False):
+                end, steps = _walk(data, names, count, run, long_names)
+                walked += steps
+                if end is not None and end <= markers < end + 8:
+                    return Kallsyms(
+                        data, source, tokens, num_syms, count, names, end, markers,
+                        long_names,
+                    )  # fmt: skip
+            if walked > _MAX_WALKED:
+                break
+        if walked > _MAX_WALKED or tried == _MAX_TRIED:
+            break
     raise FormatError(
         f"{source}+{tokens.table:#x}",
         "tokens of kallsyms without names that agree with their markers",
@@ -323,30 +342,18 @@ def _likely_markers(data: bytes, end: int) -> Iterator[int]:
         end = start
 
 
-def _names_before(
-    data: bytes, tokens: Tokens, markers: int, source: str
-) -> Kallsyms | None:
-    """Return the names that end where the markers start, if there are any."""
-    run = _run(data, markers, tokens.table)
+def _likely_names(
+    data: bytes, markers: int, run: list[int]
+) -> Iterator[tuple[int, int, int]]:
+    """Yield offsets of names and of their number, and that number, if it can be it."""
     # What follows the markers may look like one more.
     for length in range(len(run), max(len(run) - 3, _MIN_MARKERS - 1), -1):
-        last = run[length - 1]
-        first = max(markers - last - _MAX_TAIL, 4)
-        for names in range((markers - last) & -4, first - 1, -4):
+        last = markers - run[length - 1]
+        for names in range(last & -4, max(last - _MAX_TAIL, 8) - 1, -4):
             for num_syms in (names - 4, names - 8):
-                if num_syms < 0:
-                    continue
                 count = int.from_bytes(data[num_syms : num_syms + 4], "little")
-                if -(-count // _STEP) != length:
-                    continue
-                for long_names in (True, False):
-                    end = _walk(data, names, count, run, long_names)
-                    if end is not None and end <= markers < end + 8:
-                        return Kallsyms(
-                            data, source, tokens, num_syms, count, names, end,
-                            markers, long_names,
-                        )  # fmt: skip
-    return None
+                if -(-count // _STEP) == length:
+                    yield names, num_syms, count
 
 
 def _run(data: bytes, markers: int, end: int) -> list[int]:
@@ -364,25 +371,25 @@ def _run(data: bytes, markers: int, end: int) -> list[int]:
 
 def _walk(
     data: bytes, names: int, count: int, markers: list[int], long_names: bool
-) -> int | None:
-    """Return where the names end, if each 256th is where its marker says."""
+) -> tuple[int | None, int]:
+    """
+    Walk all names, while each 256th is where its marker says.
+
+    :return: Where they end, if all are there; and the number of those walked.
+    """
     at, end = names, len(data)
     for i in range(count):
-        if not i % _STEP and at - names != markers[i // _STEP]:
-            return None
-        if at >= end:
-            return None
+        if (not i % _STEP and at - names != markers[i // _STEP]) or at + 1 >= end:
+            return None, i
         size = data[at]
         at += 1
         if size & 0x80 and long_names:
-            if at >= end:
-                return None
             size = size & 0x7F | data[at] << 7
             at += 1
         if not size:
-            return None
+            return None, i
         at += size
-    return at if at <= end else None
+    return at if at <= end else None, count
 
 
 def _words(data: bytes, code: str, at: int, count: int) -> array[int] | None:

@@ -194,7 +194,7 @@ def _prove(kernel: FoundKernel, file: OpenFile) -> FileTarget | None:
 def _no_kernel(file: OpenFile) -> TargetError:
     return TargetError(
         f"{file.name}: not a known dump format, and no VMCOREINFO found in it as a raw "
-        f"RAM image of {file.size:#x} bytes\n"
+        f"RAM image of {file.size:#x} bytes, nor a kernel by its contents\n"
         "give it with --vmcoreinfo FILE if the memory is not complete"
     )
 

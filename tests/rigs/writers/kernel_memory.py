@@ -46,6 +46,8 @@ class SyntheticKernel:
     place: int = 4 * MIB
     moved: int = 0x1000000
     """How far KASLR moved it."""
+    variables: dict[str, int] = field(default_factory=dict)
+    """Further variables of 8 bytes."""
     memory: bytearray = field(default_factory=bytearray)
     parts: dict[str, range] = field(default_factory=dict)
     """Offsets in :attr:`memory` of what can be damaged."""
@@ -59,6 +61,11 @@ class SyntheticKernel:
         self.direct = 0xFFFF914400000000 if x86 else 0xFFFFFF8000000000 - self.ram
         self.symbols = self._symbols()
         self._write()
+
+    def set(self, name: str, value: int, size: int = 8) -> None:
+        """Change the value of a variable."""
+        start = self.parts[name].start
+        self.memory[start : start + size] = value.to_bytes(size, "little")
 
     def virtual(self, offset: int) -> int:
         """Return the virtual address of an offset in the image."""
@@ -137,7 +144,7 @@ class SyntheticKernel:
             (BANNER, "Rlinux_banner"),
             (BANNER + 0x200, "R__start_rodata_after"),
             (BTF, "R__start_BTF"),
-            (BTF + len(_btf()), "R__stop_BTF"),
+            (BTF + len(kernel_btf()), "R__stop_BTF"),
             (NOTES, "R__start_notes"),
             (NOTES + len(_build_id_note()), "R__stop_notes"),
             (NOTES + 0x100, "Rvmlinux_build_id"),
@@ -145,6 +152,7 @@ class SyntheticKernel:
             *((VARIABLES + 8 * i, f"d{name}") for i, name in enumerate(self._values())),
             *((VARIABLES + 0x800 + 16 * i, f"bkmem_{i}") for i in range(200)),
         ]
+        image.append((IMAGE, "B_end"))
         if self.arch == "x86_64":
             image.append((PAGE_TABLE, "Dinit_top_pgt"))
         else:
@@ -176,7 +184,7 @@ class SyntheticKernel:
                 "memstart_addr": self.ram,
             }
         values["prb"] = self.virtual(VARIABLES)
-        return values
+        return values | self.variables
 
     def _put(self, name: str, offset: int, data: bytes) -> None:
         at = self.place + offset
@@ -191,7 +199,7 @@ class SyntheticKernel:
             self.symbols, self.order, self.virtual(TABLES), alignment=self.alignment
         )
         self._put("kallsyms", TABLES, self.tables.data)
-        self._put("btf", BTF, _btf())
+        self._put("btf", BTF, kernel_btf())
         self._put("notes", NOTES, _build_id_note())
         self._put("build id", at["vmlinux_build_id"], bytes.fromhex(BUILD_ID))
         self._put("uts", at["init_uts_ns"], bytes(8) + _uts(self.arch))
@@ -248,7 +256,8 @@ def _build_id_note() -> bytes:
     return note(b"GNU", 3, bytes.fromhex(BUILD_ID))
 
 
-def _btf() -> bytes:
+def kernel_btf() -> bytes:
+    """Return types that VMCOREINFO describes."""
     writer = BtfWriter()
     long = writer.integer("long unsigned int", 8)
     char = writer.integer("char", 1, signed=True)
