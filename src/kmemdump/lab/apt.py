@@ -27,8 +27,11 @@ _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 """Keys of all releases; package debian-archive-keyring."""
 _FRESH = 7 * 24 * 3600
 """Seconds; older lists may name files that the archive has deleted."""
-_WITHOUT_SECURITY = ("sid", "experimental")
-"""Suites that get their security updates as any other."""
+_WITHOUT_SECURITY = ("bullseye", "sid", "experimental")
+"""
+Suites that get their security updates as any other; and one whose archive of them lists
+debug files that it does not have any more.
+"""
 
 
 class CommandError(UnsupportedError):
