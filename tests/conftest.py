@@ -42,14 +42,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """
     Keep tests that share a machine together if tests run in several processes.
 
     Tests with machines go first, and the shortest last, so that no process waits for
     the last test of another.
     """
-    items[:] = [it for it in items if it.get_closest_marker("left_out") is None]
+    left_out = [it for it in items if it.get_closest_marker("left_out") is not None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [it for it in items if it.get_closest_marker("left_out") is None]
     items.sort(key=lambda item: item.get_closest_marker("vm") is None)
     for item in items:
         if item.get_closest_marker("vm") and (group := _machine(item)):

@@ -32,7 +32,7 @@ RESULTS = Path("build/newest.json")
 
 def main(arguments: Sequence[str]) -> int:
     RESULTS.unlink(missing_ok=True)
-    files = [str(Path(__file__).with_name(name)) for name in TESTS]
+    files = [str(Path(__file__).parent / name) for name in TESTS]
     chosen = [word for name in NEWEST for word in ("--kernel", name)]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "basic", *chosen]
     ended = subprocess.run([*command, "--results", str(RESULTS), *files, *arguments])
