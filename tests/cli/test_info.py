@@ -86,12 +86,17 @@ def test_without_area_crash(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("release", "new"),
-    [("6.1.0-test", False), ("6.12.0-test", True), ("7.0-rc1", True)],
+    ("release", "said"),
+    [
+        ("6.1.0-test", None),
+        ("6.12.0-test", "8.0.2 is too old for this kernel, 8.0.6 is not"),
+        ("7.0-rc1", "8.0.6 is too old for this kernel, 9.0.2 is not"),
+    ],
 )
-def test_kernel_that_an_old_crash_does_not_open(tmp_path, capsys, release, new):
+def test_kernel_that_an_old_crash_does_not_open(tmp_path, capsys, release, said):
     _, out, _ = info(write(tmp_path / "core", release=release), capsys)
-    assert ("8.0.2 is too old for this kernel" in out) == new
+    out = " ".join(out.split())
+    assert said in out if said else "too old" not in out
 
 
 def test_checksum(tmp_path, capsys):
