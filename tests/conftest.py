@@ -129,6 +129,8 @@ def make_setup(
         **fields: object,
     ) -> Setup:
         package = lab_kernel(kernel, architecture)
+        if kernel.endswith("-16k"):
+            fields.setdefault("cpu", "max")  # The usual one has pages of 4 KiB only.
         if "module" not in fields:
             fields["module"] = find_module(lab_cache, package)
         return Setup(package, **fields)
