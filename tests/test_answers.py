@@ -163,8 +163,14 @@ HELD = ("log", "ps", "runq", "timer", "mount", "files 1", "sig 1")
 
 
 def without_debug_file(answer: str) -> str:
-    """Return an answer without the line of `sys` that names the debug file."""
-    return re.sub(r"(?m)^ +KERNEL:.*\n", "", answer)
+    """
+    Return an answer without the line of `sys` that names the debug file.
+
+    And without names that drgn does not find with an aarch64 kernel's debug info: there
+    special_mapping_name() begins behind the instructions that tracing may patch.
+    """
+    answer = re.sub(r"(?m) +\[(?:vdso|vvar)\]$", "", answer)
+    return re.sub(r"(?m)^ +KERNEL:.*\n", "", re.sub("(?m) +$", "", answer))
 
 
 def frames(stacks: str) -> list[str]:

@@ -14,8 +14,11 @@ __all__ = ["TASKS"]
 
 def task_lists(prog: Program) -> None:
     """The lists of tasks and their threads, which gdb's command ``tasks`` walks."""
+    kind = prog.type("struct task_struct")
+    names = ("tasks", "thread_node", "signal", "exit_state", "thread_info")
+    members = [name for name in names if kind.has_member(name)]
     for task in islice(for_each_task(prog), MAX_TASKS):
-        for member in ("tasks", "thread_node", "signal", "exit_state", "thread_info"):
+        for member in members:
             task.member_(member).read_()
 
 
