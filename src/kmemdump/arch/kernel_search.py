@@ -54,6 +54,7 @@ _KERNEL = 1 << 63
 _BTF_HEADER = 24
 _MAX_NOTES = 64 << 10
 _NT_GNU_BUILD_ID = 3
+_BUILD_ID_SIZE = 20  # BUILD_ID_SIZE_MAX
 
 _PAGE_TABLES = ("init_top_pgt", "swapper_pg_dir")
 """Where the first is one, the other name is a macro."""
@@ -317,7 +318,7 @@ def _build_id(image: KernelImage) -> str | None:
         for note in iter_notes(data, image.source):
             if (note.name, note.type) == ("GNU", _NT_GNU_BUILD_ID):
                 # Newer kernels have a copy.
-                copy = image.value("vmlinux_build_id", len(note.desc))
+                copy = image.value("vmlinux_build_id", _BUILD_ID_SIZE)
                 number = int.from_bytes(note.desc, "little")
                 return note.desc.hex() if copy in (None, number) else None
     except (FormatError, NotCapturedError):
