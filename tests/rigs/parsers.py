@@ -28,6 +28,7 @@ from kmemdump.formats.kallsyms import (
 )
 from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
 from kmemdump.formats.ksymtab import find_exports
+from kmemdump.formats.orc import find_orc
 from kmemdump.formats.ramoops import parse_record, parse_zone
 from kmemdump.formats.ramoops_ecc import find_parity, repair
 from kmemdump.formats.rawdump import parse_rawdump
@@ -109,6 +110,7 @@ def _exports(data: bytes) -> None:
     find_exports(data, 1 << 63, {f"f{i}": [(1 << 63) + i] for i in range(60)})
     find_exports(data, 1 << 63, {"kfree": [1 << 63]})
     find_btf(data, "image")
+    find_orc(data, range(1 << 20))
 
 
 def _kallsyms(data: bytes) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from drgn import FaultError, Object, Program
@@ -21,6 +21,7 @@ from kmemdump.arch.architecture import arch_from_info
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.btf import Btf, BtfKind, find_btf
 from kmemdump.formats.ksymtab import find_exports
+from kmemdump.formats.orc import find_orc
 from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
 from kmemdump.memory.physical import PAGE_SIZE, Memory
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -63,12 +64,35 @@ def find_variables(
     if btf is not None:
         found["__start_BTF"] = start + btf[0]
         found["__stop_BTF"] = start + btf[1]
+    found |= _unwind_tables(info, image, start, known)
     variables = [
         SymbolRow(address, name, _VARIABLE)
         for name, address in found.items()
         if name not in known
     ]
     return make_symbols([*functions, *variables])
+
+
+def _unwind_tables(
+    info: VmcoreInfo, image: bytes, start: int, known: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """Return the bounds of the unwind tables, without which stacks are guessed."""
+    if not arch_from_info(info).unwind_tables or not {"_stext", "_etext"} <= {*known}:
+        return {}
+    text = range(known["_stext"][0] - start, known["_etext"][0] - start)
+    tables = find_orc(image, text)
+    if tables is None:
+        return {}
+    header = {}
+    if tables.header is not None:
+        header["__start_orc_header"] = start + tables.header
+        header["__stop_orc_header"] = start + tables.places
+    return header | {
+        "__start_orc_unwind_ip": start + tables.places,
+        "__stop_orc_unwind_ip": start + tables.entries,
+        "__start_orc_unwind": start + tables.entries,
+        "__stop_orc_unwind": start + tables.end,
+    }
 
 
 def _find_strings(image: bytes, start: int, strings: tuple[bytes, ...]) -> int | None:
