@@ -19,10 +19,11 @@ from drgn.helpers.linux.list import list_for_each_entry
 
 from kmemdump.arch.architecture import arch_from_info
 from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.formats.btf import Btf, BtfKind, find_btf
+from kmemdump.formats.btf import Btf, BtfKind, find_btf, parse_btf
 from kmemdump.formats.ksymtab import find_exports
 from kmemdump.formats.orc import find_orc
 from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
+from kmemdump.kernel.module_list import find_module_list
 from kmemdump.memory.physical import PAGE_SIZE, Memory
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -64,6 +65,11 @@ def find_variables(
     if btf is not None:
         found["__start_BTF"] = start + btf[0]
         found["__stop_BTF"] = start + btf[1]
+        types = parse_btf(image[slice(*btf)], f"{info.source}: BTF")
+        if near := found.get("init_uts_ns"):
+            head = find_module_list(info, memory, start, image, near, types)
+            if head is not None:
+                found["modules"] = head
     found |= _unwind_tables(info, image, start, known)
     variables = [
         SymbolRow(address, name, _VARIABLE)
