@@ -155,7 +155,14 @@ def test_debug_info_adds_only_names(
     for text in {*QUESTIONS} - {*STACKS}:
         assert without_debug_file(told[text]) == without_debug_file(more[text])
     for text in STACKS:
-        assert frames(told[text]) == frames(more[text]), text
+        ours, theirs = frames(told[text]), frames(more[text])
+        if dead.scenario.architecture is AARCH64:
+            # By frame pointers, stack pointers are not known, and the caller of a
+            # function that makes no frame is left out.
+            rest = iter(place.split()[-1] for place in theirs)
+            assert all(place.split()[-1] in rest for place in ours), text
+        else:
+            assert ours == theirs, text
 
 
 HELD = ("log", "ps", "mod", "runq", "timer", "mount", "files 1", "sig 1")
