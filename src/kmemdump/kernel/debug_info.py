@@ -36,7 +36,11 @@ from kmemdump.formats.symbols import (
 )
 from kmemdump.kernel.debug_packages import find_debug_package
 from kmemdump.kernel.limits import MAX_SYMBOLS
-from kmemdump.kernel.partial_symbols import add_per_cpu_variables, find_variables
+from kmemdump.kernel.partial_symbols import (
+    add_per_cpu_variables,
+    find_variables,
+    lacks_unwind_tables,
+)
 from kmemdump.kernel.program import core_program
 from kmemdump.kernel.symbol_names import find_changed_names, plain_name
 from kmemdump.memory.physical import PAGE_SIZE, Memory
@@ -224,6 +228,8 @@ def read_debug_info(
     btf = _read_btf(prog, info, symbols)
     if lacks:
         symbols = add_per_cpu_variables(symbols, btf)
+        if lacks_unwind_tables(symbols, btf):
+            lacks += "; its unwind tables are not found: stack traces are guessed"
     start, end = (_address(symbols, name) for name in ("_stext", "_end"))
     if end is None and lacks:
         end = symbols.addresses[-1] + PAGE_SIZE

@@ -27,7 +27,12 @@ from kmemdump.kernel.module_list import find_module_list
 from kmemdump.memory.physical import PAGE_SIZE, Memory
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["add_per_cpu_variables", "find_thread_size", "find_variables"]
+__all__ = [
+    "add_per_cpu_variables",
+    "find_thread_size",
+    "find_variables",
+    "lacks_unwind_tables",
+]
 
 _MAX_IMAGE = 64 << 20
 """Most bytes of the image that are searched."""
@@ -150,6 +155,16 @@ def add_per_cpu_variables(symbols: SymbolTable, btf: Btf) -> SymbolTable:
         if name not in known
     ]
     return make_symbols([*symbols, *found])
+
+
+def lacks_unwind_tables(symbols: SymbolTable, btf: Btf) -> bool:
+    """Return whether a kernel is unwound by ORC tables, and they were not found."""
+    if symbols.find("__start_orc_unwind", one=True):
+        return False
+    module = btf.find("mod_arch_specific", {BtfKind.STRUCT})
+    if module is None:
+        return False
+    return any(it.name == "num_orcs" for it in btf.members(btf.type(module)))
 
 
 def _read_image(info: VmcoreInfo, memory: Memory) -> tuple[int, bytes]:
