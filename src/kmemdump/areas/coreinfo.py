@@ -14,8 +14,11 @@ _MAX_CONFIG = 1 << 20
 
 
 def vmcoreinfo(prog: Program) -> None:
-    """VMCOREINFO as the kernel itself keeps it."""
-    size = prog["vmcoreinfo_size"].value_()
+    """VMCOREINFO as the kernel itself keeps it (CONFIG_VMCORE_INFO)."""
+    try:
+        size = prog["vmcoreinfo_size"].value_()
+    except LookupError:
+        return
     read_bytes(prog, prog["vmcoreinfo_data"].value_(), size, 1 << 16)
 
 
