@@ -151,10 +151,15 @@ def test_values():
     assert [(it["RSP"], it["RIP"]) for it in values] == [(1, 2), (0, 0)]
 
 
-def test_trace_without_types():
+@pytest.mark.parametrize("machine", [X86_64, AARCH64])
+def test_trace_without_types(machine):
     """drgn knows the members of struct pt_regs, and follows frame records."""
     at = [STACK + SIZE - distance for distance in (0x100, 0x80)]
     words = stack(d256=at[1], d248=TEXT + 8, d128=0, d120=TEXT + 16)
-    registers = aarch64(STACK + 0x2000, TEXT, at[0])
-    prog = core_program(AARCH64, info(), "test", [registers], [(STACK, words)])
-    assert [frame.pc for frame in stack_of_registers(prog, 0)][:2] == [TEXT, TEXT + 8]
+    if machine == X86_64:
+        registers = x86_64(rsp=STACK + 0x2000, rip=TEXT, rbp=at[0], cs=0x10)
+    else:
+        registers = aarch64(STACK + 0x2000, TEXT, at[0])
+    prog = core_program(machine, info(), "test", [registers], [(STACK, words)])
+    trace = [frame.pc for frame in stack_of_registers(prog, 0)]
+    assert trace[:2] == [TEXT, TEXT + 8]

@@ -52,6 +52,9 @@ from kmemdump.report.tasks import (
 
 __all__ = ["gather"]
 
+_ALL = "what needs the kernel's symbols and types"
+"""Everything but the log and the CPUs' registers."""
+
 
 def gather(
     kernel: Kernel,
@@ -82,6 +85,7 @@ def gather(
     log = find("the kernel log", lambda: read_log(prog.read, info), None)
     if log is not None:
         find("a part of the kernel log", log.check, None)
+    of_log = tuple(sections.missing)
     now = find("the time of the last tick", lambda: find_now(prog), None)
     nothing: tuple[Cpu, ...] = ()
     cpus = find("the CPUs", lambda: find_cpus(prog, now), nothing)
@@ -124,8 +128,12 @@ def gather(
         log_overwritten=log.records[0].sequence if log and log.records else 0,
         missing=(
             *(Loss("unchanged memory", problem) for problem in shorten(damage)),
-            *sections.missing,
-            *_incomplete(cpus, blocked, manifest),
+            *(
+                (*of_log, Loss(_ALL, kernel.problem))
+                if kernel.problem is not None
+                else (*sections.missing, *_incomplete(cpus, blocked, manifest))
+            ),
+            *_not_copied(manifest),
         ),
     )
 
@@ -162,6 +170,9 @@ def _incomplete(
     for area in manifest.areas if manifest else ():
         if not area.complete:
             yield Loss(f"a part of area {area.name}", area.reason or "no reason given")
+
+
+def _not_copied(manifest: Manifest | None) -> Iterator[Loss]:
     for region in manifest.regions if manifest else ():
         if region.captured < region.size:
             lost = region.size - region.captured

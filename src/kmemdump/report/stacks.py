@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
-from drgn import FaultError, MainModule, Object, Program, StackFrame
+from drgn import FaultError, MainModule, Object, Program, StackFrame, StackTrace
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
 from kmemdump.arch.architecture import arch_from_program
@@ -15,6 +16,7 @@ from kmemdump.diagnosis.records import Frame
 from kmemdump.kernel.stack_end import cut_off, missing_reads
 from kmemdump.kernel.symbol_names import plain_name
 from kmemdump.kernel.tasks import stack_of_registers
+from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Stack", "find_frames", "find_frames_without_task", "find_symbol"]
 
@@ -67,7 +69,27 @@ def find_frames_without_task(prog: Program, cpu: int) -> Stack:
     trace = stack_of_registers(prog, cpu)
     if not arch_from_program(prog).is_kernel_address(trace[0].pc):
         raise LookupError("it ran a program, and no kernel code")
-    return _collect(prog, [(frame, None) for frame in trace], before)
+    return _collect(prog, [(frame, None) for frame in _believed(prog, trace)], before)
+
+
+def _believed(prog: Program, trace: StackTrace) -> Iterator[StackFrame]:
+    """
+    Yield the frames of a trace, of a kernel without types up to one that is no code.
+
+    Such a kernel has no unwind tables either. drgn then follows frame pointers, and
+    takes any word for one if the kernel is built without them.
+    """
+    frames = iter(trace)
+    try:
+        prog.type("struct pt_regs")
+    except LookupError:
+        info = VmcoreInfo.parse(prog["VMCOREINFO"].string_(), "VMCOREINFO")
+        image = arch_from_program(prog).image(info)
+        code = range(image.virtual, image.virtual + image.size)
+        yield from islice(frames, 1)
+        yield from takewhile(lambda frame: frame.pc in code, frames)
+    else:
+        yield from frames
 
 
 def _collect(
