@@ -85,7 +85,7 @@ def test_from_the_interrupt_stack_to_the_task():
     before = STACK + 0x3F10
     for words in ({"d8": before}, {"d8": 0x18, "d16": before}):
         segments = [(STACK, stack(d8=0x2B, d16=0x7FFC1234)), (IRQ, stack(**words))]
-        assert found([x86_64(rsp=IRQ + 0x3000)], segments) == [WHOLE_IRQ, WHOLE]
+        assert found([x86_64(rsp=IRQ + 0x3000)], segments) == [WHOLE, WHOLE_IRQ]
 
 
 def test_by_frame_records():
