@@ -102,7 +102,10 @@ VARIABLES: dict[str, Spelling | tuple[Spelling, ...]] = {
     "major_names": "struct blk_major_name *[255]",
     "map_idr": "struct idr",
     "max_low_pfn": "unsigned long",
+    # Without CONFIG_NUMA, as mem_map (mm/memory.c).
+    "max_mapnr": "unsigned long",
     "max_pfn": "unsigned long",
+    "mem_map": "struct page *",
     # CONFIG_SPARSEMEM_EXTREME, which x86_64 and aarch64 use.
     "mem_section": "struct mem_section **",
     "memblock": "struct memblock",
