@@ -222,8 +222,8 @@ def read_debug_info(
         symbols = find_variables(prog, info, memory, symbols)
         lacks = (
             "kallsyms has functions only (CONFIG_KALLSYMS_ALL is not set): "
-            f"{len(symbols) - count} variables are known, which the kernel exports to "
-            f"modules; for all of them, {_advice(info)}"
+            f"of the variables, {len(symbols) - count} are known, which it exports to "
+            f"modules or which have a known form; for all, {_advice(info)}"
         )
     btf = _read_btf(prog, info, symbols)
     if lacks:

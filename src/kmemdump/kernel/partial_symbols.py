@@ -149,6 +149,8 @@ def add_per_cpu_variables(symbols: SymbolTable, btf: Btf) -> SymbolTable:
     if len(starts) != 1:
         return symbols
     start = starts.pop()
+    # The true end is not known; no variable starts behind the last one.
+    places |= {"__per_cpu_start": 0, "__per_cpu_end": max(places.values()) + 1}
     found = [
         SymbolRow(start + offset, name, _VARIABLE)
         for name, offset in places.items()
