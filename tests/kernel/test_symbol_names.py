@@ -10,9 +10,13 @@ from kmemdump.diagnosis.log_block import Block
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.formats.btf import Btf, parse_btf
 from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
+from kmemdump.kernel.attach import attach
 from kmemdump.kernel.debug_info import DebugInfo
 from kmemdump.kernel.printk import LogRecord
 from kmemdump.kernel.symbol_names import base_name, clone_of, plain_name
+from kmemdump.lab import AARCH64
+from kmemdump.opening import open_target
+from kmemdump.report.stacks import find_symbol
 from rigs.btf_writer import BtfWriter
 
 INVENTED = [
@@ -136,3 +140,28 @@ def test_sentence_has_the_plain_name() -> None:
     text = "RIP: 0010:do_it.llvm.123456+0x10/0x20 [module]"
     record = LogRecord(0, 0, 0, 0, 0, False, text)
     assert Block([record]).in_function == " in do_it+0x10/0x20 [module]"
+
+
+@pytest.mark.vm
+@pytest.mark.matrix
+def test_kernel_built_with_thin_lto(booted, vmlinux):
+    """By its own kallsyms, and by its vmlinux, which both have the compiler's names."""
+    machine = booted("android", architecture=AARCH64, cpu="max")
+    with open_target(f"qmp:{machine.qmp}") as target:
+        kernel = attach(target)
+        with_vmlinux = attach(target, vmlinux=vmlinux("android", AARCH64)).prog
+        found = kernel.own_debug_info.found
+        assert found is not None
+        names = [name for name in found.symbols.names_with(".") if ".llvm." in name]
+        assert len(names) > 500
+        for name in names:
+            plain = plain_name(name)
+            assert plain == name.partition(".llvm.")[0] + name.partition(".cold")[1]
+            [symbol, *_] = kernel.prog.symbols(plain)
+            assert symbol.name == plain
+        for name in names[:20]:
+            address = with_vmlinux.symbol(name).address
+            place, offset, _ = find_symbol(with_vmlinux, address)
+            assert offset == 0
+            assert place is not None
+            assert ".llvm." not in place
