@@ -209,7 +209,13 @@ def _configure(recipe: BuiltKernel, make: tuple[str, ...], build: Path) -> None:
 
 
 def _run(recipe: BuiltKernel, *argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         said = next((line for line in lines if "rror" in line), "no output")
