@@ -15,6 +15,7 @@ from rigs.scenarios import each_series
 pytestmark = pytest.mark.vm
 
 PAGE = 4096
+NOTE_HEAD = 12 + 12
 QUESTIONS = ("log", "mod", "mount", "ps", "ps -t", "sys", "timer")
 ONLY_THEIRS = {"NUMBER(KERNELPACMASK)"}
 """0 where a CPU does not sign return addresses; ours is right for both."""
@@ -27,7 +28,8 @@ def wipe(path: Path) -> int:
         at = memory.find(b"OSRELEASE=")
         while at >= 0:
             page = at // PAGE * PAGE
-            if b"\nPAGESIZE=" in memory[at : page + PAGE]:
+            # At the start of a page, or behind a note's head; else it is a format.
+            if at - page <= NOTE_HEAD and b"\nPAGESIZE=" in memory[at : page + PAGE]:
                 memory[page : page + PAGE] = bytes(PAGE)
                 wiped += 1
             at = memory.find(b"OSRELEASE=", at + 1)

@@ -107,6 +107,12 @@ def test_equal_names_are_all_returned():
     assert find(data).find({"_stext"}) == {"_stext": [900, len(SYMBOLS)]}
 
 
+def test_the_hash_of_thin_lto_is_not_in_a_name():
+    symbols = [*SYMBOLS, (TEXT + 0x90000, "bprb.llvm.17132674095431275852")]
+    data = write_kallsyms(symbols, NEW, VIRTUAL).data
+    assert find(data).find({"prb"}) == {"prb": [len(SYMBOLS)]}
+
+
 def damage(written: Written, part: str, at: int, byte: int = 0x5A) -> bytes:
     data = bytearray(written.data)
     data[written.places[part] + at] ^= byte

@@ -22,6 +22,7 @@ IMAGE_SYMBOLS: tuple[str, ...] = (
 )
 """Symbols that :func:`address_lines` needs, or makes use of."""
 
+_PAGE = 4096
 _PAGE_SHIFTS = (12, 14, 16)
 _VA_BITS = (
     *((48, 48), (39, 39), (47, 47), (42, 42), (36, 36)),
@@ -37,7 +38,11 @@ def address_lines(image: KernelImage) -> Iterator[dict[str, str]]:
     """See :meth:`kmemdump.arch.architecture.Arch.address_lines`."""
     text, table = image.symbol("_text"), image.symbol("swapper_pg_dir")
     offset, start = image.value("kimage_voffset"), image.value("memstart_addr")
-    if offset is None or start is None:
+    # The head is a page, or as large as a segment's alignment
+    # (arch/arm64/kernel/vmlinux.lds.S).
+    head = image.symbol("_stext") - text
+    is_head = head >= _PAGE and not head & (head - 1)
+    if offset is None or start is None or not is_head:
         raise FormatError(image.source, "not the image of a kernel of aarch64")
     for page_shift, (configured, actual) in product(_PAGE_SHIFTS, _VA_BITS):
         least = least_va_bits(configured, page_shift)

@@ -42,7 +42,7 @@ _RELEASE = re.compile(rb"Linux version ([!-~]{1,64}) ")
 _AROUND = 64 << 20
 """Bytes around kallsyms in which the banner is: both are read-only data."""
 _ALIGNMENT = 64 << 10
-"""Of the difference between an image's virtual and physical address."""
+"""Of an image, in virtual and in physical memory."""
 _MAX_BANNERS = 100
 _INIT_MM = 1024
 """Bytes of init_mm in which its page table is: struct mm_struct starts with it."""
@@ -74,7 +74,6 @@ _PROVEN = (
     _PAGE_TABLES,
 )
 """Symbols that the page table must map to where they are: text, constants and data."""
-_TEXT_ALIGNMENT = 64 << 10  # Of _text and _stext.
 _SYSTEM_BOOTING = 0
 _NO_CPU = 0xFFFFFFFF  # PANIC_CPU_INVALID
 
@@ -245,6 +244,8 @@ def _shifts(
     """
     table = next((values[it] for it in _PAGE_TABLES if it in values), None)
     if table is None or "init_mm" not in values or "linux_banner" not in values:
+        # Functions only: CONFIG_KALLSYMS_ALL is not set.
+        logger.info("kallsyms at %#x lack the kernel's variables", found.start)
         return
     tokens = found.start + found.tables.tokens.table
     if addresses.base is None:
@@ -291,8 +292,8 @@ def _system(image: KernelImage) -> tuple[str, str]:
     at = _name_offset(image)
     if match is None or at is None:
         raise FormatError(image.source, "no banner, or no name of the system")
-    if (image.symbol("_stext") | image.symbol("_text")) % _TEXT_ALIGNMENT:
-        raise FormatError(image.source, "_text or _stext is not aligned")
+    if image.symbol("_text") % _ALIGNMENT:
+        raise FormatError(image.source, "_text is not aligned")
     name = image.read(image.symbol("init_uts_ns"), _UTS)[at:]
     release, machine = (c_string(name[it * _FIELD :][:_FIELD]) for it in (2, 4))
     if release != match[1].decode("ascii"):

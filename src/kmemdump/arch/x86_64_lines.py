@@ -46,7 +46,11 @@ def address_lines(image: KernelImage) -> Iterator[dict[str, str]]:
     """See :meth:`kmemdump.arch.architecture.Arch.address_lines`."""
     text, table = image.symbol("_text"), image.symbol("init_top_pgt")
     physical = image.value("phys_base")
-    if physical is None or not _IMAGE_MAP <= text < ADDRESS_SPACE:
+    if (
+        physical is None
+        or not _IMAGE_MAP <= text < ADDRESS_SPACE
+        or image.symbol("_stext") != text  # arch/x86/kernel/vmlinux.lds.S
+    ):
         raise FormatError(image.source, "not the image of a kernel of x86_64")
     lines = {
         "PAGESIZE": "4096",

@@ -62,6 +62,8 @@ _MAX_TRIED = 64
 """Most places of markers that are tried."""
 _REACHES = (1 << 20, 15 << 20)
 """Bytes before the tokens in which markers start, the likely part first."""
+_PROMOTED = b".llvm."
+"""Precedes the hash in the name of a static symbol that thin LTO made global."""
 _KERNEL = 1 << 63
 """Kernel addresses are in the upper half."""
 
@@ -137,15 +139,18 @@ class Kallsyms:
 
     def find(self, wanted: Collection[str]) -> dict[str, list[int]]:
         """
-        Find symbols by name.
+        Find symbols by name, without what the compiler added to it.
 
         :return: The names that were found, and the number of each of their symbols.
         """
         names = {name.encode("ascii", "replace") for name in wanted}
         found: dict[str, list[int]] = {}
-        for i, name in enumerate(self.decoded()):
-            if name[1:] in names:
-                found.setdefault(name[1:].decode("ascii"), []).append(i)
+        for i, symbol in enumerate(self.decoded()):
+            name = symbol[1:]
+            if _PROMOTED in name:
+                name = name.partition(_PROMOTED)[0]
+            if name in names:
+                found.setdefault(name.decode("ascii"), []).append(i)
         return found
 
     def find_sequences(self, ends: Iterable[int]) -> int | None:
