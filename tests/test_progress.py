@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from kmemdump.arch.vmcoreinfo_search import scan_vmcoreinfo
 from kmemdump.cli import main
+from kmemdump.kernel_search.notes import scan_vmcoreinfo
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.search import find_bytes
 from kmemdump.progress import LOGGER

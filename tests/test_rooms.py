@@ -23,6 +23,7 @@ ROOMS = [
     "memory",
     "formats",
     "arch",
+    "kernel_search",
     "coreimage",
     # What holds memory, and what dumps it.
     "backends",

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.arch.architecture import image_address
-from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_present, scan_vmcoreinfo
 from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.kernel_search.notes import find_vmcoreinfo, is_present, scan_vmcoreinfo
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
 from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo

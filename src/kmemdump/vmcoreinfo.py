@@ -4,7 +4,7 @@ VMCOREINFO: a kernel's description of itself for readers of its memory.
 
 Lines of ``KEY=value``; the keys are listed in the kernel's
 Documentation/admin-guide/kdump/vmcoreinfo.rst. The kernel keeps them as an ELF
-note in its memory, where :mod:`kmemdump.arch.vmcoreinfo_search`
+note in its memory, where :mod:`kmemdump.kernel_search.notes`
 finds it.
 """
 

@@ -32,6 +32,7 @@ ALLOWED = {
     "cli/demo.py": "lists the lab's machines, without loading the lab for --help",
     "firmware_dumps/assemble.py": "takes a dump that does not tell for that of a phone",
     "kernel/debug_packages.py": "knows how distributions name kernels",
+    "kernel/partial_symbols.py": "names the unwind tables that it finds by content",
     "kernel/variables.py": "is a table of variables, of which no kernel has all",
     "marking/firmware_table.py": "tells a person how to reserve memory on each",
     "targets/unsupported.py": "knows a boot image by the magic number in it",

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kmemdump.arch.vmcoreinfo_lines import layout_lines
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.assemble import assemble
 from kmemdump.firmware_dumps.folder import parse_list
@@ -36,6 +35,7 @@ from kmemdump.formats.sahara import name_row, parse_packet, parse_table
 from kmemdump.formats.sahara_device import Device
 from kmemdump.formats.sahara_host import SaharaHost, Send
 from kmemdump.formats.smem import HOST_ANY, parse_smem
+from kmemdump.kernel_search.layout_lines import layout_lines
 from kmemdump.lab.fdt_writer import pack_fdt
 from rigs.writers.debug_info import write_debug_info
 from rigs.writers.elfheader import write_downstream, write_series

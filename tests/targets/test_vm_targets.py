@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kmemdump.arch.architecture import arch_from_elf, image_address
-from kmemdump.arch.vmcoreinfo_search import is_present
 from kmemdump.cli import main
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.kernel.attach import attach
+from kmemdump.kernel_search.notes import is_present
 from kmemdump.lab import AARCH64, X86_64
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target

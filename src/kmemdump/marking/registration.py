@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import Unpack
 
 from kmemdump.arch.architecture import arch_from_elf
-from kmemdump.arch.vmcoreinfo_search import is_present
 from kmemdump.backends.elf_header_region import Description
 from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
+from kmemdump.kernel_search.notes import is_present
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.firmware_table import FirmwareTable, TableOptions, check_reserved
 from kmemdump.marking.mark import Marking

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Self
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_info
-from kmemdump.arch.kernel_finder import find_kernel
-from kmemdump.arch.vmcoreinfo_completion import complete
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import NT_PRSTATUS, Note
+from kmemdump.kernel_search.completion import complete
+from kmemdump.kernel_search.finder import find_kernel
 from kmemdump.memory.physical import Memory
 from kmemdump.targets import Closing
 from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo

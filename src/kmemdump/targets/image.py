@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from kmemdump.arch.architecture import arch_from_info
-from kmemdump.arch.kernel_finder import find_kernel, is_disproven
-from kmemdump.arch.kernel_search import FoundKernel, prove, search_kernels
-from kmemdump.arch.vmcoreinfo_search import is_present, scan_vmcoreinfo
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UsageError
 from kmemdump.files import OpenFile
+from kmemdump.kernel_search.contents import FoundKernel, prove, search_kernels
+from kmemdump.kernel_search.finder import find_kernel, is_disproven
+from kmemdump.kernel_search.notes import is_present, scan_vmcoreinfo
 from kmemdump.memory.physical import FileMemory, Memory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Extent
 from kmemdump.targets.file import FileTarget

@@ -14,11 +14,11 @@ import re
 import stat
 from pathlib import Path
 
-from kmemdump.arch.vmcoreinfo_search import read_note
 from kmemdump.coreimage.read import find_extents
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import parse_core
+from kmemdump.kernel_search.notes import read_note
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import flatten
 from kmemdump.targets.file import FileTarget, noted_vmcoreinfo

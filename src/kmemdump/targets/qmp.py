@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
-from kmemdump.arch.kernel_finder import find_by_contents, find_kernel
-from kmemdump.arch.vmcoreinfo_completion import complete
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
+from kmemdump.kernel_search.completion import complete
+from kmemdump.kernel_search.finder import find_by_contents, find_kernel
 from kmemdump.memory.physical import FileMemory
 from kmemdump.targets import Closing
 from kmemdump.targets.file import noted_vmcoreinfo, prstatus

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 
 from kmemdump.arch.architecture import Arch, arch_from_info
-from kmemdump.arch.kallsyms_search import (
+from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.kernel_search.kallsyms import (
     FoundKallsyms,
     PartOfMemory,
     is_proven,
     search_kallsyms,
 )
-from kmemdump.arch.vmcoreinfo_search import uts_name_offset
-from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.kernel_search.notes import uts_name_offset
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
 from kmemdump.vmcoreinfo import VmcoreInfo

@@ -13,12 +13,12 @@ from functools import partial
 from itertools import islice
 
 from kmemdump.arch.architecture import arch_from_info
-from kmemdump.arch.kernel_search import find_kernels
 from kmemdump.arch.pagetable import translate
-from kmemdump.arch.vmcoreinfo_completion import complete
-from kmemdump.arch.vmcoreinfo_search import find_vmcoreinfo, is_current, is_present
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import Note
+from kmemdump.kernel_search.completion import complete
+from kmemdump.kernel_search.contents import find_kernels
+from kmemdump.kernel_search.notes import find_vmcoreinfo, is_current, is_present
 from kmemdump.memory.physical import Memory
 from kmemdump.vmcoreinfo import VmcoreInfo
 

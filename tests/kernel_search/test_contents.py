@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmemdump.arch.kernel_finder import find_by_contents, find_kernel
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import Note
+from kmemdump.kernel_search.finder import find_by_contents, find_kernel
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
 from rigs.synthetic import vmcoreinfo_note

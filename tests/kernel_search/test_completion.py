@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.arch.vmcoreinfo_completion import complete
-from kmemdump.arch.vmcoreinfo_search import is_present
+from kmemdump.kernel_search.completion import complete
+from kmemdump.kernel_search.notes import is_present
 from kmemdump.memory.physical import FileMemory
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.synthetic import TEXT_MAP, UTS, file_memory, uts, vmcoreinfo

@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmemdump.arch.architecture import ARCHES, Arch, arch_from_name
-from kmemdump.arch.kallsyms_search import FoundKallsyms, PartOfMemory, search_kallsyms
 from kmemdump.arch.kernel_image import KernelImage
-from kmemdump.arch.memory_sections import section_lines
 from kmemdump.arch.pagetable import translate
-from kmemdump.arch.vmcoreinfo_lines import layout_lines
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.formats.btf import MAX_SIZE, Btf, parse_btf
 from kmemdump.formats.btf_layout import BtfLayout
 from kmemdump.formats.elf import iter_notes
 from kmemdump.formats.kallsyms import SymbolAddresses
+from kmemdump.kernel_search.kallsyms import FoundKallsyms, PartOfMemory, search_kallsyms
+from kmemdump.kernel_search.layout_lines import layout_lines
+from kmemdump.kernel_search.memory_sections import section_lines
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 from kmemdump.memory.search import find_bytes
