@@ -10,7 +10,6 @@ a file, which `rigs.support` makes the manual's table of.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,13 @@ import pytest
 
 from rigs.scenarios import Scenario
 
-__all__ = ["Results", "kernel_of", "pytest_addoption", "pytest_configure"]
+__all__ = [
+    "Results",
+    "add_results",
+    "kernel_of",
+    "pytest_addoption",
+    "pytest_configure",
+]
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _KERNEL = "kernel"
@@ -93,17 +98,18 @@ class Results:
         path: Path | None = self._config.getoption("--results")
         if path is None or hasattr(self._config, "workerinput") or not self._found:
             return
-        known = json.loads(path.read_text()) if path.exists() else {}
-        for kernel, found in self._found.items():
-            tests = known.get(kernel, {}).get("tests", {}) | found["tests"]
-            known[kernel] = {**known.get(kernel, {}), **found, "tests": tests}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(_sorted(known)), indent=1) + "\n")
+        add_results(path, self._found)
 
 
-def _sorted(known: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for kernel in sorted(known):
-        yield kernel, dict(sorted(known[kernel].items()))
+def add_results(path: Path, new: dict[str, dict[str, Any]]) -> None:
+    """Put results into a file; what a test found before is replaced."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for kernel, found in new.items():
+        before = known.get(kernel, {"tests": {}})
+        tests = before["tests"] | found["tests"]
+        known[kernel] = before | found | {"tests": tests}
+    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 def _reason(report: pytest.TestReport) -> str:

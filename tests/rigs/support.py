@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from rigs.results import add_results
 from rigs.scenarios import KERNELS
 
 __all__ = ["COLUMNS", "PAGE", "RESULTS", "Results", "table", "tables", "write"]
@@ -114,9 +115,7 @@ def write(results: Results) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     if arguments:
-        new: Results = json.loads(Path(arguments[0]).read_text())
-        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(known | new, indent=1, sort_keys=True) + "\n")
+        add_results(RESULTS, json.loads(Path(arguments[0]).read_text()))
     PAGE.write_text(write(json.loads(RESULTS.read_text())))
     return 0
 
