@@ -69,9 +69,11 @@ PER_CPU = {
     "hardirq_stack_ptr": "x86_64_per_cpu_init(); likewise, since v5.2",
     "irq_stack_ptr": "arm64_irq_stack_init()",
     "kstat": "irq -s",
+    "nmi_print_seq": "dump_printk_safe_seq_buf(), log; until v5.14",
     "overflow_stack": "arm64_overflow_stack_init()",
     "pcpu_hot": "x86_64_per_cpu_init(); from v6.2 to v6.14",
     "runqueues": "get_active_set(), runq",
+    "safe_print_seq": "dump_printk_safe_seq_buf(), log; until v5.14",
     "timer_bases": "timer",
     "vm_event_states": "kmem -V",
 }

@@ -131,8 +131,14 @@ def _state(task: Any) -> str:
 
 
 def _cpu(task: Any) -> str:
+    # Moved by Linux kernel commit bcf9033e5449 ("sched: move CPU field back into
+    # thread_info if THREAD_INFO_IN_TASK=y") (in v5.16).
     try:
         return str(int(task["thread_info"]["cpu"]))
+    except gdb.error:
+        pass
+    try:
+        return str(int(task["cpu"]))
     except gdb.error:
         return "?"
 
