@@ -2,6 +2,7 @@
 """A kernel without VMCOREINFO is known by its contents, or not taken for one."""
 
 import os
+import re
 import struct
 from contextlib import suppress
 from functools import cache
@@ -182,3 +183,37 @@ def test_damage_is_refused_or_read_right(data):
     ram.close()
     found = info.values if info is not None else {}
     assert not found.items() - kernel.truth.items()
+
+
+PROVEN = re.compile(
+    r"OSRELEASE|PAGESIZE|SYMBOL\((init_uts_ns|swapper_pg_dir|_stext|kallsyms_\w+)\)"
+    r"|NUMBER\((phys_base|kimage_voffset|VA_BITS|TCR_EL1_T1SZ|PHYS_OFFSET)\)"
+)
+"""Lines of a note that a memory proves; the others are believed."""
+
+
+@given(data=st.data())
+def test_damage_to_a_note_is_noticed(data):
+    """Of what all else depends on, nothing is wrong."""
+    kernel = kept(data.draw(st.sampled_from(["x86_64", "aarch64"])))
+    lines = [f"{key}={value}\n" for key, value in kernel.truth.items()]
+    chosen = data.draw(
+        st.sampled_from([i for i, it in enumerate(lines) if PROVEN.match(it)])
+    )
+    line = bytearray(lines[chosen].encode())
+    at = data.draw(st.integers(0, len(line) - 1))
+    line[at] = data.draw(st.sampled_from(b"0123456789abcdefxS(=)\n\0\xff"))
+    text = "".join(lines[:chosen]).encode() + line
+    raw = vmcoreinfo_note(text + "".join(lines[chosen + 1 :]).encode())
+    damaged = bytearray(kernel.memory)
+    damaged[0x1000 : 0x1000 + len(raw)] = raw
+    ram = memory(kernel, bytes(damaged))
+    info = None
+    with suppress(FormatError):
+        info = find_kernel(ram, "ram")
+    ram.close()
+    found = info.values if info is not None else {}
+    known = {key for key in kernel.truth if PROVEN.fullmatch(key)}
+    wrong = {key for key in known & found.keys() if found[key] != kernel.truth[key]}
+    # What is no number is refused when it is used.
+    assert not {key for key in wrong if re.fullmatch(r"-?(0x)?[0-9a-f]+", found[key])}

@@ -18,7 +18,7 @@ from kmemdump.kernel_search.kallsyms import (
     is_proven,
     search_kallsyms,
 )
-from kmemdump.kernel_search.notes import uts_name_offset
+from kmemdump.kernel_search.notes import is_present, uts_name_offset
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_IMAGE = 256 << 20
 """Bytes from the start of the image in which its symbols are looked for."""
+_BEFORE_DATA = 128 << 20
 _KALLSYMS = ("names", "num_syms", "token_table", "token_index", "offsets")
 _KNOWN = ("_stext", "init_uts_ns")
 """Symbols that every VMCOREINFO has, by which those of kallsyms are proven."""
@@ -46,7 +47,7 @@ def complete(info: VmcoreInfo, memory: Memory) -> VmcoreInfo:
     """
     lines: dict[str, str] = {}
     try:
-        if not _has_kallsyms(info, memory):
+        if not _has_kallsyms(info, memory) and is_present(info, memory):
             lines |= _find_kallsyms(info, memory)
         if "OFFSET(uts_namespace.name)" not in info.values:
             lines["OFFSET(uts_namespace.name)"] = str(uts_name_offset(info, memory))
@@ -65,30 +66,41 @@ def _has_kallsyms(info: VmcoreInfo, memory: Memory) -> bool:
     try:
         return is_proven(info, memory)
     except NotCapturedError:
-        return True  # What is missing cannot be found elsewhere in the memory.
+        return False  # A line is wrong, or the memory lacks the tables.
 
 
 def _find_kallsyms(info: VmcoreInfo, memory: Memory) -> dict[str, str]:
     arch = arch_from_info(info)
     image = arch.image(info)
-    part = Range(image.physical, min(image.size, _MAX_IMAGE))
-    for found in search_kallsyms(PartOfMemory(memory, part), info.source):
-        lines = _prove(info, arch, found)
-        if lines:
-            return lines
+    data = arch.image_address(info, info.symbol("init_uts_ns"))
+    for part in (
+        Range(image.physical, min(image.size, _MAX_IMAGE)),
+        # If _stext is wrong, too: data follows the text and the constants.
+        Range(max(data - _BEFORE_DATA, 0), _BEFORE_DATA),
+    ):
+        for found in search_kallsyms(PartOfMemory(memory, part), info.source):
+            lines = _prove(info, arch, found)
+            if lines:
+                return lines
     return {}
 
 
 def _prove(info: VmcoreInfo, arch: Arch, found: FoundKallsyms) -> dict[str, str]:
     """Return the lines about tables by which symbols are where *info* says."""
-    start = info.symbol("_stext")
+    start = info.symbol("init_uts_ns")
     shift = start - arch.image_address(info, start)
-    expected = {name: info.symbol(name) for name in _KNOWN}
     for addresses in found.tables.addresses():
         symbols = found.symbols(addresses, _KNOWN, shift)
-        if "_stext" in symbols and all(
-            expected[name] in values for name, values in symbols.items()
+        stext = symbols.get("_stext", set())
+        # Where init_uts_ns is, memory shows. Kallsyms may have functions only.
+        if start in symbols.get("init_uts_ns", set()) or (
+            "init_uts_ns" not in symbols and info.symbol("_stext") in stext
         ):
             places = found.places(addresses, shift)
-            return {f"SYMBOL({name})": f"{at:x}" for name, at in places.items()}
+            if stext and min(places.values()) < min(stext):
+                continue  # Constants follow the text: another image's tables.
+            lines = {f"SYMBOL({name})": f"{at:x}" for name, at in places.items()}
+            if len(stext) == 1 and info.symbol("_stext") not in stext:
+                lines["SYMBOL(_stext)"] = f"{next(iter(stext)):x}"
+            return lines
     return {}

@@ -48,7 +48,8 @@ def find_kernel(
     info = noted or find_vmcoreinfo(
         memory, source, lambda note: is_current(note, memory, notes)
     )
-    if info is None or is_disproven(info, memory):
+    # A note that is in this memory has its kernel there, too.
+    if info is None or is_disproven(info, memory, missing=noted is None):
         search = by_contents or partial(find_by_contents, memory, source, notes)
         info = search() or info
     return None if info is None else complete(info, memory)
@@ -78,11 +79,11 @@ def find_by_contents(
     return found[0] if found else None
 
 
-def is_disproven(info: VmcoreInfo, memory: Memory) -> bool:
+def is_disproven(info: VmcoreInfo, memory: Memory, *, missing: bool = False) -> bool:
     """
     Return whether *memory* shows that there is no such kernel where *info* says.
 
-    Memory that a dump does not hold shows nothing.
+    :param missing: What to return if the memory does not hold what would show it.
     """
     try:
         arch = arch_from_info(info)
@@ -91,6 +92,17 @@ def is_disproven(info: VmcoreInfo, memory: Memory) -> bool:
         memory.read(physical, 1)
         if not is_present(info, memory):
             return True
-        return translate(arch.page_table(info), memory.read, virtual) != physical
+        table = arch.page_table(info)
+        if translate(table, memory.read, virtual) != physical:
+            return True
+        direct = arch.direct_map(info, lambda _variable: None)
+        if direct is None:
+            return False
+        # Some of the image is not in the direct map of newer kernels.
+        move = direct.virtual - direct.physical
+        return all(
+            translate(table, memory.read, it + move) != it
+            for it in (physical, table.root)
+        )
     except (FormatError, NotCapturedError):
-        return False
+        return missing

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 from kmemdump.arch.architecture import arch_from_info
 from kmemdump.errors import FormatError, NotCapturedError
@@ -44,6 +45,8 @@ _NAMES_READ = 256 << 10
 Bytes of names in which _stext is looked for. Some thousand per-CPU symbols, with
 absolute addresses, may be before it.
 """
+_COMPARED = 256
+"""Symbols behind _stext whose addresses are compared."""
 _TABLES = ("names", "num_syms", "token_table", "token_index", "offsets")
 
 
@@ -145,42 +148,53 @@ def is_proven(info: VmcoreInfo, memory: Memory) -> bool:
 
     def read(name: str, size: int, offset: int = 0) -> bytes:
         address = arch.image_address(info, (at[name] + offset) % ADDRESS_SPACE)
-        return _read_up_to(memory, address, size)
+        return memory.read(address, size)
+
+    def read_up_to(name: str, size: int) -> bytes:
+        return _read_up_to(memory, arch.image_address(info, at[name]), size)
 
     count = int.from_bytes(read("num_syms", 4), "little")
     if not 0 < count <= _MAX_COUNT:
         return False
-    index, table = read("token_index", 512), read("token_table", _MAX_TOKENS)
+    index, table = read("token_index", 512), read_up_to("token_table", _MAX_TOKENS)
     try:
         tokens = parse_tokens(index, table, info.source)
     except FormatError:
         return False
-    names = read("names", _NAMES_READ)
+    names = read_up_to("names", _NAMES_READ)
     for long_names in (True, False):
         number = find_name(names, tokens, b"_stext", long_names)
         if number is not None and number < count:
-            offset = int.from_bytes(read("offsets", 4, 4 * number), "little")
-            place = at["offsets"] + 4 * number
-            if _is_at(info, memory, offset, place):
+            raw = read("offsets", 4 * min(number + _COMPARED, count))
+            offsets = struct.unpack(f"<{len(raw) // 4}I", raw)
+            if _agree(info, memory, offsets, number, at["offsets"]):
                 return True
     return False
 
 
-def _is_at(info: VmcoreInfo, memory: Memory, offset: int, place: int) -> bool:
-    """Return whether _stext's offset means its address, in any of the layouts."""
-    expected = info.symbol("_stext")
-    signed = offset - (offset >> 31 << 32)
-    if (place + signed) % ADDRESS_SPACE == expected:
-        return True
-    try:
+def _agree(
+    info: VmcoreInfo, memory: Memory, offsets: Sequence[int], number: int, place: int
+) -> bool:
+    """
+    Return whether _stext has its address, and addresses ascend, in any of the layouts.
+
+    :param number: Of _stext.
+    :param place: Virtual address of the offsets.
+    """
+    signed = [it - (it >> 31 << 32) for it in offsets]
+    layouts = [[place + 4 * i + it for i, it in enumerate(signed)]]
+    with contextlib.suppress(NotCapturedError):
         base = info.symbol("kallsyms_relative_base")
-    except NotCapturedError:
-        return False
-    address = arch_from_info(info).image_address(info, base)
-    start = int.from_bytes(memory.read(address, 8), "little")
-    return expected in (
-        (start + offset) % ADDRESS_SPACE,
-        (start - 1 - signed) % ADDRESS_SPACE,
+        address = arch_from_info(info).image_address(info, base)
+        start = int.from_bytes(memory.read(address, 8), "little")
+        layouts.append([start + it for it in offsets])
+        layouts.append([it if it >= 0 else start - 1 - it for it in signed])
+    expected = info.symbol("_stext")
+    return any(
+        values[number] == expected
+        and values[0] < values[-1]
+        and all(a <= b for a, b in pairwise(values))
+        for values in layouts
     )
 
 
