@@ -106,12 +106,12 @@ def test_registers_tell_which_of_two_kernels_runs(number):
 def test_a_kernel_that_boots_is_not_settled(variable, value, size):
     """One that writes a VMCOREINFO has not done so yet, and will."""
     kernel = make("x86_64", variables={"vmcoreinfo_note": 0xFFFF914400100000})
-    assert find_by_contents(memory(kernel), "ram", settled=True) is not None
+    assert find_by_contents(memory(kernel), "ram", settled=lambda: True) is not None
     kernel.set(variable, value, size)
-    assert find_by_contents(memory(kernel), "ram", settled=True) is None
+    assert find_by_contents(memory(kernel), "ram", settled=lambda: True) is None
     assert find_by_contents(memory(kernel), "ram") is not None
     kernel.set("panic_cpu", 1, 4)  # It will not write one any more.
-    assert find_by_contents(memory(kernel), "ram", settled=True) is not None
+    assert find_by_contents(memory(kernel), "ram", settled=lambda: True) is not None
 
 
 def test_a_note_of_a_kernel_that_is_there_has_precedence():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kmemdump.arch.architecture import ARCHES, Arch, arch_from_name
@@ -140,17 +140,17 @@ class FoundKernel:
 
 
 def find_kernels(
-    memory: Memory, source: str, *, settled: bool = False
+    memory: Memory, source: str, *, settled: Callable[[], bool] = bool
 ) -> Iterator[VmcoreInfo]:
     """
     Yield a VMCOREINFO for each kernel that is found by its contents, and proven.
 
     :param memory: Physical memory.
     :param source: Name of the memory, for messages.
-    :param settled: Whether to pass over a kernel that still boots.
+    :param settled: Called if a kernel still boots: whether to pass it over.
     """
     for kernel in search_kernels(memory, source):
-        if settled and kernel.boots:
+        if kernel.boots and settled():
             logger.info("%s: the kernel still boots", kernel.image.source)
             continue
         try:

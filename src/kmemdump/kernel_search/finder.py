@@ -56,12 +56,16 @@ def find_kernel(
 
 
 def find_by_contents(
-    memory: Memory, source: str, notes: Sequence[Note] = (), *, settled: bool = False
+    memory: Memory,
+    source: str,
+    notes: Sequence[Note] = (),
+    *,
+    settled: Callable[[], bool] = bool,
 ) -> VmcoreInfo | None:
     """
     Return the description of the kernel that is found by its contents.
 
-    :param settled: Whether to pass over a kernel that still boots.
+    :param settled: Called if a kernel still boots: whether to pass it over.
     :raises FormatError: If several are found, and no CPU's registers tell which runs.
     """
     found: list[VmcoreInfo] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
@@ -114,8 +114,8 @@ class QmpTarget(Closing):
         if started < self._next_search:
             return None
         # A kernel that boots will write its note, or be found later.
-        settled = self.status() == "running"
-        found = find_by_contents(self.memory, self.name, notes, settled=settled)
+        runs: Callable[[], bool] = lambda: self.status() == "running"  # noqa: E731
+        found = find_by_contents(self.memory, self.name, notes, settled=runs)
         if found is None:
             now = time.monotonic()
             self._next_search = now + max(_PAUSE, _REST * (now - started))
