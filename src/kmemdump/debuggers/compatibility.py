@@ -158,8 +158,8 @@ def _crash(file: DebuggedFile) -> Debugger:
             "crash", "", True, "it only opens kernels of its own architecture"
         )
     notes = []
-    if (needed := _too_old(file.release)) is not None:
-        notes.append("{} is too old for this kernel, {} is not".format(*needed))
+    if (note := _too_old(file.release)) is not None:
+        notes.append(note)
     if file.manifest is not None:
         areas = {area.name: area for area in file.manifest.areas}
         if "crash" not in areas:
@@ -170,21 +170,24 @@ def _crash(file: DebuggedFile) -> Debugger:
 
 
 _CRASHES = (
-    # What it reads of a slab cache was not there before 9.0.2: crash fe017d7.
-    ((7, 0), ("8.0.6", "9.0.2")),
+    # 8.0.6 asks for members of slab caches, 9.0.2 for one of modules (num_gpl_syms),
+    # which 7.2 and 7.3 do not have; no kernel between 6.12 and 7.2 has been tried.
+    (
+        (7, 0),
+        "8.0.6 is too old for this kernel, 9.0.2 opens it if no module is loaded",
+    ),
     # 8.0.2 is Debian 12's, 8.0.6 Debian 13's. 8.0.2 opens 6.1; no kernel between that
     # and 6.12 has been tried.
-    ((6, 12), ("8.0.2", "8.0.6")),
+    ((6, 12), "8.0.2 is too old for this kernel, 8.0.6 is not"),
 )
-"""Since which kernel a version of crash is too old, and another one is not."""
+"""Since which kernel a version of crash is known to be too old, and what is not."""
 
 
-def _too_old(release: str | None) -> tuple[str, str] | None:
-    """Return a crash that is known to be too old for a kernel, and one that is not."""
+def _too_old(release: str | None) -> str | None:
     # The release decides, since only crash knows what it lacks.
     found = re.match(r"(\d+)\.(\d+)", release or "")
     version = (int(found[1]), int(found[2])) if found is not None else (0, 0)
-    return next((crashes for since, crashes in _CRASHES if version >= since), None)
+    return next((note for since, note in _CRASHES if version >= since), None)
 
 
 def _gdb(file: DebuggedFile) -> Debugger:
