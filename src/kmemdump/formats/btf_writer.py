@@ -41,23 +41,6 @@ class BtfWriter:
         self._records.append(b"")
         return self._first + len(self._records) - 1
 
-    def write(
-        self,
-        type_id: int,
-        kind: BtfKind,
-        name: str = "",
-        size_or_type: int = 0,
-        body: bytes = b"",
-        *,
-        count: int = 0,
-        flag: bool = False,
-    ) -> int:
-        """Write a type whose id is reserved; return the id."""
-        info = kind << 24 | count | flag << 31
-        head = struct.pack("<III", self._string(name), info, size_or_type)
-        self._records[type_id - self._first] = head + body
-        return type_id
-
     def add(
         self,
         kind: BtfKind,
@@ -67,11 +50,19 @@ class BtfWriter:
         *,
         count: int = 0,
         flag: bool = False,
+        type_id: int | None = None,
     ) -> int:
-        """Add a type; return its id."""
-        return self.write(
-            self.reserve(), kind, name, size_or_type, body, count=count, flag=flag
-        )
+        """
+        Add a type; return its id.
+
+        :param type_id: Its id if that is reserved.
+        """
+        if type_id is None:
+            type_id = self.reserve()
+        info = kind << 24 | count | flag << 31
+        head = struct.pack("<III", self._string(name), info, size_or_type)
+        self._records[type_id - self._first] = head + body
+        return type_id
 
     def integer(self, name: str, size: int, *, signed: bool, boolean: bool) -> int:
         """Add an integer of *size* bytes."""
@@ -105,7 +96,7 @@ class BtfWriter:
             place = offset | bits << 24
             body += struct.pack("<III", self._string(member), type, place)
             count += 1
-        self.write(type_id, kind, name, size, body, count=count, flag=flag)
+        self.add(kind, name, size, body, count=count, flag=flag, type_id=type_id)
 
     def enumeration(
         self, name: str, size: int, values: Iterable[tuple[str, int]], *, signed: bool
