@@ -30,6 +30,7 @@ from itertools import pairwise
 from kmemdump.errors import FormatError
 
 __all__ = [
+    "MAX_SYMBOLS",
     "TOKEN_DIGITS",
     "Kallsyms",
     "SymbolAddresses",
@@ -45,6 +46,7 @@ TOKEN_DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 """What each token table contains, and hardly anything else."""
 
 MAX_SYMBOLS = 4 << 20
+"""Most symbols that are believed; Debian's kernels have 200,000."""
 _STEP = 256  # Names between two markers.
 _MIN_MARKERS = 3  # No kernel has as few as 512 functions.
 _INDEX = struct.Struct("<256H")

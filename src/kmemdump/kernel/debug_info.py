@@ -28,6 +28,7 @@ from kmemdump.errors import (
 )
 from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, pack_btf, parse_btf
 from kmemdump.formats.debug_info import DebugInfoNote
+from kmemdump.formats.kallsyms import MAX_SYMBOLS
 from kmemdump.formats.symbols import (
     SymbolRow,
     SymbolTable,
@@ -35,7 +36,6 @@ from kmemdump.formats.symbols import (
     make_symbols,
 )
 from kmemdump.kernel.debug_packages import find_debug_package
-from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.kernel.partial_symbols import (
     add_per_cpu_variables,
     find_variables,

@@ -11,6 +11,7 @@ from drgn import FaultError, Program, Type
 from kmemdump.arch.architecture import image_address
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.formats.kallsyms import (
+    MAX_SYMBOLS,
     Tokens,
     find_kallsyms,
     parse_tokens,
@@ -18,7 +19,6 @@ from kmemdump.formats.kallsyms import (
 )
 from kmemdump.formats.kinfo import ADDRESSES, Kinfo, KinfoLayout, fields_of
 from kmemdump.kernel.attach import Kernel
-from kmemdump.kernel.limits import MAX_SYMBOLS
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import Region, round_up
 

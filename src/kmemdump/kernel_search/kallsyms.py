@@ -12,6 +12,7 @@ from itertools import islice, pairwise
 from kmemdump.arch.architecture import arch_from_info
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.kallsyms import (
+    MAX_SYMBOLS,
     TOKEN_DIGITS,
     Kallsyms,
     SymbolAddresses,
@@ -38,7 +39,6 @@ _CHUNK = 1 << 20
 _ALIGNMENT = 8  # Of all tables.
 _MAX_PLACES = 1000
 _MAX_TABLES = 16  # An image may have copies.
-_MAX_COUNT = 4 << 20
 _MAX_TOKENS = 16 << 10
 _NAMES_READ = 256 << 10
 """
@@ -154,7 +154,7 @@ def is_proven(info: VmcoreInfo, memory: Memory) -> bool:
         return _read_up_to(memory, arch.image_address(info, at[name]), size)
 
     count = int.from_bytes(read("num_syms", 4), "little")
-    if not 0 < count <= _MAX_COUNT:
+    if not 0 < count <= MAX_SYMBOLS:
         return False
     index, table = read("token_index", 512), read_up_to("token_table", _MAX_TOKENS)
     try:
