@@ -74,7 +74,7 @@ def _is_new(arch: Arch, pointer: int, found: list[Range]) -> bool:
 
 
 def _read_stack(prog: Program, pointer: int, size: int) -> Range | None:
-    """Read the stack at an address; return its mapped part, None if there is none."""
+    """Read the stack at an address; return its mapped part, if it has one."""
     start = round_down(pointer, PAGE_SIZE)
     if not _is_mapped(prog, start):
         return None

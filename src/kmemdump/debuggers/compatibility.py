@@ -82,7 +82,7 @@ class DebuggedFile:
         if self.foreign and shutil.which("gdb-multiarch"):
             argv = ["gdb-multiarch"]
         if commands:
-            # A log that is paged, with "type RET to continue", is of no use.
+            # A pager ("type RET to continue") would make the log useless.
             argv += ["-q", "-ex", "set pagination off"]
         # Not with the command core-file, whose quoting differs between versions.
         argv += ["-c", str(self.path)]

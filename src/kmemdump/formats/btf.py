@@ -311,7 +311,7 @@ def find_btf(data: bytes, source: str) -> tuple[int, int] | None:
     Find the kernel's BTF by its header, in an image of the kernel.
 
     :param source: Name of *data*, for messages.
-    :return: Where it starts and ends in *data*; ``None`` if there is none.
+    :return: Where it starts and ends in *data*; ``None`` if *data* has no BTF.
     """
     at = -1
     for _ in range(_MAX_PLACES):

@@ -66,7 +66,7 @@ class DebugInfoNote:
     """Address of the kernel's image."""
     end: int
     more_btf: bytes = b""
-    """BTF that continues *btf*; empty if there is none."""
+    """BTF that continues *btf*; empty without a debug file's types."""
     variables: Mapping[str, int] = field(default_factory=dict)
     """Variables to ids of their types."""
     lacks: str = ""

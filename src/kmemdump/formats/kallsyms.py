@@ -163,7 +163,7 @@ class Kallsyms:
         the tokens.
 
         :param ends: Where tables end that are not known here: of addresses, their base.
-        :return: Its offset; ``None`` if there is none.
+        :return: Its offset; ``None`` if it is not found.
         """
         size = size_of_sequences(self.count)
         markers = 4 * -(-self.count // _STEP)

@@ -3,9 +3,8 @@
 What a kernel may lack, or a dump may not hold: a value or ``None``.
 
 drgn raises :exc:`LookupError` for a type, variable or symbol that a kernel lacks, but
-:exc:`AttributeError` for a member, and :exc:`FaultError` for memory. Whoever can do
-without names all of them in one place, so that no kernel's change takes more than the
-value itself.
+:exc:`AttributeError` for a member, and :exc:`FaultError` for memory. This is the one
+list of them, so that a kernel's change takes no more than the value itself.
 """
 
 from __future__ import annotations
