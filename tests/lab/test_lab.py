@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import time
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -129,10 +128,16 @@ def test_qemu_arguments_without_helpers():
 
 
 def test_every_value_is_chosen():
-    met = {(scenario.kernel, scenario.cpus) for scenario in CHOSEN_X86_64}
-    assert met == set(product(TESTED[X86_64], CPUS))
     for scenarios, columns in (
-        (CHOSEN_X86_64, {"memory": MEMORY, "death": DEATHS}),
+        (
+            CHOSEN_X86_64,
+            {
+                "kernel": TESTED[X86_64],
+                "cpus": CPUS,
+                "memory": MEMORY,
+                "death": DEATHS,
+            },
+        ),
         (
             CHOSEN_AARCH64,
             {

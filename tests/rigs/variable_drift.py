@@ -20,7 +20,7 @@ from drgn import Object, Program, Qualifiers, Type, TypeKind, sizeof
 import kmemdump
 from kmemdump.kernel.variables import PER_CPU, VARIABLES
 
-__all__ = ["compare_types", "find_drift", "names_asked_for"]
+__all__ = ["compare_types", "debug_info_object", "find_drift", "names_asked_for"]
 
 _PROGRAMS = ("prog", "program", "prog_", "_prog")
 _LOOKUPS = ("variable", "object", "constant")
@@ -79,7 +79,7 @@ def find_drift(own: Program, debug_info: Program) -> list[str]:
     asked = names_asked_for()
     ours = VARIABLES.keys() | PER_CPU.keys()
     for name in sorted(asked | ours):
-        expected, found = _object(debug_info, name), _object(own, name)
+        expected, found = debug_info_object(debug_info, name), _object(own, name)
         if expected is None:
             continue
         if found is not None and name in ours:
@@ -99,6 +99,24 @@ def _object(prog: Program, name: str) -> Object | None:
     except KeyError:
         return None
     return None if found.absent_ else found  # A function that is always inlined.
+
+
+def debug_info_object(prog: Program, name: str) -> Object | None:
+    """
+    Return the variable of which the kernel's symbol table has the name.
+
+    The debug info may have several: KVM's hypervisor on aarch64 has an overflow_stack
+    of its own, whose symbol is __kvm_nvhe_overflow_stack. drgn finds one by chance.
+
+    :param prog: The kernel with its vmlinux.
+    """
+    found = _object(prog, name)
+    if found is None or found.address_ is None:
+        return found
+    try:
+        return Object(prog, found.type_, address=prog.symbol(name).address)
+    except LookupError:
+        return found
 
 
 def compare_types(name: str, found: Object, expected: Object) -> None:
