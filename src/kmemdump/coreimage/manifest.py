@@ -102,6 +102,8 @@ class Manifest(NamedTuple):
     """When the regions were last marked before that."""
     cause: str = ""
     """Why it was written, as reported by the kernel's watcher."""
+    death: str = ""
+    """The same in one word: :class:`kmemdump.diagnosis.death_kind.DeathKind`."""
     regions: Sequence[RegionRecord] = ()
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
@@ -126,6 +128,7 @@ class Manifest(NamedTuple):
             "backend": _clean(self.backend),
             "marked_at": self.marked_at and self.marked_at.astimezone(UTC).isoformat(),
             "cause": _clean(self.cause),
+            "death": _clean(self.death),
             "areas": [
                 {
                     "name": _clean(area.name),
@@ -172,6 +175,7 @@ class Manifest(NamedTuple):
             backend=fields.text("backend", ""),
             marked_at=fields.optional("marked_at", fields.time),
             cause=fields.text("cause", ""),
+            death=fields.text("death", ""),
             regions=fields.records("regions", _to_region),
             areas=fields.records("areas", _to_area),
             questions=fields.records("questions", _to_question),

@@ -24,6 +24,7 @@ from kmemdump.coreimage import (
     pack_memory,
     write_core,
 )
+from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import TargetError, UnsupportedError
 from kmemdump.formats.debug_info import pack_debug_info
 from kmemdump.kernel.attach import (
@@ -112,6 +113,7 @@ class Capture:
         packed: Packed | None = None,
         marked_at: datetime | None = None,
         cause: str = "",
+        death: DeathKind | None = None,
     ) -> list[Range]:
         """
         Write the core image. The target must still be open.
@@ -120,6 +122,7 @@ class Capture:
         :param packed: An earlier result of :meth:`pack` for this kernel.
         :param marked_at: When the regions were last marked before.
         :param cause: Why the kernel died, if that was seen.
+        :param death: The same in one word.
         :return: Physical memory that is missing.
         :raises KmemdumpError: If *path* cannot be written; an existing file stays.
         """
@@ -140,7 +143,7 @@ class Capture:
             machine=self.machine,
             memory=self.memory,
             regions=regions,
-            manifest=self._manifest(marked_at, cause),
+            manifest=self._manifest(marked_at, cause, death),
             prstatus=online_first(kernel),
             vmcoreinfo=kernel.vmcoreinfo.raw,
             command_line=command_line(kernel.prog),
@@ -150,7 +153,9 @@ class Capture:
         )
         return write_core(path, contents)
 
-    def _manifest(self, marked_at: datetime | None, cause: str) -> Manifest:
+    def _manifest(
+        self, marked_at: datetime | None, cause: str, death: DeathKind | None
+    ) -> Manifest:
         info = self.kernel.vmcoreinfo
         return Manifest(
             tool=f"kmemdump {VERSION}",
@@ -159,6 +164,7 @@ class Capture:
             backend=_BACKEND,
             marked_at=marked_at,
             cause=cause,
+            death=death or "",
             areas=[record_area(area) for area in self.marking.areas],
         )
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from kmemdump.backends.vm import Dump
+from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.oops_patterns import find_oops
 from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.errors import KmemdumpError
@@ -59,7 +60,7 @@ class DumpWriter:
         self._reporter.show_status("writing the core image")
         path = self._new_path()
         try:
-            written = write_dump(marks, path, cause.cause)
+            written = write_dump(marks, path, cause.cause, cause.kind)
         except (KmemdumpError, OSError) as error:
             self._reporter.report_problem(f"{cause.cause}; no core image: {error}")
         else:
@@ -82,7 +83,7 @@ class DumpWriter:
         if finished > named:
             seconds += f", completed after {finished:.2f} s"
         # The log says nothing of other causes, and may hold an old oops.
-        in_log = cause.oops or cause.cause.startswith("panic")
+        in_log = cause.kind in (DeathKind.OOPS, DeathKind.PANIC)
         words = f": {dump.words}" if dump.words and in_log else ""
         self._reporter.report(
             f"{cause.cause}{words}; {dump.path}, {format_size(dump.size)}, {seconds}"
@@ -117,7 +118,9 @@ class WrittenDump:
     """What the kernel logged about its death."""
 
 
-def write_dump(marks: VmMarks, path: Path, cause: str = "") -> WrittenDump:
+def write_dump(
+    marks: VmMarks, path: Path, cause: str = "", death: DeathKind | None = None
+) -> WrittenDump:
     """
     Write the core image of a kernel as it is now, or of what is left of it.
 
@@ -126,9 +129,10 @@ def write_dump(marks: VmMarks, path: Path, cause: str = "") -> WrittenDump:
     replaces the file. If the memory is gone, the copy of the last refresh is written.
 
     :param cause: The cause, for the core image.
+    :param death: The same in one word.
     :raises KmemdumpError: If *path* cannot be written.
     """
-    write_core = partial(_write, marks, path, marks.capture.time, cause)
+    write_core = partial(_write, marks, path, marks.capture.time, cause, death)
     state = marks.read_kernel()
     if state is None or not state.same:
         with closing(_copied_memory(marks.copy)) as memory:
@@ -161,6 +165,7 @@ def _write(
     path: Path,
     marked_at: datetime,
     cause: str,
+    death: DeathKind | None,
     capture: Capture,
     problem: str | None = None,
 ) -> WrittenDump:
@@ -170,6 +175,7 @@ def _write(
         packed=marks.packed,
         marked_at=marked_at,
         cause=cause,
+        death=death,
     )
     now, size = time.monotonic(), path.stat().st_size
     return WrittenDump(path, size, missing, problem, named=now, finished=now)

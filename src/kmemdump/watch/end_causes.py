@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
+from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.watch.liveness import KernelState
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.reporter import Reporter
@@ -48,13 +49,17 @@ class VmAfterDeath(Enum):
 class DumpCause:
     """A reason to write a core image."""
 
+    kind: DeathKind
     cause: str
     """For the core image, and for a person."""
     noticed: float
     """When it occurred: seconds of the monotonic clock."""
     vm: VmAfterDeath = VmAfterDeath.STAYS
-    oops: bool = False
-    """Whether the kernel survived it."""
+
+    @property
+    def survived(self) -> bool:
+        """Whether the kernel lives on."""
+        return self.kind in (DeathKind.OOPS, DeathKind.REQUESTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +78,13 @@ def judge_reset(
     """Return what a reset means."""
     vm = VmAfterDeath.RESET_BY_GUEST if event.guest else VmAfterDeath.RESET_BY_HOST
     if kernel.panicked:
-        return DumpCause("panic, then a reset", now, vm)
+        return DumpCause(DeathKind.PANIC, "panic, then a reset", now, vm)
     if kernel.leaving:
         return WatchEnd("rebooted in an orderly way: no core image", boots_again=True)
     who = "guest" if event.guest else "host"
-    return DumpCause(f"reset by the {who} without a shutdown ({event.text})", now, vm)
+    kind = DeathKind.RESET if event.guest else DeathKind.HOST_RESET
+    cause = f"reset by the {who} without a shutdown ({event.text})"
+    return DumpCause(kind, cause, now, vm)
 
 
 def judge_shutdown(
@@ -85,7 +92,7 @@ def judge_shutdown(
 ) -> DumpCause | WatchEnd:
     """Return what a shutdown means."""
     if kernel.panicked:
-        return DumpCause("panic, then the end of the VM", now)
+        return DumpCause(DeathKind.PANIC, "panic, then the end of the VM", now)
     if kernel.leaving:
         if not event.reboot:
             return WatchEnd("powered off in an orderly way: no core image")
@@ -96,15 +103,18 @@ def judge_shutdown(
         return WatchEnd(text)
     if not event.guest:
         return WatchEnd(f"ended by its host ({event.text}): no core image")
-    return DumpCause(f"ended without a shutdown ({event.text})", now)
+    cause = f"ended without a shutdown ({event.text})"
+    return DumpCause(DeathKind.SHUTDOWN, cause, now)
 
 
 def judge_qemu_end(kernel: KernelState) -> DumpCause | WatchEnd:
     """Return what the end of QEMU means."""
     if kernel.leaving:
         return WatchEnd("QEMU ended after an orderly shutdown: no core image")
-    cause = "panic, then QEMU ended" if kernel.panicked else "QEMU ended unexpectedly"
-    return DumpCause(cause, time.monotonic(), VmAfterDeath.ENDED)
+    kind, cause = DeathKind.QEMU_ENDED, "QEMU ended unexpectedly"
+    if kernel.panicked:
+        kind, cause = DeathKind.PANIC, "panic, then QEMU ended"
+    return DumpCause(kind, cause, time.monotonic(), VmAfterDeath.ENDED)
 
 
 def act_on_vm(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kmemdump.arch.architecture import arch_from_elf
+from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.text import format_size
 from kmemdump.watch.end_causes import (
@@ -115,9 +116,9 @@ class Monitor:
         end: DumpCause | WatchEnd
         match event.kind:
             case VmEventKind.PANIC:
-                return DumpCause(f"panic ({event.text})", now)
+                return DumpCause(DeathKind.PANIC, f"panic ({event.text})", now)
             case VmEventKind.WATCHDOG:
-                return DumpCause(event.text, now)
+                return DumpCause(DeathKind.WATCHDOG, event.text, now)
             case VmEventKind.NMI:
                 self._nmi, self._nmi_at = event.text, now
                 return None
@@ -141,30 +142,33 @@ class Monitor:
             was_reset = self._wait_for_log()
             vm = VmAfterDeath.RESET_BY_GUEST if was_reset else VmAfterDeath.STAYS
             after = f" after {self._nmi}" if self._nmi else ""
-            return DumpCause(f"panic{after}", time.monotonic(), vm)
+            return DumpCause(DeathKind.PANIC, f"panic{after}", time.monotonic(), vm)
         # No event explains it.
         if self._lost_since is not None and now - self._lost_since > _LOST:
             if kernel.leaving:
                 text = "gave way to another kernel: no core image"
                 return WatchEnd(text, boots_again=True)
             cause = "the kernel vanished from memory"
-            return DumpCause(cause, now, VmAfterDeath.RESET_BY_GUEST)
+            vm = VmAfterDeath.RESET_BY_GUEST
+            return DumpCause(DeathKind.VANISHED, cause, now, vm)
         if self._nmi and now > self._nmi_at + _NMI_PATIENCE:
             cause, self._nmi = self._nmi, ""
-            return DumpCause(cause, now, VmAfterDeath.MAY_RUN)
+            vm = VmAfterDeath.MAY_RUN
+            return DumpCause(DeathKind.WATCHDOG, cause, now, vm)
         if kernel.oopsed and not self._oopsed:
             self._wait_for_log()  # It may become a panic.
             self._oopsed = True
             if not self.read_kernel().panicked:
                 now = time.monotonic()
-                return DumpCause("oops", now, VmAfterDeath.MAY_RUN, oops=True)
+                return DumpCause(DeathKind.OOPS, "oops", now, VmAfterDeath.MAY_RUN)
             return None
         if self._settings.hang_after and now >= self._next_sample:
             hang = self._find_hang()
             self._next_sample = now + (_POLL if self._suspects else _SAMPLE_INTERVAL)
             if hang is not None:
                 now = time.monotonic()
-                return DumpCause(f"frozen: {hang}", now, VmAfterDeath.MAY_RUN)
+                vm = VmAfterDeath.MAY_RUN
+                return DumpCause(DeathKind.HANG, f"frozen: {hang}", now, vm)
         if now >= self._next_refresh or (kernel.booted and not self._booted):
             self._booted = self._booted or kernel.booted
             self._next_refresh = now + self._settings.interval

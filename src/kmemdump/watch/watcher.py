@@ -134,7 +134,7 @@ class Watcher:
         """Write a core image; return None if the kernel may go on running."""
         was_running = control.stop()
         self._dump.write(marks, cause)
-        if cause.oops:
+        if cause.survived:
             if was_running:
                 control.cont()
             return None
