@@ -81,6 +81,17 @@ class FileMemory:
             Range(extent.address, extent.size) for extent in self._extents
         )
 
+    @property
+    def name(self) -> str:
+        """Name of the file, for messages."""
+        return self._name
+
+    @property
+    def outlives_process(self) -> bool:
+        """Whether it stays when the process ends whose memory it is."""
+        # A /proc/PID/mem has no size.
+        return os.fstat(self._fd).st_size > 0
+
     def read(self, address: int, size: int) -> bytes:
         parts: list[bytes] = []
         wanted = size

@@ -20,7 +20,7 @@ from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
 from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
 
-__all__ = ["open_ram"]
+__all__ = ["find_processes", "open_ram"]
 
 _MAX_BACKENDS = 4096
 _SAMPLE = 64
@@ -77,7 +77,7 @@ def open_ram(client: QmpClient) -> FileMemory:
     """
     backends = _backends(client)
     sections = _ram_sections(client, list(backends))
-    processes = _processes(client)
+    processes = find_processes(client)
     problems: list[str] = []
     if len({section.region for section in sections}) == 1:
         try:
@@ -155,8 +155,8 @@ def _paths(path: str, processes: Sequence[int]) -> list[Path]:
     return [*(Path(f"/proc/{pid}/{folder}/{path}") for pid in processes), Path(path)]
 
 
-def _processes(client: QmpClient) -> list[int]:
-    """Return processes that may be QEMU, the likeliest first."""
+def find_processes(client: QmpClient) -> list[int]:
+    """Return the ids of processes that may be QEMU, the likeliest first."""
     found = [client.peer] if client.peer > 0 else []
     # A manager may have made the socket for QEMU: look for the vCPU threads too.
     for cpu in _dicts(client.execute("query-cpus-fast"))[:1]:
