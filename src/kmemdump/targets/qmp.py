@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QEMU VM over its QMP socket, whether it runs, is paused or has crashed."""
+"""A QEMU VM through its monitor, whether it runs, is paused or has crashed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kmemdump.kernel_search.finder import find_by_contents, find_kernel
 from kmemdump.memory.physical import FileMemory
 from kmemdump.targets import Closing
 from kmemdump.targets.file import noted_vmcoreinfo, prstatus
+from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 from kmemdump.targets.qmp_client import DEFAULT_TIMEOUT, QmpClient
 from kmemdump.targets.qmp_ram import open_ram
 from kmemdump.targets.qmp_registers import belongs_to_libvirt, parse_registers
@@ -35,8 +36,9 @@ class QmpTarget(Closing):
     """
     A VM.
 
-    :param socket: Its QMP socket.
-    :param timeout: Seconds that QEMU has for each answer.
+    :param place: Its QMP socket, or a connection to its monitor, which is closed with
+        this.
+    :param timeout: Seconds that QEMU has for each answer, through a socket.
     :param vmcoreinfo: To be used instead of the guest's own.
     :raises TargetError: If it does not answer, or its RAM cannot be read.
     :raises UnsupportedError: If its architecture is not supported.
@@ -44,13 +46,16 @@ class QmpTarget(Closing):
 
     def __init__(
         self,
-        socket: Path,
+        place: Path | QmpChannel,
         timeout: float = DEFAULT_TIMEOUT,
         *,
         vmcoreinfo: VmcoreInfo | None = None,
     ) -> None:
-        self.name = f"qmp:{socket}"
-        self.client = QmpClient(socket, timeout)
+        self.client: QmpChannel
+        if isinstance(place, QmpChannel):
+            self.name, self.client = place.name, place
+        else:
+            self.name, self.client = f"qmp:{place}", QmpClient(place, timeout)
         try:
             self.machine = self._machine()
             self.memory: FileMemory = open_ram(self.client)
@@ -137,8 +142,13 @@ class QmpTarget(Closing):
         return self._printed_notes() if self._libvirt else self._dump().notes
 
     def _printed_notes(self) -> list[Note]:
-        """Let QEMU print the registers, and stop the VM meanwhile, as a dump does."""
-        running = self.status() == "running"
+        """
+        Let QEMU print the registers.
+
+        Emulated CPUs are stopped meanwhile, as a dump does: while they run, QEMU prints
+        what they had some time ago. It takes CPUs of KVM out of the guest one by one.
+        """
+        running = self.status() == "running" and not self._has_kvm()
         if running:
             self.stop()
         try:
@@ -147,6 +157,13 @@ class QmpTarget(Closing):
             if running and self.status() == "paused":
                 self.cont()
         return parse_registers(text, arch_from_elf(self.machine), self.name)
+
+    def _has_kvm(self) -> bool:
+        try:
+            answer = self.client.execute("query-kvm")
+        except QmpCommandError:
+            return False
+        return isinstance(answer, dict) and answer.get("enabled") is True
 
     def _dump(self) -> ElfCore:
         """Let QEMU dump one page: its notes hold the registers and VMCOREINFO."""

@@ -14,12 +14,11 @@ import concurrent.futures
 import contextlib
 import logging
 import os
-import queue
 import socket
 import struct
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,14 +26,17 @@ from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 from qemu.qmp.message import Message
 
 from kmemdump.errors import TargetError
-from kmemdump.targets import Closing
+from kmemdump.targets.qmp_channel import (
+    QmpChannel,
+    QmpCommandError,
+    QmpTimeoutError,
+)
 
-__all__ = ["QmpClient", "QmpCommandError", "QmpTimeoutError"]
+__all__ = ["QmpClient", "QmpCommandError", "QmpTimeoutError", "socket_address"]
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds that QEMU has for each answer."""
 
-_MAX_EVENTS = 4096
 _CLOSE_TIMEOUT = 2.0
 _UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
 _T = TypeVar("_T")
@@ -44,15 +46,7 @@ _T = TypeVar("_T")
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 
-class QmpCommandError(TargetError):
-    """QEMU answered, and refused the command."""
-
-
-class QmpTimeoutError(TargetError):
-    """QEMU did not answer in time."""
-
-
-class QmpClient(Closing):
+class QmpClient(QmpChannel):
     """
     A connection to a QMP monitor of a VM. A monitor takes one client at a time.
 
@@ -69,18 +63,17 @@ class QmpClient(Closing):
     ) -> None:
         deadline = time.monotonic() + timeout
         if isinstance(address, socket.socket):
-            self.name = "the monitor of QEMU"
+            super().__init__("the monitor of QEMU")
             connection = address
         else:
-            self.name = str(address)
+            super().__init__(str(address))
             connection = _connect(address, deadline)
         credentials = connection.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
         )
-        self.peer: int = _UCRED.unpack(credentials)[0]
-        """PID of the process that listens; 0 if it is in another PID namespace."""
+        # The process that listens; 0 if it is in another PID namespace.
+        self.peer = _UCRED.unpack(credentials)[0]
         self._timeout = timeout
-        self._events: queue.Queue[Mapping[str, object]] = queue.Queue(_MAX_EVENTS)
         self._qmp = QMPClient()
         self._qmp.events.event_filter = self._take_event
         self._loop = asyncio.new_event_loop()
@@ -121,21 +114,6 @@ class QmpClient(Closing):
         sent = dict(arguments) if arguments else None
         return self._run(self._qmp.execute(command, sent), timeout, command)
 
-    def command_line(self, line: str, timeout: float | None = None) -> str:
-        """Execute a command of the human monitor (HMP) and return its output."""
-        answer = self.execute("human-monitor-command", {"command-line": line}, timeout)
-        if not isinstance(answer, str):
-            raise TargetError(f"{self.name}: {line}: answer is no text")
-        return answer.replace("\r\n", "\n")
-
-    def status(self) -> str:
-        """Return the VM's run state: ``running``, ``paused``, ``guest-panicked``, …"""
-        answer = self.execute("query-status")
-        status = answer.get("status") if isinstance(answer, dict) else None
-        if not isinstance(status, str):
-            raise TargetError(f"{self.name}: query-status: no status in the answer")
-        return status
-
     def send_fd(self, fd: int, name: str) -> None:
         """Give QEMU a copy of a file descriptor; *name* names it in commands."""
 
@@ -146,25 +124,9 @@ class QmpClient(Closing):
 
         self._run(send(), None, "getfd")
 
-    def event(self, timeout: float = 0.0) -> Mapping[str, object] | None:
-        """
-        Return the oldest event that was not returned yet.
-
-        :param timeout: Seconds to wait for one.
-        :return: None if there is none.
-        """
-        try:
-            return self._events.get(timeout=timeout)
-        except queue.Empty:
-            return None
-
     def _take_event(self, event: Message) -> bool:
-        # If no caller takes events, the oldest is lost. The library's own queue,
-        # which would keep every event for ever, gets none.
-        if self._events.full():
-            with contextlib.suppress(queue.Empty):
-                self._events.get_nowait()
-        self._events.put_nowait(dict(event))
+        # The library's own queue, which would keep every event for ever, gets none.
+        self._keep_event(dict(event))
         return False
 
     @property
@@ -233,23 +195,35 @@ class QmpClient(Closing):
             raise TargetError(f"{self.name}: {what}: the VM went away") from error
 
 
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """
+    Yield an address of a Unix socket that is short enough, whatever its path.
+
+    :raises OSError: If its folder cannot be opened.
+    """
+    # sun_path has 108 bytes; a path through its folder always fits.
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 def _connect(path: Path, deadline: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = -1
+    connection.settimeout(max(deadline - time.monotonic(), 0.1))
     try:
-        # sun_path has 108 bytes; a path through its folder always fits.
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-        address = f"/proc/self/fd/{folder}/{path.name}"
-        connection.settimeout(max(deadline - time.monotonic(), 0.1))
-        while True:
-            try:
-                connection.connect(address)
-                break
-            except BlockingIOError:
-                # The queue of clients that wait for QEMU's accept() is full.
-                if time.monotonic() > deadline:
-                    raise TimeoutError("QEMU does not accept connections") from None
-                time.sleep(0.05)
+        with socket_address(path) as address:
+            while True:
+                try:
+                    connection.connect(address)
+                    break
+                except BlockingIOError:
+                    # The queue of clients that wait for QEMU's accept() is full.
+                    if time.monotonic() > deadline:
+                        raise TimeoutError("QEMU does not accept connections") from None
+                    time.sleep(0.05)
         connection.settimeout(None)
     except OSError as error:
         connection.close()
@@ -258,7 +232,4 @@ def _connect(path: Path, deadline: float) -> socket.socket:
             f"{path}: cannot connect: {problem}, "
             "expected a socket of QEMU's -qmp unix:PATH,server=on"
         ) from error
-    finally:
-        if folder >= 0:
-            os.close(folder)
     return connection

@@ -18,7 +18,7 @@ from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.formats.mtree import FlatRange, parse_mtree
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
-from kmemdump.targets.qmp_client import QmpClient, QmpCommandError
+from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 
 __all__ = ["find_processes", "open_ram"]
 
@@ -31,7 +31,7 @@ _COMPARISONS = 8
 """Addresses that QEMU is asked for."""
 
 
-def _backends(client: QmpClient) -> dict[str, str]:
+def _backends(client: QmpChannel) -> dict[str, str]:
     """Return the name and the QOM type of each memory backend."""
     answer = client.execute("qom-list", {"path": "/objects"})
     found: dict[str, str] = {}
@@ -48,7 +48,7 @@ def _dicts(answer: object) -> list[dict[str, object]]:
     return [item for item in items if isinstance(item, dict)]
 
 
-def _ram_sections(client: QmpClient, backends: Sequence[str]) -> list[FlatRange]:
+def _ram_sections(client: QmpChannel, backends: Sequence[str]) -> list[FlatRange]:
     """
     Return where the memory *backends* appear in the guest, sorted.
 
@@ -69,7 +69,7 @@ def _ram_sections(client: QmpClient, backends: Sequence[str]) -> list[FlatRange]
     return sections
 
 
-def open_ram(client: QmpClient) -> FileMemory:
+def open_ram(client: QmpChannel) -> FileMemory:
     """
     Open the RAM of a VM.
 
@@ -101,7 +101,7 @@ def open_ram(client: QmpClient) -> FileMemory:
 
 
 def _open_file(
-    client: QmpClient,
+    client: QmpChannel,
     backends: dict[str, str],
     sections: Sequence[FlatRange],
     processes: Sequence[int],
@@ -143,7 +143,7 @@ def _open_file(
     raise TargetError(problem)
 
 
-def _get(client: QmpClient, backend: str, name: str) -> object:
+def _get(client: QmpChannel, backend: str, name: str) -> object:
     arguments = {"path": f"/objects/{backend}", "property": name}
     return client.execute("qom-get", arguments)
 
@@ -155,7 +155,7 @@ def _paths(path: str, processes: Sequence[int]) -> list[Path]:
     return [*(Path(f"/proc/{pid}/{folder}/{path}") for pid in processes), Path(path)]
 
 
-def find_processes(client: QmpClient) -> list[int]:
+def find_processes(client: QmpChannel) -> list[int]:
     """Return the ids of processes that may be QEMU, the likeliest first."""
     found = [client.peer] if client.peer > 0 else []
     # A manager may have made the socket for QEMU: look for the vCPU threads too.
@@ -174,7 +174,7 @@ def find_processes(client: QmpClient) -> list[int]:
 
 
 def _open_process(
-    client: QmpClient, sections: Sequence[FlatRange], pid: int
+    client: QmpChannel, sections: Sequence[FlatRange], pid: int
 ) -> FileMemory:
     extents = []
     for section in sections:
@@ -198,7 +198,7 @@ def _open_process(
     return memory
 
 
-def _host_address(client: QmpClient, address: int) -> int:
+def _host_address(client: QmpChannel, address: int) -> int:
     answer = client.command_line(f"gpa2hva {address:#x}")
     match = re.search(r" is 0x([0-9a-f]{1,16})\s*$", answer)
     if match is None:
@@ -206,7 +206,7 @@ def _host_address(client: QmpClient, address: int) -> int:
     return int(match[1], 16)
 
 
-def _is_ram_of(memory: FileMemory, client: QmpClient) -> bool:
+def _is_ram_of(memory: FileMemory, client: QmpChannel) -> bool:
     """Compare samples of *memory* with QEMU's own reads."""
     samples = []
     for extent in memory.extents:
@@ -227,7 +227,7 @@ def _is_ram_of(memory: FileMemory, client: QmpClient) -> bool:
     )
 
 
-def _is_same(memory: FileMemory, client: QmpClient, address: int, count: int) -> bool:
+def _is_same(memory: FileMemory, client: QmpChannel, address: int, count: int) -> bool:
     before = memory.read(address, count)
     for _ in range(3):
         answer = client.command_line(f"xp /{count}xb {address:#x}")

@@ -14,7 +14,7 @@ import struct
 from kmemdump.arch.architecture import Arch
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.formats.elf import NT_PRSTATUS, Note
-from kmemdump.targets.qmp_client import QmpClient
+from kmemdump.targets.qmp_channel import QmpChannel
 
 __all__ = ["belongs_to_libvirt", "parse_registers"]
 
@@ -28,7 +28,7 @@ _PID = struct.Struct("<32xi76x")
 """``struct elf_prstatus`` before its registers; QEMU counts CPUs from 1 there."""
 
 
-def belongs_to_libvirt(client: QmpClient) -> bool:
+def belongs_to_libvirt(client: QmpChannel) -> bool:
     """Return whether libvirt is connected to the VM, too."""
     try:
         answer = client.execute("query-chardev")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kmemdump.arch.architecture import Arch
 from kmemdump.errors import TargetError
-from kmemdump.targets.qmp_client import QmpClient
+from kmemdump.targets.qmp_channel import QmpChannel
 from kmemdump.watch.hang_detector import Vcpu
 
 __all__ = ["VcpuThreads", "parse_vcpus"]
@@ -47,7 +47,7 @@ class VcpuThreads:
     :param arch: The VM's.
     """
 
-    def __init__(self, client: QmpClient, arch: Arch) -> None:
+    def __init__(self, client: QmpChannel, arch: Arch) -> None:
         self._client = client
         self._arch = arch
         self._threads: dict[int, int] = {}

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A way to a VM's monitor: a QMP socket, or libvirt's own connection to it."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from kmemdump.errors import TargetError
+from kmemdump.targets import Closing
+
+__all__ = ["QmpChannel", "QmpCommandError", "QmpTimeoutError"]
+
+_MAX_EVENTS = 4096
+
+
+class QmpCommandError(TargetError):
+    """QEMU answered, and refused the command."""
+
+
+class QmpTimeoutError(TargetError):
+    """QEMU did not answer in time."""
+
+
+class QmpChannel(Closing, ABC):
+    """
+    A connection to a VM's monitor, in which every wait has a deadline.
+
+    All methods may be called from any thread.
+
+    :param name: The VM, for messages.
+    """
+
+    peer: int = 0
+    """PID of QEMU, or of what made its socket; 0 if that is not known."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._events: queue.Queue[Mapping[str, object]] = queue.Queue(_MAX_EVENTS)
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether QEMU is still there, as far as is known."""
+
+    @abstractmethod
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+    ) -> object:
+        """
+        Execute a QMP command and return its answer.
+
+        :param timeout: Seconds.
+        :raises QmpCommandError: If QEMU refuses the command.
+        :raises TargetError: If QEMU does not answer in time, or went away.
+        """
+
+    @abstractmethod
+    def send_fd(self, fd: int, name: str) -> None:
+        """Give QEMU a copy of a file descriptor; *name* names it in commands."""
+
+    def command_line(self, line: str, timeout: float | None = None) -> str:
+        """Execute a command of the human monitor (HMP) and return its output."""
+        answer = self.execute("human-monitor-command", {"command-line": line}, timeout)
+        if not isinstance(answer, str):
+            raise TargetError(f"{self.name}: {line}: answer is no text")
+        return answer.replace("\r\n", "\n")
+
+    def status(self) -> str:
+        """Return the VM's run state: ``running``, ``paused``, ``guest-panicked``, …"""
+        answer = self.execute("query-status")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if not isinstance(status, str):
+            raise TargetError(f"{self.name}: query-status: no status in the answer")
+        return status
+
+    def event(self, timeout: float = 0.0) -> Mapping[str, object] | None:
+        """
+        Return the oldest event that was not returned yet.
+
+        :param timeout: Seconds to wait for one.
+        :return: None if there is none.
+        """
+        try:
+            return self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _keep_event(self, event: Mapping[str, object]) -> None:
+        """Keep an event for the caller; if nobody takes events, the oldest is lost."""
+        if self._events.full():
+            with contextlib.suppress(queue.Empty):
+                self._events.get_nowait()
+        with contextlib.suppress(queue.Full):
+            self._events.put_nowait(event)
