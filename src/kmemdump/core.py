@@ -7,6 +7,7 @@ import os
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from drgn import Program
 
@@ -17,10 +18,11 @@ from kmemdump.memory.recorder import Budget
 from kmemdump.opening import open_target
 from kmemdump.questions.parse import parse_questions
 from kmemdump.questions.question import Question, attempt, explain
-from kmemdump.report import Report, gather
-from kmemdump.report.inspect import read_manifest
 from kmemdump.targets import Closing, Target
 from kmemdump.targets.vmcore import core_of
+
+if TYPE_CHECKING:
+    from kmemdump.report import Report
 
 __all__ = ["Core", "open_core"]
 
@@ -99,6 +101,10 @@ class Core(Closing):
 
         :raises KmemdumpError: If there is no kernel that can be looked at.
         """
+        # Loading it takes longer than a question.
+        from kmemdump.report import gather
+        from kmemdump.report.inspect import read_manifest
+
         name = self.target.name
         manifest, damage = read_manifest(self.target)
         return gather(

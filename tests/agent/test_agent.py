@@ -209,7 +209,7 @@ def test_status_that_is_none(tmp_path, text):
 def test_verb_status(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     assert main(["status"]) == 3
-    assert "'kmemdump mark live --daemon' starts one" in capsys.readouterr().err
+    assert "'kmemdump mark live --daemon' start one" in capsys.readouterr().err
     status_file.write(tmp_path, "table", STATUS)
     assert main(["status"]) == 1
     out = capsys.readouterr().out
@@ -221,7 +221,9 @@ def test_verb_status(tmp_path, monkeypatch, capsys):
         assert "199 regions, 18.0 MB" in out
         assert "104.9 MB of memory (at most 115.3 MB), 0.10% of one CPU" in out
         assert main(["status", "--json"]) == 1
-        (record,) = json.loads(capsys.readouterr().out)
+        answer = json.loads(capsys.readouterr().out)
+        assert (answer["version"], answer["watches"]) == (2, [])
+        (record,) = answer["agents"]
         assert record["version"] == 1
         assert record["cost"]["each_look"] == 0.3
 

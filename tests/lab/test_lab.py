@@ -32,7 +32,6 @@ from rigs.scenarios import (
     CPUS,
     DEATHS,
     MATRIX,
-    MEMORY,
     TESTED,
 )
 
@@ -134,7 +133,6 @@ def test_every_value_is_chosen():
             {
                 "kernel": TESTED[X86_64],
                 "cpus": CPUS,
-                "memory": MEMORY,
                 "death": DEATHS,
             },
         ),

@@ -150,6 +150,7 @@ def test_a_kinfo_has_the_addresses_of_debug_info(
     )
 
 
+@pytest.mark.matrix
 def test_a_kinfo_of_the_newest_kernel(
     booted: Callable[..., Machine], tmp_path: Path
 ) -> None:

@@ -23,11 +23,17 @@ class Watch:
     """A ``kmemdump watch --json`` that runs."""
 
     def __init__(
-        self, folder: Path, *sockets: Path, arguments: Sequence[str] = ()
+        self,
+        folder: Path,
+        *sockets: Path,
+        arguments: Sequence[str] = (),
+        until_dead: bool = True,
     ) -> None:
         self.folder = folder
         areas = [word for name in AREAS for word in ("--area", name)]
         command = [*KMEMDUMP, "watch", "--json", *map(str, sockets)]
+        if until_dead:
+            command.append("--until-dead")
         self.process = subprocess.Popen(
             [*command, "-o", str(folder), *areas, *arguments],
             stdout=subprocess.PIPE,
@@ -36,6 +42,8 @@ class Watch:
         )
         self.lines: list[str] = []
         """What it reported, without signs of life."""
+        self.events: list[dict[str, object]] = []
+        """The same, as fields."""
         self.signs: list[int] = []
         """Samples without an alarm, in each sign of life."""
         self._reader = threading.Thread(target=self._read)
@@ -49,9 +57,10 @@ class Watch:
             except ValueError:  # A traceback, maybe.
                 self.lines.append(line.rstrip("\n"))
                 continue
-            if "samples" in record:
+            if record["event"] == "alive":
                 self.signs.append(record["samples"])
-            else:
+            elif record["event"] != "refreshed":
+                self.events.append(record)
                 self.lines.append(f"{record['vm']}: {record['text']}")
 
     def wait_for(self, pattern: str, *, after: int = 0) -> re.Match[str]:

@@ -111,6 +111,7 @@ def test_file_of_that_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.vm
+@pytest.mark.matrix
 def test_inside_a_machine(booted, lab_cache, tmp_path, capsys):
     machine = booted("6.12", python=python_image(lab_cache, X86_64), tasks=30)
     machine.run("echo 2 >/proc/sys/kernel/kptr_restrict")

@@ -30,7 +30,7 @@ def test_watch_notices(booted, vmlinux, architecture, kernel, death, tmp_path):
         options = ["--vmlinux", str(vmlinux(kernel, architecture))]
     command = [*KMEMDUMP, "watch", "--json", str(machine.qmp), "-o", str(tmp_path)]
     process = subprocess.Popen(
-        [*command, "--hang-after", "3", *options],
+        [*command, "--until-dead", "--hang-after", "3", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -159,7 +159,7 @@ def test_reboot(booted, watch):
     machine.send("busybox reboot -f")
     watched.wait_for("rebooted in an orderly way")
     machine.wait_ready()
-    watched.wait_for("marked .* areas", after=2)
+    watched.wait_for("marked .* areas", after=3)
     assert watched.cores == []
     machine.control.execute("quit")
     watched.end()

@@ -9,15 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from kmemdump.cli.watch import _Screen
+from kmemdump.cli.shared.watch_output import WatchOutput
 from kmemdump.errors import UsageError
 from kmemdump.marking.selection import select
-from kmemdump.watch import Settings, name_vms, watch_vms
+from kmemdump.watch import EventName, Settings, Supervisor
 from kmemdump.watch.reporter import Reporter
+from kmemdump.watch.sources.sockets import SocketSource, name_vms
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
 WATCH = [sys.executable, "-m", "kmemdump", "watch"]
@@ -29,6 +29,12 @@ def make_selection():
 
 def die(number):
     os.kill(os.getpid(), number)
+
+
+def die_unless(path):
+    if not path.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return select()
 
 
 def fail(error):
@@ -45,20 +51,29 @@ def silent(tmp_path):
         yield tmp_path / "silent", server
 
 
-def watch(tmp_path, selection, **sockets):
-    news = []
-    outcomes = watch_vms(sockets, selection, Settings(tmp_path), news.append)
-    assert all(report.vm in sockets for report in news)
-    return outcomes
+def watch(folder, selection, *sockets, take=lambda event: None, until_dead=True):
+    """Watch until all have ended; return how, by name, and what was reported."""
+    events = []
+
+    def report(event):
+        events.append(event)
+        take(event)
+
+    source = SocketSource([str(path) for path in sockets])
+    settings = Settings(folder, until_dead=until_dead)
+    outcomes = Supervisor([source], selection, settings, report).run()
+    assert {event.vm for event in events} <= {"", *outcomes}
+    return outcomes, events
 
 
 def test_no_server(tmp_path):
-    outcomes = watch(
-        tmp_path, make_selection, a=tmp_path / "none", b=Path(__file__).absolute()
-    )
-    assert "cannot connect: No such file" in outcomes["a"].problem
-    assert "cannot connect: Connection refused" in outcomes["b"].problem
-    assert not outcomes["a"].watched
+    """A path where nothing is, and one of a file that is no socket."""
+    file = tmp_path / "file"
+    file.touch()
+    outcomes, _ = watch(tmp_path / "o", make_selection, tmp_path / "none", file)
+    assert "No such file" in outcomes["none"].problem
+    assert "Connection refused" in outcomes["file"].problem
+    assert not outcomes["none"].watched
 
 
 @pytest.mark.parametrize(
@@ -72,17 +87,51 @@ def test_no_server(tmp_path):
     ],
 )
 def test_death_of_a_process(tmp_path, selection, problem):
-    outcome = watch(tmp_path, selection, a=tmp_path / "none")["a"]
-    assert outcome.problem.startswith(problem)
+    qemu = FakeQemu(tmp_path / "a")
+    try:
+        outcomes, _ = watch(tmp_path, selection, qemu.path)
+    finally:
+        qemu.close()
+    assert outcomes["a"].problem.startswith(problem)
+
+
+def test_a_worker_that_dies_is_started_again(tmp_path):
+    """Its death is said at once; the next one works."""
+    qemu = FakeQemu(tmp_path / "a")
+    killed = tmp_path / "killed"
+
+    def take(event):
+        if event.event is EventName.WORKER_DIED:
+            killed.touch()
+        elif event.event is EventName.WAITING:
+            raise KeyboardInterrupt
+
+    selection = functools.partial(die_unless, killed)
+    events = []
+    settings = Settings(tmp_path)
+
+    def report(event):
+        events.append(event.event)
+        take(event)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Supervisor(
+                [SocketSource([str(qemu.path)])], selection, settings, report
+            ).run()
+    finally:
+        qemu.close()
+    assert EventName.WORKER_DIED in events
 
 
 def test_command_line_without_a_vm(tmp_path):
     core = tmp_path / "folder" / "cores"
-    command = [*WATCH, f"qmp:{tmp_path}/none", "-o", str(core)]
+    command = [*WATCH, f"qmp:{tmp_path}/none", "-o", str(core), "--until-dead"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 3
-    assert done.stdout.count("\n") == 1
-    assert "none: not watched:" in done.stdout
+    found, problem = done.stdout.splitlines()
+    assert found.startswith("none: found: qmp:")
+    assert problem.startswith("none: ")
     assert list(core.iterdir()) == []
 
 
@@ -120,7 +169,8 @@ def test_orderly_end(tmp_path, silent, number):
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert output == "kmemdump: stopped; the VMs are not watched any more\n"
+    *_, last = output.splitlines()
+    assert last == "kmemdump: stopped; the VMs are not watched any more"
 
 
 def test_children_die_with_the_parent(tmp_path, silent):
@@ -138,16 +188,17 @@ def test_children_die_with_the_parent(tmp_path, silent):
 
 @pytest.mark.parametrize(("as_json", "lines"), [(False, 0), (True, 1)])
 def test_signs_of_life_are_for_programs(capsys, as_json, lines):
-    messages = []
-    Reporter("vm", messages.append, lambda: False).report_samples(5)
-    with _Screen(["vm"], verbose=True, as_json=as_json) as screen:
-        screen.show(*messages)
+    events = []
+    Reporter("vm", events.append, lambda: False).report_samples(5)
+    with WatchOutput({}, verbose=True, as_json=as_json) as output:
+        output.show(*events)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == lines
     for line in printed:
         record = json.loads(line)
         assert record["samples"] == 5
         assert (record["vm"], record["text"]) == ("vm", "5 samples, no alarm")
+        assert record["event"] == "alive"
 
 
 @pytest.mark.parametrize(
@@ -185,12 +236,13 @@ def test_qemu_that_misbehaves(tmp_path, answer, problem):
         qemu.ram[4096:8192] = os.urandom(4096)
         qemu.answers["query-status"] = answer
         process = subprocess.Popen(
-            [*WATCH, str(qemu.path), "-o", str(tmp_path)],
+            [*WATCH, str(qemu.path), "-o", str(tmp_path), "--until-dead"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         assert process.stdout is not None
+        assert process.stdout.readline().startswith("qmp: found: ")
         line = process.stdout.readline()
         assert line.startswith("qmp: waiting for a kernel (")
         assert problem in line
@@ -203,15 +255,13 @@ def test_qemu_that_misbehaves(tmp_path, answer, problem):
 
 
 def test_memory_without_a_kernel(tmp_path):
-    qemu = FakeQemu(tmp_path / "qmp")
-    news = []
+    qemu = FakeQemu(tmp_path / "a")
 
-    def take(report):
-        news.append(report.text)
-        if "waiting for a kernel (" in report.text:
+    def take(event):
+        if event.event is EventName.WAITING:
             qemu.close()
 
     qemu.ram[4096:] = os.urandom(len(qemu.ram) - 4096)
-    outcomes = watch_vms({"a": qemu.path}, make_selection, Settings(tmp_path), take)
-    assert any("no VMCOREINFO" in text for text in news)
+    outcomes, events = watch(tmp_path, make_selection, qemu.path, take=take)
+    assert any("no VMCOREINFO" in event.text for event in events)
     assert outcomes["a"].problem == "QEMU ended before there was a kernel to mark"

@@ -7,7 +7,10 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
-__all__ = ["notify"]
+__all__ = ["notify", "watchdog_interval"]
+
+_USUAL = 10.0
+"""Seconds between two signs of life where the service manager wants none."""
 
 
 def notify(environ: Mapping[str, str], **state: str) -> None:
@@ -29,3 +32,13 @@ def notify(environ: Mapping[str, str], **state: str) -> None:
     ):
         it.connect(address)
         it.sendall(text.encode())
+
+
+def watchdog_interval(environ: Mapping[str, str]) -> float:
+    """
+    Return the seconds between two ``WATCHDOG=1``: a third of what the unit allows.
+
+    See sd_watchdog_enabled(3).
+    """
+    given = environ.get("WATCHDOG_USEC", "")
+    return int(given) / 3e6 if given.isdecimal() and int(given) else _USUAL

@@ -18,12 +18,12 @@ from kmemdump.cli.shared.options import TargetOptions, opened_target, target_opt
 from kmemdump.cli.shared.terminal import typed
 from kmemdump.errors import ExitCode, KmemdumpError, UsageError
 from kmemdump.files import OpenFile
-from kmemdump.firmware.ramoops_search import Ramoops, read_ramoops
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
 
 if TYPE_CHECKING:
     from kmemdump.core import Core
+    from kmemdump.firmware.ramoops_search import Ramoops
     from kmemdump.questions.question import Question
 
 __all__ = ["command"]
@@ -87,6 +87,8 @@ def command(
 
 
 def _ask_ramoops(target: str, reading: TargetOptions) -> int:
+    from kmemdump.firmware.ramoops_search import read_ramoops
+
     try:
         with opened_target(target, reading) as opened:
             found = read_ramoops(opened.memory, target)

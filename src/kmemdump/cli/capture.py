@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
@@ -23,7 +24,7 @@ from kmemdump.cli.shared.options import (
     selection_options,
     target_options,
 )
-from kmemdump.errors import ExitCode, UsageError
+from kmemdump.errors import ExitCode, TargetError, UsageError
 from kmemdump.text import format_size
 
 if TYPE_CHECKING:
@@ -55,9 +56,17 @@ def command(
     Mark TARGET and write its core image now.
 
     TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET), a raw
-    RAM image, or a vmcore.
+    RAM image, or a vmcore. A VM that 'kmemdump watch' watches is captured by it.
     """
     from kmemdump.marking.capture import look
+
+    if ":" in target and (watch := _find_watch(target)) is not None:
+        if pause or any(selected):
+            raise UsageError(
+                f"{target}: 'kmemdump watch' watches it, and captures what it marks; "
+                "leave out the options, or stop the watch"
+            )
+        return _capture_by_watch(*watch, output, as_json)
 
     # A VM that is paused does not wait for a download.
     search: Mapping[str, str] = {} if pause else os.environ
@@ -87,6 +96,25 @@ def command(
         )
     complete = capture.complete and not missing
     return ExitCode.DONE if complete else ExitCode.INCOMPLETE
+
+
+def _find_watch(target: str) -> tuple[Path, str] | None:
+    from kmemdump.watch.control.client import find_watch
+
+    return find_watch(run_folder(os.environ), target)
+
+
+def _capture_by_watch(control: Path, vm: str, output: Path, as_json: bool) -> int:
+    from kmemdump.watch.control.client import ask
+
+    done = ask(control, do="capture", vm=vm, path=str(output.absolute()))
+    if done["event"] != "captured":
+        raise TargetError(f"{vm}: {done['text']}")
+    if as_json:
+        click.echo(json.dumps(done, indent=2))
+    else:
+        click.echo(done["text"])
+    return ExitCode.DONE if done.get("complete") else ExitCode.INCOMPLETE
 
 
 def _record(

@@ -23,7 +23,7 @@ _VERBS = {
     "capture": "Mark a target and write its core image now.",
     "watch": "Mark VMs while they run; write a core image when one dies.",
     "mark": "Register regions with a machine's firmware.",
-    "status": "Show what the agents that keep marks fresh hold, and cost.",
+    "status": "Show what watches and agents hold, cost and have seen.",
     "regions": "List what is registered with a machine's firmware.",
     "collect": "Make a core image of what firmware left after a crash.",
     "info": "Show what is in a core image, and what opens it.",

@@ -10,65 +10,54 @@ from dataclasses import asdict
 
 import click
 
-from kmemdump.agent.status import Status, read_all
+from kmemdump.agent.status import read_all
+from kmemdump.cli.shared.agent_lines import agent_is_ill, agent_lines, agent_record
 from kmemdump.cli.shared.agent_output import run_folder
-from kmemdump.errors import ExitCode, TargetError
-from kmemdump.text import format_duration, format_size
+from kmemdump.cli.shared.watch_lines import vm_is_ill, watch_lines
+from kmemdump.errors import ExitCode, TargetError, UsageError
 
 __all__ = ["command"]
-
-_LATE = 2.0
-"""A look is late after this many intervals."""
 
 
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> int:
+@click.option(
+    "--metrics", is_flag=True, help="Print what is known of VMs for Prometheus."
+)
+def command(as_json: bool, metrics: bool) -> int:
     """
-    Show the regions that this machine's agents hold, their age, and their cost.
+    Show what this machine's watches and agents hold, how old it is, and its cost.
 
+    A watch is a running 'kmemdump watch'; an agent is a 'kmemdump mark --daemon'.
     The exit status is 0 if all is well, and 1 if something is missing, late or dead.
     """
+    from kmemdump.watch.control.metrics import metrics as page
+    from kmemdump.watch.control.status import read_watches
+
+    if as_json and metrics:
+        raise UsageError("--json and --metrics exclude each other")
     folder = run_folder(os.environ)
-    found = read_all(folder)
-    if not found:
+    agents, watches = read_all(folder), read_watches(folder)
+    if not agents and not watches:
         raise TargetError(
-            f"no agent has left its status in {folder}\n"
-            "'kmemdump mark live --daemon' starts one"
+            f"no watch and no agent runs here (none is known in {folder})\n"
+            "'kmemdump watch' and 'kmemdump mark live --daemon' start one"
         )
     now = time.time()
-    if as_json:
-        records = [{"version": 1, **asdict(status)} for status in found]
-        click.echo(json.dumps(records, indent=2))
+    if metrics:
+        click.echo(page(watches), nl=False)
+    elif as_json:
+        record = {
+            "version": 2,
+            "agents": [agent_record(status) for status in agents],
+            "watches": [asdict(watch) for watch in watches],
+        }
+        click.echo(json.dumps(record, indent=2))
     else:
-        for status in found:
-            _print(status, now)
-    return ExitCode.INCOMPLETE if any(_ill(it, now) for it in found) else ExitCode.DONE
-
-
-def _ill(status: Status, now: float) -> bool:
-    late = now - status.marked > _LATE * status.interval + 60
-    return not status.alive or bool(status.failure) or bool(status.problems) or late
-
-
-def _print(status: Status, now: float) -> None:
-    who = f"process {status.pid}, since {format_duration(max(now - status.started, 0))}"
-    if not status.alive:
-        who = f"process {status.pid} is gone; what it registered is still there"
-    click.echo(f"{status.table}: kernel {status.kernel}; {who}")
-    age = format_duration(max(now - status.marked, 0))
-    click.echo(
-        f"  holds   {status.regions} regions, {format_size(status.bytes)}, looked at "
-        f"{age} ago, every {format_duration(status.interval)}"
+        lines = [line for status in agents for line in agent_lines(status, now)]
+        lines += [line for watch in watches for line in watch_lines(watch, now)]
+        click.echo("\n".join(lines))
+    ill = any(agent_is_ill(status, now) for status in agents) or any(
+        vm_is_ill(vm, watch.interval, now) for watch in watches for vm in watch.vms
     )
-    click.echo(f"  looks   {status.refreshes} again, {status.failures} of them failed")
-    cost = status.cost
-    click.echo(
-        f"  costs   {format_size(cost.memory)} of memory (at most "
-        f"{format_size(cost.most_memory)}), {cost.share:.2%} of one CPU "
-        f"({cost.each_look:.2f} s each look, {cost.first_look:.1f} s the first)"
-    )
-    if status.failure:
-        click.echo(f"  failed  {status.failure}")
-    for problem in status.problems:
-        click.echo(f"  lacks   {problem}")
+    return ExitCode.INCOMPLETE if ill else ExitCode.DONE

@@ -27,6 +27,7 @@ from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget
 from kmemdump.text import format_size, printable
 from kmemdump.watch.end_causes import DumpCause
+from kmemdump.watch.events import EventName
 from kmemdump.watch.reporter import Reporter
 from kmemdump.watch.vm_marks import VmMarks
 
@@ -62,10 +63,13 @@ class DumpWriter:
         try:
             written = write_dump(marks, path, cause.cause, cause.kind)
         except (KmemdumpError, OSError) as error:
-            self._reporter.report_problem(f"{cause.cause}; no core image: {error}")
+            text = f"{cause.cause}; no core image: {error}"
+            self._reporter.report_problem(
+                text, EventName.NO_CORE, kind=cause.kind.value, cause=cause.cause
+            )
         else:
             self.cores.append(path)
-            self._report(cause, written)
+            self._report(marks, cause, written)
 
     def _new_path(self) -> Path:
         while True:
@@ -77,7 +81,7 @@ class DumpWriter:
                 return path
             time.sleep(0.001)
 
-    def _report(self, cause: DumpCause, dump: WrittenDump) -> None:
+    def _report(self, marks: VmMarks, cause: DumpCause, dump: WrittenDump) -> None:
         named, finished = (t - cause.noticed for t in (dump.named, dump.finished))
         seconds = f"{named:.2f} s"
         if finished > named:
@@ -86,7 +90,15 @@ class DumpWriter:
         in_log = cause.kind in (DeathKind.OOPS, DeathKind.PANIC)
         words = f": {dump.words}" if dump.words and in_log else ""
         self._reporter.report(
-            f"{cause.cause}{words}; {dump.path}, {format_size(dump.size)}, {seconds}"
+            f"{cause.cause}{words}; {dump.path}, {format_size(dump.size)}, {seconds}",
+            EventName.DEATH,
+            release=marks.info.osrelease,
+            kind=cause.kind.value,
+            cause=f"{cause.cause}{words}",
+            core=dump.path,
+            size=dump.size,
+            seconds=round(named, 3),
+            complete=dump.problem is None and not dump.missing,
         )
         if dump.problem:
             self._reporter.report_problem(

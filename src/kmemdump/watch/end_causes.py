@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kmemdump.diagnosis.death_kind import DeathKind
+from kmemdump.watch.events import EventName
 from kmemdump.watch.liveness import KernelState
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.reporter import Reporter
@@ -26,6 +27,7 @@ __all__ = [
     "judge_qemu_end",
     "judge_reset",
     "judge_shutdown",
+    "wait_for_reset",
 ]
 
 _POLL = 0.25
@@ -70,6 +72,8 @@ class WatchEnd:
     """A message to report, if it is not empty."""
     boots_again: bool = False
     """Whether the VM boots another kernel."""
+    event: EventName = EventName.NOTE
+    """What the message is."""
 
 
 def judge_reset(
@@ -80,7 +84,11 @@ def judge_reset(
     if kernel.panicked:
         return DumpCause(DeathKind.PANIC, "panic, then a reset", now, vm)
     if kernel.leaving:
-        return WatchEnd("rebooted in an orderly way: no core image", boots_again=True)
+        return WatchEnd(
+            "rebooted in an orderly way: no core image",
+            boots_again=True,
+            event=EventName.ORDERLY,
+        )
     who = "guest" if event.guest else "host"
     kind = DeathKind.RESET if event.guest else DeathKind.HOST_RESET
     cause = f"reset by the {who} without a shutdown ({event.text})"
@@ -95,14 +103,17 @@ def judge_shutdown(
         return DumpCause(DeathKind.PANIC, "panic, then the end of the VM", now)
     if kernel.leaving:
         if not event.reboot:
-            return WatchEnd("powered off in an orderly way: no core image")
+            text = "powered off in an orderly way: no core image"
+            return WatchEnd(text, event=EventName.ORDERLY)
         text = "rebooted in an orderly way: no core image"
         if control.status() == "shutdown":
             # QEMU was told to pause instead of resetting.
-            return WatchEnd(f"{text}; resetting the VM for it", boots_again=True)
-        return WatchEnd(text)
+            text = f"{text}; resetting the VM for it"
+            return WatchEnd(text, boots_again=True, event=EventName.ORDERLY)
+        return WatchEnd(text, event=EventName.ORDERLY)
     if not event.guest:
-        return WatchEnd(f"ended by its host ({event.text}): no core image")
+        text = f"ended by its host ({event.text}): no core image"
+        return WatchEnd(text, event=EventName.ORDERLY)
     cause = f"ended without a shutdown ({event.text})"
     return DumpCause(DeathKind.SHUTDOWN, cause, now)
 
@@ -110,7 +121,8 @@ def judge_shutdown(
 def judge_qemu_end(kernel: KernelState) -> DumpCause | WatchEnd:
     """Return what the end of QEMU means."""
     if kernel.leaving:
-        return WatchEnd("QEMU ended after an orderly shutdown: no core image")
+        text = "QEMU ended after an orderly shutdown: no core image"
+        return WatchEnd(text, event=EventName.ORDERLY)
     kind, cause = DeathKind.QEMU_ENDED, "QEMU ended unexpectedly"
     if kernel.panicked:
         kind, cause = DeathKind.PANIC, "panic, then QEMU ended"
@@ -132,22 +144,22 @@ def act_on_vm(
         action = VmAction.CONTINUE  # The host wants it to boot.
     match action:
         case VmAction.PAUSE:
-            return WatchEnd("left paused")
+            return WatchEnd("left paused", event=EventName.ACTED)
         case VmAction.QUIT:
             control.quit()
-            return WatchEnd("ended the VM")
+            return WatchEnd("ended the VM", event=EventName.ACTED)
         case VmAction.RESET if not vm.boots:
             if not control.reset():
                 return WatchEnd()
-            return WatchEnd("reset the VM", boots_again=True)
+            return WatchEnd("reset the VM", boots_again=True, event=EventName.ACTED)
         case _:
             control.cont()
     if vm is VmAfterDeath.STAYS:
-        return _wait_for_reset(control, reporter)
+        return wait_for_reset(control, reporter)
     return WatchEnd(boots_again=True) if vm.boots else None
 
 
-def _wait_for_reset(control: VmControl, reporter: Reporter) -> WatchEnd:
+def wait_for_reset(control: VmControl, reporter: Reporter) -> WatchEnd:
     """Wait until a VM that runs with a dead kernel is reset, or ends."""
     reporter.show_status("dead; waiting for its next boot")
     while not control.gone:

@@ -11,6 +11,7 @@ from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.text import format_size
+from kmemdump.watch.control.commands import CaptureCommand, Command, RefreshCommand
 from kmemdump.watch.end_causes import (
     DumpCause,
     VmAfterDeath,
@@ -19,6 +20,7 @@ from kmemdump.watch.end_causes import (
     judge_reset,
     judge_shutdown,
 )
+from kmemdump.watch.events import EventName
 from kmemdump.watch.hang_detector import CpuSample, Hang, HangDetector, Sample, Vcpu
 from kmemdump.watch.liveness import KernelState
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
@@ -94,6 +96,10 @@ class Monitor:
 
         :raises StoppedError: If the watch should stop.
         """
+        with self._reporter.obeying(self._obey):
+            return self._run()
+
+    def _run(self) -> DumpCause | WatchEnd:
         control = self._control
         next_poll = time.monotonic()
         while True:
@@ -147,7 +153,7 @@ class Monitor:
         if self._lost_since is not None and now - self._lost_since > _LOST:
             if kernel.leaving:
                 text = "gave way to another kernel: no core image"
-                return WatchEnd(text, boots_again=True)
+                return WatchEnd(text, boots_again=True, event=EventName.ORDERLY)
             cause = "the kernel vanished from memory"
             vm = VmAfterDeath.RESET_BY_GUEST
             return DumpCause(DeathKind.VANISHED, cause, now, vm)
@@ -206,10 +212,16 @@ class Monitor:
         except NotCapturedError:
             return b""
 
-    def _refresh(self) -> None:
+    def _refresh(self, request: int | None = None) -> str | None:
+        """
+        Look at the kernel again.
+
+        :param request: Number of the request for it, which the event answers.
+        :return: Why that failed.
+        """
         control = self._control
         if control.status() != "running":
-            return  # Nothing changes, or QEMU does not answer.
+            return "the VM does not run, or QEMU does not answer"  # Nothing changes.
         marks = self._marks
         started = time.monotonic()
         lacking = marks.lacking
@@ -219,17 +231,60 @@ class Monitor:
             if isinstance(error, TargetError):
                 control.note_error(error)
             if not self._refresh_failed:
-                self._reporter.report(f"cannot refresh the marks: {first_line(error)}")
+                self._reporter.report_problem(
+                    f"cannot refresh the marks: {first_line(error)}"
+                )
             self._refresh_failed = True
-            return
+            return first_line(error)
         self._refresh_failed = False
         if lacking is not None and marks.lacking is None:
             self._reporter.report("its variables and types were found after all")
-        self._reporter.show_status(
+        seconds = time.monotonic() - started
+        self._reporter.report(
             f"{marks.info.osrelease}: {len(marks.registry)} regions, "
             f"{format_size(marks.size)}, refreshed at "
-            f"{marks.capture.time:%H:%M:%S} UTC in {time.monotonic() - started:.2f} s"
+            f"{marks.capture.time:%H:%M:%S} UTC in {seconds:.2f} s",
+            EventName.REFRESHED,
+            release=marks.info.osrelease,
+            regions=len(marks.registry),
+            size=marks.size,
+            seconds=round(seconds, 3),
+            request=request,
         )
+        return None
+
+    def _obey(self, command: Command) -> None:
+        """Do what the supervisor asks for."""
+        if isinstance(command, RefreshCommand):
+            problem = self._refresh(command.request)
+        else:
+            problem = self._capture(command)
+        if problem is not None:
+            self._reporter.report(problem, EventName.NO_CORE, request=command.request)
+
+    def _capture(self, command: CaptureCommand) -> str | None:
+        """Write a core image of the kernel as it runs; return why that failed."""
+        problem = self._refresh()
+        if problem is not None:
+            return problem
+        capture, registry = self._marks.capture, self._marks.registry
+        try:
+            missing = capture.save(
+                command.path, regions=[*registry], packed=self._marks.packed
+            )
+            size = command.path.stat().st_size
+        except (KmemdumpError, OSError) as error:
+            return first_line(error)
+        self._reporter.report(
+            f"captured on request: {command.path}, {format_size(size)}",
+            EventName.CAPTURED,
+            release=self._marks.info.osrelease,
+            core=command.path,
+            size=size,
+            complete=capture.marking.complete and not missing,
+            request=command.request,
+        )
+        return None
 
     def _find_hang(self) -> Hang | None:
         """Take a sample, and return what is frozen."""

@@ -1,29 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Messages about a VM to the process that started the watch, and its wish to stop."""
+"""Events of a VM to the supervisor, and the supervisor's commands to its worker."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Unpack
 
-__all__ = ["Message", "Reporter", "StoppedError", "first_line"]
+from kmemdump.watch.control.commands import Command
+from kmemdump.watch.events import Event, EventFields, EventName
+
+__all__ = ["Reporter", "StoppedError", "first_line"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message about a VM."""
-
-    vm: str
-    """The VM's name."""
-    text: str
-    passing: bool = False
-    """Whether it only says what the watch is doing now."""
-    samples: int | None = None
-    """
-    In a sign of life: samples of the hang detector since the kernel was marked, or
-    since the last alarm.
-    """
+_MAX_PROBLEMS = 20
 
 
 class StoppedError(Exception):
@@ -35,48 +27,76 @@ class Reporter:
     Reports what happens to one VM.
 
     :param vm: The VM's name.
-    :param send: Called with each message.
+    :param send: Called with each event.
     :param stopping: Called often; returns whether the watch should stop.
+    :param next_command: Called often; returns what to do now, if anything.
     """
 
     def __init__(
         self,
         vm: str,
-        send: Callable[[Message], None],
+        send: Callable[[Event], None],
         stopping: Callable[[], bool],
+        next_command: Callable[[], Command | None] = lambda: None,
     ) -> None:
         self._vm = vm
         self._send = send
         self._stopping = stopping
-        self.problems: list[str] = []
-        """The reported problems, oldest first."""
+        self._next_command = next_command
+        self._obey: Callable[[Command], None] = self._refuse
+        self.problems: deque[str] = deque(maxlen=_MAX_PROBLEMS)
+        """The last problems that were reported, oldest first."""
 
-    def report(self, text: str) -> None:
-        """Report one line for a person to read."""
-        self._send(Message(self._vm, text))
+    def report(
+        self,
+        text: str,
+        event: EventName = EventName.NOTE,
+        **more: Unpack[EventFields],
+    ) -> None:
+        """Report what happened: one line for a person, and fields for programs."""
+        self._send(Event(event=event, vm=self._vm, text=text, **more))
 
-    def report_problem(self, problem: str) -> None:
+    def report_problem(
+        self,
+        problem: str,
+        event: EventName = EventName.PROBLEM,
+        **more: Unpack[EventFields],
+    ) -> None:
         """Report what is missing or failed, and remember it."""
         self.problems.append(problem)
-        self.report(problem)
+        self.report(problem, event, **more)
 
     def report_samples(self, count: int) -> None:
         """Report that *count* samples of the hang detector raised no alarm."""
-        text = f"{count} samples, no alarm"
-        self._send(Message(self._vm, text, passing=True, samples=count))
+        self.report(f"{count} samples, no alarm", EventName.ALIVE, samples=count)
 
     def show_status(self, text: str) -> None:
         """Report what the watch is doing now."""
-        self._send(Message(self._vm, text, passing=True))
+        self.report(text, EventName.STATUS)
 
     def check_stopping(self) -> None:
         """
-        Check whether to go on.
+        Check whether to go on, and do what the supervisor asks for meanwhile.
 
         :raises StoppedError: If the watch should stop.
         """
         if self._stopping():
             raise StoppedError
+        if (command := self._next_command()) is not None:
+            self._obey(command)
+
+    @contextmanager
+    def obeying(self, obey: Callable[[Command], None]) -> Iterator[None]:
+        """Let *obey* do commands in the body of a ``with`` statement."""
+        self._obey = obey
+        try:
+            yield
+        finally:
+            self._obey = self._refuse
+
+    def _refuse(self, command: Command) -> None:
+        text = "no kernel is marked now"
+        self.report(text, EventName.NO_CORE, request=command.request)
 
     def sleep(self, seconds: float) -> None:
         """

@@ -30,3 +30,7 @@ class Settings:
     hang_after: float = 10.0
     """Seconds for which a kernel must be frozen; 0 turns the hang detector off."""
     action: VmAction = VmAction.PAUSE
+    until_dead: bool = False
+    """Whether the watch ends when each VM has died or ended."""
+    control: Path | None = None
+    """Where the control socket is made."""

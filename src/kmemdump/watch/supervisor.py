@@ -1,110 +1,275 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Watches several VMs at once, each in a process of its own.
+Watches all VMs that its sources find, each in a process of its own.
 
 A VM that hangs, lies about its memory, or makes drgn crash, harms only the process
-that watches it.
+that watches it, which is started again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import logging
-import multiprocessing
 import os
-import resource
 import signal
-import traceback
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from multiprocessing.connection import wait
 from pathlib import Path
 
-from kmemdump.errors import KmemdumpError, UsageError
+from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
-from kmemdump.watch.reporter import Message, Reporter
+from kmemdump.watch.control.commands import make_command
+from kmemdump.watch.control.pending import PendingRequests
+from kmemdump.watch.control.server import ControlServer, Request
+from kmemdump.watch.events import Event, EventName
 from kmemdump.watch.settings import Settings
-from kmemdump.watch.watcher import Outcome, Watcher
+from kmemdump.watch.sources import Source, VmAddress
+from kmemdump.watch.vm_status import VmStatus
+from kmemdump.watch.watcher import Outcome
+from kmemdump.watch.worker import Usage, Worker, worker_context
 
-__all__ = ["name_vms", "watch_vms"]
+__all__ = ["Supervisor"]
 
-_MAX_DATA = 4 << 30
-"""Bytes of memory that a process may allocate; a vmlinux is loaded into it."""
+_SCAN = 0.5
+"""Seconds from one look at the sources to the next."""
 _END_PATIENCE = 20.0
-"""Seconds that a process has to end; it may be writing a core image."""
-_MAX_NAME = 100
-_PR_SET_PDEATHSIG = 1  # Linux include/uapi/linux/prctl.h
+"""Seconds that a worker has to end; it may be writing a core image."""
+_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds until a worker is started again; the last one for all that follow."""
+_PROVEN = 30.0
+"""A worker that ran so many seconds is started again at once."""
 
 
-def name_vms(sockets: Sequence[str]) -> dict[str, Path]:
+class _Vm:
+    """A VM that a source has found."""
+
+    def __init__(self, address: VmAddress) -> None:
+        self.address = address
+        self.status = VmStatus(address.name, address.spec, datetime.now(UTC))
+        self.worker: Worker | None = None
+        self.outcome: Outcome | None = None
+        """How the last watch ended, if its worker said so."""
+        self.started = 0.0
+        self.next_start = 0.0
+        self._failures = 0
+
+    def schedule(self, now: float) -> None:
+        """Note that its worker ended, and when the next one is to start."""
+        if now - self.started > _PROVEN:
+            self._failures = 0
+        self.next_start = now + _DELAYS[min(self._failures, len(_DELAYS) - 1)]
+        self._failures += 1
+
+    def record(self) -> Mapping[str, object]:
+        """Return what is known of it as JSON has it: see `control.status`."""
+        usage = self.worker.usage() if self.worker else Usage(None, 0, 0.0)
+        return {**self.status.record(), **asdict(usage)}
+
+
+class Supervisor:
     """
-    Return the absolute path of each socket by the shortest unique name of its VM.
+    Starts and ends workers, and keeps what is known of each VM.
 
-    :param sockets: Paths, with or without ``qmp:``.
-    :raises UsageError: If a socket is given twice.
-    """
-    paths = [Path(spec.removeprefix("qmp:")).absolute() for spec in sockets]
-    if len(set(paths)) < len(paths):
-        raise UsageError("a socket is named twice, expected each VM once")
-    longest = max((len(path.parts) for path in paths), default=0)
-    for depth in range(1, longest + 1):
-        names = [_name(path, depth) for path in paths]
-        if len(set(names)) == len(names):
-            break
-    else:
-        names = [f"{_name(path, longest)}-{i}" for i, path in enumerate(paths, 1)]
-    return dict(zip(names, paths, strict=True))
+    Its methods must be called by the main thread.
 
-
-def _name(path: Path, depth: int) -> str:
-    """Return the last *depth* parts of a path as a part of a file's name."""
-    parts = [*path.parts[-depth:-1], path.stem or path.name]
-    name = "-".join(part.strip("/") for part in parts)
-    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    return clean.strip("-.")[-_MAX_NAME:] or "vm"
-
-
-def watch_vms(
-    sockets: Mapping[str, Path],
-    make_selection: Callable[[], Selection],
-    settings: Settings,
-    report: Callable[[Message], None],
-) -> dict[str, Outcome]:
-    """
-    Watch VMs until all have ended.
-
-    Must be called by the main thread. Before it raises (:exc:`KeyboardInterrupt`),
-    core images that are being written are finished.
-
-    :param sockets: QMP socket of each VM, by the name for messages and core images.
-    :param make_selection: Returns what to mark; must be picklable, because each process
+    :param sources: Find the VMs.
+    :param make_selection: Returns what to mark; must be picklable, because each worker
         calls it.
-    :param report: Called with each message, in the caller's thread.
-    :return: How each watch ended, by the VM's name.
-    :raises KmemdumpError: If core images cannot be written into the folder.
+    :param report: Called with each event.
+    :param tick: Called about twice a second while the supervisor works.
+    :raises KmemdumpError: If core images cannot be written into the folder, or the
+        control socket cannot be made.
     """
-    _make_folder(settings.folder)
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Connection, tuple[str, SpawnProcess]] = {}
-    outcomes: dict[str, Outcome] = {}
-    try:
-        for name, socket in sockets.items():
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_work,
-                args=(theirs, os.getpid(), name, socket, make_selection, settings),
-                name=f"kmemdump watch {name}",
-                daemon=True,
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        make_selection: Callable[[], Selection],
+        settings: Settings,
+        report: Callable[[Event], None],
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sources = sources
+        self._make_selection = make_selection
+        self._settings = settings
+        self._report = report
+        self._tick = tick
+        self._context = worker_context()
+        self._vms: dict[str, _Vm] = {}
+        self._pending = PendingRequests()
+        self._started = time.time()
+        _make_folder(settings.folder)
+
+    def run(self) -> Mapping[str, Outcome]:
+        """
+        Watch until the watch is stopped.
+
+        With :attr:`Settings.until_dead`, until each VM that is there now has died or
+        ended. Before it raises (:exc:`KeyboardInterrupt`), core images that are being
+        written are finished.
+
+        :return: How each watch ended, by the VM's name.
+        """
+        server = None
+        try:
+            if self._settings.control is not None:
+                server = ControlServer(self._settings.control)
+            self._find_vms()
+            while self._vms or not self._settings.until_dead:
+                self._start_workers()
+                self._receive(_SCAN, server)
+                self._tick()
+                if not self._settings.until_dead:
+                    self._find_vms()
+                elif all(vm.outcome and not vm.worker for vm in self._vms.values()):
+                    break
+        finally:
+            self._end_workers()
+            for source in self._sources:
+                source.close()
+            if server is not None:
+                server.close()
+        return {name: vm.outcome or Outcome() for name, vm in self._vms.items()}
+
+    def status(self) -> list[VmStatus]:
+        """Return what is known of each VM."""
+        return [vm.status for vm in self._vms.values()]
+
+    def _find_vms(self) -> None:
+        found: dict[str, VmAddress] = {}
+        for source in self._sources:
+            for address in source.vms():
+                found.setdefault(address.name, address)
+            for text in source.messages():
+                self._report(Event(event=EventName.NOTE, vm="", text=text))
+        for name in [*self._vms]:
+            vm = self._vms[name]
+            if name not in found and vm.worker is None:
+                del self._vms[name]
+                self._take(vm, Event(event=EventName.GONE, vm=name, text="is gone"))
+        for name, address in found.items():
+            known = self._vms.get(name)
+            if known is None:
+                vm = self._vms[name] = _Vm(address)
+                text = f"found: {address.spec}"
+                self._take(vm, Event(event=EventName.FOUND, vm=name, text=text))
+            elif known.address != address and known.worker is None:
+                known.address, known.next_start = address, 0.0
+
+    def _start_workers(self) -> None:
+        now = time.monotonic()
+        for vm in self._vms.values():
+            ended = self._settings.until_dead and vm.outcome is not None
+            if vm.worker is None and now >= vm.next_start and not ended:
+                vm.started = now
+                obstacle = vm.address.obstacle()
+                if obstacle is None:
+                    obstacle = self._start_worker(vm)
+                if obstacle is not None:
+                    vm.schedule(now)
+                    if self._settings.until_dead:
+                        vm.outcome = Outcome(problem=obstacle)
+                    self._problem(vm, obstacle)
+
+    def _start_worker(self, vm: _Vm) -> str | None:
+        """Start a worker; return why that is impossible."""
+        try:
+            vm.worker = Worker(
+                self._context, vm.address, self._make_selection, self._settings
             )
-            process.start()
-            theirs.close()
-            workers[ours] = name, process
-        while workers:
-            _receive(workers, outcomes, report)
-    finally:
-        _end(workers, outcomes, report)
-    return outcomes
+        except OSError as error:
+            return f"cannot start a process: {error.strerror}"
+        return None
+
+    def _receive(self, timeout: float, server: ControlServer | None = None) -> bool:
+        """Take what workers and clients sent; return False if nothing came in time."""
+        workers = {vm.worker.connection: vm for vm in self._vms.values() if vm.worker}
+        control = [server.fileno()] if server is not None else []
+        ready = wait([*workers, *control], timeout)
+        for connection, vm in workers.items():
+            if connection in ready:
+                self._receive_of(vm)
+        if server is not None and server.fileno() in ready:
+            for request in server.take():
+                self._handle(request)
+        return bool(ready)
+
+    def _receive_of(self, vm: _Vm) -> None:
+        assert vm.worker is not None
+        message = vm.worker.receive()
+        if isinstance(message, Outcome):
+            vm.outcome = message
+            if message.problem:
+                self._problem(vm, message.problem)
+        elif message is not None:
+            self._take(vm, message)
+        else:
+            reason = vm.worker.close()
+            vm.worker = None
+            vm.schedule(time.monotonic())
+            self._pending.refuse_all(vm.address.name, f"its worker ended ({reason})")
+            if vm.outcome is None:
+                text = f"its process died ({reason})"
+                event = EventName.WORKER_DIED
+                self._take(vm, Event(event=event, vm=vm.address.name, text=text))
+                if self._settings.until_dead:
+                    vm.outcome = Outcome(problem=text)
+            elif not self._settings.until_dead:
+                vm.outcome = None
+
+    def _take(self, vm: _Vm, event: Event) -> None:
+        vm.status.take(event)
+        self._pending.answer(event)
+        self._report(event)
+
+    def _problem(self, vm: _Vm, text: str) -> None:
+        """Report a problem, unless it is the same one as before."""
+        if text != vm.status.error:
+            event = Event(event=EventName.PROBLEM, vm=vm.address.name, text=text)
+            self._take(vm, event)
+
+    def _handle(self, request: Request) -> None:
+        do, name = request.body.get("do"), request.body.get("vm")
+        if do == "status":
+            request.reply(
+                version=1,
+                pid=os.getpid(),
+                started=self._started,
+                folder=str(self._settings.folder),
+                interval=self._settings.interval,
+                vms=[vm.record() for vm in self._vms.values()],
+            )
+            return
+        vm = self._vms.get(name) if isinstance(name, str) else None
+        if vm is None:
+            request.refuse(f"no VM {name!r} is watched")
+        elif vm.worker is None:
+            request.refuse(f"{name} has no worker now: {vm.status.error}")
+        else:
+            number = self._pending.add(request, vm.address.name)
+            command = make_command(request.body, number)
+            if command is None:
+                self._pending.refuse_all(vm.address.name, f"cannot do {do!r}")
+            else:
+                vm.worker.send(command)
+
+    def _end_workers(self) -> None:
+        for vm in self._vms.values():
+            if vm.worker is not None:
+                vm.worker.terminate()
+        deadline = time.monotonic() + _END_PATIENCE
+        with _signals_held():
+            while any(vm.worker for vm in self._vms.values()):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._receive(left):
+                    break
+        for vm in self._vms.values():
+            if vm.worker is not None:
+                vm.worker.kill()
+                vm.worker.close()
+                vm.worker = None
 
 
 def _make_folder(folder: Path) -> None:
@@ -116,51 +281,6 @@ def _make_folder(folder: Path) -> None:
         raise KmemdumpError(f"cannot write into {folder}")
 
 
-def _receive(
-    workers: dict[Connection, tuple[str, SpawnProcess]],
-    outcomes: dict[str, Outcome],
-    report: Callable[[Message], None],
-    timeout: float | None = None,
-) -> bool:
-    """Take the processes' messages; return False if none comes in time."""
-    ready = wait(list(workers), timeout)
-    for connection in ready:
-        assert isinstance(connection, Connection)
-        name, process = workers[connection]
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            del workers[connection]
-            connection.close()
-            process.join()
-            if name not in outcomes:
-                problem = f"its process died ({_exit_reason(process.exitcode)})"
-                outcomes[name] = Outcome(problem=problem)
-            continue
-        if isinstance(message, Outcome):
-            outcomes[name] = message
-        else:
-            report(message)
-    return bool(ready)
-
-
-def _end(
-    workers: dict[Connection, tuple[str, SpawnProcess]],
-    outcomes: dict[str, Outcome],
-    report: Callable[[Message], None],
-) -> None:
-    for _, process in workers.values():
-        with contextlib.suppress(OSError):
-            process.terminate()
-    with _signals_held():
-        while workers and _receive(workers, outcomes, report, _END_PATIENCE):
-            pass
-    for connection, (_, process) in workers.items():
-        process.kill()
-        process.join()
-        connection.close()
-
-
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
     """Let no second Ctrl-C interrupt the end; SIGKILL still does."""
@@ -170,68 +290,3 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-
-
-def _exit_reason(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-exit_code).name
-    return f"exit status {exit_code}"
-
-
-def _work(
-    connection: Connection,
-    parent: int,
-    name: str,
-    socket: Path,
-    make_selection: Callable[[], Selection],
-    settings: Settings,
-) -> None:
-    """Watch a VM; the main function of a process."""
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
-    _die_with(parent)
-    _limit_memory()
-
-    reporter = Reporter(name, connection.send, lambda: stopping)
-    logging.basicConfig(handlers=[_LogHandler(reporter)])
-    logging.captureWarnings(True)
-    try:
-        outcome = Watcher(name, socket, make_selection(), settings, reporter).run()
-    except (KmemdumpError, OSError, MemoryError) as error:
-        outcome = Outcome(problem=str(error) or type(error).__name__)
-    except Exception as error:
-        problem = f"a bug of kmemdump: {type(error).__name__}: {error}"
-        outcome = Outcome(problem=f"{problem}\n{traceback.format_exc()}")
-    connection.send(outcome)
-
-
-class _LogHandler(logging.Handler):
-    """Shows logs of drgn and others as status; a dead kernel makes them log much."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__()
-        self._reporter = reporter
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._reporter.show_status(self.format(record))
-
-
-def _die_with(parent: int) -> None:
-    """Have Linux kill this process when its parent's main thread ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It is dead already.
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _limit_memory() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _MAX_DATA if hard == resource.RLIM_INFINITY else min(hard, _MAX_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

@@ -14,10 +14,17 @@ from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
 from kmemdump.text import format_size
 from kmemdump.watch.dump import DumpWriter
-from kmemdump.watch.end_causes import DumpCause, WatchEnd, act_on_vm
+from kmemdump.watch.end_causes import (
+    DumpCause,
+    WatchEnd,
+    act_on_vm,
+    wait_for_reset,
+)
+from kmemdump.watch.events import EventName
 from kmemdump.watch.monitor import Monitor
 from kmemdump.watch.reporter import Reporter, StoppedError, first_line
 from kmemdump.watch.settings import Settings
+from kmemdump.watch.sources import VmAddress
 from kmemdump.watch.vm_control import VmControl
 from kmemdump.watch.vm_marks import VmMarks
 
@@ -49,24 +56,22 @@ class Watcher:
     """
     Watches one VM.
 
-    :param name: Name of the VM, with which the names of its core images start.
-    :param socket: Its QMP socket.
+    :param address: How it is reached; the names of its core images start with its name.
     :param selection: What to mark.
     """
 
     def __init__(
         self,
-        name: str,
-        socket: Path,
+        address: VmAddress,
         selection: Selection,
         settings: Settings,
         reporter: Reporter,
     ) -> None:
-        self._socket = socket
+        self._address = address
         self._selection = selection
         self._settings = settings
         self._reporter = reporter
-        self._dump = DumpWriter(name, settings.folder, reporter)
+        self._dump = DumpWriter(address.name, settings.folder, reporter)
         self._watched = False
 
     def run(self) -> Outcome:
@@ -89,7 +94,7 @@ class Watcher:
         while True:
             reporter.show_status("connecting")
             try:
-                return QmpTarget(self._socket, _QMP_TIMEOUT)
+                return self._address.connect(_QMP_TIMEOUT)
             except QmpTimeoutError as error:
                 # QEMU may be busy with another client, which may disconnect.
                 reporter.check_stopping()
@@ -103,19 +108,29 @@ class Watcher:
     def _watch(self, control: VmControl) -> None:
         marks: VmMarks | None = None
         boots = True
-        while boots:
+        while boots or self._waits_for_boot(control):
             marks = _wait_for_kernel(control, self._selection, self._reporter, marks)
             if marks is None:
                 return
             self._watched = True
             boots = self._watch_kernel(control, marks)
 
+    def _waits_for_boot(self, control: VmControl) -> bool:
+        """Wait until a VM that stands still is reset; return whether it was."""
+        if self._settings.until_dead:
+            return False
+        while not control.gone:
+            if wait_for_reset(control, self._reporter).boots_again:
+                return True
+        return False
+
     def _watch_kernel(self, control: VmControl, marks: VmMarks) -> bool:
         """Watch one kernel; return whether the VM boots another one."""
         reporter = self._reporter
         monitor = Monitor(control, marks, self._settings, reporter)
         if monitor.read_kernel().leaving and control.status() == "shutdown":
-            reporter.report("has shut down in an orderly way already: no core image")
+            text = "has shut down in an orderly way already: no core image"
+            reporter.report(text, EventName.ORDERLY)
             return False
         while True:
             found = monitor.run()
@@ -125,7 +140,7 @@ class Watcher:
                 end = found
             if end is not None:
                 if end.text:
-                    reporter.report(end.text)
+                    reporter.report(end.text, end.event)
                 return end.boots_again
 
     def _dump_kernel(
@@ -173,10 +188,12 @@ def _wait_for_kernel(
             if isinstance(error, FormatError) and error.where == vmlinux:
                 raise  # It will always be the wrong one.
             if reports == 0:
-                reporter.report(f"waiting for a kernel ({first_line(error)})")
+                text = f"waiting for a kernel ({first_line(error)})"
+                reporter.report(text, EventName.WAITING)
                 reports = 1
             elif reports == 1 and time.monotonic() - started > _REPEAT:
-                reporter.report(f"still waiting for a kernel: {first_line(error)}")
+                text = f"still waiting for a kernel: {first_line(error)}"
+                reporter.report(text, EventName.WAITING)
                 reports = 2
         else:
             control.restore_reboot_action()
@@ -228,7 +245,14 @@ def _report_marks(marks: VmMarks, reporter: Reporter) -> None:
         text += f"; incomplete: {', '.join(area.name for area in incomplete)}"
     if marks.lacking is not None:
         text += f"; its state is known from its log alone: {marks.lacking}"
-    reporter.report(text)
+    reporter.report(
+        text,
+        EventName.MARKED,
+        release=marks.info.osrelease,
+        regions=len(marks.registry),
+        size=marks.size,
+        complete=not incomplete,
+    )
     if marks.capture.found_vmlinux is not None:
         reporter.report(f"symbols and types of {marks.capture.found_vmlinux}")
     for area in incomplete:

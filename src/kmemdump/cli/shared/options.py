@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from kmemdump.cli.shared.messages import held_back_warnings
-from kmemdump.collect.source import Options
 from kmemdump.errors import UsageError
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 from kmemdump.opening import open_target
@@ -135,6 +134,8 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say where firmware's tables are, as parameter *options*."""
+    from kmemdump.collect.source import Options  # Few verbs need what it loads.
+
     return grouped(
         function,
         "options",

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A process that watches one VM: both ends of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+from kmemdump.errors import KmemdumpError
+from kmemdump.marking.selection import Selection
+from kmemdump.watch.control.commands import Command
+from kmemdump.watch.events import Event
+from kmemdump.watch.reporter import Reporter
+from kmemdump.watch.settings import Settings
+from kmemdump.watch.sources import VmAddress
+from kmemdump.watch.watcher import Outcome, Watcher
+
+__all__ = ["Usage", "Worker", "worker_context"]
+
+_MAX_DATA = 4 << 30
+"""Bytes of memory that a process may allocate; a vmlinux is loaded into it."""
+
+
+def worker_context() -> ForkServerContext:
+    """Return how workers are started: from one process that has loaded the program."""
+    context = ForkServerContext()
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a worker takes."""
+
+    pid: int | None
+    memory: int
+    """Resident, in bytes."""
+    cpu_seconds: float
+
+
+class Worker:
+    """
+    The supervisor's end: a process that runs.
+
+    :param address: The VM.
+    :param make_selection: Returns what to mark; must be picklable.
+    """
+
+    def __init__(
+        self,
+        context: ForkServerContext,
+        address: VmAddress,
+        make_selection: Callable[[], Selection],
+        settings: Settings,
+    ) -> None:
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_work,
+            args=(theirs, address, make_selection, settings),
+            name=f"kmemdump watch {address.name}",
+            daemon=True,
+        )
+        try:
+            self._process.start()
+        finally:
+            theirs.close()
+
+    def usage(self) -> Usage:
+        """Return what it takes; zeros once it has ended."""
+        pid = self._process.pid
+        try:
+            memory = Path(f"/proc/{pid}/statm").read_text().split()[1]
+            # The name, in parentheses, may have spaces (proc(5)).
+            times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return Usage(pid, 0, 0.0)
+        ticks = int(times[11]) + int(times[12])
+        seconds = ticks / os.sysconf("SC_CLK_TCK")
+        return Usage(pid, int(memory) * resource.getpagesize(), seconds)
+
+    def receive(self) -> Event | Outcome | None:
+        """Return what it sent, or None if it has ended."""
+        try:
+            received: Event | Outcome = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        return received
+
+    def send(self, command: Command) -> bool:
+        """Tell it what to do; return whether it can be told."""
+        try:
+            self.connection.send(command)
+        except OSError:
+            return False
+        return True
+
+    def terminate(self) -> None:
+        """Let it end, which takes until its core image is written."""
+        with contextlib.suppress(OSError):
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it now."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+
+    def close(self) -> str:
+        """Wait until it has ended; return why it did."""
+        self.connection.close()
+        self._process.join()
+        code = self._process.exitcode
+        self._process.close()
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                return signal.Signals(-code).name
+        return f"exit status {code}"
+
+
+def _work(
+    connection: Connection,
+    address: VmAddress,
+    make_selection: Callable[[], Selection],
+    settings: Settings,
+) -> None:
+    """Watch a VM; the main function of a process."""
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    def next_command() -> Command | None:
+        nonlocal stopping
+        try:
+            command: Command | None = connection.recv() if connection.poll() else None
+        except (EOFError, OSError):  # The supervisor has ended.
+            stopping, command = True, None
+        return command
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
+    _die_with_supervisor()
+    _limit_memory()
+
+    reporter = Reporter(address.name, connection.send, lambda: stopping, next_command)
+    logging.basicConfig(handlers=[_LogHandler(reporter)])
+    logging.captureWarnings(True)
+    try:
+        outcome = Watcher(address, make_selection(), settings, reporter).run()
+    except (KmemdumpError, OSError, MemoryError) as error:
+        outcome = Outcome(problem=str(error) or type(error).__name__)
+    except Exception as error:
+        problem = f"a bug of kmemdump: {type(error).__name__}: {error}"
+        outcome = Outcome(problem=f"{problem}\n{traceback.format_exc()}")
+    with contextlib.suppress(OSError):
+        connection.send(outcome)
+
+
+class _LogHandler(logging.Handler):
+    """Shows logs of drgn and others as status; a dead kernel makes them log much."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._reporter.show_status(self.format(record))
+
+
+def _die_with_supervisor() -> None:
+    """
+    End this process when the supervisor ends, however that happens.
+
+    Its parent is the process that forked it, which lives as long as it does.
+    """
+    supervisor = parent_process()
+    assert supervisor is not None
+
+    def wait_and_die() -> None:
+        wait([supervisor.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_and_die, name="supervisor", daemon=True).start()
+
+
+def _limit_memory() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = _MAX_DATA if hard == resource.RLIM_INFINITY else min(hard, _MAX_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
