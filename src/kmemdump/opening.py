@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Open a target by its name."""
+"""
+Open a target by its name.
+
+What only one kind of target needs is loaded for it alone: that takes as long as a
+question.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,6 @@ from pathlib import Path
 
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
-from kmemdump.firmware_dumps.folder import collect_folder
-from kmemdump.firmware_dumps.rawdump import collect_rawdump
-from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.flat import FLAT_MAGIC
 from kmemdump.formats.kdump import KDUMP_MAGIC
 from kmemdump.formats.lime import LIME_MAGIC
@@ -19,7 +21,6 @@ from kmemdump.formats.rawdump import RAWDUMP_MAGIC
 from kmemdump.targets import Target
 from kmemdump.targets.file import read_vmcoreinfo
 from kmemdump.targets.image import open_image
-from kmemdump.targets.live import open_live
 from kmemdump.targets.unsupported import describe_unsupported
 from kmemdump.targets.vmcore import open_elf, open_lime
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -50,7 +51,7 @@ def open_target(
     kind, colon, rest = spec.partition(":")
     if kind == "qmp" and colon:
         _refuse_map(memory_map, spec, "QEMU knows the memory map")
-        from kmemdump.targets.qmp import QmpTarget  # asyncio is loaded late.
+        from kmemdump.targets.qmp import QmpTarget
 
         return QmpTarget(Path(rest), vmcoreinfo=info)
     if kind == "file" and colon:
@@ -59,9 +60,14 @@ def open_target(
         raise UsageError("no target, expected live, qmp:SOCKET or the path of a file")
     if (spec == "live" and not colon) or spec == "/proc/kcore":
         _refuse_map(memory_map, spec, "the kernel knows the memory map")
+        from kmemdump.targets.live import open_live
+
         return open_live(info)
     if os.path.isdir(spec):
         _refuse_map(memory_map, spec, "its files have addresses")
+        from kmemdump.firmware_dumps.folder import collect_folder
+        from kmemdump.firmware_dumps.target import DumpTarget
+
         return DumpTarget(collect_folder(Path(spec)), info)
     file = OpenFile(Path(spec))
     try:
@@ -77,13 +83,16 @@ def _open_file(
     head = file.read(0, 8192)
     opener: Callable[[OpenFile, VmcoreInfo | None, bool], Target] | None = None
     if head.startswith(RAWDUMP_MAGIC):
+        from kmemdump.firmware_dumps.rawdump import collect_rawdump
+        from kmemdump.firmware_dumps.target import DumpTarget
+
         target = DumpTarget(collect_rawdump(file), info)
         file.close()
         return target
     if head.startswith(b"\x7fELF"):
         opener = open_elf
     elif head.startswith((KDUMP_MAGIC, FLAT_MAGIC)):
-        from kmemdump.targets.kdump import open_kdump  # drgn is loaded late.
+        from kmemdump.targets.kdump import open_kdump
 
         opener = open_kdump
     elif head.startswith(LIME_MAGIC):

@@ -20,7 +20,7 @@ from kmemdump.lab.built_kernels import BUILT_KERNELS
 from kmemdump.opening import open_target
 from kmemdump.report import Report, gather
 from kmemdump.report.records import KernelIdentity, Loss, Times
-from rigs.scenarios import each_scenario
+from rigs.scenarios import each_death
 from rigs.schema import check_schema
 
 REPORT = Report(
@@ -120,7 +120,7 @@ KINDS = {
 }
 
 
-@each_scenario
+@each_death
 def test_deaths(dead, tmp_path, capsys):
     scenario, machine = dead.scenario, dead.machine
     core = tmp_path / "core"

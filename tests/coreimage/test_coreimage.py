@@ -400,6 +400,7 @@ _manifests = st.builds(
     backend=_texts,
     marked_at=st.none() | st.datetimes(timezones=st.just(UTC)),
     cause=_texts,
+    death=_texts,
     regions=st.lists(
         st.builds(
             RegionRecord,

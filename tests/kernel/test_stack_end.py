@@ -10,6 +10,7 @@ must stay as it was.
 import re
 
 from drgn import Object
+from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr
@@ -58,7 +59,8 @@ def stack_blocks(kernel: Kernel, task: Object) -> list[int]:
 def some_tasks(kernel: Kernel) -> list[Object]:
     """Return each CPU's task, and some others."""
     tasks = list(for_each_task(kernel.prog, idle=True))
-    current = [cpu_curr(kernel.prog, cpu).read_() for cpu in (0, 1)]
+    cpus = for_each_online_cpu(kernel.prog)
+    current = [cpu_curr(kernel.prog, cpu).read_() for cpu in cpus]
     return [*current, *tasks[:: len(tasks) // _TASKS + 1]]
 
 

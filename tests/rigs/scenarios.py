@@ -169,6 +169,8 @@ each_scenario = _decorate(CHOSEN)
 _TELLS = (CHOSEN_X86_64[0], CHOSEN_X86_64[2], CHOSEN_AARCH64[0])
 _PANICS = tuple(it for it in BASIC if it.death is CrashType.PANIC and it.tells)
 each_series = _decorate(_TELLS, _PANICS)
+# Once for each way to die.
+each_death = _decorate((*CHOSEN_X86_64, CHOSEN_AARCH64[0]))
 # Once for each architecture, if only the size and the order of things matter.
 each_architecture = _decorate(_TELLS[1:], ())
 # Once, if the host matters and not the kernel.

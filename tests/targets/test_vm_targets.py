@@ -122,7 +122,10 @@ BOTH_SIDES = [Range(0, 2 * GIB), Range(4 * GIB, GIB)]
             *(AARCH64, "max", [Range(GIB, 3 * GIB)], "NUMBER(TCR_EL1_T1SZ)=0xc"),
             marks=pytest.mark.matrix,
         ),
-        (AARCH64, MAX, [Range(GIB, 3 * GIB)], "NUMBER(TCR_EL1_T1SZ)=0xc"),
+        pytest.param(
+            *(AARCH64, MAX, [Range(GIB, 3 * GIB)], "NUMBER(TCR_EL1_T1SZ)=0xc"),
+            marks=pytest.mark.matrix,
+        ),
     ],
     ids=lambda item: getattr(item, "name", None) or str(item)[:11],
 )

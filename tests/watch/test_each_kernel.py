@@ -22,7 +22,13 @@ KINDS = {CrashType.PANIC: "panic", CrashType.SPIN: "hang"}
 
 
 @each_kernel
-@pytest.mark.parametrize("death", [CrashType.PANIC, CrashType.SPIN])
+@pytest.mark.parametrize(
+    "death",
+    [
+        pytest.param(CrashType.PANIC, marks=pytest.mark.matrix),
+        CrashType.SPIN,
+    ],
+)
 def test_watch_notices(booted, vmlinux, architecture, kernel, death, tmp_path):
     machine = booted(kernel, architecture=architecture)
     options = []
