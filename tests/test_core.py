@@ -16,7 +16,7 @@ from kmemdump import (
     open_core,
     open_target,
 )
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series_once
 from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 from rigs.verbs import run
 
@@ -51,7 +51,7 @@ def test_a_question_error_can_be_pickled() -> None:
     assert (again.question, again.reason, again.answer) == ("ps", "no memory", "half")
 
 
-@each_series
+@each_series_once
 def test_the_same_as_the_command_line(core_image: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
@@ -76,7 +76,7 @@ def half(prog: object) -> None:
     raise ValueError("the rest is missing")
 
 
-@each_series
+@each_series_once
 def test_capture_and_ask(core_image: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.core"
     with open_target(str(core_image)) as target:

@@ -15,7 +15,7 @@ import pytest
 
 from rigs.dead_machine import DeadMachine
 from rigs.programs import KMEMDUMP
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series_once
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def asked(dead: DeadMachine) -> Path:
     return core
 
 
-@each_series
+@each_series_once
 def test_questions_from_standard_input(dead: DeadMachine, asked: Path) -> None:
     said = subprocess.run(
         [*KMEMDUMP, "ask", asked],
@@ -89,7 +89,7 @@ def sit_down(asked: Path, tmp_path: Path) -> Iterator[Callable[[], Terminal]]:
         terminal.close()
 
 
-@each_series
+@each_series_once
 def test_prompt_on_a_terminal(
     dead: DeadMachine, sit_down: Callable[[], Terminal], tmp_path: Path
 ) -> None:
@@ -138,7 +138,7 @@ def test_prompt_on_a_terminal(
     )
 
 
-@each_series
+@each_series_once
 def test_python_from_standard_input(dead: DeadMachine, asked: Path) -> None:
     said = subprocess.run(
         [*KMEMDUMP, "ask", asked],

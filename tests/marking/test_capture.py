@@ -21,7 +21,7 @@ from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
 from kmemdump.opening import open_target
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series, once
+from rigs.scenarios import each_series_once, once
 from rigs.synthetic import elf_core, vmcoreinfo, vmcoreinfo_note
 from rigs.verbs import run
 
@@ -76,7 +76,7 @@ def test_the_target_is_not_replaced_by_its_core_image(tmp_path, monkeypatch):
     assert path.read_bytes() == b"the only one"
 
 
-@each_series
+@each_series_once
 def test_a_second_look_reads_less_and_finds_the_same(
     dead: DeadMachine, tmp_path: Path
 ) -> None:
@@ -105,7 +105,7 @@ def test_a_second_look_reads_less_and_finds_the_same(
         target.close()
 
 
-@each_series
+@each_series_once
 def test_a_core_image_of_a_core_image_answers_the_same(
     dead: DeadMachine, core_image: Path, tmp_path: Path
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_core_image_of_a_core_image_answers_the_same(
     assert run("ask", copy, *questions).out == expected.out
 
 
-@each_series
+@each_series_once
 def test_own_wishes(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
     path = tmp_path / "core"
     question = tmp_path / "mine.py"
@@ -212,7 +212,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(("umount", str(folder)), check=True)
 
 
-@each_series
+@each_series_once
 def test_a_full_disk(dead: DeadMachine, core_image: Path, full_disk: Path) -> None:
     path = full_disk / "core"
     ended = run("capture", core_image, "-o", path)
