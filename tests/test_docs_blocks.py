@@ -113,7 +113,12 @@ def test_configuration(tmp_path, capsys):
     text = text.replace("/etc/kmemdump/questions.py", str(questions))
     path.write_text(text.replace("/var/lib/kmemdump", str(tmp_path / "cores")))
     for verb in ("areas", "mark", "watch", "capture"):  # Each has options there.
-        nowhere = {"areas": [], "capture": ["x", "-o", "y"]}.get(verb, ["x"])
+        more = {
+            "areas": [],
+            "capture": ["x", "-o", "y"],
+            "watch": ["x", "--until-dead"],
+        }
+        nowhere = more.get(verb, ["x"])
         status = main([verb, *nowhere, "--config", str(path)])
         out, err = capsys.readouterr()
         if verb == "areas":

@@ -13,7 +13,6 @@ import click
 from kmemdump.agent.status import read_all
 from kmemdump.cli.shared.agent_lines import agent_is_ill, agent_lines, agent_record
 from kmemdump.cli.shared.agent_output import run_folder
-from kmemdump.cli.shared.watch_lines import vm_is_ill, watch_lines
 from kmemdump.errors import ExitCode, TargetError, UsageError
 
 __all__ = ["command"]
@@ -31,6 +30,7 @@ def command(as_json: bool, metrics: bool) -> int:
     A watch is a running 'kmemdump watch'; an agent is a 'kmemdump mark --daemon'.
     The exit status is 0 if all is well, and 1 if something is missing, late or dead.
     """
+    from kmemdump.cli.shared.watch_lines import vm_is_ill, watch_lines
     from kmemdump.watch.control.metrics import metrics as page
     from kmemdump.watch.control.status import read_watches
 
