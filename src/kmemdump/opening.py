@@ -38,8 +38,8 @@ def open_target(
     """
     Open a target.
 
-    :param spec: ``live`` (this machine), ``qmp:SOCKET``, or the path of a file, or of
-        a folder of md_*.BIN.
+    :param spec: ``live`` (this machine), ``qmp:SOCKET``, ``libvirt:[URI#]DOMAIN``, or
+        the path of a file, or of a folder of md_*.BIN.
     :param vmcoreinfo: File with the text of VMCOREINFO, used instead of the target's
         own.
     :param memory_map: Memory map of a raw RAM image (any file in no known format):
@@ -54,6 +54,11 @@ def open_target(
         from kmemdump.targets.qmp import QmpTarget
 
         return QmpTarget(Path(rest), vmcoreinfo=info)
+    if kind == "libvirt" and colon:
+        _refuse_map(memory_map, spec, "QEMU knows the memory map")
+        from kmemdump.targets.libvirt.target import open_libvirt, split_spec
+
+        return open_libvirt(*split_spec(rest), vmcoreinfo=info)
     if kind == "file" and colon:
         spec = rest
     if not spec:

@@ -137,7 +137,7 @@ def test_what_help_says_is_what_the_library_has():
         (["mark", "x", "--smem", "x"], "expected ADDRESS:SIZE"),
         (["mark", "x", "--backend", "kinfo", "--daemon"], "never change: expected no"),
         (["mark", "x", "--area", "nosuch"], "no area 'nosuch'; there are coreinfo,"),
-        (["watch"], "Missing argument 'QMP_SOCKET…'"),
+        (["watch", "-o", "."], "no VM, expected a QMP socket, a folder"),
         (["watch", "x"], "Missing option '-o' / '--output'"),
         (["watch", "x", "-o", ".", "--then", "pray"], "'pray' is not one of"),
     ],

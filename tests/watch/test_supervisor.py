@@ -17,7 +17,7 @@ from kmemdump.errors import UsageError
 from kmemdump.marking.selection import select
 from kmemdump.watch import EventName, Settings, Supervisor
 from kmemdump.watch.reporter import Reporter
-from kmemdump.watch.sources.sockets import SocketSource, name_vms
+from kmemdump.watch.sources.sockets import SocketSource
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
 WATCH = [sys.executable, "-m", "kmemdump", "watch"]
@@ -199,26 +199,6 @@ def test_signs_of_life_are_for_programs(capsys, as_json, lines):
         assert record["samples"] == 5
         assert (record["vm"], record["text"]) == ("vm", "5 samples, no alarm")
         assert record["event"] == "alive"
-
-
-@pytest.mark.parametrize(
-    ("sockets", "names"),
-    [
-        (["/run/a.sock"], ["a"]),
-        (["qmp:/run/a.sock", "b"], ["a", "b"]),
-        (["/vm/a/qmp", "/vm/b/qmp"], ["a-qmp", "b-qmp"]),
-        (["/vm/a.x", "/vm/a.y"], ["vm-a-1", "vm-a-2"]),
-        (["/vm/x y\n/.;$"], ["_$"]),
-    ],
-)
-def test_names(sockets, names):
-    found = list(name_vms(sockets))
-    if len(found) == 1:
-        assert "/" not in found[0]
-        assert found[0].isprintable()
-        assert " " not in found[0]
-    else:
-        assert found == names
 
 
 @pytest.mark.parametrize(

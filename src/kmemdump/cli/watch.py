@@ -21,13 +21,18 @@ from kmemdump.cli.shared.options import (
     selection_options,
     vmlinux_option,
 )
+from kmemdump.cli.shared.vm_sources import (
+    SourceOptions,
+    parse_sources,
+    source_options,
+)
 from kmemdump.errors import ExitCode
 
 __all__ = ["command"]
 
 
 @click.command("watch")
-@click.argument("sockets", nargs=-1, required=True, metavar="QMP_SOCKET…")
+@source_options
 @path_option(
     "-o",
     "--output",
@@ -68,7 +73,7 @@ __all__ = ["command"]
 @click.option("--until-dead", is_flag=True, help="End when every VM has died or ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step, too.")
 def command(
-    sockets: tuple[str, ...],
+    where: SourceOptions,
     folder: Path,
     interval: float,
     hang_after: float,
@@ -82,10 +87,14 @@ def command(
     """
     Mark VMs while they run, and write a core image when a kernel dies.
 
-    Each QMP_SOCKET is a socket of QEMU's -qmp unix:PATH,server=on,wait=off that
-    no other program uses. A kernel is dead if QEMU reports it, if its memory shows
-    a panic, or if it is frozen: one of its CPUs runs and serves no interrupt.
-    If the kernel survives an oops, a core image is written, too, and the VM goes on.
+    QMP_SOCKET is a socket of QEMU's -qmp unix:PATH,server=on,wait=off that no other
+    program uses, DIR a folder of such sockets, PATTERN a quoted pattern for them, as
+    '/run/*/qmp.sock'. VMs that start later are found, and those that start again. A
+    libvirt domain is named libvirt:DOMAIN or libvirt:URI#DOMAIN.
+
+    A kernel is dead if QEMU reports it, if its memory shows a panic, or if it is
+    frozen: one of its CPUs runs and serves no interrupt. If the kernel survives an
+    oops, a core image is written, too, and the VM goes on.
 
     A core image is DIR/NAME-TIME.core. Start QEMU with -action
     panic=pause,reboot=shutdown,shutdown=pause, so that it keeps a dead VM.
@@ -93,17 +102,16 @@ def command(
     from kmemdump.cli.shared.watch_output import WatchOutput
     from kmemdump.watch import Event, EventName, Settings, Supervisor, VmAction
     from kmemdump.watch.control.client import control_path
-    from kmemdump.watch.sources.sockets import SocketSource
 
     # On this machine only: a VM that is marked now does not wait for a download.
     search: Mapping[str, str] | None = None if no_vmlinux else {}
     make_selection = functools.partial(parse_selection, selected, search)
     make_selection()  # Report a wrong option now, and once.
-    sources = [SocketSource(sockets)]
     control = control_path(run_folder(os.environ), os.getpid())
     settings = Settings(
         folder, interval, hang_after, VmAction(then), until_dead, control
     )
+    sources = [parse_sources(where)]
     with WatchOutput(os.environ, verbose=verbose, as_json=as_json) as output:
         supervisor = Supervisor(
             sources, make_selection, settings, output.show, output.tick

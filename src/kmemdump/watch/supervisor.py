@@ -100,6 +100,8 @@ class Supervisor:
         self._vms: dict[str, _Vm] = {}
         self._pending = PendingRequests()
         self._started = time.time()
+        self._found_all = False
+        """Whether the sources know by now which VMs there are."""
         _make_folder(settings.folder)
 
     def run(self) -> Mapping[str, Outcome]:
@@ -116,15 +118,11 @@ class Supervisor:
         try:
             if self._settings.control is not None:
                 server = ControlServer(self._settings.control)
-            self._find_vms()
-            while self._vms or not self._settings.until_dead:
+            while not self._all_ended():
+                self._find_vms()
                 self._start_workers()
                 self._receive(_SCAN, server)
                 self._tick()
-                if not self._settings.until_dead:
-                    self._find_vms()
-                elif all(vm.outcome and not vm.worker for vm in self._vms.values()):
-                    break
         finally:
             self._end_workers()
             for source in self._sources:
@@ -137,7 +135,17 @@ class Supervisor:
         """Return what is known of each VM."""
         return [vm.status for vm in self._vms.values()]
 
+    def _all_ended(self) -> bool:
+        """Return whether the watch is to end when its VMs have, and they have."""
+        return (
+            self._settings.until_dead
+            and self._found_all
+            and all(vm.outcome and not vm.worker for vm in self._vms.values())
+        )
+
     def _find_vms(self) -> None:
+        if self._settings.until_dead and self._found_all:
+            return
         found: dict[str, VmAddress] = {}
         for source in self._sources:
             for address in source.vms():
@@ -157,6 +165,7 @@ class Supervisor:
                 self._take(vm, Event(event=EventName.FOUND, vm=name, text=text))
             elif known.address != address and known.worker is None:
                 known.address, known.next_start = address, 0.0
+        self._found_all = all(source.settled for source in self._sources)
 
     def _start_workers(self) -> None:
         now = time.monotonic()

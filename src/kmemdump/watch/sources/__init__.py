@@ -35,6 +35,9 @@ class VmAddress(Protocol):
     def spec(self) -> str:
         """The target, as other verbs name it: ``qmp:SOCKET``, ``libvirt:DOMAIN``."""
 
+    def with_name(self, name: str) -> VmAddress:
+        """Return the same with another name."""
+
     def obstacle(self) -> str | None:
         """
         Return why connecting cannot work now, for a person; None if it may.
@@ -66,6 +69,10 @@ class Source(Protocol):
         A VM that ended is missing, or is there with another life. While a source has
         lost contact (libvirt restarts), its VMs stay as they were.
         """
+
+    @property
+    def settled(self) -> bool:
+        """Whether :meth:`vms` knows by now which VMs there are."""
 
     def messages(self) -> Sequence[str]:
         """Return what a person should know and was not returned before."""

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The options that say which VMs of a host are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from kmemdump.cli.shared.options import grouped
+
+if TYPE_CHECKING:
+    from kmemdump.watch.sources.all import Sources
+
+__all__ = ["SourceOptions", "parse_sources", "source_options"]
+
+
+class SourceOptions(NamedTuple):
+    """Which VMs, as typed."""
+
+    specs: tuple[str, ...]
+    libvirt: tuple[str, ...]
+    names: tuple[str, ...]
+    metadata: tuple[str, ...]
+
+
+def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument ``VM…`` and the options that find VMs, as *where*."""
+    return grouped(
+        function,
+        "where",
+        SourceOptions,
+        click.argument("specs", nargs=-1, metavar="[QMP_SOCKET|DIR|PATTERN]…"),
+        click.option(
+            "--libvirt",
+            multiple=True,
+            is_flag=False,
+            flag_value="",
+            metavar="[=URI]",
+            help="All running domains of libvirt, those that start later too.",
+        ),
+        click.option(
+            "--name",
+            "names",
+            multiple=True,
+            metavar="PATTERN",
+            help="Only VMs whose name matches, for example 'web*'.",
+        ),
+        click.option(
+            "--metadata",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Only libvirt domains with this metadata, for example 'title=web*'.",
+        ),
+    )
+
+
+def parse_sources(where: SourceOptions) -> Sources:
+    """
+    Return what finds the VMs.
+
+    :raises UsageError: If the options make no sense, or ask for no VM.
+    :raises UnsupportedError: If libvirt's Python module is missing.
+    """
+    from kmemdump.watch.sources.all import find_sources
+
+    return find_sources(where.specs, where.libvirt, where.names, where.metadata)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A process that asks libvirt which domains run, again when that changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
+from kmemdump.targets.libvirt.connection import LibvirtConnection
+from kmemdump.targets.libvirt.process import daemon_of, find_process, start_time
+
+__all__ = ["Choice", "Domain", "Found", "find_domains"]
+
+_TIMEOUT = 10.0
+"""Seconds that the daemon has for each answer."""
+_RELIST = 10.0
+"""Seconds between two lists, if no event comes."""
+_RETRY = (0.5, 0.5, 1.0, 2.0)
+"""Seconds between attempts to reach a daemon that has gone."""
+_CHECK = 1.0
+"""Seconds between two checks of whether the daemon and the parent are still there."""
+_MAX_DOMAINS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A running domain."""
+
+    name: str
+    uuid: str
+    life: str
+    """Differs each time that its QEMU was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the process that asks libvirt reports."""
+
+    domains: Sequence[Domain] | None = None
+    """All that run; None if nothing new is known."""
+    message: str = ""
+    """For a person."""
+
+
+class Choice(Protocol):
+    """Chooses domains."""
+
+    def accepts(self, name: str, describe: Callable[[], str]) -> bool:
+        """Return whether a domain is chosen; *describe* returns its XML."""
+
+
+def find_domains(reports: Connection, uri: str, choice: Choice) -> None:
+    """
+    Send a :class:`Found` whenever the running domains change, until the parent ends.
+
+    :param uri: libvirt's; empty for its default.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        _Finder(reports, uri, choice).run()
+
+
+class _Finder:
+    def __init__(self, reports: Connection, uri: str, choice: Choice) -> None:
+        self._reports = reports
+        self._uri = uri
+        self._choice = choice
+        self._parent = os.getppid()
+        self._changed = threading.Event()
+        self._known: Sequence[Domain] | None = None
+        self._daemon = 0
+
+    def run(self) -> None:
+        attempt = 0
+        reported = ""
+        while self._has_parent():
+            try:
+                with LibvirtConnection(self._uri, _TIMEOUT) as connection:
+                    if reported:
+                        self._reports.send(Found(message="libvirt answers again"))
+                    attempt, reported = 0, ""
+                    self._follow(connection)
+            except (UsageError, UnsupportedError) as error:
+                self._reports.send(Found(message=str(error)))
+                return
+            except KmemdumpError as error:
+                problem = str(error).splitlines()[0]
+                if problem != reported:
+                    reported = problem
+                    self._reports.send(Found(message=f"{problem}; trying again"))
+            delay = _RETRY[min(attempt, len(_RETRY) - 1)]
+            self._changed.wait(delay)
+            attempt += 1
+
+    def _has_parent(self) -> bool:
+        return os.getppid() == self._parent
+
+    def _follow(self, connection: LibvirtConnection) -> None:
+        """List domains at each change, until the connection ends."""
+        self._daemon = daemon_of(self._uri)
+        connection.call(lambda: self._register(connection), "events")
+        next_list = 0.0
+        while connection.alive and self._has_parent():
+            if time.monotonic() >= next_list or self._changed.is_set():
+                self._changed.clear()
+                self._send(connection)
+                next_list = time.monotonic() + _RELIST
+            self._changed.wait(_CHECK)
+
+    def _register(self, connection: LibvirtConnection) -> None:
+        lifecycle = connection.libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        connection.raw.domainEventRegisterAny(
+            None, lifecycle, lambda *_: self._changed.set(), None
+        )
+
+    def _send(self, connection: LibvirtConnection) -> None:
+        domains = connection.call(lambda: self._list(connection), "its domains")
+        if domains != self._known:
+            self._known = domains
+            self._reports.send(Found(domains))
+
+    def _list(self, connection: LibvirtConnection) -> list[Domain]:
+        libvirt, raw = connection.libvirt, connection.raw
+        found = []
+        active = raw.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        for domain in active[:_MAX_DOMAINS]:
+            with suppress(libvirt.libvirtError):  # It ended meanwhile.
+                name = domain.name()
+                number = domain.ID()
+                describe = partial(domain.XMLDesc, 0)
+                if number >= 0 and self._choice.accepts(name, describe):
+                    found.append(Domain(name, domain.UUIDString(), self._life(domain)))
+        return sorted(found, key=lambda item: (item.name, item.uuid))
+
+    def _life(self, domain: Any) -> str:
+        pid = find_process(domain.name(), self._daemon)
+        # A daemon that starts again may use the number of an ended domain.
+        return f"{domain.ID()}-{pid}-{start_time(pid)}"
