@@ -95,7 +95,7 @@ def test_qemu_command_line(tmp_path):
                 held = sum(item.size for item in target.memory.ranges)
                 assert (4 << 30) - (1 << 20) < held <= 4 << 30
                 # Not by way of QEMU's process.
-                assert str(tmp_path / "ram") in target.memory._name
+                assert str(tmp_path / "ram") in target.memory.name
                 devices = target.client.execute(
                     "qom-list", {"path": "/machine/peripheral-anon"}
                 )

@@ -71,7 +71,7 @@ def test_all_ways_lead_to_the_same_memory(booted, tmp_path, share, architecture)
     machine = booted("6.12", share=share, pvpanic=not share, architecture=architecture)
     machine.pause()
     vm = open_target(f"qmp:{machine.qmp}")
-    assert (" in process " in vm.memory._name) is not share
+    assert (" in process " in vm.memory.name) is not share
     assert vm.memory.ranges == [Range(RAM[architecture], GIB)]
     assert vm.status() == "paused"
     info = vm.vmcoreinfo()

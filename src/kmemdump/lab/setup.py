@@ -20,6 +20,7 @@ __all__ = ["DEFAULT_ACTION", "Setup", "prepare_firmware", "qemu_arguments"]
 DEFAULT_ACTION = "panic=pause,reboot=shutdown,shutdown=pause"
 """Keep a dead machine and its memory."""
 
+_SLOTS = 4
 _DISK_MODULES = (
     "virtio_ring",
     "virtio",
@@ -44,6 +45,8 @@ class Setup:
     cpus: int = 2
     memory: int = 1024
     """MiB."""
+    more_memory: int = 0
+    """MiB that can be added while it runs, in up to four devices."""
     share: bool = True
     """Whether guest RAM is a file that other processes can map."""
     vmcoreinfo: bool = True
@@ -82,6 +85,7 @@ class Setup:
         bounds = (
             ("cpus", self.cpus, 1, 255),
             ("memory", self.memory, least, most),
+            ("more_memory", self.more_memory, 0, 1 << 20),
             ("tasks", self.tasks, 0, 2000),
             ("random", self.random, 0, self.memory // 2),
         )
@@ -133,7 +137,11 @@ def prepare_firmware(setup: Setup, folder: Path) -> None:
 
 def _board(setup: Setup) -> list[str]:
     cpu = setup.cpu or setup.architecture.cpu
-    return ["-cpu", cpu, "-smp", str(setup.cpus), "-m", f"{setup.memory}M"]
+    memory = f"{setup.memory}M"
+    if setup.more_memory:
+        most = setup.memory + setup.more_memory
+        memory += f",slots={_SLOTS},maxmem={most}M"
+    return ["-cpu", cpu, "-smp", str(setup.cpus), "-m", memory]
 
 
 def qemu_arguments(

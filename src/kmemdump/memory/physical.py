@@ -14,9 +14,11 @@ from kmemdump.memory.ranges import Extent, Range, merge, unit_ranges
 __all__ = [
     "PAGE_SIZE",
     "FileMemory",
+    "JoinedFiles",
     "JoinedMemory",
     "Memory",
     "PageMemory",
+    "StoredMemory",
     "WritableMemory",
 ]
 
@@ -43,6 +45,18 @@ class Memory(Protocol):
 
     def close(self) -> None:
         """Release files. Reading afterwards is an error."""
+
+
+class StoredMemory(Memory, Protocol):
+    """Physical memory of a VM, as its host keeps it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the file or process, for messages."""
+
+    @property
+    def outlives_process(self) -> bool:
+        """Whether it stays when the process ends whose memory it is."""
 
 
 class WritableMemory(Memory, Protocol):
@@ -203,3 +217,16 @@ class JoinedMemory:
     def close(self) -> None:
         for memory in self._memories:
             memory.close()
+
+
+class JoinedFiles(JoinedMemory):
+    """
+    Physical memory in several files.
+
+    :param files: Closed together with this.
+    """
+
+    def __init__(self, *files: StoredMemory) -> None:
+        super().__init__(*files)
+        self.name = ", ".join(file.name for file in files)
+        self.outlives_process = all(file.outlives_process for file in files)

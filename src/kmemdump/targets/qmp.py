@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
@@ -13,12 +13,12 @@ from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
 from kmemdump.kernel_search.completion import complete
 from kmemdump.kernel_search.finder import find_by_contents, find_kernel
-from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.changing import ChangingMemory
 from kmemdump.targets import Closing
 from kmemdump.targets.file import noted_vmcoreinfo, prstatus
 from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 from kmemdump.targets.qmp_client import DEFAULT_TIMEOUT, QmpClient
-from kmemdump.targets.qmp_ram import open_ram
+from kmemdump.targets.qmp_memory import VmRam
 from kmemdump.targets.qmp_registers import belongs_to_libvirt, parse_registers
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -58,11 +58,12 @@ class QmpTarget(Closing):
             self.name, self.client = f"qmp:{place}", QmpClient(place, timeout)
         try:
             self.machine = self._machine()
-            self.memory: FileMemory = open_ram(self.client)
+            self._ram = VmRam(self.client)
             self._libvirt = belongs_to_libvirt(self.client)
         except BaseException:
             self.client.close()
             raise
+        self.memory: ChangingMemory = self._ram.memory
         self._given = vmcoreinfo
         self._vmcoreinfo: VmcoreInfo | None = None
         self._next_search = 0.0
@@ -125,6 +126,18 @@ class QmpTarget(Closing):
             now = time.monotonic()
             self._next_search = now + max(_PAUSE, _REST * (now - started))
         return found
+
+    def note_event(self, event: Mapping[str, object]) -> None:
+        """Take an event of QEMU: the map of the memory may have changed."""
+        self._ram.note_event(event)
+
+    def follow_memory(self) -> list[str]:
+        """
+        Read the map of the memory again if an event said that it may have changed.
+
+        :return: What has changed, for a person, and was not returned before.
+        """
+        return self._ram.follow()
 
     def registers(self) -> list[bytes]:
         """

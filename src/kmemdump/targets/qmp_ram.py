@@ -11,24 +11,48 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.formats.mtree import FlatRange, parse_mtree
-from kmemdump.memory.physical import FileMemory
+from kmemdump.memory.physical import FileMemory, JoinedFiles
 from kmemdump.memory.ranges import Extent
 from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 
-__all__ = ["find_processes", "open_ram"]
+__all__ = ["RamMap", "find_processes", "open_ram", "read_ram_map"]
 
 _MAX_BACKENDS = 4096
+_MAX_SECTIONS = 1024
+"""QEMU is asked about each; a VM with 256 hot-plugged DIMMs has about as many."""
 _SAMPLE = 64
 """Bytes that are compared at an address."""
 _ADDRESSES = 32
 """Addresses in each range that may have data to compare."""
 _COMPARISONS = 8
 """Addresses that QEMU is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RamMap:
+    """Where in the guest the memory backends appear."""
+
+    sections: tuple[FlatRange, ...]
+    """Sorted by the guest's address."""
+    backends: Mapping[str, str]
+    """The QOM type of each backend, by its name."""
+
+
+def read_ram_map(client: QmpChannel) -> RamMap:
+    """
+    Ask QEMU where the guest's RAM is now.
+
+    :raises TargetError: If QEMU does not say it.
+    """
+    backends = _backends(client)
+    return RamMap(tuple(_ram_sections(client, list(backends))), backends)
 
 
 def _backends(client: QmpChannel) -> dict[str, str]:
@@ -66,30 +90,34 @@ def _ram_sections(client: QmpChannel, backends: Sequence[str]) -> list[FlatRange
         raise TargetError(
             f"{client.name}: QEMU shows no RAM in the address space of the guest"
         )
+    if len(sections) > _MAX_SECTIONS:
+        raise TargetError(
+            f"{client.name}: QEMU shows {len(sections)} ranges of RAM, "
+            f"expected at most {_MAX_SECTIONS}"
+        )
     return sections
 
 
-def open_ram(client: QmpChannel) -> FileMemory:
+def open_ram(client: QmpChannel, found: RamMap) -> FileMemory | JoinedFiles:
     """
     Open the RAM of a VM.
 
-    :raises TargetError: If neither a shared file nor the process can be read.
+    :param found: Where the guest's RAM is.
+    :return: One file if there is one, else several as one.
+    :raises TargetError: If neither shared files nor the process can be read.
     """
-    backends = _backends(client)
-    sections = _ram_sections(client, list(backends))
     processes = find_processes(client)
     problems: list[str] = []
-    if len({section.region for section in sections}) == 1:
-        try:
-            shared = _open_file(client, backends, sections, processes)
-        except KmemdumpError as error:
-            problems.append(str(error))
-        else:
-            if shared is not None:
-                return shared
+    try:
+        shared = _open_files(client, found, processes)
+    except KmemdumpError as error:
+        problems.append(str(error))
+    else:
+        if shared is not None:
+            return shared
     for pid in processes:
         try:
-            return _open_process(client, sections, pid)
+            return _open_process(client, found.sections, pid)
         except KmemdumpError as error:
             problems.append(str(error))
     why = "; ".join(problems) or "its process is not known on this host"
@@ -100,16 +128,35 @@ def open_ram(client: QmpChannel) -> FileMemory:
     )
 
 
+def _open_files(
+    client: QmpChannel, found: RamMap, processes: Sequence[int]
+) -> FileMemory | JoinedFiles | None:
+    """Open the files that hold the RAM; None if only QEMU's process holds all of it."""
+    names = dict.fromkeys(section.region for section in found.sections)
+    for name in names:
+        if found.backends[name] != "memory-backend-file":
+            return None
+        if not _get(client, name, "share"):
+            return None
+    with ExitStack() as opened:
+        files = []
+        for name in names:
+            sections = [it for it in found.sections if it.region == name]
+            file = _open_file(client, name, sections, processes)
+            if file is None:
+                return None
+            files.append(opened.enter_context(closing(file)))
+        opened.pop_all()
+    return files[0] if len(files) == 1 else JoinedFiles(*files)
+
+
 def _open_file(
     client: QmpChannel,
-    backends: dict[str, str],
+    name: str,
     sections: Sequence[FlatRange],
     processes: Sequence[int],
 ) -> FileMemory | None:
-    """Open the file that holds the RAM; None if only QEMU's process holds it."""
-    name = sections[0].region
-    if backends[name] != "memory-backend-file" or not _get(client, name, "share"):
-        return None
+    """Open the file that is a backend's; None if only QEMU's process holds it."""
     path = str(_get(client, name, "mem-path"))
     try:
         # Since QEMU commit 4b870dc4d0c0 ("hostmem-file: add offset option") (8.1).

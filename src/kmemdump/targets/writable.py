@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 
 from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.memory.changing import ChangingMemory
 from kmemdump.memory.mapped import MappedMemory
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Range
@@ -43,8 +44,14 @@ def open_writable(target: Target, ranges: Iterable[Range] = ()) -> MappedMemory:
     check_writable(target)
     if isinstance(target, LiveTarget):
         return open_reserved(ranges)
-    assert isinstance(target.memory, FileMemory)
-    return _map_ram(target.memory, target.name)
+    memory = target.memory
+    if isinstance(memory, ChangingMemory):
+        memory = memory.current
+    if not isinstance(memory, FileMemory):
+        raise UnsupportedError(
+            f"{target.name}: the VM's RAM is in several files, expected one"
+        )
+    return _map_ram(memory, target.name)
 
 
 def _map_ram(memory: FileMemory, name: str) -> MappedMemory:

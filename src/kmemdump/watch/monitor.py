@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.text import format_size
+from kmemdump.watch.answers import describe_lost
 from kmemdump.watch.control.commands import CaptureCommand, Command, RefreshCommand
 from kmemdump.watch.end_causes import (
     DumpCause,
@@ -224,7 +225,7 @@ class Monitor:
             return "the VM does not run, or QEMU does not answer"  # Nothing changes.
         marks = self._marks
         started = time.monotonic()
-        lacking = marks.lacking
+        lacking, lost = marks.lacking, marks.answers.lost
         try:
             marks.refresh()
         except KmemdumpError as error:
@@ -239,6 +240,7 @@ class Monitor:
         self._refresh_failed = False
         if lacking is not None and marks.lacking is None:
             self._reporter.report("its variables and types were found after all")
+        self._report_lost(lost)
         seconds = time.monotonic() - started
         self._reporter.report(
             f"{marks.info.osrelease}: {len(marks.registry)} regions, "
@@ -285,6 +287,16 @@ class Monitor:
             request=command.request,
         )
         return None
+
+    def _report_lost(self, before: Mapping[tuple[str, str], str]) -> None:
+        """Report which answers a refresh lost, or found again."""
+        lost = self._marks.answers.lost
+        new = {key: why for key, why in lost.items() if key not in before}
+        if new:
+            text = f"the marks lost answers: {describe_lost(new)}"
+            self._reporter.report_problem(text)
+        elif before and not lost:
+            self._reporter.report("the marks have all their answers again")
 
     def _find_hang(self) -> Hang | None:
         """Take a sample, and return what is frozen."""

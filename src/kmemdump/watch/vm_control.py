@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 
 from kmemdump.errors import TargetError
-from kmemdump.targets.qmp import QmpTarget
-from kmemdump.targets.qmp_client import QmpTimeoutError
+from kmemdump.targets.qmp_channel import QmpTimeoutError
+from kmemdump.targets.vm import VmTarget
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind, interpret_event
 from kmemdump.watch.reporter import Reporter, first_line
 
@@ -27,7 +27,7 @@ class VmControl:
     :param reporter: Gets a line when QEMU does not answer, or refuses.
     """
 
-    def __init__(self, target: QmpTarget, reporter: Reporter) -> None:
+    def __init__(self, target: VmTarget, reporter: Reporter) -> None:
         self.target = target
         self._reporter = reporter
         self._silent_until = 0.0
@@ -52,18 +52,27 @@ class VmControl:
         """
         client = self.target.client
         deadline = time.monotonic() + timeout
+        self._follow_memory()
         while True:
             event = client.event(max(deadline - time.monotonic(), 0.0))
             if event is None:
                 return None
+            self.target.note_event(event)
             meaning = interpret_event(event)
             if meaning is not None:
                 return meaning
 
     def drop_events(self) -> None:
         """Ignore the events up to now."""
-        while self.target.client.event() is not None:
-            pass
+        while (event := self.target.client.event()) is not None:
+            self.target.note_event(event)
+        self._follow_memory()
+
+    def _follow_memory(self) -> None:
+        """Read the map of the VM's memory again, if it may have changed."""
+        if self.answers:
+            for news in self.target.follow_memory():
+                self._reporter.report(news)
 
     def status(self) -> str | None:
         """Return QEMU's run state, or None if QEMU does not answer."""

@@ -14,6 +14,7 @@ from kmemdump.marking.selection import Selection
 from kmemdump.memory.ranges import merge
 from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
+from kmemdump.watch.answers import Answers
 from kmemdump.watch.liveness import KernelState, Liveness
 from kmemdump.watch.log_liveness import LogLiveness
 from kmemdump.watch.progress import Progress
@@ -49,8 +50,10 @@ class VmMarks:
         self.packed = self.capture.pack()
         """Symbols, types and unwind tables, which never change, compressed."""
         self._backend = VmBackend(target.memory, max_bytes=_MAX_BYTES)
-        self.registry = Registry(target.memory.ranges)
+        # Without ranges: they may change, and a capture has regions in memory only.
+        self.registry = Registry()
         self.registry.attach(self._backend)
+        self.answers = Answers()
         self._register(self.capture)
 
     @property
@@ -86,6 +89,9 @@ class VmMarks:
             self._searches += 1
             known = None
         capture = look(self.target, self.selection, known)
+        if self.answers.find_lost(capture).keys() - self.answers.lost.keys():
+            # Maybe the kernel was changing a list just then.
+            capture = look(self.target, self.selection, known)
         if self.lacking is None:
             self.liveness = Liveness(capture.kernel)
         else:
@@ -130,6 +136,6 @@ class VmMarks:
             return found, (own.lacks if own is not None else "") or str(error)
 
     def _register(self, capture: Capture) -> None:
-        self.registry.update(capture.regions)
+        self.registry.update(self.answers.take(capture))
         self.copy: Dump = self._backend.dump()
         """The regions, with their memory at the last refresh."""
