@@ -2,16 +2,19 @@
 """Watching VMs that live, idle, reboot, vanish and die."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
+from itertools import dropwhile, takewhile
 
 import pytest
 
 from kmemdump.coreimage import read_core, verify
 from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, CrashType
 from kmemdump.lab.crashes import trigger_crash
+from rigs.manual import DOCS
 from rigs.programs import KMEMDUMP
 from rigs.scenarios import tells
 from rigs.watching import PATIENCE, seconds_of
@@ -45,10 +48,31 @@ def check_core(path, *expected, options=()):
     return done.stdout
 
 
-def test_event(booted, watch):
-    """The guest tells QEMU; its RAM is not shared. It idles and oopses first."""
+def write_manuals_program(folder):
+    """Write what the manual shows for ``--exec``, and a ``logger`` that it calls."""
+    lines = iter((DOCS / "howto/service.rst").read_text().splitlines())
+    script = "\n".join(it[3:] for it in takewhile(str, dropwhile(is_no_script, lines)))
+    logger = f"#!/bin/sh\nprintf '%s\\n' \"$*\" >>'{folder}/logged'"
+    for name, text in (("died", script), ("logger", logger)):
+        (folder / name).write_text(f"{text}\n")
+        (folder / name).chmod(0o755)
+    return folder / "died"
+
+
+def is_no_script(line):
+    return line != "   #!/bin/sh"
+
+
+def test_event(booted, watch, tmp_path, monkeypatch):
+    """
+    The guest tells QEMU; its RAM is not shared. It idles and oopses first. The
+    operator's program hears of both deaths.
+    """
     machine = booted("6.12", pvpanic=True, share=False)
-    watched = watch(machine, arguments=["--interval", "2", "--hang-after", "3"])
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program = write_manuals_program(tmp_path)
+    arguments = ["--interval", "2", "--hang-after", "3", "--exec", str(program)]
+    watched = watch(machine, arguments=arguments)
     watched.wait_for(MARKED)
     watched.wait_without_alarm(LONG)
     machine.run("sh -c 'echo null >/sys/module/kmemdump_lab/parameters/die' &")
@@ -61,6 +85,9 @@ def test_event(booted, watch):
     assert machine.control.status() == "guest-panicked"
     assert seconds < 20  # 0.3 s on a host with nothing else to do.
     oops, core = watched.cores
+    first, second = (tmp_path / "logged").read_text().splitlines()
+    assert re.fullmatch(rf"-p user.crit \S+: oops: The kernel .*: {oops}", first)
+    assert re.fullmatch(rf"-p user.crit \S+: panic.*: {core}", second)
     check_core(oops, "kernel NULL pointer dereference")
     check_core(core, "sysrq_handle_crash", "it was seen after the marking")
 

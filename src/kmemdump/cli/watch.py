@@ -70,6 +70,21 @@ __all__ = ["command"]
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object per line."
 )
+@click.option(
+    "--exec",
+    "program",
+    metavar="PROGRAM",
+    help="Run this program after each death, with KMEMDUMP_VM, KMEMDUMP_CORE and so on "
+    "in its environment.",
+)
+@click.option(
+    "--exec-time",
+    type=click.FloatRange(0.1, 86400),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time that the program has; then it is killed.",
+)
 @click.option("--until-dead", is_flag=True, help="End when every VM has died or ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step, too.")
 def command(
@@ -81,6 +96,8 @@ def command(
     selected: SelectionOptions,
     no_vmlinux: bool,
     as_json: bool,
+    program: str | None,
+    exec_time: float,
     until_dead: bool,
     verbose: bool,
 ) -> int:
@@ -102,6 +119,7 @@ def command(
     from kmemdump.cli.shared.watch_output import WatchOutput
     from kmemdump.watch import Event, EventName, Settings, Supervisor, VmAction
     from kmemdump.watch.control.client import control_path
+    from kmemdump.watch.program import ProgramRunner, find_program
 
     # On this machine only: a VM that is marked now does not wait for a download.
     search: Mapping[str, str] | None = None if no_vmlinux else {}
@@ -112,9 +130,12 @@ def command(
         folder, interval, hang_after, VmAction(then), until_dead, control
     )
     sources = [parse_sources(where)]
+    runner = None
+    if program is not None:
+        runner = ProgramRunner(find_program(program), exec_time, os.environ)
     with WatchOutput(os.environ, verbose=verbose, as_json=as_json) as output:
         supervisor = Supervisor(
-            sources, make_selection, settings, output.show, output.tick
+            sources, make_selection, settings, output.show, output.tick, runner
         )
         try:
             with _terminable():

@@ -24,6 +24,7 @@ from kmemdump.watch.control.commands import make_command
 from kmemdump.watch.control.pending import PendingRequests
 from kmemdump.watch.control.server import ControlServer, Request
 from kmemdump.watch.events import Event, EventName
+from kmemdump.watch.program import ProgramRunner
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.sources import Source, VmAddress
 from kmemdump.watch.vm_status import VmStatus
@@ -36,6 +37,8 @@ _SCAN = 0.5
 """Seconds from one look at the sources to the next."""
 _END_PATIENCE = 20.0
 """Seconds that a worker has to end; it may be writing a core image."""
+_PROGRAM_PATIENCE = 10.0
+"""Seconds that programs have to end."""
 _DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds until a worker is started again; the last one for all that follow."""
 _PROVEN = 30.0
@@ -79,6 +82,7 @@ class Supervisor:
         calls it.
     :param report: Called with each event.
     :param tick: Called about twice a second while the supervisor works.
+    :param program: Runs a program for each death.
     :raises KmemdumpError: If core images cannot be written into the folder, or the
         control socket cannot be made.
     """
@@ -90,12 +94,14 @@ class Supervisor:
         settings: Settings,
         report: Callable[[Event], None],
         tick: Callable[[], None] = lambda: None,
+        program: ProgramRunner | None = None,
     ) -> None:
         self._sources = sources
         self._make_selection = make_selection
         self._settings = settings
         self._report = report
         self._tick = tick
+        self._program = program
         self._context = worker_context()
         self._vms: dict[str, _Vm] = {}
         self._pending = PendingRequests()
@@ -122,9 +128,14 @@ class Supervisor:
                 self._find_vms()
                 self._start_workers()
                 self._receive(_SCAN, server)
+                self._report_failures()
                 self._tick()
         finally:
             self._end_workers()
+            if self._program is not None:
+                with _signals_held():
+                    self._program.close(_PROGRAM_PATIENCE)
+                self._report_failures()
             for source in self._sources:
                 source.close()
             if server is not None:
@@ -232,6 +243,14 @@ class Supervisor:
         vm.status.take(event)
         self._pending.answer(event)
         self._report(event)
+        if self._program is not None:
+            self._program.take(event)
+
+    def _report_failures(self) -> None:
+        """Report the programs that failed."""
+        for failure in self._program.failures() if self._program else ():
+            event = EventName.PROBLEM
+            self._report(Event(event=event, vm=failure.vm, text=failure.text))
 
     def _problem(self, vm: _Vm, text: str) -> None:
         """Report a problem, unless it is the same one as before."""
@@ -246,7 +265,7 @@ class Supervisor:
                 version=1,
                 pid=os.getpid(),
                 started=self._started,
-                folder=str(self._settings.folder),
+                folder=str(self._settings.folder.absolute()),
                 interval=self._settings.interval,
                 vms=[vm.record() for vm in self._vms.values()],
             )
