@@ -28,6 +28,7 @@ def test_the_family():
     [
         ("FormatError", ExitCode.UNREADABLE),
         ("TargetError", ExitCode.UNREADABLE),
+        ("OutputError", ExitCode.UNREADABLE),
         ("NotCapturedError", ExitCode.UNREADABLE),
         ("UnsupportedError", ExitCode.UNREADABLE),
         ("BudgetExceededError", ExitCode.UNREADABLE),

@@ -43,6 +43,10 @@ class TargetError(KmemdumpError):
     """The target cannot be reached, or stopped answering."""
 
 
+class OutputError(KmemdumpError):
+    """A file cannot be written: the disk is full or fails, or the folder is gone."""
+
+
 class NotCapturedError(KmemdumpError):
     """The target or core image does not hold the requested memory."""
 

@@ -7,19 +7,20 @@ import errno
 import fcntl
 import io
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 
-from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.errors import KmemdumpError, OutputError, TargetError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["OpenFile", "PartialFile"]
+__all__ = ["OpenFile", "PartialFile", "remove_partial_files"]
 
 
 class OpenFile:
@@ -96,9 +97,9 @@ class PartialFile:
     It is written in the same folder as ``.NAME.partial-XXXXXXXX``, readable by its
     owner only, synced, and renamed; what was under the name is replaced. If the
     process is killed, the partial file is left, and removed by the next one that
-    writes *path*.
+    writes *path*, or by :func:`remove_partial_files`.
 
-    :raises KmemdumpError: If *path* cannot be written, or the disk is full; the
+    :raises OutputError: If *path* cannot be written, or the disk is full; the
         methods of the file raise it as well.
     """
 
@@ -109,7 +110,7 @@ class PartialFile:
         with _translated(self._final):
             _check_place(self._final)
             prefix = f".{name[:50]}.partial-"
-            _remove_stale(self._folder, prefix)
+            _remove_stale(self._folder, lambda name: name.startswith(prefix))
             fd, self._name = _create_locked(self._folder, prefix)
         self._raw = _Output(fd, self._final)
         self.output: BinaryIO = io.BufferedWriter(self._raw)
@@ -118,7 +119,7 @@ class PartialFile:
         """
         Give the file its name, and close it.
 
-        :raises KmemdumpError: If the disk is full; then no file is left.
+        :raises OutputError: If the disk is full; then no file is left.
         """
         try:
             self.output.flush()
@@ -213,7 +214,7 @@ def _translated(final: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KmemdumpError(f"cannot write {final}: {error.strerror}") from error
+        raise OutputError(f"cannot write {final}: {error.strerror}") from error
 
 
 def _check_place(final: str) -> None:
@@ -223,14 +224,14 @@ def _check_place(final: str) -> None:
     except FileNotFoundError:
         folder = os.path.dirname(final)
         if not os.path.isdir(folder):
-            raise KmemdumpError(
+            raise OutputError(
                 f"cannot write {final}: folder {folder} does not exist"
             ) from None
         return
     if stat.S_ISDIR(mode):
-        raise KmemdumpError(f"cannot write {final}: it is a folder")
+        raise OutputError(f"cannot write {final}: it is a folder")
     if not stat.S_ISREG(mode):
-        raise KmemdumpError(f"cannot write {final}: it is not a regular file")
+        raise OutputError(f"cannot write {final}: it is not a regular file")
 
 
 def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
@@ -260,10 +261,24 @@ def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
         os.close(fd)
 
 
-def _remove_stale(folder: str, prefix: str) -> None:
-    """Remove partial files whose writers have died."""
+_PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]{8}", re.S)
+
+
+def remove_partial_files(folder: str | os.PathLike[str]) -> int:
+    """
+    Remove the partial files of all writers that have died; return how many they were.
+
+    :param folder: A folder in which :class:`PartialFile` writes.
+    :raises OSError: If the folder cannot be read.
+    """
+    return _remove_stale(os.fspath(folder), lambda name: bool(_PARTIAL.fullmatch(name)))
+
+
+def _remove_stale(folder: str, is_partial: Callable[[str], bool]) -> int:
+    """Remove partial files whose writers have died; return how many they were."""
     with os.scandir(folder) as entries:
-        names = [entry.path for entry in entries if entry.name.startswith(prefix)]
+        names = [entry.path for entry in entries if is_partial(entry.name)]
+    removed = 0
     for name in names:
         with suppress(OSError):
             # Do not follow a link, or wait on a FIFO, with such a name.
@@ -274,8 +289,10 @@ def _remove_stale(folder: str, prefix: str) -> None:
                 if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(name)
+                    removed += 1
             finally:
                 os.close(fd)
+    return removed
 
 
 def _sync_folder(folder: str) -> None:
