@@ -17,6 +17,7 @@ from kmemdump.formats import minidump
 from kmemdump.formats.btf import find_btf, parse_btf
 from kmemdump.formats.btf_layout import BtfLayout
 from kmemdump.formats.debug_info import parse_debug_info
+from kmemdump.formats.elf import PT_NOTE, ProgramHeader, pack_header
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.fdt import parse_fdt, reserved_ranges
 from kmemdump.formats.kallsyms import (
@@ -27,6 +28,7 @@ from kmemdump.formats.kallsyms import (
 )
 from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
 from kmemdump.formats.ksymtab import find_exports
+from kmemdump.formats.notes import NoteType, pack_own, read_own
 from kmemdump.formats.orc import find_orc
 from kmemdump.formats.ramoops import parse_record, parse_zone
 from kmemdump.formats.ramoops_ecc import find_parity, repair
@@ -131,6 +133,13 @@ def _kinfo(data: bytes) -> None:
     pack_kinfo(parse_kinfo(data, "kinfo"))
 
 
+def _own_note(data: bytes) -> None:
+    found = read_own(
+        lambda at, count: data[at : at + count], len(data), "core", NoteType.MARKED, 64
+    )
+    assert found is None or len(found) <= 64
+
+
 def _rawdump(data: bytes) -> None:
     parse_rawdump(lambda at, count: data[at : at + count], len(data), "rawdump")
 
@@ -224,6 +233,11 @@ _SMEM_PARTS = [
     Part(0, 1, {8: b"eight"}, size=0x200),
 ]
 
+_NOTES = pack_own(NoteType.MANIFEST, b"{}") + pack_own(NoteType.MARKED, bytes(8))
+_CORE = (
+    pack_header(62, [ProgramHeader(PT_NOTE, 0, 120, 0, 0, len(_NOTES), 0, 4)]) + _NOTES
+)
+
 _RESERVED: Tree = {"compatible": b"a\0", "reg": cells(0, 1, 2), "phandle": cells(1)}
 _TREES: tuple[Tree, ...] = (
     {"reserved-memory": {"a": _RESERVED}},
@@ -309,6 +323,7 @@ PARSERS = (
         200_000,
     ),
     Parser("btf layout", _layout, (kernel_btf(),)),
+    Parser("own note", _own_note, (_CORE,)),
     Parser(
         "exported symbols",
         _exports,

@@ -40,6 +40,8 @@ __all__ = [
     "parse_core",
     "parse_header",
     "parse_notes",
+    "read_headers",
+    "read_note_header",
     "read_whole",
 ]
 
@@ -59,6 +61,8 @@ MAX_NOTE_BYTES = 64 << 20
 """Most bytes of notes that are parsed, over all segments together."""
 MAX_NOTES = 1 << 18
 """Most notes that are parsed: a kernel with 8192 CPUs has a few per CPU."""
+_MAX_NAME = 64
+"""Most bytes of a note's name that matter."""
 
 PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 """``Elf64_Phdr``"""
@@ -133,6 +137,18 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
     :raises FormatError: If this is not an ELF64 little-endian core, or if headers or
         notes are not wholly in the file or are too many.
     """
+    machine, headers = read_headers(read, size, source)
+    return ElfCore(machine, headers, parse_notes(read, headers, size, source))
+
+
+def read_headers(
+    read: Callable[[int, int], bytes], size: int, source: str
+) -> tuple[int, list[ProgramHeader]]:
+    """
+    Return ``e_machine`` and the program headers of a core file.
+
+    :raises FormatError: As :func:`parse_core`.
+    """
     raw = read_whole(read, 0, _EHDR.size, size, source, "the ELF header")
     header = parse_header(raw, source)
     phnum = header.phnum
@@ -152,7 +168,7 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
     count = phnum * PROGRAM_HEADER.size
     raw = read_whole(read, header.phoff, count, size, source, "the program headers")
     headers = [ProgramHeader(*fields) for fields in PROGRAM_HEADER.iter_unpack(raw)]
-    return ElfCore(header.machine, headers, parse_notes(read, headers, size, source))
+    return header.machine, headers
 
 
 def parse_header(data: bytes, source: str) -> ElfHeader:
@@ -257,6 +273,23 @@ def read_whole(
             source, f"{what}: read {len(data)} of {count} bytes at {offset:#x}"
         )
     return data
+
+
+def read_note_header(
+    read: Callable[[int, int], bytes], offset: int, size: int, source: str
+) -> tuple[str, int, int, int]:
+    """
+    Return the name and the type of a note, and the offset and the size of its desc.
+
+    :param size: Size of the file in bytes.
+    :raises FormatError: If they are not wholly in the file.
+    """
+    raw = read_whole(read, offset, _NHDR.size, size, source, "a note's header")
+    namesz, descsz, type_ = _NHDR.unpack(raw)
+    offset += _NHDR.size
+    length = min(namesz, _MAX_NAME)
+    name = read_whole(read, offset, length, size, source, "a note's name")
+    return c_string(name), type_, offset + round_up(namesz, 4), descsz
 
 
 def iter_notes(data: bytes, source: str, *, cut: bool = False) -> Iterator[Note]:
