@@ -401,6 +401,9 @@ _manifests = st.builds(
     marked_at=st.none() | st.datetimes(timezones=st.just(UTC)),
     cause=_texts,
     death=_texts,
+    signature=_texts,
+    death_id=_texts,
+    vm=_texts,
     regions=st.lists(
         st.builds(
             RegionRecord,

@@ -8,6 +8,7 @@ from pathlib import Path
 from kmemdump.coreimage import (
     AreaRecord,
     CoreContents,
+    Death,
     KernelRecord,
     Manifest,
     Packed,
@@ -43,17 +44,24 @@ def write(
     marked: bool = True,
     packed: bool = True,
     release: str = "6.1.0-test",
+    time: datetime = TIME,
+    death: Death | None = None,
 ) -> Path:
     """Write a core image of three pages, each full of its own number."""
     pages = {number: bytes([number]) * PAGE for number in (1, 2, 5)}
     memory = PageMemory(pages)
+    death = death or Death("frozen: CPU 1 served no interrupt for 10 s")
     manifest = Manifest(
         tool="kmemdump 0.1.0",
-        time=TIME,
+        time=time,
         kernel=KernelRecord(release, BUILD_ID, 62),
         backend="vm",
-        cause="frozen: CPU 1 served no interrupt for 10 s",
-        marked_at=TIME - timedelta(seconds=75) if marked else None,
+        cause=death.cause,
+        death=death.kind,
+        signature=death.signature,
+        death_id=death.id,
+        vm=death.vm,
+        marked_at=time - timedelta(seconds=75) if marked else None,
         areas=[
             AreaRecord(
                 name,

@@ -3,6 +3,7 @@
 
 from kmemdump.coreimage.manifest import (
     AreaRecord,
+    Death,
     KernelRecord,
     Manifest,
     QuestionRecord,
@@ -17,6 +18,7 @@ __all__ = [
     "AreaRecord",
     "CoreContents",
     "CoreImage",
+    "Death",
     "KernelRecord",
     "Manifest",
     "Packed",

@@ -21,6 +21,7 @@ from kmemdump.text import printable
 
 __all__ = [
     "AreaRecord",
+    "Death",
     "KernelRecord",
     "Manifest",
     "QuestionRecord",
@@ -88,6 +89,24 @@ class KernelRecord(NamedTuple):
     """``e_machine`` of its ELF files."""
 
 
+class Death(NamedTuple):
+    """A death that a watcher saw; the fields are those of a manifest."""
+
+    cause: str = ""
+    """Why the core image is written, in words."""
+    kind: str = ""
+    """The same in one word: :class:`kmemdump.diagnosis.death_kind.DeathKind`."""
+    signature: str = ""
+    """The same for two deaths of one cause."""
+    id: str = ""
+    """
+    The same for two looks at one dead kernel, and different for two deaths; empty if it
+    could not be told.
+    """
+    vm: str = ""
+    """Name of the VM; empty if a person asked for the core image."""
+
+
 class Manifest(NamedTuple):
     """A core image's description of itself."""
 
@@ -104,6 +123,12 @@ class Manifest(NamedTuple):
     """Why it was written, as reported by the kernel's watcher."""
     death: str = ""
     """The same in one word: :class:`kmemdump.diagnosis.death_kind.DeathKind`."""
+    signature: str = ""
+    """The same for two deaths of one cause."""
+    death_id: str = ""
+    """The same for two looks at one dead kernel: :attr:`Death.id`."""
+    vm: str = ""
+    """Name of the VM, if a watcher wrote it by itself."""
     regions: Sequence[RegionRecord] = ()
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
@@ -129,6 +154,9 @@ class Manifest(NamedTuple):
             "marked_at": self.marked_at and self.marked_at.astimezone(UTC).isoformat(),
             "cause": _clean(self.cause),
             "death": _clean(self.death),
+            "signature": _clean(self.signature),
+            "death_id": _clean(self.death_id),
+            "vm": _clean(self.vm),
             "areas": [
                 {
                     "name": _clean(area.name),
@@ -176,6 +204,9 @@ class Manifest(NamedTuple):
             marked_at=fields.optional("marked_at", fields.time),
             cause=fields.text("cause", ""),
             death=fields.text("death", ""),
+            signature=fields.text("signature", ""),
+            death_id=fields.text("death_id", ""),
+            vm=fields.text("vm", ""),
             regions=fields.records("regions", _to_region),
             areas=fields.records("areas", _to_area),
             questions=fields.records("questions", _to_question),

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A folder of core images, kept within limits.
+
+Several processes may write into it. Nothing is remembered: what is there, and what each
+core image says of itself, is read again. Only core images of deaths are counted and
+deleted; what a person captured, and files of others, stay.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from kmemdump.coreimage.manifest import MAX_BYTES
+from kmemdump.coreimage.retention import (
+    Limits,
+    StoredCore,
+    choose_for_room,
+    choose_surplus,
+)
+from kmemdump.errors import FormatError
+from kmemdump.files import remove_partial_files
+from kmemdump.formats.notes import NoteType, read_own
+from kmemdump.text import format_size
+
+__all__ = ["SUFFIX", "CoreFolder", "StoredDeath"]
+
+SUFFIX = ".core"
+"""End of the names of core images that are counted and deleted."""
+_LOCK = ".kmemdump.lock"
+_LOCK_PATIENCE = 10.0
+"""Seconds. Whoever holds the lock that long does what was to be done."""
+_MAX_TEXT = 4096
+"""Longest text in the facts about a death, in characters."""
+
+
+class StoredDeath(NamedTuple):
+    """A core image in the folder, and the death that it is of."""
+
+    core: StoredCore
+    id: str
+    """``death_id`` in its manifest."""
+
+
+class _Identity(NamedTuple):
+    """Shows that a file is the one that was read."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+    """Nanoseconds since the epoch."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Identity:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class CoreFolder:
+    """
+    A folder of core images.
+
+    :param path: The folder; it may vanish and come back.
+    :param limits: How much room they may take.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self.path = path
+        self._limits = limits
+        self._known: dict[str, tuple[_Identity, StoredDeath | None]] = {}
+        """What was read before, by name."""
+
+    def remove_partial_files(self) -> int:
+        """Remove what writers that died have left; return the number of files."""
+        try:
+            return remove_partial_files(self.path)
+        except OSError:
+            return 0  # Writing into the folder will say why.
+
+    def make_room(self, need: int) -> str | None:
+        """
+        See to it that a file of *need* bytes has room, and delete what may go for it.
+
+        :return: Why there is no room.
+        """
+        try:
+            lacking = self._lacking(need)
+            if lacking > 0:
+                with self._opened() as fd, self._locked(fd) as locked:
+                    if locked:
+                        cores = [item.core for item in self._stored(fd)]
+                        self._delete(fd, choose_for_room(cores, lacking))
+                lacking = self._lacking(need)
+        except OSError as error:
+            return f"{self.path}: {error.strerror}"
+        if lacking <= 0:
+            return None
+        status = os.statvfs(self.path)
+        free = format_size(status.f_bavail * status.f_frsize)
+        kept = format_size(self._limits.free(status.f_blocks * status.f_frsize))
+        return (
+            f"the file system of {self.path} has {free} free: a core image needs "
+            f"{format_size(need)}, and {kept} are kept free"
+        )
+
+    def trim(self, fresh: Collection[str] = ()) -> list[str]:
+        """
+        Delete what is beyond the limits; return the names of the deleted files.
+
+        :param fresh: Names of files that stay in any case.
+        """
+        with suppress(OSError), self._opened() as fd:
+            if not self._may_exceed(fd):
+                return []
+            with self._locked(fd) as locked:
+                if locked:
+                    cores = [item.core for item in self._stored(fd)]
+                    surplus = choose_surplus(cores, self._limits, fresh)
+                    return self._delete(fd, surplus)
+        return []
+
+    def find_death(self, machine: str, id: str) -> Path | None:
+        """Return the core image of a death of a machine, if there is one."""
+        with suppress(OSError), self._opened() as fd:
+            for item in self._stored(fd, f"{machine}-"):
+                if item.core.machine == machine and item.id == id != "":
+                    return self.path / item.core.name
+        return None
+
+    def _lacking(self, need: int) -> int:
+        """Return how many bytes lack on the file system."""
+        status = os.statvfs(self.path)
+        kept = self._limits.free(status.f_blocks * status.f_frsize)
+        return need + kept - status.f_bavail * status.f_frsize
+
+    def _may_exceed(self, fd: int) -> bool:
+        """Return whether it is worth reading what the core images say."""
+        size = 0
+        count: Counter[str] = Counter()
+        for name, status in _list(fd):
+            size += status.st_size
+            count[name.rpartition("-")[0]] += 1  # NAME-TIME.core
+        return size > self._limits.max_bytes or any(
+            number > self._limits.keep for number in count.values()
+        )
+
+    def _stored(self, fd: int, start: str = "") -> list[StoredDeath]:
+        """Return the core images of deaths whose names have a start."""
+        known: dict[str, tuple[_Identity, StoredDeath | None]] = {}
+        for name, status in _list(fd):
+            if name.startswith(start):
+                identity = _Identity.of(status)
+                before = self._known.get(name)
+                if before is None or before[0] != identity:
+                    before = identity, _read_death(fd, name)
+                known[name] = before
+        if not start:
+            self._known.clear()  # Forget what is gone.
+        self._known.update(known)
+        return [item for _, item in known.values() if item is not None]
+
+    def _delete(self, fd: int, cores: Iterable[StoredCore]) -> list[str]:
+        deleted = []
+        for core in cores:
+            identity, _ = self._known[core.name]
+            with suppress(OSError):
+                status = os.stat(core.name, dir_fd=fd, follow_symlinks=False)
+                if _Identity.of(status) == identity:
+                    os.unlink(core.name, dir_fd=fd)
+                    deleted.append(core.name)
+        return deleted
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _locked(self, folder: int) -> Iterator[bool]:
+        """
+        Lock the folder against others that delete.
+
+        Two that choose at the same time might each delete what the other one counts
+        on. If there can be no lock, that risk is taken.
+
+        :return: Whether to go on: not if another one has been at it for long.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(_LOCK, flags, 0o600, dir_fd=folder)
+        except OSError:  # A full disk, or no file of ours.
+            yield True
+            return
+        try:
+            yield not _is_own(os.fstat(fd)) or _lock(fd)
+        finally:
+            os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    """Return whether the file could be locked in time, or need not be."""
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        except OSError:  # A file system without locks.
+            return True
+        else:
+            return True
+
+
+def _list(folder: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield what may be core images of ours: no links, no files of others."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    if _is_own(status):
+                        yield entry.name, status
+
+
+def _is_own(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _read_death(folder: int, name: str) -> StoredDeath | None:
+    """Return what a core image says of the death; ``None`` if it is of none."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        desc = read_own(
+            lambda offset, count: os.pread(fd, count, offset),
+            status.st_size,
+            name,
+            NoteType.MANIFEST,
+            MAX_BYTES,
+        )
+        manifest = json.loads(desc) if desc and _is_own(status) else None
+        return _parse_death(manifest, name, status)
+    except (FormatError, OSError, OverflowError, ValueError, RecursionError):
+        return None  # Not ours, or damaged: it stays.
+    finally:
+        os.close(fd)
+
+
+def _parse_death(
+    manifest: object, name: str, status: os.stat_result
+) -> StoredDeath | None:
+    """
+    Return the facts about a death in a manifest.
+
+    Not by way of :class:`~kmemdump.coreimage.manifest.Manifest`: to check thousands of
+    regions takes ten times as long, and there are hundreds of core images.
+    """
+    if not isinstance(manifest, dict):
+        return None
+    texts = [manifest.get(field) for field in ("vm", "signature", "death_id")]
+    for text in texts:
+        if not isinstance(text, str) or len(text) > _MAX_TEXT:
+            return None
+    machine, signature, id = map(str, texts)
+    if not machine:
+        return None
+    copied = datetime.fromisoformat(str(manifest.get("time"))).timestamp()
+    core = StoredCore(copied, name, status.st_size, machine, signature)
+    return StoredDeath(core, id)

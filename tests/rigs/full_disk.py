@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Small file systems, which fill up for real."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["fill", "mounted_tmpfs", "needs_root"]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+
+
+@contextmanager
+def mounted_tmpfs(folder: Path, size: int) -> Iterator[Path]:
+    """Mount a file system of *size* bytes in *folder*, for a ``with`` statement."""
+    disk = folder / "disk"
+    disk.mkdir()
+    option = f"size={size}"
+    command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Use up all that is free; return the file that does."""
+    ballast = disk / "ballast"
+    status = os.statvfs(disk)
+    with open(ballast, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize)
+    return ballast
