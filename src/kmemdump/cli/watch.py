@@ -21,11 +21,13 @@ from kmemdump.cli.shared.options import (
     selection_options,
     vmlinux_option,
 )
+from kmemdump.cli.shared.retention import retention_options
 from kmemdump.cli.shared.vm_sources import (
     SourceOptions,
     parse_sources,
     source_options,
 )
+from kmemdump.coreimage.retention import Limits
 from kmemdump.errors import ExitCode
 
 __all__ = ["command"]
@@ -64,6 +66,7 @@ __all__ = ["command"]
     show_default=True,
     help="What to do with a VM after its kernel died.",
 )
+@retention_options
 @selection_options
 @vmlinux_option
 @no_vmlinux_option
@@ -93,6 +96,7 @@ def command(
     interval: float,
     hang_after: float,
     then: str,
+    limits: Limits,
     selected: SelectionOptions,
     no_vmlinux: bool,
     as_json: bool,
@@ -113,7 +117,9 @@ def command(
     frozen: one of its CPUs runs and serves no interrupt. If the kernel survives an
     oops, a core image is written, too, and the VM goes on.
 
-    A core image is DIR/NAME-TIME.core. Start QEMU with -action
+    A core image is DIR/NAME-TIME.core. If it cannot be written, the VM stays paused
+    until it can. Beyond the limits, the oldest of the most frequent cause is deleted
+    first; the first of each cause stays. Start QEMU with -action
     panic=pause,reboot=shutdown,shutdown=pause, so that it keeps a dead VM.
     """
     from kmemdump.cli.shared.watch_output import WatchOutput
@@ -125,9 +131,14 @@ def command(
     search: Mapping[str, str] | None = None if no_vmlinux else {}
     make_selection = functools.partial(parse_selection, selected, search)
     make_selection()  # Report a wrong option now, and once.
-    control = control_path(run_folder(os.environ), os.getpid())
     settings = Settings(
-        folder, interval, hang_after, VmAction(then), until_dead, control
+        folder,
+        interval,
+        hang_after,
+        VmAction(then),
+        until_dead,
+        control_path(run_folder(os.environ), os.getpid()),
+        limits,
     )
     sources = [parse_sources(where)]
     runner = None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmemdump.collect.write import write_collected
+from kmemdump.coreimage import Death
 from kmemdump.errors import UnsupportedError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
@@ -88,7 +89,8 @@ def run_demo(
 
         start = time.monotonic()
         machine.pause()
-        dump = write_dump(marks, folder / "core.elf", "killed by the demonstration")
+        death = Death("killed by the demonstration")
+        dump = write_dump(marks, folder / "core.elf", death)
     named, finished = dump.named - start, dump.finished - start
     say(f"dead; {dump.path}: {format_size(dump.size)}, {named:.2f} s after the death")
     say(f"replaced {finished:.2f} s after the death, with what a second look added")

@@ -18,13 +18,13 @@ from kmemdump.areas.simple import SYMBOLS
 from kmemdump.backends import FIRST_ID
 from kmemdump.coreimage import (
     CoreContents,
+    Death,
     KernelRecord,
     Manifest,
     Packed,
     pack_memory,
     write_core,
 )
-from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import TargetError, UnsupportedError
 from kmemdump.formats.debug_info import pack_debug_info
 from kmemdump.kernel.attach import (
@@ -112,8 +112,7 @@ class Capture:
         regions: Sequence[Region] | None = None,
         packed: Packed | None = None,
         marked_at: datetime | None = None,
-        cause: str = "",
-        death: DeathKind | None = None,
+        death: Death | None = None,
     ) -> list[Range]:
         """
         Write the core image. The target must still be open.
@@ -121,8 +120,7 @@ class Capture:
         :param regions: Regions registered beforehand; by default :attr:`regions`.
         :param packed: An earlier result of :meth:`pack` for this kernel.
         :param marked_at: When the regions were last marked before.
-        :param cause: Why the kernel died, if that was seen.
-        :param death: The same in one word.
+        :param death: Why the kernel died, if that was seen.
         :return: Physical memory that is missing.
         :raises KmemdumpError: If *path* cannot be written; an existing file stays.
         """
@@ -143,7 +141,7 @@ class Capture:
             machine=self.machine,
             memory=self.memory,
             regions=regions,
-            manifest=self._manifest(marked_at, cause, death),
+            manifest=self._manifest(marked_at, death),
             prstatus=online_first(kernel),
             vmcoreinfo=kernel.vmcoreinfo.raw,
             command_line=command_line(kernel.prog),
@@ -153,9 +151,8 @@ class Capture:
         )
         return write_core(path, contents)
 
-    def _manifest(
-        self, marked_at: datetime | None, cause: str, death: DeathKind | None
-    ) -> Manifest:
+    def _manifest(self, marked_at: datetime | None, death: Death | None) -> Manifest:
+        death = death or Death()
         info = self.kernel.vmcoreinfo
         return Manifest(
             tool=f"kmemdump {VERSION}",
@@ -163,8 +160,11 @@ class Capture:
             kernel=KernelRecord(info.osrelease, info.build_id, self.machine),
             backend=_BACKEND,
             marked_at=marked_at,
-            cause=cause,
-            death=death or "",
+            cause=death.cause,
+            death=death.kind,
+            signature=death.signature,
+            death_id=death.id,
+            vm=death.vm,
             areas=[record_area(area) for area in self.marking.areas],
         )
 

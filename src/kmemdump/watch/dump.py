@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,19 +13,19 @@ from functools import partial
 from pathlib import Path
 
 from kmemdump.backends.vm import Dump
+from kmemdump.coreimage import Death
+from kmemdump.coreimage.folder import SUFFIX, CoreFolder
 from kmemdump.diagnosis.death_kind import DeathKind
-from kmemdump.diagnosis.oops_patterns import find_oops
-from kmemdump.diagnosis.panic_patterns import find_panic
-from kmemdump.errors import KmemdumpError
+from kmemdump.errors import KmemdumpError, OutputError
 from kmemdump.formats.elf import NT_PRSTATUS, Note
-from kmemdump.kernel.printk import read_log
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
 from kmemdump.memory.physical import FileMemory, Memory
 from kmemdump.memory.ranges import Extent, Range, merge
 from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget
-from kmemdump.text import format_size, printable
+from kmemdump.text import format_size
+from kmemdump.watch.death.facts import DeathFacts
 from kmemdump.watch.end_causes import DumpCause
 from kmemdump.watch.events import EventName
 from kmemdump.watch.reporter import Reporter
@@ -35,8 +35,8 @@ __all__ = ["DumpWriter", "WrittenDump", "write_dump"]
 
 _SECOND_LOOK_SECONDS = 5.0
 """Limit for each question, while the VM stands still."""
-_MAX_WORDS = 200
-"""Maximum length of the kernel's log about its death, in characters."""
+_EXTRA = 1 << 20
+"""Bytes of a core image beside the memory: notes, and what the second look adds."""
 _GONE = "the kernel's memory is gone"
 
 
@@ -49,52 +49,73 @@ class DumpWriter:
     :param reporter: Gets a line about each core image.
     """
 
-    def __init__(self, name: str, folder: Path, reporter: Reporter) -> None:
+    def __init__(self, name: str, folder: CoreFolder, reporter: Reporter) -> None:
         self._name = name
         self._folder = folder
         self._reporter = reporter
         self.cores: list[Path] = []
         """What was written, oldest first."""
 
-    def write(self, marks: VmMarks, cause: DumpCause) -> None:
-        """Write a core image of a marked kernel; report it, or the failure."""
+    def find_problem(self, marks: VmMarks) -> str | None:
+        """Make room, if there is none; return why no core image can be written now."""
+        # The file that the second look replaces and the new one exist together.
+        return self._folder.make_room(2 * (marks.size + marks.packed_size + _EXTRA))
+
+    def write(
+        self, marks: VmMarks, cause: DumpCause, facts: DeathFacts
+    ) -> Path | OutputError:
+        """
+        Write a core image of a marked kernel, and report it.
+
+        :return: Its path, or why it could not be written.
+        """
+        problem = self.find_problem(marks)
+        if problem is not None:
+            return OutputError(problem)
         self._reporter.show_status("writing the core image")
         path = self._new_path()
+        death = Death(cause.cause, cause.kind, facts.signature, facts.id, self._name)
         try:
-            written = write_dump(marks, path, cause.cause, cause.kind)
+            written = write_dump(marks, path, death)
+        except OutputError as error:
+            return error
         except (KmemdumpError, OSError) as error:
-            text = f"{cause.cause}; no core image: {error}"
-            self._reporter.report_problem(
-                text, EventName.NO_CORE, kind=cause.kind.value, cause=cause.cause
-            )
-        else:
-            self.cores.append(path)
-            self._report(marks, cause, written)
+            return OutputError(str(error))
+        self.cores.append(path)
+        self._report(marks, cause, facts, written)
+        for name in self._folder.trim({path.name}):
+            text = f"deleted {name}, to stay within the limits"
+            core = self._folder.path / name
+            self._reporter.report(text, EventName.DELETED, core=core)
+        return path
 
     def _new_path(self) -> Path:
         while True:
             # To the millisecond, so that names sort by time.
             now = datetime.now(UTC)
             stem = f"{self._name}-{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z"
-            path = self._folder / f"{stem}.core"
+            path = self._folder.path / f"{stem}{SUFFIX}"
             if not os.path.lexists(path):
                 return path
             time.sleep(0.001)
 
-    def _report(self, marks: VmMarks, cause: DumpCause, dump: WrittenDump) -> None:
+    def _report(
+        self, marks: VmMarks, cause: DumpCause, facts: DeathFacts, dump: WrittenDump
+    ) -> None:
         named, finished = (t - cause.noticed for t in (dump.named, dump.finished))
         seconds = f"{named:.2f} s"
         if finished > named:
             seconds += f", completed after {finished:.2f} s"
         # The log says nothing of other causes, and may hold an old oops.
         in_log = cause.kind in (DeathKind.OOPS, DeathKind.PANIC)
-        words = f": {dump.words}" if dump.words and in_log else ""
+        words = f": {facts.words}" if facts.words and in_log else ""
         self._reporter.report(
             f"{cause.cause}{words}; {dump.path}, {format_size(dump.size)}, {seconds}",
             EventName.DEATH,
             release=marks.info.osrelease,
             kind=cause.kind.value,
             cause=f"{cause.cause}{words}",
+            signature=facts.signature,
             core=dump.path,
             size=dump.size,
             seconds=round(named, 3),
@@ -126,13 +147,9 @@ class WrittenDump:
     """When a file of that name existed: seconds of the monotonic clock."""
     finished: float
     """When the final file existed, after the second look."""
-    words: str = ""
-    """What the kernel logged about its death."""
 
 
-def write_dump(
-    marks: VmMarks, path: Path, cause: str = "", death: DeathKind | None = None
-) -> WrittenDump:
+def write_dump(marks: VmMarks, path: Path, death: Death) -> WrittenDump:
     """
     Write the core image of a kernel as it is now, or of what is left of it.
 
@@ -140,15 +157,13 @@ def write_dump(
     dead kernel. Then the second look finds the changes since the last refresh, and
     replaces the file. If the memory is gone, the copy of the last refresh is written.
 
-    :param cause: The cause, for the core image.
-    :param death: The same in one word.
-    :raises KmemdumpError: If *path* cannot be written.
+    :param death: The death, for the core image.
+    :raises OutputError: If *path* cannot be written.
     """
-    write_core = partial(_write, marks, path, marks.capture.time, cause, death)
+    write_core = partial(_write, marks, path, marks.capture.time, death)
     state = marks.read_kernel()
     if state is None or not state.same:
-        with closing(_copied_memory(marks.copy)) as memory:
-            return write_core(_captured_by_refresh(marks, memory), _GONE)
+        return _write_copy(marks, write_core, _GONE)
     registers = _registers(marks.target)
     # The registers of the last refresh do not match the present memory.
     kernel = replace(marks.capture.kernel, registers=registers)
@@ -158,7 +173,12 @@ def write_dump(
         time=datetime.now(UTC),
         memory=marks.target.memory,
     )
-    first = write_core(marked)
+    try:
+        first = write_core(marked)
+    except OutputError:
+        raise
+    except Exception as error:  # A dead kernel's memory may break anything.
+        return _write_copy(marks, write_core, f"the memory is damaged: {error}")
     capture, problem = _second_look(marks, registers)
     if capture is None:
         capture = replace(marked, marking=_noted(marked.marking, problem))
@@ -168,16 +188,14 @@ def write_dump(
         last = write_core(capture, problem)
     except (KmemdumpError, OSError) as error:
         return replace(first, problem=f"it could not be replaced: {error}")
-    words = "" if problem else _last_words(capture)
-    return replace(last, named=first.named, words=words)
+    return replace(last, named=first.named)
 
 
 def _write(
     marks: VmMarks,
     path: Path,
     marked_at: datetime,
-    cause: str,
-    death: DeathKind | None,
+    death: Death,
     capture: Capture,
     problem: str | None = None,
 ) -> WrittenDump:
@@ -186,7 +204,6 @@ def _write(
         regions=list(marks.registry),
         packed=marks.packed,
         marked_at=marked_at,
-        cause=cause,
         death=death,
     )
     now, size = time.monotonic(), path.stat().st_size
@@ -207,11 +224,21 @@ def _copied_memory(copy: Dump) -> FileMemory:
     return FileMemory(fd, extents, "the copy of the last refresh")
 
 
-def _captured_by_refresh(marks: VmMarks, memory: Memory) -> Capture:
+def _write_copy(
+    marks: VmMarks,
+    write_core: Callable[[Capture, str | None], WrittenDump],
+    problem: str,
+) -> WrittenDump:
+    """Write what the last refresh copied, since the memory is of no use."""
+    with closing(_copied_memory(marks.copy)) as memory:
+        return write_core(_captured_by_refresh(marks, memory, problem), problem)
+
+
+def _captured_by_refresh(marks: VmMarks, memory: Memory, problem: str) -> Capture:
     """Return what the last refresh copied."""
     return replace(
         marks.capture,
-        marking=_noted(marks.capture.marking, _GONE),
+        marking=_noted(marks.capture.marking, problem),
         time=datetime.fromtimestamp(marks.copy.time, UTC),
         memory=memory,
     )
@@ -252,14 +279,3 @@ def _noted(marking: Marking, problem: str | None) -> Marking:
     empty: frozenset[int] = frozenset()
     result = AreaResult("second look", empty, empty, 0.0, (note,))
     return Marking((*marking.areas, result))
-
-
-def _last_words(capture: Capture) -> str:
-    kernel = capture.kernel
-    try:
-        records = read_log(kernel.prog.read, kernel.vmcoreinfo).records
-        cause = find_panic(records) or find_oops(records)
-    except Exception:  # Nothing depends on it, and the log may be damaged.
-        return ""
-    words = printable(cause.sentence.rstrip(".")) if cause else ""
-    return words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}…"

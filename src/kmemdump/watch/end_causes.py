@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""
-Why watching a kernel ends: by a death, which is worth a core image, or otherwise.
-
-Also acts on a VM after the death of its kernel.
-"""
+"""Why watching a kernel ends: by a death, which is worth a core image, or otherwise."""
 
 from __future__ import annotations
 
@@ -14,23 +10,17 @@ from enum import Enum
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.watch.events import EventName
 from kmemdump.watch.liveness import KernelState
-from kmemdump.watch.qmp_events import VmEvent, VmEventKind
-from kmemdump.watch.reporter import Reporter
-from kmemdump.watch.settings import VmAction
+from kmemdump.watch.qmp_events import VmEvent
 from kmemdump.watch.vm_control import VmControl
 
 __all__ = [
     "DumpCause",
     "VmAfterDeath",
     "WatchEnd",
-    "act_on_vm",
     "judge_qemu_end",
     "judge_reset",
     "judge_shutdown",
-    "wait_for_reset",
 ]
-
-_POLL = 0.25
 
 
 class VmAfterDeath(Enum):
@@ -57,6 +47,8 @@ class DumpCause:
     noticed: float
     """When it occurred: seconds of the monotonic clock."""
     vm: VmAfterDeath = VmAfterDeath.STAYS
+    cpus: tuple[int, ...] = ()
+    """The CPUs that hang, if it is that."""
 
     @property
     def survived(self) -> bool:
@@ -127,46 +119,3 @@ def judge_qemu_end(kernel: KernelState) -> DumpCause | WatchEnd:
     if kernel.panicked:
         kind, cause = DeathKind.PANIC, "panic, then QEMU ended"
     return DumpCause(kind, cause, time.monotonic(), VmAfterDeath.ENDED)
-
-
-def act_on_vm(
-    action: VmAction, control: VmControl, vm: VmAfterDeath, reporter: Reporter
-) -> WatchEnd | None:
-    """
-    Pause, reset, end or continue a VM whose kernel died.
-
-    :return: None if the same kernel may go on running.
-    :raises StoppedError: If the watch should stop.
-    """
-    if vm is VmAfterDeath.ENDED or control.gone:
-        return WatchEnd()
-    if vm is VmAfterDeath.RESET_BY_HOST and action is VmAction.PAUSE:
-        action = VmAction.CONTINUE  # The host wants it to boot.
-    match action:
-        case VmAction.PAUSE:
-            return WatchEnd("left paused", event=EventName.ACTED)
-        case VmAction.QUIT:
-            control.quit()
-            return WatchEnd("ended the VM", event=EventName.ACTED)
-        case VmAction.RESET if not vm.boots:
-            if not control.reset():
-                return WatchEnd()
-            return WatchEnd("reset the VM", boots_again=True, event=EventName.ACTED)
-        case _:
-            control.cont()
-    if vm is VmAfterDeath.STAYS:
-        return wait_for_reset(control, reporter)
-    return WatchEnd(boots_again=True) if vm.boots else None
-
-
-def wait_for_reset(control: VmControl, reporter: Reporter) -> WatchEnd:
-    """Wait until a VM that runs with a dead kernel is reset, or ends."""
-    reporter.show_status("dead; waiting for its next boot")
-    while not control.gone:
-        reporter.check_stopping()
-        event = control.next_event(_POLL)
-        if event is not None and event.kind is VmEventKind.RESET:
-            return WatchEnd("boots again", boots_again=True)
-        if event is not None and event.kind is VmEventKind.SHUTDOWN:
-            return WatchEnd("ended")
-    return WatchEnd("QEMU ended")

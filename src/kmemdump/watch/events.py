@@ -28,6 +28,7 @@ class EventName(StrEnum):
     ORDERLY = "orderly"
     ACTED = "acted"
     CAPTURED = "captured"
+    DELETED = "deleted"
     REFRESHED = "refreshed"
     ALIVE = "alive"
     WORKER_DIED = "worker-died"

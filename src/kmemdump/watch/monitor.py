@@ -42,6 +42,8 @@ _SETTLE = 0.5
 _SETTLE_LIMIT = 4.0
 _NMI_PATIENCE = 5.0
 """Seconds in which a guest may panic because of an NMI."""
+_OOPS_AGAIN = 60.0
+"""Seconds after which an oops is dumped if that was not possible before."""
 _LOST = 1.0
 """Seconds in which an event may explain why a kernel is not in memory any more."""
 
@@ -68,6 +70,8 @@ class Monitor:
         self._lost_since: float | None = None
         first = self.read_kernel()
         self._booted, self._oopsed = first.booted, first.oopsed
+        self._oops_from = 0.0
+        """From when on an oops counts."""
         self._nmi = ""
         """Why QEMU sent it an NMI, which may make it panic."""
         self._nmi_at = 0.0
@@ -90,6 +94,10 @@ class Monitor:
         elif self._lost_since is None:
             self._lost_since = time.monotonic()
         return self._kernel
+
+    def postpone_oops(self) -> None:
+        """Find the last oops again after a while, since it has no core image yet."""
+        self._oopsed, self._oops_from = False, time.monotonic() + _OOPS_AGAIN
 
     def run(self) -> DumpCause | WatchEnd:
         """
@@ -162,7 +170,7 @@ class Monitor:
             cause, self._nmi = self._nmi, ""
             vm = VmAfterDeath.MAY_RUN
             return DumpCause(DeathKind.WATCHDOG, cause, now, vm)
-        if kernel.oopsed and not self._oopsed:
+        if kernel.oopsed and not self._oopsed and now >= self._oops_from:
             self._wait_for_log()  # It may become a panic.
             self._oopsed = True
             if not self.read_kernel().panicked:
@@ -175,7 +183,8 @@ class Monitor:
             if hang is not None:
                 now = time.monotonic()
                 vm = VmAfterDeath.MAY_RUN
-                return DumpCause(DeathKind.HANG, f"frozen: {hang}", now, vm)
+                cause = f"frozen: {hang}"
+                return DumpCause(DeathKind.HANG, cause, now, vm, hang.cpus)
         if now >= self._next_refresh or (kernel.booted and not self._booted):
             self._booted = self._booted or kernel.booted
             self._next_refresh = now + self._settings.interval

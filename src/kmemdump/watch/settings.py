@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from kmemdump.coreimage.retention import Limits
 
 __all__ = ["Settings", "VmAction"]
 
@@ -34,3 +36,5 @@ class Settings:
     """Whether the watch ends when each VM has died or ended."""
     control: Path | None = None
     """Where the control socket is made."""
+    limits: Limits = field(default_factory=Limits)
+    """How much room core images may take."""

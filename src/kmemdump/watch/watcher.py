@@ -13,13 +13,9 @@ from kmemdump.marking.selection import Selection
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpTimeoutError
 from kmemdump.text import format_size
-from kmemdump.watch.dump import DumpWriter
-from kmemdump.watch.end_causes import (
-    DumpCause,
-    WatchEnd,
-    act_on_vm,
-    wait_for_reset,
-)
+from kmemdump.watch.death.act import wait_for_reset
+from kmemdump.watch.death.handler import DeathHandler
+from kmemdump.watch.end_causes import DumpCause
 from kmemdump.watch.events import EventName
 from kmemdump.watch.monitor import Monitor
 from kmemdump.watch.reporter import Reporter, StoppedError, first_line
@@ -71,7 +67,7 @@ class Watcher:
         self._selection = selection
         self._settings = settings
         self._reporter = reporter
-        self._dump = DumpWriter(address.name, settings.folder, reporter)
+        self._deaths = DeathHandler(address.name, settings, reporter)
         self._watched = False
 
     def run(self) -> Outcome:
@@ -84,7 +80,7 @@ class Watcher:
             pass
         except KmemdumpError as error:
             problems.append(str(error))
-        cores = tuple(self._dump.cores)
+        cores = tuple(self._deaths.dump.cores)
         return Outcome(cores, "; ".join(problems) or None, self._watched)
 
     def _connect(self) -> QmpTarget:
@@ -135,25 +131,15 @@ class Watcher:
         while True:
             found = monitor.run()
             if isinstance(found, DumpCause):
-                end = self._dump_kernel(control, marks, found)
+                end = self._deaths.handle(control, marks, found)
+                if self._deaths.postponed:
+                    monitor.postpone_oops()
             else:
                 end = found
             if end is not None:
                 if end.text:
                     reporter.report(end.text, end.event)
                 return end.boots_again
-
-    def _dump_kernel(
-        self, control: VmControl, marks: VmMarks, cause: DumpCause
-    ) -> WatchEnd | None:
-        """Write a core image; return None if the kernel may go on running."""
-        was_running = control.stop()
-        self._dump.write(marks, cause)
-        if cause.survived:
-            if was_running:
-                control.cont()
-            return None
-        return act_on_vm(self._settings.action, control, cause.vm, self._reporter)
 
 
 def _wait_for_kernel(

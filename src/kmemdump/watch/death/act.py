@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is done to a VM after the death of its kernel, and waiting until then."""
+
+from __future__ import annotations
+
+import time
+
+from kmemdump.watch.end_causes import VmAfterDeath, WatchEnd
+from kmemdump.watch.events import EventName
+from kmemdump.watch.qmp_events import VmEventKind
+from kmemdump.watch.reporter import Reporter
+from kmemdump.watch.settings import VmAction
+from kmemdump.watch.vm_control import VmControl
+
+__all__ = ["act_on_vm", "wait_for_reset", "wait_paused"]
+
+_POLL = 0.25
+_STATUS_INTERVAL = 2.0
+"""Seconds between two questions whether a paused VM was continued."""
+
+
+def act_on_vm(
+    action: VmAction, control: VmControl, vm: VmAfterDeath, reporter: Reporter
+) -> WatchEnd | None:
+    """
+    Pause, reset, end or continue a VM whose kernel died.
+
+    :return: None if the same kernel may go on running.
+    :raises StoppedError: If the watch should stop.
+    """
+    if vm is VmAfterDeath.ENDED or control.gone:
+        return WatchEnd()
+    if vm is VmAfterDeath.RESET_BY_HOST and action is VmAction.PAUSE:
+        action = VmAction.CONTINUE  # The host wants it to boot.
+    match action:
+        case VmAction.PAUSE:
+            return WatchEnd("left paused", event=EventName.ACTED)
+        case VmAction.QUIT:
+            control.quit()
+            return WatchEnd("ended the VM", event=EventName.ACTED)
+        case VmAction.RESET if not vm.boots:
+            if not control.reset():
+                return WatchEnd()
+            return WatchEnd("reset the VM", boots_again=True, event=EventName.ACTED)
+        case _:
+            control.cont()
+    if vm is VmAfterDeath.STAYS:
+        return wait_for_reset(control, reporter)
+    return WatchEnd(boots_again=True) if vm.boots else None
+
+
+def wait_for_reset(control: VmControl, reporter: Reporter) -> WatchEnd:
+    """Wait until a VM that runs with a dead kernel is reset, or ends."""
+    reporter.show_status("dead; waiting for its next boot")
+    while not control.gone:
+        reporter.check_stopping()
+        event = control.next_event(_POLL)
+        if event is not None and event.kind is VmEventKind.RESET:
+            return WatchEnd("boots again", boots_again=True)
+        if event is not None and event.kind is VmEventKind.SHUTDOWN:
+            return WatchEnd("ended")
+    return WatchEnd("QEMU ended")
+
+
+def wait_paused(
+    control: VmControl, reporter: Reporter, seconds: float
+) -> WatchEnd | None:
+    """
+    Wait while a VM with a dead kernel is paused, or until QEMU ends.
+
+    :param seconds: At most this long.
+    :return: How it went on if somebody else let it run.
+    :raises StoppedError: If the watch should stop.
+    """
+    if control.status() == "running":
+        control.stop()  # QEMU did not answer at the first time.
+    deadline = time.monotonic() + seconds
+    next_question = time.monotonic() + _STATUS_INTERVAL
+    was_reset = False
+    while (left := deadline - time.monotonic()) > 0:
+        reporter.check_stopping()
+        if control.gone:
+            reporter.sleep(left)
+            return None
+        event = control.next_event(min(_POLL, left))
+        was_reset |= event is not None and event.kind is VmEventKind.RESET
+        if time.monotonic() >= next_question:
+            next_question = time.monotonic() + _STATUS_INTERVAL
+            if control.status() == "running":
+                reporter.report("somebody else let it run")
+                if was_reset:
+                    return WatchEnd(boots_again=True)
+                return wait_for_reset(control, reporter)
+    return None

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What tells a death from others, read out of the dead kernel before it is copied."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+from kmemdump.arch.architecture import arch_from_info
+from kmemdump.arch.pagetable import read_virtual
+from kmemdump.diagnosis.death_kind import DeathKind
+from kmemdump.diagnosis.oops_patterns import find_oops
+from kmemdump.diagnosis.panic_patterns import find_panic
+from kmemdump.diagnosis.records import Cause
+from kmemdump.diagnosis.signature import make_signature
+from kmemdump.kernel.printk import LogRecord, read_log
+from kmemdump.text import printable
+from kmemdump.watch.end_causes import DumpCause
+from kmemdump.watch.vm_marks import VmMarks
+
+__all__ = ["DeathFacts", "read_facts"]
+
+_MAX_WORDS = 200
+"""Maximum length of the kernel's log about its death, in characters."""
+_RECORDS = 32
+"""Records before a death whose times tell it from that of another boot."""
+_ID_BYTES = 16
+_SEEN_ONCE = (DeathKind.QEMU_ENDED, DeathKind.VANISHED, DeathKind.REQUESTED)
+"""Of these nothing is left at which one could look twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeathFacts:
+    """What is known of a death before a core image is written of it."""
+
+    id: str
+    """
+    The same for two looks at one dead kernel, different for two deaths; empty if there
+    is nothing to tell it by.
+    """
+    signature: str
+    """The same for two deaths of one cause."""
+    words: str = ""
+    """What the kernel logged about its death; empty if it logged nothing."""
+
+
+def read_facts(marks: VmMarks, cause: DumpCause) -> DeathFacts:
+    """Read what tells a death from others; never raises."""
+    records = _read_records(marks)
+    logged = _find_logged(cause.kind, records)
+    words = "" if logged is None else printable(logged.sentence.rstrip("."))
+    id = ""
+    if cause.kind not in _SEEN_ONCE and records:
+        if cause.kind is DeathKind.HANG:
+            evidence = _standing_counters(marks, cause) or _times(records)
+        else:
+            evidence = _times(records, logged)
+        id = _digest(marks, cause.kind, evidence)
+    return DeathFacts(
+        id,
+        make_signature(cause.kind, printable(words or cause.cause)),
+        words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}…",
+    )
+
+
+def _read_records(marks: VmMarks) -> Sequence[LogRecord]:
+    state = marks.read_kernel()
+    if state is None or not state.same:
+        return ()  # What is in memory is not this kernel's.
+    info, memory = marks.info, marks.target.memory
+    try:
+        table = arch_from_info(info).page_table(info)
+        # Not by way of drgn, whose program has what it read when the kernel lived.
+        read = partial(read_virtual, table, memory.read)
+        return read_log(read, info).records
+    except Exception:  # It may be damaged in any way.
+        return ()
+
+
+def _find_logged(kind: DeathKind, records: Sequence[LogRecord]) -> Cause | None:
+    """Find what the kernel logged about its death, and not about an earlier oops."""
+    try:
+        if kind is DeathKind.OOPS:
+            return find_oops(records)
+        cause = None if kind is DeathKind.HANG else find_panic(records)
+        if cause is None and kind is DeathKind.PANIC:
+            return find_oops(records)
+        return cause
+    except Exception:  # The same.
+        return None
+
+
+def _times(records: Sequence[LogRecord], logged: Cause | None = None) -> Iterator[int]:
+    """
+    Yield numbers and times of the last records up to the first about the death.
+
+    Two boots may reach the same record, but not each of them in the same nanosecond.
+    """
+    about = [item.sequence for item in logged.log] if logged else []
+    before = [item for item in records if not about or item.sequence <= min(about)]
+    numbers = ((item.sequence, item.nanoseconds) for item in before[-_RECORDS:])
+    return chain.from_iterable(numbers)
+
+
+def _standing_counters(marks: VmMarks, cause: DumpCause) -> list[bytes]:
+    """Return the counters of the CPUs that hang, which stand still as long as that."""
+    try:
+        cpus = marks.progress.cpus(marks.target.memory)
+    except Exception:  # The same.
+        return []
+    return [
+        item.counters
+        for number, item in sorted(cpus.items())
+        if item.counters is not None and (not cause.cpus or number in cause.cpus)
+    ]
+
+
+def _digest(
+    marks: VmMarks, kind: DeathKind, evidence: Iterator[int] | list[bytes]
+) -> str:
+    digest = hashlib.sha256()
+    # A panic may be followed by a reset, of which another watcher then hears first.
+    group = kind if kind in (DeathKind.OOPS, DeathKind.HANG) else "end"
+    info = marks.info
+    offset = info.values.get("KERNELOFFSET")
+    for part in (group, info.osrelease, info.build_id, offset, *evidence):
+        digest.update(repr(part).encode() + b"\n")
+    return digest.digest()[:_ID_BYTES].hex()

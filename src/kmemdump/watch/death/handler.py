@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+From a death to acting on the VM, which waits until the core image is written.
+
+Until then the VM stays paused, and nothing is lost: a disk that is full, read-only or
+gone comes back.
+"""
+
+from __future__ import annotations
+
+import time
+
+from kmemdump.coreimage.folder import CoreFolder
+from kmemdump.errors import OutputError
+from kmemdump.text import format_duration
+from kmemdump.watch.death.act import act_on_vm, wait_paused
+from kmemdump.watch.death.facts import DeathFacts, read_facts
+from kmemdump.watch.death.history import DeathHistory
+from kmemdump.watch.dump import DumpWriter
+from kmemdump.watch.end_causes import DumpCause, VmAfterDeath, WatchEnd
+from kmemdump.watch.events import EventFields, EventName
+from kmemdump.watch.reporter import Reporter, StoppedError, first_line
+from kmemdump.watch.settings import Settings, VmAction
+from kmemdump.watch.vm_control import VmControl
+from kmemdump.watch.vm_marks import VmMarks
+
+__all__ = ["DeathHandler"]
+
+_LOOK_FOR_ROOM = 2.0
+"""Seconds between two looks at the free space."""
+_FIRST_RETRY = 4.0
+_LAST_RETRY = 60.0
+"""Seconds between two attempts to write; they double."""
+_REMIND = 600.0
+"""Seconds after which a VM that waits for its core image is reported again."""
+_PATIENCE_FOR_COPY = 60.0
+"""Seconds. QEMU has ended, and may be started again: somebody must watch that."""
+
+
+class DeathHandler:
+    """
+    Handles the deaths of one VM.
+
+    :param name: Name of the VM, with which the names of its core images start.
+    """
+
+    def __init__(self, name: str, settings: Settings, reporter: Reporter) -> None:
+        self._name = name
+        self._settings = settings
+        self._reporter = reporter
+        self._folder = CoreFolder(settings.folder, settings.limits)
+        self.history = DeathHistory(settings.folder, name)
+        self.dump = DumpWriter(name, self._folder, reporter)
+        self.postponed = False
+        """Whether the kernel survived something that has no core image yet."""
+        self._is_first = True
+        self._folder.remove_partial_files()
+        self._folder.trim()
+
+    def handle(
+        self, control: VmControl, marks: VmMarks, cause: DumpCause
+    ) -> WatchEnd | None:
+        """
+        Write a core image, and do what is to be done with the VM.
+
+        :return: None if the same kernel may go on running.
+        :raises StoppedError: If the watch should stop.
+        """
+        if cause.survived and (problem := self.dump.find_problem(marks)) is not None:
+            self._postpone(cause, problem)
+            return None  # It is not worth a pause.
+        was_running = control.stop()
+        facts = read_facts(marks, cause)
+        end = self._see_to_core(control, marks, cause, facts)
+        if cause.survived:
+            if was_running:
+                control.cont()
+            return None
+        return end or self._act(control, cause)
+
+    def _see_to_core(
+        self, control: VmControl, marks: VmMarks, cause: DumpCause, facts: DeathFacts
+    ) -> WatchEnd | None:
+        """Return once there is a core image, or how the VM went on without one."""
+        history, keep = self.history, self._settings.limits.keep
+        known = history.core_of(facts.id)
+        if known is None and self._is_first:
+            # Only one that was there before may have been seen by another watch.
+            path = self._folder.find_death(self._name, facts.id)
+            known = path.name if path else None
+        self._is_first = False
+        if known is not None:
+            self.postponed = False
+            core = self._folder.path / known
+            text = f"{cause.cause}; {known} is of this very death"
+            self._reporter.report(text, core=core)
+            return None
+        is_dumped = history.is_dumped(facts.signature, keep)
+        history.note_death(facts.id, facts.signature, survived=cause.survived)
+        if is_dumped:
+            return self._write(control, marks, cause, facts)
+        self.postponed = False
+        history.note_skipped(facts.signature)
+        self._save_history()
+        text = f"it is death {history.count(facts.signature)} of this cause"
+        self._reporter.report(
+            _without_core(cause, text), EventName.DEATH, **_fields(cause, facts)
+        )
+        return None
+
+    def _write(
+        self, control: VmControl, marks: VmMarks, cause: DumpCause, facts: DeathFacts
+    ) -> WatchEnd | None:
+        """Write a core image, as often as it takes."""
+        history, reporter = self.history, self._reporter
+        waiting = _Waiting(reporter, _fields(cause, facts))
+        while isinstance(written := self.dump.write(marks, cause, facts), OutputError):
+            text = _without_core(cause, first_line(written))
+            ended = cause.vm is VmAfterDeath.ENDED or control.gone
+            if cause.survived:
+                self._postpone(cause, first_line(written), facts)
+                return None
+            if ended and waiting.seconds > _PATIENCE_FOR_COPY:
+                reporter.report_problem(f"{text}; what was copied of the VM is lost")
+                return WatchEnd()
+            self._save_history()
+            waiting.report(text, paused=not ended)
+            try:
+                end = self._wait_for_room(control, marks, waiting.next_delay())
+            except StoppedError:
+                reporter.report(f"{text}; left paused")
+                raise
+            if end is not None:
+                reporter.report_problem(f"{text}; and it is too late for one")
+                history.note_action(started=end.boots_again)
+                self._save_history()
+                return end
+        self.postponed = False
+        keep = self._settings.limits.keep
+        history.note_core(facts.id, facts.signature, written.name, keep)
+        self._save_history()
+        return None
+
+    def _postpone(
+        self, cause: DumpCause, problem: str, facts: DeathFacts | None = None
+    ) -> None:
+        """Let a kernel that survived go on; its log still has it later."""
+        if not self.postponed:
+            text = f"{_without_core(cause, problem)}; the kernel goes on; trying again"
+            fields = _fields(cause, facts)
+            self._reporter.report_problem(text, EventName.NO_CORE, **fields)
+        self.postponed = True
+
+    def _wait_for_room(
+        self, control: VmControl, marks: VmMarks, delay: float
+    ) -> WatchEnd | None:
+        """Wait some seconds, and then until there is room; at most a minute."""
+        deadline = time.monotonic() + _LAST_RETRY
+        while True:
+            self._reporter.show_status(
+                "dead; waiting until its core image can be written"
+            )
+            end = wait_paused(control, self._reporter, delay)
+            if end is not None or time.monotonic() > deadline:
+                return end
+            if self.dump.find_problem(marks) is None:
+                return None
+            delay = _LOOK_FOR_ROOM
+
+    def _act(self, control: VmControl, cause: DumpCause) -> WatchEnd | None:
+        """Do with the VM what the settings say, but not too often."""
+        settings, history = self._settings, self.history
+        end = None
+        if settings.action is VmAction.RESET and not cause.vm.boots:
+            end = self._wait_before_reset(control)
+        if end is None:
+            end = act_on_vm(settings.action, control, cause.vm, self._reporter)
+        history.note_action(started=end is not None and end.boots_again)
+        self._save_history()
+        return end
+
+    def _wait_before_reset(self, control: VmControl) -> WatchEnd | None:
+        wait, deaths = self.history.wait, self.history.deaths_in_a_row
+        if wait == 0.0 or control.gone:
+            return None
+        self._reporter.report(
+            f"{deaths} deaths, each soon after a start: reset in {wait:.0f} s"
+        )
+        return wait_paused(control, self._reporter, wait)
+
+    def _save_history(self) -> None:
+        problem = self.history.save()
+        if problem is not None:
+            self._reporter.show_status(problem)
+
+
+def _fields(cause: DumpCause, facts: DeathFacts | None) -> EventFields:
+    fields = EventFields(kind=cause.kind.value, cause=cause.cause)
+    if facts is not None:
+        fields["signature"] = facts.signature
+    return fields
+
+
+def _without_core(cause: DumpCause, problem: str) -> str:
+    return f"{cause.cause}; no core image: {problem}"
+
+
+class _Waiting:
+    """How long a VM has been waiting for its core image, and what was said of it."""
+
+    def __init__(self, reporter: Reporter, fields: EventFields) -> None:
+        self._reporter = reporter
+        self._fields = fields
+        self._started = time.monotonic()
+        self._reported: float | None = None
+        self._delay = _FIRST_RETRY / 2
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def next_delay(self) -> float:
+        """Return the seconds until the next attempt."""
+        self._delay = min(2 * self._delay, _LAST_RETRY)
+        return self._delay
+
+    def report(self, text: str, *, paused: bool) -> None:
+        """Report the problem at once, and then now and then."""
+        if self._reported is None:
+            stays = "; the VM stays paused" if paused else ""
+            text = f"{text}{stays}; trying again"
+            self._reporter.report_problem(text, EventName.NO_CORE, **self._fields)
+        elif self.seconds - self._reported > _REMIND:
+            text = f"{text}; for {format_duration(self.seconds)} now"
+            self._reporter.report(text, EventName.PROBLEM, **self._fields)
+        else:
+            return
+        self._reported = self.seconds

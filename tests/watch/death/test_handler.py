@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What happens to a VM after a death, with a VM that only notes what it is told."""
+
+import os
+import time
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+
+from kmemdump.coreimage import read_core
+from kmemdump.coreimage.retention import Limits
+from kmemdump.diagnosis.death_kind import DeathKind
+from kmemdump.watch.death import handler as module
+from kmemdump.watch.death.facts import DeathFacts
+from kmemdump.watch.death.handler import DeathHandler
+from kmemdump.watch.dump import WrittenDump
+from kmemdump.watch.end_causes import DumpCause, VmAfterDeath
+from kmemdump.watch.qmp_events import VmEvent, VmEventKind
+from kmemdump.watch.reporter import Reporter, StoppedError
+from kmemdump.watch.settings import Settings, VmAction
+from rigs import small_core
+from rigs.full_disk import fill, mounted_tmpfs, needs_root
+
+INFO = SimpleNamespace(osrelease="6.1.0-test")
+MARKS = SimpleNamespace(size=20_000, packed_size=1000, info=INFO)
+
+
+class Vm:
+    """Stands for `VmControl`."""
+
+    def __init__(self):
+        self.state = "running"
+        self.asked = []
+        self.gone = False
+        self.events = []
+
+    def next_event(self, timeout):
+        return self.events.pop(0) if self.events else None
+
+    def status(self):
+        return self.state
+
+    def stop(self):
+        was, self.state = self.state, "paused"
+        return was == "running"
+
+    def cont(self):
+        self.asked.append("cont")
+        self.state = "running"
+
+    def reset(self):
+        self.asked.append("reset")
+        self.state = "running"
+        return True
+
+    def quit(self):
+        self.asked.append("quit")
+        self.gone = True
+
+
+class Rig:
+    """A handler whose clock runs when it waits."""
+
+    def __init__(self, monkeypatch, folder):
+        self.folder = folder
+        self.vm = Vm()
+        self.now = time.monotonic()
+        self.lines = []
+        self.on_wait = lambda: None
+        """Called at each step of a wait."""
+        self.stopping = False
+        self.deaths = 0
+        for name in ("handler", "act"):
+            clock = SimpleNamespace(monotonic=lambda: self.now)
+            monkeypatch.setattr(f"kmemdump.watch.death.{name}.time", clock)
+        monkeypatch.setattr(
+            module, "read_facts", lambda marks, cause: self.facts(cause)
+        )
+        monkeypatch.setattr("kmemdump.watch.dump.write_dump", self.write_dump)
+        self.vm.next_event = self.next_event
+        self.signature = "panic: it"
+        self.id = None
+        self.fails = None
+
+    def next_event(self, timeout):
+        self.now += timeout
+        self.on_wait()
+        return self.vm.events.pop(0) if self.vm.events else None
+
+    def facts(self, cause):
+        return DeathFacts(self.id or f"id{self.deaths}", self.signature, "words")
+
+    def write_dump(self, marks, path, death):
+        if self.fails is not None:
+            raise self.fails
+        small_core.write(path, death=death)
+        size = path.stat().st_size
+        return WrittenDump(path, size, (), None, self.now, self.now)
+
+    def handler(self, action=VmAction.RESET, **limits):
+        settings = Settings(
+            self.folder, action=action, limits=Limits(**{"min_free": 0, **limits})
+        )
+        reporter = Reporter(
+            "vm", lambda news: self.lines.append(news.text), lambda: self.stopping
+        )
+        reporter.sleep = lambda seconds: setattr(self, "now", self.now + seconds)
+        return DeathHandler("vm", settings, reporter)
+
+    def die(self, handler, kind=DeathKind.PANIC, after=VmAfterDeath.STAYS):
+        self.deaths += 1
+        self.vm.state = "running"
+        cause = DumpCause(kind, str(kind), self.now, after)
+        return handler.handle(self.vm, MARKS, cause)
+
+    @property
+    def cores(self):
+        return sorted(self.folder.glob("*.core"))
+
+
+@pytest.fixture
+def rig(monkeypatch, tmp_path):
+    folder = tmp_path / "cores"
+    folder.mkdir()
+    return Rig(monkeypatch, folder)
+
+
+def test_dump_then_reset(rig):
+    end = rig.die(rig.handler())
+    assert (end.text, end.boots_again) == ("reset the VM", True)
+    [path] = rig.cores
+    with read_core(path) as core:
+        assert core.manifest.vm == "vm"
+        assert core.manifest.death_id == "id1"
+        assert core.manifest.signature == "panic: it"
+    assert rig.vm.asked == ["reset"]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("action", "asked"),
+    [
+        (VmAction.RESET, ["reset"]),
+        (VmAction.QUIT, ["quit"]),
+        (VmAction.PAUSE, []),
+        (VmAction.CONTINUE, ["cont"]),
+    ],
+)
+def test_full_disk(rig, tmp_path, action, asked):
+    """Nothing is done to the VM before there is room, and then at once."""
+    waited = []
+
+    def on_wait():
+        if rig.vm.asked == ["cont"]:
+            rig.vm.gone = True  # Ends the wait for a reset.
+            return
+        assert rig.vm.asked == []
+        assert rig.vm.state == "paused"
+        waited.append(rig.now)
+        if len(waited) == 100:
+            ballast.unlink()
+
+    rig.on_wait = on_wait
+    with mounted_tmpfs(tmp_path, 4 << 20) as disk:
+        rig.folder = disk
+        ballast = fill(disk)
+        rig.die(rig.handler(action))
+        assert len(rig.cores) == 1
+    assert 100 <= len(waited) <= 110
+    assert rig.vm.asked == asked
+    problems = [line for line in rig.lines if "no core image" in line]
+    assert len(problems) == 1, rig.lines
+    assert "has 0.0 kB free" in problems[0]
+    assert "the VM stays paused; trying again" in problems[0]
+
+
+@needs_root
+def test_a_disk_that_is_full_only_when_it_is_written(rig, tmp_path, monkeypatch):
+    """As with a quota, or others that write at the same time."""
+    monkeypatch.setattr("kmemdump.watch.dump.DumpWriter.find_problem", lambda *_: None)
+    attempts = []
+    with mounted_tmpfs(tmp_path, 1 << 20) as disk:
+        rig.folder = disk
+        ballast = fill(disk)
+        write = rig.write_dump
+
+        def write_dump(marks, path, death):
+            attempts.append(rig.now)
+            if len(attempts) == 7:
+                ballast.unlink()
+            return write(marks, path, death)
+
+        monkeypatch.setattr("kmemdump.watch.dump.write_dump", write_dump)
+        rig.die(rig.handler())
+        assert len(rig.cores) == 1
+        assert not list(disk.glob(".*partial*"))
+    waits = [round(later - now) for now, later in pairwise(attempts)]
+    assert waits == [4, 8, 16, 32, 60, 60]
+    assert any("No space left on device" in line for line in rig.lines)
+
+
+def test_a_folder_that_is_gone_and_comes_back(rig, tmp_path):
+    away = tmp_path / "away"
+    handler = rig.handler()
+    rig.folder.rename(away)
+    rig.on_wait = lambda: (
+        rig.now > start + 50 and away.exists() and away.rename(rig.folder)
+    )
+    start = rig.now
+    assert rig.die(handler).boots_again
+    assert len(rig.cores) == 1
+    assert rig.now - start < 60
+    assert any(
+        "No such file or directory; the VM stays paused" in it for it in rig.lines
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(rig):
+    rig.folder.chmod(0o500)
+    rig.on_wait = lambda: rig.folder.chmod(0o700)
+    assert rig.die(rig.handler()).boots_again
+    assert len(rig.cores) == 1
+
+
+def test_an_error_of_any_kind_keeps_it_paused(rig):
+    rig.fails = OSError(5, "Input/output error")
+
+    def on_wait():
+        assert rig.vm.asked == []
+        if rig.now - start > 2000:
+            rig.fails = None
+
+    start = rig.now
+    rig.on_wait = on_wait
+    assert rig.die(rig.handler()).boots_again
+    said = [line for line in rig.lines if "no core image" in line]
+    assert len(said) == 4  # Now and then.
+    assert "for 11 min" in said[1]
+
+
+def test_told_to_stop_while_it_waits(rig):
+    """The next watch finds a VM that is dead and paused, and whose death was seen."""
+    rig.fails = OSError(28, "No space left on device")
+    rig.on_wait = lambda: setattr(rig, "stopping", True)
+    with pytest.raises(StoppedError):
+        rig.die(rig.handler())
+    assert rig.vm.state == "paused"
+    assert "left paused" in rig.lines[-1]
+    rig.fails, rig.stopping = None, False
+    again = rig.handler()
+    assert again.history.is_waiting("id1")
+
+
+def test_somebody_lets_it_run(rig):
+    rig.fails = OSError(28, "No space left on device")
+
+    def on_wait():
+        rig.vm.events.append(VmEvent(VmEventKind.RESET, "host", guest=False))
+        rig.vm.state = "running"
+
+    rig.on_wait = on_wait
+    end = rig.die(rig.handler())
+    assert end.boots_again
+    assert rig.vm.asked == []
+    assert any("too late" in line for line in rig.lines)
+
+
+def test_a_reset_of_a_paused_vm_does_not_let_it_run(rig):
+    """Such an event may also be of before the pause."""
+    rig.fails = OSError(28, "No space left on device")
+    rig.vm.events.append(VmEvent(VmEventKind.RESET, "guest"))
+    rig.on_wait = lambda: rig.now - start > 30 and setattr(rig, "fails", None)
+    start = rig.now
+    assert rig.die(rig.handler()).text == "reset the VM"
+
+
+def test_qemu_that_has_ended_is_not_waited_for_long(rig):
+    rig.fails = OSError(28, "No space left on device")
+    rig.vm.gone = True
+    start = rig.now
+    end = rig.die(rig.handler(), DeathKind.QEMU_ENDED, VmAfterDeath.ENDED)
+    assert not end.boots_again
+    assert 60 < rig.now - start < 200
+    assert "is lost" in rig.lines[-1]
+
+
+def test_a_kernel_that_survived_goes_on(rig):
+    rig.fails = OSError(28, "No space left on device")
+    handler = rig.handler()
+    rig.id = "oops"
+    for _ in range(3):
+        assert rig.die(handler, DeathKind.OOPS, VmAfterDeath.MAY_RUN) is None
+        assert handler.postponed  # The monitor finds it again.
+    assert rig.vm.asked == ["cont"] * 3
+    assert sum("the kernel goes on; trying again" in line for line in rig.lines) == 1
+    rig.fails = None
+    assert rig.die(handler, DeathKind.OOPS, VmAfterDeath.MAY_RUN) is None
+    assert not handler.postponed
+    assert len(rig.cores) == 1
+
+
+@needs_root
+def test_no_room_is_no_reason_to_pause_a_living_kernel(rig, tmp_path):
+    with mounted_tmpfs(tmp_path, 1 << 20) as disk:
+        rig.folder = disk
+        fill(disk)
+        handler = rig.handler()
+        rig.vm.stop = lambda: pytest.fail("it was paused")
+        assert rig.die(handler, DeathKind.OOPS, VmAfterDeath.MAY_RUN) is None
+        assert handler.postponed
+
+
+def test_the_same_death_is_not_dumped_twice(rig):
+    rig.id = "death"
+    for _ in range(3):  # As after restarts of the watch.
+        rig.die(rig.handler(VmAction.PAUSE))
+    [path] = rig.cores
+    assert f"panic; {path.name} is of this very death" in rig.lines
+    # A record that is lost; a core image that somebody took away.
+    (rig.folder / ".vm.deaths").unlink()
+    rig.die(rig.handler(VmAction.PAUSE))
+    assert len(rig.cores) == 1
+    rig.id = "another"
+    rig.die(rig.handler(VmAction.PAUSE))
+    for path in rig.cores:
+        path.unlink()
+    rig.die(rig.handler(VmAction.PAUSE))
+    assert rig.cores == []
+
+
+def test_the_folder_has_another_name(rig, tmp_path):
+    rig.id = "death"
+    rig.die(rig.handler(VmAction.PAUSE))
+    rig.folder = rig.folder.rename(tmp_path / "moved")
+    rig.die(rig.handler(VmAction.PAUSE))
+    assert len(rig.cores) == 1
+
+
+def test_deaths_that_cannot_be_told_are_all_dumped(rig):
+    handler = rig.handler(VmAction.PAUSE)
+    rig.facts = lambda cause: DeathFacts("", "vanished: it")
+    for _ in range(2):
+        rig.die(handler)
+    assert len(rig.cores) == 2
+
+
+def test_crash_loop(rig):
+    """Resets come later and later, and the folder stays small."""
+    starts = []
+    handler = rig.handler(keep=4)
+    for _ in range(12):
+        died = rig.now
+        assert rig.die(handler).boots_again
+        starts.append(round(rig.now - died))
+        rig.now += 5
+    assert starts == [0, 0, 0, 5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert "4 deaths, each soon after a start: reset in 5 s" in rig.lines
+    assert len(rig.cores) == 4
+    assert any("no core image: it is death 6 of this cause" in it for it in rig.lines)
+    with read_core(rig.cores[0]) as core:
+        assert core.manifest.death_id == "id1"
+    rig.signature = "panic: something else"
+    rig.die(handler)
+    with read_core(rig.cores[-1]) as core:
+        assert core.manifest.death_id == "id13"
+
+
+def test_a_loop_is_known_to_the_next_watch(rig):
+    for _ in range(5):
+        died = rig.now
+        rig.die(rig.handler())
+    assert round(rig.now - died) == 10
+
+
+def test_the_hosts_own_reset_does_not_wait(rig):
+    handler = rig.handler()
+    start = rig.now
+    for _ in range(8):
+        end = rig.die(handler, DeathKind.HOST_RESET, VmAfterDeath.RESET_BY_HOST)
+        assert end.boots_again
+    assert rig.now == start
+    assert set(rig.vm.asked) == {"cont"}
+
+
+def test_stale_partial_files(rig):
+    stale = rig.folder / ".vm-20250101T000000.000Z.core.partial-0123abcd"
+    stale.write_bytes(b"half")
+    rig.handler()
+    assert not stale.exists()
