@@ -7,12 +7,15 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = ["SymbolRow", "SymbolTable", "join_columns", "make_symbols"]
 
 _MAX_SIZE = 1 << 20
 """Most bytes up to the next symbol that are taken for a symbol's own."""
+_MAX_FOUND = 4096
+"""Most names of which the result of a look-up is kept."""
 _MAX_BACK = 64
 """Most symbols to look at for one that spans others."""
 
@@ -40,10 +43,14 @@ class SymbolTable:
     """Ascending."""
     sizes: array[int]
     """In bytes, 0 if unknown; empty if all are."""
-    _list: list[bytes] = field(default_factory=list, repr=False)
-    """Names, split at first use."""
+    _offsets: array[int] = field(default_factory=lambda: array("I"), repr=False)
+    """Where each name begins, filled at first use."""
+    _found: dict[tuple[str, bool], list[SymbolRow]] = field(
+        default_factory=dict, repr=False
+    )
+    """What was looked up by name before."""
     _first: dict[bytes, int] = field(default_factory=dict, repr=False)
-    """Name to the first symbol that has it, filled at first use."""
+    """Name to the first symbol that has it, filled when a new name is looked up."""
     _repeated: set[bytes] = field(default_factory=set, repr=False)
     """Names that several symbols have; filled together with that."""
 
@@ -60,7 +67,11 @@ class SymbolTable:
 
     def row(self, index: int) -> SymbolRow:
         """Return a symbol; a size that is unknown ends where the next one begins."""
-        name = self._split()[index].decode("utf-8", "replace")
+        if not self._offsets:
+            lengths = (len(name) + 1 for name in self._split())
+            self._offsets.extend(accumulate(lengths, initial=0))
+        begin, end = self._offsets[index], self._offsets[index + 1] - 1
+        name = self.names[begin:end].decode("utf-8", "replace")
         size = self._size(index)
         return SymbolRow(self.addresses[index], name, self.info[index], size)
 
@@ -70,8 +81,17 @@ class SymbolTable:
 
         :param one: Whether the first is enough.
         """
-        names, raw = self._split(), name.encode("utf-8", "replace")
+        found = self._found.get((name, one))
+        if found is None:
+            found = [self.row(index) for index in self._indices(name, one)]
+            if len(self._found) < _MAX_FOUND:
+                self._found[name, one] = found
+        return found
+
+    def _indices(self, name: str, one: bool) -> Iterator[int]:
+        raw = name.encode("utf-8", "replace")
         if not self._first:
+            names = self._split()
             # Of equal names, the first one stays.
             backwards = zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
             self._first.update(backwards)
@@ -79,16 +99,11 @@ class SymbolTable:
             first = self._first.items()
             self._repeated.update(it for it, index in first if last[it] != index)
         index = self._first.get(raw)
-        if index is None:
-            return []
-        found = [index]
-        while not one and raw in self._repeated:
-            try:
-                index = names.index(raw, index + 1)
-            except ValueError:
-                break
-            found.append(index)
-        return [self.row(index) for index in found]
+        if index is not None:
+            yield index
+        if index is not None and not one and raw in self._repeated:
+            names = self._split()
+            yield from (i for i in range(index + 1, len(names)) if names[i] == raw)
 
     def names_with(self, characters: str) -> Iterator[str]:
         """Yield the names that have one of *characters*."""
@@ -112,9 +127,9 @@ class SymbolTable:
         return []
 
     def forget_index(self) -> None:
-        """Free what look-ups by name made: three quarters of the memory."""
-        self._list = []
+        """Free what look-ups of new names need: three quarters of the memory."""
         self._first = {}
+        self._repeated = set()
 
     def _size(self, index: int) -> int:
         if self.sizes and self.sizes[index]:
@@ -127,10 +142,9 @@ class SymbolTable:
         return size if size <= _MAX_SIZE else 0  # Memory without symbols is between.
 
     def _split(self) -> list[bytes]:
-        if not self._list and self.addresses:
-            self._list = self.names.split(b"\0")
-            self._list.pop()  # Behind the last NUL.
-        return self._list
+        names = self.names.split(b"\0")
+        names.pop()  # Behind the last NUL.
+        return names
 
 
 def make_symbols(rows: Iterable[SymbolRow]) -> SymbolTable:

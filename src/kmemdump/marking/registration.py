@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -20,6 +17,7 @@ from kmemdump.kernel.direct_map import direct_map, image_end
 from kmemdump.kernel_search.notes import is_present
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.firmware_table import FirmwareTable, TableOptions, check_reserved
+from kmemdump.marking.free_memory import free_memory
 from kmemdump.marking.mark import Marking
 from kmemdump.marking.plan import DESCRIPTION, Plan, plan
 from kmemdump.marking.registry import Refusal, Registry
@@ -115,7 +113,7 @@ class Registration(Closing):
         if selection.vmlinux is None:
             # First, so that its memory is freed before the questions are put.
             self._own_debug_info = read_own_debug_info(target, Recorder(target.memory))
-            _trim_memory()
+            free_memory(None)
         capture = _look(target, selection, self._own_debug_info)
         self._own_debug_info = capture.kernel.own_debug_info
         self._info = capture.kernel.vmcoreinfo
@@ -128,7 +126,7 @@ class Registration(Closing):
         self._registry.attach(self._backend)
         marking, when = _ignore_registers(capture.marking), capture.time
         del capture
-        self._forget()
+        free_memory(self._own_debug_info)
         self.last = self._update(marking, start, when)
         """The result of the last look."""
 
@@ -152,16 +150,9 @@ class Registration(Closing):
         capture = _look(self._target, self._selection, self._own_debug_info, before)
         marking, when = _ignore_registers(capture.marking), capture.time
         del capture  # Large, and not needed any more.
-        self._forget()
+        free_memory(self._own_debug_info)
         self.last = self._update(marking, start, when)
         return self.last
-
-    def _forget(self) -> None:
-        """Free the memory that only a look needs."""
-        own = self._own_debug_info
-        if own is not None and own.found is not None:
-            own.found.symbols.forget_index()
-        _trim_memory()
 
     def _describe(self, when: datetime) -> None:
         marked = int(when.timestamp())
@@ -261,7 +252,7 @@ def _look(
         return capture
     own_debug_info = capture.kernel.own_debug_info
     del capture
-    _trim_memory()
+    free_memory(None)
     return look(target, selection, own_debug_info)
 
 
@@ -281,13 +272,6 @@ def _ignore_registers(marking: Marking) -> Marking:
         for area in marking.areas
     )
     return Marking(tuple(areas))
-
-
-def _trim_memory() -> None:
-    """Give free memory back to the machine, since glibc would keep it."""
-    gc.collect()  # drgn's programs and our callbacks hold each other.
-    with contextlib.suppress(AttributeError, OSError):  # Another C library.
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _describe_kernel(target: Target, capture: Capture) -> Description:

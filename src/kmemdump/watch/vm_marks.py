@@ -9,6 +9,7 @@ from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.kernel.attach import Kernel
 from kmemdump.marking.capture import Capture, look
+from kmemdump.marking.free_memory import free_memory
 from kmemdump.marking.registry import Registry
 from kmemdump.marking.selection import Selection
 from kmemdump.memory.ranges import merge
@@ -55,6 +56,7 @@ class VmMarks:
         self.registry.attach(self._backend)
         self.answers = Answers()
         self._register(self.capture)
+        free_memory(self.capture.kernel.own_debug_info)
 
     @property
     def info(self) -> VmcoreInfo:
@@ -92,6 +94,7 @@ class VmMarks:
         if self.answers.find_lost(capture).keys() - self.answers.lost.keys():
             # Maybe the kernel was changing a list just then.
             capture = look(self.target, self.selection, known)
+        del known  # Large.
         if self.lacking is None:
             self.liveness = Liveness(capture.kernel)
         else:
@@ -101,6 +104,7 @@ class VmMarks:
         self.progress = Progress(capture.kernel)
         self.capture = capture
         self._register(capture)
+        free_memory(capture.kernel.own_debug_info)
 
     def clock_watch(self) -> Callable[[], bool]:
         """
