@@ -9,6 +9,7 @@ question.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from kmemdump.targets.unsupported import describe_unsupported
 from kmemdump.targets.vmcore import open_elf, open_lime
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["open_target"]
+__all__ = ["open_target", "parse_pid"]
 
 
 def open_target(
@@ -38,8 +39,9 @@ def open_target(
     """
     Open a target.
 
-    :param spec: ``live`` (this machine), ``qmp:SOCKET``, ``libvirt:[URI#]DOMAIN``, or
-        the path of a file, or of a folder of md_*.BIN.
+    :param spec: ``live`` (this machine), ``qmp:SOCKET``, ``libvirt:[URI#]DOMAIN``,
+        ``pid:PID`` (of a virtual machine monitor), ``ch:SOCKET``,
+        ``firecracker:SOCKET``, or the path of a file, or of a folder of md_*.BIN.
     :param vmcoreinfo: File with the text of VMCOREINFO, used instead of the target's
         own.
     :param memory_map: Memory map of a raw RAM image (any file in no known format):
@@ -59,10 +61,23 @@ def open_target(
         from kmemdump.targets.libvirt.target import open_libvirt, split_spec
 
         return open_libvirt(*split_spec(rest), vmcoreinfo=info)
+    if kind == "pid" and colon:
+        _refuse_map(memory_map, spec, "the guest's kernel knows the memory map")
+        from kmemdump.targets.process import ProcessTarget
+
+        return ProcessTarget(parse_pid(rest), vmcoreinfo=info)
+    if kind in ("ch", "firecracker") and colon:
+        _refuse_map(memory_map, spec, "the guest's kernel knows the memory map")
+        from kmemdump.targets.api_target import CloudHypervisorTarget, FirecrackerTarget
+
+        opener = CloudHypervisorTarget if kind == "ch" else FirecrackerTarget
+        return opener(Path(rest), vmcoreinfo=info)
     if kind == "file" and colon:
         spec = rest
     if not spec:
-        raise UsageError("no target, expected live, qmp:SOCKET or the path of a file")
+        raise UsageError(
+            "no target, expected live, qmp:SOCKET, pid:PID or the path of a file"
+        )
     if (spec == "live" and not colon) or spec == "/proc/kcore":
         _refuse_map(memory_map, spec, "the kernel knows the memory map")
         from kmemdump.targets.live import open_live
@@ -80,6 +95,17 @@ def open_target(
     except BaseException:
         file.close()
         raise
+
+
+def parse_pid(text: str) -> int:
+    """
+    Return the number of a process.
+
+    :raises UsageError: If it is none.
+    """
+    if not re.fullmatch("[1-9][0-9]{0,9}", text):
+        raise UsageError(f"pid:{text[:40]}: names no process, expected pid:PID")
+    return int(text)
 
 
 def _open_file(

@@ -168,5 +168,5 @@ def test_pause_is_for_machines(tmp_path, capsys):
     core = write(tmp_path / "core")
     out = tmp_path / "out"
     assert main(["capture", str(core), "-o", str(out), "--pause"]) == ExitCode.USAGE
-    assert "only a VM (qmp:SOCKET) can be paused" in capsys.readouterr().err
+    assert "only a VM (qmp:SOCKET or pid:PID) can be paused" in capsys.readouterr().err
     assert not out.exists()

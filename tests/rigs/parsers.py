@@ -13,7 +13,7 @@ from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.assemble import assemble
 from kmemdump.firmware_dumps.folder import parse_list
 from kmemdump.firmware_dumps.fragments import Fragment
-from kmemdump.formats import minidump
+from kmemdump.formats import cloud_hypervisor_state, firecracker_state, minidump
 from kmemdump.formats.btf import find_btf, parse_btf
 from kmemdump.formats.btf_layout import BtfLayout
 from kmemdump.formats.debug_info import parse_debug_info
@@ -30,6 +30,7 @@ from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
 from kmemdump.formats.ksymtab import find_exports
 from kmemdump.formats.notes import NoteType, pack_own, read_own
 from kmemdump.formats.orc import find_orc
+from kmemdump.formats.proc_maps import parse_maps
 from kmemdump.formats.ramoops import parse_record, parse_zone
 from kmemdump.formats.ramoops_ecc import find_parity, repair
 from kmemdump.formats.rawdump import parse_rawdump
@@ -46,6 +47,7 @@ from rigs.writers.kallsyms import NEW, OLD, PLACE, write_kallsyms
 from rigs.writers.kernel_memory import kernel_btf
 from rigs.writers.kinfo import LAYOUTS, write_kinfo
 from rigs.writers.ksymtab import write_ksymtab
+from rigs.writers.kvm_state import write_cloud_hypervisor, write_firecracker
 from rigs.writers.minidump import VALI, write_old, write_regions, write_toc
 from rigs.writers.ramoops import add_parity, write_zone
 from rigs.writers.rawdump import Sect, write_rawdump
@@ -355,5 +357,27 @@ PARSERS = (
         "sahara device",
         _device,
         (write_packet(0x11, 0x2000, 8, wide=True) * 2 + write_packet(7),),
+    ),
+    Parser(
+        "maps of a process",
+        lambda data: parse_maps(data.decode("utf-8", "replace"), "maps"),
+        (
+            b"1000-2000 rw-p 00000000 00:00 0 \n3000-9000 r-xs 00001000 fd:01 12 /x\n",
+            b"7f0000000000-7f0040000000 rw-s 00000000 00:01 4097   /memfd:ram\n",
+        ),
+    ),
+    Parser(
+        "state of firecracker",
+        lambda data: firecracker_state.parse_state(data, "state"),
+        (write_firecracker(1),),
+    ),
+    Parser(
+        "state of cloud hypervisor",
+        lambda data: cloud_hypervisor_state.parse_state(data, "state.json"),
+        tuple(
+            write_cloud_hypervisor(1, form=form)
+            for form in ("bytes", "members", "sections")
+        ),
+        100_000,
     ),
 )

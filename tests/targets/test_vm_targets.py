@@ -15,7 +15,7 @@ from kmemdump.cli import main
 from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel_search.notes import is_present
-from kmemdump.lab import AARCH64, X86_64
+from kmemdump.lab import AARCH64, X86_64, Machine
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
@@ -98,7 +98,23 @@ def test_all_ways_lead_to_the_same_memory(booted, tmp_path, share, architecture)
             assert dump.registers() == vm.registers()
         assert_same(vm, dump)
         dump.close()
+    assert_same_by_process(machine, vm)
     vm.close()
+
+
+def assert_same_by_process(machine: Machine, vm: Target) -> None:
+    """Without QMP, the process has the same memory, and gives the same answers."""
+    with open_target(f"pid:{machine.pid}") as process:
+        assert process.vmcoreinfo() == vm.vmcoreinfo()
+        assert process.machine == vm.machine
+        assert process.memory.ranges == vm.memory.ranges
+        assert_same(vm, process)
+        assert process.registers() == []
+        answers = [
+            [answer(attach(target).prog, command(it)) for it in ("ps", "log", "bt 1")]
+            for target in (vm, process)
+        ]
+    assert answers[0] == answers[1]
 
 
 MAX = "max,pauth-impdef=on"  # Signs addresses in a way that takes less time.
@@ -155,6 +171,7 @@ def test_guest_that_tells_nothing(booted, tmp_path, architecture, cpu, ranges, l
     assert image.memory.ranges == ranges
     assert image.vmcoreinfo().raw == info.raw
     assert_same(vm, image)
+    assert_same_by_process(machine, vm)
     image.close()
     machine.full_dump(tmp_path / "dump", format="kdump-zlib")
     dump = open_target(str(tmp_path / "dump"))

@@ -174,6 +174,9 @@ class Aarch64:
             return Alias(start, start - zero, end - start)
         return Alias(zero, 0, max(end - zero, 0))
 
+    def direct_map_in(self, info: VmcoreInfo, memory: Memory) -> Alias | None:
+        return self.direct_map(info, lambda _variable: None)
+
     def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
         for start in _RAM:
             yield [Extent(start, size, 0)]

@@ -120,6 +120,9 @@ class Arch(Protocol):
             cannot be read.
         """
 
+    def direct_map_in(self, info: VmcoreInfo, memory: Memory) -> Alias | None:
+        """Return the direct map as *info*, or a page table in *memory*, shows it."""
+
     def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
         """Yield likely memory maps of *size* bytes of RAM, contiguous in a file."""
 

@@ -45,6 +45,8 @@ _MAX_CONTIGUOUS_RAM = 0x80000000
 _RESERVED = 128 << 20
 """Most bytes that firmware reserves at the end of a range of RAM."""
 
+_MAX_PHYSICAL = 1 << 46
+"""MAX_PHYSMEM_BITS with page tables of 4 levels; no VM has more."""
 _MAX_STACK = 1 << 17
 _MWAIT = b"\x0f\x01\xc9"
 _IF = 1 << 9  # X86_EFLAGS_IF
@@ -136,6 +138,17 @@ class X86_64:
             return None
         return Alias(start, 0, max(end - start, 0))
 
+    def direct_map_in(self, info: VmcoreInfo, memory: Memory) -> Alias | None:
+        try:
+            virtual = info.symbol("mem_section")  # Allocated, so in the direct map.
+            physical = translate(self.page_table(info), memory.read, virtual)
+        except (FormatError, NotCapturedError):
+            return None
+        # KASLR moves the direct map by PUD_SIZE (arch/x86/mm/kaslr.c).
+        if physical is None or (virtual - physical) % _1G:
+            return None
+        return Alias(virtual - physical, 0, _MAX_PHYSICAL)
+
     def likely_memory_maps(self, size: int) -> Iterator[list[Extent]]:
         for low in _LOW_RAM:
             if size > low:
@@ -150,19 +163,15 @@ class X86_64:
         """
         if sum(item.size for item in memory.ranges) <= _MAX_CONTIGUOUS_RAM:
             return True
+        direct = self.direct_map_in(info, memory)
+        if direct is None:
+            return False
         try:
             table = self.page_table(info)
-            virtual = info.symbol("mem_section")  # Allocated, so in the direct map.
-            physical = translate(table, memory.read, virtual)
-            if physical is None:
-                return False
-            base = virtual - physical
-            # KASLR moves the direct map by PUD_SIZE (arch/x86/mm/kaslr.c).
-            if base % _1G:
-                return False
 
             def is_mapped(address: int) -> bool:
-                return translate(table, memory.read, base + address) == address
+                virtual = direct.virtual + address
+                return translate(table, memory.read, virtual) == address
 
             return all(
                 not is_mapped(item.end)

@@ -55,8 +55,9 @@ def command(
     """
     Mark TARGET and write its core image now.
 
-    TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET), a raw
-    RAM image, or a vmcore. A VM that 'kmemdump watch' watches is captured by it.
+    TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET, or
+    pid:PID of any virtual machine monitor), a raw RAM image, or a vmcore. A VM that
+    'kmemdump watch' watches is captured by it.
     """
     from kmemdump.marking.capture import look
 
@@ -139,10 +140,12 @@ def _record(
 @contextlib.contextmanager
 def _paused(target: Target) -> Iterator[None]:
     """Pause a VM, so that all of its memory is from one moment."""
-    from kmemdump.targets.qmp import QmpTarget
+    from kmemdump.targets.vm import VmTarget
 
-    if not isinstance(target, QmpTarget):
-        raise UsageError(f"{target.name}: only a VM (qmp:SOCKET) can be paused")
+    if not isinstance(target, VmTarget):
+        raise UsageError(
+            f"{target.name}: only a VM (qmp:SOCKET or pid:PID) can be paused"
+        )
     running = target.status() == "running"
     if running:
         target.stop()

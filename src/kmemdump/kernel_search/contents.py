@@ -161,15 +161,18 @@ def find_kernels(
             logger.info("%s: %s", kernel.image.source, error)
 
 
-def search_kernels(memory: Memory, source: str) -> Iterator[FoundKernel]:
+def search_kernels(
+    memory: Memory, source: str, alignment: int = _ALIGNMENT
+) -> Iterator[FoundKernel]:
     """
     Yield each image with symbols and the name of a system; some may be copies.
 
     :param memory: Physical memory, or a file whose addresses are not known.
+    :param alignment: In bytes, of an image in *memory*.
     """
     for found in search_kallsyms(memory, source):
         for addresses in found.tables.addresses():
-            yield from _find_kernels(memory, found, addresses, source)
+            yield from _find_kernels(memory, found, addresses, source, alignment)
 
 
 def prove(kernel: FoundKernel, info: VmcoreInfo, memory: Memory | None = None) -> bool:
@@ -202,7 +205,11 @@ def prove(kernel: FoundKernel, info: VmcoreInfo, memory: Memory | None = None) -
 
 
 def _find_kernels(
-    memory: Memory, found: FoundKallsyms, addresses: SymbolAddresses, source: str
+    memory: Memory,
+    found: FoundKallsyms,
+    addresses: SymbolAddresses,
+    source: str,
+    alignment: int,
 ) -> Iterator[FoundKernel]:
     wanted = {*_SYMBOLS}
     for each in ARCHES:
@@ -214,6 +221,8 @@ def _find_kernels(
     }
     name = f"{source}, kernel at {found.start + found.tables.tokens.table:#x}"
     for shift in _shifts(memory, found, addresses, values):
+        if shift % alignment:
+            continue
         # Without a base, what was called virtual are places in the memory.
         move = shift if addresses.base is None else 0
         symbols = {it: (at + move) % ADDRESS_SPACE for it, at in values.items()}
@@ -260,9 +269,7 @@ def _shifts(
                 strict=False,
             )
         )
-    for shift in shifts:
-        if shift % _ALIGNMENT == 0:
-            yield shift
+    yield from shifts
 
 
 def _by_page_table(memory: Memory, init_mm: int, table: int) -> Iterator[int]:

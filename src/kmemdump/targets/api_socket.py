@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""HTTP over a Unix socket: the API of Cloud Hypervisor and of Firecracker."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import struct
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from kmemdump.errors import TargetError
+from kmemdump.targets.qmp_channel import QmpCommandError, QmpTimeoutError
+from kmemdump.targets.qmp_client import socket_address
+from kmemdump.text import printable
+
+__all__ = ["ApiSocket"]
+
+_UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
+_MAX_ANSWER = 4 << 20
+_MAX_TEXT = 300
+_BAD_REQUEST = 400
+
+
+class _Connection(http.client.HTTPConnection):
+    """An HTTP connection over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        with socket_address(self._path) as address:
+            self.sock.connect(address)
+
+
+class ApiSocket:
+    """
+    The API of a virtual machine monitor.
+
+    :param path: Its socket.
+    :param timeout: Seconds that each answer may take, unless a call says otherwise.
+    :raises TargetError: If nobody listens there.
+    """
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self.name = str(path)
+        self._path = path
+        self._timeout = timeout
+        connection = _Connection(path, timeout)
+        try:
+            connection.connect()
+            data = connection.sock.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
+            )
+        except OSError as error:
+            raise TargetError(
+                f"{path}: cannot connect: {error.strerror or error}, "
+                "expected the API socket of a virtual machine monitor"
+            ) from error
+        finally:
+            connection.close()
+        self.peer: int = _UCRED.unpack(data)[0]
+        """PID of the process that listens; 0 if it is in another PID namespace."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+    ) -> object:
+        """
+        Send a request, and return the JSON of the answer; None if there is none.
+
+        :param timeout: Seconds.
+        :raises QmpCommandError: If the request is refused.
+        :raises TargetError: If there is no answer in time, or one that makes no sense.
+        """
+        seconds = self._timeout if timeout is None else timeout
+        connection = _Connection(self._path, seconds)
+        headers = {"Accept": "application/json"}
+        sent = None
+        if body is not None:
+            sent = json.dumps(body)
+            headers["Content-Type"] = "application/json"
+        expired = threading.Event()
+
+        def end() -> None:  # A timeout of a socket is for each part of an answer.
+            expired.set()
+            with contextlib.suppress(OSError, AttributeError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        try:
+            connection.request(method, path, sent, headers)
+            answer = connection.getresponse()
+            data = answer.read(_MAX_ANSWER + 1)
+        except (OSError, http.client.HTTPException) as error:
+            if expired.is_set() or isinstance(error, TimeoutError):
+                raise QmpTimeoutError(
+                    f"{self.name}: {method} {path}: no answer in {seconds:.1f} s"
+                ) from error
+            raise TargetError(f"{self.name}: {method} {path}: {error}") from error
+        finally:
+            timer.cancel()
+            connection.close()
+        if len(data) > _MAX_ANSWER:
+            raise TargetError(f"{self.name}: {method} {path}: the answer is too long")
+        if answer.status >= _BAD_REQUEST:
+            text = printable(data.decode("utf-8", "replace"))[:_MAX_TEXT]
+            raise QmpCommandError(
+                f"{self.name}: {method} {path}: refused ({answer.status}): {text}"
+            )
+        if not data.strip():
+            return None
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise TargetError(
+                f"{self.name}: {method} {path}: the answer is not JSON"
+            ) from error

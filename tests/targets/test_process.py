@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest in a process, with a synthetic kernel in a process of the test."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kmemdump.cli import main
+from kmemdump.errors import ExitCode, FormatError, NotCapturedError, TargetError
+from kmemdump.memory.ranges import Range
+from kmemdump.opening import open_target
+from kmemdump.targets.process import ProcessTarget
+from kmemdump.targets.process_memory import open_process
+from kmemdump.targets.process_pause import ProcessPause
+from kmemdump.targets.vm import VmTarget
+from rigs.guest_process import GuestProcess, Part
+from rigs.synthetic import vmcoreinfo_note
+from rigs.writers.kernel_memory import MIB, SyntheticKernel
+
+RAM = 0x80000000
+PATIENCE = 60
+
+
+def kernel(arch: str = "aarch64", **options: object) -> SyntheticKernel:
+    ram = 0 if arch == "x86_64" else RAM
+    return SyntheticKernel(arch, ram=ram, **options)
+
+
+@pytest.fixture
+def process(tmp_path):
+    started = []
+
+    def start(*parts: Part) -> GuestProcess:
+        started.append(GuestProcess(tmp_path, *parts))
+        return started[-1]
+
+    yield start
+    for item in started:
+        item.end()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_found_by_contents(process, arch, shared):
+    made = kernel(arch)
+    monitor = process(Part(bytes(made.memory), shared))
+    with open_target(f"pid:{monitor.pid}") as target:
+        assert isinstance(target, VmTarget)
+        info = target.vmcoreinfo()
+        assert not made.truth.items() - info.values.items()
+        assert target.machine == (62 if arch == "x86_64" else 183)
+        for at in (made.place, made.place + 0x120000, made.size - 4096):
+            data = target.memory.read(made.ram + at, 4096)
+            assert data == made.memory[at : at + 4096]
+        assert target.registers() == []
+        assert target.status() == "running"
+        assert not target.memory.outlives_process
+
+
+def test_found_by_its_note(process):
+    made = kernel()
+    first = process(Part(bytes(made.memory)))
+    with ProcessTarget(first.pid) as target:
+        text = target.vmcoreinfo().raw + b"CRASHTIME=1\n"
+    raw = vmcoreinfo_note(text)
+    made.memory[0x1000 : 0x1000 + len(raw)] = raw
+    second = process(Part(bytes(made.memory), shared=True))
+    with ProcessTarget(second.pid) as target:
+        assert target.vmcoreinfo().raw == text
+        assert target.memory.ranges == [Range(RAM, made.size)]
+
+
+def test_memory_that_was_never_used_stays_so(process):
+    """Reading it in the process would allocate it."""
+    made = kernel()
+    monitor = process(Part(bytes(made.memory), shared=True, hole=64 * MIB))
+    before = monitor.ask("blocks")
+    with ProcessTarget(monitor.pid) as target:
+        assert target.vmcoreinfo()
+        end = target.memory.ranges[-1].end
+        assert end == RAM + made.size + 64 * MIB
+        assert target.memory.read(end - 32 * MIB, MIB) == bytes(MIB)
+    assert monitor.ask("blocks") == before
+
+
+def test_memory_that_is_added(process):
+    """Links of lists lead to it, and prove where it is."""
+    made = kernel()
+    size, place = 64 * MIB, RAM + 256 * MIB
+    more = bytearray(os.urandom(MIB)) + bytes(size - MIB)
+    direct = made.direct + made.ram - RAM
+    for number in range(16):  # Heads of lists in a page that is known.
+        at = 0x2000 + 64 * number
+        node = 0x1000 * number + 0x340
+        head = direct + RAM + at
+        made.memory[at : at + 8] = struct.pack("<Q", direct + place + node)
+        more[node + 8 : node + 16] = struct.pack("<Q", head)
+    now = [1000.0]
+    monitor = process(
+        Part(bytes(made.memory), shared=True), Part(bytes(more), shared=True, late=True)
+    )
+    with ProcessTarget(monitor.pid, clock=lambda: now[0]) as target:
+        assert target.vmcoreinfo()
+        held = target.memory
+        assert monitor.ask("map") == "mapped"
+        now[0] += 20
+        assert held.read(place + 100, 900) == more[100:1000]
+        first, second = held.ranges
+        assert first == Range(RAM, made.size)
+        # Other memory may be next to it.
+        assert (second.start, second.size // MIB) == (place, 64)
+        [news] = target.follow_memory()
+        assert news == f"its RAM has {made.size // MIB + 64} MiB now, 10 MiB before"
+        assert target.follow_memory() == []
+        with pytest.raises(NotCapturedError):
+            held.read(place - 1, 1)
+
+
+def test_no_kernel(process):
+    now = [0.0]
+    monitor = process(Part(os.urandom(2 * MIB)))
+    with ProcessTarget(monitor.pid, clock=lambda: now[0]) as target:
+        for _ in range(2):
+            with pytest.raises(TargetError, match=r"no kernel in the [0-9]+ MiB"):
+                target.vmcoreinfo()
+        with pytest.raises(TargetError):
+            _ = target.machine
+
+
+def test_two_kernels(process):
+    first = kernel("x86_64")
+    second = kernel("aarch64")
+    monitor = process(Part(bytes(first.memory), True), Part(bytes(second.memory), True))
+    with (
+        ProcessTarget(monitor.pid) as target,
+        pytest.raises(FormatError, match="2 kernels in its memory, expected one"),
+    ):
+        target.vmcoreinfo()
+
+
+def test_no_process(process, capsys):
+    monitor = process(Part(bytes(kernel().memory)))
+    with ProcessTarget(monitor.pid) as target:
+        assert target.vmcoreinfo()
+        assert target.client.connected
+        monitor.end()
+        assert not target.client.connected
+        assert target.client.event(PATIENCE) is None  # At once.
+        with pytest.raises(NotCapturedError):
+            target.memory.read(RAM, 8)
+        with pytest.raises(TargetError, match="the process has ended"):
+            target.status()
+    with pytest.raises(TargetError, match=f"process {monitor.pid}: No such"):
+        ProcessTarget(monitor.pid)
+    assert main(["capture", f"pid:{monitor.pid}", "-o", "x"]) == ExitCode.UNREADABLE
+    assert "No such" in capsys.readouterr().err
+
+
+def test_stopped_and_let_go(process):
+    monitor = process(Part(bytes(kernel().memory)))
+    with ProcessTarget(monitor.pid) as target:
+        target.stop()
+        assert target.status() == "paused"
+        assert set(_states(monitor.pid)) == {"t"}
+        target.stop()  # It is already.
+        os.kill(monitor.pid, signal.SIGWINCH)
+        target.cont()
+        assert target.status() == "running"
+        before = monitor.ask("count")
+        assert monitor.ask("count") != before
+        target.stop()
+    assert monitor.ask("count") != before  # Closing lets it go.
+
+
+def _states(pid: int) -> list[str]:
+    states = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat") as file:
+            states.append(file.read().rpartition(")")[2].split()[0])
+    return states
+
+
+STOP = """
+import sys
+from kmemdump.targets.process import ProcessTarget
+ProcessTarget(int(sys.argv[1])).stop()
+print("stopped", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_it_goes_on_if_who_stopped_it_is_killed(process):
+    monitor = process(Part(bytes(kernel().memory)))
+    command = [sys.executable, "-c", STOP, str(monitor.pid)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as other:
+        assert other.stdout.readline() == "stopped\n"
+        assert set(_states(monitor.pid)) == {"t"}
+        other.kill()
+    deadline = time.monotonic() + PATIENCE
+    while "t" in _states(monitor.pid):
+        assert time.monotonic() < deadline
+    before = monitor.ask("count")
+    assert monitor.ask("count") != before
+
+
+def test_what_another_one_traces_cannot_be_stopped(process):
+    monitor = process(Part(bytes(kernel().memory)))
+    folder = open_process(monitor.pid)
+    first, second = (ProcessPause(monitor.pid, folder) for _ in range(2))
+    first.stop()
+    with pytest.raises(TargetError, match="cannot stop it: Operation not permitted"):
+        second.stop()
+    second.close()
+    assert first.stopped
+    first.close()
+    os.close(folder)
