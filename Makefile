@@ -9,6 +9,7 @@
 #   make matrix   all tests, with every kernel, CPU count, memory size and death, and
 #                 more examples of each property (hours)
 #   make newest   the kernels that are Debian's newest today, as a table (an hour)
+#   make soak     twenty VMs that die at random under one watch (half an hour)
 #   make lint     ruff and mypy
 #   make fuzz     all parsers with millions of inputs, guided by coverage (an hour)
 #   make bench    kmemdump against what people use today
@@ -33,7 +34,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix newest lint fuzz bench docs clean system system-demo system-test system-matrix
+.PHONY: demo test check matrix newest soak lint fuzz bench docs clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -50,6 +51,9 @@ matrix: system-matrix .venv/dev
 
 newest: system-test .venv/dev
 	PYTHONPATH=tests $(BIN)/python tests/newest.py $(PARALLEL) $(ARGS)
+
+soak: system-test .venv/dev
+	PYTHONPATH=tests $(BIN)/python tests/soak.py $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check
