@@ -44,6 +44,7 @@ ROOMS = [
     "collect",
     "watch",
     "agent",
+    "checks",
     "lab",
     "cli",
 ]

@@ -19,6 +19,7 @@ __all__ = ["main"]
 
 _VERBS = {
     "demo": "Mark a kernel in a VM, crash it, and report.",
+    "check": "Rehearse a death: would it leave a core image now?",
     "areas": "List what can be marked, and what it costs on a target.",
     "capture": "Mark a target and write its core image now.",
     "watch": "Mark VMs while they run; write a core image when one dies.",

@@ -49,7 +49,7 @@ class EventFields(TypedDict, total=False):
     kind: str
     cause: str
     signature: str
-    core: Path
+    core: Path | None
     size: int
     seconds: float
     complete: bool

@@ -286,11 +286,12 @@ class Monitor:
             size = command.path.stat().st_size
         except (KmemdumpError, OSError) as error:
             return first_line(error)
+        done = "rehearsed" if command.rehearsal else "captured"
         self._reporter.report(
-            f"captured on request: {command.path}, {format_size(size)}",
+            f"{done} on request: {command.path}, {format_size(size)}",
             EventName.CAPTURED,
             release=self._marks.info.osrelease,
-            core=command.path,
+            core=None if command.rehearsal else command.path,
             size=size,
             complete=capture.marking.complete and not missing,
             request=command.request,

@@ -8,13 +8,16 @@ As in the verbs, modules that load drgn are imported where they are used, so tha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from kmemdump.cli.shared.messages import held_back_warnings
 from kmemdump.errors import UsageError
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SelectionOptions",
     "TargetOptions",
+    "complete_vm",
     "core_option",
     "firmware_options",
     "grouped",
@@ -41,6 +45,10 @@ __all__ = [
     "vmcoreinfo_option",
     "vmlinux_option",
 ]
+
+
+_MAX_ENTRIES = 10_000
+"""Maximum of a folder's entries to complete with."""
 
 
 def grouped(
@@ -159,6 +167,25 @@ def _complete_area(
     from kmemdump.areas import AREAS
 
     return [area.name for area in AREAS if area.name.startswith(incomplete)]
+
+
+def complete_vm(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Complete a VM: the path of a socket or folder, with ``qmp:`` or without."""
+    kind, colon, path = incomplete.partition(":")
+    if kind == "qmp" and colon:  # bash completes what follows the colon as a word.
+        folder = Path(path).parent if not path.endswith("/") else Path(path)
+        with contextlib.suppress(OSError):
+            found = islice(folder.iterdir(), _MAX_ENTRIES)
+            names = [f"{it}/" if it.is_dir() else str(it) for it in found]
+            return [
+                CompletionItem(f"qmp:{name}")
+                for name in sorted(names)
+                if name.startswith(path)
+            ]
+        return []
+    return [CompletionItem(incomplete, type="file")]
 
 
 class SelectionOptions(NamedTuple):

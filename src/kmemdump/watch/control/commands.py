@@ -24,6 +24,8 @@ class CaptureCommand:
 
     request: int
     path: Path
+    rehearsal: bool = False
+    """Whether it is not kept, and so not counted."""
 
 
 Command = RefreshCommand | CaptureCommand
@@ -35,6 +37,10 @@ def make_command(body: Mapping[str, object], number: int) -> Command | None:
     match body.get("do"):
         case "refresh":
             return RefreshCommand(number)
-        case "capture" if isinstance(path, str) and path.startswith("/"):
-            return CaptureCommand(number, Path(path))
+        case "capture" | "rehearse" as do if _is_absolute(path):
+            return CaptureCommand(number, Path(str(path)), do == "rehearse")
     return None
+
+
+def _is_absolute(path: object) -> bool:
+    return isinstance(path, str) and path.startswith("/")

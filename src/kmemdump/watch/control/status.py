@@ -11,7 +11,7 @@ from typing import Any
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.watch.control.client import ask, watches
 
-__all__ = ["VmRecord", "WatchStatus", "read_watches"]
+__all__ = ["VmRecord", "WatchStatus", "read_watch", "read_watches"]
 
 _VERSION = 1
 
@@ -77,6 +77,16 @@ def read_watches(folder: Path) -> list[WatchStatus]:
             continue
         found.append(_parse(answer, str(path)))
     return found
+
+
+def read_watch(control: Path) -> WatchStatus:
+    """
+    Ask one watch for its status.
+
+    :raises TargetError: If it does not answer.
+    :raises FormatError: If the answer is none.
+    """
+    return _parse(ask(control, do="status"), str(control))
 
 
 def _parse(answer: Mapping[str, Any], source: str) -> WatchStatus:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From what a person names to what is checked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from kmemdump.errors import TargetError, UsageError
+from kmemdump.targets.live import NAME
+from kmemdump.watch.sources.all import find_sources
+
+__all__ = ["find_targets"]
+
+_MONITORS = ("pid:", "ch:", "firecracker:")
+"""VMs whose monitors no source finds."""
+_PATIENCE = 15.0
+"""Seconds in which it must be known which VMs there are."""
+_POLL = 0.05
+
+
+def find_targets(
+    specs: Sequence[str],
+    libvirt: Sequence[str] = (),
+    names: Sequence[str] = (),
+    metadata: Sequence[str] = (),
+) -> list[str]:
+    """
+    Return the targets to check, each once.
+
+    The parameters are those of
+    :func:`~kmemdump.watch.sources.all.find_sources`; ``live`` is this machine, and so
+    is nothing at all; ``pid:PID`` and the like are VMs, too.
+
+    :raises UsageError: If they make no sense, or one names a file.
+    :raises TargetError: If there is no such VM.
+    :raises UnsupportedError: If libvirt's Python module is missing.
+    """
+    found = [spec for spec in specs if spec == NAME or spec.startswith(_MONITORS)]
+    if not (specs or libvirt):
+        found = [NAME]
+    others = [spec for spec in specs if spec not in found]
+    for spec in others:
+        if os.path.isfile(spec.removeprefix("file:")):
+            raise UsageError(
+                f"{spec}: is a file, expected a VM, a folder of sockets, or live\n"
+                f"'kmemdump info {spec}' says what is in a file"
+            )
+    if others or libvirt or names or metadata:
+        found += _find_vms(others, libvirt, names, metadata)
+    return list(dict.fromkeys(found))
+
+
+def _find_vms(
+    specs: Sequence[str],
+    libvirt: Sequence[str],
+    names: Sequence[str],
+    metadata: Sequence[str],
+) -> list[str]:
+    sources = find_sources(specs, libvirt, names, metadata)
+    messages: list[str] = []
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            vms = sources.vms()
+            messages += sources.messages()
+            if sources.settled or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL)
+    finally:
+        sources.close()
+    if not vms:
+        why = f"; {messages[-1]}" if messages else ""
+        raise TargetError(f"no VM is there{why}")
+    return [vm.spec for vm in vms]
