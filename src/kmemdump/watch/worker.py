@@ -35,7 +35,7 @@ _MAX_DATA = 4 << 30
 def worker_context() -> ForkServerContext:
     """Return how workers are started: from one process that has loaded the program."""
     context = ForkServerContext()
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["kmemdump.watch.preload"])
     return context
 
 
