@@ -2,8 +2,8 @@
 """
 Load what every worker needs, in the process that workers are forked from.
 
-They share that memory as long as nobody writes to it; so that the garbage collector does
-not, its objects are frozen, as :func:`gc.freeze` advises before a fork.
+They share that memory as long as nobody writes to it. The garbage collector would: its
+objects are frozen, as :func:`gc.freeze` advises before a fork.
 """
 
 import gc
