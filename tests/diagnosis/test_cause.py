@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kmemdump.diagnosis.cause import HANGS_AFTER, Observations, find_cause
+from kmemdump.diagnosis.cause import HANGS_AFTER, find_cause
+from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.records import CauseKind, Cpu, Frame, Task
 from kmemdump.kernel.printk import LogRecord
 
@@ -55,9 +56,7 @@ def test_who_watched_it_is_believed():
         "CPU 0 hangs in lab_spin+0xd [kmemdump_lab], called by task sh (pid 116): "
         "served no interrupt for 10 s."
     )
-    assert cause.evidence[0] == (
-        f"the core image was written for this reason: {FROZEN}"
-    )
+    assert cause.evidence[0] == f"kmemdump watch wrote the core image: {FROZEN}"
 
 
 def test_the_log_says_more_than_the_watcher():

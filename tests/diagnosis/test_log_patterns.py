@@ -3,9 +3,16 @@
 
 import pytest
 
-from kmemdump.diagnosis.cause import Observations, find_cause
+from kmemdump.diagnosis.cause import find_cause
+from kmemdump.diagnosis.end_patterns import (
+    OrderlyEnd,
+    find_emergency,
+    find_orderly_end,
+    find_reboot,
+)
+from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.oops_patterns import find_oops, find_warnings
-from kmemdump.diagnosis.panic_patterns import find_panic, find_reboot
+from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.diagnosis.records import CauseKind
 from kmemdump.kernel.printk import LogRecord
 
@@ -330,9 +337,66 @@ def test_orderly_ends():
     cause = find_reboot(log("x", "reboot: Restarting system", "y"))
     assert cause.kind == CauseKind.REBOOT
     assert cause.sentence == "The kernel was told to restart, and did."
+    assert find_emergency(log("reboot: Power down")) is None
     # A panic that is followed by a restart is a panic.
     records = log("Kernel panic - not syncing: why", "reboot: Restarting system")
     assert find_cause(Observations(records, ())).kind == CauseKind.PANIC
+
+
+@pytest.mark.parametrize(
+    ("lines", "end"),
+    [
+        (["reboot: Restarting system"], OrderlyEnd.RESTART),
+        (["reboot: Restarting system with command 'x'"], OrderlyEnd.RESTART),
+        (["ACPI: PM: Preparing", "reboot: Power down"], OrderlyEnd.POWER_OFF),
+        (["sysrq: Power Off", "reboot: Power down"], OrderlyEnd.POWER_OFF),
+        (["reboot: System halted"], OrderlyEnd.HALT),
+        (
+            ["reboot: Power off not available: System halted instead"],
+            OrderlyEnd.HALT,
+        ),
+        (["kexec_core: Starting new kernel"], OrderlyEnd.KEXEC),
+        ([], None),
+        (["sysrq: Resetting"], None),
+        (["softdog: Initiating system reboot"], None),
+        # It was told to restart, hung on the way, and a watchdog ended that.
+        (["reboot: Restarting system", "softdog: Initiating system reboot"], None),
+        (
+            [
+                "reboot: HARDWARE PROTECTION shutdown (Temperature too high)",
+                "reboot: Power down",
+            ],
+            None,
+        ),
+    ],
+)
+def test_what_is_orderly(lines, end):
+    records = log("GUEST-READY", *lines, "x")
+    assert find_orderly_end(records) == end
+    assert find_orderly_end(log(*lines, facility=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sysrq: Resetting", "immediate restart through sysrq"),
+        ("softdog: Initiating system reboot", "The software watchdog (softdog)"),
+        (
+            "reboot: HARDWARE PROTECTION shutdown (Temperature too high)",
+            "to protect its hardware (Temperature too high)",
+        ),
+        (
+            "thermal thermal_zone0: critical temperature reached (110 C)",
+            "to protect its hardware (critical",
+        ),
+    ],
+)
+def test_emergencies(line, words):
+    for after in ([], ["reboot: Power down"]):
+        cause = find_cause(Observations(log("x", line, *after), ()))
+        assert (cause.kind, cause.fatal) == (CauseKind.REBOOT, True)
+        assert words in cause.sentence
+        assert [record.text for record in cause.log] == [line]
 
 
 def test_warnings():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["DeathKind"]
+__all__ = ["DeathKind", "parse_death"]
 
 
 class DeathKind(StrEnum):
@@ -34,3 +34,11 @@ class DeathKind(StrEnum):
     """The kernel is not in memory any more, and no event says why."""
     REQUESTED = "requested"
     """The kernel lives; somebody asked for a core image."""
+
+
+def parse_death(word: str) -> DeathKind | None:
+    """Return the kind that a core image names; None if it is not known."""
+    try:
+        return DeathKind(word)
+    except ValueError:
+        return None

@@ -29,11 +29,12 @@ _OOPSES: tuple[tuple[re.Pattern[str], CauseKind, str], ...] = tuple(
         ),
         (r"kernel BUG at (\S+)!", CauseKind.OOPS, "The kernel gave up at a BUG()"),
         (
-            r"general protection fault",
+            # Newer kernels say "Oops: " before it, as before those below.
+            r"(?:Oops: )?general protection fault",
             CauseKind.OOPS,
             "The kernel used an address that cannot exist",
         ),
-        (r"divide error:", CauseKind.OOPS, "The kernel divided by zero"),
+        (r"(?:Oops: )?divide error:", CauseKind.OOPS, "The kernel divided by zero"),
         (
             r"BUG: \S+ stack guard page was hit|traps: PANIC: double fault|"
             r"Insufficient stack space to handle exception|kernel stack overflow",

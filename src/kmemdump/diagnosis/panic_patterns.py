@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Patterns in the kernel log of panics, and of an orderly end."""
+"""Patterns in the kernel log of panics."""
 
 from __future__ import annotations
 
@@ -12,18 +12,12 @@ from kmemdump.diagnosis.oops_patterns import because, find_oops
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.printk import LogRecord
 
-__all__ = ["find_panic", "find_reboot"]
+__all__ = ["find_panic"]
 
 _BEFORE = 20
 """Number of lines before a panic that may say its reason."""
 
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
-_REBOOTS = {
-    "reboot: Restarting system": "The kernel was told to restart, and did.",
-    "reboot: Power down": "The kernel was told to power the machine off, and did.",
-    "reboot: System halted": "The kernel was told to halt, and did.",
-    "sysrq: Resetting": "Somebody asked for an immediate restart through sysrq.",
-}
 _FATAL = re.compile(r"(?:Oops[^:]*: )?Fatal exception")  # aarch64 has the prefix.
 
 
@@ -34,15 +28,6 @@ def find_panic(records: Sequence[LogRecord]) -> Cause | None:
         match = _PANIC.match(record.text)
         if match:
             return _explain_panic(own, i, match[1])
-    return None
-
-
-def find_reboot(records: Sequence[LogRecord]) -> Cause | None:
-    """Find an orderly end of the kernel."""
-    for record in reversed(kernel_records(records)):
-        for start, sentence in _REBOOTS.items():
-            if record.text.startswith(start):
-                return Cause(CauseKind.REBOOT, sentence, (record,))
     return None
 
 

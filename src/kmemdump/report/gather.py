@@ -12,7 +12,9 @@ from drgn import Program
 from drgn.helpers.linux.sched import loadavg
 
 from kmemdump.coreimage import Manifest
-from kmemdump.diagnosis.cause import Observations, find_cause
+from kmemdump.diagnosis.cause import find_cause
+from kmemdump.diagnosis.death_kind import parse_death
+from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
@@ -98,8 +100,12 @@ def gather(
     panic_cpu = find("the CPU that panicked", lambda: find_panic_cpu(prog), None)
     seen = Observations(log.records if log else None, cpus, now, panic_cpu, time.lag)
     if manifest is not None:
-        reason, reset = manifest.cause, manifest.by_firmware
-        seen = replace(seen, capture_reason=reason, after_reset=reset)
+        seen = replace(
+            seen,
+            capture_reason=manifest.cause,
+            death=parse_death(manifest.death),
+            after_reset=manifest.by_firmware,
+        )
     cause = find_cause(seen)
     collect = sections.collect
     blocked = collect(

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from kmemdump.diagnosis.cause import name_cpus
+from kmemdump.diagnosis.cpu_words import name_cpus
 from kmemdump.kernel.printk import format_time
 from kmemdump.report import wording
 from kmemdump.report.memory_map import draw_map

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from kmemdump.diagnosis.cause import name_cpus
+from kmemdump.diagnosis.cpu_words import name_cpus
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.kernel.printk import LogRecord, format_record
 from kmemdump.report.records import Findings

@@ -33,7 +33,10 @@ __all__ = [
     "swap_words",
 ]
 
-_ENDS = (CauseKind.PANIC, CauseKind.NULL, CauseKind.NMI, CauseKind.REBOOT)
+_ENDS = (
+    *(CauseKind.PANIC, CauseKind.NULL, CauseKind.NMI, CauseKind.REBOOT),
+    *(CauseKind.RESET, CauseKind.TRIPLE_FAULT, CauseKind.VM_ENDED),
+)
 """Deaths that stop the kernel's clock."""
 
 STATES = {
