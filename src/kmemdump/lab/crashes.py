@@ -13,6 +13,7 @@ __all__ = [
     "SPINNING",
     "CrashType",
     "crash_guest",
+    "die_by_module",
     "trigger_crash",
 ]
 
@@ -120,9 +121,18 @@ def trigger_crash(machine: Machine, crash: CrashType) -> None:
     else:
         if crash is CrashType.NULL:
             machine.run("echo 1 >/proc/sys/kernel/panic_on_oops")
-        # In a process of its own: the death of process 1 is another crash.
-        parameter = f"/sys/module/{MODULE_NAME}/parameters/die"
-        machine.send(f"sh -c 'echo {crash} >{parameter}' &")
+        die_by_module(machine, crash)
+
+
+def die_by_module(machine: Machine, word: str) -> None:
+    """
+    Have the lab's module kill its kernel, without waiting for it.
+
+    :param word: From the table in ``guest/kmemdump_lab.c``.
+    """
+    # In a process of its own: the death of process 1 is another crash.
+    parameter = f"/sys/module/{MODULE_NAME}/parameters/die"
+    machine.send(f"sh -c 'echo {word} >{parameter}' &")
 
 
 def _is_dead(machine: Machine, crash: CrashType, code: range) -> bool:

@@ -76,6 +76,8 @@ class Setup:
     """
     files: tuple[Path, ...] = ()
     """Files that the guest finds in ``/files``."""
+    devices: tuple[str, ...] = ()
+    """More devices, as QEMU's option ``-device`` takes them."""
     python: Path | None = None
     """An image with Python, see `python_image`: the guest then has ``kmemdump``."""
 
@@ -188,6 +190,8 @@ def qemu_arguments(
         arguments += ["-device", "vmcoreinfo"]
     if setup.pvpanic:
         arguments += ["-device", "pvpanic-pci"]
+    for device in setup.devices:
+        arguments += ["-device", device]
     if setup.python is not None:
         image = str(setup.python).replace(",", ",,")
         for disk in (f"{image},readonly=on", f"{place}/outbox"):
