@@ -63,9 +63,11 @@ class Watch:
                 self.events.append(record)
                 self.lines.append(f"{record['vm']}: {record['text']}")
 
-    def wait_for(self, pattern: str, *, after: int = 0) -> re.Match[str]:
+    def wait_for(
+        self, pattern: str, *, after: int = 0, patience: float = PATIENCE
+    ) -> re.Match[str]:
         """Return the match of the first line with *pattern*, of those after some."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while True:
             for line in self.lines[after:]:
                 match = re.search(pattern, line)
@@ -76,20 +78,28 @@ class Watch:
             assert time.monotonic() < deadline, f"no {pattern!r}: {self.lines}"
             time.sleep(0.1)
 
-    def wait_without_alarm(self, samples: int) -> None:
-        """Wait until the hang detector took some more samples, and found nothing."""
+    def wait_without_alarm(self, samples: int, *, said: str = "") -> None:
+        """
+        Wait until the hang detector took some more samples, and found nothing.
+
+        :param said: Regular expression for what the watch may report meanwhile.
+        """
         lines, start = len(self.lines), len(self.signs)
         before = self.signs[-1] if self.signs else 0
         deadline = time.monotonic() + PATIENCE
         while not (new := self.signs[start:]) or new[-1] - before < samples:
-            assert len(self.lines) == lines, self.lines
+            self._check_silence(lines, said)
             assert self._reader.is_alive()
             assert time.monotonic() < deadline, self.signs
             if new and new[0] < before:  # The last alarm started the count again.
                 before = 0
             time.sleep(0.1)
         assert new == sorted(new)
-        assert len(self.lines) == lines, self.lines
+        self._check_silence(lines, said)
+
+    def _check_silence(self, lines: int, said: str) -> None:
+        new = self.lines[lines:]
+        assert all(said and re.search(said, line) for line in new), self.lines
 
     def end(self) -> int:
         """Return the exit status."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Samples in, verdict out."""
 
+from dataclasses import replace
+
 import pytest
 
 from kmemdump.watch.hang_detector import CpuSample, HangDetector, Sample, Vcpu
@@ -12,17 +14,22 @@ PERIOD = 1.0
 #   K  runs in the kernel, stands still          k  the same, and its counters move
 #   U  runs in user space, stands still          u  the same, and its counters move
 #   H  halted                                    ?  QEMU does not answer
-#   P  idle task, not halted, always at one place (as by MWAIT)
-#   I  idle task, not halted, at different places
-#   w  shows no halting (aarch64), idle          a  the same, runs a task
+#   P  idle task, not halted, at an instruction that waits (MWAIT)
+#   I  idle task, not halted, elsewhere: in an interrupt, or one jumps to itself
+#   Z  halted with interrupts off                Y  the same, idle task
+#   w  shows no halting (aarch64), waits         v  the same, idle task, in an interrupt
+#   a  the same, runs a task
 #   .  was not online
 STATES = {
     "K": (False, Vcpu(False, False, 0x10)),
     "U": (False, Vcpu(False, True, 0x20)),
     "H": (True, Vcpu(True, False, 0x30)),
-    "P": (True, Vcpu(False, False, 0x30)),
-    "I": (True, Vcpu(False, False, None)),
-    "W": (True, Vcpu(None, False, 0x30)),
+    "P": (True, Vcpu(False, False, 0x30, waiting=True)),
+    "I": (True, Vcpu(False, False, 0x38)),
+    "Z": (False, Vcpu(True, False, 0x30, interrupts=False)),
+    "Y": (True, Vcpu(True, False, 0x30, interrupts=False)),
+    "W": (True, Vcpu(None, False, 0x30, waiting=True)),
+    "V": (True, Vcpu(None, False, 0x38)),
     "A": (False, Vcpu(None, False, 0x10)),
     "?": (False, None),
 }
@@ -44,9 +51,8 @@ def verdicts(cpus, *, running="", jiffies="", ran=None, period=PERIOD):
                 counters[cpu] += 1
             idle, vcpu = STATES[letter.upper()]
             if vcpu is not None:
-                pc = second if vcpu.pc is None else vcpu.pc
                 spent = None if ran is None else ran * second
-                vcpu = Vcpu(vcpu.halted, vcpu.user, pc, spent)
+                vcpu = replace(vcpu, cpu_time=spent)
             samples[cpu] = CpuSample(bytes([counters[cpu] % 256]), idle, vcpu)
         if not jiffies or jiffies[second] == "j":
             clock += 250
@@ -66,8 +72,15 @@ def verdicts(cpus, *, running="", jiffies="", ran=None, period=PERIOD):
         (["k" + "K" * 14, "k" * 15, "k" + "K" * 14], [(10, (0, 2))]),
         (["k" + "K" * 14, "kkk" + "K" * 12], [(10, (0,)), (12, (1,))]),
         (["H" * 15, "kk" + "K" * 13], [(11, (1,))]),
-        # In an interrupt while it idled: never at the same place for long.
+        # In an interrupt while it idled.
         (["k" + "I" * 14], [(10, (0,))]),
+        (["k" + "V" * 14], [(10, (0,))]),
+        (["k" + "P" * 5 + "I" * 14], [(16, (0,))]),
+        # Nothing wakes a CPU that is halted with interrupts off.
+        (["k" + "Z" * 14, "k" * 15], [(10, (0,))]),
+        (["k" + "Y" * 14, "H" * 15], [(10, (0,))]),
+        (["k" + "KZYI" * 4, "k" * 17], [(10, (0,))]),
+        (["k" + "Z" * 9 + "H" + "Z" * 9], []),
         (["a" + "A" * 14], [(10, (0,))]),
         # Reported once; again only after it moved.
         (["k" + "K" * 30], [(10, (0,))]),
@@ -115,6 +128,10 @@ def test_paused(running, expected):
 )
 def test_overloaded_host(ran, expected):
     assert verdicts(["k" + "K" * 29], ran=ran) == expected
+    # One that is halted takes no time.
+    assert verdicts(["k" + "Z" * 29], ran=ran) == [(10, (0,))]
+    if ran == 0:
+        assert verdicts(["k" + "ZK" * 14], ran=ran) == []
 
 
 def test_we_stood_still_ourselves():
@@ -155,6 +172,7 @@ def test_clock(cpus, jiffies, expected):
         ("W" * 90, 0.25, None),
         ("o" * 90, 0.25, None),
         ("oUo" + "R" * 90, 0.25, 43),
+        ("Z" * 90, 0.25, None),  # It may be offline.
     ],
 )
 def test_without_counters(letters, period, expected):
@@ -162,7 +180,8 @@ def test_without_counters(letters, period, expected):
         "R": Vcpu(False, False, 0x10, interrupts=False),
         "o": Vcpu(False, False, 0x10, interrupts=True),
         "U": Vcpu(False, True, 0x20, interrupts=True),
-        "H": Vcpu(True, False, 0x30, interrupts=False),
+        "H": Vcpu(True, False, 0x30, interrupts=True),
+        "Z": Vcpu(True, False, 0x30, interrupts=False),
         "W": Vcpu(None, False, 0x30, interrupts=False, waiting=True),
         "n": Vcpu(None, False, 0x30, interrupts=None),
         "?": None,
@@ -178,6 +197,15 @@ def test_without_counters(letters, period, expected):
     seconds = round(max(AFTER, 20 * period))
     text = f"CPU 1 had interrupts off for {seconds} s"
     assert found == ([(expected, text)] if expected else [])
+
+
+def test_all_halted_without_counters():
+    detector = HangDetector(AFTER, PERIOD)
+    vcpu = Vcpu(True, False, 0x30, 0.0, interrupts=False)
+    cpus = {cpu: CpuSample(None, False, vcpu) for cpu in range(2)}
+    samples = [Sample(0.25 * number, True, None, cpus) for number in range(60)]
+    found = [str(hang) for hang in map(detector.add, samples) if hang is not None]
+    assert found == ["CPUs 0, 1 stood halted with interrupts off for 10 s"]
 
 
 def test_hang_in_words():

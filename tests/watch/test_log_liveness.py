@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from kmemdump.diagnosis.end_patterns import OrderlyEnd
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.memory.physical import PageMemory
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -28,6 +29,7 @@ INFO = VmcoreInfo.parse(
     "test",
 )
 HEALTHY = KernelState(True, False, False, True, False)
+LEAVING = {"leaving": True, "booted": False}
 
 
 class Kernel:
@@ -77,10 +79,11 @@ def state_after(*texts, facility=0):
         ("---[ end Kernel panic - not syncing: Fatal exception ]---", {"panicked": 1}),
         ("BUG: kernel NULL pointer dereference, address: 0", {"oopsed": True}),
         ("Internal error: Oops: 0000000096000046 [#1] SMP", {"oopsed": True}),
-        ("reboot: Restarting system", {"leaving": True, "booted": False}),
-        ("reboot: Power down", {"leaving": True, "booted": False}),
-        ("kexec_core: Starting new kernel", {"leaving": True, "booted": False}),
+        ("reboot: Restarting system", LEAVING | {"end": OrderlyEnd.RESTART}),
+        ("reboot: Power down", LEAVING | {"end": OrderlyEnd.POWER_OFF}),
+        ("kexec_core: Starting new kernel", LEAVING | {"end": OrderlyEnd.KEXEC}),
         ("sysrq: Resetting", {}),
+        ("softdog: Initiating system reboot", {}),
         ("systemd[1]: Kernel panic - not syncing", {}),
         ("WARNING: CPU: 0 PID: 1 at mm/x.c:1", {}),
         ("", {}),
@@ -92,6 +95,18 @@ def test_states(text, changed):
     assert state_after("first", text, "last") == expected
     # Anybody may write to /dev/kmsg, but not as the kernel.
     assert state_after("first", text, "last", facility=1) == HEALTHY
+
+
+def test_an_emergency_is_not_orderly():
+    """Whatever follows, and however much is logged in between."""
+    kernel = Kernel()
+    liveness = LogLiveness(INFO, kernel.memory())
+    kernel.ring.write("reboot: HARDWARE PROTECTION shutdown (Temperature too high)")
+    assert liveness.read(kernel.memory()) == HEALTHY
+    for number in range(100):
+        kernel.ring.write(f"line {number}")
+    kernel.ring.write("reboot: Power down")
+    assert liveness.read(kernel.memory()).end is None
 
 
 def test_state_lasts():
@@ -137,7 +152,16 @@ def test_clock():
     assert not moved()
     kernel.ring.write("Linux version")
     assert liveness.clock_watch(kernel.memory())()
-    assert liveness.log_head(kernel.memory())
+    assert liveness.log_head(kernel.memory()) != 0
+
+
+def test_overwritten_name():
+    kernel = Kernel()
+    liveness = LogLiveness(INFO, kernel.memory())
+    kernel.uts = bytes(len(kernel.uts))
+    assert not liveness.read(kernel.memory()).same
+    liveness.accept_name(kernel.memory())
+    assert liveness.read(kernel.memory()) == HEALTHY
 
 
 def test_damaged_ring():

@@ -55,6 +55,15 @@ def test_events(name, data, kind, guest, reboot):
     assert (event.kind, event.guest, event.reboot) == (kind, guest, reboot)
 
 
+def test_more_about_events():
+    event = interpret_event({"event": "WATCHDOG", "data": {"action": "reset"}})
+    assert event.action == "reset"
+    data = {"guest": False, "reason": "snapshot-load"}
+    assert interpret_event({"event": "RESET", "data": data}).snapshot
+    event = interpret_event({"event": "SUSPEND_DISK"})
+    assert event.kind is VmEventKind.HIBERNATION
+
+
 @pytest.mark.parametrize("name", ["STOP", "RESUME", "RTC_CHANGE", "", None])
 def test_of_no_interest(name):
     assert interpret_event({"event": name, "data": {"action": "pause"}}) is None

@@ -74,6 +74,7 @@ class Aarch64:
         r"\bPSTATE=(?P<flags>[0-9a-f]{8})\b.*\bEL(?:(?P<user>0)|[1-3])[th]\b",
         re.M,
     )
+    resets_by_fault = False
     flags = "pstate"
     stack_registers = ("SP", "X29")
     pt_regs_size = 34 * 8  # Up to struct user_pt_regs, which comes first.

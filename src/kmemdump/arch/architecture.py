@@ -50,6 +50,11 @@ class Arch(Protocol):
     """
     flags: str
     """That register, as drgn names it."""
+    resets_by_fault: bool
+    """
+    Whether the processor resets itself if it can report neither an exception nor the
+    one that follows (a triple fault).
+    """
     stack_registers: tuple[str, str]
     """Of :attr:`registers`, the stack pointer and the frame pointer."""
     pt_regs_size: int

@@ -67,11 +67,13 @@ class X86_64:
         "RIP", "CS", "RFL", "RSP", "SS", "FS.base", "GS.base", "DS", "ES", "FS", "GS",
     )
     # fmt: on
-    # x86_cpu_dump_state() in QEMU's target/i386/cpu-dump.c.
+    # x86_cpu_dump_state() in QEMU's target/i386/cpu-dump.c; the other names are those
+    # of 32-bit and 16-bit code, as of firmware.
     cpu_state = re.compile(
-        r"\bRIP=(?P<pc>[0-9a-f]{1,16}) RFL=(?P<flags>[0-9a-f]{8})\b.*"
+        r"\b[RE]IP=(?P<pc>[0-9a-f]{1,16}) [RE]FL=(?P<flags>[0-9a-f]{8})\b.*"
         r"\bCPL=(?:(?P<user>3)|[0-2])\b.*\bHLT=(?P<halted>[01])\b"
     )
+    resets_by_fault = True
     flags = "rflags"
     stack_registers = ("RSP", "RBP")
     pt_regs_size = 21 * 8

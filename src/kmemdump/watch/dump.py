@@ -15,7 +15,6 @@ from pathlib import Path
 from kmemdump.backends.vm import Dump
 from kmemdump.coreimage import Death
 from kmemdump.coreimage.folder import SUFFIX, CoreFolder
-from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import KmemdumpError, OutputError
 from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.marking.capture import Capture, look
@@ -74,7 +73,7 @@ class DumpWriter:
             return OutputError(problem)
         self._reporter.show_status("writing the core image")
         path = self._new_path()
-        death = Death(cause.cause, cause.kind, facts.signature, facts.id, self._name)
+        death = Death(cause.text, cause.kind, facts.signature, facts.id, self._name)
         try:
             written = write_dump(marks, path, death)
         except OutputError as error:
@@ -106,15 +105,13 @@ class DumpWriter:
         seconds = f"{named:.2f} s"
         if finished > named:
             seconds += f", completed after {finished:.2f} s"
-        # The log says nothing of other causes, and may hold an old oops.
-        in_log = cause.kind in (DeathKind.OOPS, DeathKind.PANIC)
-        words = f": {facts.words}" if facts.words and in_log else ""
+        words = f": {facts.words}" if facts.words else ""
         self._reporter.report(
-            f"{cause.cause}{words}; {dump.path}, {format_size(dump.size)}, {seconds}",
+            f"{cause.text}{words}; {dump.path}, {format_size(dump.size)}, {seconds}",
             EventName.DEATH,
             release=marks.info.osrelease,
             kind=cause.kind.value,
-            cause=f"{cause.cause}{words}",
+            cause=f"{cause.text}{words}",
             signature=facts.signature,
             core=dump.path,
             size=dump.size,

@@ -10,17 +10,22 @@ from enum import Enum
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.watch.events import EventName
 from kmemdump.watch.liveness import KernelState
-from kmemdump.watch.qmp_events import VmEvent
+from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.vm_control import VmControl
 
 __all__ = [
     "DumpCause",
     "VmAfterDeath",
     "WatchEnd",
+    "judge_first_look",
     "judge_qemu_end",
     "judge_reset",
     "judge_shutdown",
+    "judge_watchdog",
 ]
+
+_RESET_PATIENCE = 1.0
+"""Seconds in which QEMU resets a VM whose watchdog expired."""
 
 
 class VmAfterDeath(Enum):
@@ -30,6 +35,7 @@ class VmAfterDeath(Enum):
     MAY_RUN = "it may go on running"
     RESET_BY_GUEST = "the guest reset it, and it boots again"
     RESET_BY_HOST = "the host reset it, and it boots again"
+    WAITS_FOR_RESET = "the host wanted a reset, and QEMU paused it instead"
     ENDED = "QEMU has ended"
 
     @property
@@ -49,11 +55,18 @@ class DumpCause:
     vm: VmAfterDeath = VmAfterDeath.STAYS
     cpus: tuple[int, ...] = ()
     """The CPUs that hang, if it is that."""
+    found: bool = False
+    """Whether the kernel was dead before the watch began: nothing acts on that."""
 
     @property
     def survived(self) -> bool:
         """Whether the kernel lives on."""
         return self.kind in (DeathKind.OOPS, DeathKind.REQUESTED)
+
+    @property
+    def text(self) -> str:
+        """The cause for the core image, and for a person."""
+        return f"{'dead before the watch began: ' * self.found}{self.cause}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,54 +81,127 @@ class WatchEnd:
     """What the message is."""
 
 
+def _orderly(text: str, boots_again: bool = False) -> WatchEnd:
+    return WatchEnd(text, boots_again, EventName.ORDERLY)
+
+
+def judge_watchdog(control: VmControl, event: VmEvent, now: float) -> DumpCause:
+    """Return what it means that the VM's watchdog expired; pauses the VM."""
+    control.stop()  # While most of the memory is still there.
+    vm = VmAfterDeath.STAYS
+    if event.action in ("none", "debug", "shutdown"):
+        vm = VmAfterDeath.MAY_RUN
+    elif event.action == "reset":
+        # QEMU may have been told to pause it instead.
+        after = control.next_event(_RESET_PATIENCE)
+        if after is not None and after.kind is VmEventKind.RESET:
+            vm = VmAfterDeath.RESET_BY_GUEST
+    return DumpCause(DeathKind.WATCHDOG, event.text, now, vm)
+
+
 def judge_reset(
-    kernel: KernelState, event: VmEvent, now: float
+    kernel: KernelState, event: VmEvent, now: float, *, by_fault: bool
 ) -> DumpCause | WatchEnd:
-    """Return what a reset means."""
+    """
+    Return what a reset means.
+
+    What is in doubt is a death: a core image too many costs 8 MB, one too few all.
+
+    :param by_fault: Whether the processor resets itself after a triple fault.
+    """
+    if event.snapshot:
+        text = "goes on from a snapshot: no core image"
+        return _orderly(text, boots_again=True)
     vm = VmAfterDeath.RESET_BY_GUEST if event.guest else VmAfterDeath.RESET_BY_HOST
     if kernel.panicked:
         return DumpCause(DeathKind.PANIC, "panic, then a reset", now, vm)
-    if kernel.leaving:
-        return WatchEnd(
-            "rebooted in an orderly way: no core image",
-            boots_again=True,
-            event=EventName.ORDERLY,
-        )
-    who = "guest" if event.guest else "host"
-    kind = DeathKind.RESET if event.guest else DeathKind.HOST_RESET
-    cause = f"reset by the {who} without a shutdown ({event.text})"
-    return DumpCause(kind, cause, now, vm)
+    if kernel.end is not None:
+        return _orderly("rebooted in an orderly way: no core image", boots_again=True)
+    return _sudden_reset(kernel, event, now, vm, by_fault)
+
+
+def _sudden_reset(
+    kernel: KernelState, event: VmEvent, now: float, vm: VmAfterDeath, by_fault: bool
+) -> DumpCause:
+    """Return the cause of a reset that the kernel did not announce."""
+    if not event.guest:
+        cause = f"reset by the host without a shutdown ({event.text})"
+        return DumpCause(DeathKind.HOST_RESET, cause, now, vm)
+    if by_fault and not kernel.leaving:
+        cause = f"reset while the kernel ran, as by a triple fault ({event.text})"
+        return DumpCause(DeathKind.TRIPLE_FAULT, cause, now, vm)
+    cause = f"reset by the guest without a shutdown ({event.text})"
+    return DumpCause(DeathKind.RESET, cause, now, vm)
 
 
 def judge_shutdown(
-    control: VmControl, kernel: KernelState, event: VmEvent, now: float
+    control: VmControl,
+    kernel: KernelState,
+    event: VmEvent,
+    now: float,
+    *,
+    by_fault: bool,
+    in_memory: bool,
 ) -> DumpCause | WatchEnd:
-    """Return what a shutdown means."""
+    """
+    Return what a shutdown means.
+
+    :param by_fault: As for :func:`judge_reset`.
+    :param in_memory: Whether the kernel is still in memory, so that its log tells.
+    """
     if kernel.panicked:
         return DumpCause(DeathKind.PANIC, "panic, then the end of the VM", now)
-    if kernel.leaving:
+    paused = control.status() == "shutdown"
+    if kernel.end is not None:
         if not event.reboot:
-            text = "powered off in an orderly way: no core image"
-            return WatchEnd(text, event=EventName.ORDERLY)
+            return _orderly("powered off in an orderly way: no core image")
         text = "rebooted in an orderly way: no core image"
-        if control.status() == "shutdown":
-            # QEMU was told to pause instead of resetting.
-            text = f"{text}; resetting the VM for it"
-            return WatchEnd(text, boots_again=True, event=EventName.ORDERLY)
-        return WatchEnd(text, event=EventName.ORDERLY)
+        if paused:  # QEMU was told to pause instead of resetting.
+            return _orderly(f"{text}; resetting the VM for it", boots_again=True)
+        return _orderly(text)
+    if event.reboot:
+        vm = VmAfterDeath.STAYS
+        if not event.guest and paused:
+            vm = VmAfterDeath.WAITS_FOR_RESET
+        return _sudden_reset(kernel, event, now, vm, by_fault)
     if not event.guest:
-        text = f"ended by its host ({event.text}): no core image"
-        return WatchEnd(text, event=EventName.ORDERLY)
+        return _orderly(f"ended by its host ({event.text}): no core image")
+    if not in_memory:
+        # Unlike a reset, only a kernel that means it powers its machine off.
+        return _orderly("powered off, and its memory is gone: no core image")
     cause = f"ended without a shutdown ({event.text})"
     return DumpCause(DeathKind.SHUTDOWN, cause, now)
 
 
 def judge_qemu_end(kernel: KernelState) -> DumpCause | WatchEnd:
     """Return what the end of QEMU means."""
-    if kernel.leaving:
-        text = "QEMU ended after an orderly shutdown: no core image"
-        return WatchEnd(text, event=EventName.ORDERLY)
+    if kernel.end is not None:
+        return _orderly("QEMU ended after an orderly shutdown: no core image")
     kind, cause = DeathKind.QEMU_ENDED, "QEMU ended unexpectedly"
     if kernel.panicked:
         kind, cause = DeathKind.PANIC, "panic, then QEMU ended"
     return DumpCause(kind, cause, time.monotonic(), VmAfterDeath.ENDED)
+
+
+def judge_first_look(
+    kernel: KernelState, status: str | None, *, lives: bool
+) -> DumpCause | WatchEnd | None:
+    """
+    Return what a VM means that is dead already; None if it may live.
+
+    :param status: QEMU's run state.
+    :param lives: Whether the kernel booted while the VM was watched.
+    """
+    now = time.monotonic()
+    if kernel.panicked:
+        cause = "panic before it was marked" if lives else "panic"
+        return DumpCause(DeathKind.PANIC, cause, now, found=not lives)
+    if status == "watchdog":
+        cause = "the watchdog expired"
+        return DumpCause(DeathKind.WATCHDOG, cause, now, found=not lives)
+    if status != "shutdown":
+        return None
+    if kernel.end is not None:
+        return _orderly("has shut down in an orderly way already: no core image")
+    cause = "ended without a shutdown"
+    return DumpCause(DeathKind.SHUTDOWN, cause, now, found=not lives)

@@ -5,7 +5,8 @@ Detect frozen CPUs, or a stopped kernel clock, from periodic samples.
 A CPU is frozen if it runs kernel code all the time and serves no interrupt, so
 that its counters stand still. The counters alone do not prove that: those of an idle
 CPU without a tick stand still, too. Only the host can tell the two apart, because it
-sees that the idle CPU is halted.
+sees that the idle CPU is halted, or where it waits. A CPU that is halted with
+interrupts off does not wait, though: nothing but an NMI or a reset wakes it.
 
 Where the counters are not known, a CPU is frozen if it runs kernel code with interrupts
 off each time it is looked at.
@@ -18,7 +19,7 @@ the CPU time that the host gave to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["CpuSample", "Hang", "HangDetector", "Sample", "Vcpu"]
 
@@ -48,7 +49,10 @@ class Vcpu:
     interrupts: bool | None = None
     """Whether it takes interrupts; None if the host does not show that."""
     waiting: bool = False
-    """Whether it is known to be at an instruction by which it waits."""
+    """
+    Whether it is known to be at an instruction by which it waits, and, if it runs its
+    idle task, not in an interrupt.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,24 @@ class CpuSample:
 
     @property
     def in_kernel(self) -> bool:
-        """Whether it was certainly running, and in kernel code."""
-        if self.vcpu is None or self.vcpu.user:
+        """Whether it was certainly in kernel code, and waited for no interrupt."""
+        vcpu = self.vcpu
+        if vcpu is None or vcpu.user:
             return False
-        # If the host does not show it, assume that the idle task waits.
-        return not (self.idle if self.vcpu.halted is None else self.vcpu.halted)
+        if vcpu.halted:
+            return self.is_halted_for_good
+        return not (self.idle and vcpu.waiting)
+
+    @property
+    def is_halted_for_good(self) -> bool:
+        """
+        Whether no interrupt wakes it.
+
+        A guest's spinlock does that for a moment, until another CPU kicks it
+        (kvm_wait(), Linux arch/x86/kernel/kvm.c).
+        """
+        vcpu = self.vcpu
+        return vcpu is not None and vcpu.halted is True and vcpu.interrupts is False
 
     @property
     def ignores_interrupts(self) -> bool:
@@ -77,6 +94,7 @@ class CpuSample:
             self.in_kernel
             and self.vcpu is not None
             and self.vcpu.interrupts is False
+            and not self.vcpu.halted
             and not self.vcpu.waiting
         )
 
@@ -109,6 +127,8 @@ class Hang:
     """For how long."""
     counted: bool = True
     """Whether counters show that; if not, only registers do."""
+    halted: bool = False
+    """Whether they are halted with interrupts off."""
 
     def __str__(self) -> str:
         if not self.cpus:
@@ -116,6 +136,8 @@ class Hang:
         many = len(self.cpus) > 1
         numbers = ", ".join(str(cpu) for cpu in self.cpus)
         what = "served no interrupt" if self.counted else "had interrupts off"
+        if self.halted:
+            what = "stood halted with interrupts off"
         return f"CPU{'s' if many else ''} {numbers} {what} for {self.seconds:.0f} s"
 
 
@@ -125,10 +147,10 @@ class _Standstill:
 
     value: object
     cpu_time: float | None
+    halted: bool = True
+    """Whether it was halted in each later sample, so that the host gave it no time."""
     seconds: float = 0.0
     samples: int = 0
-    busy: bool = False
-    pcs: set[int | None] = field(default_factory=set)
     reported: bool = False
 
     def is_hang(
@@ -136,7 +158,7 @@ class _Standstill:
     ) -> bool:
         if self.reported or self.seconds < after or self.samples < samples:
             return False
-        if self.cpu_time is not None and cpu_time is not None:
+        if self.cpu_time is not None and cpu_time is not None and not self.halted:
             return cpu_time - self.cpu_time >= MIN_CPU_SHARE * after
         return True
 
@@ -157,6 +179,8 @@ class HangDetector:
         """By CPU; None is the kernel's clock."""
         self._last: float | None = None
         self._passed = 0.0
+        self._all_halted = False
+        """Whether nothing is left that could wake a CPU; one alone may be offline."""
 
     def add(self, sample: Sample) -> Hang | None:
         """
@@ -167,6 +191,7 @@ class HangDetector:
         passed = 0.0 if self._last is None else sample.time - self._last
         self._passed = min(passed, self._limit)
         self._last = sample.time
+        self._all_halted = all(item.is_halted_for_good for item in sample.cpus.values())
         frozen = [cpu for cpu, it in sample.cpus.items() if self._is_frozen(cpu, it)]
         stopped = self._clock_stopped(sample)
         for cpu in set(self._still) - set(sample.cpus) - {None}:
@@ -183,25 +208,21 @@ class HangDetector:
             if key in self._still:
                 self._still[key].reported = True
         counted = all(sample.cpus[cpu].counters is not None for cpu in frozen)
-        return Hang(tuple(sorted(frozen)), seconds, counted)
+        halted = bool(frozen) and all(self._still[cpu].halted for cpu in frozen)
+        return Hang(tuple(sorted(frozen)), seconds, counted, halted)
 
     def _is_frozen(self, cpu: int, item: CpuSample) -> bool:
         cpu_time = item.vcpu.cpu_time if item.vcpu else None
         if item.counters is None:
-            still = self._find(cpu, None, item.ignores_interrupts, cpu_time)
+            halted = self._all_halted and item.in_kernel
+            runs = item.ignores_interrupts or halted
+            still = self._find(cpu, None, runs, cpu_time, halted)
             return still is not None and still.is_hang(
                 self._after, cpu_time, MIN_SAMPLES_WITHOUT_COUNTERS
             )
-        still = self._find(cpu, item.counters, item.in_kernel, cpu_time)
-        if still is None:
-            return False
-        still.busy = still.busy or not item.idle
-        still.pcs.add(item.vcpu.pc if item.vcpu else None)
-        # An instruction that waits without the host's help (MWAIT) looks like
-        # running; in the idle task, always at the same address, it is waiting.
-        if not still.busy and len(still.pcs) == 1:
-            return False
-        return still.is_hang(self._after, cpu_time)
+        halted = item.vcpu is not None and item.vcpu.halted is True
+        still = self._find(cpu, item.counters, item.in_kernel, cpu_time, halted)
+        return still is not None and still.is_hang(self._after, cpu_time)
 
     def _clock_stopped(self, sample: Sample) -> bool:
         if sample.jiffies is None:
@@ -214,9 +235,19 @@ class HangDetector:
         return still is not None and still.is_hang(self._after, cpu_time)
 
     def _find(
-        self, key: int | None, value: object, runs: bool, cpu_time: float | None
+        self,
+        key: int | None,
+        value: object,
+        runs: bool,
+        cpu_time: float | None,
+        halted: bool = False,
     ) -> _Standstill | None:
-        """Return what stands still although it runs, unless it was reported."""
+        """
+        Return what stands still although it should not, unless it was reported.
+
+        :param runs: Whether it should not stand still.
+        :param halted: Whether it does not run in fact.
+        """
         still = self._still.get(key)
         if still is not None and still.value != value:
             still = None
@@ -228,6 +259,7 @@ class HangDetector:
         if still is None:
             self._still[key] = _Standstill(value, cpu_time)
             return None
+        still.halted = still.halted and halted
         still.seconds += self._passed
         still.samples += 1
         return still

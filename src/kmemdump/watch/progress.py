@@ -46,11 +46,20 @@ _COUNTERS = (
 )
 
 
+_IN_INTERRUPT = 0x00FFFF00
+"""
+Bits of preempt_count that are set in a hard interrupt, a soft one, or an NMI, but not
+in the idle loop (Linux include/linux/preempt.h).
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _CpuVariables:
     counters: tuple[Variable, ...]
     current: Variable | None
     idle_task: int
+    preempt_count: Variable | None
+    """Of the CPU, or of its idle task."""
 
 
 class Progress:
@@ -100,6 +109,19 @@ class Progress:
             if online >> cpu & 1 and variables.counters
         }
 
+    def is_idling(self, memory: Memory, cpu: int, pc: int) -> bool:
+        """
+        Return whether a CPU that runs its idle task waits there.
+
+        It does not if an interrupt's handler took it from there, or if no instruction
+        waits where it is, though it may always be the same one.
+        """
+        variables = self._cpus.get(cpu)
+        count = variables.preempt_count if variables is not None else None
+        if count is not None and count.number(memory) & _IN_INTERRUPT:
+            return False
+        return self.is_waiting(memory, pc)
+
     def is_waiting(self, memory: Memory, pc: int) -> bool:
         """Return whether a CPU is at an instruction by which it waits."""
         try:
@@ -136,4 +158,22 @@ def _cpu_variables(prog: Program, resolve: Resolve, cpu: int) -> _CpuVariables:
         # As it is in memory, with a tag, like the pointer to the current task.
         idle_task = queue.idle.value_()
         current = find_member(resolve, queue.curr)
-    return _CpuVariables(tuple(counters), current, idle_task)
+    return _CpuVariables(
+        tuple(counters), current, idle_task, _preempt_count(prog, resolve, cpu)
+    )
+
+
+def _preempt_count(prog: Program, resolve: Resolve, cpu: int) -> Variable | None:
+    """Find what says whether a CPU is in an interrupt while its idle task runs."""
+    with contextlib.suppress(*ABSENT):
+        return find_member(resolve, per_cpu(prog["__preempt_count"], cpu))
+    # Linux kernel commit 64701838bf05 ("x86/percpu: Move preempt_count next to
+    # current_task") (in v6.2); a variable of its own again since v6.15.
+    with contextlib.suppress(*ABSENT):
+        return find_member(resolve, per_cpu(prog["pcpu_hot"], cpu).preempt_count)
+    # aarch64: of the task. Its upper half, in the same union, is the flag that another
+    # task should run.
+    with contextlib.suppress(*ABSENT):
+        info = per_cpu(prog["runqueues"], cpu).idle.thread_info
+        return find_member(resolve, info.preempt.count)
+    return None

@@ -27,6 +27,8 @@ class VmEventKind(Enum):
     """The VM was reset and boots again."""
     SHUTDOWN = "shutdown"
     """The VM ends: QEMU exits, or pauses it."""
+    HIBERNATION = "hibernation"
+    """The guest has written itself to its disk, and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,11 @@ class VmEvent:
     guest: bool = True
     """Whether the guest caused it, not the host."""
     reboot: bool = False
-    """Of a shutdown: whether the guest wanted a reboot."""
+    """Of a shutdown: whether a reset was wanted."""
+    action: str = ""
+    """Of a watchdog: what QEMU does about it."""
+    snapshot: bool = False
+    """Of a reset: whether the VM goes on from a snapshot."""
 
 
 def interpret_event(event: Mapping[str, object]) -> VmEvent | None:
@@ -59,14 +65,17 @@ def interpret_event(event: Mapping[str, object]) -> VmEvent | None:
     if name == "WATCHDOG":
         injected = action == "inject-nmi"
         kind = VmEventKind.NMI if injected else VmEventKind.WATCHDOG
-        return VmEvent(kind, f"the watchdog expired (action {action})")
+        return VmEvent(kind, f"the watchdog expired (action {action})", action=action)
     if name == "RESET":
-        # Loading a snapshot starts another kernel, too.
-        return VmEvent(VmEventKind.RESET, _reason(data), data.get("guest") is True)
+        reason, guest = _reason(data), data.get("guest") is True
+        snapshot = reason == "snapshot-load"
+        return VmEvent(VmEventKind.RESET, reason, guest, snapshot=snapshot)
     if name == "SHUTDOWN":
         reboot = data.get("reason") in ("guest-reset", "host-qmp-system-reset")
         guest = data.get("guest") is True
         return VmEvent(VmEventKind.SHUTDOWN, _reason(data), guest, reboot)
+    if name == "SUSPEND_DISK":
+        return VmEvent(VmEventKind.HIBERNATION, "the guest hibernated")
     return None
 
 

@@ -16,17 +16,23 @@ from kmemdump.memory.ranges import merge
 from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 from kmemdump.watch.answers import Answers
+from kmemdump.watch.boot import Boot, find_boot
 from kmemdump.watch.liveness import KernelState, Liveness
 from kmemdump.watch.log_liveness import LogLiveness
 from kmemdump.watch.progress import Progress
 
-__all__ = ["VmMarks"]
+__all__ = ["VmMarks", "is_later"]
 
 _MAX_BYTES = 256 << 20
 """Maximum size of the copy of each refresh."""
 _SEARCHES = 3
 """How often the kernel's symbols and types are looked for, before the log suffices."""
 _MAX_TICKS = 60_000  # A minute, at the highest CONFIG_HZ.
+
+
+def is_later(before: int, now: int) -> bool:
+    """Return whether a kernel's clock, in jiffies, moved on, and not to anything."""
+    return 0 < now - before <= _MAX_TICKS
 
 
 class VmMarks:
@@ -47,6 +53,8 @@ class VmMarks:
         """What it lacks, so that its state is known from its log."""
         self.liveness, self.lacking = self._find_liveness(self.capture)
         self.progress = Progress(self.capture.kernel)
+        self.boot: Boot = find_boot(self.capture.kernel)
+        """Tells this kernel from the next one."""
         self._searches = 1
         self.packed = self.capture.pack()
         """Symbols, types and unwind tables, which never change, compressed."""
@@ -122,7 +130,7 @@ class VmMarks:
             now = progress.jiffies(memory)
             if before is None or now is None:
                 return True  # There is no clock to read.
-            return 0 < now - before <= _MAX_TICKS and liveness.read(memory).same
+            return is_later(before, now) and liveness.read(memory).same
 
         return has_moved
 

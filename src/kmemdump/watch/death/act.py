@@ -30,8 +30,11 @@ def act_on_vm(
     """
     if vm is VmAfterDeath.ENDED or control.gone:
         return WatchEnd()
-    if vm is VmAfterDeath.RESET_BY_HOST and action is VmAction.PAUSE:
-        action = VmAction.CONTINUE  # The host wants it to boot.
+    if action is VmAction.PAUSE:  # The host wants it to boot.
+        if vm is VmAfterDeath.RESET_BY_HOST:
+            action = VmAction.CONTINUE
+        elif vm is VmAfterDeath.WAITS_FOR_RESET:
+            action = VmAction.RESET
     match action:
         case VmAction.PAUSE:
             return WatchEnd("left paused", event=EventName.ACTED)

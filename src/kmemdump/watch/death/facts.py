@@ -12,6 +12,7 @@ from itertools import chain
 from kmemdump.arch.architecture import arch_from_info
 from kmemdump.arch.pagetable import read_virtual
 from kmemdump.diagnosis.death_kind import DeathKind
+from kmemdump.diagnosis.end_patterns import find_emergency
 from kmemdump.diagnosis.oops_patterns import find_oops
 from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.diagnosis.records import Cause
@@ -88,7 +89,7 @@ def _find_logged(kind: DeathKind, records: Sequence[LogRecord]) -> Cause | None:
         cause = None if kind is DeathKind.HANG else find_panic(records)
         if cause is None and kind is DeathKind.PANIC:
             return find_oops(records)
-        return cause
+        return cause or find_emergency(records)
     except Exception:  # The same.
         return None
 

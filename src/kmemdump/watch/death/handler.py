@@ -71,12 +71,22 @@ class DeathHandler:
             return None  # It is not worth a pause.
         was_running = control.stop()
         facts = read_facts(marks, cause)
+        # A watcher that saw it die may have been stopped before it acted.
+        is_ours = not cause.found or self.history.is_waiting(facts.id)
         end = self._see_to_core(control, marks, cause, facts)
+        if (cause.survived or not is_ours) and was_running:
+            control.cont()
         if cause.survived:
-            if was_running:
-                control.cont()
             return None
+        if not is_ours:
+            return end or self._leave()
         return end or self._act(control, cause)
+
+    def _leave(self) -> WatchEnd:
+        """Leave a VM as it is that was dead before anybody watched it."""
+        self.history.note_action(started=False)
+        self._save_history()
+        return WatchEnd("it was dead before the watch began: left as it is")
 
     def _see_to_core(
         self, control: VmControl, marks: VmMarks, cause: DumpCause, facts: DeathFacts
@@ -92,7 +102,7 @@ class DeathHandler:
         if known is not None:
             self.postponed = False
             core = self._folder.path / known
-            text = f"{cause.cause}; {known} is of this very death"
+            text = f"{cause.text}; {known} is of this very death"
             self._reporter.report(text, core=core)
             return None
         is_dumped = history.is_dumped(facts.signature, keep)
@@ -195,14 +205,14 @@ class DeathHandler:
 
 
 def _fields(cause: DumpCause, facts: DeathFacts | None) -> EventFields:
-    fields = EventFields(kind=cause.kind.value, cause=cause.cause)
+    fields = EventFields(kind=cause.kind.value, cause=cause.text)
     if facts is not None:
         fields["signature"] = facts.signature
     return fields
 
 
 def _without_core(cause: DumpCause, problem: str) -> str:
-    return f"{cause.cause}; no core image: {problem}"
+    return f"{cause.text}; no core image: {problem}"
 
 
 class _Waiting:
