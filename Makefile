@@ -39,13 +39,13 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
 
-test: system-test .venv/dev
+test: system-test .venv/dev .venv/libvirt
 	$(PYTEST) $(PARALLEL) -m 'not matrix' $(ARGS)
 
 check: .venv/dev
 	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix' $(ARGS)
 
-matrix: system-matrix .venv/dev
+matrix: system-matrix .venv/dev .venv/libvirt
 	$(PYTEST) $(PARALLEL) --hypothesis-profile=thorough \
 		--results build/kernels.json $(ARGS)
 
@@ -97,6 +97,11 @@ system-matrix:
 
 .venv/dev: pyproject.toml | .venv/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# Built from source, with libvirt's headers.
+.venv/libvirt: pyproject.toml | .venv/python system-test
+	$(BIN)/pip install --quiet --editable '.[libvirt]'
 	@touch $@
 
 .venv/fuzz: pyproject.toml | .venv/python

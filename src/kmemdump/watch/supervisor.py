@@ -62,7 +62,10 @@ class _Vm:
         """Note that its worker ended, and when the next one is to start."""
         if now - self.started > _PROVEN:
             self._failures = 0
-        self.next_start = now + _DELAYS[min(self._failures, len(_DELAYS) - 1)]
+        delay = _DELAYS[min(self._failures, len(_DELAYS) - 1)]
+        # If the VM ended, its source has to notice, too.
+        least = 0.0 if self.outcome is None else 2 * _SCAN
+        self.next_start = now + max(delay, least)
         self._failures += 1
 
     def record(self) -> Mapping[str, object]:

@@ -64,7 +64,7 @@ class LibvirtChannel(QmpChannel):
     """
 
     def __init__(self, uri: str, domain: str, timeout: float = DEFAULT_TIMEOUT) -> None:
-        super().__init__(f"libvirt:{uri}#{domain}" if uri else f"libvirt:{domain}")
+        super().__init__(f"libvirt:{domain}")
         self._uri = uri
         self._wanted = domain
         self._timeout = timeout
@@ -89,7 +89,7 @@ class LibvirtChannel(QmpChannel):
         connection = LibvirtConnection(self._uri, self._timeout)
         try:
             return connection, connection.call(
-                lambda: self._find(connection), self._wanted
+                lambda: self._find(connection), "looking it up", name=self.name
             )
         except BaseException:
             connection.close()
@@ -124,9 +124,21 @@ class LibvirtChannel(QmpChannel):
         return domain
 
     def _take_change(self, *given: Any) -> None:
-        _connection, _domain, change, *_ = given
-        if change == load_libvirt().VIR_DOMAIN_EVENT_STOPPED:
-            self._stopped.set()
+        _connection, _domain, change, detail, *_ = given
+        libvirt = load_libvirt()
+        if change != libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            return
+        # If libvirt itself ends QEMU, it may drop QEMU's event about that.
+        ends = {
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "libvirt-destroy",
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: "libvirt-migration",
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "libvirt-save",
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT: "libvirt-snapshot",
+        }
+        if detail in ends:
+            data = {"guest": False, "reason": ends[detail]}
+            self._keep_event({"event": "SHUTDOWN", "data": data})
+        self._stopped.set()
 
     def _take_event(self, *given: Any) -> None:
         _connection, _domain, name, seconds, micros, details, *_ = given
@@ -229,7 +241,7 @@ class LibvirtChannel(QmpChannel):
         if not connection.alive:
             raise LostError(f"{self.name}: {what}: libvirt has gone; trying again")
         try:
-            return connection.call(lambda: function(domain), what, timeout)
+            return connection.call(lambda: function(domain), what, timeout, self.name)
         except UnicodeError as error:
             raise TargetError(f"{self.name}: {what}: answer is no text") from error
 

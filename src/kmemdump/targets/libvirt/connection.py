@@ -125,13 +125,12 @@ class LibvirtConnection(Closing):
         self._stuck = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self.name = uri or "libvirt"
+        self.name = f"libvirt at {uri}" if uri else "libvirt"
         self.raw: Any = None
         """libvirt's connection: to be used in :meth:`call`."""
         self.raw = self.call(lambda: self.libvirt.open(uri or None), "connecting")
         try:
-            self.name = uri or self.call(lambda: self.raw.getURI(), "its URI")
-            check_uri(self.name)  # The default may be another host.
+            check_uri(self.call(lambda: self.raw.getURI(), "its URI"))
             self.call(self._watch_over, "keep-alive")
         except BaseException:
             self.close()
@@ -151,20 +150,26 @@ class LibvirtConnection(Closing):
         return self._closed.wait(timeout)
 
     def call(
-        self, function: Callable[[], _T], what: str, timeout: float | None = None
+        self,
+        function: Callable[[], _T],
+        what: str,
+        timeout: float | None = None,
+        name: str = "",
     ) -> _T:
         """
         Call libvirt, and return what it returns.
 
         :param what: For messages.
         :param timeout: Seconds.
+        :param name: What it is about, for messages; by default, this connection.
         :raises QmpTimeoutError: If the daemon does not answer in time.
         :raises TargetError: If libvirt refuses, or the connection has ended.
         """
         seconds = self._timeout if timeout is None else timeout
+        label = f"{name or self.name}: {what}"
         with self._lock:
             if self._stuck >= _MAX_STUCK:
-                raise QmpTimeoutError(f"{self.name}: {what}: libvirt does not answer")
+                raise QmpTimeoutError(f"{label}: libvirt does not answer")
             self._stuck += 1
         answers: queue.SimpleQueue[_T | Exception] = queue.SimpleQueue()
         # libvirt waits without limit for a QEMU that does not answer.
@@ -174,10 +179,10 @@ class LibvirtConnection(Closing):
         try:
             answer = answers.get(timeout=seconds)
         except queue.Empty:
-            problem = f"{self.name}: {what}: no answer from libvirt in {seconds:.1f} s"
+            problem = f"{label}: no answer from libvirt in {seconds:.1f} s"
             raise QmpTimeoutError(problem) from None
         if isinstance(answer, Exception):
-            raise self._error(answer, what) from answer
+            raise self._error(answer, label) from answer
         return answer
 
     def _call(
@@ -192,11 +197,11 @@ class LibvirtConnection(Closing):
         with self._lock:
             self._stuck -= 1
 
-    def _error(self, error: Exception, what: str) -> Exception:
+    def _error(self, error: Exception, label: str) -> Exception:
         libvirt = self.libvirt
         if not isinstance(error, libvirt.libvirtError):
             return error
-        text = f"{self.name}: {what}: {printable(str(error))[:_MAX_TEXT]}"
+        text = f"{label}: {printable(str(error))[:_MAX_TEXT]}"
         code = error.get_error_code()
         if code in (libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_FAILED,
                     libvirt.VIR_ERR_AUTH_UNAVAILABLE):  # fmt: skip

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains of a real libvirtd: found, marked, dead, dumped, reset, gone."""
+
+import os
+import signal
+import time
+
+import pytest
+
+pytest.importorskip("libvirt", reason="installed by 'make test'")
+
+from kmemdump.cli import main
+from kmemdump.coreimage import read_core
+from kmemdump.errors import TargetError
+from kmemdump.opening import open_target
+from kmemdump.watch.sources.libvirt import DomainFilter, LibvirtSource
+from kmemdump.watch.sources.metadata import MetadataFilter
+from rigs.libvirtd import Domain, Libvirtd, wait_for
+from rigs.watching import AREAS, Watch
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture
+def libvirtd(tmp_path, lab_cache):
+    with Libvirtd(tmp_path / "v", lab_cache) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def watch_libvirt(tmp_path, libvirtd):
+    watches = []
+
+    def start(*arguments):
+        watch = Watch(
+            tmp_path / "cores",
+            arguments=[f"--libvirt={libvirtd.uri}", *arguments],
+            until_dead=False,
+        )
+        watches.append(watch)
+        return watch
+
+    yield start
+    for watch in watches:
+        watch.kill()
+
+
+@pytest.fixture
+def guest(make_setup):
+    """What a domain boots: small, and nothing that helps."""
+    return make_setup("6.1", memory=512, tasks=20, vmcoreinfo=False)
+
+
+def test_domains_come_die_and_go(libvirtd, guest, watch_libvirt, capsys):
+    watch = watch_libvirt("--then", "reset", "--name", "web*")
+    Domain(libvirtd, "db1", guest).raw.create()  # It is not asked for.
+    web1 = Domain(libvirtd, "web1", guest)
+    web1.start()
+    watch.wait_for(r"^web1: found: libvirt:\S+#web1$")
+    watch.wait_for(r"^web1: marked 6\.1\.")
+
+    # The daemon is killed: QEMU goes on, and so does the watch.
+    libvirtd.kill()
+    watch.wait_for(r"^: .*; trying again$")
+    libvirtd.start()
+    watch.wait_for(r"^: libvirt answers again$")
+
+    lines = len(watch.lines)
+    web1.die()
+    watch.wait_for(r"^web1: panic.*sysrq.*; \S+\.core, ", after=lines)
+    watch.wait_for(r"^web1: reset the VM$", after=lines)
+    (core,) = watch.cores
+    assert core.name.startswith("web1-")
+    assert main(["info", str(core)]) == 0
+    assert "panic" in capsys.readouterr().out
+    web1.wait_ready()
+    watch.wait_for(r"^web1: marked 6\.1\.", after=lines)
+    assert web1.state == "running"
+
+    # It ends, and starts again: another life under the same name.
+    lines = len(watch.lines)
+    web1.destroy()
+    watch.wait_for(r"^web1: is gone$", after=lines)
+    web1.raw.create()
+    watch.wait_for(r"^web1: found", after=lines)
+    web1.destroy()
+    assert not any(line.startswith("db1") for line in watch.lines)
+    assert watch.cores == [core], watch.lines
+
+
+def test_target(libvirtd, guest, tmp_path, capsys):
+    """``libvirt:URI#DOMAIN``, by name and by UUID; a daemon that comes back."""
+    domain = Domain(libvirtd, "web1", guest)
+    spec = f"libvirt:{libvirtd.uri}#web1"
+    with pytest.raises(TargetError, match="not running"):
+        open_target(spec)
+    domain.start()
+    core = tmp_path / "web1.core"
+    areas = [word for name in AREAS for word in ("--area", name)]
+    assert main(["capture", spec, "--pause", "-o", str(core), *areas]) == 0
+    assert read_core(core).manifest is not None
+    assert domain.state == "running"
+    with pytest.raises(TargetError, match="not found"):
+        open_target(f"libvirt:{libvirtd.uri}#nothing")
+
+    uuid = domain.raw.UUIDString()
+    with open_target(f"libvirt:{libvirtd.uri}#{uuid}") as target:
+        client = target.client
+        assert client.peer == domain.pid
+        assert target.status() == "running"
+        with pytest.raises(TargetError, match="not in a VM of libvirt"):
+            client.execute("dump-guest-memory")
+        with pytest.raises(TargetError, match="QEMU says"):
+            client.execute("no-such-command")
+        # libvirt's state follows.
+        target.stop()
+        assert (target.status(), domain.state) == ("paused", "paused")
+        target.cont()
+        assert (target.status(), domain.state) == ("running", "running")
+        # The daemon stands still: each wait has an end.
+        os.kill(libvirtd.pid, signal.SIGSTOP)
+        begin = time.monotonic()
+        with pytest.raises(TargetError, match="libvirt"):
+            client.execute("query-status", timeout=0.5)
+        assert time.monotonic() - begin < 5
+        os.kill(libvirtd.pid, signal.SIGCONT)
+        # The daemon dies and comes back.
+        libvirtd.kill()
+        wait_for(lambda: _problem(target))
+        assert client.connected
+        libvirtd.start()
+        wait_for(lambda: not _problem(target))
+        wait_for(lambda: client.event(1) == {"event": "LIBVIRT_CONNECTED"})
+        client.execute("quit")
+        wait_for(lambda: not client.connected)
+        assert domain.state == "shut off"
+
+
+def _problem(target):
+    try:
+        target.status()
+    except TargetError as error:
+        return str(error)
+    return ""
+
+
+def test_source(libvirtd, guest):
+    """What is listed: by name and metadata, with another life for each start."""
+    for number in (1, 2):
+        Domain(libvirtd, f"web{number}", guest, title=f"shop {number}")
+    source = LibvirtSource(libvirtd.uri, DomainFilter(("web*",)))
+    titled = DomainFilter(metadata=(MetadataFilter.parse("title=*2"),))
+    second = LibvirtSource(libvirtd.uri, titled)
+
+    def names(one):
+        return [vm.name for vm in one.vms()]
+
+    def said():
+        source.vms()
+        return source.messages()
+
+    try:
+        wait_for(lambda: source.vms() or source.settled)
+        assert source.vms() == []
+        connection = libvirtd.connect()
+        for name in ("web1", "web2"):
+            connection.lookupByName(name).create()
+        wait_for(lambda: names(source) == ["web1", "web2"])
+        wait_for(lambda: names(second) == ["web2"])
+        before = source.vms()
+        connection.lookupByName("web1").destroy()
+        wait_for(lambda: names(source) == ["web2"])
+        connection.lookupByName("web1").create()
+        wait_for(lambda: names(source) == ["web1", "web2"])
+        after = source.vms()
+        assert after[0].life != before[0].life
+        assert after[1] == before[1]
+
+        # While the daemon is away, nothing is known to have ended.
+        libvirtd.kill()
+        wait_for(said)
+        assert source.vms() == after
+        libvirtd.start()
+        wait_for(lambda: "libvirt answers again" in said())
+        assert source.vms() == after
+
+        # Nor while the process that asks is.
+        assert source._process is not None
+        source._process.kill()
+        wait_for(said)
+        assert source.vms() == after
+        libvirtd.connect().lookupByName("web2").destroy()
+        wait_for(lambda: names(source) == ["web1"])
+    finally:
+        source.close()
+        second.close()
