@@ -47,8 +47,7 @@ def check_this_machine(target: LiveTarget, wanted: Wanted, findings: Findings) -
     findings.add(
         check_questions(capture, rehearsed.inspection, with_registers=False),
         *rehearsed.points,
-        _check_table(capture),
-        _check_agent(wanted.run_folder),
+        *_check_agent(wanted.run_folder, capture),
     )
     if wanted.folder is not None:
         findings.add(check_disk(wanted, rehearsed.core))
@@ -92,18 +91,20 @@ def _check_table(capture: Capture) -> Point:
     return ok(name, text)
 
 
-def _check_agent(folder: Path | None) -> Point:
-    """Check that an agent keeps the regions registered and fresh."""
+def _check_agent(folder: Path | None, capture: Capture) -> list[Point]:
+    """Check that an agent keeps the regions registered with the firmware, and fresh."""
     name = "agent"
     try:
         found = read_all(folder) if folder is not None else []
     except KmemdumpError as error:
-        return missing(name, _line(error), _START)
+        return [_check_table(capture), missing(name, _line(error), _START)]
+    found = [status for status in found if status.target == "live"]
     alive = [status for status in found if status.alive]
-    if not alive:
-        gone = f"; process {found[0].pid} is gone" if found else ""
-        return missing(name, f"none keeps regions registered{gone}", _START)
-    return _judge(alive[0])
+    if alive:
+        return [ok("firmware", alive[0].table), _judge(alive[0])]
+    gone = f"; process {found[0].pid} is gone" if found else ""
+    text = f"none keeps regions registered{gone}"
+    return [_check_table(capture), missing(name, text, _START)]
 
 
 def _judge(status: Status) -> Point:
