@@ -177,7 +177,7 @@ def test_a_folder_that_is_gone(tmp_path):
     folder = CoreFolder(tmp_path / "gone", Limits())
     assert folder.trim() == []
     assert folder.find_death("vm", "id") is None
-    assert "No such file" in folder.make_room(1)
+    assert "No such file" in problem_of(folder, 1)
 
 
 @needs_root
@@ -186,12 +186,70 @@ def test_room(tmp_path):
         paths = [write(disk, number) for number in range(6)]
         size = paths[0].stat().st_size
         folder = CoreFolder(disk, Limits(min_free=100_000))
-        assert folder.make_room(200_000) is None
+        assert problem_of(folder, 200_000) is None
         assert len(list(disk.glob("*.core"))) == 6
         fill(disk)
         # Not all that may go is enough for that: nothing is deleted.
-        problem = folder.make_room(900_000)
+        problem = problem_of(folder, 900_000)
         assert "0.0 kB free: a core image needs 0.9 MB, and 0.1 MB are kept" in problem
         assert len(list(disk.glob("*.core"))) == 6
-        assert CoreFolder(disk, Limits(min_free=0)).make_room(size + 1) is None
+        assert problem_of(CoreFolder(disk, Limits(min_free=0)), size + 1) is None
         assert [path.exists() for path in paths] == [True, *[False] * 2, *[True] * 3]
+
+
+@needs_root
+def test_room_is_given_once(tmp_path):
+    with mounted_tmpfs(tmp_path, 1 << 20) as disk:
+        folders = [CoreFolder(disk, Limits(min_free=0)) for _ in range(2)]
+        with folders[0].reserve(400_000, beside=100_000) as problem:
+            assert problem is None
+            assert problem_of(folders[1], 600_000) is None
+            assert "a core image needs 1.1 MB" in problem_of(folders[1], 700_000)
+        assert problem_of(folders[1], 700_000) is None
+        assert set(names(disk)) == {".kmemdump.lock"}
+
+
+def test_the_size_of_all_holds_while_core_images_are_written(tmp_path):
+    paths = [write(tmp_path, number) for number in range(5)]
+    size = paths[0].stat().st_size
+    folders = [CoreFolder(tmp_path, Limits(max_bytes=5 * size)) for _ in range(2)]
+    with folders[0].reserve(size):
+        assert [path.exists() for path in paths] == [True, False, True, True, True]
+        with folders[1].reserve(size):
+            assert [path.exists() for path in paths] == [
+                True,
+                *[False] * 2,
+                *[True] * 2,
+            ]
+            write(tmp_path, 5)
+            write(tmp_path, 6)
+    assert folders[0].trim() == []
+
+
+RESERVE = """
+import sys, time
+from pathlib import Path
+from kmemdump.coreimage.folder import CoreFolder
+from kmemdump.coreimage.retention import Limits
+with CoreFolder(Path(sys.argv[1]), Limits()).reserve(1000):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_dies_reserves_nothing(tmp_path):
+    paths = [write(tmp_path, number) for number in range(3)]
+    size = paths[0].stat().st_size
+    folder = CoreFolder(tmp_path, Limits(max_bytes=3 * size + 500))
+    with subprocess.Popen(
+        [sys.executable, "-c", RESERVE, tmp_path], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.kill()
+    assert problem_of(folder, 100) is None
+    assert len(list(tmp_path.glob("*.core"))) == 3
+
+
+def problem_of(folder, size):
+    with folder.reserve(size) as problem:
+        return problem

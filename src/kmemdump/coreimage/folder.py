@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 from collections import Counter
@@ -28,8 +29,8 @@ from kmemdump.coreimage.retention import (
     choose_for_room,
     choose_surplus,
 )
-from kmemdump.errors import FormatError
-from kmemdump.files import remove_partial_files
+from kmemdump.errors import FormatError, KmemdumpError
+from kmemdump.files import PartialFile, remove_partial_files
 from kmemdump.formats.notes import NoteType, read_own
 from kmemdump.text import format_size
 
@@ -38,8 +39,10 @@ __all__ = ["SUFFIX", "CoreFolder", "StoredDeath"]
 SUFFIX = ".core"
 """End of the names of core images that are counted and deleted."""
 _LOCK = ".kmemdump.lock"
-_LOCK_PATIENCE = 10.0
+_RESERVED = ".reserved"
+_LOCK_PATIENCE = 2.0
 """Seconds. Whoever holds the lock that long does what was to be done."""
+_PARTIAL_RESERVED = re.compile(r"\.\d+\.reserved\.partial-[0-9a-f]{8}")
 _MAX_TEXT = 4096
 """Longest text in the facts about a death, in characters."""
 
@@ -87,31 +90,33 @@ class CoreFolder:
         except OSError:
             return 0  # Writing into the folder will say why.
 
-    def make_room(self, need: int) -> str | None:
+    @contextmanager
+    def reserve(self, size: int, beside: int = 0) -> Iterator[str | None]:
         """
-        See to it that a file of *need* bytes has room, and delete what may go for it.
+        Reserve room for a core image, for the body of a ``with`` statement.
 
+        What may go for it is deleted.
+
+        :param size: Most bytes of it.
+        :param beside: Bytes that other files need meanwhile.
         :return: Why there is no room.
         """
+        reservation = None
         try:
-            lacking = self._lacking(need)
-            if lacking > 0:
-                with self._opened() as fd, self._locked(fd) as locked:
-                    if locked:
-                        cores = [item.core for item in self._stored(fd)]
-                        self._delete(fd, choose_for_room(cores, lacking))
-                lacking = self._lacking(need)
+            with self._opened() as fd, self._locked(fd) as locked:
+                reserved = self._reserved(fd)
+                problem = self._make_room(fd, size + beside + reserved, locked)
+                if problem is None and locked:
+                    self._delete_surplus(fd, arriving=size + reserved)
+                if problem is None:
+                    reservation = self._reservation(size)
         except OSError as error:
-            return f"{self.path}: {error.strerror}"
-        if lacking <= 0:
-            return None
-        status = os.statvfs(self.path)
-        free = format_size(status.f_bavail * status.f_frsize)
-        kept = format_size(self._limits.free(status.f_blocks * status.f_frsize))
-        return (
-            f"the file system of {self.path} has {free} free: a core image needs "
-            f"{format_size(need)}, and {kept} are kept free"
-        )
+            problem = f"{self.path}: {error.strerror}"
+        try:
+            yield problem
+        finally:
+            if reservation is not None:
+                reservation.discard()
 
     def trim(self, fresh: Collection[str] = ()) -> list[str]:
         """
@@ -124,9 +129,7 @@ class CoreFolder:
                 return []
             with self._locked(fd) as locked:
                 if locked:
-                    cores = [item.core for item in self._stored(fd)]
-                    surplus = choose_surplus(cores, self._limits, fresh)
-                    return self._delete(fd, surplus)
+                    return self._delete_surplus(fd, fresh)
         return []
 
     def find_death(self, machine: str, id: str) -> Path | None:
@@ -137,15 +140,71 @@ class CoreFolder:
                     return self.path / item.core.name
         return None
 
-    def _lacking(self, need: int) -> int:
-        """Return how many bytes lack on the file system."""
-        status = os.statvfs(self.path)
-        kept = self._limits.free(status.f_blocks * status.f_frsize)
-        return need + kept - status.f_bavail * status.f_frsize
-
-    def _may_exceed(self, fd: int) -> bool:
-        """Return whether it is worth reading what the core images say."""
+    def _reserved(self, fd: int) -> int:
+        """Return how many bytes others have reserved, who still live."""
+        self.remove_partial_files()
+        with os.scandir(fd) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if _PARTIAL_RESERVED.fullmatch(entry.name)
+            ]
         size = 0
+        for name in names:
+            with suppress(OSError):
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                size += status.st_size if _is_own(status) else 0
+        return size
+
+    def _reservation(self, size: int) -> PartialFile | None:
+        """Make a file without contents, which goes if this process dies."""
+        try:
+            file = PartialFile(self.path / f"{os.getpid()}{_RESERVED}")
+        except KmemdumpError:
+            return None  # Writing the core image will say why.
+        try:
+            file.output.truncate(size)
+        except (KmemdumpError, OSError):
+            file.discard()
+            return None
+        return file
+
+    def _make_room(self, fd: int, need: int, may_delete: bool) -> str | None:
+        """Free some bytes on the file system; return why there is no room."""
+        lacking = need - self._available(fd)
+        if lacking > 0 and may_delete:
+            cores = [item.core for item in self._stored(fd)]
+            self._delete(fd, choose_for_room(cores, lacking))
+            lacking = need - self._available(fd)
+        if lacking <= 0:
+            return None
+        status = os.fstatvfs(fd)
+        free = format_size(status.f_bavail * status.f_frsize)
+        kept = format_size(self._limits.free(status.f_blocks * status.f_frsize))
+        return (
+            f"the file system of {self.path} has {free} free: a core image needs "
+            f"{format_size(need)}, and {kept} are kept free"
+        )
+
+    def _available(self, fd: int) -> int:
+        """Return how many bytes of the file system may be used."""
+        status = os.fstatvfs(fd)
+        kept = self._limits.free(status.f_blocks * status.f_frsize)
+        return status.f_bavail * status.f_frsize - kept
+
+    def _delete_surplus(
+        self, fd: int, fresh: Collection[str] = (), arriving: int = 0
+    ) -> list[str]:
+        if not self._may_exceed(fd, arriving):
+            return []
+        cores = [item.core for item in self._stored(fd)]
+        limits = self._limits
+        limits = limits._replace(max_bytes=max(limits.max_bytes - arriving, 0))
+        return self._delete(fd, choose_surplus(cores, limits, fresh))
+
+    def _may_exceed(self, fd: int, arriving: int = 0) -> bool:
+        """Return whether it is worth reading what the core images say."""
+        size = arriving
         count: Counter[str] = Counter()
         for name, status in _list(fd):
             size += status.st_size

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -52,13 +52,11 @@ class DumpWriter:
         self._name = name
         self._folder = folder
         self._reporter = reporter
-        self.cores: list[Path] = []
-        """What was written, oldest first."""
 
     def find_problem(self, marks: VmMarks) -> str | None:
-        """Make room, if there is none; return why no core image can be written now."""
-        # The file that the second look replaces and the new one exist together.
-        return self._folder.make_room(2 * (marks.size + marks.packed_size + _EXTRA))
+        """Return why there is no room for a core image now."""
+        with self._reserved(marks) as problem:
+            return problem
 
     def write(
         self, marks: VmMarks, cause: DumpCause, facts: DeathFacts
@@ -68,25 +66,29 @@ class DumpWriter:
 
         :return: Its path, or why it could not be written.
         """
-        problem = self.find_problem(marks)
-        if problem is not None:
-            return OutputError(problem)
         self._reporter.show_status("writing the core image")
-        path = self._new_path()
         death = Death(cause.text, cause.kind, facts.signature, facts.id, self._name)
         try:
-            written = write_dump(marks, path, death)
+            with self._reserved(marks) as problem:
+                if problem is not None:
+                    return OutputError(problem)
+                path = self._new_path()
+                written = write_dump(marks, path, death)
         except OutputError as error:
             return error
         except (KmemdumpError, OSError) as error:
             return OutputError(str(error))
-        self.cores.append(path)
         self._report(marks, cause, facts, written)
         for name in self._folder.trim({path.name}):
             text = f"deleted {name}, to stay within the limits"
             core = self._folder.path / name
             self._reporter.report(text, EventName.DELETED, core=core)
         return path
+
+    def _reserved(self, marks: VmMarks) -> AbstractContextManager[str | None]:
+        size = marks.size + marks.packed_size + _EXTRA
+        # The file that the second look replaces and the new one exist together.
+        return self._folder.reserve(size, beside=size)
 
     def _new_path(self) -> Path:
         while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
@@ -31,7 +30,6 @@ _CONNECT_PATIENCE = 30.0
 class Outcome:
     """How watching a VM ended."""
 
-    cores: tuple[Path, ...] = ()
     problem: str | None = None
     """What is missing."""
     watched: bool = False
@@ -70,8 +68,7 @@ class Watcher:
             pass
         except KmemdumpError as error:
             problems.append(str(error))
-        cores = tuple(self._deaths.dump.cores)
-        return Outcome(cores, "; ".join(problems) or None, self._watched)
+        return Outcome("; ".join(problems) or None, self._watched)
 
     def _connect(self) -> QmpTarget:
         reporter = self._reporter
