@@ -10,18 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 from kmemdump.errors import KmemdumpError
 from kmemdump.lab import CrashType, Machine, Setup
 from kmemdump.lab.crashes import trigger_crash
+from rigs.folder_watch import Event, FolderWatch
 from rigs.snapshots import Snapshots
 
-__all__ = ["ACTIONS", "Event", "SoakError", "SoakVm"]
-
-Event = dict[str, Any]
-"""A line of ``watch --json``."""
+__all__ = ["ACTIONS", "SoakError", "SoakVm"]
 
 PATIENCE = 240
 """Seconds; twenty machines share the host."""
@@ -35,27 +31,21 @@ class SoakVm(threading.Thread):
     """
     Starts a machine, does things to it, and compares the watch's events.
 
-    :param name: Name of the VM and, with ``.qmp``, of its socket in *folder*.
-    :param events: Returns the events of a VM so far, oldest first.
-    :param worker: Returns the process that watches a VM.
+    :param ending: Set when all should end.
     """
 
     def __init__(
         self,
         name: str,
-        folder: Path,
+        watch: FolderWatch,
         snapshots: Snapshots,
         setup: Setup,
-        events: Callable[[str], list[Event]],
-        worker: Callable[[str], int | None],
         ending: threading.Event,
     ) -> None:
         super().__init__(name=name)
-        self._socket = folder / f"{name}.qmp"
+        self._watch = watch
         self._snapshots = snapshots
         self._setup = setup
-        self._events = events
-        self._worker = worker
         self._ending = ending
         self._random = random.Random(name)
         self._seen = 0
@@ -68,16 +58,14 @@ class SoakVm(threading.Thread):
             while not self._ending.is_set():
                 with ExitStack() as life:
                     self._live(life)
-                self._socket.unlink(missing_ok=True)
+                self._watch.remove(self.name)
         except BaseException as error:
             self.problem = error
             self._ending.set()
 
     def _live(self, life: ExitStack) -> None:
         machine = life.enter_context(self._snapshots.machine(self._setup))
-        new = self._socket.with_suffix(".new")
-        new.symlink_to(machine.qmp)
-        new.rename(self._socket)
+        self._watch.add(self.name, machine)
         self.expect("marked")
         while not self._ending.is_set():
             self._rest(self._random.uniform(0, 10))
@@ -110,7 +98,7 @@ class SoakVm(threading.Thread):
             self._refuse(found)
 
     def _news(self) -> Iterator[Event]:
-        for event in self._events(self.name)[self._seen :]:
+        for event in self._watch.events(self.name)[self._seen :]:
             self._seen += 1
             yield event
 
@@ -123,7 +111,7 @@ class SoakVm(threading.Thread):
 
     def kill_worker(self) -> None:
         """Kill the process that watches the VM."""
-        pid = self._worker(self.name)
+        pid = self._watch.worker(self.name)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
             self.expect("worker-died")
