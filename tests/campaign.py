@@ -4,7 +4,8 @@ Every death of `rigs.deaths` on several kernels, and what is no death, under one
 
 A program: ``make campaign``. Each machine dies for real. Its core image must be whole
 or say what it lacks, and its report must begin with the right cause. What is no death
-must leave no core image. It prints a line for each, and ends with status 1 if one was wrong.
+must leave no core image. It prints a line for each, and ends with status 1 if one was
+wrong.
 """
 
 from __future__ import annotations
