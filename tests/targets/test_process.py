@@ -121,6 +121,27 @@ def test_memory_that_is_added(process):
             held.read(place - 1, 1)
 
 
+def test_forgotten_and_found_again(process, monkeypatch):
+    """Without a search, which takes time; now and then with one."""
+    now = [1000.0]
+    monitor = process(Part(bytes(kernel().memory), shared=True))
+    searches = []
+    original = ProcessTarget._search
+
+    def search(target):
+        searches.append(now[0])
+        return original(target)
+
+    monkeypatch.setattr(ProcessTarget, "_search", search)
+    with ProcessTarget(monitor.pid, clock=lambda: now[0]) as target:
+        info = target.vmcoreinfo()
+        for _ in range(20):
+            now[0] += 3
+            target.forget()
+            assert target.vmcoreinfo() == info
+    assert searches == [1000.0, 1030.0, 1060.0]
+
+
 def test_no_kernel(process):
     now = [0.0]
     monitor = process(Part(os.urandom(2 * MIB)))

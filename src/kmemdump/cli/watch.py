@@ -111,7 +111,8 @@ def command(
     QMP_SOCKET is a socket of QEMU's -qmp unix:PATH,server=on,wait=off that no other
     program uses, DIR a folder of such sockets, PATTERN a quoted pattern for them, as
     '/run/*/qmp.sock'. VMs that start later are found, and those that start again. A
-    libvirt domain is named libvirt:DOMAIN or libvirt:URI#DOMAIN.
+    libvirt domain is named libvirt:DOMAIN or libvirt:URI#DOMAIN, a VM without QMP
+    pid:PID, ch:SOCKET (Cloud Hypervisor) or firecracker:SOCKET.
 
     A kernel is dead if QEMU reports it, if its memory shows a panic, or if it is
     frozen: one of its CPUs runs and serves no interrupt. If the kernel survives an

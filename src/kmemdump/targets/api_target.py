@@ -176,6 +176,7 @@ class _ApiTarget(ProcessTarget):
     A VM.
 
     :param socket: API socket of its monitor.
+    :param timeout: Seconds that the monitor has for each answer.
     :param vmcoreinfo: To be used instead of the guest's own.
     :raises TargetError: If nobody answers there, or the RAM cannot be read.
     """
@@ -183,8 +184,14 @@ class _ApiTarget(ProcessTarget):
     kind: str
     channel: type[_ApiChannel]
 
-    def __init__(self, socket: Path, *, vmcoreinfo: VmcoreInfo | None = None) -> None:
-        self._api = ApiSocket(socket, _TIMEOUT)
+    def __init__(
+        self,
+        socket: Path,
+        timeout: float = _TIMEOUT,
+        *,
+        vmcoreinfo: VmcoreInfo | None = None,
+    ) -> None:
+        self._api = ApiSocket(socket, timeout)
         if self._api.peer <= 0:
             raise TargetError(
                 f"{socket}: its process is in another PID namespace\n"
@@ -219,6 +226,7 @@ class CloudHypervisorTarget(_ApiTarget):
     """A VM of Cloud Hypervisor, by its API socket."""
 
     kind = "ch"
+    abilities = frozenset(("pause", "reset", "quit"))
     channel = _CloudHypervisor
 
 
@@ -226,6 +234,7 @@ class FirecrackerTarget(_ApiTarget):
     """A VM of Firecracker, by its API socket."""
 
     kind = "firecracker"
+    abilities = frozenset(("pause",))
     channel = _Firecracker
 
 

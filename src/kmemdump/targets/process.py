@@ -18,6 +18,8 @@ from itertools import islice
 
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.kernel_search.completion import complete
+from kmemdump.kernel_search.finder import is_disproven
+from kmemdump.kernel_search.notes import is_present
 from kmemdump.kernel_search.placement import Placement, find_placements, place_further
 from kmemdump.memory.changing import ChangingMemory
 from kmemdump.memory.physical import PAGE_SIZE, StoredMemory
@@ -36,6 +38,10 @@ _PAUSE = 5.0
 """Least seconds between two searches while there is no kernel."""
 _REST = 4.0
 """The same in units of the time that the last search took."""
+_REPEAT = 30.0
+"""Least seconds between two searches while the kernel of the first is still there."""
+_SHARE = 0.02
+"""Most of the time that these searches may take."""
 _PAUSE_AFTER_MISS = 10.0
 """Least seconds between two looks at the process's mappings: a read may miss often."""
 _LONGEST_PAUSE = 600.0
@@ -60,6 +66,9 @@ class ProcessTarget(Closing):
     :raises TargetError: If the process's memory cannot be read.
     """
 
+    abilities: frozenset[str] = frozenset()
+    """A process that is stopped answers nobody."""
+
     def __init__(
         self,
         pid: int,
@@ -81,8 +90,9 @@ class ProcessTarget(Closing):
             raise
         self.memory = ChangingMemory(PlacedMemory(self._host, ()), self._missed)
         self._placement: Placement | None = None
+        self._remembered: Placement | None = None
         self._lock = threading.Lock()
-        self._next_search = self._next_look = clock()
+        self._next_search = self._next_full_search = self._next_look = clock()
         self._wait = _PAUSE_AFTER_MISS
         self._free: Sequence[Range] = ()
         """Mappings that were searched for memory of the guest."""
@@ -111,7 +121,13 @@ class ProcessTarget(Closing):
         return self._place().info
 
     def forget(self) -> None:
-        """Forget the kernel, since the guest may boot another one."""
+        """
+        Forget the kernel, since the guest may boot another one.
+
+        It is found again without a search if it is still there; now and then, all
+        memory is searched for another one.
+        """
+        self._remembered = self._placement or self._remembered
         self._placement = None
 
     def registers(self) -> list[bytes]:
@@ -151,11 +167,25 @@ class ProcessTarget(Closing):
             self.folder = -1
 
     def _place(self) -> Placement:
+        if self._placement is None and self._clock() < self._next_full_search:
+            self._placement = self._recall()
         if self._placement is None:
+            started = self._clock()
             found = self._search()
+            now = self._clock()
+            self._next_full_search = now + max(_REPEAT, (now - started) / _SHARE)
             self.memory.replace(PlacedMemory(self._host, found.extents))
             self._placement = found
         return self._placement
+
+    def _recall(self) -> Placement | None:
+        """Return the kernel that was forgotten, if it is still in memory."""
+        found = self._remembered
+        if found is None:
+            return None
+        memory = PlacedMemory(self._host, found.extents)
+        gone = not is_present(found.info, memory) or is_disproven(found.info, memory)
+        return None if gone else found
 
     def _search(self) -> Placement:
         started = self._clock()

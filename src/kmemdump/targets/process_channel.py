@@ -102,12 +102,12 @@ class ProcessChannel(QmpChannel):
         return {"status": "paused" if stopped else "running"}
 
     def _threads(self) -> object:
-        found = []
-        for thread in self._list("task"):
+        found: dict[int, int] = {}
+        for thread in map(int, self._list("task")):
             match = _VCPU.fullmatch(self._read(f"task/{thread}/comm").rstrip("\n"))
             if match:
-                found.append({"cpu-index": int(match[1]), "thread-id": int(thread)})
-        return sorted(found, key=lambda item: item["cpu-index"])
+                found.setdefault(int(match[1]), thread)
+        return [{"cpu-index": it, "thread-id": found[it]} for it in sorted(found)]
 
     def _list(self, name: str) -> list[str]:
         try:

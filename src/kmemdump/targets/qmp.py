@@ -44,6 +44,8 @@ class QmpTarget(Closing):
     :raises UnsupportedError: If its architecture is not supported.
     """
 
+    abilities = frozenset(("events", "pause", "reset", "quit"))
+
     def __init__(
         self,
         place: Path | QmpChannel,

@@ -20,6 +20,13 @@ class VmTarget(Target, Protocol):
     def client(self) -> QmpChannel:
         """Its monitor; one without QMP answers to few commands."""
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        """
+        What its monitor does when asked: ``pause`` that lasts, ``reset``, ``quit``; and
+        ``events``, by which it tells of resets.
+        """
+
     def status(self) -> str:
         """
         Return the run state as QEMU names it: ``running``, ``paused``, …

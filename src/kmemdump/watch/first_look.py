@@ -66,8 +66,7 @@ class FirstLook:
         self._control = control
         self._selection = selection
         self._reporter = reporter
-        target = control.target
-        self._threads = VcpuThreads(target.client, arch_from_elf(target.machine))
+        self._threads: VcpuThreads | None = None
         self._before: VmMarks | None = None
         """The previous kernel, which may still be in memory."""
         self._stale: VmcoreInfo | None = None
@@ -121,7 +120,10 @@ class FirstLook:
             reset = event is not None and event.kind is VmEventKind.RESET
             stopped = reset and control.stop()
             attempt += 1
-        reporter.report_problem("QEMU ended before there was a kernel to mark")
+        if self._before is not None and not control.can("events"):
+            reporter.report("QEMU ended")  # It ran on with a dead kernel.
+        else:
+            reporter.report_problem("QEMU ended before there was a kernel to mark")
         return None
 
     def _wait_for_end(self, seconds: float) -> VmEvent | None:
@@ -153,6 +155,11 @@ class FirstLook:
         if runs is False:
             self._stale, self._seen_without = info, True
             raise TargetError("the kernel in memory does not run: it is of before")
+        if runs is None and before is not None and info.raw == before.info.raw:
+            # Known by a few bytes: it may stay like this for days.
+            state = before.read_kernel()
+            if state is not None and state.panicked:
+                raise TargetError("the kernel in memory has panicked, and stays so")
         marks = VmMarks(target, self._selection)
         state = marks.read_kernel()
         dead = state is None or state.panicked
@@ -181,9 +188,12 @@ class FirstLook:
         return MarkedKernel(marks, ticks=False, ours=True, event=event)
 
     def _is_run(self, info: VmcoreInfo) -> bool | None:
+        target = self._control.target
+        if self._threads is None:
+            self._threads = VcpuThreads(target.client, arch_from_elf(target.machine))
         runs: bool | None = None
         for _ in range(_LOOKS):
-            runs = is_run(self._control.target.client, info, self._threads)
+            runs = is_run(target.client, info, self._threads)
             if runs is not False:
                 break
             self._reporter.sleep(_POLL)

@@ -40,8 +40,11 @@ class Vcpu:
 
     halted: bool | None
     """Whether it waits for an interrupt; None if the host does not show that."""
-    user: bool
-    """Whether it is in user space, where interrupts are always on."""
+    user: bool | None
+    """
+    Whether it is in user space, where interrupts are always on; None if the host does
+    not show that.
+    """
     pc: int | None
     """Program counter."""
     cpu_time: float | None = None
@@ -70,7 +73,7 @@ class CpuSample:
     def in_kernel(self) -> bool:
         """Whether it was certainly in kernel code, and waited for no interrupt."""
         vcpu = self.vcpu
-        if vcpu is None or vcpu.user:
+        if vcpu is None or vcpu.user is not False:
             return False
         if vcpu.halted:
             return self.is_halted_for_good

@@ -35,6 +35,8 @@ __all__ = ["Monitor"]
 
 _POLL = 0.25
 """Seconds between two checks of the panic state."""
+_POLL_WITHOUT_EVENTS = 0.05
+"""The same if nobody tells of an orderly end, which memory shows for a short time."""
 _POLL_AT_END = 0.02
 """The same while the kernel goes down: its last words may be gone with its memory."""
 _SETTLE = 0.5
@@ -111,7 +113,8 @@ class Monitor:
                 end = judge_qemu_end(self._read_kernel())
             else:
                 end = self._poll()
-                poll = _POLL_AT_END if self._kernel.leaving else _POLL
+                usual = _POLL if self._control.can("events") else _POLL_WITHOUT_EVENTS
+                poll = _POLL_AT_END if self._kernel.leaving else usual
                 next_poll = time.monotonic() + poll
         self._sampler.count = 0
         return end

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from kmemdump.arch.architecture import Arch
 from kmemdump.errors import TargetError
-from kmemdump.targets.qmp_channel import QmpChannel
+from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 from kmemdump.watch.hang_detector import Vcpu
 
 __all__ = ["VcpuThreads", "parse_vcpus"]
@@ -68,28 +68,50 @@ class VcpuThreads:
 
         :raises TargetError: If QEMU does not answer.
         """
-        text = self._client.command_line("info registers -a")
+        try:
+            text = self._client.command_line("info registers -a")
+        except QmpCommandError:
+            return self._read_threads()
         vcpus = parse_vcpus(text, self._arch)
         return [
             replace(vcpu, cpu_time=self._cpu_time(index)) if vcpu else None
             for index, vcpu in enumerate(vcpus)
         ]
 
+    def _read_threads(self) -> list[Vcpu | None]:
+        """Return what is known of CPUs without QMP: the time that they were given."""
+        if self._threads:
+            count = max(self._threads) + 1
+            times = [self._cpu_time(index) for index in range(count)]
+            return [Vcpu(None, None, None, seconds) for seconds in times]
+        # Without names, the time of the whole process is theirs.
+        found = _read_stat(f"/proc/{self._client.peer}/stat")
+        first = Vcpu(None, None, None, found[1] if found else None)
+        return [first, *[Vcpu(None, None, None, 0.0)] * (MAX_CPUS - 1)]
+
     def _cpu_time(self, index: int) -> float | None:
         thread = self._threads.get(index)
-        if thread is None:
+        # Of the thread alone: /proc/THREAD/stat is of its whole process.
+        found = _read_stat(f"/proc/{thread}/task/{thread}/stat") if thread else None
+        if found is None:
             return None
-        try:
-            with open(f"/proc/{thread}/stat", "rb") as file:
-                # The name, in parentheses, may hold anything.
-                head, _, rest = file.read(4096).rpartition(b")")
-            fields = rest.split()
-            # utime and stime; the guest's time is in utime (man 5 proc).
-            ticks = int(fields[11]) + int(fields[12])
-        except (OSError, ValueError, IndexError):
-            return None
+        name, seconds = found
         # A QEMU in a container may report thread ids that belong to others here.
-        name = head.partition(b"(")[2]
-        if not name.startswith((b"qemu", b"CPU ", b"ALL CPUs")):
+        own = os.path.exists(f"/proc/{self._client.peer}/task/{thread}")
+        if not own and not name.startswith((b"qemu", b"CPU ", b"ALL CPUs")):
             return None
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return seconds
+
+
+def _read_stat(path: str) -> tuple[bytes, float] | None:
+    """Return the name of a thread or process, and its CPU time in seconds."""
+    try:
+        with open(path, "rb") as file:
+            # The name, in parentheses, may hold anything.
+            head, _, rest = file.read(4096).rpartition(b")")
+        fields = rest.split()
+        # utime and stime; the guest's time is in utime (proc_pid_stat(5)).
+        ticks = int(fields[11]) + int(fields[12])
+    except (OSError, ValueError, IndexError):
+        return None
+    return head.partition(b"(")[2], ticks / os.sysconf("SC_CLK_TCK")

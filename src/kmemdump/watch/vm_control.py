@@ -94,6 +94,10 @@ class VmControl:
                 )
             self._silent_until = time.monotonic() + _SILENCE
 
+    def can(self, ability: str) -> bool:
+        """Return whether the VM's monitor can do something, see :class:`VmTarget`."""
+        return ability in self.target.abilities
+
     def stop(self) -> bool:
         """Pause the VM; return whether it was running."""
         self._silent_until = 0.0  # This one is worth a wait.

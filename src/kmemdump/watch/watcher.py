@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
-from kmemdump.targets.qmp import QmpTarget
-from kmemdump.targets.qmp_client import QmpTimeoutError
+from kmemdump.targets.qmp_channel import QmpTimeoutError
+from kmemdump.targets.vm import VmTarget
 from kmemdump.watch.death.act import wait_for_reset
 from kmemdump.watch.death.handler import DeathHandler
 from kmemdump.watch.end_causes import DumpCause
@@ -70,7 +70,7 @@ class Watcher:
             problems.append(str(error))
         return Outcome("; ".join(problems) or None, self._watched)
 
-    def _connect(self) -> QmpTarget:
+    def _connect(self) -> VmTarget:
         reporter = self._reporter
         deadline = time.monotonic() + _CONNECT_PATIENCE
         reported = False

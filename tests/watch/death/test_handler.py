@@ -35,6 +35,10 @@ class Vm:
         self.asked = []
         self.gone = False
         self.events = []
+        self.abilities = {"events", "pause", "reset", "quit"}
+
+    def can(self, ability):
+        return ability in self.abilities
 
     def next_event(self, timeout):
         return self.events.pop(0) if self.events else None
@@ -385,6 +389,18 @@ def test_the_hosts_own_reset_does_not_wait(rig):
         assert end.boots_again
     assert rig.now == start
     assert set(rig.vm.asked) == {"cont"}
+
+
+@pytest.mark.parametrize("action", ["pause", "reset", "quit"])
+def test_a_monitor_that_cannot_be_asked(rig, action):
+    """The VM goes on: only its process is known, which would answer to nobody."""
+    rig.vm.abilities = set()
+    end = rig.die(rig.handler(action=VmAction(action)))
+    assert rig.vm.asked == ["cont"]
+    assert rig.vm.state == "running"
+    assert end.boots_again  # Its memory shows when: there are no events.
+    text = f"let it go on: its monitor cannot be asked to {action} it"
+    assert text in rig.lines
 
 
 def test_stale_partial_files(rig):

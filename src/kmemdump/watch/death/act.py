@@ -35,6 +35,10 @@ def act_on_vm(
             action = VmAction.CONTINUE
         elif vm is VmAfterDeath.WAITS_FOR_RESET:
             action = VmAction.RESET
+    if action is not VmAction.CONTINUE and not control.can(action):
+        text = f"let it go on: its monitor cannot be asked to {action} it"
+        reporter.report(text, EventName.ACTED)
+        action = VmAction.CONTINUE
     match action:
         case VmAction.PAUSE:
             return WatchEnd("left paused", event=EventName.ACTED)
@@ -47,9 +51,11 @@ def act_on_vm(
             return WatchEnd("reset the VM", boots_again=True, event=EventName.ACTED)
         case _:
             control.cont()
-    if vm is VmAfterDeath.STAYS:
+    if vm is VmAfterDeath.STAYS and control.can("events"):
         return wait_for_reset(control, reporter)
-    return WatchEnd(boots_again=True) if vm.boots else None
+    # Without events, its memory shows when it boots.
+    boots = vm.boots or vm is VmAfterDeath.STAYS
+    return WatchEnd(boots_again=True) if boots else None
 
 
 def wait_for_reset(control: VmControl, reporter: Reporter) -> WatchEnd:

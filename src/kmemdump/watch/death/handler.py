@@ -191,7 +191,7 @@ class DeathHandler:
 
     def _wait_before_reset(self, control: VmControl) -> WatchEnd | None:
         wait, deaths = self.history.wait, self.history.deaths_in_a_row
-        if wait == 0.0 or control.gone:
+        if wait == 0.0 or control.gone or not control.can("reset"):
             return None
         self._reporter.report(
             f"{deaths} deaths, each soon after a start: reset in {wait:.0f} s"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from kmemdump.targets.qmp import QmpTarget
+from kmemdump.targets.vm import VmTarget
 
 __all__ = ["Source", "VmAddress"]
 
@@ -33,7 +33,7 @@ class VmAddress(Protocol):
 
     @property
     def spec(self) -> str:
-        """The target, as other verbs name it: ``qmp:SOCKET``, ``libvirt:DOMAIN``."""
+        """The target, as other verbs name it: ``qmp:SOCKET``, ``pid:PID``."""
 
     def with_name(self, name: str) -> VmAddress:
         """Return the same with another name."""
@@ -45,7 +45,7 @@ class VmAddress(Protocol):
         To be asked before a process is started that connects. Does not block.
         """
 
-    def connect(self, timeout: float) -> QmpTarget:
+    def connect(self, timeout: float) -> VmTarget:
         """
         Connect to the VM. May block: not for the process that looks after all VMs.
 

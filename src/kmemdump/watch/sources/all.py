@@ -13,6 +13,7 @@ from kmemdump.watch.sources import Source, VmAddress
 from kmemdump.watch.sources.libvirt import DomainFilter, LibvirtSource
 from kmemdump.watch.sources.metadata import MetadataFilter
 from kmemdump.watch.sources.names import Names, numbered
+from kmemdump.watch.sources.processes import ProcessSource, is_process_spec
 from kmemdump.watch.sources.sockets import SocketSource
 
 __all__ = ["Sources", "find_sources"]
@@ -72,8 +73,9 @@ def find_sources(
     Return what finds the VMs that a person asks for.
 
     :param specs: Sockets, folders of sockets and patterns, as
-        :class:`~kmemdump.watch.sources.sockets.SocketSource` takes them, and
-        ``libvirt:[URI#]DOMAIN``.
+        :class:`~kmemdump.watch.sources.sockets.SocketSource` takes them;
+        ``libvirt:[URI#]DOMAIN``; ``pid:PID``, ``ch:SOCKET`` and
+        ``firecracker:SOCKET``.
     :param libvirt: URIs of libvirt, of which all running domains are meant; an empty
         one is libvirt's default.
     :param names: Patterns; a VM's name must match one of them.
@@ -87,7 +89,14 @@ def find_sources(
     if len(set(libvirt)) < len(libvirt):
         raise UsageError("--libvirt: a URI is named twice, expected each once")
     sources: list[Source] = []
-    sockets = [spec for spec in specs if not spec.startswith(_LIBVIRT)]
+    processes = [spec for spec in specs if is_process_spec(spec)]
+    if processes:
+        sources.append(ProcessSource(processes))
+    sockets = [
+        spec
+        for spec in specs
+        if not spec.startswith(_LIBVIRT) and spec not in processes
+    ]
     if sockets:
         sources.append(SocketSource(sockets))
     for spec in specs:
@@ -97,6 +106,7 @@ def find_sources(
     sources += [LibvirtSource(uri, DomainFilter(metadata=filters)) for uri in libvirt]
     if not sources:
         raise UsageError(
-            "no VM, expected a QMP socket, a folder or pattern of them, or --libvirt"
+            "no VM, expected a QMP socket, a folder or pattern of them, pid:PID, or "
+            "--libvirt"
         )
     return Sources(sources, names)

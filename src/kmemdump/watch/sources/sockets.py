@@ -18,7 +18,7 @@ from kmemdump.targets.qmp_client import socket_address
 from kmemdump.text import printable
 from kmemdump.watch.sources.names import Names, SocketPattern, is_pattern, name_vms
 
-__all__ = ["SocketSource", "SocketVm"]
+__all__ = ["SocketSource", "SocketVm", "life_of_socket"]
 
 _MAX_FILES = 4096
 """Files that one pattern may find."""
@@ -89,12 +89,12 @@ class SocketSource:
 
     def vms(self) -> list[SocketVm]:
         found = {
-            path: SocketVm(name, path, _life(path) or _NOT_THERE)
+            path: SocketVm(name, path, life_of_socket(path) or _NOT_THERE)
             for name, path in self._named.items()
         }
         for pattern in self._patterns:
             for path in self._matches(pattern):
-                life = None if path in found else _life(path)
+                life = None if path in found else life_of_socket(path)
                 if life is not None:
                     found[path] = SocketVm(self._name(path, pattern), path, life)
         return list(found.values())
@@ -146,7 +146,7 @@ def _glob(pattern: SocketPattern) -> Iterator[str]:
         yield from glob.iglob(pattern.text)
 
 
-def _life(path: Path) -> str | None:
+def life_of_socket(path: Path) -> str | None:
     """
     Return what is another for each socket that is bound to a path.
 
