@@ -18,7 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import Distribution, distribution
 from importlib.resources import files
 from pathlib import Path
@@ -49,13 +49,17 @@ _ROOM = 1.3
 _REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
 
 
-def python_image(cache: PackageCache, architecture: Architecture) -> Path:
+def python_image(
+    cache: PackageCache, architecture: Architecture, more: Sequence[Path] = ()
+) -> Path:
     """
     Return an ext4 image with this machine's Python and kmemdump's packages.
 
     To change root into it, mount it and bind :func:`kmemdump_entries` to
     ``/kmemdump``.
 
+    :param more: Further programs, with the libraries that they need, and files of this
+        machine; only for a guest of its architecture.
     :raises UnsupportedError: If this machine is of another architecture, and the tools
         to build for the guest's are missing.
     """
@@ -63,6 +67,7 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
     other = platform.machine() != architecture.name
     drgn = build_drgn(cache, architecture) if other else Path()
     made_of = [sys.version, *(f"{item.name}-{item.version}" for item in packages)]
+    made_of += [f"{path} {path.stat().st_mtime_ns}" for path in more]
     source = Path(__file__).read_bytes() + Path(cross_python.__file__).read_bytes()
     digest = hashlib.sha256(source + "\n".join(made_of).encode()).hexdigest()[:12]
 
@@ -77,6 +82,8 @@ def python_image(cache: PackageCache, architecture: Architecture) -> Path:
                 shutil.copy(drgn, root / "packages")
             else:
                 _fill(root, packages)
+                for path in {*more, *(libraries(list(more)) if more else ())}:
+                    _copy(path, root)
             _compile(root)
             _make_ext4(root, folder / "python.ext4")
 

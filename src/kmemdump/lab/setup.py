@@ -69,6 +69,8 @@ class Setup:
     """MiB of random data in the guest's memory, rounded up to a multiple of 16."""
     module: Path | None = None
     """A module of our own to load, see `build_module`."""
+    more_modules: tuple[str, ...] = ()
+    """Further modules of the kernel's package that the guest loads, in their order."""
     firmware: bool = False
     """
     Whether the machine has boot firmware that dumps regions (see
@@ -116,7 +118,7 @@ class Setup:
             names += [
                 name for name in _DISK_MODULES if not self.kernel.has_builtin(name)
             ]
-        return tuple(names)
+        return (*names, *self.more_modules)
 
 
 def prepare_firmware(setup: Setup, folder: Path) -> None:
