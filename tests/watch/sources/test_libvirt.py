@@ -12,7 +12,9 @@ pytest.importorskip("libvirt", reason="installed by 'make test'")
 from kmemdump.cli import main
 from kmemdump.coreimage import read_core
 from kmemdump.errors import TargetError
+from kmemdump.lab import CrashType
 from kmemdump.opening import open_target
+from kmemdump.targets.libvirt.crash_action import crash_action
 from kmemdump.watch.sources.libvirt import DomainFilter, LibvirtSource
 from kmemdump.watch.sources.metadata import MetadataFilter
 from rigs.libvirtd import Domain, Libvirtd, wait_for
@@ -45,19 +47,37 @@ def watch_libvirt(tmp_path, libvirtd):
         watch.kill()
 
 
+SMALL = {"memory": 512, "tasks": 20, "vmcoreinfo": False}
+PANIC = '<panic model="isa"/>'
+"""The guest tells QEMU that it panicked, and libvirt then ends QEMU by default."""
+
+
 @pytest.fixture
 def guest(make_setup):
     """What a domain boots: small, and nothing that helps."""
-    return make_setup("6.1", memory=512, tasks=20, vmcoreinfo=False)
+    return make_setup("6.1", **SMALL)
 
 
-def test_domains_come_die_and_go(libvirtd, guest, watch_libvirt, capsys):
+@pytest.fixture
+def telling_guest(make_setup, lab_kernel, tmp_path):
+    """The same with the driver of :data:`PANIC`."""
+    driver = tmp_path / "pvpanic-mmio.ko"
+    driver.write_bytes(lab_kernel("6.1").module(driver.stem))
+    return make_setup("6.1", pvpanic=True, module=driver, **SMALL)
+
+
+def on_crash(domain):
+    return crash_action(domain.raw.XMLDesc(0))
+
+
+def test_domains_come_die_and_go(libvirtd, guest, telling_guest, watch_libvirt, capsys):
     watch = watch_libvirt("--then", "reset", "--name", "web*")
     Domain(libvirtd, "db1", guest).raw.create()  # It is not asked for.
-    web1 = Domain(libvirtd, "web1", guest)
+    web1 = Domain(libvirtd, "web1", telling_guest, devices=PANIC)
     web1.start()
     watch.wait_for(r"^web1: found: libvirt:\S+#web1$")
     watch.wait_for(r"^web1: marked 6\.1\.")
+    assert on_crash(web1) == "preserve"
 
     # The daemon is killed: QEMU goes on, and so does the watch.
     libvirtd.kill()
@@ -67,7 +87,9 @@ def test_domains_come_die_and_go(libvirtd, guest, watch_libvirt, capsys):
 
     lines = len(watch.lines)
     web1.die()
-    watch.wait_for(r"^web1: panic.*sysrq.*; \S+\.core, ", after=lines)
+    watch.wait_for(
+        r"^web1: panic \(the guest told QEMU.*sysrq.*; \S+\.core, ", after=lines
+    )
     watch.wait_for(r"^web1: reset the VM$", after=lines)
     (core,) = watch.cores
     assert core.name.startswith("web1-")
@@ -81,11 +103,33 @@ def test_domains_come_die_and_go(libvirtd, guest, watch_libvirt, capsys):
     lines = len(watch.lines)
     web1.destroy()
     watch.wait_for(r"^web1: is gone$", after=lines)
+    assert on_crash(web1) == "destroy"
     web1.raw.create()
     watch.wait_for(r"^web1: found", after=lines)
-    web1.destroy()
+    wait_for(lambda: on_crash(web1) == "preserve")
+    watch.process.terminate()
+    assert watch.end() == 0
+    assert on_crash(web1) == "destroy"
     assert not any(line.startswith("db1") for line in watch.lines)
     assert watch.cores == [core], watch.lines
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(
+    ("crash", "cause"),
+    [(CrashType.PANIC, "panic: .*sysrq"), (CrashType.SPIN, "frozen: .*")],
+)
+def test_a_guest_that_tells_nothing(libvirtd, make_setup, watch_libvirt, crash, cause):
+    """Without a panic device, its memory shows that it died."""
+    watch = watch_libvirt("--hang-after", "5")
+    web1 = Domain(libvirtd, "web1", make_setup("6.1", **SMALL))
+    web1.start()
+    watch.wait_for(r"^web1: marked 6\.1\.")
+    web1.die(crash)
+    watch.wait_for(rf"^web1: {cause}.*; \S+\.core, ")
+    watch.wait_for("^web1: left paused$")
+    assert web1.state == "paused"
+    assert main(["info", str(watch.cores[0])]) == 0
 
 
 def test_target(libvirtd, guest, tmp_path, capsys):

@@ -22,6 +22,7 @@ from kmemdump.targets.libvirt.connection import (
     LostError,
     load_libvirt,
 )
+from kmemdump.targets.libvirt.crash_action import keep_when_dead, restore_crash_action
 from kmemdump.targets.libvirt.process import ProcessEnd, daemon_of, find_process
 from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 from kmemdump.text import printable
@@ -58,12 +59,21 @@ class LibvirtChannel(QmpChannel):
     :param uri: libvirt's URI; empty for its default.
     :param domain: Name or UUID.
     :param timeout: Seconds that libvirt has for each answer.
+    :param keep_dead: Whether libvirt is to keep QEMU after a panic, as long as this
+        connection is open, whatever the domain's ``<on_crash>``.
     :raises UsageError: If VMs at *uri* cannot be watched from here.
     :raises UnsupportedError: If libvirt's Python module is missing.
     :raises TargetError: If libvirt cannot be reached, or has no such running domain.
     """
 
-    def __init__(self, uri: str, domain: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        uri: str,
+        domain: str,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        keep_dead: bool = False,
+    ) -> None:
         super().__init__(f"libvirt:{domain}")
         self._uri = uri
         self._wanted = domain
@@ -74,12 +84,16 @@ class LibvirtChannel(QmpChannel):
         """Whether libvirt says that the VM has ended."""
         self._closing = threading.Event()
         self._id = -1
+        self._crash_action = ""
+        """The domain's own, if another one is set meanwhile."""
         self._connection, self._domain = self._open()
         try:
             found = self._connection.call(self._domain.name, "name of the domain")
             self.peer = find_process(str(found), daemon_of(uri))
             self._process = ProcessEnd(self.peer)
             self._status = self.status()
+            if keep_dead:
+                self._crash_action = self._keep_when_dead()
         except BaseException:
             self.close()
             raise
@@ -122,6 +136,14 @@ class LibvirtChannel(QmpChannel):
             raw, domain, None, self._take_event, None, 0
         )
         return domain
+
+    def _keep_when_dead(self) -> str:
+        try:
+            return self._call(keep_when_dead, "on_crash", None)
+        except LostError:
+            raise
+        except TargetError:
+            return ""  # This libvirt cannot change it in a running domain.
 
     def _take_change(self, *given: Any) -> None:
         _connection, _domain, change, detail, *_ = given
@@ -249,6 +271,12 @@ class LibvirtChannel(QmpChannel):
         raise QmpCommandError(f"{self.name}: libvirt gives QEMU no file descriptor")
 
     def close(self) -> None:
+        action, self._crash_action = self._crash_action, ""
+        if action and not self._stopped.is_set():
+            with suppress(KmemdumpError):
+                self._call(
+                    lambda domain: restore_crash_action(domain, action), "on_crash", 1.0
+                )
         self._closing.set()
         self._connection.close()
         self._process.close()

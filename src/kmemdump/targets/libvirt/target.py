@@ -31,6 +31,7 @@ def open_libvirt(
     timeout: float = DEFAULT_TIMEOUT,
     *,
     vmcoreinfo: VmcoreInfo | None = None,
+    keep_dead: bool = False,
 ) -> QmpTarget:
     """
     Open a running domain.
@@ -39,11 +40,13 @@ def open_libvirt(
     :param domain: Name or UUID.
     :param timeout: Seconds that libvirt has for each answer.
     :param vmcoreinfo: To be used instead of the guest's own.
+    :param keep_dead: Whether libvirt is to keep QEMU after a panic, as long as the
+        target is open, whatever the domain's ``<on_crash>``.
     :raises UsageError: If VMs at *uri* cannot be watched from here.
     :raises UnsupportedError: If libvirt's Python module is missing, or the domain's
         architecture is not supported.
     :raises TargetError: If libvirt cannot be reached, has no such running domain, or
         its RAM cannot be read.
     """
-    channel = LibvirtChannel(uri, domain, timeout)
+    channel = LibvirtChannel(uri, domain, timeout, keep_dead=keep_dead)
     return QmpTarget(channel, vmcoreinfo=vmcoreinfo)

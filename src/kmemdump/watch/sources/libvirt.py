@@ -49,7 +49,7 @@ class LibvirtVm:
         return None  # It was running when libvirt was asked last.
 
     def connect(self, timeout: float) -> QmpTarget:
-        return open_libvirt(self.uri, self.domain, timeout)
+        return open_libvirt(self.uri, self.domain, timeout, keep_dead=True)
 
 
 @dataclass(frozen=True, slots=True)
