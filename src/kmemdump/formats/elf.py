@@ -137,13 +137,14 @@ def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> Elf
     :raises FormatError: If this is not an ELF64 little-endian core, or if headers or
         notes are not wholly in the file or are too many.
     """
-    machine, headers = read_headers(read, size, source)
+    machine, found = read_headers(read, size, source)
+    headers = list(found)
     return ElfCore(machine, headers, parse_notes(read, headers, size, source))
 
 
 def read_headers(
     read: Callable[[int, int], bytes], size: int, source: str
-) -> tuple[int, list[ProgramHeader]]:
+) -> tuple[int, Iterator[ProgramHeader]]:
     """
     Return ``e_machine`` and the program headers of a core file.
 
@@ -167,8 +168,9 @@ def read_headers(
         )
     count = phnum * PROGRAM_HEADER.size
     raw = read_whole(read, header.phoff, count, size, source, "the program headers")
-    headers = [ProgramHeader(*fields) for fields in PROGRAM_HEADER.iter_unpack(raw)]
-    return header.machine, headers
+    # One by one: there are thousands, and the first is often enough.
+    fields = PROGRAM_HEADER.iter_unpack(raw)
+    return header.machine, (ProgramHeader(*item) for item in fields)
 
 
 def parse_header(data: bytes, source: str) -> ElfHeader:
