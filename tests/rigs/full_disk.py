@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["fill", "mounted_tmpfs", "needs_root"]
+__all__ = ["fill", "mounted_tmpfs", "needs_root", "remount"]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
@@ -28,6 +28,11 @@ def mounted_tmpfs(folder: Path, size: int) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def remount(disk: Path, option: str) -> None:
+    """Mount a file system again: ``ro`` or ``rw``."""
+    subprocess.run(["mount", "-o", f"remount,{option}", str(disk)], check=True)
 
 
 def fill(disk: Path) -> Path:

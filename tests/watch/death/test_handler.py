@@ -2,9 +2,11 @@
 """What happens to a VM after a death, with a VM that only notes what it is told."""
 
 import os
+import tempfile
 import time
 from contextlib import nullcontext
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,8 +23,9 @@ from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.reporter import Reporter, StoppedError
 from kmemdump.watch.settings import Settings, VmAction
 from rigs import small_core
-from rigs.full_disk import fill, mounted_tmpfs, needs_root
+from rigs.full_disk import fill, mounted_tmpfs, needs_root, remount
 
+NOBODY = 65534
 INFO = SimpleNamespace(osrelease="6.1.0-test")
 MARKS = SimpleNamespace(size=20_000, packed_size=1000, info=INFO)
 
@@ -223,12 +226,45 @@ def test_a_folder_that_is_gone_and_comes_back(rig, tmp_path):
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs_root
+def test_a_disk_that_is_read_only(rig, tmp_path):
+    def on_wait():
+        if 30 < rig.now - start < 31:
+            remount(disk, "rw")
+        assert rig.now - start < 100
+
+    with mounted_tmpfs(tmp_path, 4 << 20) as disk:
+        rig.folder = disk
+        handler = rig.handler()
+        remount(disk, "ro")
+        start, rig.on_wait = rig.now, on_wait
+        assert rig.die(handler).boots_again
+        assert len(rig.cores) == 1
+    assert any("Read-only file system; the VM stays" in line for line in rig.lines)
+
+
+@needs_root
 def test_a_folder_that_may_not_be_written(rig):
-    rig.folder.chmod(0o500)
-    rig.on_wait = lambda: rig.folder.chmod(0o700)
-    assert rig.die(rig.handler()).boots_again
-    assert len(rig.cores) == 1
+    """For a user whose folder somebody made his own."""
+
+    def on_wait():
+        assert rig.now - start < 100
+        if 30 < rig.now - start < 31:
+            os.seteuid(0)
+            rig.folder.chmod(0o777)
+            os.seteuid(NOBODY)
+
+    with tempfile.TemporaryDirectory() as folder:  # Those of pytest are root's alone.
+        rig.folder = Path(folder)
+        rig.folder.chmod(0o755)
+        start, rig.on_wait = rig.now, on_wait
+        os.seteuid(NOBODY)
+        try:
+            assert rig.die(rig.handler()).boots_again
+        finally:
+            os.seteuid(0)
+        assert [path.owner() for path in rig.cores] == ["nobody"]
+    assert any("Permission denied; the VM stays paused" in line for line in rig.lines)
 
 
 def test_an_error_of_any_kind_keeps_it_paused(rig):
