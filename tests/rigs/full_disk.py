@@ -35,10 +35,10 @@ def remount(disk: Path, option: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{option}", str(disk)], check=True)
 
 
-def fill(disk: Path) -> Path:
-    """Use up all that is free; return the file that does."""
+def fill(disk: Path, leave: int = 0) -> Path:
+    """Use up all that is free but some bytes; return the file that does."""
     ballast = disk / "ballast"
     status = os.statvfs(disk)
     with open(ballast, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize)
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave)
     return ballast

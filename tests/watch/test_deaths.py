@@ -3,6 +3,7 @@
 
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -19,27 +20,34 @@ MARKED = r"marked .* areas, .* regions"
 
 @needs_root
 def test_full_disk_then_reset(booted, tmp_path):
-    """The VM waits for its core image, also while nobody watches."""
+    """The VM waits for its core image, also if its watch is killed meanwhile."""
     machine = booted("6.12")
-    with mounted_tmpfs(tmp_path, 40 << 20) as disk:
-        arguments = ["--then", "reset", "--min-free", "2M"]
-        watched = Watch(disk, machine.qmp, arguments=arguments)
-        try:
-            watched.wait_for(MARKED)
-            ballast = fill(disk)
-            trigger_crash(machine, CrashType.PANIC)
-            watched.wait_for("no core image: the file system of .* stays paused")
-            assert machine.control.status() == "paused"
-            assert watched.cores == []
-            ballast.unlink()
-            seconds_of(watched, "panic: ")
-            watched.wait_for("reset the VM")
-            [path] = watched.cores
-            with read_core(path) as core:
-                assert verify(core) == []
-                assert core.manifest.signature.startswith("panic: A task made the ")
-        finally:
-            watched.kill()
+    with mounted_tmpfs(tmp_path, 40 << 20) as disk, ExitStack() as stack:
+
+        def start():
+            arguments = ["--then", "reset", "--min-free", "2M"]
+            watched = Watch(disk, machine.qmp, arguments=arguments)
+            stack.callback(watched.kill)
+            return watched
+
+        watched = start()
+        watched.wait_for(MARKED)
+        ballast = fill(disk, leave=1 << 20)
+        trigger_crash(machine, CrashType.PANIC)
+        watched.wait_for("panic; no core image: the file system of .* stays paused")
+        assert machine.control.status() == "paused"
+        watched.kill()
+        again = start()
+        again.wait_for("no core image: the file system of .* stays paused")
+        assert machine.control.status() == "paused"
+        assert again.cores == []
+        ballast.unlink()
+        again.wait_for(r"panic: .*; \S+\.core, [0-9.]+ MB")
+        again.wait_for("reset the VM")
+        [path] = again.cores
+        with read_core(path) as core:
+            assert verify(core) == []
+            assert core.manifest.signature.startswith("panic: A task made the ")
 
 
 def test_restart_over_a_dead_vm(booted, watch):
