@@ -205,3 +205,16 @@ def test_a_kernel_that_lacks_symbols(booted, vmlinux, tmp_path):
     options = ("--vmlinux", vmlinux("6.1", AARCH64))
     (target,) = check(f"qmp:{machine.qmp}", "-o", tmp_path, *options)
     assert not_well(target) == {"pvpanic": "warning"}
+
+
+@pytest.mark.matrix
+def test_a_process(booted, tmp_path):
+    """Without QMP, and without a folder that exists."""
+    machine = booted("6.12", pvpanic=True, share=False)
+    (target,) = check(f"pid:{machine.pid}", "-o", tmp_path / "new", status=1)
+    assert not_well(target) == {
+        **dict.fromkeys(("monitor", "memory", "hang"), "warning"),
+        **dict.fromkeys(("registers", "questions"), "missing"),
+    }
+    assert "registers" in point(target, "questions")["text"]
+    assert not (tmp_path / "new").exists()

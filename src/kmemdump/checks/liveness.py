@@ -8,6 +8,7 @@ import time
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.checks.point import Point, missing, ok, warning
 from kmemdump.errors import NotCapturedError, TargetError
+from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_channel import QmpChannel
 from kmemdump.targets.vm import VmTarget
 from kmemdump.text import printable
@@ -95,6 +96,8 @@ def check_hangs(target: VmTarget, marks: VmMarks, status: str) -> Point:
         vcpus = threads.read()
     except TargetError as error:
         return missing(name, f"its CPUs are not shown: {first_line(error)}")
+    if not isinstance(target, QmpTarget):
+        return _check_clock(marks)
     unknown = [i for i, vcpu in enumerate(vcpus) if vcpu is None]
     if unknown or not vcpus:
         return missing(
@@ -127,6 +130,15 @@ def check_hangs(target: VmTarget, marks: VmMarks, status: str) -> Point:
         name,
         f"counters of {counted} CPUs and {len(vcpus)} vCPU threads are known"
         + (", the clock moves" if status == "running" else ""),
+    )
+
+
+def _check_clock(marks: VmMarks) -> Point:
+    """Check what is left where the monitor does not show its CPUs."""
+    if marks.progress.jiffies(marks.target.memory) is None:
+        return missing("hang", "neither CPUs nor the kernel's clock are known")
+    return warning(
+        "hang", "CPUs are not shown: a hang is known by the kernel's clock alone"
     )
 
 

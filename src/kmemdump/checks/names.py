@@ -13,8 +13,6 @@ from kmemdump.watch.sources.all import find_sources
 
 __all__ = ["find_targets"]
 
-_MONITORS = ("pid:", "ch:", "firecracker:")
-"""VMs whose monitors no source finds."""
 _PATIENCE = 15.0
 """Seconds in which it must be known which VMs there are."""
 _POLL = 0.05
@@ -31,16 +29,14 @@ def find_targets(
 
     The parameters are those of
     :func:`~kmemdump.watch.sources.all.find_sources`; ``live`` is this machine, and so
-    is nothing at all; ``pid:PID`` and the like are VMs, too.
+    is nothing at all.
 
     :raises UsageError: If they make no sense, or one names a file.
     :raises TargetError: If there is no such VM.
     :raises UnsupportedError: If libvirt's Python module is missing.
     """
-    found = [spec for spec in specs if spec == NAME or spec.startswith(_MONITORS)]
-    if not (specs or libvirt):
-        found = [NAME]
-    others = [spec for spec in specs if spec not in found]
+    others = [spec for spec in specs if spec != NAME]
+    found = [NAME] if len(others) < len(specs) or not (specs or libvirt) else []
     for spec in others:
         if os.path.isfile(spec.removeprefix("file:")):
             raise UsageError(
