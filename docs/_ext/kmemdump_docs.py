@@ -3,9 +3,8 @@
 Sphinx directives that write down what the program says about itself.
 
 ``kmemdump-verb`` is a verb's usage, help and options; ``kmemdump-areas`` the table of
-areas, ``kmemdump-area-details`` what each is made of, ``kmemdump-schema`` the fields of
-a report as JSON. So the manual cannot say
-anything else than ``--help`` and ``kmemdump areas``.
+areas, ``kmemdump-area-details`` what each is made of, ``kmemdump-schema FILE`` the
+fields of one of the package's JSON schemas. So the manual cannot say anything else than ``--help`` and ``kmemdump areas``.
 """
 
 from __future__ import annotations
@@ -139,8 +138,10 @@ def _detail(area: Area) -> Iterator[str]:
 
 
 class _Schema(_Generated):
+    required_arguments = 1
+
     def lines(self) -> Iterator[str]:
-        text = files("kmemdump.report").joinpath("report.schema.json").read_text()
+        text = files("kmemdump").joinpath(self.arguments[0]).read_text()
         schema = json.loads(text)
         yield from _object("the whole", schema)
         for name, definition in schema["$defs"].items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Compares a report as JSON with the schema that the manual shows."""
+"""Compares what we print as JSON with the schemas that the manual shows."""
 
 import json
 from functools import cache
@@ -10,8 +10,9 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 
 @cache
-def validator() -> Draft202012Validator:
-    text = files("kmemdump.report").joinpath("report.schema.json").read_text()
+def validator(name: str) -> Draft202012Validator:
+    """Return what compares a record with a schema of the package."""
+    text = files("kmemdump").joinpath(name).read_text()
     schema = json.loads(text)
     Draft202012Validator.check_schema(schema)
     # Readers must accept unknown fields; here, all are documented.
@@ -21,5 +22,10 @@ def validator() -> Draft202012Validator:
 
 
 def check_schema(report: dict[str, Any]) -> None:
-    """Fail with the first difference."""
-    validator().validate(report)
+    """Fail with the first difference of a report."""
+    validator("report/report.schema.json").validate(report)
+
+
+def check_event(event: dict[str, Any]) -> None:
+    """Fail with the first difference of an event of a watch."""
+    validator("watch/event.schema.json").validate(event)

@@ -21,6 +21,7 @@ from kmemdump.watch.control.server import ControlServer
 from kmemdump.watch.control.status import VmRecord, WatchStatus, read_watches
 from kmemdump.watch.vm_status import VmStatus
 from rigs.programs import run_kmemdump
+from rigs.schema import check_event, validator
 from rigs.watching import Watch
 
 START = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -122,6 +123,31 @@ def test_status_is_made_of_events():
     assert (status.state, status.not_written) == ("watched", 1)
 
 
+def test_events_are_as_the_schema_says():
+    """All fields, and all names."""
+    schema = validator("watch/event.schema.json").schema
+    assert set(schema["properties"]["event"]["enum"]) == {
+        name.value for name in EventName
+    }
+    full = event(
+        EventName.DEATH,
+        release="6.12",
+        kind="panic",
+        cause="x",
+        signature="s",
+        core=Path("/c/1.core"),
+        size=1,
+        seconds=0.5,
+        complete=True,
+        regions=2,
+        samples=3,
+        request=4,
+    )
+    check_event(full.record())
+    assert set(full.record()) == set(schema["properties"])
+    assert json.loads(json.dumps(full.record())) == full.record()
+
+
 def test_metrics():
     status = VmStatus('d"b\n', "qmp:/db", START)
     status.take(event(EventName.MARKED, size=5))
@@ -161,6 +187,7 @@ def test_asked_while_it_watches(booted, tmp_path, monkeypatch):
         assert vm["memory"] > 10 << 20
         assert "kmemdump_vm_watched{" in run_kmemdump("status", "--metrics").stdout
 
+        assert run_kmemdump("status", "--refresh").returncode == 0
         lines = len(watch.lines)
         os.kill(vm["pid"], signal.SIGKILL)
         watch.wait_for(r"its process died \(SIGKILL\)", after=lines)
@@ -171,5 +198,7 @@ def test_asked_while_it_watches(booted, tmp_path, monkeypatch):
         watch.process.send_signal(signal.SIGTERM)
         assert watch.end() == 0
         assert run_kmemdump("status").returncode == 3
+        for found in watch.events:
+            check_event(found)
     finally:
         watch.kill()

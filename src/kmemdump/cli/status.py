@@ -23,7 +23,10 @@ __all__ = ["command"]
 @click.option(
     "--metrics", is_flag=True, help="Print what is known of VMs for Prometheus."
 )
-def command(as_json: bool, metrics: bool) -> int:
+@click.option(
+    "--refresh", is_flag=True, help="Let each VM's kernel be looked at first."
+)
+def command(as_json: bool, metrics: bool, refresh: bool) -> int:
     """
     Show what this machine's watches and agents hold, how old it is, and its cost.
 
@@ -31,12 +34,15 @@ def command(as_json: bool, metrics: bool) -> int:
     The exit status is 0 if all is well, and 1 if something is missing, late or dead.
     """
     from kmemdump.cli.shared.watch_lines import vm_is_ill, watch_lines
+    from kmemdump.watch.control.client import refresh_all
     from kmemdump.watch.control.metrics import metrics as page
     from kmemdump.watch.control.status import read_watches
 
     if as_json and metrics:
         raise UsageError("--json and --metrics exclude each other")
     folder = run_folder(os.environ)
+    if refresh:
+        refresh_all(folder)
     agents, watches = read_all(folder), read_watches(folder)
     if not agents and not watches:
         raise TargetError(

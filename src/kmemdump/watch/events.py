@@ -17,7 +17,7 @@ _VERSION = 2
 
 
 class EventName(StrEnum):
-    """What happened. docs/reference/watch-events.rst says when each occurs."""
+    """What happened. docs/reference/watch.rst says when each occurs."""
 
     FOUND = "found"
     GONE = "gone"

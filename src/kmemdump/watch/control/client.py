@@ -7,12 +7,13 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from kmemdump.errors import TargetError
 from kmemdump.watch.control.server import ANSWER_SECONDS
 
-__all__ = ["ask", "control_path", "find_watch", "watches"]
+__all__ = ["ask", "control_path", "find_watch", "refresh_all", "watches"]
 
 _PREFIX, _SUFFIX = "watch-", ".sock"
 _MAX_ANSWER = 64 << 20
@@ -80,3 +81,17 @@ def find_watch(folder: Path, spec: str) -> tuple[Path, str] | None:
             if vm.get("address") == address and vm.get("pid") is not None:
                 return path, str(vm["vm"])
     return None
+
+
+def refresh_all(folder: Path) -> None:
+    """
+    Let all VMs of all watches be looked at, one after the other.
+
+    What cannot be looked at now stays as it is; its status says why.
+    """
+    for path in watches(folder):
+        with suppress(TargetError):
+            vms = ask(path, do="status").get("vms")
+            for vm in vms if isinstance(vms, list) else ():
+                with suppress(TargetError):
+                    ask(path, do="refresh", vm=vm["vm"])
