@@ -4,7 +4,8 @@ Sphinx directives that write down what the program says about itself.
 
 ``kmemdump-verb`` is a verb's usage, help and options; ``kmemdump-areas`` the table of
 areas, ``kmemdump-area-details`` what each is made of, ``kmemdump-schema FILE`` the
-fields of one of the package's JSON schemas. So the manual cannot say anything else than ``--help`` and ``kmemdump areas``.
+fields of one of the package's JSON schemas. So the manual cannot say anything else than
+``--help`` and ``kmemdump areas``.
 """
 
 from __future__ import annotations
