@@ -8,6 +8,7 @@ the call took, without the start of Python, and the peak memory of the process i
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -130,11 +131,14 @@ def _make_dump(folder: Path) -> list[Path]:
         for i in range(_FILES - 2)
     ]
     elf, text = describe(Description(_EM_AARCH64, _INFO), regions, slots=201)
-    contents = [(Region(1, "", _BASE - (2 << 20), len(elf)), elf)]
-    contents.append((Region(2, "", _BASE - (1 << 20), len(text)), text))
-    contents += [(region, os.urandom(size)) for region in regions]
+    described = [
+        (Region(1, "", _BASE - (2 << 20), len(elf)), elf),
+        (Region(2, "", _BASE - (1 << 20), len(text)), text),
+    ]
+    # One by one: a program that is started later begins with this process's peak.
+    others = ((region, os.urandom(size)) for region in regions)
     lines, paths = [], []
-    for region, data in contents:
+    for region, data in itertools.chain(described, others):
         paths.append(folder / f"md_{row_name(region)}{region.id}.BIN")
         paths[-1].write_bytes(data)
         lines.append(info_line(paths[-1].name, region.address, len(data)))
