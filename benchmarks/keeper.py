@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kmemdump.coreimage import Death
 from kmemdump.marking.selection import select
 from kmemdump.opening import open_target
 from kmemdump.watch.dump import write_dump
@@ -57,7 +58,7 @@ class _Session:
     def write(self, path: str) -> dict[str, object]:
         """Write the core image."""
         start = time.monotonic()
-        dump = write_dump(self.marks, Path(path))
+        dump = write_dump(self.marks, Path(path), Death())
         missing = sum(item.size for item in dump.missing)
         return {"missing": missing, "named": dump.named - start}
 
