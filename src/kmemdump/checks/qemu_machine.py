@@ -11,13 +11,25 @@ from pathlib import Path
 
 from kmemdump.checks.point import Point, missing, ok, warning
 from kmemdump.errors import TargetError
+from kmemdump.targets.libvirt.channel import LibvirtChannel
 from kmemdump.targets.qmp_channel import QmpChannel
 from kmemdump.targets.qmp_ram import find_processes
 from kmemdump.text import printable
 
-__all__ = ["Actions", "check_actions", "check_devices", "parse_actions"]
+__all__ = ["Actions", "advise", "check_actions", "check_devices", "parse_actions"]
 
-_ACTION = "-action panic=pause,reboot=shutdown,shutdown=pause"
+_QEMU = {
+    "actions": "start QEMU with -action panic=pause,reboot=shutdown,shutdown=pause",
+    "memory": "start QEMU with -object memory-backend-file,share=on,mem-path=FILE,…",
+    "pvpanic": "add -device pvpanic-pci, if the guest's kernel has a driver for it",
+    "vmcoreinfo": "add -device vmcoreinfo",
+}
+_LIBVIRT = {
+    "actions": "let the guest wait before it reboots: sysctl kernel.panic=10",
+    "memory": "add <memoryBacking> with <source type='file'/>, <access mode='shared'/>",
+    "pvpanic": "add <panic model='isa'/>, if the guest's kernel has a driver for it",
+    "vmcoreinfo": "add <vmcoreinfo state='on'/> to <features>",
+}
 _MAX_ARGUMENTS = 1 << 20
 _MAX_DEVICES = 4096
 _PLACES = ("/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached")
@@ -67,6 +79,11 @@ def _values(text: str) -> Iterator[tuple[str, str]]:
             yield key, value
 
 
+def advise(client: QmpChannel, name: str) -> str:
+    """Return what to do about a point of a VM: with QEMU's options, or libvirt's."""
+    return (_LIBVIRT if isinstance(client, LibvirtChannel) else _QEMU)[name]
+
+
 def check_actions(client: QmpChannel, panic_device: bool) -> Point:
     """
     Check what QEMU does with a VM that panics, reboots or shuts down.
@@ -74,16 +91,19 @@ def check_actions(client: QmpChannel, panic_device: bool) -> Point:
     :param panic_device: Whether the VM has a device by which it reports a panic.
     """
     name = "actions"
+    advice = advise(client, name)
     arguments = _command_line(client)
     if arguments is None:
         return warning(
             name,
             "QEMU's command line cannot be read: what it does at a death is unknown",
-            f"start QEMU with {_ACTION}",
+            advice,
         )
     found = parse_actions(arguments)
-    text, advice = printable(str(found)), f"start QEMU with {_ACTION}"
-    if panic_device and not found.keeps_panicked:
+    text = printable(str(found))
+    # A watch has libvirt keep a domain that panics, as long as it is watched.
+    kept = found.keeps_panicked or isinstance(client, LibvirtChannel)
+    if panic_device and not kept:
         return missing(
             name, f"{text}: QEMU ends when the guest panics, with its registers", advice
         )
@@ -128,7 +148,7 @@ def check_devices(client: QmpChannel) -> tuple[Point, Point]:
             "pvpanic",
             "no such device: a panic is found in memory, up to 0.25 s later, and only "
             "once the kernel is marked",
-            "add -device pvpanic-pci, if the guest's kernel has a driver for it",
+            advise(client, "pvpanic"),
         )
     )
     note = (
@@ -138,7 +158,7 @@ def check_devices(client: QmpChannel) -> tuple[Point, Point]:
             "vmcoreinfo",
             "no such device: the kernel is searched for in memory, up to a second for "
             "each GiB",
-            "add -device vmcoreinfo",
+            advise(client, "vmcoreinfo"),
         )
     )
     return panic, note

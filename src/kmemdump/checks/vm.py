@@ -12,7 +12,7 @@ from kmemdump.checks.findings import Findings
 from kmemdump.checks.kernel import check_kernel, check_questions
 from kmemdump.checks.liveness import check_events, check_hangs, check_panics
 from kmemdump.checks.point import Point, Rehearsal, State, missing, ok, warning
-from kmemdump.checks.qemu_machine import check_actions, check_devices
+from kmemdump.checks.qemu_machine import advise, check_actions, check_devices
 from kmemdump.checks.rehearsal import Written, rehearse
 from kmemdump.checks.wanted import Wanted
 from kmemdump.coreimage import Death
@@ -32,7 +32,6 @@ _WITHOUT_QMP = (
     "it has no QMP: there are no events, and CPUs are not shown; a panic is found in "
     "memory"
 )
-_SHARED = "memory-backend-file,share=on"
 
 
 def check_vm(target: VmTarget, wanted: Wanted, findings: Findings) -> None:
@@ -118,9 +117,7 @@ def _check_memory(target: VmTarget) -> Point:
     return warning(
         "memory",
         f"{text}: if it ends, what was marked last is left, and nothing of later",
-        f"start QEMU with -object {_SHARED},mem-path=FILE,…"
-        if isinstance(target, QmpTarget)
-        else "",
+        advise(target.client, "memory") if isinstance(target, QmpTarget) else "",
     )
 
 
