@@ -154,6 +154,15 @@ def test_oopses(header, kind, words):
     assert cause.log[0].text == header
 
 
+def test_overflow_is_no_interrupt():
+    """The kernel takes the exception's stack for one."""
+    end = "Kernel panic - not syncing: Fatal exception in interrupt"
+    records = log("BUG: TASK stack guard page was hit at 0", CALL, RIP, END, end)
+    assert find_panic(records).sentence.endswith("on CPU 1. That is always fatal.")
+    records = log(*OOPS, end)
+    assert "It was in an interrupt" in find_panic(records).sentence
+
+
 PANICS = [
     (
         ["sysrq: Trigger a crash"],

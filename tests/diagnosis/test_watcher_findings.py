@@ -135,6 +135,20 @@ def test_a_watchdog_ends_a_hang():
     assert softdog in cause.log
 
 
+def test_a_reset_is_no_hang():
+    """A CPU that resets its machine has interrupts off; clocks may differ."""
+    frames = (Frame(1, "psci_sys_reset", 1), Frame(2, "lab_emergency", 1))
+    resets = replace(FAULT, interrupts=False, frames=frames)
+    seen = Observations(LOG, (resets,), 20.0, clock_lag=50.0)
+    assert find_cause(seen).kind == CauseKind.HANG  # Without a watcher.
+    for death, kind in (
+        (DeathKind.RESET, CauseKind.RESET),
+        (DeathKind.QEMU_ENDED, CauseKind.VM_ENDED),
+        (DeathKind.WATCHDOG, CauseKind.HANG),
+    ):
+        assert find_cause(replace(seen, death=death)).kind == kind
+
+
 def test_words_of_core_images():
     assert parse_death("qemu-ended") is DeathKind.QEMU_ENDED
     assert parse_death("of a newer version") is None

@@ -49,10 +49,15 @@ class Death:
     """Of the kernel's package, to be found by the guest in /files."""
     devices: tuple[str, ...] = ()
     """Of QEMU."""
-    complete: bool = True
-    """Whether the core image should answer everything."""
+    whole: bool = True
+    """Whether the VM's memory is still there."""
     patience: float = 60.0
     """Seconds until there is a core image, on a quiet host."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the core image should answer everything: a reset loses registers."""
+        return self.whole and self.action != REBOOTS
 
     @property
     def survived(self) -> bool:
@@ -271,7 +276,6 @@ DEATHS = (
         DeathKind.RESET,
         "The guest reset the VM, and its log does not say why",
         _module("emergency"),
-        architectures=(X86_64,),
         action=REBOOTS,
     ),
     Death(
@@ -314,14 +318,14 @@ DEATHS = (
         DeathKind.QEMU_ENDED,
         "QEMU ended while the kernel ran",
         _kill(signal.SIGKILL),
-        complete=False,
+        whole=False,
     ),
     Death(
         "ram-cut",
         DeathKind.QEMU_ENDED,  # It dies of that.
         "QEMU ended while the kernel ran",
         _truncate,
-        complete=False,
+        whole=False,
     ),
 )
 """The same in each kernel, unless its architecture cannot."""

@@ -17,6 +17,7 @@ from kmemdump.diagnosis.cpu_words import (
     name_cpus,
 )
 from kmemdump.diagnosis.crash_frame import find_crash_frame
+from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.end_patterns import find_emergency, find_reboot
 from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.oops_patterns import find_oops, find_warnings
@@ -33,6 +34,8 @@ a virtual CPU wait far less; the kernel's own watchdog waits far longer, 20 s.
 """
 _SUSPICIOUS_AFTER = 0.02
 """The same for a CPU that also has interrupts off: two ticks at the lowest HZ."""
+_MAY_HANG = (DeathKind.HANG, DeathKind.WATCHDOG)
+"""What a watcher saw does not speak against a hang that one look suggests."""
 _MAX_NAMED = 3
 _LOOK_AGAIN = (
     "capture it again. A CPU that hangs is still there; 'kmemdump watch' looks twice "
@@ -68,7 +71,9 @@ def _find_cause(seen: Observations) -> Cause:
     if reboot is not None and emergency is None:
         return reboot
     oops = find_oops(log)
-    hang = _find_hang(seen) or _find_standstill(seen)
+    hang = _find_hang(seen)
+    if hang is None and seen.death in (None, *_MAY_HANG):
+        hang = _find_standstill(seen)
     if hang is not None:
         before = oops.log if oops else ()
         hang = replace(hang, log=(*before, *find_warnings(log)))

@@ -12,6 +12,7 @@ from kmemdump.kernel.printk import LogRecord
 
 __all__ = ["because", "find_oops", "find_warnings"]
 
+_OVERFLOW = "The kernel's stack overflowed"
 _OOPSES: tuple[tuple[re.Pattern[str], CauseKind, str], ...] = tuple(
     (re.compile(pattern), kind, words)
     for pattern, kind, words in (
@@ -39,7 +40,7 @@ _OOPSES: tuple[tuple[re.Pattern[str], CauseKind, str], ...] = tuple(
             r"BUG: \S+ stack guard page was hit|traps: PANIC: double fault|"
             r"Insufficient stack space to handle exception|kernel stack overflow",
             CauseKind.OOPS,
-            "The kernel's stack overflowed",
+            _OVERFLOW,
         ),
         (
             r"Oops(?::| -) |Internal error: |(invalid opcode|stack segment): ",
@@ -85,7 +86,8 @@ def find_oops(
         return None
     kind, words = found
     block = read_block(own, i)
-    sentence = f"{words}{block.in_function}{block.access}{block.in_task}. {_end(panic)}"
+    end = _end(panic, overflow=words == _OVERFLOW)
+    sentence = f"{words}{block.in_function}{block.access}{block.in_task}. {end}"
     lines = {r.sequence: r for r in (own[i], *block.key_records())}
     if kind is not CauseKind.NULL or "Oops" not in own[i].text:
         starts = ("Oops: ", "Internal error: Oops")
@@ -95,10 +97,17 @@ def find_oops(
     return Cause(kind, sentence, log, cpu=block.cpu, fatal=panic is not None)
 
 
-def _end(panic: str | None) -> str:
-    """Say what followed an oops; see die() and oops_end() in the kernel's arch/."""
+def _end(panic: str | None, *, overflow: bool) -> str:
+    """
+    Say what followed an oops; see die() and oops_end() in the kernel's arch/.
+
+    :param overflow: Whether a stack overflowed, so that it is told on another one: the
+        kernel takes that for an interrupt's.
+    """
     if panic is None:
         return "The task was killed, and the kernel went on."
+    if overflow and "in interrupt" in panic:
+        return "That is always fatal."
     if "in interrupt" in panic:
         return "It was in an interrupt, where that is always fatal."
     return because("panic_on_oops is set (oops=panic)")
