@@ -46,6 +46,12 @@ def test_exposure():
     assert done.returncode == 0, done.stdout[-200:]
 
 
+def test_its_rights_are_those_that_are_tested():
+    """See ``LEAST`` of tests/checks/test_vm.py."""
+    (found,) = values(UNIT.read_text(), "CapabilityBoundingSet")
+    assert set(found.split()) == {"CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"}
+
+
 def test_its_command_line():
     """With the options in the file of defaults, those in comments included."""
     unit, defaults = UNIT.read_text(), DEFAULTS.read_text()
