@@ -27,7 +27,8 @@ REBOOTS = "panic=none,reboot=reset,shutdown=poweroff"
 """What QEMU does if it is not told to keep a dead VM."""
 BOTH = (X86_64, AARCH64)
 _WATCHDOG = "for m in watchdog softdog; do insmod /files/$m.ko 2>/dev/null; done; "
-_FEEDER = "busybox watchdog -T {} -t 1 -F /dev/watchdog"
+_FEEDER = "watchdog -T {} -t 1 -F /dev/watchdog"
+"""By its own name, by which it is killed."""
 
 
 @dataclass(frozen=True, slots=True)

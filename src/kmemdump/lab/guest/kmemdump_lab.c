@@ -257,9 +257,10 @@ static noinline void lab_overheat(void)
 #ifdef CONFIG_X86
 static noinline void lab_divide(void)
 {
-	volatile int zero = 0;
+	/* Both volatile: the compiler knows what 1 divided by anything is. */
+	volatile int one = 1, zero = 0;
 
-	lab_sink = 1 / zero;
+	lab_sink = one / zero;
 }
 
 static noinline void lab_invalid(void)
