@@ -5,7 +5,9 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 
 from kmemdump.coreimage import Death, read_core
@@ -224,6 +226,62 @@ def test_the_size_of_all_holds_while_core_images_are_written(tmp_path):
             write(tmp_path, 5)
             write(tmp_path, 6)
     assert folders[0].trim() == []
+
+
+WRITE = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from kmemdump.coreimage import Death
+from kmemdump.coreimage.folder import CoreFolder
+from kmemdump.coreimage.retention import Limits
+from rigs import small_core
+path, vm = Path(sys.argv[1]), sys.argv[2]
+most, size = map(int, sys.argv[3:])
+folder = CoreFolder(path, Limits(4, most, 0))
+for number in range(15):
+    name = f"{vm}-{number:02}.core"
+    time = small_core.TIME + timedelta(seconds=number)
+    with folder.reserve(size, beside=size) as problem:
+        assert problem is None
+        small_core.write(path / name, time=time, death=Death("a", "b", "c", "d", vm))
+    folder.trim({name})
+    assert (path / name).exists()
+"""
+
+
+def test_limits_hold_all_the_time(tmp_path):
+    """Several VMs die again and again, each in a process of its own."""
+    size = write(tmp_path, 0).stat().st_size
+    most, environ = 12 * size, os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    seen = []
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", WRITE, str(tmp_path)]
+        writers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*command, f"vm{number}", str(most), str(size)], env=environ
+                )
+            )
+            for number in range(4)
+        ]
+        while any(writer.poll() is None for writer in writers):
+            seen.append(total(tmp_path))
+    assert [writer.returncode for writer in writers] == [0] * 4
+    assert 6 * size < max(seen) <= most
+    counts = Counter(name.partition("-")[0] for name in names(tmp_path))
+    assert all(counts[f"vm{number}"] <= 4 for number in range(4))
+    assert counts["vm"] == 1  # The first of its cause.
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def total(folder):
+    """Return the size of all core images at one moment, or a little before."""
+    size = 0
+    for path in folder.glob("*.core"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 RESERVE = """
