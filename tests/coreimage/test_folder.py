@@ -200,6 +200,23 @@ def test_room(tmp_path):
 
 
 @needs_root
+def test_too_many_files(tmp_path):
+    with mounted_tmpfs(tmp_path, 1 << 20, files=12) as disk:  # And the folder, and …
+        paths = [write(disk, number) for number in range(8)]
+        folder = CoreFolder(disk, Limits(min_free=0))
+        assert problem_of(folder, 1000) is None
+        assert 1 <= sum(not path.exists() for path in paths) <= 4
+        assert paths[0].exists()
+        assert paths[7].exists()
+        for path in paths[1:7]:
+            if path.exists():  # Now it is nothing that may go.
+                path.write_bytes(b"")
+        for number in range(os.statvfs(disk).f_favail):
+            (disk / f"{number}").touch()
+        assert "can hold no more files" in problem_of(folder, 1000)
+
+
+@needs_root
 def test_room_is_given_once(tmp_path):
     with mounted_tmpfs(tmp_path, 1 << 20) as disk:
         folders = [CoreFolder(disk, Limits(min_free=0)) for _ in range(2)]

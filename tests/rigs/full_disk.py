@@ -15,11 +15,15 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system"
 
 
 @contextmanager
-def mounted_tmpfs(folder: Path, size: int) -> Iterator[Path]:
-    """Mount a file system of *size* bytes in *folder*, for a ``with`` statement."""
+def mounted_tmpfs(folder: Path, size: int, files: int = 0) -> Iterator[Path]:
+    """
+    Mount a file system of *size* bytes in *folder*, for a ``with`` statement.
+
+    :param files: Most files in it; 0 for any number.
+    """
     disk = folder / "disk"
     disk.mkdir()
-    option = f"size={size}"
+    option = f"size={size},nr_inodes={files}"
     command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(disk)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -39,6 +39,8 @@ __all__ = ["SUFFIX", "CoreFolder", "StoredDeath"]
 SUFFIX = ".core"
 """End of the names of core images that are counted and deleted."""
 _LOCK = ".kmemdump.lock"
+_FILES = 5
+"""Files that are there at once for a new core image."""
 _RESERVED = ".reserved"
 _LOCK_PATIENCE = 2.0
 """Seconds. Whoever holds the lock that long does what was to be done."""
@@ -171,14 +173,15 @@ class CoreFolder:
 
     def _make_room(self, fd: int, need: int, may_delete: bool) -> str | None:
         """Free some bytes on the file system; return why there is no room."""
-        lacking = need - self._available(fd)
-        if lacking > 0 and may_delete:
+        while (lacking := self._lacking(fd, need)) > 0 and may_delete:
             cores = [item.core for item in self._stored(fd)]
-            self._delete(fd, choose_for_room(cores, lacking))
-            lacking = need - self._available(fd)
+            if not self._delete(fd, choose_for_room(cores, lacking)):
+                break
         if lacking <= 0:
             return None
         status = os.fstatvfs(fd)
+        if _lacks_files(status):
+            return f"the file system of {self.path} can hold no more files"
         free = format_size(status.f_bavail * status.f_frsize)
         kept = format_size(self._limits.free(status.f_blocks * status.f_frsize))
         return (
@@ -186,11 +189,12 @@ class CoreFolder:
             f"{format_size(need)}, and {kept} are kept free"
         )
 
-    def _available(self, fd: int) -> int:
-        """Return how many bytes of the file system may be used."""
+    def _lacking(self, fd: int, need: int) -> int:
+        """Return how many bytes lack on the file system; 1 if only inodes do."""
         status = os.fstatvfs(fd)
         kept = self._limits.free(status.f_blocks * status.f_frsize)
-        return status.f_bavail * status.f_frsize - kept
+        lacking = need + kept - status.f_bavail * status.f_frsize
+        return max(lacking, 1) if _lacks_files(status) else lacking
 
     def _delete_surplus(
         self, fd: int, fresh: Collection[str] = (), arriving: int = 0
@@ -267,6 +271,11 @@ class CoreFolder:
             yield not _is_own(os.fstat(fd)) or _lock(fd)
         finally:
             os.close(fd)
+
+
+def _lacks_files(status: os.statvfs_result) -> bool:
+    # Some file systems have no limit, and give 0.
+    return status.f_files > 0 and status.f_favail < _FILES
 
 
 def _lock(fd: int) -> bool:
