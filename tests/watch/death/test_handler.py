@@ -310,6 +310,15 @@ def test_somebody_lets_it_run(rig):
     assert any("too late" in line for line in rig.lines)
 
 
+def test_a_vm_that_cannot_be_paused_is_dumped_later(rig):
+    rig.fails = OSError(28, "No space left on device")
+    rig.vm.stop = lambda: False
+    rig.on_wait = lambda: rig.now - start > 30 and setattr(rig, "fails", None)
+    start = rig.now
+    assert rig.die(rig.handler()).text == "reset the VM"
+    assert len(rig.cores) == 1
+
+
 def test_a_reset_of_a_paused_vm_does_not_let_it_run(rig):
     """Such an event may also be of before the pause."""
     rig.fails = OSError(28, "No space left on device")

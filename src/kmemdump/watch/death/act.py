@@ -81,8 +81,8 @@ def wait_paused(
     :return: How it went on if somebody else let it run.
     :raises StoppedError: If the watch should stop.
     """
-    if control.status() == "running":
-        control.stop()  # QEMU did not answer at the first time.
+    # QEMU may not have answered at the first time, or refuse.
+    is_paused = control.status() != "running" or control.stop()
     deadline = time.monotonic() + seconds
     next_question = time.monotonic() + _STATUS_INTERVAL
     was_reset = False
@@ -93,7 +93,7 @@ def wait_paused(
             return None
         event = control.next_event(min(_POLL, left))
         was_reset |= event is not None and event.kind is VmEventKind.RESET
-        if time.monotonic() >= next_question:
+        if is_paused and time.monotonic() >= next_question:
             next_question = time.monotonic() + _STATUS_INTERVAL
             if control.status() == "running":
                 reporter.report("somebody else let it run")
