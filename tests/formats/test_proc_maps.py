@@ -30,6 +30,7 @@ def test_fields():
     assert (ram.shared, ram.inode, ram.name) == (True, 4097, "/memfd:ram (x)")
     assert (nameless.name, nameless.inode, nameless.end) == ("", 0, 0x7F0040200000)
     assert [item.name for item in rest] == ["[stack]", "[vsyscall]"]
+    assert [item.executable for item in (code, *rest)] == [False, False, True]
 
 
 def test_our_own():

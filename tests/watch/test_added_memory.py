@@ -4,12 +4,15 @@
 import re
 import subprocess
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from kmemdump.coreimage import read_core
 from kmemdump.errors import NotCapturedError
 from kmemdump.lab import Machine
+from kmemdump.lab import machine as machine_module
 from kmemdump.lab.crashes import CrashType, trigger_crash
 from kmemdump.marking.capture import look
 from kmemdump.marking.selection import select
@@ -72,6 +75,78 @@ def test_panic_after_memory_was_added(booted, watch, share):
     opened = read_core(core)
     assert any(item.address >= GIB4 for item in opened.manifest.regions)
     opened.close()
+    check_tasks(core)
+
+
+@pytest.mark.matrix
+def test_added_memory_by_the_process(booted, watch):
+    """No event tells of it: a read misses, and links lead to it."""
+    machine = booted("6.12", memory=512, more_memory=1024, tasks=8)
+    watched = watch(f"pid:{machine.pid}", arguments=["--interval", "2"])
+    watched.wait_for(MARKED)
+    add_memory(machine, share=False)
+    start_tasks(machine)
+    watched.wait_for("its RAM has 7[0-9]+ MiB now, 5[0-9]+ MiB before")
+    trigger_crash(machine, CrashType.PANIC)
+    seconds_of(watched, "panic")
+    [core] = watched.cores
+    check_tasks(core)
+
+
+DEVICES = {
+    "virtio_mem": (
+        *("-object", "memory-backend-ram,id=more,size=256M"),
+        *("-device", "virtio-mem-pci,id=changes,memdev=more,requested-size=0"),
+    ),
+    "virtio_balloon": ("-device", "virtio-balloon-pci,id=changes"),
+}
+VIRTIO = (
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev"),
+    *("virtio_pci_modern_dev", "virtio_pci"),
+)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("device", DEVICES)
+def test_memory_that_changes_by_virtio(
+    lab_cache, make_setup, watch, monkeypatch, device
+):
+    setup = make_setup("6.12", memory=512, more_memory=1024, tasks=8)
+    modules = [it for it in VIRTIO if not setup.kernel.has_builtin(it)]
+    setup = replace(setup, more_modules=(*modules, device))
+    arguments = machine_module.qemu_arguments
+    monkeypatch.setattr(
+        machine_module,
+        "qemu_arguments",
+        lambda *args, **fields: [*arguments(*args, **fields), *DEVICES[device]],
+    )
+    with Machine(lab_cache, setup) as machine:
+        watched = watch(machine, arguments=["--interval", "2"])
+        watched.wait_for(MARKED)
+        before = _total(machine)
+        lines = len(watched.lines)
+        if device == "virtio_mem":
+            arguments = {"path": "/machine/peripheral/changes"}
+            arguments |= {"property": "requested-size", "value": 256 * MIB}
+            machine.control.execute("qom-set", arguments)
+            changed = range(before + 200 * 1024, before + 300 * 1024)
+        else:
+            machine.control.execute("balloon", {"value": 320 * MIB})
+            changed = range(before - 250 * 1024, before - 150 * 1024)
+        deadline = time.monotonic() + PATIENCE
+        while _total(machine) not in changed:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        start_tasks(machine)
+        trigger_crash(machine, CrashType.PANIC)
+        seconds_of(watched, "panic")
+        assert watched.end() == 0
+        assert not [it for it in watched.lines[lines:] if "lost answers" in it]
+        [core] = watched.cores
+        check_tasks(core)
+
+
+def check_tasks(core: Path) -> None:
     done = subprocess.run(
         [*KMEMDUMP, "ask", str(core), "ps"],
         capture_output=True,

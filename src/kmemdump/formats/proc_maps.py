@@ -29,6 +29,7 @@ class Mapping:
     end: int
     readable: bool
     writable: bool
+    executable: bool
     shared: bool
     """Whether what is written there goes to the file."""
     offset: int
@@ -68,6 +69,7 @@ def parse_maps(text: str, source: str) -> list[Mapping]:
                 end,
                 readable=match[3] == "r",
                 writable=match[4] == "w",
+                executable=match[5] == "x",
                 shared=match[6] == "s",
                 offset=int(match[7], 16),
                 device=(int(match[8], 16), int(match[9], 16)),

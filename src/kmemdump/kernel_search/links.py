@@ -15,18 +15,20 @@ from typing import NamedTuple
 from kmemdump.errors import NotCapturedError
 from kmemdump.kernel_search.kallsyms import PartOfMemory
 from kmemdump.memory.physical import PAGE_SIZE, Memory
-from kmemdump.memory.ranges import Alias, Extent, Range, subtract
+from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, Range, subtract
 from kmemdump.memory.search import find_bytes
 
-__all__ = ["Link", "count_true", "find_links", "place_linked"]
+__all__ = ["Link", "count_true", "find_links", "free_blocks", "place_linked"]
 
 _WORD = 8
 _SECTION = 128 << 20
 """Links to memory as near as this belong together; hot-added memory is a multiple."""
-_MAX_SECTIONS = 64
+_MAX_SECTIONS = 16
+_LEAST_BLOCK = 64 << 20
+"""Bytes: Linux takes memory over in blocks of 128 MiB, and so do monitors."""
 _LEAST = 4
 """Least links that must be true to believe a place."""
-_SOUGHT = 8
+_SOUGHT = 32
 """Links of a section that are sought."""
 _MAX_HITS = 64
 _COMPARED = 256
@@ -37,6 +39,8 @@ class Link(NamedTuple):
 
     physical: int
     value: int
+    likely: bool
+    """Whether another pointer follows the pointer, as in a ``struct list_head``."""
 
 
 def find_links(memory: Memory, direct: Alias, pages: int) -> Iterator[Link]:
@@ -50,12 +54,14 @@ def find_links(memory: Memory, direct: Alias, pages: int) -> Iterator[Link]:
     move = direct.virtual - direct.physical
     for page in _spread(memory.ranges, pages):
         try:
-            words = memoryview(memory.read(page, PAGE_SIZE)).cast("Q")
+            words = memoryview(memory.read(page, PAGE_SIZE)).cast("Q").tolist()
         except NotCapturedError:
             continue
         for number, word in enumerate(words):
             if low <= word < high and word % _WORD == 0:
-                yield Link(word - move + _WORD, page + number * _WORD + move)
+                likely = low <= words[(number + 1) % len(words)] < ADDRESS_SPACE
+                address = page + number * _WORD + move
+                yield Link(word - move + _WORD, address, likely)
 
 
 def _spread(ranges: Sequence[Range], count: int) -> Iterator[int]:
@@ -84,14 +90,14 @@ def place_linked(
     groups = defaultdict(list)
     for link in links:
         groups[link.physical // _SECTION].append(link)
-    likely = sorted(groups.values(), key=len, reverse=True)[:_MAX_SECTIONS]
-    for group in likely:
+    for group in sorted(groups.values(), key=len, reverse=True)[:_MAX_SECTIONS]:
         known = [Range(it.address, it.size) for it in (*extents, *placed)]
         left = [it for it in group if not _within(known, it.physical)]
         if len(left) < _LEAST:
             continue
+        left.sort(key=lambda it: not it.likely)
         used = [Range(it.offset, it.size) for it in (*extents, *placed)]
-        for block in sorted(subtract(host.ranges, used), key=lambda it: -it.size):
+        for block in free_blocks(host, used):
             shift = _find_shift(host, block, left)
             if shift is not None:
                 whole = Range(block.start - shift, block.size)
@@ -99,6 +105,12 @@ def place_linked(
                 placed += [Extent(it.start, it.size, it.start + shift) for it in rest]
                 break
     return placed
+
+
+def free_blocks(host: Memory, used: Sequence[Range]) -> list[Range]:
+    """Return what *host* has besides, and may be memory of a guest; largest first."""
+    free = (it for it in subtract(host.ranges, used) if it.size >= _LEAST_BLOCK)
+    return sorted(free, key=lambda it: -it.size)
 
 
 def _find_shift(host: Memory, block: Range, links: Sequence[Link]) -> int | None:

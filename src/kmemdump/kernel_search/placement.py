@@ -18,7 +18,12 @@ from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.kernel_search.completion import complete
 from kmemdump.kernel_search.contents import FoundKernel, prove, search_kernels
 from kmemdump.kernel_search.finder import is_disproven
-from kmemdump.kernel_search.links import count_true, find_links, place_linked
+from kmemdump.kernel_search.links import (
+    count_true,
+    find_links,
+    free_blocks,
+    place_linked,
+)
 from kmemdump.kernel_search.notes import is_present, scan_vmcoreinfo
 from kmemdump.memory.physical import PAGE_SIZE, StoredMemory
 from kmemdump.memory.placed import PlacedMemory
@@ -210,6 +215,9 @@ def place_further(
 
     :param pages: How many pages are searched for what leads there: 4096 take 0.2 s.
     """
+    used = [Range(it.offset, it.size) for it in placement.extents]
+    if not free_blocks(host, used):
+        return placement
     memory = PlacedMemory(host, placement.extents)
     direct = placement.arch.direct_map_in(placement.info, memory)
     if direct is None:

@@ -19,12 +19,13 @@ from itertools import islice
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.kernel_search.completion import complete
 from kmemdump.kernel_search.finder import is_disproven
+from kmemdump.kernel_search.links import free_blocks
 from kmemdump.kernel_search.notes import is_present
 from kmemdump.kernel_search.placement import Placement, find_placements, place_further
 from kmemdump.memory.changing import ChangingMemory
 from kmemdump.memory.physical import PAGE_SIZE, StoredMemory
 from kmemdump.memory.placed import PlacedMemory
-from kmemdump.memory.ranges import Extent, Range, parts_in, subtract, total
+from kmemdump.memory.ranges import Extent, Range, parts_in, total
 from kmemdump.targets import Closing
 from kmemdump.targets.process_channel import ProcessChannel
 from kmemdump.targets.process_memory import ProcessMemory, open_process
@@ -45,15 +46,16 @@ _SHARE = 0.02
 _PAUSE_AFTER_MISS = 10.0
 """Least seconds between two looks at the process's mappings: a read may miss often."""
 _LONGEST_PAUSE = 600.0
-_LEAST_ADDED = 64 << 20
-"""Bytes: Linux takes memory over in blocks of 128 MiB, and so do monitors."""
 _LOOKS = 10
 _BETWEEN_LOOKS = 0.2
 """Seconds; an idle kernel wakes up about once in a second."""
 _DATA = 4 << 20
 """Bytes around a variable that hold most others."""
-_PAGES = 32768
-"""Pages that are searched for what leads to memory that was added: 128 MiB."""
+_PAGES, _MOST_PAGES = 16384, 131072
+"""
+Pages that are searched for what leads to memory that was added, at the first time and
+at most: 64 MiB take a second.
+"""
 
 
 class ProcessTarget(Closing):
@@ -94,6 +96,7 @@ class ProcessTarget(Closing):
         self._lock = threading.Lock()
         self._next_search = self._next_full_search = self._next_look = clock()
         self._wait = _PAUSE_AFTER_MISS
+        self._pages = _PAGES
         self._free: Sequence[Range] = ()
         """Mappings that were searched for memory of the guest."""
         self._news: list[str] = []
@@ -254,16 +257,16 @@ class ProcessTarget(Closing):
         self._host.refresh()
         kept = self._kept(placement)
         used = [Range(item.offset, item.size) for item in kept.extents]
-        free = subtract(self._host.ranges, used)
-        free = [item for item in free if item.size >= _LEAST_ADDED]
+        free = free_blocks(self._host, used)
         if free != self._free:
-            self._free, self._wait = free, _PAUSE_AFTER_MISS
+            self._free, self._wait, self._pages = free, _PAUSE_AFTER_MISS, _PAGES
         elif self._wait < _LONGEST_PAUSE:
             # The kernel may not use it yet, or it is not the guest's.
             self._wait *= 2
+            self._pages = min(2 * self._pages, _MOST_PAGES)
         else:
             return False
-        found = place_further(kept, self._host, _PAGES) if free else kept
+        found = place_further(kept, self._host, self._pages) if free else kept
         if sorted(found.extents) == sorted(placement.extents):
             return False
         before = total(self.memory.ranges)

@@ -203,13 +203,15 @@ def _status_key(status: os.stat_result) -> tuple[tuple[int, int], int]:
 
 def _candidates(mappings: Sequence[Mapping]) -> list[Mapping]:
     """Return the mappings that may be a guest's RAM."""
-    # The process can write its guest's RAM. The kernel gives other names in brackets
-    # to what is not: [heap], [stack], …
+    # The process can write its guest's RAM, and runs nothing of it: QEMU's buffers for
+    # emulated code are larger. The kernel gives names in brackets to what is not RAM:
+    # [heap], [stack], …
     likely = [
         item
         for item in mappings
         if item.readable
         and item.writable
+        and not item.executable
         and (not item.name.startswith("[") or item.name.startswith("[anon"))
     ]
     # Advice to the kernel may cut RAM into several mappings.
