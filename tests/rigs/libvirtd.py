@@ -18,14 +18,15 @@ from string import Template
 from types import TracebackType
 from typing import Any, Self
 
-from kmemdump.lab import CrashType, Machine, Setup
+from kmemdump.lab import X86_64, CrashType, Machine, Setup
 from kmemdump.lab.module import MODULE_NAME
+from kmemdump.lab.other_programs import loader, unpack_libraries
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.serial_port import SerialPort
 
-__all__ = ["Domain", "Libvirtd"]
+__all__ = ["Domain", "Libvirtd", "unpacked_libvirtd"]
 
-PATIENCE = 180
+PATIENCE = 400
 """Seconds; the host may be busy."""
 _HIDDEN = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt",
            "/var/cache/libvirt")  # fmt: skip
@@ -34,6 +35,7 @@ _USERS = {
     "passwd": "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin\n",
     "group": "libvirt-qemu:x:64055:\n",
 }
+_DRIVERS = "usr/lib/x86_64-linux-gnu/libvirt/connection-driver"
 _DAEMON_CONF = """
 unix_sock_dir = "{folder}"
 auth_unix_rw = "none"
@@ -107,14 +109,30 @@ _DOMAIN = Template("""
 """)
 
 
+def unpacked_libvirtd(cache: PackageCache, release: str) -> Path:
+    """
+    Return the folder of a libvirtd of another release of Debian.
+
+    :raises UnsupportedError: If it cannot be downloaded.
+    """
+
+    def unpack(folder: Path) -> None:
+        apt = cache.apt(X86_64, release)
+        for package in ("libvirt-daemon", "libvirt-daemon-driver-qemu"):
+            unpack_libraries(apt.unpack(package, folder), apt, folder)
+
+    return cache.entry(f"libvirtd_{X86_64.debian}_{release}", unpack)
+
+
 class Libvirtd:
     """
     A libvirtd that runs.
 
     :param folder: For its sockets, its log and the domains' files; with a short path.
     :param cache: Where the domains' programs come from.
-    :param namespaces: More options of unshare(1), such as ``--pid``.
-    :param command: The daemon's program and what precedes its options.
+    :param namespaces: More options of unshare(1), such as ``--pid``; all that runs must
+        end with it (``--kill-child``).
+    :param unpacked: Folder of another libvirtd, see :func:`unpacked_libvirtd`.
     """
 
     def __init__(
@@ -123,14 +141,14 @@ class Libvirtd:
         cache: PackageCache,
         *,
         namespaces: Sequence[str] = (),
-        command: str = "libvirtd",
+        unpacked: Path | None = None,
     ) -> None:
         self.folder = folder
         self.cache = cache
         self.socket = folder / "libvirt-sock"
         self.uri = f"qemu+unix:///system?socket={self.socket}"
         self._namespaces = namespaces
-        self._command = command
+        self._unpacked = unpacked
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._connection: Any = None
@@ -145,15 +163,19 @@ class Libvirtd:
             (folder / f"root/etc/{name}").write_text(f"{known}{line}")
 
     def __enter__(self) -> Self:
+        self.start()
         # Ends what is left if this process is killed.
         files = f"{self.folder}/*.pid {self.folder}/root/run/libvirt/qemu/*.pid"
+        ours = "grep -qE '^(qemu|libvirtd)' /proc/$p/comm"
+        command = f"for f in {files}; do p=$(cat $f); {ours} && kill -9 $p; done"
+        if self._namespaces:  # Process ids in these files would be others here.
+            command = f"kill -9 {self.pid}"
         self._guard = subprocess.Popen(
-            ["sh", "-c", f"read _; for f in {files}; do kill -9 $(cat $f); done"],
+            ["sh", "-c", f"read _; {command}"],
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self.start()
         return self
 
     def __exit__(
@@ -181,9 +203,18 @@ class Libvirtd:
             *(f"mkdir -p {it} && mount --bind {root}{it} {it}" for it in _HIDDEN),
             *(f"mount --bind {root}/etc/{it} /etc/{it}" for it in _USERS),
         ]
+        program = "exec libvirtd"
+        if self._unpacked is not None:
+            shared = f"{self._unpacked}/usr/share/libvirt"
+            binds.append(f"mount --bind {shared} /usr/share/libvirt")
+            drivers = f"{self._unpacked}/{_DRIVERS}"
+            start = " ".join(loader(self._unpacked, X86_64))
+            program = (
+                f"LIBVIRT_DRIVER_DIR={drivers} exec {start} "
+                f"{self._unpacked}/usr/sbin/libvirtd"
+            )
         daemon = (
-            f"exec {self._command} -f {self.folder}/libvirtd.conf "
-            f"-p {self.folder}/libvirtd.pid"
+            f"{program} -f {self.folder}/libvirtd.conf -p {self.folder}/libvirtd.pid"
         )
         self.socket.unlink(missing_ok=True)
         with open(self.folder / "libvirtd.out", "ab") as out:

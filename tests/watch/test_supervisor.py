@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -232,6 +233,45 @@ def test_qemu_that_misbehaves(tmp_path, answer, problem):
     assert "QEMU ended before there was a kernel to mark" in output
     assert "Traceback" not in output
     assert process.returncode == 3
+
+
+def test_sockets_come_and_go(tmp_path):
+    """A folder: found within a second, gone, and again under the same name."""
+    folder = tmp_path / "vms"
+    folder.mkdir()
+    (folder / "no.qmp").touch()
+    process = subprocess.Popen(
+        [*WATCH, f"{folder}/", "-o", str(tmp_path / "o"), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def wait_for(event):
+        for line in process.stdout:
+            record = json.loads(line)
+            if record["event"] == event:
+                return record
+        raise AssertionError(f"no {event}")
+
+    try:
+        for _ in range(2):
+            qemu = FakeQemu(folder / "web1.qmp")
+            try:
+                qemu.ram[4096:8192] = os.urandom(4096)
+                began = datetime.now(UTC)
+                found = wait_for("found")
+                assert found["vm"] == "web1"
+                # On a busy host it may take longer.
+                late = datetime.fromisoformat(found["time"]) - began
+                assert late < timedelta(seconds=20)
+                wait_for("waiting")
+            finally:
+                qemu.close()
+                qemu.path.unlink()
+            assert wait_for("gone")["vm"] == "web1"
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_memory_without_a_kernel(tmp_path):

@@ -57,6 +57,8 @@ class VmControl:
             event = client.event(max(deadline - time.monotonic(), 0.0))
             if event is None:
                 return None
+            # It speaks again: after libvirt's daemon was restarted, for example.
+            self._silent_until, self._silence_reported = 0.0, False
             self.target.note_event(event)
             meaning = interpret_event(event)
             if meaning is not None:

@@ -4,6 +4,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,15 +18,20 @@ from kmemdump.opening import open_target
 from kmemdump.targets.libvirt.crash_action import crash_action
 from kmemdump.watch.sources.libvirt import DomainFilter, LibvirtSource
 from kmemdump.watch.sources.metadata import MetadataFilter
-from rigs.libvirtd import Domain, Libvirtd, wait_for
+from rigs.libvirtd import Domain, Libvirtd, unpacked_libvirtd, wait_for
 from rigs.watching import AREAS, Watch
 
 pytestmark = pytest.mark.vm
 
 
-@pytest.fixture
-def libvirtd(tmp_path, lab_cache):
-    with Libvirtd(tmp_path / "v", lab_cache) as daemon:
+@pytest.fixture(
+    params=[None, pytest.param("trixie", marks=pytest.mark.matrix)],
+    ids=["here", "Debian 13"],
+)
+def libvirtd(request, tmp_path, lab_cache):
+    """This machine's, which is Debian 12's, or another release's."""
+    other = request.param and unpacked_libvirtd(lab_cache, request.param)
+    with Libvirtd(tmp_path / "v", lab_cache, unpacked=other) as daemon:
         yield daemon
 
 
@@ -178,6 +184,34 @@ def test_target(libvirtd, guest, tmp_path, capsys):
         client.execute("quit")
         wait_for(lambda: not client.connected)
         assert domain.state == "shut off"
+
+
+@pytest.mark.matrix
+def test_in_a_pod(tmp_path, lab_cache, guest):
+    """libvirt and QEMU in PID and mount namespaces of their own, as in KubeVirt's."""
+    options = ["--pid", "--fork", "--kill-child", "--mount-proc"]
+    with Libvirtd(tmp_path / "v", lab_cache, namespaces=options) as daemon:
+        domain = Domain(daemon, "default_vm", guest)
+        domain.start()
+        (listens,) = _children(daemon.pid)
+        socket = f"/proc/{listens}/root{daemon.socket}"
+        uri = f"qemu+unix:///system?socket={socket}"
+        with open_target(f"libvirt:{uri}#default_vm") as target:
+            assert target.client.peer not in (0, domain.pid)  # It is another one here.
+            assert target.vmcoreinfo().osrelease.startswith("6.1.")
+        source = LibvirtSource(uri)
+        try:
+            wait_for(source.vms)
+            (vm,) = source.vms()
+            assert vm.name == "default_vm"
+            assert f"-{target.client.peer}-" in vm.life
+        finally:
+            source.close()
+        domain.destroy()
+
+
+def _children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def _problem(target):
