@@ -33,6 +33,7 @@ class SecondLife(Machine):
         shutil.copyfile(self._left, self.folder / "ram")
 
 
+@pytest.mark.matrix
 @each_architecture
 def test_kernel_of_an_earlier_life(
     booted, lab_cache, make_setup, watch, architecture, tmp_path
