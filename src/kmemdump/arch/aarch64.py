@@ -204,6 +204,13 @@ class Aarch64:
             return
         yield Range(stack.address_, sizeof(stack))
 
+    def idle_preempt_count(self, prog: Program, cpu: int) -> Object:
+        from drgn.helpers.linux.percpu import per_cpu
+
+        # Of the task. In the same union, its upper half is the flag that another task
+        # should run.
+        return per_cpu(prog["runqueues"], cpu).idle.thread_info.preempt.count
+
     def module_tables(self, module: Object) -> Iterator[Range]:
         return iter(())
 

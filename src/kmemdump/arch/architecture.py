@@ -144,6 +144,13 @@ class Arch(Protocol):
         They grow down; pages at the start of the range may not be mapped.
         """
 
+    def idle_preempt_count(self, prog: Program, cpu: int) -> Object:
+        """
+        Return preempt_count of a CPU that runs its idle task.
+
+        :raises LookupError: If the kernel has it elsewhere.
+        """
+
     def module_tables(self, module: Object) -> Iterator[Range]:
         """Yield the virtual ranges of a module's tables that drgn needs to unwind."""
 

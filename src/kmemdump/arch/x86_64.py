@@ -217,6 +217,16 @@ class X86_64:
             if end:
                 yield Range(max(end - _MAX_STACK, 0), min(end, _MAX_STACK))
 
+    def idle_preempt_count(self, prog: Program, cpu: int) -> Object:
+        from drgn.helpers.linux.percpu import per_cpu
+
+        try:
+            return per_cpu(prog["__preempt_count"], cpu)
+        except LookupError:
+            # Linux kernel commit 64701838bf05 ("x86/percpu: Move preempt_count next to
+            # current_task") (in v6.2); a variable of its own again since v6.15.
+            return per_cpu(prog["pcpu_hot"], cpu).preempt_count
+
     def module_tables(self, module: Object) -> Iterator[Range]:
         from drgn import FaultError
 

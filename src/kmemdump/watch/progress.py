@@ -11,7 +11,7 @@ from drgn import Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.percpu import per_cpu
 
-from kmemdump.arch.architecture import arch_from_info
+from kmemdump.arch.architecture import arch_from_info, arch_from_program
 from kmemdump.arch.pagetable import read_virtual
 from kmemdump.errors import NotCapturedError
 from kmemdump.kernel.attach import Kernel
@@ -159,21 +159,12 @@ def _cpu_variables(prog: Program, resolve: Resolve, cpu: int) -> _CpuVariables:
         idle_task = queue.idle.value_()
         current = find_member(resolve, queue.curr)
     return _CpuVariables(
-        tuple(counters), current, idle_task, _preempt_count(prog, resolve, cpu)
+        tuple(counters),
+        current,
+        idle_task,
+        optional(
+            lambda: find_member(
+                resolve, arch_from_program(prog).idle_preempt_count(prog, cpu)
+            )
+        ),
     )
-
-
-def _preempt_count(prog: Program, resolve: Resolve, cpu: int) -> Variable | None:
-    """Find what says whether a CPU is in an interrupt while its idle task runs."""
-    with contextlib.suppress(*ABSENT):
-        return find_member(resolve, per_cpu(prog["__preempt_count"], cpu))
-    # Linux kernel commit 64701838bf05 ("x86/percpu: Move preempt_count next to
-    # current_task") (in v6.2); a variable of its own again since v6.15.
-    with contextlib.suppress(*ABSENT):
-        return find_member(resolve, per_cpu(prog["pcpu_hot"], cpu).preempt_count)
-    # aarch64: of the task. Its upper half, in the same union, is the flag that another
-    # task should run.
-    with contextlib.suppress(*ABSENT):
-        info = per_cpu(prog["runqueues"], cpu).idle.thread_info
-        return find_member(resolve, info.preempt.count)
-    return None
