@@ -27,7 +27,7 @@ _INSTALL = (
     "pip install 'kmemdump[libvirt]'"
 )
 _MAX_STUCK = 8
-"""Calls that may wait for a daemon that does not answer."""
+"""Calls, and attempts to connect, that may wait for a daemon that does not answer."""
 _MAX_TEXT = 500
 """Characters of an error of libvirt."""
 _KEEPALIVE = 2
@@ -86,6 +86,7 @@ class _Library:
                 f"libvirt: its Python module is missing\n{_INSTALL}"
             ) from error
         self.module: Any = libvirt
+        self._attempts = 0
         # Whoever calls gets the error; the library would print it as well.
         libvirt.registerErrorHandler(lambda *_: None, None)
         # Must precede the first connection.
@@ -98,6 +99,18 @@ class _Library:
             if cls._instance is None:
                 cls._instance = cls()
             return cls._instance
+
+    def begin_attempt(self) -> bool:
+        """Return whether one more connection may be attempted now."""
+        with self._lock:
+            if self._attempts >= _MAX_STUCK:
+                return False
+            self._attempts += 1
+            return True
+
+    def end_attempt(self) -> None:
+        with self._lock:
+            self._attempts -= 1
 
     def _run(self) -> None:
         while True:
@@ -128,13 +141,30 @@ class LibvirtConnection(Closing):
         self.name = f"libvirt at {uri}" if uri else "libvirt"
         self.raw: Any = None
         """libvirt's connection: to be used in :meth:`call`."""
-        self.raw = self.call(lambda: self.libvirt.open(uri or None), "connecting")
         try:
+            self.raw = self._connect(uri)
             check_uri(self.call(lambda: self.raw.getURI(), "its URI"))
             self.call(self._watch_over, "keep-alive")
         except BaseException:
             self.close()
             raise
+
+    def _connect(self, uri: str) -> Any:
+        """Connect; attempts that a silent daemon holds up are limited."""
+        library = _Library.get()
+        if not library.begin_attempt():
+            raise LostError(f"{self.name}: connecting: libvirt does not answer")
+
+        def connect() -> Any:
+            try:
+                raw = self.libvirt.open(uri or None)
+            finally:
+                library.end_attempt()
+            if self._closed.is_set():  # Nobody waits for it any more.
+                raw.close()
+            return raw
+
+        return self.call(connect, "connecting")
 
     def _watch_over(self) -> None:
         self.raw.registerCloseCallback(lambda *_: self._closed.set(), None)
