@@ -355,12 +355,26 @@ def smem(machine: Machine) -> bytes:
         return memory.read(where.start, where.size)
 
 
-def checked(device: Device) -> dict[str, str]:
+def checked(device: Device, status: int) -> dict[str, str]:
     """Check the machine in itself; return the state of each point."""
-    (target,) = json.loads(device.kmemdump("check --json", 1))["targets"]
+    text = device.kmemdump("check --json", status)
+    (target,) = json.loads(text)["targets"]
     assert target["error"] is None
     assert target["core"]["size"] > 1e6
     return {point["name"]: point["state"] for point in target["points"]}
+
+
+@pytest.mark.vm
+@pytest.mark.matrix
+def test_check_of_the_machine_itself(device):
+    """Without an agent, and with one."""
+    it = device(tasks=30)
+    found = checked(it, 1)
+    assert {name for name, state in found.items() if state != "ok"} == {
+        *("agent", "firmware")
+    }
+    it.start("--refresh 86400")
+    assert checked(it, 0) == dict.fromkeys(found, "ok")
 
 
 @pytest.mark.vm
@@ -369,16 +383,8 @@ def test_what_can_go_wrong(device):
     it = device(tasks=30, action="panic=pause,reboot=reset,shutdown=pause")
     machine = it.machine
 
-    # 0. There is none yet, and then one.
-    found = checked(it)
-    assert {name for name, state in found.items() if state == "missing"} == {
-        *("agent", "firmware")
-    }
-    it.start("--refresh 86400")
-    assert checked(it).keys() == found.keys()
-    assert set(checked(it).values()) == {"ok"}
-
     # 1. Killed: its marks stay, and the next one takes them over.
+    it.start("--refresh 86400")
     it.run(f"kill -9 {it.status()['pid']}")
     assert "is gone; what it registered is still there" in it.kmemdump("status", 1)
     left = rows(machine)
