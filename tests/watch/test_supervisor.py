@@ -229,7 +229,10 @@ def test_qemu_that_misbehaves(tmp_path, answer, problem):
         assert problem in line
     finally:
         qemu.close()
-    output, _ = process.communicate(timeout=60)
+    # Not communicate(): it loses what was read ahead.
+    output = process.stdout.read()
+    process.wait(60)
+    process.stdout.close()
     assert "QEMU ended before there was a kernel to mark" in output
     assert "Traceback" not in output
     assert process.returncode == 3
