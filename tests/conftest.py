@@ -77,6 +77,12 @@ def _machine(item: pytest.Item) -> str:
     return " ".join([item.path.stem, *shared]) if shared else ""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what runs here apart from the machine's own watches and agents."""
+    os.environ["RUNTIME_DIRECTORY"] = str(tmp_path_factory.mktemp("run"))
+
+
 @pytest.fixture(scope="session")
 def lab_cache() -> PackageCache:
     """The folder of unpacked packages: $KMEMDUMP_LAB or build/lab."""

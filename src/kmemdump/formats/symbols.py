@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
@@ -51,8 +51,8 @@ class SymbolTable:
     """What was looked up by name before."""
     _first: dict[bytes, int] = field(default_factory=dict, repr=False)
     """Name to the first symbol that has it, filled when a new name is looked up."""
-    _repeated: set[bytes] = field(default_factory=set, repr=False)
-    """Names that several symbols have; filled together with that."""
+    _repeated: dict[bytes, list[int]] = field(default_factory=dict, repr=False)
+    """The same of names that several symbols have: to all of them."""
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -88,22 +88,25 @@ class SymbolTable:
                 self._found[name, one] = found
         return found
 
-    def _indices(self, name: str, one: bool) -> Iterator[int]:
+    def _indices(self, name: str, one: bool) -> Sequence[int]:
         raw = name.encode("utf-8", "replace")
         if not self._first:
-            names = self._split()
-            # Of equal names, the first one stays.
-            backwards = zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
-            self._first.update(backwards)
-            last = dict(zip(names, range(len(names)), strict=True))
-            first = self._first.items()
-            self._repeated.update(it for it, index in first if last[it] != index)
-        index = self._first.get(raw)
-        if index is not None:
-            yield index
-        if index is not None and not one and raw in self._repeated:
-            names = self._split()
-            yield from (i for i in range(index + 1, len(names)) if names[i] == raw)
+            self._fill_index()
+        if not one and raw in self._repeated:
+            return self._repeated[raw]
+        return [self._first[raw]] if raw in self._first else []
+
+    def _fill_index(self) -> None:
+        names = self._split()
+        # Of equal names, the first one stays.
+        backwards = zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
+        self._first.update(backwards)
+        last = dict(zip(names, range(len(names)), strict=True))
+        first = self._first.items()
+        self._repeated.update((it, []) for it, index in first if last[it] != index)
+        for index, name in enumerate(names):
+            if name in self._repeated:
+                self._repeated[name].append(index)
 
     def names_with(self, characters: str) -> Iterator[str]:
         """Yield the names that have one of *characters*."""
@@ -129,7 +132,7 @@ class SymbolTable:
     def forget_index(self) -> None:
         """Free what look-ups of new names need: three quarters of the memory."""
         self._first = {}
-        self._repeated = set()
+        self._repeated = {}
 
     def _size(self, index: int) -> int:
         if self.sizes and self.sizes[index]:
