@@ -7,19 +7,18 @@ import contextlib
 import http.client
 import json
 import socket
-import struct
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from kmemdump.errors import TargetError
+from kmemdump.targets.peer import peer_of
 from kmemdump.targets.qmp_channel import QmpCommandError, QmpTimeoutError
 from kmemdump.targets.qmp_client import socket_address
 from kmemdump.text import printable
 
 __all__ = ["ApiSocket"]
 
-_UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
 _MAX_ANSWER = 4 << 20
 _MAX_TEXT = 300
 _BAD_REQUEST = 400
@@ -55,9 +54,7 @@ class ApiSocket:
         connection = _Connection(path, timeout)
         try:
             connection.connect()
-            data = connection.sock.getsockopt(
-                socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
-            )
+            peer = peer_of(connection.sock)
         except OSError as error:
             raise TargetError(
                 f"{path}: cannot connect: {error.strerror or error}, "
@@ -65,7 +62,7 @@ class ApiSocket:
             ) from error
         finally:
             connection.close()
-        self.peer: int = _UCRED.unpack(data)[0]
+        self.peer: int = peer.pid
         """PID of the process that listens; 0 if it is in another PID namespace."""
 
     def request(

@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping
@@ -26,6 +25,7 @@ from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 from qemu.qmp.message import Message
 
 from kmemdump.errors import TargetError
+from kmemdump.targets.peer import peer_of
 from kmemdump.targets.qmp_channel import (
     QmpChannel,
     QmpCommandError,
@@ -38,7 +38,6 @@ DEFAULT_TIMEOUT = 10.0
 """Seconds that QEMU has for each answer."""
 
 _CLOSE_TIMEOUT = 2.0
-_UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
 _T = TypeVar("_T")
 
 # The caller reports a VM that goes away; the library would report it once more, on
@@ -68,11 +67,7 @@ class QmpClient(QmpChannel):
         else:
             super().__init__(str(address))
             connection = _connect(address, deadline)
-        credentials = connection.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
-        )
-        # The process that listens; 0 if it is in another PID namespace.
-        self.peer = _UCRED.unpack(credentials)[0]
+        self.peer = peer_of(connection).pid
         self._timeout = timeout
         self._qmp = QMPClient()
         self._qmp.events.event_filter = self._take_event

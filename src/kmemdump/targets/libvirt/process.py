@@ -11,18 +11,17 @@ import os
 import re
 import select
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from kmemdump.targets import Closing
+from kmemdump.targets.peer import peer_of
 from kmemdump.targets.qmp_client import socket_address
 
 __all__ = ["ProcessEnd", "daemon_of", "find_process", "start_time"]
 
-_UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
 _MAX_PROCESSES = 1 << 20
 _PID_FILES = (
     # Of the system's daemon, and of a user's (libvirt src/qemu/qemu_conf.c). Containers
@@ -48,10 +47,7 @@ def daemon_of(uri: str) -> int:
     ):
         connection.settimeout(1.0)
         connection.connect(address)
-        credentials = connection.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
-        )
-        return int(_UCRED.unpack(credentials)[0])
+        return peer_of(connection).pid
     return 0
 
 

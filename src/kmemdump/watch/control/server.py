@@ -14,12 +14,12 @@ import os
 import queue
 import socket
 import socketserver
-import struct
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kmemdump.errors import TargetError
+from kmemdump.targets.peer import peer_of
 
 __all__ = ["ControlServer", "Request"]
 
@@ -31,7 +31,6 @@ ANSWER_SECONDS = 60.0
 """Time that the watch has for its answer."""
 _MAX_REQUESTS = 64
 """Requests that wait at once; more are refused."""
-_UCRED = struct.Struct("3i")  # struct ucred, include/linux/socket.h
 
 
 class Request:
@@ -131,8 +130,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def verify_request(self, request: object, client_address: object) -> bool:
         """Accept root and the user who started the watch."""
         assert isinstance(request, socket.socket)
-        peer = request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        return _UCRED.unpack(peer)[1] in (0, os.geteuid())
+        return peer_of(request).uid in (0, os.geteuid())
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is of no interest."""
