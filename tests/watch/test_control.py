@@ -17,7 +17,8 @@ from kmemdump.errors import FormatError, TargetError
 from kmemdump.watch import Event, EventName
 from kmemdump.watch.control.client import ask, control_path, find_watch, watches
 from kmemdump.watch.control.metrics import metrics
-from kmemdump.watch.control.server import ControlServer
+from kmemdump.watch.control.pending import PendingRequests
+from kmemdump.watch.control.server import ControlServer, Request
 from kmemdump.watch.control.status import VmRecord, WatchStatus, read_watches
 from kmemdump.watch.vm_status import VmStatus
 from rigs.programs import run_kmemdump
@@ -121,6 +122,16 @@ def test_status_is_made_of_events():
     status.take(event(EventName.MARKED))
     status.take(event(EventName.NO_CORE, request=3))
     assert (status.state, status.not_written) == ("watched", 1)
+
+
+def test_a_request_is_refused_alone():
+    """Another one, for the same VM, waits on."""
+    pending, first, second = PendingRequests(), Request({}), Request({})
+    pending.add(first, "db")
+    pending.refuse(pending.add(second, "db"), "cannot do it")
+    assert second.wait() == {"error": "cannot do it"}
+    pending.answer(event(EventName.REFRESHED, request=1))
+    assert first.wait()["event"] == "refreshed"
 
 
 def test_events_are_as_the_schema_says():

@@ -282,7 +282,7 @@ class Supervisor:
             number = self._pending.add(request, vm.address.name)
             command = make_command(request.body, number)
             if command is None:
-                self._pending.refuse_all(vm.address.name, f"cannot do {do!r}")
+                self._pending.refuse(number, f"cannot do {do!r}")
             else:
                 vm.worker.send(command)
 

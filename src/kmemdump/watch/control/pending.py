@@ -42,6 +42,10 @@ class PendingRequests:
         if found is not None:
             found.request.reply(**event.record())
 
+    def refuse(self, number: int, why: str) -> None:
+        """Refuse one request, which was added under a number."""
+        self._pending.pop(number).request.refuse(why)
+
     def refuse_all(self, vm: str, why: str) -> None:
         """Refuse the requests that a worker will not answer any more."""
         for number, item in [*self._pending.items()]:
