@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,6 +14,7 @@ from kmemdump.memory.ranges import Extent, Range, merge, unit_ranges
 
 __all__ = [
     "PAGE_SIZE",
+    "ExtentMemory",
     "FileMemory",
     "JoinedFiles",
     "JoinedMemory",
@@ -73,7 +75,44 @@ class WritableMemory(Memory, Protocol):
         """
 
 
-class FileMemory:
+class ExtentMemory(ABC):
+    """
+    Physical memory that lies, extent by extent, where it has other addresses.
+
+    :param extents: The memory, with its places there. They must not overlap.
+    :param name: Name of the place, for messages.
+    """
+
+    def __init__(self, extents: Sequence[Extent], name: str) -> None:
+        self.extents: Sequence[Extent] = sorted(extents)
+        """The memory, with its places."""
+        self.name = name
+        self._starts = [extent.address for extent in self.extents]
+        self.ranges: Sequence[Range] = merge(
+            Range(extent.address, extent.size) for extent in self.extents
+        )
+
+    def read(self, address: int, size: int) -> bytes:
+        parts: list[bytes] = []
+        wanted = size
+        while wanted > 0:
+            i = bisect_right(self._starts, address) - 1
+            extent = self.extents[i] if i >= 0 else None
+            skip = address - extent.address if extent else 0
+            if extent is None or skip >= extent.size:
+                raise NotCapturedError(f"{self.name} does not hold {address:#x}")
+            part = self._read_at(extent, skip, min(wanted, extent.size - skip))
+            parts.append(part)
+            address += len(part)
+            wanted -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @abstractmethod
+    def _read_at(self, extent: Extent, skip: int, count: int) -> bytes:
+        """Return at least one of *count* bytes of an extent, behind the first ones."""
+
+
+class FileMemory(ExtentMemory):
     """
     Physical memory in a file: a VM's RAM, a RAM image, a core.
 
@@ -87,18 +126,8 @@ class FileMemory:
     """
 
     def __init__(self, fd: int, extents: Sequence[Extent], name: str) -> None:
+        super().__init__(extents, name)
         self._fd = fd
-        self._extents = sorted(extents)
-        self._starts = [extent.address for extent in self._extents]
-        self._name = name
-        self.ranges: Sequence[Range] = merge(
-            Range(extent.address, extent.size) for extent in self._extents
-        )
-
-    @property
-    def name(self) -> str:
-        """Name of the file, for messages."""
-        return self._name
 
     @property
     def outlives_process(self) -> bool:
@@ -106,36 +135,21 @@ class FileMemory:
         # A /proc/PID/mem has no size.
         return os.fstat(self._fd).st_size > 0
 
-    def read(self, address: int, size: int) -> bytes:
-        parts: list[bytes] = []
-        wanted = size
-        while wanted > 0:
-            i = bisect_right(self._starts, address) - 1
-            extent = self._extents[i] if i >= 0 else None
-            skip = address - extent.address if extent else 0
-            if extent is None or skip >= extent.size:
-                raise NotCapturedError(f"{self._name} does not hold {address:#x}")
-            count = min(wanted, extent.size - skip)
-            try:
-                part = os.pread(self._fd, count, extent.offset + skip)
-            except (OSError, OverflowError) as error:
-                raise NotCapturedError(
-                    f"{self._name}: cannot read {address:#x}: {error}"
-                ) from error
-            if not part:
-                raise NotCapturedError(
-                    f"{self._name} ends at or before offset {extent.offset + skip:#x}, "
-                    f"which should hold {address:#x}"
-                )
-            parts.append(part)
-            address += len(part)
-            wanted -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    @property
-    def extents(self) -> Sequence[Extent]:
-        """The memory in the file, with its offsets."""
-        return self._extents
+    def _read_at(self, extent: Extent, skip: int, count: int) -> bytes:
+        try:
+            part = os.pread(self._fd, count, extent.offset + skip)
+        except (OSError, OverflowError) as error:
+            address = extent.address + skip
+            raise NotCapturedError(
+                f"{self.name}: cannot read {address:#x}: {error}"
+            ) from error
+        if not part:
+            address = extent.address + skip
+            raise NotCapturedError(
+                f"{self.name} ends at or before offset {extent.offset + skip:#x}, "
+                f"which should hold {address:#x}"
+            )
+        return part
 
     def reopen(self) -> int:
         """
