@@ -69,7 +69,7 @@ class ProcessTarget(Closing):
     """
 
     abilities: frozenset[str] = frozenset()
-    """A process that is stopped answers nobody."""
+    """A process that is stopped gives no answer."""
 
     def __init__(
         self,
