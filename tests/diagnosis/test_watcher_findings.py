@@ -88,6 +88,11 @@ def test_triple_fault_names_its_cpu():
     assert cause.cpu is None
     assert cause.sentence.endswith("as by a triple fault.")
     assert cause_of(DeathKind.TRIPLE_FAULT, IDLE).cpu is None
+    # One that waits for a lock, as it may with interrupts off, is not the one.
+    waits = (Frame(0, "native_queued_spin_lock_slowpath", 0x84), *other.frames)
+    waiting = replace(other, frames=waits)
+    assert cause_of(DeathKind.TRIPLE_FAULT, FAULT, waiting).cpu == 0
+    assert cause_of(DeathKind.TRIPLE_FAULT, waiting, IDLE).cpu is None
 
 
 @pytest.mark.parametrize("death", [DeathKind.RESET, DeathKind.TRIPLE_FAULT])

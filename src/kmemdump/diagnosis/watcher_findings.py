@@ -38,6 +38,8 @@ _RESTARTS = (
     *("acpi_reboot", "acpi_reset", "do_kernel_restart", "psci_sys_reset"),
 )
 """Functions by which a kernel resets its machine, the outermost first."""
+_LOCK = re.compile(r"spin_lock_slowpath|(?:read|write)_lock_slowpath|osq_lock")
+"""Where a CPU waits for a lock (kernel/locking/)."""
 _BEFORE = "before that, the log shows: "
 
 
@@ -127,7 +129,12 @@ def _triple_fault(seen: Observations, cause: Cause) -> Cause:
         "the kernel was not going down, and its log announces no restart: a triple "
         "fault does that, or a write to the reset register",
     )
-    running = [cpu for cpu in seen.cpus if cpu.frames and not cpu.idle]
+    running = [
+        cpu
+        for cpu in seen.cpus
+        # A CPU that waits for a lock runs as it should.
+        if cpu.frames and not cpu.idle and not _LOCK.search(cpu.frames[0].symbol or "")
+    ]
     off = [cpu for cpu in running if has_interrupts_off(cpu)]
     likely = off if len(off) == 1 else running
     cpu = likely[0] if len(likely) == 1 else None

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Protocol
 
 from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
 from kmemdump.targets.libvirt.connection import LibvirtConnection
@@ -28,6 +28,10 @@ _RETRY = (0.5, 0.5, 1.0, 2.0)
 """Seconds between attempts to reach a daemon that has gone."""
 _CHECK = 1.0
 """Seconds between two checks of whether the daemon and the parent are still there."""
+_PROCESS_WAIT = 5.0
+"""Seconds for which a domain is not found as long as its process is not known."""
+_PROCESS_CHECK = 0.2
+"""Seconds between two looks for such a process."""
 _MAX_DOMAINS = 16384
 
 
@@ -78,6 +82,8 @@ class _Finder:
         self._changed = threading.Event()
         self._known: Sequence[Domain] | None = None
         self._daemon = 0
+        self._pending: dict[str, float] = {}
+        """Since when domains without a known process are there, by UUID."""
 
     def run(self) -> None:
         attempt = 0
@@ -113,8 +119,10 @@ class _Finder:
             if time.monotonic() >= next_list or self._changed.is_set():
                 self._changed.clear()
                 self._send(connection)
-                next_list = time.monotonic() + _RELIST
-            self._changed.wait(_CHECK)
+                next_list = time.monotonic() + (
+                    _PROCESS_CHECK if self._pending else _RELIST
+                )
+            self._changed.wait(_PROCESS_CHECK if self._pending else _CHECK)
 
     def _register(self, connection: LibvirtConnection) -> None:
         lifecycle = connection.libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
@@ -131,17 +139,22 @@ class _Finder:
     def _list(self, connection: LibvirtConnection) -> list[Domain]:
         libvirt, raw = connection.libvirt, connection.raw
         found = []
+        pending: dict[str, float] = {}
         active = raw.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         for domain in active[:_MAX_DOMAINS]:
             with suppress(libvirt.libvirtError):  # It ended meanwhile.
-                name = domain.name()
-                number = domain.ID()
+                name, number, uuid = domain.name(), domain.ID(), domain.UUIDString()
                 describe = partial(domain.XMLDesc, 0)
-                if number >= 0 and self._choice.accepts(name, describe):
-                    found.append(Domain(name, domain.UUIDString(), self._life(domain)))
+                if number < 0 or not self._choice.accepts(name, describe):
+                    continue
+                # libvirt names the process only a moment after it lists the domain.
+                pid = find_process(name, self._daemon)
+                if pid == 0:
+                    pending[uuid] = self._pending.get(uuid, time.monotonic())
+                    if time.monotonic() - pending[uuid] < _PROCESS_WAIT:
+                        continue
+                # A daemon that starts again may use the number of an ended domain.
+                life = f"{number}-{pid}-{start_time(pid)}"
+                found.append(Domain(name, uuid, life))
+        self._pending = pending
         return sorted(found, key=lambda item: (item.name, item.uuid))
-
-    def _life(self, domain: Any) -> str:
-        pid = find_process(domain.name(), self._daemon)
-        # A daemon that starts again may use the number of an ended domain.
-        return f"{domain.ID()}-{pid}-{start_time(pid)}"
