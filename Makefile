@@ -10,6 +10,7 @@
 #                 more examples of each property (hours)
 #   make newest   the kernels that are Debian's newest today, as a table (an hour)
 #   make soak     twenty VMs that die at random under one watch (half an hour)
+#   make kills    workers, the watch, QEMU and libvirtd killed at random (half an hour)
 #   make campaign every death and what is none, on four kernels under one watch (an hour)
 #   make lint     ruff and mypy
 #   make fuzz     all parsers with millions of inputs, guided by coverage (an hour)
@@ -35,7 +36,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix newest soak campaign lint fuzz bench docs clean system system-demo system-test system-matrix
+.PHONY: demo test check matrix newest soak kills campaign lint fuzz bench docs clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -55,6 +56,9 @@ newest: system-test .venv/dev
 
 soak: system-test .venv/dev
 	PYTHONPATH=tests $(BIN)/python tests/soak.py $(ARGS)
+
+kills: system-test .venv/dev .venv/libvirt
+	PYTHONPATH=tests $(BIN)/python tests/kills.py $(ARGS)
 
 campaign: system-test .venv/dev
 	PYTHONPATH=tests $(BIN)/python tests/campaign.py $(ARGS)

@@ -57,6 +57,7 @@ from rigs.scenarios import (
     each_scenario,
     each_series,
     each_silent,
+    each_with_debug_info,
 )
 from rigs.snapshots import Snapshots
 
@@ -143,7 +144,7 @@ def told_with_debug_info(dead: DeadMachine) -> dict[str, str]:
     return answers(dead.full_dump, questions(dead), dead.vmlinux)
 
 
-@each_scenario
+@each_with_debug_info
 def test_answers_with_debug_info(
     dead: DeadMachine, core: Path, told_with_debug_info: dict[str, str]
 ) -> None:
@@ -156,7 +157,7 @@ def test_answers_with_debug_info(
         assert expected["bt -a"].count("psci_0_2_cpu_off") == offline
 
 
-@each_scenario
+@each_with_debug_info
 def test_debug_info_adds_only_names(
     dead: DeadMachine, told: dict[str, str], told_with_debug_info: dict[str, str]
 ) -> None:
@@ -445,7 +446,7 @@ def test_plain_drgn_with_the_plugin(dead: DeadMachine, core: Path) -> None:
     assert asked.stdout.strip() == dead.machine.setup.kernel.release, asked.stderr
 
 
-@each_scenario
+@each_with_debug_info
 def test_plain_drgn_with_debug_info(dead: DeadMachine, core: Path) -> None:
     """Without the plugin."""
     using = ("-s", dead.vmlinux, "-q", "-c", core, "-e", SCRIPT)

@@ -131,8 +131,19 @@ def run_instead(command: str) -> str:
 
 def parametrize(*kinds: str) -> pytest.MarkDecorator:
     # In the order of the kinds: a machine dies once.
-    chosen = [s for kind in kinds for s in SESSIONS if s.kind == kind]
-    return pytest.mark.parametrize("session", chosen, ids=str)
+    chosen = [
+        pytest.param(s, id=str(s), marks=() if is_quick(s) else pytest.mark.matrix)
+        for kind in kinds
+        for s in SESSIONS
+        if s.kind == kind
+    ]
+    return pytest.mark.parametrize("session", chosen)
+
+
+def is_quick(session: Session) -> bool:
+    """Whether "make test" runs it: what newcomers read, and what boots nothing."""
+    first = ("README.md", "docs/tutorial.rst", "docs/howto/vm.rst")
+    return session.page in first or session.kind == "phone"
 
 
 class World:

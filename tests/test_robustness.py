@@ -17,6 +17,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from kmemdump.arch.architecture import image_address
 from kmemdump.coreimage import read_core
@@ -332,7 +333,7 @@ def test_a_damaged_core_image(
     start, end = spans(core_image)[part]
     path = tmp_path / "damaged.core"
     verbs = list(VERBS)
-    for seed in range(8):
+    for seed in range(settings.default.max_examples // 6):
         data = bytearray(whole)
         damage(data, start, end, random.Random(f"{part} {seed}"))
         path.write_bytes(data)
@@ -376,7 +377,7 @@ def test_damaged_pointers(dead: DeadMachine, core_image: Path, tmp_path: Path) -
         if whole[at + 6 : at + 8] == b"\xff\xff"  # A kernel pointer, very likely.
     ]
     path = tmp_path / "damaged.core"
-    for seed in range(5):
+    for seed in range(settings.default.max_examples // 8):
         chance = random.Random(seed)
         data = bytearray(whole)
         for _ in range(chance.choice((20, 200, 2000))):

@@ -16,7 +16,7 @@ from kmemdump.opening import open_target
 from kmemdump.questions.question import attempt
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_architecture, each_series
+from rigs.scenarios import each_architecture, each_series_once
 from rigs.synthetic import vmcoreinfo
 from rigs.verbs import run
 
@@ -89,7 +89,7 @@ def test_a_variable_that_a_kernel_lacks(prog):
     assert read_symbol(prog, "nosuch") is False
 
 
-@each_series
+@each_series_once
 def test_each_variable_is_found_in_one_kernel_or_the_other(dead: DeadMachine) -> None:
     """Or it is misspelt."""
     lacking = {

@@ -15,6 +15,7 @@ from kmemdump.errors import TargetError, UnsupportedError, UsageError
 from kmemdump.lab import (
     AARCH64,
     X86_64,
+    CrashType,
     KernelPackage,
     PackageCache,
     Setup,
@@ -25,7 +26,6 @@ from kmemdump.lab.machine_folder import MachineFolder
 from kmemdump.lab.serial_port import SerialPort
 from kmemdump.lab.setup import qemu_arguments
 from rigs.scenarios import (
-    ARM_DEATHS,
     CHOSEN,
     CHOSEN_AARCH64,
     CHOSEN_X86_64,
@@ -140,8 +140,7 @@ def test_every_value_is_chosen():
             CHOSEN_AARCH64,
             {
                 "kernel": TESTED[AARCH64],
-                "death": ARM_DEATHS,
-                "offline": (False, True),
+                "death": {CrashType.PANIC, CrashType.SPIN},
             },
         ),
     ):

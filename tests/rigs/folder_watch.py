@@ -32,18 +32,26 @@ class FolderWatch:
     def __init__(
         self, folder: Path, environ: dict[str, str], arguments: Sequence[str]
     ) -> None:
+        self.folder = folder
         self.sockets, self.cores = folder / "vms", folder / "cores"
         self.sockets.mkdir(parents=True, exist_ok=True)
         self.environ = environ | {"RUNTIME_DIRECTORY": str(folder)}
         self._events: dict[str, list[Event]] = defaultdict(list)
         command = [*KMEMDUMP, "watch", "--json", f"{self.sockets}/"]
+        self._command = [*command, "-o", str(self.cores), *arguments]
+        self.start()
+
+    def start(self) -> None:
+        """Start the watch, which does not run."""
         self.process = subprocess.Popen(
-            [*command, "-o", str(self.cores), *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self.environ,
+            self._command, stdout=subprocess.PIPE, text=True, env=self.environ
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._read, args=[self.process], daemon=True).start()
+
+    def kill(self) -> None:
+        """Kill the supervisor alone."""
+        self.process.kill()
+        self.process.wait()
 
     def add(self, name: str, machine: Machine) -> None:
         """Let a machine's socket appear, by a name; the one before is replaced."""
@@ -55,9 +63,9 @@ class FolderWatch:
         """Let a socket disappear."""
         (self.sockets / f"{name}.qmp").unlink(missing_ok=True)
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
             event = json.loads(line)
             if event["event"] not in ("alive", "refreshed", "status"):
                 self._events[event["vm"]].append(event)

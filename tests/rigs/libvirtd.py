@@ -8,6 +8,8 @@ touched, and tests may run beside each other and beside a libvirt in use.
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -338,6 +340,12 @@ class Domain:
         """End QEMU."""
         self._port = None
         self.raw.destroy()
+
+    def kill(self) -> None:
+        """Kill QEMU, and wait until libvirt knows."""
+        self._port = None
+        os.kill(self.pid, signal.SIGKILL)
+        wait_for(lambda: self.state == "shut off")
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -130,7 +130,7 @@ def _die(crash: CrashType, kind: str) -> Callable[[SoakVm, Machine], bool]:
 def _oops(vm: SoakVm, machine: Machine) -> bool:
     machine.run("sh -c 'echo null >/sys/module/kmemdump_lab/parameters/die' &")
     vm.expect("death", "oops")
-    return False  # What an oops leaves is not as it was.
+    return _kill_qemu(vm, machine)  # What an oops leaves is not as it was.
 
 
 def _kill_qemu(vm: SoakVm, machine: Machine) -> bool:

@@ -61,7 +61,7 @@ RAM = {X86_64: 0, AARCH64: GIB}
     ("architecture", "share"),
     [
         (X86_64, True),
-        (X86_64, False),
+        pytest.param(X86_64, False, marks=pytest.mark.matrix),
         (AARCH64, True),
         pytest.param(AARCH64, False, marks=pytest.mark.matrix),
     ],
@@ -128,7 +128,10 @@ BOTH_SIDES = [Range(0, 2 * GIB), Range(4 * GIB, GIB)]
             *(X86_64, "qemu64", BOTH_SIDES, "NUMBER(pgtable_l5_enabled)=0"),
             marks=pytest.mark.matrix,
         ),
-        (X86_64, "max", BOTH_SIDES, "NUMBER(pgtable_l5_enabled)=1"),
+        pytest.param(
+            *(X86_64, "max", BOTH_SIDES, "NUMBER(pgtable_l5_enabled)=1"),
+            marks=pytest.mark.matrix,
+        ),
         pytest.param(
             *(AARCH64, "cortex-a72", [Range(GIB, 3 * GIB)]),
             "NUMBER(TCR_EL1_T1SZ)=0x10",

@@ -92,6 +92,7 @@ def test_event(booted, watch, tmp_path, monkeypatch):
     check_core(core, "sysrq_handle_crash", "it was seen after the marking")
 
 
+@pytest.mark.matrix
 def test_busy_then_frozen(booted, watch):
     """
     The only CPU. A busy user, a VM that was paused and a QEMU that hangs are no
