@@ -4,8 +4,57 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
-__all__ = ["MAX_SIGNATURE", "make_signature"]
+__all__ = ["MAX_SIGNATURE", "Signature", "SignatureSource", "make_signature"]
+
+SIGNATURE_VERSION = 1
+"""Signatures of two versions cannot be compared."""
+_MAX_FRAMES = 3
+
+
+class SignatureSource(StrEnum):
+    """What a signature was made from."""
+
+    LOG = "log"
+    STACKS = "stacks"
+    """The registers and stacks in a core image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A short text that is the same for two deaths of one bug."""
+
+    text: str
+    """At most :data:`MAX_SIGNATURE` characters."""
+    version: int
+    source: SignatureSource
+
+    @classmethod
+    def of_log(
+        cls, kind: str, function: str | None, frames: Sequence[str]
+    ) -> Signature:
+        """Return the signature of what a log says."""
+        return cls(_compose(kind, function, frames), SIGNATURE_VERSION, _LOG)
+
+    @classmethod
+    def of_stacks(
+        cls, kind: str, function: str | None, frames: Sequence[str]
+    ) -> Signature:
+        """Return the signature of what the stacks show."""
+        return cls(_compose(kind, function, frames), SIGNATURE_VERSION, _STACKS)
+
+
+_LOG, _STACKS = SignatureSource.LOG, SignatureSource.STACKS
+
+
+def _compose(kind: str, function: str | None, frames: Sequence[str]) -> str:
+    where = f" in {function}" if function else ""
+    callers = [name for name in frames if name != function][:_MAX_FRAMES]
+    return f"{kind}{where}{''.join(f' < {name}' for name in callers)}"[:MAX_SIGNATURE]
+
 
 MAX_SIGNATURE = 200
 """In characters."""
