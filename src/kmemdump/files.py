@@ -71,6 +71,14 @@ class OpenFile:
         except (OSError, OverflowError) as error:
             raise TargetError(f"{self.path}+{offset:#x}: {error}") from error
 
+    def next_data(self, offset: int) -> int:
+        """Return the first offset, from *offset* on, that is not in a hole."""
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: only a hole is left. Others: the file system knows of no holes.
+            return self.size if error.errno == errno.ENXIO else offset
+
     def detach(self) -> int:
         """Return the file descriptor, which belongs to the caller from here on."""
         fd, self.fd = self.fd, -1

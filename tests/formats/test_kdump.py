@@ -2,13 +2,15 @@
 """kdump-compressed dumps: headers, page bitmaps and page descriptors."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.kdump import Kdump, PageBitmap, parse_kdump
+from kmemdump.formats.kdump import Kdump, parse_kdump
+from kmemdump.formats.page_bitmap import PageBitmap
 from rigs.synthetic import PAGE, kdump, note, vmcoreinfo
 
 INFO = vmcoreinfo()
@@ -25,7 +27,11 @@ def test_header():
     data = kdump(PAGES, info=INFO, notes=note(b"CORE", 1, b"abc"))
     dump = parse(data)
     assert (dump.machine, dump.page_size) == ("x86_64", PAGE)
-    assert dump.ranges == [(0, 3 * PAGE), (9 * PAGE, PAGE), (40000 * PAGE, PAGE)]
+    assert list(dump.ranges()) == [
+        (0, 3 * PAGE),
+        (9 * PAGE, PAGE),
+        (40000 * PAGE, PAGE),
+    ]
     assert dump.vmcoreinfo == INFO
     assert [(item.name, item.type, item.desc) for item in dump.notes] == [
         ("CORE", 1, b"abc")
@@ -49,7 +55,7 @@ def test_old_versions_lack_the_later_fields():
 
 def test_frames_past_the_end_do_not_count():
     small = {0: bytes(PAGE), 5: bytes(PAGE)}
-    assert parse(kdump(small, max_frame=5)).ranges == [(0, PAGE)]
+    assert list(parse(kdump(small, max_frame=5)).ranges()) == [(0, PAGE)]
 
 
 def test_aarch64():
@@ -123,17 +129,68 @@ def test_any_bytes(data, offset):
 @given(
     st.lists(st.sampled_from([b"\0" * 40, b"\xff" * 40, b"\x01", b"\x80", b"\x5a"]))
     .map(b"".join)
-    .flatmap(lambda bits: st.sampled_from([bits, bits * 60]))
+    .flatmap(lambda bits: st.sampled_from([bits, bits * 60])),
+    st.integers(0, 7),
 )
-def test_bitmap(bits):
-    members = [i for i in range(len(bits) * 8) if bits[i // 8] >> i % 8 & 1]
-    bitmap = PageBitmap(bits)
+def test_bitmap(bits, cut):
+    frames = max(len(bits) * 8 - cut, 0)
+    members = [i for i in range(frames) if bits[i // 8] >> i % 8 & 1]
+    bitmap = PageBitmap(lambda at, count: bits[at : at + count], frames)
     assert len(bitmap) == len(members)
     assert [frame for start, end in bitmap.runs() for frame in range(start, end)] == (
         members
     )
     for index, frame in list(enumerate(members))[:: max(len(members) // 50, 1)]:
         assert bitmap.index(frame) == index
-    assert bitmap.index(len(bits) * 8) is None
-    for frame in set(range(0, len(bits) * 8, 37)) - set(members):
+    assert bitmap.index(frames) is None
+    for frame in set(range(0, frames, 37)) - set(members):
         assert bitmap.index(frame) is None
+
+
+def test_runs_and_counts_across_pieces():
+    """A machine's bitmap is read a MiB at a time."""
+    bits = bytearray(3 << 20)
+    bits[(1 << 20) - 2 : (1 << 20) + 3] = b"\xff" * 5
+    bits[(2 << 20) - 1] = 0x80  # A run that ends where a piece without members starts.
+    bits[-1] = 0x80
+    bitmap = PageBitmap(lambda at, count: bytes(bits[at : at + count]), len(bits) * 8)
+    first = ((1 << 20) - 2) * 8
+    second, last = (16 << 20) - 1, len(bits) * 8 - 1
+    assert list(bitmap.runs()) == [
+        (first, first + 40),
+        (second, second + 1),
+        (last, last + 1),
+    ]
+    assert [bitmap.index(it) for it in (first, first + 39, first + 40, last)] == [
+        0,
+        39,
+        None,
+        41,
+    ]
+
+
+def test_a_bitmap_that_alternates_is_refused_soon():
+    bits = b"\x55" * (1 << 19)
+    bitmap = PageBitmap(lambda at, count: bits[at : at + count], 8 << 19)
+    dump = replace(parse(kdump(PAGES)), pages=bitmap, held=len(bitmap))
+    with pytest.raises(FormatError, match="more than 2000000 ranges"):
+        list(dump.ranges())
+
+
+def test_pages_missing_in_a_dump_that_is_marked_incomplete():
+    data = bytearray(kdump(PAGES, info=INFO, status=9))
+    whole = parse(bytes(data))
+    assert (whole.incomplete, whole.held) == (True, len(PAGES))
+    at = whole.descriptors + 2 * 24
+    data[at:] = bytes(len(data) - at)
+    dump = parse(bytes(data))
+    assert (len(dump.pages), dump.held) == (5, 2)
+    assert list(dump.ranges()) == [(0, 2 * PAGE)]
+
+    def read(offset: int, count: int) -> bytes:
+        return bytes(data[offset : offset + count])
+
+    assert dump.descriptor(read, 1) is not None
+    assert dump.descriptor(read, 2) is None
+    assert parse(bytes(data[: at + 5])).held == 2
+    assert parse(bytes(data[: dump.descriptors])).held == 0

@@ -139,14 +139,21 @@ def kdump(
     split: int = 0,
     max_frame: int | None = None,
     page_size: int = PAGE,
+    status: int = 1,
 ) -> bytes:
-    """Return a kdump-compressed dump of frames to pages."""
+    """
+    Return a kdump-compressed dump of frames to pages.
+
+    :param status: ``DUMP_DH_COMPRESSED_*``; 8 marks it incomplete.
+    """
     max_frame = max_frame or max(pages, default=0) + 1
     half = -(-max_frame // 8 // PAGE) * PAGE or PAGE
     head = bytearray(PAGE)
     struct.pack_into("<8si", head, 0, b"KDUMP   ", version)
     struct.pack_into("65s", head, 12 + 4 * 65, machine)
-    struct.pack_into("<IiiII", head, 424, 1, page_size, 1, 2 * half // PAGE, max_frame)
+    struct.pack_into(
+        "<IiiII", head, 424, status, page_size, 1, 2 * half // PAGE, max_frame
+    )
     extra = PAGE + 104
     sub = struct.pack(
         "<QiiQQQQQQQQQQQ",

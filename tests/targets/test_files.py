@@ -20,6 +20,7 @@ from kmemdump.errors import (
     UnsupportedError,
     UsageError,
 )
+from kmemdump.formats.kdump import parse_kdump
 from kmemdump.memory.ranges import Extent, Range, flatten
 from kmemdump.opening import open_target
 from kmemdump.targets.unsupported import describe_unsupported
@@ -39,6 +40,7 @@ from rigs.synthetic import (
     uts,
     vmcoreinfo,
     vmcoreinfo_note,
+    write_sparse,
 )
 
 INFO = vmcoreinfo()
@@ -177,11 +179,6 @@ def test_kdump(tmp_path, kind, flattened):
         cuts = range(0, len(data), 1000)
         data = flat((at, data[at : at + 1000]) for at in sorted(cuts, key=lambda i: -i))
     target = open_target(save(tmp_path, data))
-    if flattened and kind in (LZO, SNAPPY, ZSTD):
-        with pytest.raises(UnsupportedError, match="makedumpfile -R"):
-            target.memory.read(PAGE, 1)
-        target.close()
-        return
     assert target.machine == 62
     assert target.memory.ranges == [
         Range(PAGE, 3 * PAGE),
@@ -228,11 +225,66 @@ def test_kdump_with_pages_that_are_wrong(tmp_path):
         target.close()
 
 
-def test_kdump_that_drgn_refuses(tmp_path):
-    target = open_target(save(tmp_path, kdump(PAGES, kind=LZO)))
-    with pytest.raises(UnsupportedError, match="convert it with makedumpfile -c"):
-        target.memory.read(PAGE, 1)
-    target.close()
+@pytest.mark.parametrize("flattened", [False, True])
+def test_kdump_that_drgn_refuses(tmp_path, flattened):
+    """It is refused when it is opened, not in the middle of a report."""
+    data = kdump(PAGES, kind=LZO)
+    hint = (
+        "reassemble it first, with makedumpfile -R"
+        if flattened
+        else ("convert it with makedumpfile -c")
+    )
+    with pytest.raises(UnsupportedError, match=hint):
+        open_target(save(tmp_path, flat([(0, data)]) if flattened else data))
+
+
+def test_kdump_that_is_marked_incomplete(tmp_path, caplog):
+    """makedumpfile's disk was full: what it wrote is there, and it says so."""
+    data = bytearray(kdump(PAGES, info=INFO, notes=CPUS + NOTE, status=9))
+    with open_target(save(tmp_path, bytes(data))) as target:
+        assert target.memory.read(0x100005 * PAGE, PAGE) == PAGES[0x100005]
+    assert "marked incomplete" in caplog.text
+    assert "0 of 5 pages are missing" in caplog.text
+    head = parse_kdump(
+        lambda at, count: bytes(data[at : at + count]), len(data), "dump"
+    )
+    at = head.descriptors + 24 * 3
+    data[at : at + 48] = bytes(48)
+    caplog.clear()
+    with open_target(save(tmp_path, bytes(data))) as target:
+        assert target.memory.ranges == [Range(PAGE, 3 * PAGE)]
+        assert target.memory.read(3 * PAGE, PAGE) == PAGES[3]
+        with pytest.raises(NotCapturedError, match="does not hold 0x4d000"):
+            target.memory.read(77 * PAGE, 1)
+    assert "2 of 5 pages are missing" in caplog.text
+    with open_target(save(tmp_path, bytes(data[: at - 24]))) as target:
+        assert target.memory.ranges == [Range(PAGE, 2 * PAGE)]
+
+
+@pytest.mark.parametrize("tib", [12, 70])
+def test_kdump_of_a_machine_with_ram_at_high_addresses(tmp_path, tib):
+    """Arm servers have RAM from 8 TiB on, and at 64 TiB: nearly all bits are zeros."""
+    high = (tib << 40) // PAGE - 3
+    pages = {7: PAGES[2], high: PAGES[3]}
+    frames = (tib << 40) // PAGE
+    half = frames // 8
+    start = 2 * PAGE + 2 * half
+    head = bytearray(kdump({0: PAGES[1]}, info=INFO, notes=NOTE)[: 2 * PAGE])
+    struct.pack_into("<I", head, 436, 2 * half // PAGE)
+    struct.pack_into("<Q", head, PAGE + 96, frames)
+    pieces = [(0, bytes(head))]
+    for i, (frame, page) in enumerate(pages.items()):
+        pieces.append((2 * PAGE + half + frame // 8, bytes([1 << frame % 8])))
+        at = start + 48 + i * PAGE
+        pieces.append((start + 24 * i, struct.pack("<qIIQ", at, PAGE, 0, 0)))
+        pieces.append((at, page))
+    path = write_sparse(tmp_path / "dump", start + 48 + 2 * PAGE, pieces)
+    with open_target(str(path)) as target:
+        assert list(target.memory.ranges) == [
+            Range(frame * PAGE, PAGE) for frame in pages
+        ]
+        assert target.memory.read(high * PAGE + 5, 9) == PAGES[3][5:14]
+        assert target.memory.read(7 * PAGE, PAGE) == PAGES[2]
 
 
 def elf(class_: int = 2, order: int = 1, type_: int = 4, machine: int = 62) -> bytes:

@@ -9,9 +9,7 @@ the pages in the dump, a descriptor for each of the latter, and the pages.
 
 from __future__ import annotations
 
-import re
 import struct
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -23,13 +21,13 @@ from kmemdump.formats.elf import (
     parse_notes,
     read_whole,
 )
-from kmemdump.memory.ranges import round_down
+from kmemdump.formats.page_bitmap import PageBitmap
+from kmemdump.memory.ranges import round_down, round_up
 
 __all__ = [
     "KDUMP_MAGIC",
     "Compression",
     "Kdump",
-    "PageBitmap",
     "PageDescriptor",
     "parse_kdump",
 ]
@@ -43,9 +41,15 @@ _DESCRIPTOR = struct.Struct("<qIIQ")  # struct page_desc
 # QEMU 7.2 has a name for x86 only (ELF_MACHINE_UNAME in its include/elf.h).
 _NO_MACHINE = b"Unknown"
 _PAGE_SIZES = (4096, 16384, 65536)
-_MAX_BITMAP = 256 << 20
-"""Most bytes of a bitmap: 8 TiB of RAM in pages of 4 KiB."""
-_MAX_RANGES = 8_000_000
+_MAX_BITMAP = 4 << 30
+"""
+Most bytes of a bitmap: addresses below 128 TiB in pages of 4 KiB. x86_64 with four
+levels of page tables has RAM up to 64 TiB; Arm servers have some at 64 TiB.
+"""
+_MAX_RANGES = 2_000_000
+"""Most ranges of pages: they take 250 MB."""
+# DUMP_DH_COMPRESSED_INCOMPLETE of makedumpfile's diskdump_mod.h: its disk was full.
+_INCOMPLETE = 0x8
 _MAX_VMCOREINFO = 1 << 20
 _LAST_DESCRIPTORS = 1 << 14
 
@@ -74,56 +78,6 @@ class PageDescriptor:
     """A :class:`Compression`, or 0."""
 
 
-class PageBitmap:
-    """A set of page frames, with the number of members below each."""
-
-    _BLOCK = 4096
-
-    def __init__(self, bits: bytes) -> None:
-        self.bits = bits
-        self.counts: array[int] = array("Q", [0])
-        for start in range(0, len(bits), self._BLOCK):
-            block = int.from_bytes(bits[start : start + self._BLOCK], "little")
-            self.counts.append(self.counts[-1] + block.bit_count())
-
-    def __len__(self) -> int:
-        return self.counts[-1]
-
-    def index(self, frame: int) -> int | None:
-        """Return how many members are below *frame*; None if it is not a member."""
-        byte, bit = frame >> 3, frame & 7
-        if byte >= len(self.bits) or not self.bits[byte] >> bit & 1:
-            return None
-        block = byte // self._BLOCK
-        below = self.bits[block * self._BLOCK : byte]
-        last: int = self.bits[byte] & ((1 << bit) - 1)
-        within = int.from_bytes(below, "little").bit_count() + last.bit_count()
-        return self.counts[block] + within
-
-    def runs(self) -> Iterator[tuple[int, int]]:
-        """Iterate over the (first, end) of runs of members."""
-        first = -1  # Start of the open run.
-        for match in re.finditer(rb"\x00+|\xff+|[^\x00\xff]", self.bits):
-            value = self.bits[match.start()]
-            frame = match.start() * 8
-            if value in (0, 0xFF):
-                if value and first < 0:
-                    first = frame
-                elif not value and first >= 0:
-                    yield first, frame
-                    first = -1
-                continue
-            for bit in range(8):
-                if value >> bit & 1:
-                    if first < 0:
-                        first = frame + bit
-                elif first >= 0:
-                    yield first, frame + bit
-                    first = -1
-        if first >= 0:
-            yield first, len(self.bits) * 8
-
-
 @dataclass(frozen=True, slots=True)
 class Kdump:
     """The contents of a kdump-compressed dump's headers."""
@@ -134,14 +88,38 @@ class Kdump:
     """Size of a page in bytes."""
     pages: PageBitmap
     """The page frames in the dump."""
-    ranges: list[tuple[int, int]]
-    """Physical (address, size) of the memory in the dump, sorted."""
     descriptors: int
     """Offset of the first page descriptor in bytes."""
     notes: list[Note]
     vmcoreinfo: bytes | None
     """Text of VMCOREINFO, if the header has it."""
+    incomplete: bool
+    """Whether makedumpfile marked the dump so."""
+    held: int
+    """
+    How many pages have a descriptor: fewer than :attr:`pages` has only in a dump that
+    is marked incomplete. Those with the highest addresses are missing.
+    """
     source: str
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """
+        Iterate over the physical (address, size) of the memory in the dump, sorted.
+
+        :raises FormatError: If there are too many.
+        """
+        left = self.held
+        for count, (first, end) in enumerate(self.pages.runs()):
+            if count == _MAX_RANGES:
+                raise FormatError(
+                    self.source,
+                    f"more than {_MAX_RANGES} ranges of pages, expected fewer",
+                )
+            pages = min(end - first, left)
+            if not pages:
+                return
+            left -= pages
+            yield first * self.page_size, pages * self.page_size
 
     def descriptor(self, read: Read, frame: int) -> PageDescriptor | None:
         """
@@ -151,7 +129,7 @@ class Kdump:
         :raises FormatError: If its descriptor is wrong.
         """
         index = self.pages.index(frame)
-        if index is None:
+        if index is None or index >= self.held:
             return None
         at = self.descriptors + index * _DESCRIPTOR.size
         raw = read(at, _DESCRIPTOR.size)
@@ -161,6 +139,8 @@ class Kdump:
                 where, f"the file ends, expected the descriptor of page {frame:#x}"
             )
         offset, size, flags, _page_flags = _DESCRIPTOR.unpack(raw)
+        if self.incomplete and offset == size == 0:
+            return None
         flags &= Compression.ANY
         # A page without compression is stored in full size.
         good = 0 < size <= self.page_size if flags else size == self.page_size
@@ -176,7 +156,7 @@ class Kdump:
 
         Pages are written in order, so the last descriptors decide.
         """
-        count = sum(size for _, size in self.ranges) // self.page_size
+        count = self.held
         first = max(count - _LAST_DESCRIPTORS, 0)
         end = self.descriptors + count * _DESCRIPTOR.size
         table = read(
@@ -190,15 +170,18 @@ class Kdump:
         return end
 
 
-def parse_kdump(read: Read, size: int, source: str) -> Kdump:
+def parse_kdump(
+    read: Read, size: int, source: str, next_data: Callable[[int], int] = int
+) -> Kdump:
     """
     Parse the headers of a kdump-compressed dump.
 
+    :param next_data: Returns the first offset from one on that may not be zeros.
     :raises FormatError: If it is not such a dump, or damaged.
     """
     raw = read_whole(read, 0, _HEADER.size, size, source, "the header")
     # fmt: off
-    (magic, version, machine, _status, page_size, sub_blocks, bitmap_blocks,
+    (magic, version, machine, status, page_size, sub_blocks, bitmap_blocks,
      max_frame, _ram, _device, _written, _cpu, _cpus) = _HEADER.unpack(raw)
     # fmt: on
     if magic != KDUMP_MAGIC:
@@ -226,15 +209,10 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
     if version >= 6:
         max_frame = max_frame64
     bitmap_at = (1 + sub_blocks) * page_size
-    bits = _read_bitmap(
-        read, bitmap_at, bitmap_blocks * page_size, max_frame, size, source
+    pages = _open_bitmap(
+        *(read, next_data, bitmap_at, bitmap_blocks * page_size),
+        *(max_frame, size, source),
     )
-    pages = PageBitmap(bits)
-    ranges: list[tuple[int, int]] = []
-    for first, end in pages.runs():
-        if len(ranges) == _MAX_RANGES:
-            raise FormatError(source, f"more than {_MAX_RANGES} ranges of pages")
-        ranges.append((first * page_size, (end - first) * page_size))
     vmcoreinfo = None
     if version >= 3 and info_size:
         if info_size > _MAX_VMCOREINFO:
@@ -245,21 +223,45 @@ def parse_kdump(read: Read, size: int, source: str) -> Kdump:
         segment = ProgramHeader(PT_NOTE, 0, notes_at, 0, 0, notes_size, notes_size, 4)
         notes = parse_notes(read, [segment], size, source)
     descriptors = bitmap_at + bitmap_blocks * page_size
+    incomplete, held = bool(status & _INCOMPLETE), len(pages)
+    if incomplete:
+        held = _count_descriptors(read, descriptors, held)
     return Kdump(
         None if name == _NO_MACHINE else name.decode("ascii"),
         page_size,
         pages,
-        ranges,
         descriptors,
         notes,
         vmcoreinfo,
+        incomplete,
+        held,
         source,
     )
 
 
-def _read_bitmap(
-    read: Read, at: int, length: int, max_frame: int, size: int, source: str
-) -> bytes:
+def _count_descriptors(read: Read, first: int, count: int) -> int:
+    """Return how many of *count* descriptors are there: the last that is not zero."""
+    unit = _LAST_DESCRIPTORS
+    for start in range((count - 1) // unit * unit, -1, -unit):
+        table = read(
+            first + start * _DESCRIPTOR.size,
+            min(unit, count - start) * _DESCRIPTOR.size,
+        )
+        whole = table[: round_down(len(table), _DESCRIPTOR.size)].rstrip(b"\0")
+        if whole:
+            return start + round_up(len(whole), _DESCRIPTOR.size) // _DESCRIPTOR.size
+    return 0
+
+
+def _open_bitmap(
+    read: Read,
+    next_data: Callable[[int], int],
+    at: int,
+    length: int,
+    max_frame: int,
+    size: int,
+    source: str,
+) -> PageBitmap:
     # Half of the blocks are the bitmap of the machine, half that of the dump.
     half = length // 2
     if not 0 < half <= _MAX_BITMAP:
@@ -267,12 +269,21 @@ def _read_bitmap(
             f"{source}: bitmap_blocks",
             f"{length} bytes of bitmaps, expected at most {2 * _MAX_BITMAP}",
         )
-    bits = read_whole(read, at + half, half, size, source, "the page bitmap")
+    start = at + half
+    if start + half > size:
+        raise FormatError(
+            source,
+            f"the page bitmap should be at {start:#x} to {start + half:#x}, but the "
+            f"file ends at {size:#x}",
+        )
     if max_frame > half * 8:
         raise FormatError(
             f"{source}: max_mapnr", f"{max_frame} pages, the bitmap has {half * 8}"
         )
-    kept = bytearray(bits[: (max_frame + 7) // 8])
-    if max_frame & 7:
-        kept[-1] &= (1 << (max_frame & 7)) - 1
-    return bytes(kept)
+
+    def read_bits(offset: int, count: int) -> bytes:
+        return read_whole(read, start + offset, count, size, source, "the page bitmap")
+
+    return PageBitmap(
+        read_bits, max_frame, lambda offset: next_data(start + offset) - start
+    )

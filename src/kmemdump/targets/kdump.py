@@ -8,6 +8,7 @@ header fields that libkdumpfile needs. Other compressions are left to drgn.
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections import OrderedDict
@@ -25,6 +26,8 @@ from kmemdump.targets.file import FileTarget, check_whole
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["KdumpMemory", "open_kdump"]
+
+logger = logging.getLogger(__name__)
 
 _CACHED_PAGES = 4096
 
@@ -47,7 +50,7 @@ class KdumpMemory:
         self._pages: OrderedDict[int, bytes] = OrderedDict()
         self._program: Program | None = None
         self.ranges: Sequence[Range] = merge(
-            Range(address, size) for address, size in dump.ranges
+            Range(address, size) for address, size in dump.ranges()
         )
 
     def read(self, address: int, size: int) -> bytes:
@@ -104,12 +107,6 @@ class KdumpMemory:
             raise NotCapturedError(f"{self._file.name}: {error}") from error
 
     def _open_with_drgn(self) -> Program:
-        if self._is_flat:
-            raise UnsupportedError(
-                f"{self._file.name}: is flattened, and its pages are compressed with "
-                "LZO, Snappy or Zstandard, expected zlib, or not flattened\n"
-                "reassemble it with makedumpfile -R NEW <OLD"
-            )
         flags = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
         platform = None
         if self._dump.machine is not None:
@@ -118,12 +115,29 @@ class KdumpMemory:
         try:
             program.set_core_dump(os.dup(self._file.fd))  # drgn closes it.
         except Exception as error:  # drgn raises Exception for errors of libkdumpfile.
+            name = self._file.name
+            hint = f"convert it with makedumpfile -c {name} NEW, which uses zlib"
+            if self._is_flat:
+                hint = f"reassemble it first, with makedumpfile -R NEW <{name}"
             raise UnsupportedError(
-                f"{self._file.name}: its pages are compressed with LZO, Snappy or "
-                f"Zstandard, and drgn cannot open the dump: {error}\n"
-                "convert it with makedumpfile -c, which uses zlib"
+                f"{name}: its pages are compressed with LZO, Snappy or Zstandard, and "
+                f"drgn cannot open the dump: {error}\n{hint}"
             ) from error
         return program
+
+    def check_compression(self) -> None:
+        """
+        Open now what will be needed to decompress the pages.
+
+        :raises UnsupportedError: If that fails.
+        """
+        first = self.ranges[0].start if self.ranges else 0
+        try:
+            stored = self._dump.descriptor(self._read, first // self._dump.page_size)
+        except FormatError:
+            return  # Damage of one page.
+        if stored is not None and stored.flags & ~Compression.ZLIB:
+            self._program = self._open_with_drgn()
 
     def close(self) -> None:
         self._program = None
@@ -144,10 +158,18 @@ def open_kdump(
     if file.read(0, len(FLAT_MAGIC)) == FLAT_MAGIC:
         flat = parse_flat(file.read, file.size, file.name)
         check_whole(file, file.size + flat.missing, damaged)
-    whole = flat or file
-    dump = parse_kdump(whole.read, whole.size, file.name)
+    if flat is not None:
+        dump = parse_kdump(flat.read, flat.size, file.name)
+    else:
+        dump = parse_kdump(file.read, file.size, file.name, file.next_data)
     if flat is None:
-        check_whole(file, dump.end(file.read), damaged)
+        check_whole(file, dump.end(file.read), damaged or dump.incomplete)
+    if dump.incomplete:
+        logger.warning(
+            "%s: is marked incomplete, as makedumpfile does if its disk is full: %d of "
+            "%d pages are missing",
+            *(file.name, len(dump.pages) - dump.held, len(dump.pages)),
+        )
     info = vmcoreinfo
     if info is None and dump.vmcoreinfo is not None:
         info = VmcoreInfo.parse(dump.vmcoreinfo, f"{file.name}: VMCOREINFO")
@@ -158,5 +180,6 @@ def open_kdump(
         except UnsupportedError as error:
             raise UnsupportedError(f"{file.name}: utsname.machine: {error}") from None
     memory = KdumpMemory(file, dump, flat)
+    memory.check_compression()
     target = FileTarget(file.name, machine, memory, dump.notes, info)
     return target if machine else target.find_machine()
