@@ -112,7 +112,7 @@ class Scene:
 
     def kill_qemu(self) -> Callable[[], bool]:
         name = random.choice([*self.vms])
-        before = self.watched()[name].since
+        before = self.watched()[name].pid
         if name in self.domains:
             self.domains[name].kill()
             self.domains[name].start()
@@ -123,7 +123,7 @@ class Scene:
 
         def again() -> bool:
             now = self.watched().get(name)
-            return now is not None and now.since != before
+            return now is not None and now.pid != before
 
         return again
 
@@ -163,7 +163,9 @@ def main() -> int:
         for _ in range(given.kills):
             time.sleep(random.uniform(0, 1))
             name = random.choice([*victims])
-            took[name].append(scene.wait(victims[name]()))
+            seconds = scene.wait(victims[name]())
+            print(f"{name}: {seconds:.2f} s", flush=True)
+            took[name].append(seconds)
         status = scene.watch.end()
     print("killed      times  median s  longest s  over 5 s")
     for name, seconds in took.items():

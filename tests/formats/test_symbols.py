@@ -37,14 +37,6 @@ def test_by_address():
     assert names(TABLE.containing(0xFFF)) == []
 
 
-def test_a_forgotten_index_is_made_again():
-    table = make_symbols([SymbolRow(0x1000, "one"), SymbolRow(0x1010, "two")])
-    before = table.find("two")
-    table.forget_index()
-    assert table.find("two") == before
-    assert names(table.containing(0x1008)) == ["one"]
-
-
 def test_the_last_one_and_a_gap_have_no_size():
     assert TABLE.containing(0x3001) == []  # far is more than a mebibyte away.
     assert TABLE.find("last")[0].size == 0

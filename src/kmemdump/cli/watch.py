@@ -139,6 +139,7 @@ def command(
         VmAction(then),
         until_dead,
         control_path(run_folder(os.environ), os.getpid()),
+        run_folder(os.environ) / "builds",
         limits,
     )
     sources = [parse_sources(where)]

@@ -15,9 +15,10 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.formats import packing
 from kmemdump.formats.elf import Note
 from kmemdump.formats.notes import OWNER, NoteType, find_own
-from kmemdump.formats.packing import compress, decompress
+from kmemdump.formats.packing import Compressor, decompress
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, merge, total
 
 __all__ = [
@@ -33,7 +34,9 @@ _HEADER = struct.Struct("<II")
 _RANGE = struct.Struct("<QQ")
 
 
-def pack_memory(ranges: Sequence[Range], data: bytes) -> bytes:
+def pack_memory(
+    ranges: Sequence[Range], data: bytes, compress: Compressor = packing.compress
+) -> bytes:
     """
     Pack memory.
 

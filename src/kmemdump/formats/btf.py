@@ -13,9 +13,10 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from mmap import mmap
 
 from kmemdump.errors import FormatError
 
@@ -103,7 +104,7 @@ class BtfType:
     """Size in bytes, or id of another type, depending on *kind*."""
     body: int
     """Offset in the type section of the data that follows."""
-    section: bytes = field(default=b"", repr=False, compare=False)
+    section: bytes | mmap = field(default=b"", repr=False, compare=False)
     """The type section that it is in: this BTF's, or its base's."""
 
 
@@ -122,13 +123,13 @@ class BtfMember:
 class Btf:
     """Indexed BTF. Type id 0 is ``void``; ids continue those of *base*, if any."""
 
-    types: bytes
-    strings: bytes
+    types: bytes | mmap
+    strings: bytes | mmap
     source: str
     base: Btf | None = None
-    offsets: array[int] = field(default_factory=lambda: array("I"))
+    offsets: Sequence[int] = field(default_factory=lambda: array("I"))
     """Offset in *types* of each type of this BTF."""
-    named: array[int] = field(default_factory=lambda: array("Q"))
+    named: Sequence[int] = field(default_factory=lambda: array("Q"))
     """For each named type, sorted: the name's offset in *strings* << 32 | id."""
     listed: dict[BtfKind, list[int]] = field(
         default_factory=lambda: {kind: [] for kind in _LISTED}
@@ -190,7 +191,7 @@ class Btf:
             if offset is not None:
                 return offset
         raw = name.encode("utf-8", "backslashreplace") + b"\0"
-        if self.strings.startswith(raw):
+        if self.strings[: len(raw)] == raw:
             return self.first_string
         found = self.strings.find(b"\0" + raw)
         return None if found < 0 else found + 1 + self.first_string
@@ -332,13 +333,13 @@ def pack_btf(btf: Btf) -> bytes:
     """Return BTF in the form in which a kernel has it."""
     types, strings = len(btf.types), len(btf.strings)
     head = _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, types, types, strings)
-    return head + btf.types + btf.strings
+    return b"".join((head, btf.types, btf.strings))
 
 
 def _index(btf: Btf) -> None:
     # There are 100,000 types: opening a core image waits for this, and an agent keeps
     # it in memory. An array takes a tenth of a dictionary's memory.
-    named, offsets = [], btf.offsets
+    named, offsets = [], array("I")
     words = array("I", btf.types[: len(btf.types) // 4 * 4])
     if sys.byteorder == "big":
         words.byteswap()
@@ -364,4 +365,5 @@ def _index(btf: Btf) -> None:
         type_id += 1
     if 4 * at != len(btf.types):
         raise FormatError(btf.source, f"BTF type at offset {4 * at:#x} is cut short")
+    btf.offsets = offsets
     btf.named = array("Q", sorted(named))

@@ -19,7 +19,8 @@ from enum import IntEnum
 from itertools import accumulate
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.packing import compress, decompress
+from kmemdump.formats import packing
+from kmemdump.formats.packing import Compressor, decompress
 from kmemdump.formats.symbols import SymbolTable
 from kmemdump.text import printable
 
@@ -73,15 +74,17 @@ class DebugInfoNote:
     """What is missing, in one line; empty if nothing is."""
 
 
-def pack_debug_info(info: DebugInfoNote) -> bytes:
+def pack_debug_info(
+    info: DebugInfoNote, compress: Compressor = packing.compress
+) -> bytes:
     """Return the note's descriptor."""
     symbols, addresses = info.symbols, info.symbols.addresses
     previous = array("Q", [0])
     previous.extend(addresses[:-1])
     distances = array("Q", [b - a for a, b in zip(previous, addresses, strict=False)])
     sections = {
-        _Section.NAMES: symbols.names,
-        _Section.INFO: symbols.info,
+        _Section.NAMES: symbols.names[:],
+        _Section.INFO: symbols.info[:],
         _Section.ADDRESSES: _to_columns(distances),
         _Section.SIZES: _to_columns(symbols.sizes),
         _Section.BTF: info.btf,

@@ -4,15 +4,22 @@
 from __future__ import annotations
 
 import lzma
+from typing import Protocol
 
 from kmemdump.errors import FormatError
 
-__all__ = ["compress", "decompress"]
+__all__ = ["Compressor", "compress", "decompress"]
 
 # Level 6 saves 18 %, and takes ten times as long; zlib takes 30 % more room.
 _LEVEL = 0
 _MEMORY = 64 << 20
 """Most bytes that a decompressor may allocate, besides its output."""
+
+
+class Compressor(Protocol):
+    """:func:`compress`, or what does the same."""
+
+    def __call__(self, data: bytes, *, words: bool = False) -> bytes: ...
 
 
 def compress(data: bytes, *, words: bool = False) -> bytes:

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from mmap import mmap
 from typing import NamedTuple
 
 __all__ = ["SymbolRow", "SymbolTable", "join_columns", "make_symbols"]
@@ -35,24 +36,22 @@ class SymbolRow(NamedTuple):
 class SymbolTable:
     """Symbols by address. They are many: a row is made when it is asked for."""
 
-    names: bytes
+    names: bytes | mmap
     """The name of each, with a NUL behind it."""
-    info: bytes
+    info: bytes | mmap
     """``st_info`` of each."""
     addresses: array[int]
     """Ascending."""
     sizes: array[int]
     """In bytes, 0 if unknown; empty if all are."""
-    _offsets: array[int] = field(default_factory=lambda: array("I"), repr=False)
-    """Where each name begins, filled at first use."""
+    offsets: Sequence[int] = field(default=(), repr=False)
+    """Where each name begins, and the last one ends; made at first use."""
+    by_name: Sequence[int] = field(default=(), repr=False)
+    """The symbols by name, those of one name by address; made at first use."""
     _found: dict[tuple[str, bool], list[SymbolRow]] = field(
         default_factory=dict, repr=False
     )
     """What was looked up by name before."""
-    _first: dict[bytes, int] = field(default_factory=dict, repr=False)
-    """Name to the first symbol that has it, filled when a new name is looked up."""
-    _repeated: dict[bytes, list[int]] = field(default_factory=dict, repr=False)
-    """The same of names that several symbols have: to all of them."""
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -61,16 +60,14 @@ class SymbolTable:
         """Iterate over the rows as they are stored."""
         sizes = self.sizes or array("I", bytes(4 * len(self)))
         for name, address, info, size in zip(
-            self._split(), self.addresses, self.info, sizes, strict=True
+            self._split(), self.addresses, self.info[:], sizes, strict=True
         ):
             yield SymbolRow(address, name.decode("utf-8", "replace"), info, size)
 
     def row(self, index: int) -> SymbolRow:
         """Return a symbol; a size that is unknown ends where the next one begins."""
-        if not self._offsets:
-            lengths = (len(name) + 1 for name in self._split())
-            self._offsets.extend(accumulate(lengths, initial=0))
-        begin, end = self._offsets[index], self._offsets[index + 1] - 1
+        self._make_offsets()
+        begin, end = self.offsets[index], self.offsets[index + 1] - 1
         name = self.names[begin:end].decode("utf-8", "replace")
         size = self._size(index)
         return SymbolRow(self.addresses[index], name, self.info[index], size)
@@ -88,25 +85,32 @@ class SymbolTable:
                 self._found[name, one] = found
         return found
 
-    def _indices(self, name: str, one: bool) -> Sequence[int]:
+    def _indices(self, name: str, one: bool) -> Iterator[int]:
         raw = name.encode("utf-8", "replace")
-        if not self._first:
-            self._fill_index()
-        if not one and raw in self._repeated:
-            return self._repeated[raw]
-        return [self._first[raw]] if raw in self._first else []
+        self.make_indexes()
+        for place in range(bisect_left(self.by_name, raw, key=self._name), len(self)):
+            index = self.by_name[place]
+            if self._name(index) != raw:
+                return
+            yield index
+            if one:
+                return
 
-    def _fill_index(self) -> None:
-        names = self._split()
-        # Of equal names, the first one stays.
-        backwards = zip(reversed(names), range(len(names) - 1, -1, -1), strict=True)
-        self._first.update(backwards)
-        last = dict(zip(names, range(len(names)), strict=True))
-        first = self._first.items()
-        self._repeated.update((it, []) for it, index in first if last[it] != index)
-        for index, name in enumerate(names):
-            if name in self._repeated:
-                self._repeated[name].append(index)
+    def _name(self, index: int) -> bytes:
+        return self.names[self.offsets[index] : self.offsets[index + 1] - 1]
+
+    def make_indexes(self) -> None:
+        """Make what look-ups need, unless it is there."""
+        self._make_offsets()
+        if len(self.by_name) != len(self):
+            names = self._split()
+            order = sorted(range(len(names)), key=names.__getitem__)
+            self.by_name = array("I", order)
+
+    def _make_offsets(self) -> None:
+        if not self.offsets:
+            lengths = (len(name) + 1 for name in self._split())
+            self.offsets = array("I", accumulate(lengths, initial=0))
 
     def names_with(self, characters: str) -> Iterator[str]:
         """Yield the names that have one of *characters*."""
@@ -129,11 +133,6 @@ class SymbolTable:
             end = start
         return []
 
-    def forget_index(self) -> None:
-        """Free what look-ups of new names need: three quarters of the memory."""
-        self._first = {}
-        self._repeated = {}
-
     def _size(self, index: int) -> int:
         if self.sizes and self.sizes[index]:
             return self.sizes[index]
@@ -145,7 +144,7 @@ class SymbolTable:
         return size if size <= _MAX_SIZE else 0  # Memory without symbols is between.
 
     def _split(self) -> list[bytes]:
-        names = self.names.split(b"\0")
+        names = self.names[:].split(b"\0")
         names.pop()  # Behind the last NUL.
         return names
 

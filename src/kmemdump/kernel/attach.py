@@ -16,6 +16,7 @@ from drgn import Object, Program
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
+from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.debug_info import (
     DebugInfo,
     debug_info_of_note,
@@ -154,11 +155,14 @@ def attach(
     )
 
 
-def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
+def read_own_debug_info(
+    target: Target, recorder: Recorder, builds: BuildCache | None = None
+) -> OwnDebugInfo:
     """
     Read the debug info of the kernel of *target*: in its note, or else in its memory.
 
     :param recorder: Reads the kernel's memory, and records the reads.
+    :param builds: What kernels of one build share.
     """
     # A separate program, without a vmlinux.
     prog = _program(target, recorder, ())
@@ -170,7 +174,7 @@ def read_own_debug_info(target: Target, recorder: Recorder) -> OwnDebugInfo:
                 found = debug_info_of_note(core.debug_info(), target.name)
             else:
                 info, machine = target.vmcoreinfo(), target.machine
-                found = read_debug_info(prog, info, machine, target.memory)
+                found = read_debug_info(prog, info, machine, target.memory, builds)
         except (UnsupportedError, FormatError, BudgetExceededError) as error:
             problem = str(error)
     blocks = frozenset(reading.blocks)

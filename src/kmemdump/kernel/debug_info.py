@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from kmemdump.formats.symbols import (
     join_columns,
     make_symbols,
 )
+from kmemdump.kernel.build_cache import Build, BuildCache, digest_of
 from kmemdump.kernel.debug_packages import find_debug_package
 from kmemdump.kernel.partial_symbols import (
     add_per_cpu_variables,
@@ -44,6 +46,7 @@ from kmemdump.kernel.partial_symbols import (
 from kmemdump.kernel.program import core_program
 from kmemdump.kernel.symbol_names import find_changed_names, plain_name
 from kmemdump.memory.physical import PAGE_SIZE, Memory
+from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
 ]
 
 _MAX_KALLSYMS = 128 << 20
+_ADDRESS = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,13 @@ class DebugInfo:
     """Start of the kernel image; addresses below it are per-CPU offsets."""
     end: int
     """End of the kernel image."""
-    per_cpu: dict[str, int] = field(default_factory=dict)
+    per_cpu: Mapping[str, int] = field(default_factory=dict)
     """BTF type ids of per-CPU variables, by name."""
     variables: Mapping[str, int] = field(default_factory=dict)
     """BTF type ids of other variables, by name, where they are known."""
     lacks: str = ""
     """What is missing, in one line; empty if nothing is."""
-    _changed: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    _changed: dict[str, Sequence[str]] = field(default_factory=dict, repr=False)
     """Plain names to those that the compiler made of them; filled at first use."""
 
     def symbol(self, name: str) -> Symbol | None:
@@ -204,7 +208,11 @@ def note_of_debug_info(info: DebugInfo) -> DebugInfoNote:
 
 
 def read_debug_info(
-    prog: Program, info: VmcoreInfo, machine: int, memory: Memory | None = None
+    prog: Program,
+    info: VmcoreInfo,
+    machine: int,
+    memory: Memory | None = None,
+    builds: BuildCache | None = None,
 ) -> DebugInfo:
     """
     Read kallsyms and BTF from a kernel's memory.
@@ -212,10 +220,23 @@ def read_debug_info(
     :param prog: A program for the kernel that has no symbols yet.
     :param memory: The kernel's physical memory, which is searched for variables if
         kallsyms have functions only.
+    :param builds: Has, or gets, what kernels of one build share.
     :raises UnsupportedError: If the kernel lacks one of the two.
     :raises FormatError: If one of them is damaged.
     """
-    symbols = _read_kallsyms(prog, info, machine)
+    try:
+        tables = _read_tables(prog, info)
+    except BudgetExceededError:
+        raise
+    except (LookupError, ValueError, FaultError, NotCapturedError) as error:
+        raise _no_kallsyms(info, error) from error
+    key = tables.key(machine)
+    known = builds.find(key, tables.start) if builds is not None else None
+    if known is not None:
+        data = _read_btf(prog, info, known.symbols)
+        if digest_of(data) == known.btf_digest:
+            return _of_build(known)
+    symbols = _read_kallsyms(tables, info, machine)
     lacks = ""
     if _address(symbols, "init_uts_ns") is None and memory is not None:
         count = len(symbols)
@@ -225,7 +246,8 @@ def read_debug_info(
             f"of the variables, {len(symbols) - count} are known, which it exports to "
             f"modules or which have a known form; for all, {_advice(info)}"
         )
-    btf = _read_btf(prog, info, symbols)
+    data = _read_btf(prog, info, symbols)
+    btf = parse_btf(data, f"{info.source}: BTF")
     if lacks:
         symbols = add_per_cpu_variables(symbols, btf)
         if lacks_unwind_tables(symbols, btf):
@@ -235,19 +257,41 @@ def read_debug_info(
         end = symbols.addresses[-1] + PAGE_SIZE
     if start is None or end is None:
         raise FormatError(info.source, "kallsyms lack _stext and _end")
-    return DebugInfo(symbols, btf, start, end, per_cpu_types(btf), lacks=lacks)
+    per_cpu = per_cpu_types(btf)
+    if builds is None or lacks:  # What it lacks was looked for in other memory, too.
+        return DebugInfo(symbols, btf, start, end, per_cpu, lacks=lacks)
+    changed = find_changed_names(symbols.names_with(".$"))
+    build = Build(symbols, btf, start, end, per_cpu, changed, digest_of(data))
+    return _of_build(builds.add(key, tables.start, build))
 
 
-def _read_kallsyms(prog: Program, info: VmcoreInfo, machine: int) -> SymbolTable:
+def _of_build(build: Build) -> DebugInfo:
+    changed = {"": [], **build.changed}
+    return DebugInfo(
+        build.symbols,
+        build.btf,
+        build.start,
+        build.end,
+        build.per_cpu,
+        _changed=changed,
+    )
+
+
+def _no_kallsyms(info: VmcoreInfo, error: Exception) -> UnsupportedError:
+    return UnsupportedError(
+        f"{info.source}: no kallsyms in the kernel's memory ({error}); {_advice(info)}"
+    )
+
+
+def _read_kallsyms(tables: _Tables, info: VmcoreInfo, machine: int) -> SymbolTable:
+    # drgn reads kallsyms a few bytes at a time, half a million times, which is slow
+    # through a Python callback. Give drgn a copy of the tables.
+    segments = [(tables.start, tables.data)]
     try:
-        return _table(load_vmlinux_kallsyms(_kallsyms_only(prog, info, machine)))
-    except BudgetExceededError:
-        raise
+        prog = core_program(machine, info, info.source, segments=segments)
+        return _table(load_vmlinux_kallsyms(prog))
     except Exception as error:  # drgn raises many kinds if tables are damaged.
-        raise UnsupportedError(
-            f"{info.source}: no kallsyms in the kernel's memory ({error}); "
-            f"{_advice(info)}"
-        ) from error
+        raise _no_kallsyms(info, error) from error
 
 
 def _table(index: SymbolIndex) -> SymbolTable:
@@ -278,7 +322,7 @@ def _address(symbols: SymbolTable, name: str) -> int | None:
     return found[0].address if found else None
 
 
-def _read_btf(prog: Program, info: VmcoreInfo, symbols: SymbolTable) -> Btf:
+def _read_btf(prog: Program, info: VmcoreInfo, symbols: SymbolTable) -> bytes:
     source = info.source
     start, stop = (_address(symbols, name) for name in ("__start_BTF", "__stop_BTF"))
     if start is None or stop is None:
@@ -294,10 +338,10 @@ def _read_btf(prog: Program, info: VmcoreInfo, symbols: SymbolTable) -> Btf:
     if not 0 < stop - start <= MAX_SIZE:
         raise FormatError(source, f"BTF of {stop - start} bytes at {start:#x}")
     try:
-        data = prog.read(start, stop - start)
+        data: bytes = prog.read(start, stop - start)
     except FaultError as error:
         raise UnsupportedError(f"{source}: cannot read BTF: {error}") from error
-    return parse_btf(data, f"{source}: BTF at {start:#x}")
+    return data
 
 
 def per_cpu_types(btf: Btf) -> dict[str, int]:
@@ -326,24 +370,44 @@ def read_unwind_tables(prog: Program, info: DebugInfo, machine: int) -> None:
                 prog.read(start, stop - start)
 
 
-def _kallsyms_only(prog: Program, info: VmcoreInfo, machine: int) -> Program:
-    # drgn reads kallsyms a few bytes at a time, half a million times, which is slow
-    # through a Python callback. Give drgn a copy of the tables.
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The tables of kallsyms, which lie together."""
+
+    start: int
+    data: bytes
+    places: tuple[int, ...]
+    """Where in *data* each table begins."""
+    base: int | None
+    """Where in *data* the address is that addresses are relative to, if there is."""
+
+    def key(self, machine: int) -> str:
+        """Return what is the same for one build wherever it lies, and for no other."""
+        data, distance = self.data, 0
+        if self.base is not None:
+            (address,) = _ADDRESS.unpack_from(data, self.base)
+            distance = address - self.start & ADDRESS_SPACE - 1
+            data = data[: self.base] + data[self.base + 8 :]
+        return digest_of(data, array("Q", [machine, distance, *self.places]))
+
+
+def _read_tables(prog: Program, info: VmcoreInfo) -> _Tables:
     names = ("names", "num_syms", "token_table", "token_index", "offsets")
     tables = {name: info.symbol(f"kallsyms_{name}") for name in names}
     count = prog.read_u32(tables["num_syms"])
     if not 0 < count <= MAX_SYMBOLS:
         raise ValueError(f"{count} symbols")
     ends = [tables["token_index"] + 512, tables["offsets"] + 4 * count]
+    base = None
     with contextlib.suppress(NotCapturedError):
         # Removed in Linux kernel commit a081b5789255 ("kallsyms: Get rid of kallsyms
         # relative base") (in v7.0). drgn reads both kinds.
-        tables["relative_base"] = info.symbol("kallsyms_relative_base")
-        ends.append(tables["relative_base"] + 8)
+        base = tables["relative_base"] = info.symbol("kallsyms_relative_base")
+        ends.append(base + 8)
     start = min(tables.values())
     end = max(ends)
     if tables["names"] >= end or end - start > _MAX_KALLSYMS:
         raise ValueError(f"tables from {start:#x} to {end:#x}")
-    return core_program(
-        machine, info, info.source, segments=[(start, prog.read(start, end - start))]
-    )
+    data = prog.read(start, end - start)
+    places = tuple(address - start for address in tables.values())
+    return _Tables(start, data, places, None if base is None else base - start)

@@ -27,12 +27,14 @@ from kmemdump.coreimage import (
 )
 from kmemdump.errors import TargetError, UnsupportedError
 from kmemdump.formats.debug_info import pack_debug_info
+from kmemdump.formats.packing import compress
 from kmemdump.kernel.attach import (
     Kernel,
     OwnDebugInfo,
     attach,
     read_own_debug_info,
 )
+from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.debug_info import note_of_debug_info
 from kmemdump.kernel.direct_map import direct_map
 from kmemdump.kernel.vmlinux_search import find_vmlinux
@@ -218,19 +220,21 @@ def look(
     known: Kernel | OwnDebugInfo | None = None,
     *,
     packing: bool = False,
+    builds: BuildCache | None = None,
 ) -> Capture:
     """
     Look at the kernel of *target*, and mark the selection.
 
     :param known: The same kernel, looked at before, or its own debug info.
     :param packing: Whether to pack meanwhile, if an area is packed.
+    :param builds: What kernels of one build share.
     :raises KmemdumpError: If there is no kernel that can be looked at.
     """
     now = datetime.now(UTC)
     self_contained = SYMBOLS in selection.areas
     own = known.own_debug_info if isinstance(known, Kernel) else known
     if own is None and packing and self_contained:
-        own = read_own_debug_info(target, Recorder(target.memory))
+        own = read_own_debug_info(target, Recorder(target.memory), builds)
     vmlinux, found_vmlinux = selection.vmlinux, None
     if own is not None and own.from_vmlinux:
         vmlinux = None
@@ -248,7 +252,7 @@ def look(
         )
         memory = JoinedMemory(kernel.recorder.recording(), target.memory)
         if packing and self_contained:
-            packed = _start_packing(kernel, memory)
+            packed = _start_packing(kernel, memory, builds)
         marking = mark(
             kernel,
             _areas_for(kernel, selection, warn=known is None),
@@ -276,18 +280,22 @@ def _find_vmlinux(info: VmcoreInfo, selection: Selection) -> Path | None:
         return None
 
 
-def _start_packing(kernel: Kernel, memory: Memory) -> Future[Packed]:
+def _start_packing(
+    kernel: Kernel, memory: Memory, builds: BuildCache | None = None
+) -> Future[Packed]:
     """Pack in a thread: compressing lets others run, and takes half a second."""
     found = kernel.own_debug_info.found
     tables = block_ranges(kernel.own_debug_info.tables)
     data = b"".join(memory.read(item.start, item.size) for item in tables)
 
+    compressor = compress if builds is None else builds.compress
+
     def pack() -> Packed:
         if found is None:
             return Packed()
         return Packed(
-            pack_debug_info(note_of_debug_info(found)),
-            pack_memory(tables, data) if tables else b"",
+            pack_debug_info(note_of_debug_info(found), compressor),
+            pack_memory(tables, data, compressor) if tables else b"",
         )
 
     executor = ThreadPoolExecutor(1)

@@ -113,7 +113,7 @@ class Registration(Closing):
         if selection.vmlinux is None:
             # First, so that its memory is freed before the questions are put.
             self._own_debug_info = read_own_debug_info(target, Recorder(target.memory))
-            free_memory(None)
+            free_memory()
         capture = _look(target, selection, self._own_debug_info)
         self._own_debug_info = capture.kernel.own_debug_info
         self._info = capture.kernel.vmcoreinfo
@@ -126,7 +126,7 @@ class Registration(Closing):
         self._registry.attach(self._backend)
         marking, when = _ignore_registers(capture.marking), capture.time
         del capture
-        free_memory(self._own_debug_info)
+        free_memory()
         self.last = self._update(marking, start, when)
         """The result of the last look."""
 
@@ -150,7 +150,7 @@ class Registration(Closing):
         capture = _look(self._target, self._selection, self._own_debug_info, before)
         marking, when = _ignore_registers(capture.marking), capture.time
         del capture  # Large, and not needed any more.
-        free_memory(self._own_debug_info)
+        free_memory()
         self.last = self._update(marking, start, when)
         return self.last
 
@@ -252,7 +252,7 @@ def _look(
         return capture
     own_debug_info = capture.kernel.own_debug_info
     del capture
-    free_memory(None)
+    free_memory()
     return look(target, selection, own_debug_info)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.errors import FormatError, KmemdumpError, TargetError, UsageError
+from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.marking.selection import Selection
 from kmemdump.targets.qmp_channel import QmpTimeoutError
 from kmemdump.text import format_size
@@ -58,14 +59,20 @@ class FirstLook:
     Waits for the kernels of one VM.
 
     :param selection: What to mark.
+    :param builds: What kernels of one build share.
     """
 
     def __init__(
-        self, control: VmControl, selection: Selection, reporter: Reporter
+        self,
+        control: VmControl,
+        selection: Selection,
+        reporter: Reporter,
+        builds: BuildCache | None = None,
     ) -> None:
         self._control = control
         self._selection = selection
         self._reporter = reporter
+        self._builds = builds
         self._threads: VcpuThreads | None = None
         self._before: VmMarks | None = None
         """The previous kernel, which may still be in memory."""
@@ -160,7 +167,7 @@ class FirstLook:
             state = before.read_kernel()
             if state is not None and state.panicked:
                 raise TargetError("the kernel in memory has panicked, and stays so")
-        marks = VmMarks(target, self._selection)
+        marks = VmMarks(target, self._selection, self._builds)
         state = marks.read_kernel()
         dead = state is None or state.panicked
         # A log is silent for long times; a CPU that runs the kernel suffices.
@@ -181,7 +188,7 @@ class FirstLook:
         stale = self._stale is not None and self._stale.raw == info.raw
         if stale or (before is not None and before.info.raw == info.raw):
             raise TargetError("reset before its kernel was found")
-        marks = VmMarks(self._control.target, self._selection)
+        marks = VmMarks(self._control.target, self._selection, self._builds)
         state = marks.read_kernel()
         if state is None or not state.panicked:
             raise TargetError("reset before its kernel was marked")

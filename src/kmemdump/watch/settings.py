@@ -36,5 +36,7 @@ class Settings:
     """Whether the watch ends when each VM has died or ended."""
     control: Path | None = None
     """Where the control socket is made."""
+    builds: Path | None = None
+    """Folder of what VMs of one kernel build share."""
     limits: Limits = field(default_factory=Limits)
     """How much room core images may take."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.free_memory import free_memory
 from kmemdump.marking.registry import Registry
@@ -41,13 +42,16 @@ class VmMarks:
 
     :param target: The VM; the caller closes it.
     :param selection: What to mark.
+    :param builds: What kernels of one build share.
     :raises KmemdumpError: If there is no kernel to look at.
     """
 
-    def __init__(self, target: Target, selection: Selection) -> None:
+    def __init__(
+        self, target: Target, selection: Selection, builds: BuildCache | None = None
+    ) -> None:
         self.target = target
         self.selection = selection
-        self.capture: Capture = look(target, selection, packing=True)
+        self.capture: Capture = look(target, selection, packing=True, builds=builds)
         self.liveness: Liveness | LogLiveness
         self.lacking: str | None
         """What it lacks, so that its state is known from its log."""
@@ -64,7 +68,7 @@ class VmMarks:
         self.registry.attach(self._backend)
         self.answers = Answers()
         self._register(self.capture)
-        free_memory(self.capture.kernel.own_debug_info)
+        free_memory()
 
     @property
     def info(self) -> VmcoreInfo:
@@ -112,7 +116,7 @@ class VmMarks:
         self.progress = Progress(capture.kernel)
         self.capture = capture
         self._register(capture)
-        free_memory(capture.kernel.own_debug_info)
+        free_memory()
 
     def clock_watch(self) -> Callable[[], bool]:
         """

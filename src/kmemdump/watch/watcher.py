@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from kmemdump.errors import KmemdumpError
+from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.marking.selection import Selection
 from kmemdump.targets.qmp_channel import QmpTimeoutError
 from kmemdump.targets.vm import VmTarget
@@ -89,7 +90,9 @@ class Watcher:
             reporter.sleep(1.0)
 
     def _watch(self, control: VmControl) -> None:
-        first_look = FirstLook(control, self._selection, self._reporter)
+        folder = self._settings.builds
+        builds = BuildCache(folder) if folder is not None else None
+        first_look = FirstLook(control, self._selection, self._reporter, builds)
         boots = True
         while boots or self._waits_for_boot(control):
             found = first_look.wait()
