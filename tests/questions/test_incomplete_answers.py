@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is asked of a kernel of which drgn finds no clock is incomplete."""
 
+from drgn.helpers.linux.sched import cpu_curr
+
 from kmemdump.areas.coreinfo import COREINFO
 from kmemdump.cli.main import main
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.variables import VARIABLES
 from kmemdump.marking.mark import mark
 from kmemdump.opening import open_target
+from kmemdump.questions.crash_commands import command
 from rigs.dead_machine import DeadMachine
 from rigs.scenarios import once
 
@@ -32,3 +35,25 @@ def test_a_kernel_whose_clock_is_not_known(
     said = capsys.readouterr()
     assert "RELEASE: " in said.out
     assert said.err.count("couldn't get DATE") == 1
+
+
+@once
+def test_a_task_that_ends_has_no_namespaces(core_image, capsys) -> None:
+    """The initial ones are asked about then; a core image has them."""
+    target = open_target(str(core_image))
+    try:
+        prog = attach(target).prog
+        told = []
+        for ends in (False, True):
+            for text in ("mount", "ipcs"):
+                prog.config.pop("crash_context", None)
+                if ends:
+                    task = cpu_curr(prog, 0)
+                    place = task.nsproxy.address_of_().value_()
+                    prog.add_memory_segment(place, 8, lambda *_: bytes(8), False)
+                command(text).put(prog)
+                told.append(capsys.readouterr().out)
+    finally:
+        target.close()
+    assert "/proc" in told[0]
+    assert told[2:] == told[:2]

@@ -149,6 +149,25 @@ def _irq(prog: Program, run: Run) -> None:
     run([])
 
 
+def _by_namespace(kind: str) -> Callable[[Program, Run], None]:
+    """
+    Return a command about the namespace of the current task.
+
+    A task that ends has left its namespaces (exit_task_namespaces(), Linux
+    kernel/nsproxy.c): then it is about the initial one.
+    """
+
+    def ask(prog: Program, run: Run) -> None:
+        initial = prog["init_task"]
+        # In any case, so that a core image has it when the current task ends.
+        initial.nsproxy.member_(kind).read_()
+        task = prog.config.get("crash_context")
+        ended = task is not None and not task.nsproxy
+        run(["-n", f"{initial.address_of_().value_():x}"] if ended else [])
+
+    return ask
+
+
 def _stacks(prog: Program, run: Run) -> Iterator[str]:
     for cpu in for_each_online_cpu(prog):
         text, problem = _partial_output(run, ["-c", str(cpu)])
@@ -213,5 +232,7 @@ TOLERANT_COMMANDS: dict[tuple[str, ...], Callable[[Program, Run], None]] = {
     ("bt", "-a"): _bt_a,
     ("foreach", "bt"): _foreach_bt,
     ("irq",): _irq,
+    ("mount",): _by_namespace("mnt_ns"),
+    ("ipcs",): _by_namespace("ipc_ns"),
 }
 """The commands by name and arguments."""
