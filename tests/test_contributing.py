@@ -35,7 +35,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for patch in filter(None, (STARTS_FROM.get(name), name)):
         subprocess.run(
-            ["git", "apply", EXAMPLES / f"{patch}.patch"], cwd=tmp_path, check=True
+            ["git", "apply", "-C1", EXAMPLES / f"{patch}.patch"], cwd=tmp_path, check=True
         )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name]],
