@@ -19,6 +19,7 @@ __all__ = [
     "FDT_MAGIC",
     "MAX_FDT",
     "Node",
+    "all_reserved_ranges",
     "fdt_size",
     "parse_fdt",
     "reserved_ranges",
@@ -224,6 +225,16 @@ def reserved_ranges(root: Node, compatible: str) -> list[Range]:
         if len(found) >= _MAX_REGIONS:
             break
     return found[:_MAX_REGIONS]
+
+
+def all_reserved_ranges(root: Node) -> list[Range]:
+    """Return the memory that a tree reserves, whatever it is for."""
+    memory = root.child("reserved-memory")
+    if memory is None:
+        return []
+    cells = _cells(memory)
+    found = (it for node in memory.children for it in _reg(node, *cells))
+    return list(islice(found, _MAX_REGIONS))
 
 
 def _cells(node: Node) -> tuple[int, int]:

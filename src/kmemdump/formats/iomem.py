@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kmemdump.errors import FormatError
-from kmemdump.memory.ranges import Range, intersect
+from kmemdump.memory.ranges import Range, intersect, subtract
 
-__all__ = ["Resource", "find_use", "parse_iomem"]
+__all__ = ["Resource", "find_unlisted", "find_use", "parse_iomem"]
 
 # "  40210000-4166ffff : Kernel code"
 _LINE = re.compile(r" *([0-9a-f]{8,16})-([0-9a-f]{8,16}) : (.*)")
@@ -53,10 +53,9 @@ def parse_iomem(text: str, source: str = "/proc/iomem") -> list[Resource]:
 
 def find_use(resources: Iterable[Resource], wanted: Range) -> str | None:
     """
-    Return the use of a range; ``None`` if it is free to be written.
+    Return the use of a range; ``None`` if all that is listed of it is reserved.
 
-    Reserved memory is free, and so is memory that is not listed (a device tree may keep
-    it from the kernel).
+    See `find_unlisted` for the rest.
     """
     uses: Sequence[str] = [
         resource.name
@@ -64,3 +63,13 @@ def find_use(resources: Iterable[Resource], wanted: Range) -> str | None:
         if resource.name.lower() not in _FREE and intersect([resource.range], [wanted])
     ]
     return uses[-1] if uses else None
+
+
+def find_unlisted(resources: Iterable[Resource], wanted: Range) -> list[Range]:
+    """
+    Return the parts of a range that no line has.
+
+    That may be memory that a device tree keeps from the kernel, the registers of a
+    device without a driver, or nothing.
+    """
+    return subtract([wanted], [resource.range for resource in resources])

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Unpack
@@ -208,11 +208,19 @@ def mark_firmware(
 
 
 def register(
-    target: Target, selection: Selection, options: TableOptions
+    target: Target,
+    selection: Selection,
+    options: TableOptions,
+    opened: Callable[[], None] = lambda: None,
 ) -> Registration:
-    """Do the same as :func:`mark_firmware`, with a selection."""
+    """
+    Do the same as :func:`mark_firmware`, with a selection.
+
+    :param opened: Called when all is open, before the kernel is looked at.
+    """
     table = FirmwareTable(target, options)
     try:
+        opened()
         return Registration(target, selection, table)
     except BaseException:
         table.close()

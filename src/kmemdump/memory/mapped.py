@@ -46,15 +46,21 @@ class MappedMemory:
     :param fd: Open for reading and writing; belongs to the caller.
     :param extents: Addresses, sizes and offsets are multiples of pages.
     :param name: Name of the file, for messages.
+    :param within: What can be read and written of these pages; ``None`` for all.
     :raises TargetError: If it cannot be mapped.
     """
 
-    def __init__(self, fd: int, extents: Sequence[Extent], name: str) -> None:
+    def __init__(
+        self,
+        fd: int,
+        extents: Sequence[Extent],
+        name: str,
+        within: Sequence[Range] | None = None,
+    ) -> None:
         self._name = name
         self._windows: list[_Window] = []
-        self.ranges: Sequence[Range] = merge(
-            Range(extent.address, extent.size) for extent in extents
-        )
+        pages = [Range(extent.address, extent.size) for extent in extents]
+        self.ranges: Sequence[Range] = merge(pages if within is None else within)
         for extent in sorted(extents):
             try:
                 mapped = mmap.mmap(fd, extent.size, offset=extent.offset)
@@ -105,7 +111,10 @@ class MappedMemory:
         self._windows = []
 
     def _find(self, address: int, size: int) -> tuple[_Window, int]:
-        for window in self._windows:
+        usable = any(
+            it.start <= address and address + size <= it.end for it in self.ranges
+        )
+        for window in self._windows if usable else ():
             if window.extent.address <= address and address + size <= window.end:
                 return window, address - window.extent.address
         raise NotCapturedError(

@@ -2,27 +2,23 @@
 """
 This machine's reserved memory, written through /dev/mem.
 
-Only memory that /proc/iomem shows as reserved is mapped and written: memory that the
-kernel itself, or a device, uses is refused before anything is mapped.
+Only reserved memory is mapped and written (see :mod:`kmemdump.targets.memory_use`):
+memory that the kernel itself, or a device, uses is refused before anything is mapped,
+and before each write, since memory can be added while a machine runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kmemdump.errors import (
-    FormatError,
-    NotCapturedError,
-    TargetError,
-    UnsupportedError,
-)
-from kmemdump.formats.iomem import find_use, parse_iomem
+from kmemdump.errors import NotCapturedError, TargetError, UnsupportedError
 from kmemdump.memory.mapped import MappedMemory
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Extent, Range, align
+from kmemdump.targets.memory_use import MemoryUse
 
 __all__ = ["ReservedMemory", "open_reserved"]
 
@@ -33,12 +29,54 @@ def open_reserved(ranges: Iterable[Range], root: Path = Path("/")) -> MappedMemo
     """
     Map reserved memory of this machine for reading and writing.
 
-    :param ranges: Physical memory; its pages are mapped whole.
-    :param root: The folder with ``dev`` and ``proc``.
+    :param ranges: Physical memory. Its pages are mapped, and must be reserved; of these,
+        nothing else can be read or written.
+    :param root: The folder with ``dev``, ``proc`` and ``sys``.
     :raises UnsupportedError: If it is not reserved, or the kernel does not allow it.
     """
+    ranges = list(ranges)
     pages = align(ranges, os.sysconf("SC_PAGE_SIZE"))
-    _check(pages, root / "proc/iomem")
+    use = MemoryUse(root)
+    try:
+        use.check(pages)
+        return _map(root, ranges, pages, use)
+    except BaseException:
+        use.close()
+        raise
+
+
+class _CheckedMemory(MappedMemory):
+    """
+    Writes to memory that is still reserved.
+
+    :param use: Closed together with this.
+    """
+
+    def __init__(
+        self, fd: int, ranges: Sequence[Range], pages: Sequence[Range], use: MemoryUse
+    ) -> None:
+        self._pages = pages
+        self._use = use
+        extents = [Extent(it.start, it.size, it.start) for it in pages]
+        super().__init__(fd, extents, _NAME, ranges)
+
+    def write(self, address: int, data: bytes) -> None:
+        """
+        Write memory, as `MappedMemory.write` does.
+
+        :raises UnsupportedError: If it has come into use since.
+        """
+        self._use.check(self._pages)
+        super().write(address, data)
+
+    def close(self) -> None:
+        super().close()
+        self._use.close()
+
+
+def _map(
+    root: Path, ranges: Sequence[Range], pages: Sequence[Range], use: MemoryUse
+) -> MappedMemory:
     device = root / "dev/mem"
     try:
         # O_SYNC maps it uncached: firmware reads what is in memory (Linux
@@ -57,9 +95,7 @@ def open_reserved(ranges: Iterable[Range], root: Path = Path("/")) -> MappedMemo
             "cat /sys/kernel/security/lockdown shows whether it is"
         ) from error
     try:
-        return MappedMemory(
-            fd, [Extent(it.start, it.size, it.start) for it in pages], _NAME
-        )
+        return _CheckedMemory(fd, ranges, pages, use)
     except TargetError as error:
         raise UnsupportedError(
             f"{error}\nthe kernel lets /dev/mem see reserved memory only "
@@ -85,27 +121,11 @@ class ReservedMemory:
         for memory in (self._ram, *self._windows):
             with contextlib.suppress(NotCapturedError):
                 return memory.read(address, size)
-        self._windows.append(open_reserved([Range(address, size)]))
+        pages = align([Range(address, size)], os.sysconf("SC_PAGE_SIZE"))
+        self._windows.append(open_reserved(pages))
         return self._windows[-1].read(address, size)
 
     def close(self) -> None:
         for window in self._windows:
             window.close()
         self._windows = []
-
-
-def _check(pages: Iterable[Range], iomem: Path) -> None:
-    try:
-        resources = parse_iomem(iomem.read_text(), str(iomem))
-    except (OSError, FormatError) as error:
-        raise UnsupportedError(
-            f"cannot find what is reserved: {error}\nnothing was written"
-        ) from error
-    for item in pages:
-        use = find_use(resources, item)
-        if use is not None:
-            raise UnsupportedError(
-                f"{item} is in use: {iomem} says {use!r}, expected reserved memory\n"
-                "keep it from the kernel with a no-map node below /reserved-memory in "
-                "the device tree, or with memmap=SIZE$ADDRESS on the command line"
-            )

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Give up what the agent needs only at its start."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from kmemdump.errors import UnsupportedError
+
+__all__ = ["CAP_SYS_ADMIN", "drop_capability"]
+
+CAP_SYS_ADMIN = 21
+_VERSION_3 = 0x20080522
+"""_LINUX_CAPABILITY_VERSION_3 of linux/capability.h: two words for each set."""
+
+
+def drop_capability(number: int) -> None:
+    """
+    Drop a capability of this thread, and of those that it starts, for good.
+
+    Nothing happens without it. Call it before there are other threads.
+
+    :param number: As in ``linux/capability.h``.
+    :raises UnsupportedError: If the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    # Effective, permitted and inheritable; first of capabilities 0 to 31.
+    sets = (ctypes.c_uint32 * 6)()
+    at, bit = number // 32 * 3, 1 << number % 32
+    if libc.capget(header, sets) == 0:
+        if not any(word & bit for word in sets[at : at + 3]):
+            return
+        for i in range(at, at + 3):
+            sets[i] &= ~bit
+        if libc.capset(header, sets) == 0:
+            return
+    reason = os.strerror(ctypes.get_errno())
+    raise UnsupportedError(f"cannot drop capability {number}: {reason}")
