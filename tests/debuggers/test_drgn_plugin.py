@@ -22,6 +22,7 @@ from rigs.synthetic import (
     vmcoreinfo_note,
 )
 from rigs.verbs import run
+from rigs.writers.kernel_memory import SyntheticKernel
 
 DRGN = Path(sys.executable).with_name("drgn")
 RELEASE = "print(prog['init_uts_ns'].name.release.string_().decode())"
@@ -109,6 +110,18 @@ def test_a_foreign_vmcore(kind, tmp_path):
     ended = assert_as_without_plugin("-c", path, script=script)
     assert len(warnings(ended)) <= 1
     assert ended.stderr.count("Traceback") <= (ended.returncode != 0)
+
+
+def test_a_kernel_that_encrypts_its_memory(tmp_path):
+    kernel = SyntheticKernel("x86_64", encrypted=1 << 47)
+    info = "".join(f"{name}={value}\n" for name, value in kernel.truth.items())
+    core = elf_core([(0, bytes(kernel.memory))], vmcoreinfo_note(info.encode()))
+    path = tmp_path / "core"
+    path.write_bytes(core)
+    banner = kernel.parts["banner"].start
+    script = f"print(prog.read({kernel.direct + banner:#x}, 13))"
+    ended = drgn("-c", path, script=script)
+    assert ended.stdout == "b'Linux version'\n", ended.stderr
 
 
 def test_a_core_image_with_broken_notes(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from drgn import FaultError
 
+from kmemdump.collect.source import Options, open_source
 from kmemdump.collect.write import write_collected
 from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.firmware_dumps.folder import collect_folder
@@ -16,7 +17,8 @@ from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.opening import open_target
 from rigs.firmware_dumps import check, log, rawdump
 from rigs.machine import SMEM
-from rigs.phone import LOG, MESSAGES, Phone, Row
+from rigs.phone import LOG, MESSAGES, Phone, Row, in_image
+from rigs.writers.kernel_memory import RELEASE, SyntheticKernel
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -126,6 +128,71 @@ def test_load_cmm(tmp_path: Path) -> None:
     collected = collect_folder(folder)
     check(collected, phone)
     assert collected.problems == ()
+
+
+def all_memory(folder: Path, *, listed: bool = True) -> SyntheticKernel:
+    """A folder of all memory, without a table of regions."""
+    kernel = SyntheticKernel("aarch64", ram=0x80000000)
+    folder.mkdir()
+    half = 9 << 20  # The kernel is in the first file.
+    (folder / "DDRCS0_0.BIN").write_bytes(kernel.memory[:half])
+    (folder / "DDRCS0_1.BIN").write_bytes(kernel.memory[half:])
+    lines = [
+        "if OS.FILE(DDRCS0_0.BIN)",
+        "(",
+        f"  d.load.binary ddrcs0_0.bin {kernel.ram:#x} /noclear",
+        ")",
+        f"d.load.binary DDRCS0_1.BIN {kernel.ram + half:#x} /noclear",
+    ]
+    if listed:
+        (folder / "load.cmm").write_text("\n".join(lines) + "\n")
+    return kernel
+
+
+def test_a_dump_of_all_memory_needs_no_header(tmp_path: Path) -> None:
+    kernel = all_memory(tmp_path / "dump")
+    collected = collect_folder(tmp_path / "dump")
+    assert collected.warnings == []
+    held = collected.memory.read(kernel.ram, len(kernel.memory))
+    assert held == kernel.memory
+    with open_target(str(tmp_path / "dump")) as target:
+        assert target.vmcoreinfo().osrelease == RELEASE
+
+
+def test_a_dump_of_all_memory_without_its_list(tmp_path: Path) -> None:
+    all_memory(tmp_path / "dump", listed=False)
+    with pytest.raises(TargetError) as caught:
+        open_target(str(tmp_path / "dump"))
+    assert "DDRCS0_0.BIN and 1 more files of all memory have no addr" in str(
+        caught.value
+    )
+    assert "expected them in dump_info.txt or load.cmm" in str(caught.value)
+    advice = str(caught.value).rpartition("kmemdump report ")[2]
+    with open_target(str(tmp_path / "dump" / "DDRCS0_0.BIN")):
+        assert advice.startswith(str(tmp_path / "dump"))
+
+
+_ENTRIES = (0x3 | 0x90000000).to_bytes(8, "little") * 512
+TABLE = Row("Kswapper_", 13, data=_ENTRIES, **in_image(0x30000))
+"""The top of the page table; what is below is not in the dump."""
+
+
+@pytest.mark.parametrize("more", [[], [TABLE]], ids=["", "top table"])
+def test_an_elf_core_made_of_the_files(tmp_path: Path, more: list[Row]) -> None:
+    """qdl's minidump.elf: as a target, and as what firmware left."""
+    phone = Phone.with_log()
+    phone.rows += more
+    path = tmp_path / "minidump.elf"
+    path.write_bytes(b"".join(row.padded for row in phone.table))
+    with open_target(str(path)) as target:
+        assert log(target) == LOG
+    with open_source(str(path), Options()) as source:
+        assert source.dump.warnings == []
+        check(source.dump, phone)
+        assert log(source) == LOG
+        assert write_collected(tmp_path / "core", source) == []
+    with open_target(str(tmp_path / "core")) as target:
+        assert log(target) == LOG
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -146,6 +146,31 @@ def test_refuse_notes(data: bytes, problem: str) -> None:
         list(elf.iter_notes(data, "x"))
 
 
+def test_pass_over_broken_notes() -> None:
+    """A dying CPU's note costs no more than that note."""
+    first, last = note(b"CORE\0", 1, b"\1" * 9), note(b"VMCOREINFO\0", 0, b"A=1")
+    inside = note(b"CORE\0", 1, b"\2" * 40)  # Looks like a note, and is too long.
+    lying = struct.pack("<III", 5, 0xFFFFFFF0, 1) + b"CORE\0\0\0\0" + bytes(64)
+    data = first + lying + inside[:8] + lying + last
+    problems: list[str] = []
+    found = list(elf.iter_notes(data, "x", problems=problems))
+    assert found == [
+        elf.Note("CORE", 1, b"\1" * 9),
+        elf.Note("VMCOREINFO", 0, b"A=1"),
+    ]
+    assert problems[0].startswith(
+        f"x+{len(first):#x}: note with a name of 5 and a desc of 4294967280 bytes"
+    )
+    assert len(problems) in (1, 2)
+
+
+def test_refuse_notes_that_are_all_broken() -> None:
+    lying = struct.pack("<III", 5, 0xFFFFFFF0, 1) + b"CORE\0\0\0\0"
+    good = note(b"CORE\0", 1, b"1")
+    with pytest.raises(FormatError, match="a desc of 4294967280"):
+        list(elf.iter_notes((lying + good) * 100, "x", problems=[]))
+
+
 def test_notes_end() -> None:
     """Zeros are padding, and the padding of the last note may be missing."""
     data = note(b"CORE\0", 1, b"1") + bytes(17) + bytes(3)

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from kmemdump.errors import TargetError
+from kmemdump.kernel.attach import attach
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
 from kmemdump.targets import qmp as qmp_module
 from kmemdump.targets.qmp import QmpTarget
 from rigs.fake_qemu import FakeQemu
-from rigs.synthetic import PAGE, elf_core, kdump, lime
+from rigs.synthetic import PAGE, elf_core, kdump, lime, vmcoreinfo_note
 from rigs.writers.kernel_memory import MIB, RELEASE, SyntheticKernel
 
 RAM = {"x86_64": 0, "aarch64": 0x80000000}
@@ -64,7 +65,26 @@ def test_any_dump(tmp_path, arch, write):
         if write is not as_folder or arch == "aarch64":  # Phones have no other.
             assert target.machine == MACHINES[arch]
         if write is as_folder:
+            assert target.dump.problems == ()
             assert list(target.aliases) == []  # The page table is whole.
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_kernel_that_encrypts_its_memory(tmp_path, given):
+    """AMD's SME: addresses in page tables have a bit that is none of the address."""
+    kernel = SyntheticKernel("x86_64", encrypted=1 << 47)
+    info = "".join(f"{name}={value}\n" for name, value in kernel.truth.items())
+    notes = vmcoreinfo_note(info.encode()) if given else b""
+    (tmp_path / "core").write_bytes(elf_core([(0, kernel.memory)], notes))
+    banner = kernel.parts["banner"]
+    with open_target(str(tmp_path / "core")) as target:
+        attached = attach(target)
+        for virtual in (
+            kernel.virtual(banner.start - kernel.place),
+            kernel.direct + banner.start,
+        ):
+            found = attached.prog.read(virtual, len(banner))
+            assert found == kernel.memory[banner.start : banner.stop]
 
 
 def test_ram_may_start_anywhere(tmp_path):

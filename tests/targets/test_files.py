@@ -110,6 +110,22 @@ def test_elf_core_that_is_truncated(tmp_path, caplog):
     target.close()
 
 
+@pytest.mark.parametrize("write", [elf_core, kdump])
+def test_a_broken_note_costs_that_note(tmp_path, caplog, write):
+    """``crash_notes`` of a dying CPU: the memory and the other notes are good."""
+    lying = struct.pack("<III", 5, 0xFFFFFFF0, 1) + b"CORE\0\0\0\0" + prstatus(0)
+    notes = lying + note(b"CORE", 1, prstatus(1)) + NOTE
+    if write is elf_core:
+        data = elf_core([(0x1000, b"a" * PAGE)], notes)
+    else:
+        data = kdump({1: b"a" * PAGE}, notes=notes)
+    with open_target(save(tmp_path, data)) as target:
+        assert target.memory.read(PAGE, PAGE) == b"a" * PAGE
+        assert target.vmcoreinfo().raw == INFO
+        assert target.registers() == [prstatus(1)]
+    assert "a desc of 4294967280 bytes" in caplog.text
+
+
 def test_elf_core_for_aarch64(tmp_path):
     notes = note(b"CORE", 1, prstatus(0, 392)) + NOTE
     target = open_target(save(tmp_path, elf_core([(1 << 30, b"x")], notes, 183)))

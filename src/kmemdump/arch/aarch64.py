@@ -140,6 +140,9 @@ class Aarch64:
             root_entries=1 << (va_bits - shifts[0]),
         )
 
+    def encryption_mask(self, info: VmcoreInfo) -> int:
+        return 0
+
     def address_lines(self, image: KernelImage) -> Iterator[dict[str, str]]:
         return address_lines(image)
 

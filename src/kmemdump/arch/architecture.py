@@ -95,6 +95,12 @@ class Arch(Protocol):
         :raises NotCapturedError: If *info* lacks its address.
         """
 
+    def encryption_mask(self, info: VmcoreInfo) -> int:
+        """
+        Return the bits of a physical address in a page table that are none of it: they
+        say that the memory is encrypted.
+        """
+
     def address_lines(self, image: KernelImage) -> Iterator[dict[str, str]]:
         """
         Yield likely lines of VMCOREINFO about the addresses of a kernel without one.

@@ -102,9 +102,9 @@ class X86_64:
         # layout dynamic for CONFIG_X86_5LEVEL=y") (in v4.17) a kernel decides at boot.
         five_levels = _number(info, "pgtable_l5_enabled", 0) != 0
         shifts = (48, 39, 30, 21, 12) if five_levels else (39, 30, 21, 12)
-        sme_mask = _number(info, "sme_mask", 0)
+        encrypted = self.encryption_mask(info)
         return PageTable(
-            root=self.image_address(info, info.symbol("swapper_pg_dir")) & ~sme_mask,
+            root=self.image_address(info, info.symbol("swapper_pg_dir")) & ~encrypted,
             base=ADDRESS_SPACE - (1 << (shifts[0] + 9)),
             first=256,
             shifts=shifts,
@@ -113,8 +113,13 @@ class X86_64:
             present=_PRESENT,
             page=_PRESENT,
             leaf=(_PSE, _PSE),
-            address=_ADDRESS & ~sme_mask,
+            address=_ADDRESS & ~encrypted,
         )
+
+    def encryption_mask(self, info: VmcoreInfo) -> int:
+        # The C-bit of AMD's SME and SEV; since Linux kernel commit 65f750e5457a
+        # ("x86/kdump: Export the SME mask to vmcoreinfo") (in v5.1).
+        return _number(info, "sme_mask", 0) & _ADDRESS
 
     def address_lines(self, image: KernelImage) -> Iterator[dict[str, str]]:
         return address_lines(image)

@@ -61,6 +61,7 @@ def command(
 
     \b
       a folder of md_*.BIN files, as qdl, edl and others leave it
+      an ELF core that such a tool made of them (qdl's minidump.elf)
       a rawdump image, or the partition where firmware wrote one
       usb, usb:SERIAL: a device in ramdump mode on USB
       sahara:SOCKET: such a device behind a Unix socket

@@ -13,6 +13,7 @@ from kmemdump.firmware.discovery import find_table
 from kmemdump.firmware.kinfo_search import read_kinfo, read_kinfo_file
 from kmemdump.firmware.minidump_table import MinidumpTable, read_table
 from kmemdump.firmware_dumps.assemble import FirmwareDump
+from kmemdump.firmware_dumps.elf_core import collect_elf_core
 from kmemdump.firmware_dumps.kinfo import collect_kinfo
 from kmemdump.firmware_dumps.minidump_table import collect_table
 from kmemdump.firmware_dumps.target import DumpTarget
@@ -71,6 +72,10 @@ def open_source(spec: str, options: Options) -> Iterator[DumpTarget]:
     with closing(target):
         if isinstance(target, DumpTarget) and not options.has_table:
             yield target
+            return
+        dump = None if options.has_table else collect_elf_core(target)
+        if dump is not None:
+            yield DumpTarget(dump, None if info is None else read_vmcoreinfo(info))
             return
         # A table may not name its machine; the kernel in the memory does.
         dump = _collect(target, options)._replace(machine=target.machine)

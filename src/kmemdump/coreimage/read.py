@@ -29,15 +29,17 @@ class CoreImage:
     An ELF core of a kernel.
 
     A truncated core has its remaining memory: see
-    :func:`kmemdump.coreimage.verify.verify`.
+    :func:`kmemdump.coreimage.verify.verify`. So has one with a broken note.
 
     :param file: Belongs to this object from here on, unless the constructor raises.
-    :raises FormatError: If it is not an ELF core, or if its headers, its notes or the
-        table of its packed memory are broken.
+    :raises FormatError: If it is not an ELF core, or if its headers or the table of its
+        packed memory are broken.
     """
 
     def __init__(self, file: OpenFile) -> None:
-        core = parse_core(file.read, file.size, file.name)
+        self.problems: list[str] = []
+        """What is wrong with notes that were passed over, one line each."""
+        core = parse_core(file.read, file.size, file.name, self.problems)
         self.name = file.name
         self.path = file.path
         self.size = file.size
@@ -65,6 +67,11 @@ class CoreImage:
         if desc is None:
             return None
         return Manifest.from_json(desc, f"{self.name}: note {OWNER}")
+
+    @property
+    def has_manifest(self) -> bool:
+        """Whether kmemdump wrote the file."""
+        return find_own(self.notes, NoteType.MANIFEST) is not None
 
     @property
     def has_debug_info(self) -> bool:

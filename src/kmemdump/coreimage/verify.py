@@ -30,7 +30,7 @@ def verify(core: CoreImage) -> list[str]:
     :return: The problems, one line each; none if it is whole.
     :raises FormatError: If its manifest is broken.
     """
-    problems = []
+    problems = list(core.problems)
     regions = core.manifest.regions if core.manifest else ()
     loads = _loads(core.headers)
     cut = _find_cut(loads, core)

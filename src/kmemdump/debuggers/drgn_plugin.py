@@ -12,6 +12,7 @@ import logging
 
 from drgn import FaultError, Program, ProgramFlags
 
+from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage import CoreImage, read_core
 from kmemdump.errors import KmemdumpError
 from kmemdump.kernel.attach import describe_modules
@@ -22,6 +23,7 @@ from kmemdump.kernel.debug_info import (
 )
 from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.program import NAME
+from kmemdump.targets.file import noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["drgn_prog_set"]
@@ -42,6 +44,10 @@ def drgn_prog_set(prog: Program) -> None:
         if _is_elf(path):  # Else kdump-compressed, and opened by drgn itself.
             _logger.warning("kmemdump: %s", error)
         return
+    try:
+        _add_encrypted_memory(prog, path, core)
+    except KmemdumpError as error:
+        _logger.warning("kmemdump: %s", error)
     _add_packed_memory(prog, core)
     register_finders(prog, _DebugInfoLoader(prog, core).get)
 
@@ -52,6 +58,31 @@ def _is_elf(path: str) -> bool:
             return file.read(4) == b"\x7fELF"
     except OSError:
         return False
+
+
+def _add_encrypted_memory(prog: Program, path: str, core: CoreImage) -> None:
+    """
+    Let drgn find memory at addresses with AMD's C-bit, too.
+
+    It takes all bits of a page table's entry for the address.
+    """
+    info = noted_vmcoreinfo(core.notes, path)
+    if info is None:
+        return
+    mask = arch_from_elf(core.machine).encryption_mask(info)
+    if not mask:
+        return
+    memory = read_core(path).memory  # drgn reads for as long as the program exists.
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        try:
+            return memory.read(address & ~mask, count)
+        except KmemdumpError as error:
+            raise FaultError(str(error), address) from None
+
+    end = max((item.end for item in memory.ranges), default=0)
+    if end:
+        prog.add_memory_segment(mask, end, read, True)
 
 
 def _add_packed_memory(prog: Program, core: CoreImage) -> None:

@@ -27,6 +27,7 @@ __all__ = ["INFO_NAME", "collect_folder", "info_line", "parse_list"]
 
 INFO_NAME = "dump_info.txt"
 """The list of the files' addresses, sizes and names."""
+LISTS = (INFO_NAME, "load.cmm")
 
 _MAX_FILES = 1024
 """More regions than any firmware has room for."""
@@ -39,6 +40,9 @@ _INFO_LINE = re.compile(
 _CMM_LINE = re.compile(
     r"\s*d\.load\.binary\s+([^\s/\\]+)\s+0x([0-9a-f]{1,16})\b.*", re.IGNORECASE
 )
+
+_BANK = re.compile(r"DDR(?:CS)?\w*\.BIN", re.IGNORECASE)
+"""A file of RAM in a dump of all memory: DDRCS0_0.BIN, DDRCS1.BIN, DDR_0.bin."""
 
 _Listed = dict[str, tuple[int, int | None]]
 """File name to address and size."""
@@ -55,9 +59,7 @@ def collect_folder(folder: Path) -> FirmwareDump:
     listed = _read_lists(folder, sizes, problems)
     names = sorted(name for name in sizes if _is_dumped(name) or name in listed)
     if not names:
-        raise TargetError(
-            f"{folder}: no md_*.BIN files in it, expected what a device's firmware left"
-        )
+        raise _nothing(folder, sizes)
     if len(names) > _MAX_FILES:
         raise TargetError(
             f"{folder}: {len(names)} files, expected at most {_MAX_FILES} regions"
@@ -73,11 +75,36 @@ def collect_folder(folder: Path) -> FirmwareDump:
             held = sizes.get(name, 0)
             contents = FileContents(files, os.path.join(folder, name), 0, held)
             fragments.append(Fragment(label_of(name), contents, address, size))
+    # A dump of all memory has no table of regions, so none that describes them.
+    described = any(map(_is_dumped, (*names, *absent)))
     try:
-        return assemble(str(folder), fragments, files=files, problems=problems)
+        return assemble(
+            str(folder),
+            fragments,
+            files=files,
+            problems=problems,
+            described=described,
+        )
     except BaseException:
         files.close()
         raise
+
+
+def _nothing(folder: Path, sizes: dict[str, int]) -> TargetError:
+    """Return why there is nothing to put together."""
+    banks = {name: size for name, size in sizes.items() if _BANK.fullmatch(name)}
+    if not banks:
+        return TargetError(
+            f"{folder}: no md_*.BIN files in it, expected what a device's firmware left"
+        )
+    first = min(banks)
+    largest = max(banks, key=lambda name: (banks[name], name))
+    return TargetError(
+        f"{folder}: {first} and {len(banks) - 1} more files of all memory have no "
+        f"addresses, expected them in {' or '.join(LISTS)} beside the files\n"
+        f"copy the list from where the files come from, or try the file with the "
+        f"kernel alone: kmemdump report {folder / largest}"
+    )
 
 
 def info_line(name: str, address: int, size: int) -> str:
@@ -110,8 +137,9 @@ def _read_lists(folder: Path, sizes: dict[str, int], problems: list[str]) -> _Li
     listed: _Listed = {}
     doubtful: set[str] = set()
     for name in sizes:
-        if name.lower() in (INFO_NAME, "load.cmm"):
-            for file, address, size in parse_list(_read_list(folder / name)):
+        if name.lower() in LISTS:
+            for listed_as, address, size in parse_list(_read_list(folder / name)):
+                file = _as_saved(listed_as, sizes)
                 known = listed.setdefault(file, (address, size))
                 if known[0] != address:
                     doubtful.add(file)
@@ -122,6 +150,14 @@ def _read_lists(folder: Path, sizes: dict[str, int], problems: list[str]) -> _Li
         problems.append(f"{file} is listed with several addresses: none is used")
         del listed[file]
     return listed
+
+
+def _as_saved(name: str, sizes: dict[str, int]) -> str:
+    """Return the name of a listed file in the folder, where its case may differ."""
+    if name in sizes:
+        return name
+    found = [it for it in sizes if it.lower() == name.lower()]
+    return found[0] if len(found) == 1 else name
 
 
 def _read_list(path: Path) -> bytes:

@@ -40,7 +40,14 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
             else:
                 problems.append(f"section {section.name} (CPU context) is not used")
     try:
-        return assemble(file.name, fragments, files=files, problems=problems)
+        return assemble(
+            file.name,
+            fragments,
+            files=files,
+            problems=problems,
+            # A dump of all memory has no table of regions, so none that describes them.
+            described=any(it.name.startswith("md_") for it in image.sections),
+        )
     except BaseException:
         files.close()
         raise

@@ -9,6 +9,7 @@ core that ends too early still has headers.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -63,6 +64,8 @@ MAX_NOTES = 1 << 18
 """Most notes that are parsed: a kernel with 8192 CPUs has a few per CPU."""
 _MAX_NAME = 64
 """Most bytes of a note's name that matter."""
+_MAX_BROKEN = 64
+"""Most notes that are passed over because they are broken."""
 
 PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 """``Elf64_Phdr``"""
@@ -72,6 +75,8 @@ SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _IDENT = b"\x7fELF\x02\x01\x01"  # ELFCLASS64, ELFDATA2LSB, EV_CURRENT.
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
 _NHDR = struct.Struct("<III")  # Elf64_Nhdr
+# An Elf64_Nhdr with a printable name, whose size is less than 32 bytes.
+_LIKELY_NOTE = re.compile(rb"[\x02-\x1f]\0{3}.{8}([ -~]{1,30})\0", re.DOTALL)
 _ET_CORE = 4
 _EV_CURRENT = 1
 # e_phnum has 16 bits. PN_XNUM there means that sh_info of section header 0 has
@@ -128,18 +133,25 @@ class ElfCore(NamedTuple):
     notes: list[Note]
 
 
-def parse_core(read: Callable[[int, int], bytes], size: int, source: str) -> ElfCore:
+def parse_core(
+    read: Callable[[int, int], bytes],
+    size: int,
+    source: str,
+    problems: list[str] | None = None,
+) -> ElfCore:
     """
     Parse the headers and the notes of a core file.
 
     The offsets of PT_LOAD segments are not checked against *size*.
 
+    :param problems: If given, a note that is broken is passed over, and adds a line.
     :raises FormatError: If this is not an ELF64 little-endian core, or if headers or
         notes are not wholly in the file or are too many.
     """
     machine, found = read_headers(read, size, source)
     headers = list(found)
-    return ElfCore(machine, headers, parse_notes(read, headers, size, source))
+    notes = parse_notes(read, headers, size, source, problems)
+    return ElfCore(machine, headers, notes)
 
 
 def read_headers(
@@ -221,10 +233,12 @@ def parse_notes(
     headers: Sequence[ProgramHeader],
     size: int,
     source: str,
+    problems: list[str] | None = None,
 ) -> list[Note]:
     """
     Parse the notes of all PT_NOTE segments among *headers*.
 
+    :param problems: As for :func:`parse_core`.
     :raises FormatError: If they are not wholly in the file or are too many.
     """
     notes: list[Note] = []
@@ -239,7 +253,8 @@ def parse_notes(
                 f"{total} or more bytes of notes, expected at most {MAX_NOTE_BYTES}",
             )
         data = read_whole(read, header.offset, header.filesz, size, source, "the notes")
-        for note in iter_notes(data, f"{source}: notes at {header.offset:#x}"):
+        where = f"{source}: notes at {header.offset:#x}"
+        for note in iter_notes(data, where, problems=problems):
             if len(notes) == MAX_NOTES:
                 raise FormatError(source, f"more than {MAX_NOTES} notes")
             notes.append(note)
@@ -294,7 +309,13 @@ def read_note_header(
     return c_string(name), type_, offset + round_up(namesz, 4), descsz
 
 
-def iter_notes(data: bytes, source: str, *, cut: bool = False) -> Iterator[Note]:
+def iter_notes(
+    data: bytes,
+    source: str,
+    *,
+    cut: bool = False,
+    problems: list[str] | None = None,
+) -> Iterator[Note]:
     """
     Parse the notes of one PT_NOTE segment.
 
@@ -303,34 +324,64 @@ def iter_notes(data: bytes, source: str, *, cut: bool = False) -> Iterator[Note]
 
     :param cut: Whether *data* may end within the desc of its last note, or before a
         header.
+    :param problems: If given, a note that is not wholly in *data* adds a line, and the
+        next header that looks like one is taken for the next note: a dying CPU writes
+        its note into the middle of those of all CPUs.
     :raises FormatError: If a note is not wholly in *data*.
     """
     offset = 0
     while offset < len(data):
-        if len(data) - offset < _NHDR.size:
-            if cut or data.count(0, offset) == len(data) - offset:
-                return
-            raise FormatError(
-                f"{source}+{offset:#x}",
-                f"{len(data) - offset} bytes left, expected a note's header "
-                f"of {_NHDR.size}",
-            )
-        namesz, descsz, type_ = _NHDR.unpack_from(data, offset)
-        if namesz == descsz == type_ == 0:
-            offset += _NHDR.size
+        try:
+            found, offset = _parse_note(data, offset, source, cut)
+        except FormatError as error:
+            if problems is None or len(problems) >= _MAX_BROKEN:
+                raise
+            problems.append(str(error))
+            offset = _find_note(data, offset + _NHDR.size)
             continue
-        start = offset + _NHDR.size + round_up(namesz, 4)
-        missing = max(start + descsz - len(data), 0)
-        if start > len(data) or (missing and not cut):
-            raise FormatError(
-                f"{source}+{offset:#x}",
-                f"note with a name of {namesz} and a desc of {descsz} bytes, "
-                f"only {len(data) - offset - _NHDR.size} bytes left",
-            )
-        raw_name = data[offset + _NHDR.size : offset + _NHDR.size + namesz]
-        name = c_string(raw_name)
-        yield Note(name, type_, data[start : start + descsz], missing)
-        offset = start + round_up(descsz, 4)
+        if found is not None:
+            yield found
+
+
+def _parse_note(
+    data: bytes, offset: int, source: str, cut: bool
+) -> tuple[Note | None, int]:
+    """Return the note at an offset, None if it is padding, and the next offset."""
+    if len(data) - offset < _NHDR.size:
+        if cut or data.count(0, offset) == len(data) - offset:
+            return None, len(data)
+        raise FormatError(
+            f"{source}+{offset:#x}",
+            f"{len(data) - offset} bytes left, expected a note's header "
+            f"of {_NHDR.size}",
+        )
+    namesz, descsz, type_ = _NHDR.unpack_from(data, offset)
+    if namesz == descsz == type_ == 0:
+        return None, offset + _NHDR.size
+    start = offset + _NHDR.size + round_up(namesz, 4)
+    missing = max(start + descsz - len(data), 0)
+    if start > len(data) or (missing and not cut):
+        raise FormatError(
+            f"{source}+{offset:#x}",
+            f"note with a name of {namesz} and a desc of {descsz} bytes, "
+            f"only {len(data) - offset - _NHDR.size} bytes left",
+        )
+    name = c_string(data[offset + _NHDR.size : offset + _NHDR.size + namesz])
+    note = Note(name, type_, data[start : start + descsz], missing)
+    return note, start + round_up(descsz, 4)
+
+
+def _find_note(data: bytes, offset: int) -> int:
+    """Return the next offset at which a whole note seems to be; else the end."""
+    while (match := _LIKELY_NOTE.search(data, offset)) is not None:
+        at = match.start()
+        namesz, descsz, _ = _NHDR.unpack_from(data, at)
+        start = at + _NHDR.size + round_up(namesz, 4)
+        whole = start + descsz <= len(data)
+        if at % 4 == 0 and namesz == len(match[1]) + 1 and whole:
+            return at
+        offset = at + 1
+    return len(data)
 
 
 def pack_note(name: str, type: int, desc: bytes) -> bytes:

@@ -91,6 +91,8 @@ class Kdump:
     descriptors: int
     """Offset of the first page descriptor in bytes."""
     notes: list[Note]
+    problems: list[str]
+    """What is wrong with notes that were passed over, one line each."""
     vmcoreinfo: bytes | None
     """Text of VMCOREINFO, if the header has it."""
     incomplete: bool
@@ -219,9 +221,10 @@ def parse_kdump(
             raise FormatError(f"{source}: size_vmcoreinfo", f"{info_size} bytes")
         vmcoreinfo = read_whole(read, info_at, info_size, size, source, "VMCOREINFO")
     notes: list[Note] = []
+    problems: list[str] = []
     if version >= 4 and notes_size:
         segment = ProgramHeader(PT_NOTE, 0, notes_at, 0, 0, notes_size, notes_size, 4)
-        notes = parse_notes(read, [segment], size, source)
+        notes = parse_notes(read, [segment], size, source, problems)
     descriptors = bitmap_at + bitmap_blocks * page_size
     incomplete, held = bool(status & _INCOMPLETE), len(pages)
     if incomplete:
@@ -232,6 +235,7 @@ def parse_kdump(
         pages,
         descriptors,
         notes,
+        problems,
         vmcoreinfo,
         incomplete,
         held,

@@ -14,7 +14,7 @@ from typing import Protocol
 import drgn
 from drgn import Object, Program
 
-from kmemdump.arch.architecture import arch_from_program
+from kmemdump.arch.architecture import arch_from_elf, arch_from_program
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.debug_info import (
@@ -205,13 +205,22 @@ def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> 
     prog.config[RECORDER] = recorder
     # One segment is enough: the memory refuses addresses that it does not hold, and the
     # recorder knows of them. drgn has 64 bits for the size.
-    prog.add_memory_segment(0, ADDRESS_SPACE - 1, recorder.read, True)
+    mask = arch_from_elf(target.machine).encryption_mask(target.vmcoreinfo())
+    read = _decrypted(recorder, mask) if mask else recorder.read
+    prog.add_memory_segment(0, ADDRESS_SPACE - 1, read, True)
     if isinstance(target, NamingTarget):
         for alias in target.aliases:
             prog.add_memory_segment(
                 alias.virtual, alias.size, _reader(recorder, alias.physical), False
             )
     return prog
+
+
+def _decrypted(recorder: Recorder, mask: int) -> Callable[[int, int, int, bool], bytes]:
+    # drgn takes all bits of a page table's entry for the address.
+    return lambda address, count, offset, physical: recorder.read(
+        address & ~mask, count, offset, physical
+    )
 
 
 def _reader(

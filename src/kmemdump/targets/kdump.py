@@ -164,6 +164,8 @@ def open_kdump(
         dump = parse_kdump(file.read, file.size, file.name, file.next_data)
     if flat is None:
         check_whole(file, dump.end(file.read), damaged or dump.incomplete)
+    for problem in dump.problems:
+        logger.warning("%s", problem)
     if dump.incomplete:
         logger.warning(
             "%s: is marked incomplete, as makedumpfile does if its disk is full: %d of "

@@ -8,21 +8,25 @@ dump-guest-memory.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
-from kmemdump.arch.architecture import arch_from_elf, image_address
+from kmemdump.arch.architecture import arch_from_elf, arch_from_info
+from kmemdump.arch.pagetable import translate
 from kmemdump.coreimage.read import NO_ADDRESS, CoreImage
 from kmemdump.errors import FormatError, NotCapturedError, TargetError, UnsupportedError
 from kmemdump.files import OpenFile
-from kmemdump.formats.elf import PT_LOAD, Note, ProgramHeader
+from kmemdump.formats.elf import PT_LOAD, Note
 from kmemdump.formats.lime import LIME_HEADER, parse_lime
-from kmemdump.memory.physical import PAGE_SIZE, FileMemory, Memory
+from kmemdump.memory.physical import PAGE_SIZE, FileMemory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, flatten
 from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget, check_whole, noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["CoreTarget", "core_of", "open_elf", "open_lime"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_NAMES = 4096
 _NT_AUXV = 6
@@ -40,6 +44,8 @@ def open_elf(
     """
     core = CoreImage(file)
     try:
+        for problem in core.problems:
+            logger.warning("%s", problem)
         _check_machine(core)
         if vmcoreinfo is None:
             _check_kernel(core)
@@ -78,7 +84,7 @@ class CoreTarget(FileTarget):
         super().__init__(core.name, core.machine, core.memory, core.notes, vmcoreinfo)
         self.core = core
         info = self._given or self._noted
-        self.aliases = _names(core.headers, info, core.memory)
+        self.aliases = _names(core, info)
         """Virtual addresses that no page table has."""
 
     def _find_vmcoreinfo(self) -> VmcoreInfo:
@@ -94,22 +100,40 @@ def core_of(target: Target) -> CoreImage | None:
     return target.core if isinstance(target, CoreTarget) else None
 
 
-def _names(
-    headers: Iterable[ProgramHeader], info: VmcoreInfo | None, memory: Memory
-) -> list[Alias]:
-    """Return the virtual addresses in the headers, if the core has no page table."""
+def _names(core: CoreImage, info: VmcoreInfo | None) -> list[Alias]:
+    """
+    Return the virtual addresses in the headers, if the core lacks the page table.
+
+    What firmware saves may have the top table, among others, and not those below it.
+    A core image of ours has what leads to its own memory: the table of the image is
+    there, or none is.
+    """
     if info is None:
         return []
+    names = [
+        Alias(header.vaddr, header.paddr, header.filesz)
+        for header in core.headers
+        if header.type == PT_LOAD
+        and 0 < header.filesz <= ADDRESS_SPACE - header.vaddr
+        and header.paddr != NO_ADDRESS
+    ][:_MAX_NAMES]
+    pages: dict[int, bytes] = {}
+
+    def read(address: int, size: int) -> bytes:
+        start = address & -PAGE_SIZE
+        if start not in pages:
+            pages[start] = core.memory.read(start, PAGE_SIZE)
+        return pages[start][address - start : address - start + size]
+
     try:
-        memory.read(image_address(info, info.symbol("swapper_pg_dir")), PAGE_SIZE)
+        table = arch_from_info(info).page_table(info)
+        wanted = [info.symbol("init_uts_ns")]
+        if not core.has_manifest:
+            wanted += [item.virtual for item in names if item.virtual]
+        for virtual in wanted:
+            translate(table, read, virtual)
     except (FormatError, NotCapturedError):
-        return [
-            Alias(header.vaddr, header.paddr, header.filesz)
-            for header in headers
-            if header.type == PT_LOAD
-            and 0 < header.filesz <= ADDRESS_SPACE - header.vaddr
-            and header.paddr != NO_ADDRESS
-        ][:_MAX_NAMES]
+        return names
     return []
 
 

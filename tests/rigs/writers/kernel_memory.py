@@ -46,6 +46,8 @@ class SyntheticKernel:
     place: int = 4 * MIB
     moved: int = 0x1000000
     """How far KASLR moved it."""
+    encrypted: int = 0
+    """x86_64: the bit of addresses in page tables that says so (AMD's SME)."""
     variables: dict[str, int] = field(default_factory=dict)
     """Further variables of 8 bytes."""
     memory: bytearray = field(default_factory=bytearray)
@@ -117,7 +119,7 @@ class SyntheticKernel:
                 "SYMBOL(init_top_pgt)": address["Dinit_top_pgt"],
                 "NUMBER(phys_base)": str(base),
                 "NUMBER(pgtable_l5_enabled)": "0",
-                "NUMBER(sme_mask)": "0",
+                "NUMBER(sme_mask)": str(self.encrypted),
                 "NUMBER(KERNEL_IMAGE_SIZE)": str(1 << 30),
                 "NUMBER(MAX_PHYSMEM_BITS)": "46",
             }
@@ -174,7 +176,7 @@ class SyntheticKernel:
             base = self.physical - (self.text - 0xFFFFFFFF80000000)
             values |= {
                 "phys_base": base % (1 << 64),
-                "sme_me_mask": 0,
+                "sme_me_mask": self.encrypted,
                 "page_offset_base": self.direct,
                 "vmalloc_base": 0xFFFFA34480000000,
             }
@@ -228,6 +230,7 @@ class SyntheticKernel:
         )
 
         def entry(at: int, virtual: int, shift: int, value: int) -> None:
+            value |= self.encrypted
             put(self.memory, at + (virtual >> shift) % 512 * 8, 8, value)
 
         upper = root
