@@ -31,6 +31,7 @@ ROOMS = [
     "targets",
     "firmware_dumps",
     "opening",
+    "logs",
     # A kernel, and what is asked of it.
     "kernel",
     "questions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -20,11 +21,14 @@ from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
 from kmemdump.text import printable
 
+if TYPE_CHECKING:
+    from kmemdump.report import Report
+
 __all__ = ["command"]
 
 
 @click.command("report")
-@click.argument("target", metavar="CORE")
+@click.argument("target", metavar="CORE|LOG")
 @target_options
 @path_option("-o", "--output", help="Write the report to a file.")
 @path_option("--html", "page", help="Write one self-contained page for a browser.")
@@ -45,16 +49,24 @@ def command(
     lines: int | None,
 ) -> int:
     """
-    Show what happened to the kernel in CORE, or in any other target.
+    Show what happened to the kernel in CORE, in any other target, or in a mere LOG.
+
+    \b
+    kmemdump report vm.core
+    kmemdump report /var/log/serial.log
+    kmemdump report /var/lib/systemd/pstore
+    journalctl -k -b -1 -o export | kmemdump report -
+
+    A log may be that of a serial console, of dmesg, journalctl, syslog or netconsole
+    (plain or extended), in a file, also compressed, in a folder of pstore, or "-" for
+    standard input.
 
     The cause of death comes first, with the stack of the CPU where it happened; then
     the machine, its other CPUs, and the log records that led to the death.
     """
-    from kmemdump.core import Core
     from kmemdump.report import print_report
 
-    with opened_target(target, reading) as opened:
-        report = Core(opened, vmlinux=vmlinux).report()
+    report = _report(target, vmlinux, reading)
     if page is not None:
         with PartialFile(page) as file:
             file.write(report.to_html().encode())
@@ -77,3 +89,16 @@ def command(
         print_message(f"{target}: the report lacks {names}")
         return ExitCode.INCOMPLETE
     return ExitCode.DONE
+
+
+def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report:
+    from kmemdump.core import Core
+    from kmemdump.logs.read import open_log
+    from kmemdump.report import gather_from_log
+
+    # With a memory map, the user says that it is a raw RAM image.
+    log = None if reading.memory_map else open_log(target)
+    if log is not None:
+        return gather_from_log(log)
+    with opened_target(target, reading) as opened:
+        return Core(opened, vmlinux=vmlinux).report()

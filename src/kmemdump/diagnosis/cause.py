@@ -220,7 +220,7 @@ def _alive(seen: Observations) -> Cause:
 
 
 def _log_silence(seen: Observations) -> tuple[str, ...]:
-    if not seen.log or seen.now is None:
+    if not seen.log or seen.now is None or seen.log[-1].nanoseconds is None:
         return ()
     at = seen.log[-1].nanoseconds / 1e9
     silence = max(seen.now - at, 0)

@@ -37,7 +37,8 @@ def lines_of(records: Sequence[LogRecord]) -> Iterator[LogLine]:
     for record in records:
         if record.facility != _LOG_KERN:
             continue
-        seconds = record.nanoseconds / 1e9
+        time = record.nanoseconds
+        seconds = None if time is None else time / 1e9
         number = record.caller
         kind = "C" if number & _CPU_BIT else "T"
         caller = f"{kind}{number & ~_CPU_BIT}" if number else None

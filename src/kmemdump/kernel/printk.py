@@ -57,10 +57,10 @@ class LogRecord:
     """One record of the kernel log."""
 
     sequence: int
-    nanoseconds: int
-    """Since boot."""
-    level: int
-    """0 (emergency) to 7 (debug)."""
+    nanoseconds: int | None
+    """Since boot; only a log that somebody saved may lack it."""
+    level: int | None
+    """0 (emergency) to 7 (debug); only a log that somebody saved may lack it."""
     facility: int
     caller: int
     """Thread id, or with bit 31 set, CPU."""
@@ -378,5 +378,7 @@ def format_time(nanoseconds: int) -> str:
 
 def format_record(record: LogRecord) -> str:
     """Return a record with its time stamp in seconds before each of its lines."""
+    if record.nanoseconds is None:
+        return record.text
     stamp = f"[{format_time(record.nanoseconds)}] "
     return "\n".join(stamp + line for line in record.text.split("\n"))

@@ -72,7 +72,7 @@ def _template() -> Template:
     environment.filters |= {
         "digest": _digest,
         "lines": _lines,
-        "seconds": lambda nanoseconds: f"[{format_time(nanoseconds)}]",
+        "seconds": _seconds,
     }
     environment.globals |= {
         name: getattr(wording, name)
@@ -104,6 +104,10 @@ def _lines(text: str) -> Markup:
     # A line feed is the only control character that is let through.
     escaped = (printable(line) for line in text.split("\n"))
     return Markup("\n").join(escaped)
+
+
+def _seconds(nanoseconds: int | None) -> str:
+    return "" if nanoseconds is None else f"[{format_time(nanoseconds)}]"
 
 
 def _digest(text: str) -> str:

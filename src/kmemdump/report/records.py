@@ -18,7 +18,11 @@ from kmemdump.kernel.printk import LogRecord
 __all__ = [
     "AreaMemory",
     "BlockedTask",
+    "Fault",
     "Findings",
+    "Hardware",
+    "HeldLock",
+    "Instruction",
     "Interrupt",
     "KernelIdentity",
     "Loss",
@@ -26,8 +30,11 @@ __all__ = [
     "MemoryRange",
     "MemoryUse",
     "Module",
+    "Register",
     "Taint",
     "Times",
+    "TraceEntry",
+    "Wait",
 ]
 
 
@@ -35,7 +42,8 @@ __all__ = [
 class KernelIdentity:
     """The identity of the kernel."""
 
-    release: str
+    release: str | None
+    """``None`` if a log does not say it."""
     build_id: str | None = None
     version: str | None = None
     machine: str | None = None
@@ -145,6 +153,89 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
+class Hardware:
+    """The machine, as its firmware names it."""
+
+    name: str
+    """Maker, product and board."""
+    bios: str | None = None
+    """Version and date of the firmware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A register of the CPU on which the kernel failed."""
+
+    name: str
+    value: int = field(metadata=ADDRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An instruction near the one that failed."""
+
+    offset: int
+    """Bytes from the one that failed; negative for those before it."""
+    code: str
+    """Its bytes in hexadecimal, as they stand in memory."""
+    text: str | None = None
+    """In assembly; ``None`` if nothing could disassemble it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The CPU at the moment when the kernel failed."""
+
+    source: str
+    """``memory``, or ``log``: what the kernel itself printed."""
+    registers: Sequence[Register] = ()
+    code: Sequence[Instruction] = ()
+    problem: str | None = None
+    """Why there is no code, or no assembly."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEntry:
+    """A function of the stack trace that the kernel logged."""
+
+    function: str
+    offset: int | None = None
+    """Bytes from its start."""
+    size: int | None = None
+    """Of the function, in bytes."""
+    module: str | None = None
+    source: str | None = None
+    """File and line, if the log or a debug file says so."""
+    reliable: bool = True
+    """Whether the kernel was sure that it is a caller; ``?`` in the log if not."""
+    stack: str | None = None
+    """Kind of stack: ``irq``, ``nmi``, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A task that waits for a lock, and the task that holds it."""
+
+    waiter: Task
+    lock: str
+    """Kind of lock."""
+    owner: Task | None = None
+    """``None`` if it is not known."""
+    address: int | None = field(default=None, metadata=ADDRESS)
+    """Of the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A lock that a task holds, according to lockdep."""
+
+    task: Task
+    lock: str
+    at: str | None = None
+    """Where it was taken."""
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
     """Something that is missing."""
 
@@ -163,12 +254,19 @@ class Findings:
     cause: Cause
     cpus: Sequence[Cpu] = ()
     """The CPU on which the kernel failed comes first."""
+    fault: Fault | None = None
+    trace: Sequence[TraceEntry] = ()
+    """What the kernel logged of the stack, the innermost function first."""
     blocked: Sequence[BlockedTask] = ()
+    waits: Sequence[Wait] = ()
+    """A task that another one waits for comes after that."""
+    locks: Sequence[HeldLock] = ()
     tasks: Sequence[Task] = ()
     load: tuple[float, float, float] | None = None
     """Averages over 1, 5 and 15 minutes."""
     memory: MemoryUse | None = None
     memory_map: MemoryMap | None = None
+    hardware: Hardware | None = None
     modules: Sequence[Module] = ()
     taints: Sequence[Taint] = ()
     interrupts: Sequence[Interrupt] = ()

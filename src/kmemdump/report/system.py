@@ -48,6 +48,7 @@ __all__ = [
     "make_interrupt",
     "make_module",
     "modules",
+    "taints_of_letters",
 ]
 
 # Linux Documentation/admin-guide/tainted-kernels.rst.
@@ -143,6 +144,11 @@ def _taints(letters: str) -> tuple[Taint, ...]:
 def modules(prog: Program) -> Iterator[Object]:
     """Yield the loaded modules, the newest first."""
     yield from islice(for_each_module(prog), MAX_MODULES)
+
+
+def taints_of_letters(letters: str) -> tuple[Taint, ...]:
+    """Return the taints that the kernel's letters name; others are left out."""
+    return tuple(Taint(x, _TAINTS[x]) for x in dict.fromkeys(letters) if x in _TAINTS)
 
 
 def make_module(module: Object) -> Module:

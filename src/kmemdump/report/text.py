@@ -147,7 +147,7 @@ class _Printer:
 
     def records(self, records: Iterable[LogRecord]) -> None:
         for record in records:
-            style = "red" if record.level <= 3 else ""
+            style = "red" if record.level is not None and record.level <= 3 else ""
             for line in format_record(record).split("\n"):
                 self.line(line, style)
 

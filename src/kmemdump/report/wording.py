@@ -176,7 +176,12 @@ def facts(report: Findings) -> Iterator[tuple[str, str]]:
     if name:
         yield "Host", name
     machine = f" {kernel.machine}" if kernel.machine else ""
-    yield "Kernel", f"{kernel.release}{machine}"
+    if kernel.release:
+        yield "Kernel", f"{kernel.release}{machine}"
+    if report.hardware is not None:
+        yield "Machine", report.hardware.name
+        if report.hardware.bios:
+            yield "BIOS", report.hardware.bios
     when = []
     if time.uptime is not None:
         when.append(f"{format_duration(time.uptime)} after boot")

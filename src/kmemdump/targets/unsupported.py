@@ -78,7 +78,7 @@ def describe_unsupported(head: bytes) -> str | None:
     if head.startswith(b"OSRELEASE="):
         return "is the text of VMCOREINFO, pass it with --vmcoreinfo"
     if _is_text(head):
-        return f"is text, {_CONVERT}"
+        return f"is text, {_CONVERT}\nof a kernel log, 'kmemdump report' makes a report"
     return None
 
 

@@ -102,7 +102,7 @@ def _times(records: Sequence[LogRecord], logged: Cause | None = None) -> Iterato
     """
     about = [item.sequence for item in logged.log] if logged else []
     before = [item for item in records if not about or item.sequence <= min(about)]
-    numbers = ((item.sequence, item.nanoseconds) for item in before[-_RECORDS:])
+    numbers = ((item.sequence, item.nanoseconds or 0) for item in before[-_RECORDS:])
     return chain.from_iterable(numbers)
 
 
