@@ -29,8 +29,8 @@ def open_reserved(ranges: Iterable[Range], root: Path = Path("/")) -> MappedMemo
     """
     Map reserved memory of this machine for reading and writing.
 
-    :param ranges: Physical memory. Its pages are mapped, and must be reserved; of these,
-        nothing else can be read or written.
+    :param ranges: Physical memory. Its pages are mapped and must be reserved; nothing
+        else of these can be read or written.
     :param root: The folder with ``dev``, ``proc`` and ``sys``.
     :raises UnsupportedError: If it is not reserved, or the kernel does not allow it.
     """
