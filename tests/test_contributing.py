@@ -34,9 +34,8 @@ def test_example(name: str, tmp_path: Path) -> None:
         )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for patch in filter(None, (STARTS_FROM.get(name), name)):
-        subprocess.run(
-            ["git", "apply", "-C1", EXAMPLES / f"{patch}.patch"], cwd=tmp_path, check=True
-        )
+        apply = ["git", "apply", "-C1", EXAMPLES / f"{patch}.patch"]
+        subprocess.run(apply, cwd=tmp_path, check=True)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name]],
         cwd=tmp_path,

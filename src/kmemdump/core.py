@@ -45,7 +45,7 @@ class Core(Closing):
     @cached_property
     def kernel(self) -> Kernel:
         """The kernel in the target; raises :exc:`KmemdumpError` if there is none."""
-        return attach(self.target, vmlinux=self._vmlinux)
+        return attach(self.target, vmlinux=self._vmlinux, marking=False)
 
     @property
     def prog(self) -> Program:

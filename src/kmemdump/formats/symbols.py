@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -114,10 +115,13 @@ class SymbolTable:
 
     def names_with(self, characters: str) -> Iterator[str]:
         """Yield the names that have one of *characters*."""
-        wanted = characters.encode()
-        for name in self._split():
-            if any(byte in name for byte in wanted):
-                yield name.decode("utf-8", "replace")
+        # Few have one: splitting all names would take ten times as long.
+        names, end = self.names, 0
+        for found in re.finditer(b"[%s]" % re.escape(characters.encode()), names):
+            if found.start() >= end:
+                begin = names.rfind(b"\0", end - 1 if end else 0, found.start()) + 1
+                end = names.find(b"\0", found.start()) + 1
+                yield names[begin : end - 1].decode("utf-8", "replace")
 
     def containing(self, address: int) -> list[SymbolRow]:
         """Return the symbols that contain an address: those that start last."""

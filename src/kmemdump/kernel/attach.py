@@ -106,6 +106,7 @@ def attach(
     known: Kernel | OwnDebugInfo | None = None,
     self_contained: bool = False,
     asked: Asked | None = None,
+    marking: bool = True,
 ) -> Kernel:
     """
     Attach drgn to the kernel of *target*, recording what is read.
@@ -115,6 +116,8 @@ def attach(
         not read again.
     :param self_contained: Whether to read kallsyms and BTF even with a vmlinux.
     :param asked: Notes what is asked for, from now on.
+    :param marking: Whether memory is marked by what is read. If not, unwind tables are
+        read when they are needed, so that who asks for no stack does not wait for them.
     :raises FormatError: If the vmlinux is another kernel's.
     :raises KmemdumpError: If there is no kernel that drgn can look at.
     """
@@ -126,7 +129,7 @@ def attach(
     if known is not None:
         own = known.own_debug_info if isinstance(known, Kernel) else known
     elif vmlinux is None or self_contained:
-        own = read_own_debug_info(target, recorder)
+        own = read_own_debug_info(target, recorder, marking=marking)
     used = own.found if vmlinux is None else None
     with recorder.reading(_ATTACH_BUDGET) as reading:
         if vmlinux is not None:
@@ -143,7 +146,7 @@ def attach(
             if not (isinstance(target, NamingTarget) and target.aliases):
                 add_mapped_memory(prog, target.machine, info, recorder)
             add_linear_maps(prog, walker, target.machine, info, recorder)
-            describe_modules(prog, used)
+            describe_modules(prog, used, unwind=marking)
     return Kernel(
         prog,
         target.vmcoreinfo(),
@@ -156,13 +159,18 @@ def attach(
 
 
 def read_own_debug_info(
-    target: Target, recorder: Recorder, builds: BuildCache | None = None
+    target: Target,
+    recorder: Recorder,
+    builds: BuildCache | None = None,
+    *,
+    marking: bool = True,
 ) -> OwnDebugInfo:
     """
     Read the debug info of the kernel of *target*: in its note, or else in its memory.
 
     :param recorder: Reads the kernel's memory, and records the reads.
     :param builds: What kernels of one build share.
+    :param marking: As for :func:`attach`.
     """
     # A separate program, without a vmlinux.
     prog = _program(target, recorder, ())
@@ -180,7 +188,9 @@ def read_own_debug_info(
     blocks = frozenset(reading.blocks)
     if found is None:
         return OwnDebugInfo(None, blocks, problem)
-    tables = _unwind_tables(target, prog, recorder, found)
+    tables = frozenset[int]()
+    if marking:
+        tables = _unwind_tables(target, prog, recorder, found)
     return OwnDebugInfo(found, blocks | tables, None, tables)
 
 
@@ -277,12 +287,17 @@ def debug_file_build_id(path: Path) -> str | None:
     return module.build_id.hex() if module.build_id else None
 
 
-def describe_modules(prog: Program, info: DebugInfo | None) -> None:
+def describe_modules(
+    prog: Program, info: DebugInfo | None, *, unwind: bool = True
+) -> None:
     """
     Give drgn the addresses of the kernel and its modules, so that it can unwind them.
 
     Without a vmlinux, drgn takes the ORC tables from the kernel's memory, and needs
     these addresses to find them.
+
+    :param unwind: Whether to load the image's tables now, so that they are not counted
+        as needed by a question about stacks.
     """
     # A damaged list of modules only costs stack traces through modules. drgn may raise
     # any exception for such a list.
@@ -291,11 +306,12 @@ def describe_modules(prog: Program, info: DebugInfo | None) -> None:
             prog.create_loaded_modules()
     if info is None:
         return
-    # Unwinding from any address makes drgn load the image's tables now, so that they
-    # are not counted as needed by a question about stacks.
     with contextlib.suppress(Exception):
         main = prog.main_module("kernel", create=True)
         if main.address_ranges is None:
             main.address_range = (info.start, info.end)
+        if not unwind:
+            return
+        # Unwinding from any address makes drgn load them.
         start = arch_from_program(prog).registers_at(info.start)
         prog.stack_trace(Object(prog, "struct pt_regs", value=start))
