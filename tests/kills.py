@@ -18,19 +18,20 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from kmemdump.errors import KmemdumpError
+from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.lab import X86_64, PackageCache, Setup, build_module, default_folder
 from kmemdump.watch.control.client import control_path
 from kmemdump.watch.control.status import VmRecord, read_watch
 from rigs.folder_watch import FolderWatch
-from rigs.libvirtd import Domain, Libvirtd
+from rigs.libvirtd import Domain, Libvirtd, wait_for
 from rigs.snapshots import Snapshots
 
 _KERNELS = ("6.12", "newest", "6.1")
 _DOMAINS = 2
+_STARTS = 5
 _PATIENCE = 120.0
 """Seconds until a VM that is not watched is a failure."""
 _BOUND = 5.0
@@ -115,7 +116,7 @@ class Scene:
         before = self.watched()[name].pid
         if name in self.domains:
             self.domains[name].kill()
-            self.domains[name].start()
+            self._start(self.domains[name])
         else:
             os.kill(self._pids[name], signal.SIGKILL)
             self._machines[name].close()
@@ -126,6 +127,16 @@ class Scene:
             return now is not None and now.pid != before
 
         return again
+
+    def _start(self, domain: Domain) -> None:
+        """Start a domain; its QEMU 7.2 dies in the boot now and then (SIGSEGV)."""
+        for _ in range(_STARTS):
+            with suppress(TargetError):
+                return domain.start()
+            print(f"{domain.name}: QEMU died in the boot; starting it again")
+            wait_for(lambda: domain.state == "shut off")
+            domain.forget_port()
+        raise TimeoutError(f"{domain.name}: does not start")
 
     def kill_libvirtd(self) -> Callable[[], bool]:
         self.daemon.kill()

@@ -338,12 +338,16 @@ class Domain:
 
     def destroy(self) -> None:
         """End QEMU."""
-        self._port = None
+        self.forget_port()
         self.raw.destroy()
+
+    def forget_port(self) -> None:
+        """Connect to the next QEMU, if there is one."""
+        self._port = None
 
     def kill(self) -> None:
         """Kill QEMU, and wait until libvirt knows."""
-        self._port = None
+        self.forget_port()
         os.kill(self.pid, signal.SIGKILL)
         wait_for(lambda: self.state == "shut off")
 
