@@ -4,60 +4,143 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from typing import NamedTuple
 
 __all__ = ["describe_unsupported"]
 
-_DECOMPRESS = "decompress it first"
 _CONVERT = "expected a RAM image or a dump of a kernel"
 
-# (magic, at its offset, what the file is, what to do)
-_MAGICS: tuple[tuple[bytes, int, str, str], ...] = (
-    (b"\x1f\x8b\x08", 0, "compressed with gzip", _DECOMPRESS),
-    (b"BZh", 0, "compressed with bzip2", _DECOMPRESS),
-    (b"\xfd7zXZ\0", 0, "compressed with xz", _DECOMPRESS),
-    (b"\x28\xb5\x2f\xfd", 0, "compressed with zstd", _DECOMPRESS),
-    (b"\x04\x22\x4d\x18", 0, "compressed with lz4", _DECOMPRESS),
-    (b"\x89LZO\0\r\n", 0, "compressed with lzop", _DECOMPRESS),
-    (b"PK\x03\x04", 0, "a zip archive", "unpack it first"),
-    (b"7z\xbc\xaf\x27\x1c", 0, "a 7-Zip archive", "unpack it first"),
-    (b"ustar", 257, "a tar archive", "unpack it first"),
-    (b"!<arch>\n", 0, "an ar archive (a Debian package?)", _CONVERT),
-    (b"AVML", 0, "an AVML image", "convert it with avml-convert --format lime"),
-    (b"DISKDUMP", 0, "a dump of the diskdump utility (before Linux 2.6.13)", _CONVERT),
-    (b"PAGEDU64", 0, "a crash dump of Windows (64-bit)", _CONVERT),
-    (b"PAGEDUMP", 0, "a crash dump of Windows (32-bit)", _CONVERT),
-    (b"hibr", 0, "a hibernation file of Windows", _CONVERT),
-    (b"HIBR", 0, "a hibernation file of Windows", _CONVERT),
-    (b"S1SUSPEND", 4086, "a hibernation image in swap space", _CONVERT),
-    (b"SWAPSPACE2", 4086, "swap space", _CONVERT),
-    (b"QFI\xfb", 0, "a disk image (qcow2)", _CONVERT),
-    (b"KDMV", 0, "a disk image (VMDK)", _CONVERT),
-    (b"# Disk DescriptorFile", 0, "a disk image's descriptor (VMDK)", _CONVERT),
-    (b"vhdxfile", 0, "a disk image (VHDX)", _CONVERT),
-    (b"conectix", 0, "a disk image (VHD)", _CONVERT),
-    (b"\x3a\xff\x26\xed", 0, "a sparse image of Android", "convert it with simg2img"),
-    (b"ANDROID!", 0, "a boot image of Android", _CONVERT),
-    (b"\xd0\xbe\xd2\xbe", 0, "the state of a VMware VM", "expected its .vmem file"),
-    (b"\xd1\xba\xd1\xba", 0, "the state of a VMware VM", "expected its .vmem file"),
-    (b"\xd2\xbe\xd2\xbe", 0, "the state of a VMware VM", "expected its .vmem file"),
-    (b"\xd3\xbe\xd3\xbe", 0, "the state of a VMware VM", "expected its .vmem file"),
-    (
-        b"QEVM",
-        0,
-        "a migration stream of QEMU",
-        "load it into QEMU and use qmp:SOCKET",
-    ),
-    (
+
+class _Foreign(NamedTuple):
+    """A format that is not read here, known by its magic number."""
+
+    magic: bytes
+    what: str
+    hint: str = ""
+    """The command that makes of it what is read here; FILE is the file."""
+    offset: int = 0
+    """Offset of *magic* in bytes."""
+
+
+_BESIDE = (
+    "its memory is in the .vmem file beside it, which opens; if there is none: "
+    "vmss2core -N6 FILE"
+)
+_DUMP = "then dump-guest-memory NEW in QEMU's monitor"
+_XEN = "xl restore -p FILE, then kdump or AVML in the guest; crash reads xl dump-core"
+_SWAP = 4086  # The signature ends the first page (mm/swapfile.c).
+
+# The magics are those in the sources of the programs named.
+_FORMATS: Sequence[_Foreign] = (
+    # Dumps and saved machines of Linux guests.
+    _Foreign(
         b"LibvirtQemudSave",
-        0,
-        "a VM that libvirt saved",
-        "use virsh dump --memory-only",
+        "a VM that libvirt saved (virsh save, managedsave or dump)",
+        "virsh restore FILE --paused, then virsh dump --memory-only DOMAIN NEW",
     ),
-    (b"XenSavedDomain", 0, "a VM that Xen saved", "use xl dump-core"),
-    (b"HdrS", 0x202, "a compressed kernel (vmlinuz)", "expected a dump of its memory"),
-    (b"ARM\x64", 56, "a kernel image of arm64", "expected a dump of its memory"),
-    (b"\xd0\x0d\xfe\xed", 0, "a device tree", _CONVERT),
-    (b"PERFILE2", 0, "a recording of perf", _CONVERT),
+    _Foreign(
+        b"LibvirtQemudPart",
+        "a VM that libvirt began to save: it is not whole",
+        "save it again: virsh dump --memory-only DOMAIN NEW",
+    ),
+    _Foreign(b"libvirt-xml\n", "a Xen domain that libvirt saved", "virsh restore FILE"),
+    _Foreign(
+        b"QEVM",
+        "a migration stream of QEMU",
+        f"qemu-system-… -incoming 'exec:cat FILE' with the VM's options, {_DUMP}",
+    ),
+    _Foreign(b"Xen saved domain, xl format", "a domain that xl saved", _XEN),
+    _Foreign(b"LibxlFmt", "a migration stream of Xen", _XEN),
+    _Foreign(b"XenSavedDomain", "a VM that XenServer suspended", _XEN),
+    _Foreign(b"LinuxGuestRecord", "a domain that Xen's xm saved", _XEN),
+    _Foreign(b"\xed\xeb\x0f\xf0", "a core of Xen 3.0", "crash VMLINUX FILE reads it"),
+    _Foreign(b"\xee\xeb\x0f\xf0", "a core of Xen 3.0", "crash VMLINUX FILE reads it"),
+    _Foreign(
+        b"\x7fVirtualBox SavedState V",
+        "the saved state of a VirtualBox VM",
+        "VBoxManage startvm VM, then VBoxManage debugvm VM dumpvmcore --filename NEW",
+    ),
+    # HyperVStorage, of .vmrs and .vmcx (openvmm, hvs_file).
+    _Foreign(
+        b"\x14\x20\x28\x01",
+        "a saved state of Hyper-V (.vmrs)",
+        "LiveCloudKd writes the memory of a VM of Hyper-V as a raw image",
+    ),
+    *(
+        _Foreign(magic, "the state of a VMware VM (.vmss, .vmsn)", _BESIDE)
+        for magic in (
+            b"\xd0\xbe\xd2\xbe",
+            b"\xd1\xba\xd1\xba",
+            b"\xd2\xbe\xd2\xbe",
+            b"\xd3\xbe\xd3\xbe",
+        )
+    ),
+    _Foreign(b"AVML", "an AVML image", "avml-convert --format lime FILE NEW"),
+    _Foreign(
+        b"sadump\0\0",
+        "a dump of Fujitsu's stand-alone dump (sadump)",
+        "makedumpfile -c -d 31 -x VMLINUX FILE NEW",
+    ),
+    _Foreign(b"DISKDUMP", "a dump of diskdump (before Linux 2.6.13)"),
+    _Foreign(b"\xed\x23\x8f\x61\x73\x01\x19\xa8", "a dump of LKCD"),
+    _Foreign(b"\xa8\x19\x01\x73\x61\x8f\x23\xfd", "a dump of s390"),
+    _Foreign(
+        b"EVF\x09\x0d\x0a\xff\0", "an EnCase image (EWF)", "ewfexport -f raw FILE"
+    ),
+    # Swap and disks: a machine may have been suspended to them.
+    _Foreign(b"S1SUSPEND", "a hibernation image in swap space", offset=_SWAP),
+    _Foreign(b"ULSUSPEND", "a hibernation image of s2disk", offset=_SWAP),
+    _Foreign(b"SWAPSPACE2", "swap space", offset=_SWAP),
+    _Foreign(
+        b"QFI\xfb",
+        "a disk image (qcow2)",
+        f"if a snapshot in it has memory: qemu-system-… -loadvm NAME, {_DUMP}",
+    ),
+    _Foreign(b"KDMV", "a disk image (VMDK)"),
+    _Foreign(b"COWD", "a disk image (VMDK)"),
+    _Foreign(b"# Disk DescriptorFile", "a disk image's descriptor (VMDK)"),
+    _Foreign(b"vhdxfile", "a disk image (VHDX)"),
+    _Foreign(b"conectix", "a disk image (VHD)"),
+    _Foreign(b"<<< Oracle VM VirtualBox Disk Image >>>", "a disk image (VDI)"),
+    _Foreign(b"EFI PART", "a disk image (GPT)", offset=512),
+    # Compressed files and archives.
+    _Foreign(b"\x1f\x8b\x08", "compressed with gzip", "gunzip -k FILE"),
+    _Foreign(b"BZh", "compressed with bzip2", "bunzip2 -k FILE"),
+    _Foreign(b"\xfd7zXZ\0", "compressed with xz", "unxz -k FILE"),
+    _Foreign(b"\x28\xb5\x2f\xfd", "compressed with zstd", "unzstd FILE"),
+    _Foreign(b"\x04\x22\x4d\x18", "compressed with lz4", "unlz4 FILE"),
+    _Foreign(b"\x89LZO\0\r\n", "compressed with lzop", "lzop -d FILE"),
+    _Foreign(b"\xff\x06\0\0sNaPpY", "compressed with snappy", "snzip -dk FILE"),
+    _Foreign(b"PK\x03\x04", "a zip archive", "unzip FILE"),
+    _Foreign(b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "7z x FILE"),
+    _Foreign(b"ustar", "a tar archive", "tar xf FILE", 257),
+    _Foreign(b"!<arch>\n", "an ar archive (a Debian package?)"),
+    # What lies beside dumps.
+    _Foreign(
+        b"LPKSHHRH",
+        "a journal of systemd",
+        "the kernel's lines in it: journalctl --file FILE -k -o export >NEW",
+    ),
+    _Foreign(b"\x3a\xff\x26\xed", "a sparse image of Android", "simg2img FILE NEW"),
+    _Foreign(b"ANDROID!", "a boot image of Android"),
+    _Foreign(
+        b"HdrS", "a compressed kernel (vmlinuz)", "expected a dump of its memory", 0x202
+    ),
+    _Foreign(
+        b"ARM\x64", "a kernel image of arm64", "expected a dump of its memory", 56
+    ),
+    _Foreign(b"\xd0\x0d\xfe\xed", "a device tree"),
+    _Foreign(b"PERFILE2", "a recording of perf"),
+    _Foreign(b"\x17\x08\x44tracing", "a recording of trace-cmd"),
+    # Other systems.
+    _Foreign(b"PAGEDU64", "a crash dump of Windows (64-bit)"),
+    _Foreign(b"PAGEDUMP", "a crash dump of Windows (32-bit)"),
+    _Foreign(b"hibr", "a hibernation file of Windows"),
+    _Foreign(b"HIBR", "a hibernation file of Windows"),
+    _Foreign(b"MDMP", "a minidump of a process (Breakpad, Windows)"),
+    _Foreign(b"minidump FreeBSD/", "a crash dump of FreeBSD"),
+    _Foreign(b"\xcf\xfa\xed\xfe", "a Mach-O file of macOS"),
 )
 _ELF_TYPES = {1: "object (a kernel module?)", 2: "executable", 3: "shared object"}
 _ELF_CORE = 4
@@ -72,9 +155,10 @@ def describe_unsupported(head: bytes) -> str | None:
     """
     if head.startswith(b"\x7fELF"):
         return _describe_elf(head)
-    for magic, at, what, hint in _MAGICS:
-        if head[at : at + len(magic)] == magic:
-            return f"is {what}, {hint}"
+    for item in _FORMATS:
+        if head.startswith(item.magic, item.offset):
+            hint = f"\n{item.hint}" if item.hint else ""
+            return f"is {item.what}, {_CONVERT}{hint}"
     if head.startswith(b"OSRELEASE="):
         return "is the text of VMCOREINFO, pass it with --vmcoreinfo"
     if _is_text(head):
