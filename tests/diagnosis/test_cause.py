@@ -185,7 +185,9 @@ def test_alive_but_warning():
     )
     cause = find_cause(observe(IDLE, log=[*LOG, line]))
     assert cause.kind == CauseKind.HANG
-    assert cause.sentence.startswith("The kernel had not died, but it logged warnings")
+    assert cause.sentence.startswith(
+        "The kernel had not died, but it logged a warning. Task dd (pid 7) was blocked"
+    )
     assert cause.log == (line,)
     assert not cause.fatal
 

@@ -10,9 +10,13 @@ from kmemdump.diagnosis.end_patterns import (
     find_orderly_end,
     find_reboot,
 )
+from kmemdump.diagnosis.log_findings import (
+    find_last_oops,
+    find_oops,
+    find_panic,
+    find_warnings,
+)
 from kmemdump.diagnosis.observations import Observations
-from kmemdump.diagnosis.oops_patterns import find_oops, find_warnings
-from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.diagnosis.records import CauseKind
 from kmemdump.kernel.printk import LogRecord
 
@@ -79,7 +83,8 @@ def test_null_dereference_with_panic(call):
     ],
 )
 def test_why_an_oops_is_fatal(why, words):
-    cause = find_panic(log(*OOPS, f"Kernel panic - not syncing: {why}"))
+    oops = (*OOPS[:-1], "Call Trace:", " <IRQ>", " lab_timer+0x1/0x2", " </IRQ>", END)
+    cause = find_panic(log(*oops, f"Kernel panic - not syncing: {why}"))
     assert cause.kind == CauseKind.NULL
     assert cause.sentence.endswith(words)
 
@@ -93,13 +98,16 @@ def test_oops_without_panic():
     assert not cause.fatal
 
 
-def test_last_oops_counts():
+def test_first_oops_is_the_root_and_last_one_is_news():
     second = [
         line.replace("lab_null", "other").replace("[#1]", "[#2]") for line in OOPS
     ]
-    cause = find_oops(log(*OOPS, *second))
+    cause = find_last_oops(log(*OOPS, *second))
     assert "other+0x5" in cause.sentence
-    assert find_oops(log(*OOPS, *OOPS, "more")).sentence.count("lab_null") == 1
+    assert "lab_null+0x5" in find_oops(log(*OOPS, *second)).sentence
+    repeated = log(*OOPS, *OOPS, "more")
+    assert find_last_oops(repeated).sentence.count("lab_null") == 1
+    assert find_last_oops(repeated).log[0].sequence == len(OOPS)
 
 
 def test_lines_of_another_cpu_in_between():
@@ -159,8 +167,9 @@ def test_overflow_is_no_interrupt():
     end = "Kernel panic - not syncing: Fatal exception in interrupt"
     records = log("BUG: TASK stack guard page was hit at 0", CALL, RIP, END, end)
     assert find_panic(records).sentence.endswith("on CPU 1. That is always fatal.")
-    records = log(*OOPS, end)
-    assert "It was in an interrupt" in find_panic(records).sentence
+    # Nothing shows an interrupt's stack: only the kernel says so.
+    sentence = find_panic(log(*OOPS, end)).sentence
+    assert sentence.endswith("The kernel panicked: Fatal exception in interrupt.")
 
 
 PANICS = [
@@ -226,7 +235,7 @@ PANICS = [
         "Hard LOCKUP",
         [CALL],
         CauseKind.HANG,
-        "A CPU was stuck with interrupts off in task sh (pid 116) on CPU 1. The kernel "
+        "CPU 1 was stuck with interrupts off in task sh (pid 116). The kernel "
         "panicked because hardlockup_panic is set (nmi_watchdog=panic).",
     ),
     (
@@ -249,8 +258,8 @@ PANICS = [
         "RCU Stall",
         [CALL],
         CauseKind.HANG,
-        "held up RCU for too long (a stall) in task sh (pid 116) on CPU 1. The kernel "
-        "panicked because panic_on_rcu_stall is set.",
+        "A CPU or task held up RCU for too long (a stall). The kernel panicked "
+        "because panic_on_rcu_stall is set.",
     ),
     (
         ["Out of memory: Killed process 77 (dd)"],
@@ -292,8 +301,8 @@ PANICS = [
         "kernel: panic_on_warn set ...",
         [CALL],
         CauseKind.PANIC,
-        "The kernel warned in task sh (pid 116) on CPU 1. The kernel panicked because "
-        "panic_on_warn is set.",
+        "The kernel warned in evict+0x1/0x2 in task sh (pid 116) on CPU 1. The kernel "
+        "panicked because panic_on_warn is set.",
     ),
     (
         ["mce: [Hardware Error]: CPU 0: Machine Check Exception"],

@@ -3,12 +3,24 @@
 
 import pytest
 
-from kmemdump.diagnosis.signature import MAX_SIGNATURE, make_signature
+from kmemdump.diagnosis.signature import (
+    MAX_SIGNATURE,
+    SIGNATURE_VERSION,
+    Signature,
+    SignatureSource,
+)
 
 NULL = (
     "The kernel dereferenced a NULL pointer in lab_null+{}/0x20 [kmemdump_lab] "
     "(write at address {}) in task {} (pid {}) on CPU {}. The task was killed."
 )
+
+
+def make_signature(kind, sentence):
+    found = Signature.of_words(kind, sentence)
+    assert found.version == SIGNATURE_VERSION
+    assert found.source is SignatureSource.WORDS
+    return found.text
 
 
 def test_one_cause():
@@ -51,3 +63,14 @@ def test_causes_differ():
     assert make_signature("oops", "in a") != make_signature("oops", "in b")
     assert make_signature("oops", "in a") != make_signature("panic", "in a")
     assert len(make_signature("panic", "x" * 1000)) == MAX_SIGNATURE
+
+
+def test_function_is_enough():
+    log = Signature.of_log("page fault", "lab_bad")
+    stacks = Signature.of_stacks("page fault", "lab_bad")
+    assert log.text == stacks.text == "page fault in lab_bad"
+    assert (log.source, stacks.source) == (SignatureSource.LOG, SignatureSource.STACKS)
+    # Without one, what the kernel said.
+    first = Signature.of_log("panic", None, "modem 3 crashed at 0x1234")
+    assert first.text == "panic: modem # crashed at #"
+    assert len(Signature.of_log("panic", "x" * 1000).text) == MAX_SIGNATURE

@@ -6,13 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.diagnosis.crash_frame import find_crash_frame
-from kmemdump.diagnosis.log_block import Block
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
+from kmemdump.diagnosis.stack_lines import read_counter
 from kmemdump.formats.btf import Btf, parse_btf
 from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.debug_info import DebugInfo
-from kmemdump.kernel.printk import LogRecord
 from kmemdump.kernel.symbol_names import base_name, clone_of, plain_name
 from kmemdump.lab import AARCH64
 from kmemdump.opening import open_target
@@ -137,9 +136,9 @@ def test_frames_are_compared_by_the_function() -> None:
 
 
 def test_sentence_has_the_plain_name() -> None:
-    text = "RIP: 0010:do_it.llvm.123456+0x10/0x20 [module]"
-    record = LogRecord(0, 0, 0, 0, 0, False, text)
-    assert Block([record]).in_function == " in do_it+0x10/0x20 [module]"
+    found = read_counter("RIP: 0010:do_it.llvm.123456+0x10/0x20 [module]")
+    assert found is not None
+    assert (found.place, found.name) == ("do_it+0x10/0x20 [module]", "do_it")
 
 
 @pytest.mark.vm

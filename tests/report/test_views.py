@@ -311,7 +311,10 @@ def test_every_record_is_documented():
     documented = validator("report/report.schema.json").schema["$defs"].keys() | {
         "Findings"
     }
-    records = {"LogRecord", *REPORTED, *DIAGNOSED} - {"ADDRESS", "CauseKind"}
+    records = {"LogRecord", "Signature", *REPORTED, *DIAGNOSED} - {
+        "ADDRESS",
+        "CauseKind",
+    }
     assert documented == records
 
 

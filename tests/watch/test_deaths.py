@@ -47,7 +47,7 @@ def test_full_disk_then_reset(booted, tmp_path):
         [path] = again.cores
         with read_core(path) as core:
             assert verify(core) == []
-            assert core.manifest.signature.startswith("panic: A task made the ")
+            assert core.manifest.signature == "sysrq"
 
 
 def test_restart_over_a_dead_vm(booted, watch):
@@ -103,5 +103,7 @@ def test_crash_loop(booted, watch):
     for path in watched.cores:
         with read_core(path) as core:
             assert verify(core) == []
-            signatures.append(core.manifest.signature[:10])
-    assert signatures == ["panic: A t", "panic: The", "panic: A t"]
+            signatures.append(core.manifest.signature)
+    assert [text.partition(" in ")[0] for text in signatures] == [
+        *("sysrq", "null dereference", "sysrq"),
+    ]

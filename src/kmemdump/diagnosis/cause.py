@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kmemdump.diagnosis.cause_place import add_place
 from kmemdump.diagnosis.cpu_words import (
     describe_cpu,
     describe_hang,
@@ -19,9 +20,13 @@ from kmemdump.diagnosis.cpu_words import (
 from kmemdump.diagnosis.crash_frame import find_crash_frame
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.end_patterns import find_emergency, find_reboot
+from kmemdump.diagnosis.log_findings import (
+    find_oops,
+    find_panic,
+    find_warning,
+    find_warnings,
+)
 from kmemdump.diagnosis.observations import Observations
-from kmemdump.diagnosis.oops_patterns import find_oops, find_warnings
-from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.diagnosis.watcher_findings import add_finding
 
@@ -56,7 +61,8 @@ def find_cause(seen: Observations) -> Cause:
     cause = add_finding(seen, _find_cause(seen))
     if cause.advice and seen.after_reset:
         cause = replace(cause, advice=_AFTER_RESET)
-    return replace(cause, frame=find_crash_frame(cause, seen.cpus))
+    cause = replace(cause, frame=find_crash_frame(cause, seen.cpus))
+    return cause if cause.kind is CauseKind.ALIVE else add_place(cause, seen.cpus)
 
 
 def _find_cause(seen: Observations) -> Cause:
@@ -194,13 +200,17 @@ def _alive(seen: Observations) -> Cause:
             fatal=False,
             advice=_LOOK_AGAIN,
         )
-    if warnings:
-        return Cause(
-            CauseKind.HANG,
-            "The kernel had not died, but it logged warnings: see below.",
-            warnings,
-            _log_silence(seen),
-            fatal=False,
+    first = find_warning(seen.log or ()) if warnings else None
+    if first is not None:
+        lines = {record.sequence: record for record in (*first.log, *warnings)}
+        return replace(
+            first,
+            kind=CauseKind.HANG,
+            sentence="The kernel had not died, but it logged a warning. "
+            f"{first.sentence}",
+            log=tuple(lines[number] for number in sorted(lines)),
+            evidence=_log_silence(seen),
+            cpu=None,
             advice=_IF_SILENT,
         )
     return Cause(

@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kmemdump.diagnosis.event_kind import EventKind
+from kmemdump.diagnosis.event_place import find_place
+from kmemdump.diagnosis.event_words import describe
+from kmemdump.diagnosis.log_events import Root, find_root
 from kmemdump.diagnosis.log_line import LogLine
-from kmemdump.diagnosis.oops_patterns import find_oops
-from kmemdump.diagnosis.panic_patterns import find_panic
 from kmemdump.diagnosis.signature import Signature
-from kmemdump.kernel.printk import LogRecord
 
-__all__ = ["LogCause", "diagnose_log"]
+__all__ = ["LogCause", "diagnose_log", "explain"]
+
+_TOLD_APART = (
+    *(EventKind.PANIC, EventKind.OOPS, EventKind.FILE_SYSTEM, EventKind.MEMORY_ERROR),
+    *(EventKind.WATCHDOG, EventKind.PCIE_ERROR, EventKind.ENCLAVE),
+    *(EventKind.HYPERVISOR, EventKind.INIT_DEATH, EventKind.NO_ROOT),
+)
+"""Kinds of panics that have many reasons, which their message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +56,33 @@ def diagnose_log(lines: Sequence[LogLine]) -> LogCause | None:
     :param lines: In the order in which they were logged. May be cut, and may hold lines
         of several CPUs at once.
     """
-    records = [
-        LogRecord(i, int((x.seconds or 0) * 1e9), 6, 0, 0, False, x.text)
-        for i, x in enumerate(lines)
-    ]
-    cause = find_panic(records) or find_oops(records)
-    if cause is None:
-        return None
-    kind = EventKind.PANIC if cause.fatal else EventKind.OOPS
-    evidence = tuple(lines[record.sequence] for record in cause.log)
-    signature = Signature.of_log(kind, None, ())
+    root = find_root(lines)
+    return None if root is None else explain(root)
+
+
+def _message(root: Root) -> str:
+    """Return what tells events without a place apart: what panic() said, or a file."""
+    if root.panic is not None and root.line is root.panic.line:
+        return root.panic.message if root.kind in _TOLD_APART else ""
+    file = root.match.groupdict().get("file") or ""
+    return file.partition(":")[0]
+
+
+def explain(root: Root) -> LogCause:
+    """Return what is to be said of an event."""
+    place = find_place(root)
+    told = describe(root, place)
     return LogCause(
-        kind,
-        cause.sentence,
-        str(kind),
-        signature,
-        evidence=evidence,
-        cpu=cause.cpu,
-        fatal=cause.fatal,
+        root.kind,
+        told.sentence,
+        told.title,
+        Signature.of_log(root.kind, place.function, _message(root)),
+        place.function,
+        place.module,
+        place.frames,
+        told.evidence,
+        told.cpu,
+        told.task,
+        told.pid,
+        root.panic is not None,
     )

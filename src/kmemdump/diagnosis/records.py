@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from kmemdump.diagnosis.event_kind import EventKind
+from kmemdump.diagnosis.signature import Signature
 from kmemdump.kernel.printk import LogRecord
 
 __all__ = ["ADDRESS", "Cause", "CauseKind", "Cpu", "Frame", "Task"]
@@ -63,6 +65,18 @@ class Cause:
     """Whether the kernel is known to have died of this cause."""
     advice: str | None = None
     """What to do next, if *fatal* is false."""
+    event: EventKind | None = None
+    """What it died of; finer than *kind*."""
+    function: str | None = None
+    """The function to look at first, without offset or the compiler's suffixes."""
+    module: str | None = None
+    """The module of that function; ``None`` if it is built in, or not known."""
+    functions: tuple[str, ...] | None = None
+    """Functions on the stack that matter, innermost first, named as *function*."""
+    title: str | None = None
+    """Short, in the form in which mailing lists name bugs."""
+    signature: Signature | None = None
+    """The same for two deaths of one bug."""
 
 
 @dataclass(frozen=True, slots=True)

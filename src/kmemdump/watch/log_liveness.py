@@ -19,7 +19,7 @@ from kmemdump.diagnosis.end_patterns import (
     find_emergency,
     find_orderly_end,
 )
-from kmemdump.diagnosis.oops_patterns import find_oops
+from kmemdump.diagnosis.log_findings import find_oops
 from kmemdump.errors import NotCapturedError
 from kmemdump.memory.physical import Memory
 from kmemdump.vmcoreinfo import VmcoreInfo

@@ -78,7 +78,7 @@ def test_panic(kernel):
     assert first.words == "The kernel panicked in task init (pid 1) on CPU 0: " + (
         "something is wrong"
     )
-    assert first.signature == "panic: The kernel panicked: something is wrong"
+    assert first.signature == "panic: something is wrong"
     assert len(first.id) == 32
     # What was logged after it, and how it was noticed, make no other death.
     kernel.records = log(*BOOT, *PANIC, "Rebooting in 10 seconds..")

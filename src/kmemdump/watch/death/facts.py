@@ -13,10 +13,9 @@ from kmemdump.arch.architecture import arch_from_info
 from kmemdump.arch.pagetable import read_virtual
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.end_patterns import find_emergency
-from kmemdump.diagnosis.oops_patterns import find_oops
-from kmemdump.diagnosis.panic_patterns import find_panic
+from kmemdump.diagnosis.log_findings import find_last_oops, find_panic
 from kmemdump.diagnosis.records import Cause
-from kmemdump.diagnosis.signature import make_signature
+from kmemdump.diagnosis.signature import Signature
 from kmemdump.kernel.printk import LogRecord, read_log
 from kmemdump.text import printable
 from kmemdump.watch.end_causes import DumpCause
@@ -60,9 +59,12 @@ def read_facts(marks: VmMarks, cause: DumpCause) -> DeathFacts:
         else:
             evidence = _times(records, logged)
         id = _digest(marks, cause.kind, evidence)
+    signature = None if logged is None else logged.signature
+    if signature is None:
+        signature = Signature.of_words(cause.kind, words or cause.cause)
     return DeathFacts(
         id,
-        make_signature(cause.kind, printable(words or cause.cause)),
+        signature.text,
         words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}…",
     )
 
@@ -85,10 +87,10 @@ def _find_logged(kind: DeathKind, records: Sequence[LogRecord]) -> Cause | None:
     """Find what the kernel logged about its death, and not about an earlier oops."""
     try:
         if kind is DeathKind.OOPS:
-            return find_oops(records)
+            return find_last_oops(records)
         cause = None if kind is DeathKind.HANG else find_panic(records)
         if cause is None and kind is DeathKind.PANIC:
-            return find_oops(records)
+            return find_last_oops(records)
         return cause or find_emergency(records)
     except Exception:  # The same.
         return None

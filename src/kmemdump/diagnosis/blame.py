@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which function on a stack is to blame, as who reads it would say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kmemdump.diagnosis.helpers import (
+    is_dispatcher,
+    is_generic_operation,
+    is_helper,
+    is_reporter,
+)
+from kmemdump.diagnosis.stack_lines import StackLine
+
+__all__ = ["Blame", "blame_operation", "blame_outermost", "blame_stack"]
+
+_MAX_NAMED = 8
+_WAITS_FOR_CPU = re.compile(
+    r"smp_call_function\w*|csd_lock\w*|generic_exec_single|on_each_cpu\w*"
+)
+_TIMER = re.compile(
+    r"(?:asm_)?(?:sysvec_)?\w*apic_timer_interrupt\w*|retint_\w+|ret_from_intr|el1_irq|"
+    r"el1h_64_irq|gic_handle_irq|__irq_svc|asm_sysvec\w*|irqentry_exit|call_on_irq\w*|"
+    r"do_interrupt_handler|el1_interrupt|call_on_irq_stack|handle_exception|"
+    r"ret_from_exception|"
+    r"asm_common_interrupt|smp_trace_apic\w*|trace_apic\w*|.*_entry_after_kaiser\w*|"
+    r"apic_timer"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Where to look first."""
+
+    function: StackLine
+    """The function to look at."""
+    noticed: StackLine
+    """The innermost function of the event; the same one, or a helper."""
+    frames: tuple[str, ...]
+    """Functions from the one to look at outwards, helpers and dispatchers left out."""
+
+
+def blame_stack(frames: Sequence[StackLine]) -> Blame | None:
+    """
+    Return the innermost function that did not only notice what is wrong.
+
+    :param frames: Innermost first.
+    """
+    sure = _sure(_until_boundary(frames))
+    if not sure:
+        return None
+    for known in (_is_plain, _is_no_helper):
+        for i, frame in enumerate(sure):
+            if known(frame):
+                return Blame(frame, sure[0], _names(sure[i:]))
+    for i, frame in enumerate(sure):
+        if not is_reporter(frame.name or ""):
+            return Blame(frame, sure[0], _names(sure[i:]))
+    return None
+
+
+def blame_operation(frames: Sequence[StackLine]) -> Blame | None:
+    """
+    Return the operation in which a CPU or task is stuck.
+
+    One that loops is seen in any of the functions that the loop calls. What was asked
+    of the kernel stays the same: the outermost function that is no general entry.
+    """
+    first = frames[0] if frames else None
+    if first is not None and first.counter:
+        # The registers are those of what was interrupted.
+        sure = _sure(_until_boundary(frames))
+    else:
+        sure = _sure(_interrupted(frames))
+    if not sure:
+        return None
+    if _WAITS_FOR_CPU.fullmatch(sure[0].name or "") or (
+        len(sure) > 1 and _WAITS_FOR_CPU.fullmatch(sure[1].name or "")
+    ):
+        # What hangs is the other CPU, and not who waits for its answer.
+        i = 0 if _WAITS_FOR_CPU.fullmatch(sure[0].name or "") else 1
+        return Blame(sure[i], sure[0], _names(sure[i:]))
+    best: int | None = None
+    for i, frame in enumerate(sure):
+        name = frame.name or ""
+        if is_generic_operation(name) or is_dispatcher(name):
+            if best is not None:
+                break
+        elif not is_helper(name):
+            best = i
+            if name.startswith("sys_"):
+                break
+    if best is None:
+        # A stack that was cut may end before what was interrupted.
+        return blame_stack(sure) if not is_reporter(sure[0].name or "") else None
+    while best and sure[best - 1].name == (sure[best].name or "").replace(
+        "compat_", ""
+    ):
+        best -= 1  # What is the same for 32-bit programs.
+    return Blame(sure[best], sure[0], _names(sure[best:]))
+
+
+def blame_outermost(frames: Sequence[StackLine]) -> Blame | None:
+    """Return what was asked of the kernel, of which all else on the stack came."""
+    sure = _sure(frames)
+    for i in range(len(sure) - 1, -1, -1):
+        name = sure[i].name or ""
+        if _is_plain(sure[i]) and not is_generic_operation(name):
+            return Blame(sure[i], sure[0], _names(sure))
+    return blame_stack(sure)
+
+
+def _interrupted(frames: Sequence[StackLine]) -> Sequence[StackLine]:
+    """Return what ran before the interrupt that looked at the stack."""
+    for i, frame in enumerate(frames):
+        if not frame.place:
+            rest = frames[i + 1 :]
+            return _interrupted(rest) if any(f.name for f in rest) else frames
+        if frame.guess or not _TIMER.fullmatch(frame.name or ""):
+            continue
+        rest = frames[i + 1 :]
+        while (
+            rest
+            and rest[0].place
+            and (rest[0].guess or _TIMER.fullmatch(rest[0].name or ""))
+        ):
+            rest = rest[1:]
+        if any(f.name for f in rest):
+            return _until_boundary(rest)
+    return frames
+
+
+def _until_boundary(frames: Sequence[StackLine]) -> Sequence[StackLine]:
+    """Return what ran on the same stack, or else on the next one."""
+    for i, frame in enumerate(frames):
+        if not frame.place:
+            named = any(f.name and not f.guess for f in frames[:i])
+            return frames[:i] if named else _until_boundary(frames[i + 1 :])
+    return frames
+
+
+def _sure(frames: Sequence[StackLine]) -> list[StackLine]:
+    named = [frame for frame in frames if frame.name]
+    sure = [frame for frame in named if not frame.guess]
+    return sure or named
+
+
+def _is_no_helper(frame: StackLine) -> bool:
+    return frame.name is not None and not is_helper(frame.name)
+
+
+def _is_plain(frame: StackLine) -> bool:
+    return _is_no_helper(frame) and not is_dispatcher(frame.name or "")
+
+
+def _names(frames: Sequence[StackLine]) -> tuple[str, ...]:
+    names: Iterator[str] = (
+        frame.name for frame in frames if frame.name and _is_plain(frame)
+    )
+    return tuple(dict.fromkeys(names))[:_MAX_NAMED]
