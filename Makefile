@@ -68,7 +68,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-fuzz: .venv/fuzz
+fuzz: .venv/dev .venv/fuzz
 	PYTHONPATH=tests $(BIN)/python tests/fuzz.py $(ARGS)
 
 bench: system-test .venv/dev
@@ -94,28 +94,26 @@ system-test:
 system-matrix:
 	@tools/bootstrap test matrix x86_64 aarch64
 
-# One stamp for each set of Python packages in the one virtual environment.
+# One stamp for each set of Python packages in the one virtual environment. Releases and
+# hashes of their files are in requirements/, which tools/lock writes.
+INSTALL = $(BIN)/pip install --quiet --require-hashes --no-build-isolation -r
+INSTALL_OURS = $(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+
 .venv/python: | system
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/run: pyproject.toml | .venv/python
-	$(BIN)/pip install --quiet --editable .
+.venv/build: requirements/build.txt | .venv/python
+	$(INSTALL) $<
 	@touch $@
 
-.venv/dev: pyproject.toml | .venv/python
-	$(BIN)/pip install --quiet --editable '.[dev]'
+.venv/run .venv/dev .venv/fuzz .venv/docs: .venv/%: requirements/%.txt pyproject.toml | .venv/build
+	$(INSTALL) $<
+	$(INSTALL_OURS)
 	@touch $@
 
 # Built from source, with libvirt's headers.
-.venv/libvirt: pyproject.toml | .venv/python system-test
-	$(BIN)/pip install --quiet --editable '.[libvirt]'
-	@touch $@
-
-.venv/fuzz: pyproject.toml | .venv/python
-	$(BIN)/pip install --quiet --editable '.[dev,fuzz]'
-	@touch $@
-
-.venv/docs: pyproject.toml | .venv/python
-	$(BIN)/pip install --quiet --editable '.[docs]'
+.venv/libvirt: requirements/libvirt.txt pyproject.toml | .venv/build system-test
+	$(INSTALL) $<
+	$(INSTALL_OURS)
 	@touch $@
