@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kmemdump.errors import KmemdumpError
+from kmemdump.errors import KmemdumpError, OutputError
 from kmemdump.files import PartialFile
 
 _WRITE_AND_WAIT = """
@@ -49,6 +49,83 @@ def test_write_through_link(tmp_path: Path) -> None:
         output.write(b"data")
     assert link.is_symlink()
     assert (tmp_path / "far" / "core").read_bytes() == b"data"
+
+
+OTHER = 1000
+
+
+def write_through(link: Path) -> None:
+    with PartialFile(link) as output:
+        output.write(b"data")
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o775])
+@pytest.mark.parametrize("place", ["file", "folder", "by way of ours"])
+def test_links_of_others_are_not_followed(
+    tmp_path: Path, mode: int, place: str
+) -> None:
+    """As another user would plant it in /tmp, for root to overwrite a file."""
+    (tmp_path / "etc").mkdir()
+    victim = tmp_path / "etc" / "core"
+    victim.write_bytes(b"precious")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    link = shared / ("etc" if place == "folder" else "core")
+    link.symlink_to(victim.parent if place == "folder" else victim)
+    os.chown(link, OTHER, OTHER, follow_symlinks=False)
+    path = link / "core" if place == "folder" else link
+    if place == "by way of ours":
+        path = tmp_path / "ours"
+        path.symlink_to(link)
+    with pytest.raises(OutputError, match=r"is a link of user 1000.*\nwrite to anoth"):
+        write_through(path)
+    assert victim.read_bytes() == b"precious"
+    assert sorted(os.listdir(victim.parent)) == ["core"]
+    assert sorted(os.listdir(shared)) == [link.name]
+
+
+@as_root
+def test_links_that_are_followed(tmp_path: Path) -> None:
+    """Ours, wherever; and others' where only we can have put them."""
+    far = tmp_path / "far"
+    far.mkdir()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "core").symlink_to("../far/one")
+    write_through(shared / "core")
+    private = tmp_path / "private"
+    private.mkdir(0o755)
+    (private / "core").symlink_to(f"{far}/./../far//two")
+    os.chown(private / "core", OTHER, OTHER, follow_symlinks=False)
+    write_through(private / "core")
+    assert sorted(os.listdir(far)) == ["one", "two"]
+    assert (far / "two").read_bytes() == b"data"
+
+
+def test_links_that_loop(tmp_path: Path) -> None:
+    (tmp_path / "core").symlink_to("core")
+    with pytest.raises(OutputError, match="Too many levels of symbolic links"):
+        write_through(tmp_path / "core")
+
+
+def test_relative_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    for name in ("a", "./b", "../c", "../in/./d", f"{tmp_path}/in/../e"):
+        write_through(Path(name))
+    assert sorted(os.listdir(".")) == ["a", "b", "d"]
+    assert sorted(os.listdir("..")) == ["c", "e", "in"]
+    before = len(os.listdir("/proc/self/fd"))
+    for name in (".", "/", "..", "../in", "a/b", "none/b"):
+        with pytest.raises(OutputError, match=r"folder|Not a directory"):
+            write_through(Path(name))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def write_and_raise(path: Path, error: type[BaseException]) -> None:

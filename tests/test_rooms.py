@@ -17,6 +17,7 @@ ROOMS = [
     "version",
     "text",
     "progress",
+    "folders",
     "files",
     "vmcoreinfo",
     # Bytes and what they mean: nothing of drgn but in the recorder.

@@ -16,6 +16,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, BinaryIO
 
 from kmemdump.errors import KmemdumpError, OutputError, TargetError
+from kmemdump.folders import open_folder_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -103,7 +104,8 @@ class PartialFile:
     has succeeded. If the body raises, nothing is left.
 
     It is written in the same folder as ``.NAME.partial-XXXXXXXX``, readable by its
-    owner only, synced, and renamed; what was under the name is replaced. If the
+    owner only, synced, and renamed; what was under the name is replaced. Links are
+    followed, but for those of other users where others can write. If the
     process is killed, the partial file is left, and removed by the next one that
     writes *path*, or by :func:`remove_partial_files`.
 
@@ -114,12 +116,20 @@ class PartialFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # A symbolic link stays, and what it points to is replaced.
         self._final = os.path.realpath(path)
-        self._folder, name = os.path.split(self._final)
-        with _translated(self._final):
-            _check_place(self._final)
-            prefix = f".{name[:50]}.partial-"
-            _remove_stale(self._folder, lambda name: name.startswith(prefix))
-            fd, self._name = _create_locked(self._folder, prefix)
+        try:
+            with _translated(self._final):
+                self._folder, self._base = open_folder_of(path)
+        except OutputError as error:
+            raise _explained(error, self._final) from error
+        try:
+            with _translated(self._final):
+                _check_place(self._folder, self._base, self._final)
+                prefix = f".{self._base[:50]}.partial-"
+                _remove_stale(self._folder, lambda name: name.startswith(prefix))
+                fd, self._name = _create_locked(self._folder, prefix)
+        except BaseException:
+            os.close(self._folder)
+            raise
         self._raw = _Output(fd, self._final)
         self.output: BinaryIO = io.BufferedWriter(self._raw)
 
@@ -134,20 +144,35 @@ class PartialFile:
             self._raw.sync()
             with _translated(self._final):
                 # Before the file is closed: that would end the lock.
-                os.replace(self._name, self._final)
+                os.replace(
+                    self._name,
+                    self._base,
+                    src_dir_fd=self._folder,
+                    dst_dir_fd=self._folder,
+                )
         except BaseException:
             self.discard()
             raise
         self.output.close()
-        _sync_folder(self._folder)
+        # The file is whole and in place already, and not every file system can sync a
+        # folder: callers need not know of a failure.
+        with suppress(OSError):
+            os.fsync(self._folder)
+        self._close_folder()
 
     def discard(self) -> None:
         """Close and remove the file."""
         with suppress(OSError):
-            os.unlink(self._name)
+            os.unlink(self._name, dir_fd=self._folder)
+        self._close_folder()
         with suppress(KmemdumpError, OSError):
             self.output.close()  # Writes what is left, which may fail.
         self._raw.close()
+
+    def _close_folder(self) -> None:
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
 
     def __enter__(self) -> BinaryIO:
         return self.output
@@ -225,16 +250,19 @@ def _translated(final: str) -> Iterator[None]:
         raise OutputError(f"cannot write {final}: {error.strerror}") from error
 
 
-def _check_place(final: str) -> None:
+def _explained(error: OutputError, final: str) -> OutputError:
+    """Return the error about a folder, which may just be missing."""
+    folder = os.path.dirname(final)
+    if isinstance(error.__cause__, FileNotFoundError):
+        return OutputError(f"cannot write {final}: folder {folder} does not exist")
+    return error
+
+
+def _check_place(folder: int, name: str, final: str) -> None:
     """Raise early the errors that :func:`os.replace` would raise after all the work."""
     try:
-        mode = os.stat(final).st_mode
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
-        folder = os.path.dirname(final)
-        if not os.path.isdir(folder):
-            raise OutputError(
-                f"cannot write {final}: folder {folder} does not exist"
-            ) from None
         return
     if stat.S_ISDIR(mode):
         raise OutputError(f"cannot write {final}: it is a folder")
@@ -242,7 +270,7 @@ def _check_place(final: str) -> None:
         raise OutputError(f"cannot write {final}: it is not a regular file")
 
 
-def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
+def _create_locked(folder: int, prefix: str) -> tuple[int, str]:
     """
     Create a partial file and lock it for as long as it is open.
 
@@ -251,10 +279,10 @@ def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
     """
     while True:
         # Not tempfile, which takes longer to import than a small file to write.
-        name = os.path.join(folder, prefix + os.urandom(4).hex())
+        name = prefix + os.urandom(4).hex()
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = os.open(name, flags, 0o600)
+            fd = os.open(name, flags, 0o600, dir_fd=folder)
         except FileExistsError:
             continue
         try:
@@ -263,7 +291,7 @@ def _create_locked(folder: str, prefix: str) -> tuple[int, str]:
             if os.fstat(fd).st_nlink:
                 return fd, name
         except BaseException:
-            os.unlink(name)
+            os.unlink(name, dir_fd=folder)
             os.close(fd)
             raise
         os.close(fd)
@@ -279,36 +307,29 @@ def remove_partial_files(folder: str | os.PathLike[str]) -> int:
     :param folder: A folder in which :class:`PartialFile` writes.
     :raises OSError: If the folder cannot be read.
     """
-    return _remove_stale(os.fspath(folder), lambda name: bool(_PARTIAL.fullmatch(name)))
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _remove_stale(fd, lambda name: bool(_PARTIAL.fullmatch(name)))
+    finally:
+        os.close(fd)
 
 
-def _remove_stale(folder: str, is_partial: Callable[[str], bool]) -> int:
+def _remove_stale(folder: int, is_partial: Callable[[str], bool]) -> int:
     """Remove partial files whose writers have died; return how many they were."""
     with os.scandir(folder) as entries:
-        names = [entry.path for entry in entries if is_partial(entry.name)]
+        names = [entry.name for entry in entries if is_partial(entry.name)]
     removed = 0
     for name in names:
         with suppress(OSError):
             # Do not follow a link, or wait on a FIFO, with such a name.
-            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
-            fd = os.open(name, flags)
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=folder)
             try:
                 status = os.fstat(fd)
                 if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(name)
+                    os.unlink(name, dir_fd=folder)
                     removed += 1
             finally:
                 os.close(fd)
     return removed
-
-
-def _sync_folder(folder: str) -> None:
-    # The file is whole and in place already, and not every file system can sync a
-    # folder: callers need not know of a failure.
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

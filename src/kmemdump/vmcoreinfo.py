@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError, NotCapturedError
 
-__all__ = ["VMCOREINFO_LIMIT", "VmcoreInfo"]
+__all__ = ["RELEASE_LIMIT", "VMCOREINFO_LIMIT", "VmcoreInfo"]
 
 VMCOREINFO_LIMIT = 1 << 20
 """Most bytes that are parsed; the kernel's own limit is one page, 4 to 64 KiB."""
+
+RELEASE_LIMIT = 64
+"""Most characters of a release: ``__NEW_UTS_LEN`` of the kernel's utsname.h."""
 
 _LINE = re.compile(r"([A-Za-z0-9_.-]+(?:\([^()=\s]{1,256}\))?)=(.*)")
 _HEX = re.compile(r"-?(?:0[xX])?[0-9a-fA-F]{1,16}")
@@ -81,8 +84,8 @@ class VmcoreInfo:
 
     @property
     def osrelease(self) -> str:
-        """Kernel release, as ``uname -r`` prints it."""
-        return self.values["OSRELEASE"]
+        """Kernel release, as ``uname -r`` prints it; longer ones are cut."""
+        return self.values["OSRELEASE"][:RELEASE_LIMIT]
 
     @property
     def build_id(self) -> str | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kmemdump.cli import main
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import debug_file_build_id
 from kmemdump.kernel.vmlinux_search import find_vmlinux
@@ -79,6 +80,76 @@ def test_gdb(core, capsys, monkeypatch):
     assert Path(argv[-1].removeprefix("source ")).is_file()
 
 
+gdb_needed = pytest.mark.skipif(shutil.which("gdb") is None, reason="no gdb here")
+
+
+@gdb_needed
+def test_gdb_runs_nothing_of_a_strangers_folder(core, capsys, monkeypatch, tmp_path):
+    """Not even if auto-load is allowed everywhere, as kernel developers have it."""
+    monkeypatch.setattr(
+        "kmemdump.kernel.vmlinux_search.find_vmlinux", lambda *args: vmlinux
+    )
+    home, folder = tmp_path / "home", tmp_path / "folder"
+    home.mkdir()
+    folder.mkdir()
+    (home / ".gdbinit").write_text("set auto-load safe-path /\n")
+    vmlinux = folder / "vmlinux"
+    shutil.copy("/bin/true", vmlinux)
+    for name in (".gdbinit", "vmlinux-gdb.gdb"):
+        (folder / name).write_text("shell touch run\n")
+    script = "import os; os.system('touch run')\n"
+    (folder / "vmlinux-gdb.py").write_text(script)
+    argv = command_line(capsys, core, "--with", "gdb", "--", "-batch")
+    argv += ["-ex", "info files"]
+    monkeypatch.setenv("HOME", str(home))
+    free = ["gdb", "-q", "-batch", "-ex", f"symbol-file {vmlinux}"]
+    subprocess.run(free, cwd=folder, capture_output=True, stdin=subprocess.DEVNULL)
+    assert (folder / "run").exists()  # What gdb does by itself.
+    (folder / "run").unlink()
+    done = subprocess.run(
+        argv, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert f'Symbols from "{vmlinux}"' in done.stdout
+    assert not (folder / "run").exists()
+
+
+def test_crash_reads_no_crashrc(core, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "kmemdump.kernel.vmlinux_search.find_vmlinux", lambda *args: ELF
+    )
+    argv = command_line(capsys, core, "--with", "crash")
+    assert argv[:2] == ["crash", "--no_crashrc"]
+
+
+@pytest.mark.parametrize("release", ["{}/evil", "../../{}/evil", "x/.."])
+@pytest.mark.parametrize("debugger", ["drgn", "gdb", "crash"])
+def test_a_release_is_no_path(tmp_path, capsys, release, debugger):
+    """Of a stranger's core image, which names its own build id, too."""
+    put(tmp_path / "evil" / "vmlinux")
+    name = release.format(str(tmp_path)[:50])
+    core = write(tmp_path / "core", release=name)
+    assert main(["open", "--print", str(core), "--with", debugger]) == 3
+    assert "expected a release without a slash" in capsys.readouterr().err
+    with pytest.raises(TargetError, match="no vmlinux of kernel"):
+        find_vmlinux(str(tmp_path / "evil"), None, {})
+
+
+def test_a_long_release_is_cut(tmp_path, capsys):
+    core = write(tmp_path / "core", release="6" * 70_000, packed=False)
+    assert main(["open", "--print", str(core)]) == 3
+    err = capsys.readouterr().err
+    assert "6" * 64 in err
+    assert "6" * 65 not in err
+
+
+def test_a_long_message_is_cut(capsys):
+    print_message(f"begin {'x' * 70_000} end")
+    err = capsys.readouterr().err
+    assert len(err) < 4100
+    assert err.startswith("kmemdump: begin xxx")
+    assert err.endswith("xxx end\n")
+
+
 def test_json(tmp_path, capsys, monkeypatch):
     core = write(tmp_path / "a core", areas=["kmsg"])
     assert main(["open", str(core), "--json", "--", "-q"]) == 0
@@ -92,7 +163,7 @@ def test_json(tmp_path, capsys, monkeypatch):
     assert main(["open", str(core), "--with", "crash", "--json"]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert told["argv"] == ["crash", str(ELF), str(core)]
+    assert told["argv"] == ["crash", "--no_crashrc", str(ELF), str(core)]
     assert told["vmlinux"] == str(ELF)
     assert told["notes"] == ["may not start: area crash was not marked"]
     assert err == ""

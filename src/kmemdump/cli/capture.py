@@ -24,6 +24,7 @@ from kmemdump.cli.shared.options import (
     selection_options,
     target_options,
 )
+from kmemdump.cli.shared.outputs import check_output, force_option
 from kmemdump.errors import ExitCode, TargetError, UsageError
 from kmemdump.text import format_size
 
@@ -38,6 +39,7 @@ __all__ = ["command"]
 @click.command("capture")
 @click.argument("target")
 @core_option
+@force_option
 @click.option("--pause", is_flag=True, help="Pause a running VM during the capture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @no_vmlinux_option
@@ -46,6 +48,7 @@ __all__ = ["command"]
 def command(
     target: str,
     output: Path,
+    force: bool,
     pause: bool,
     as_json: bool,
     no_vmlinux: bool,
@@ -61,6 +64,8 @@ def command(
     """
     from kmemdump.marking.capture import look
 
+    _check_output(output, target)
+    check_output(output, force)
     if ":" in target and (watch := _find_watch(target)) is not None:
         if pause or any(selected):
             raise UsageError(
@@ -72,7 +77,6 @@ def command(
     # A VM that is paused does not wait for a download.
     search: Mapping[str, str] = {} if pause else os.environ
     selection = parse_selection(selected, None if no_vmlinux else search)
-    _check_output(output, target)
     with (
         opened_target(target, reading) as opened,
         _paused(opened) if pause else contextlib.nullcontext(),

@@ -19,6 +19,7 @@ from kmemdump.cli.shared.options import (
     path_option,
     vmcoreinfo_option,
 )
+from kmemdump.cli.shared.outputs import check_output, force_option
 from kmemdump.collect.device import is_device, read_device
 from kmemdump.collect.source import Options, open_source
 from kmemdump.collect.write import write_collected
@@ -34,6 +35,7 @@ _MOST = 20
 @click.command("collect")
 @click.argument("source")
 @core_option
+@force_option
 @path_option(
     "--keep", metavar="FOLDER", help="Keep the files of a device in a new folder."
 )
@@ -49,6 +51,7 @@ _MOST = 20
 def command(
     source: str,
     output: Path,
+    force: bool,
     keep: Path | None,
     only: tuple[str, ...],
     as_json: bool,
@@ -67,6 +70,7 @@ def command(
       sahara:SOCKET: such a device behind a Unix socket
       a RAM image, or another target, with the minidump table or a kinfo in it
     """
+    check_output(output, force)
     if not is_device(source):
         if keep is not None or only:
             raise UsageError(

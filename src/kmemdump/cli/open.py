@@ -13,7 +13,12 @@ import click
 
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
-from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
+from kmemdump.errors import (
+    FormatError,
+    KmemdumpError,
+    UnsupportedError,
+    UsageError,
+)
 
 __all__ = ["command"]
 
@@ -55,6 +60,9 @@ def command(
     debuginfod if DEBUGINFOD_URLS is set. drgn needs none for a core image. In gdb,
     "log" and "tasks" print the kernel's log and tasks. Arguments after "--" are passed
     on.
+
+    The file may be a stranger's: gdb runs without auto-load and without .gdbinit (-nx),
+    crash without .crashrc. Settings of yours: -- -x ~/.gdbinit, or -- -i ~/.crashrc.
     """
     from kmemdump.debuggers.compatibility import describe_file, find_debuggers
     from kmemdump.kernel.attach import debug_file_build_id
@@ -71,6 +79,12 @@ def command(
         except KmemdumpError:
             info = None
         file = describe_file(opened, path, info)
+    if file.release is not None and "/" in file.release:
+        # drgn and debuginfod look for it, too.
+        raise FormatError(
+            f"{path}: OSRELEASE",
+            f"{file.release!r}, expected a release without a slash: it leads to a file",
+        )
     (choice,) = (item for item in find_debuggers(file) if item.name == debugger)
     if not choice.command:
         raise UnsupportedError(

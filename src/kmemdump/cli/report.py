@@ -17,6 +17,7 @@ from kmemdump.cli.shared.options import (
     path_option,
     target_options,
 )
+from kmemdump.cli.shared.outputs import check_output, force_option
 from kmemdump.errors import ExitCode
 from kmemdump.files import PartialFile
 from kmemdump.text import printable
@@ -32,6 +33,7 @@ __all__ = ["command"]
 @target_options
 @path_option("-o", "--output", help="Write the report to a file.")
 @path_option("--html", "page", help="Write one self-contained page for a browser.")
+@force_option
 @click.option("--json", "as_json", is_flag=True, help="Write JSON, with the whole log.")
 @click.option(
     "--lines",
@@ -45,6 +47,7 @@ def command(
     reading: TargetOptions,
     output: Path | None,
     page: Path | None,
+    force: bool,
     as_json: bool,
     lines: int | None,
 ) -> int:
@@ -66,6 +69,8 @@ def command(
     """
     from kmemdump.report import print_report
 
+    check_output(page, force)
+    check_output(output, force)
     report = _report(target, vmlinux, reading)
     if page is not None:
         with PartialFile(page) as file:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from kmemdump.errors import FormatError
 from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.text import printable
+from kmemdump.vmcoreinfo import RELEASE_LIMIT
 
 __all__ = [
     "AreaRecord",
@@ -333,7 +334,8 @@ def _to_kernel(fields: _Fields) -> KernelRecord:
     build_id = fields.optional("build_id", fields.text)
     if build_id is not None and not _BUILD_ID.fullmatch(build_id):
         raise _wrong(f"{fields.where}.build_id", build_id, "hexadecimal digits")
-    return KernelRecord(fields.text("osrelease"), build_id, fields.count("machine"))
+    release = fields.text("osrelease")[:RELEASE_LIMIT]
+    return KernelRecord(release, build_id, fields.count("machine"))
 
 
 def _to_question(fields: _Fields) -> QuestionRecord:

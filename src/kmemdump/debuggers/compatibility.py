@@ -22,6 +22,11 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["VMLINUX", "DebuggedFile", "Debugger", "describe_file", "find_debuggers"]
 
+_NOTHING_BESIDE = ("-nx", "-iex", "set auto-load off")
+"""
+For gdb: no .gdbinit, of the folder that it is started in neither, and no scripts beside
+or in the files that it opens, whatever auto-load safe-path says.
+"""
 VMLINUX = "VMLINUX"
 """Placeholder in a command line for a file that the user must find."""
 
@@ -73,7 +78,8 @@ class DebuggedFile:
             options = ["--no-default-symbols", "-s", symbols]
             return [program, *options, "-c", str(self.path), *extra]
         if debugger == "crash":
-            return ["crash", *extra, symbols, str(self.path)]
+            # It would run the .crashrc of the folder that it is started in.
+            return ["crash", "--no_crashrc", *extra, symbols, str(self.path)]
         return [*self._gdb(symbols, commands=True), *extra]
 
     def _gdb(self, vmlinux: str, *, commands: bool) -> list[str]:
@@ -83,7 +89,7 @@ class DebuggedFile:
             argv = ["gdb-multiarch"]
         if commands:
             # A pager ("type RET to continue") would make the log useless.
-            argv += ["-q", "-ex", "set pagination off"]
+            argv += ["-q", *_NOTHING_BESIDE, "-ex", "set pagination off"]
         # Not with the command core-file, whose quoting differs between versions.
         argv += ["-c", str(self.path)]
         argv += ["-ex", f"symbol-file {shift}{shlex.quote(vmlinux)}"]

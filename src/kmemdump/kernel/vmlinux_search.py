@@ -24,11 +24,14 @@ def debug_file_paths(
     """
     Iterate over the paths where distributions put the debug file of a kernel.
 
+    :param release: May be a stranger's: one that is no file name leads nowhere.
     :param build_id: In hexadecimal.
     """
     debug = root / "usr/lib/debug"
     if build_id is not None:
         yield debug / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"
+    if "/" in release or release in ("", ".", ".."):
+        return
     yield debug / "boot" / f"vmlinux-{release}"  # Debian before 6.19, Ubuntu
     yield debug / "lib/modules" / release / "vmlinux"  # Debian, Fedora, RHEL
     yield debug / "usr/lib/modules" / release / "vmlinux"

@@ -29,6 +29,8 @@ __all__ = ["held_back_warnings", "print_message", "shown_progress", "verbose_opt
 
 _LOGGERS = ("kmemdump", "drgn")
 _BAR = 30  # Columns.
+_LONGEST = 4000
+"""Most characters of a message: names in a hostile file may be of any length."""
 _MOST = 20
 """Maximum of warnings to print; a hostile file could cause any number."""
 
@@ -39,8 +41,10 @@ def print_message(text: str) -> None:
 
     :param text: May hold names of files, and their contents.
     """
-    line = "; ".join(text.splitlines())
-    click.echo(f"kmemdump: {printable(line)}", err=True)
+    line = printable("; ".join(text.splitlines()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    click.echo(f"kmemdump: {line}", err=True)
 
 
 def verbose_option() -> click.Option:
