@@ -178,9 +178,7 @@ def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
     :param source: Name of the core image, for messages.
     :raises FormatError: If its BTF is damaged.
     """
-    btf = parse_btf(note.btf, f"{source}: BTF")
-    if note.more_btf:
-        btf = parse_btf(note.more_btf, f"{source}: more BTF", btf)
+    btf = _indexed(note.btf, note.more_btf, source)
     per_cpu = per_cpu_types(btf.base or btf)
     return DebugInfo(
         note.symbols,
@@ -191,6 +189,22 @@ def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
         dict(note.variables),
         note.lacks,
     )
+
+
+_last: tuple[bytes, bytes, Btf] | None = None
+"""The BTF that was indexed last: the next core image is often of the same kernel."""
+
+
+def _indexed(data: bytes, more: bytes, source: str) -> Btf:
+    global _last
+    if _last is not None and _last[0] is data and _last[1] is more:
+        return _last[2]
+    _last = None
+    btf = parse_btf(data, f"{source}: BTF")
+    if more:
+        btf = parse_btf(more, f"{source}: more BTF", btf)
+    _last = data, more, btf
+    return btf
 
 
 def note_of_debug_info(info: DebugInfo) -> DebugInfoNote:
