@@ -315,7 +315,13 @@ def verbs() -> dict[str, set[str]]:
     for name in _program.list_commands(context):
         verb = _program.get_command(context, name)
         assert verb is not None
-        options = [p for p in verb.get_params(context) if isinstance(p, click.Option)]
+        parts = verb.commands.values() if isinstance(verb, click.Group) else ()
+        options = [
+            parameter
+            for one in (verb, *parts)
+            for parameter in one.get_params(context)
+            if isinstance(parameter, click.Option)
+        ]
         found[name] = {text for option in options for text in option.opts}
     return found
 

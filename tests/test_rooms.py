@@ -43,6 +43,7 @@ ROOMS = [
     "debuggers",
     "report",
     "core",
+    "catalogue",
     "collect",
     "watch",
     "agent",

@@ -25,6 +25,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from kmemdump.areas import AREAS
 from kmemdump.areas.area import Area
+from kmemdump.catalogue.row import COLUMNS
 from kmemdump.cli.main import _program
 
 __all__ = ["setup", "write_man_sources"]
@@ -62,12 +63,34 @@ class _Verb(_Generated):
         context = click.Context(verb, program, info_name=name)
         usage = " ".join(verb.collect_usage_pieces(context))
         yield from (".. code-block:: none", "", f"   kmemdump {name} {usage}", "")
-        for paragraph in inspect.cleandoc(verb.help or "").split("\n\n"):
+        yield from _paragraphs(verb)
+        yield from _options(verb, context)
+        for part in verb.commands.values() if isinstance(verb, click.Group) else ():
+            inner = click.Context(part, context, info_name=part.name)
+            usage = " ".join(part.collect_usage_pieces(inner))
+            yield from (f".. rubric:: {name} {part.name}", "")
+            yield from (".. code-block:: none", "")
+            yield from (f"   kmemdump {name} {part.name} {usage}", "")
+            yield from _paragraphs(part)
+            yield from _options(part, inner)
+
+
+def _paragraphs(verb: click.Command) -> Iterator[str]:
+    for paragraph in inspect.cleandoc(verb.help or "").split("\n\n"):
+        # Click's mark for lines that stay as they are.
+        first, *lines = paragraph.splitlines() or [""]
+        if first == "\b":
+            yield from (".. code-block:: none", "")
+            yield from (*(f"   {line}" for line in lines), "")
+        else:
             yield from (_escape(" ".join(paragraph.split())), "")
-        for parameter in verb.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is not None and isinstance(parameter, click.Option):
-                yield from (f"``{record[0]}``", f"   {_escape(record[1])}", "")
+
+
+def _options(verb: click.Command, context: click.Context) -> Iterator[str]:
+    for parameter in verb.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and isinstance(parameter, click.Option):
+            yield from (f"``{record[0]}``", f"   {_escape(record[1])}", "")
 
 
 def write_man_sources(folder: Path) -> dict[str, str]:
@@ -138,6 +161,26 @@ def _detail(area: Area) -> Iterator[str]:
         yield from ("", "* variables: " + ", ".join(f"``{v}``" for v in area.variables))
 
 
+_PARQUET = {
+    "text": "string",
+    "integer": "int64",
+    "yes or no": "boolean",
+    "time": "timestamp (µs, UTC)",
+    "texts": "list of strings",
+}
+
+
+class _Columns(_Generated):
+    def lines(self) -> Iterator[str]:
+        yield from (".. list-table::", "   :header-rows: 1", "   :widths: 22 20 58", "")
+        yield from ("   * - column", "     - type", "     - meaning")
+        for column in COLUMNS:
+            kind = _PARQUET[column.kind] + ("" if column.required else ", may be null")
+            yield from (f"   * - ``{column.name}``", f"     - {kind}")
+            yield f"     - {_escape(column.meaning)}"
+        yield ""
+
+
 class _Schema(_Generated):
     required_arguments = 1
 
@@ -189,6 +232,7 @@ def setup(app: Any) -> dict[str, bool]:
         "kmemdump-verb": _Verb,
         "kmemdump-areas": _Areas,
         "kmemdump-schema": _Schema,
+        "kmemdump-catalogue-columns": _Columns,
         "kmemdump-area-details": _AreaDetails,
     }
     for name, directive in directives.items():

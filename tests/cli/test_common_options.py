@@ -106,8 +106,11 @@ def test_help_needs_no_configuration(config, capsys):
 def test_every_verb_has_them(verb):
     context = click.Context(_program, info_name="kmemdump")
     found = _program.get_command(context, verb)
-    options = {text for parameter in found.params for text in parameter.opts}
-    assert {"-v", "--verbose", "--config", "--json"} <= options
+    parts = found.commands.values() if isinstance(found, click.Group) else [found]
+    for part in parts:  # One with parts has the common options itself.
+        parameters = [*found.params, *part.params]
+        options = {text for parameter in parameters for text in parameter.opts}
+        assert {"-v", "--verbose", "--config", "--json"} <= options
 
 
 # Other comforts

@@ -30,6 +30,7 @@ _VERBS = {
     "info": "Show what is in a core image, and what opens it.",
     "ask": "Put questions to a core image or target.",
     "report": "Say what happened to the kernel.",
+    "catalogue": "Keep many deaths, and see which of them are one bug.",
     "open": "Start drgn, crash or gdb on a core image.",
 }
 

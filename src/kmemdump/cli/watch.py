@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from kmemdump.cli.catalogue.options import check_catalogue
 from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.cli.shared.options import (
     SelectionOptions,
@@ -88,6 +89,11 @@ __all__ = ["command"]
     metavar="SECONDS",
     help="Time that the program has; then it is killed.",
 )
+@click.option(
+    "--catalogue",
+    metavar="PLACE",
+    help="Add each death to this catalogue: a folder, or a URL of fsspec.",
+)
 @click.option("--until-dead", is_flag=True, help="End when every VM has died or ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step, too.")
 def command(
@@ -102,6 +108,7 @@ def command(
     as_json: bool,
     program: str | None,
     exec_time: float,
+    catalogue: str | None,
     until_dead: bool,
     verbose: bool,
 ) -> int:
@@ -126,7 +133,7 @@ def command(
     from kmemdump.cli.shared.watch_output import WatchOutput
     from kmemdump.watch import Event, EventName, Settings, Supervisor, VmAction
     from kmemdump.watch.control.client import control_path
-    from kmemdump.watch.program import ProgramRunner, find_program
+    from kmemdump.watch.program import Follower, ProgramRunner, find_program
 
     # On this machine only: a VM that is marked now does not wait for a download.
     search: Mapping[str, str] | None = None if no_vmlinux else {}
@@ -143,12 +150,18 @@ def command(
         limits,
     )
     sources = [parse_sources(where)]
-    runner = None
+    followers: list[Follower] = []
     if program is not None:
-        runner = ProgramRunner(find_program(program), exec_time, os.environ)
+        found = find_program(program)
+        followers.append(ProgramRunner(found, exec_time, os.environ))
+    if catalogue is not None:
+        from kmemdump.watch.cataloguing import CatalogueAdder
+
+        check_catalogue(catalogue)
+        followers.append(CatalogueAdder(catalogue, os.environ))
     with WatchOutput(os.environ, verbose=verbose, as_json=as_json) as output:
         supervisor = Supervisor(
-            sources, make_selection, settings, output.show, output.tick, runner
+            sources, make_selection, settings, output.show, output.tick, followers
         )
         try:
             with _terminable():

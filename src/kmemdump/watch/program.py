@@ -20,12 +20,13 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from kmemdump.errors import UsageError
 from kmemdump.text import printable
 from kmemdump.watch.events import Event, EventName
 
-__all__ = ["ProgramFailure", "ProgramRunner", "find_program"]
+__all__ = ["Follower", "ProgramFailure", "ProgramRunner", "find_program"]
 
 PREFIX = "KMEMDUMP_"
 _AT_ONCE = 4
@@ -47,6 +48,19 @@ class ProgramFailure:
     """The VM whose kernel died."""
     text: str
     """What happened, in one line."""
+
+
+class Follower(Protocol):
+    """Does something for each death, without delaying the watch."""
+
+    def take(self, event: Event) -> None:
+        """Take each event. Must not wait."""
+
+    def failures(self) -> list[ProgramFailure]:
+        """Return what failed and was not returned before."""
+
+    def close(self, patience: float) -> None:
+        """Come to an end within *patience* seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from kmemdump.watch.control.commands import make_command
 from kmemdump.watch.control.pending import PendingRequests
 from kmemdump.watch.control.server import ControlServer, Request
 from kmemdump.watch.events import Event, EventName
-from kmemdump.watch.program import ProgramRunner
+from kmemdump.watch.program import Follower
 from kmemdump.watch.settings import Settings
 from kmemdump.watch.sources import Source, VmAddress
 from kmemdump.watch.vm_status import VmStatus
@@ -85,7 +85,7 @@ class Supervisor:
         calls it.
     :param report: Called with each event.
     :param tick: Called about twice a second while the supervisor works.
-    :param program: Runs a program for each death.
+    :param followers: Do something for each death; closed in the end.
     :raises KmemdumpError: If core images cannot be written into the folder, or the
         control socket cannot be made.
     """
@@ -97,14 +97,14 @@ class Supervisor:
         settings: Settings,
         report: Callable[[Event], None],
         tick: Callable[[], None] = lambda: None,
-        program: ProgramRunner | None = None,
+        followers: Sequence[Follower] = (),
     ) -> None:
         self._sources = sources
         self._make_selection = make_selection
         self._settings = settings
         self._report = report
         self._tick = tick
-        self._program = program
+        self._followers = followers
         self._context = worker_context()
         self._vms: dict[str, _Vm] = {}
         self._pending = PendingRequests()
@@ -135,10 +135,10 @@ class Supervisor:
                 self._tick()
         finally:
             self._end_workers()
-            if self._program is not None:
+            for follower in self._followers:
                 with _signals_held():
-                    self._program.close(_PROGRAM_PATIENCE)
-                self._report_failures()
+                    follower.close(_PROGRAM_PATIENCE)
+            self._report_failures()
             for source in self._sources:
                 source.close()
             if server is not None:
@@ -246,14 +246,15 @@ class Supervisor:
         vm.status.take(event)
         self._pending.answer(event)
         self._report(event)
-        if self._program is not None:
-            self._program.take(event)
+        for follower in self._followers:
+            follower.take(event)
 
     def _report_failures(self) -> None:
-        """Report the programs that failed."""
-        for failure in self._program.failures() if self._program else ():
-            event = EventName.PROBLEM
-            self._report(Event(event=event, vm=failure.vm, text=failure.text))
+        """Report what followers could not do."""
+        for follower in self._followers:
+            for failure in follower.failures():
+                event = EventName.PROBLEM
+                self._report(Event(event=event, vm=failure.vm, text=failure.text))
 
     def _problem(self, vm: _Vm, text: str) -> None:
         """Report a problem, unless it is the same one as before."""

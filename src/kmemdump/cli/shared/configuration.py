@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def read_usual_places(context: click.Context) -> None:
         if there:
             found |= _options(context, path, verb)
     if found:
-        context.default_map = {verb: found}
+        command = _program(context).get_command(context, verb)
+        context.default_map = {verb: _shaped(command, found)}
 
 
 def _read_named(
@@ -70,7 +71,26 @@ def _read_named(
     if path is not None:
         before = context.default_map or {}
         found = _options(context, path, context.info_name or "")
-        context.default_map = {**before, **found}
+        shaped = _shaped(context.command, found)
+        both = before.keys() & shaped.keys()
+        merged = {
+            name: {**before[name], **shaped[name]}
+            for name in both
+            if isinstance(shaped[name], dict)
+        }
+        context.default_map = {**before, **shaped, **merged}
+
+
+def _shaped(
+    command: click.Command | None, found: Mapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Return options as a verb takes them: one with parts, for each part."""
+    if not isinstance(command, click.Group):
+        return dict(found)
+    return {
+        name: {it.name: found[it.name] for it in part.params if it.name in found}
+        for name, part in command.commands.items()
+    }
 
 
 def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
@@ -131,9 +151,11 @@ def _verbs(context: click.Context) -> list[str]:
 
 def _known(context: click.Context, verb: str) -> dict[str, click.Option]:
     command = _program(context).get_command(context, verb)
+    parts = command.commands.values() if isinstance(command, click.Group) else ()
     return {
         option.removeprefix("--"): parameter
-        for parameter in (command.params if command else ())
+        for one in (command, *parts)
+        for parameter in (one.params if one else ())
         if isinstance(parameter, click.Option) and parameter.name != "config"
         for option in parameter.opts
         if option.startswith("--")

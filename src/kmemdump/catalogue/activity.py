@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When the deaths of each group were, as a row of numbers to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from kmemdump.catalogue.database import Database
+
+__all__ = ["Activity", "find_activity"]
+
+_BARS = 30
+_WIDTHS = (("hour", 3600), ("day", 86_400), ("week", 604_800), ("30 days", 2_592_000))
+_LEFT_OUT = 0.02
+"""Part of all deaths that may be older than the first bar: clocks are wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Deaths per bar, from an oldest one up to the latest death."""
+
+    unit: str
+    """Width of a bar, in words."""
+    start: datetime
+    """Where the first bar begins."""
+    seconds: int
+    """Width of a bar."""
+    all: Sequence[int]
+    """Deaths in each bar."""
+    groups: Mapping[str, Sequence[int]]
+    """The same by signature."""
+
+    def end_of(self, bar: int) -> datetime:
+        """Return where a bar ends."""
+        return self.start + timedelta(seconds=self.seconds * (bar + 1))
+
+
+def find_activity(database: Database) -> Activity | None:
+    """Return when deaths were; None if there are none."""
+    some = "FROM deaths WHERE signature IS NOT NULL"
+    last, usual = database.rows(
+        f"SELECT epoch(max(seen)), approx_quantile(epoch(seen), {_LEFT_OUT}) {some}"
+    )[0]
+    if last is None:
+        return None
+    unit, seconds = next(
+        (it for it in _WIDTHS if last - usual < _BARS * it[1]), _WIDTHS[-1]
+    )
+    end = int(last // seconds) + 1
+    rows = database.rows(
+        f"SELECT signature, floor(epoch(seen) / {seconds})::BIGINT - {end - _BARS} "
+        f"AS bar, count(*) {some} GROUP BY ALL HAVING bar >= 0"
+    )
+    everything = [0] * _BARS
+    groups: dict[str, list[int]] = {}
+    for signature, bar, count in rows:
+        groups.setdefault(signature, [0] * _BARS)[bar] += count
+        everything[bar] += count
+    start = datetime.fromtimestamp((end - _BARS) * seconds, UTC)
+    return Activity(unit, start, seconds, everything, groups)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parent's end of a process that examines sources."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from kmemdump.catalogue.content import Content
+from kmemdump.catalogue.messages import LateError, receive, send, to_json
+from kmemdump.catalogue.problem import Examined, problem_row
+from kmemdump.catalogue.row import Row
+from kmemdump.catalogue.sources import Source
+from kmemdump.errors import FormatError
+
+__all__ = ["Child", "ChildLimits"]
+
+_SOURCES = 500
+"""After so many, a process is replaced: hostile memory may have left traces in it."""
+_REAPING = 10.0
+"""Seconds that a process which was killed has to end."""
+_STARTING = 30.0
+"""Seconds more for the first source, in which the process starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLimits:
+    """What one source may take."""
+
+    seconds: float = 120.0
+    """Wall and CPU time."""
+    memory: int = 2 << 30
+    """Bytes of memory that the process may allocate."""
+
+
+class Child:
+    """
+    A process that examines sources; it is replaced if it dies or hangs.
+
+    :param host: Name of the machine that adds the sources.
+    """
+
+    def __init__(self, limits: ChildLimits, host: str) -> None:
+        self._limits = limits
+        self._host = host
+        self._process: subprocess.Popen[bytes] | None = None
+        self._count = 0
+
+    def examine(
+        self, source: Source, wanted: Callable[[str], bool] = lambda _: True
+    ) -> Examined | None:
+        """
+        Return what a source says; None if its content is not wanted.
+
+        A source that hangs, or at which the process dies, has a row that says so.
+
+        :param wanted: Called with the content's hash.
+        """
+        seconds = self._limits.seconds
+        fresh = self._process is None
+        process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        deadline = time.monotonic() + seconds + (_STARTING if fresh else 0)
+        content: str | None = None
+        try:
+            send(
+                process.stdin.fileno(),
+                {"source": to_json(source), "host": self._host},
+            )
+            while (found := receive(process.stdout.fileno(), deadline)) is not None:
+                message, data = found
+                if "row" in message:
+                    row = Row.from_json(message["row"], source.name)
+                    return row, data if message.get("page") else None
+                content = str(message.get("content"))
+                go = wanted(content)
+                send(process.stdin.fileno(), {"go": go})
+                if not go:
+                    return None
+            problem = self._end()
+        except LateError:
+            self.close()
+            problem = f"not examined within {seconds:g} s (--time-limit)"
+        except (OSError, FormatError) as error:
+            problem = f"{self._end()}: {error}"
+        known = Content(source.name, content, source.size or 0) if content else None
+        return problem_row(source, self._host, problem, known), None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._count >= _SOURCES:
+            self.close()
+        if self._process is None:
+            limits = self._limits
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "kmemdump.catalogue.examiner",
+                    str(limits.memory),
+                    str(int(limits.seconds)),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            self._count = 0
+        self._count += 1
+        return self._process
+
+    def _end(self) -> str:
+        """End the process; return why it died."""
+        process = self._process
+        assert process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_REAPING)
+        status = process.poll()
+        self.close()
+        if status is not None and status < 0:
+            with contextlib.suppress(ValueError):
+                name = signal.Signals(-status).name
+                return f"the process that examined it was ended by {name}"
+        return "the process that examined it ended"
+
+    def kill(self) -> None:
+        """End the process, from another thread: what is examined has no result."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """End the process now."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        # One that waits for a dead disk cannot be killed.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_REAPING)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

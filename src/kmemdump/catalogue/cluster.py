@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Examines sources on the workers of a Dask scheduler.
+
+Workers only compute: rows and pages come back here and are written here, so a source
+that is examined twice, because a worker or the scheduler died, has one row. Workers
+need kmemdump, and read sources by the same path or URL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import distributed
+
+from kmemdump.catalogue.child import Child, ChildLimits
+from kmemdump.catalogue.messages import from_json, to_json
+from kmemdump.catalogue.problem import Examined, problem_row
+from kmemdump.catalogue.row import Row
+from kmemdump.catalogue.sources import Source
+from kmemdump.errors import TargetError
+
+__all__ = ["ClusterRunner"]
+
+_EACH = 4
+"""Sources that a worker's thread has, or that wait for it."""
+_LEAST = 32
+_CONNECTING = 10.0
+"""Seconds until the next attempt to reach a scheduler."""
+_POLL = 1.0
+_RETRIES = 2
+"""After an error that is not the source's."""
+
+_mine = threading.local()
+
+
+class ClusterRunner:
+    """
+    Examines sources by means of a scheduler.
+
+    :param address: As ``tcp://HOST:PORT``.
+    :param host: Name of the machine that adds the sources.
+    :param patience: Seconds to wait for a scheduler that is gone.
+    :raises TargetError: If the scheduler cannot be reached.
+    """
+
+    def __init__(
+        self, address: str, limits: ChildLimits, host: str, *, patience: float = 600.0
+    ) -> None:
+        self._address = address
+        self._limits = limits
+        self._host = host
+        self._patience = patience
+        self._client: Any = None
+        self._connect(_CONNECTING)
+
+    def run(
+        self, sources: Iterable[Source], wanted: Callable[[str], bool]
+    ) -> Iterator[Examined | None]:
+        """Yield what each source says: see :class:`~.adding.Runner`."""
+        todo = iter(sources)
+        waiting: dict[Any, Source] = {}
+        try:
+            while True:
+                if self._client.status != "running":
+                    again = list(waiting.values())
+                    self._connect(self._patience)
+                    waiting = {self._submit(source): source for source in again}
+                room = self._room() - len(waiting)
+                for source in islice(todo, max(room, 0)):
+                    waiting[self._submit(source)] = source
+                if not waiting:
+                    return
+                for future in self._ended(list(waiting)):
+                    source = waiting.pop(future)
+                    result = self._result(future, source)
+                    if result is None:
+                        waiting[self._submit(source)] = source
+                    elif result[1] is None or wanted(result[0].content):
+                        yield result
+                    else:
+                        yield None
+        finally:
+            self._close()
+
+    def _connect(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            self._close()
+            try:
+                self._client = distributed.Client(  # type: ignore[no-untyped-call]
+                    self._address, timeout=_CONNECTING, set_as_default=False
+                )
+            except (OSError, ValueError) as error:
+                if isinstance(error, ValueError) or time.monotonic() > deadline:
+                    raise TargetError(
+                        f"{self._address}: no scheduler answers: {error}"
+                    ) from error
+                time.sleep(_POLL)
+            else:
+                return
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):  # It may be closed by now.
+                client.close(timeout=_CONNECTING)
+
+    def _room(self) -> int:
+        """Return how many sources may be at the scheduler."""
+        with contextlib.suppress(Exception):  # No scheduler: seen in the next turn.
+            threads = sum(self._client.nthreads().values())
+            return int(max(_EACH * threads, _LEAST))
+        return _LEAST
+
+    def _submit(self, source: Source) -> Any:
+        key = hashlib.sha256(source.name.encode("utf-8", "surrogateescape"))
+        return self._client.submit(
+            _examine,
+            to_json(source),
+            self._limits.seconds,
+            self._limits.memory,
+            self._host,
+            key=f"kmemdump-{key.hexdigest()}-{time.monotonic_ns()}",
+            pure=False,
+            retries=_RETRIES,
+        )
+
+    def _ended(self, futures: list[Any]) -> list[Any]:
+        with contextlib.suppress(TimeoutError, distributed.CancelledError):
+            distributed.wait(  # type: ignore[no-untyped-call]
+                futures, timeout=_POLL, return_when="FIRST_COMPLETED"
+            )
+        return [future for future in futures if future.status != "pending"]
+
+    def _result(self, future: Any, source: Source) -> Examined | None:
+        """Return what came out; None if the work was lost."""
+        if future.status == "error":
+            error = future.exception()
+            return problem_row(source, self._host, f"on the cluster: {error}"), None
+        if future.status != "finished":
+            return None
+        try:
+            fields, page = future.result(timeout=_CONNECTING)
+        except (distributed.CancelledError, TimeoutError, OSError):
+            return None
+        return Row.from_json(fields, source.name), page
+
+
+def _examine(
+    source: dict[str, Any], seconds: float, memory: int, host: str
+) -> tuple[dict[str, Any], bytes | None]:
+    """Examine a source; runs on a worker."""
+    child = getattr(_mine, "child", None)
+    if child is None:
+        child = _mine.child = Child(ChildLimits(seconds, memory), host)
+    examined = child.examine(from_json(source))
+    assert examined is not None  # Each content is wanted.
+    row, page = examined
+    return row.to_json(), page

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The rows of a catalogue as a table of DuckDB: the newest row of each content.
+
+A file has each content once (:mod:`~kmemdump.catalogue.store`), so only what several
+files have in common is compared. That is little: the largest file has most rows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import duckdb
+
+from kmemdump.catalogue.place import Place
+from kmemdump.catalogue.row import COLUMNS, UNREAD, VERSION
+from kmemdump.errors import FormatError, TargetError, UsageError
+
+__all__ = ["MEMORY", "Database", "asked", "quoted"]
+
+MEMORY = 1 << 30
+"""Bytes that DuckDB may take; what needs more goes through the disk."""
+_TRIES = 5
+"""Another process may merge files while they are read."""
+_TYPES = {
+    "text": "VARCHAR",
+    "integer": "BIGINT",
+    "yes or no": "BOOLEAN",
+    "time": "TIMESTAMP WITH TIME ZONE",
+    "texts": "VARCHAR[]",
+}
+_OF_FILES = (duckdb.IOException, duckdb.InvalidInputException)
+"""Errors of DuckDB for a file that is gone or damaged."""
+
+_T = TypeVar("_T")
+
+
+class Database:
+    """
+    A connection with the view ``deaths``: the columns of a row, and ``seen``, the time
+    of the death or, if that is not known, of the source's last change.
+
+    :param files: Names of the files, and their sizes in bytes.
+    :raises FormatError: If a file is no part of a catalogue.
+    """
+
+    def __init__(self, place: Place, files: Mapping[str, int]) -> None:
+        self.files = files
+        self._folder = tempfile.TemporaryDirectory(prefix="kmemdump-")
+        self.connection = duckdb.connect()
+        try:
+            self._prepare(place, files)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, place: Place, files: Mapping[str, int]) -> None:
+        run = self.connection.execute
+        run(f"SET memory_limit = '{MEMORY >> 20}MiB'")
+        run(f"SET temp_directory = {quoted(self._folder.name)}")
+        run("SET TimeZone = 'UTC'")
+        if not place.local:
+            self.connection.register_filesystem(place.fs)
+        largest_first = sorted(files, key=lambda name: (-files[name], name))
+        paths = [place.url_of(name) for name in largest_first]
+        self._select("base", paths[:1])
+        if len(paths) > 1:
+            self._select("others", paths[1:])
+            run(
+                "CREATE TEMP TABLE changed AS SELECT * FROM ("
+                "FROM others UNION ALL FROM base SEMI JOIN others USING (content)) "
+                "QUALIFY row_number() OVER "
+                "(PARTITION BY content ORDER BY added DESC, version DESC) = 1"
+            )
+            newest = (
+                "FROM base ANTI JOIN changed USING (content) UNION ALL FROM changed"
+            )
+        else:
+            newest = "FROM base"
+        run(f"CREATE TEMP VIEW newest AS {newest}")
+        # Rows without a signature come first in a merged file: little is read.
+        run(
+            "CREATE TEMP TABLE superseded AS SELECT unread.content FROM newest unread "
+            f"WHERE signature IS NULL AND starts_with(content, '{UNREAD}') AND EXISTS "
+            "(FROM newest other WHERE other.source = unread.source "
+            "AND other.added_by = unread.added_by AND other.added > unread.added)"
+        )
+        some = run("SELECT count(*) FROM superseded").fetchall()[0][0]
+        without = " ANTI JOIN superseded USING (content)" if some else ""
+        run(
+            "CREATE TEMP VIEW deaths AS SELECT *, coalesce(died, modified, added) seen "
+            f"FROM newest{without}"
+        )
+
+    def _select(self, view: str, paths: Sequence[str]) -> None:
+        """Make a view of files, whichever version of the schema they have."""
+        run = self.connection.execute
+        if not paths:
+            nothing = ", ".join(
+                f"NULL::{_TYPES[column.kind]} AS {column.name}" for column in COLUMNS
+            )
+            run(f"CREATE TEMP VIEW {view} AS SELECT {nothing} WHERE false")
+            return
+        names = ", ".join(quoted(path) for path in paths)
+        table = f"read_parquet([{names}], union_by_name = true)"
+        there = {it[0] for it in run(f"DESCRIBE FROM {table}").fetchall()}
+        missing = [it.name for it in COLUMNS if it.required and it.name not in there]
+        if missing:
+            raise FormatError(
+                paths[0] if len(paths) == 1 else f"one of {len(paths)} files",
+                f"no column {missing[0]}: not a catalogue of kmemdump",
+            )
+        columns = ", ".join(
+            f"{column.name}::{_TYPES[column.kind]} AS {column.name}"
+            if column.name in there
+            else f"NULL::{_TYPES[column.kind]} AS {column.name}"
+            for column in COLUMNS
+        )
+        run(f"CREATE TEMP VIEW {view} AS SELECT {columns} FROM {table}")
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return what a question of ours finds."""
+        found: list[tuple[Any, ...]] = self.connection.execute(sql, values).fetchall()
+        return found
+
+    def newer_version(self) -> int | None:
+        """Return the version of the newest row's schema, if it is one to come."""
+        version = self.rows("SELECT max(version) FROM newest")[0][0]
+        return version if version is not None and version > VERSION else None
+
+    def run(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """
+        Run SQL of the user; return the names of its columns, and its rows.
+
+        :raises UsageError: If it is wrong.
+        """
+        try:
+            cursor = self.connection.execute(sql)
+            names = [it[0] for it in cursor.description or ()]
+            return names, cursor.fetchall()
+        except _OF_FILES:
+            raise
+        except duckdb.Error as error:
+            raise UsageError(f"SQL: {error}") from error
+
+    def close(self) -> None:
+        self.connection.close()
+        self._folder.cleanup()
+
+
+def quoted(text: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def asked(
+    place: Place, files: Callable[[], Mapping[str, int]], ask: Callable[[Database], _T]
+) -> _T:
+    """
+    Return what *ask* finds, which is called again if files vanish meanwhile.
+
+    :param files: Returns the names of the files there are now.
+    :raises TargetError: If a file cannot be read.
+    """
+    for left in reversed(range(_TRIES)):
+        before = files()
+        try:
+            with _open(place, before) as database:
+                return ask(database)
+        except _OF_FILES as error:
+            if left and before.keys() - files().keys():
+                continue
+            problem = str(error).splitlines()[0]
+            raise TargetError(
+                f"{place.url}: {problem}\n"
+                "remove the file that it names, and add its sources again"
+            ) from error
+    raise TargetError(f"{place.url}: its files change all the time")
+
+
+@contextmanager
+def _open(place: Place, files: Mapping[str, int]) -> Iterator[Database]:
+    database = Database(place, files)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a catalogue has already, in little memory."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import pyarrow as pa
+
+from kmemdump.catalogue.database import Database
+from kmemdump.catalogue.row import UNREAD, as_text
+from kmemdump.catalogue.sources import Source
+from kmemdump.catalogue.store import Catalogue
+
+__all__ = ["KnownContents", "changed_sources"]
+
+_DIGITS = 16
+"""Hexadecimal digits that are kept of each hash: 8 bytes, 80 MB of 10 million rows."""
+_CHUNK = 10_000
+
+
+class KnownContents:
+    """
+    The contents that a catalogue has, and those that are being added.
+
+    The first 64 bits of a hash stand for it: of 10 million contents and as many others,
+    one is taken for known by mistake with a probability of 0.000005.
+
+    :param catalogue: None if nothing counts as known.
+    """
+
+    def __init__(self, catalogue: Catalogue | None) -> None:
+        self._known: array[int] = array("Q")
+        self._claimed: set[int] = set()
+        self._lock = threading.Lock()
+        if catalogue is not None and catalogue.files():
+            self._known = catalogue.ask(_prefixes)
+
+    def claim(self, content: str) -> bool:
+        """Return whether a content is new, which it is once."""
+        prefix = int(content[:_DIGITS], 16)
+        at = bisect_left(self._known, prefix)
+        if at < len(self._known) and self._known[at] == prefix:
+            return False
+        with self._lock:
+            if prefix in self._claimed:
+                return False
+            self._claimed.add(prefix)
+        return True
+
+
+def _prefixes(database: Database) -> array[int]:
+    found: array[int] = array("Q")
+    cursor = database.connection.execute(
+        f"SELECT ('0x' || left(content, {_DIGITS}))::UBIGINT FROM newest "
+        f"WHERE NOT starts_with(content, '{UNREAD}') ORDER BY 1"
+    )
+    while rows := cursor.fetchmany(100_000):
+        found.extend(row[0] for row in rows)
+    return found
+
+
+def changed_sources(
+    catalogue: Catalogue, sources: Iterable[Source], host: str
+) -> Iterator[Source | None]:
+    """
+    Yield the sources that are new or have changed; None for each other one.
+
+    A source has not changed if its size and the time of its last change are those that
+    the catalogue has. It is not read.
+
+    :param host: Name of this machine; another one's files may have the same names.
+    """
+    each = iter(sources)
+    while chunk := list(islice(each, _CHUNK)):
+        same = _unchanged(catalogue, chunk, host) if catalogue.files() else frozenset()
+        for source in chunk:
+            yield None if source in same else source
+
+
+def _unchanged(
+    catalogue: Catalogue, sources: Sequence[Source], host: str
+) -> frozenset[Source]:
+    given = pa.table(
+        {
+            "number": pa.array(range(len(sources)), pa.int64()),
+            "source": [as_text(source.name) for source in sources],
+            "size": pa.array([source.size for source in sources], pa.int64()),
+            "modified": pa.array(
+                [source.modified for source in sources], pa.timestamp("us", "UTC")
+            ),
+            "host": pa.array(
+                [host if source.local else None for source in sources], pa.string()
+            ),
+        }
+    )
+
+    def ask(database: Database) -> frozenset[Source]:
+        database.connection.register("given", given)
+        found = database.rows(
+            "SELECT number FROM given SEMI JOIN newest ON given.source = newest.source "
+            "AND given.size = newest.size AND given.modified = newest.modified "
+            "AND coalesce(given.host, newest.added_by) = newest.added_by"
+        )
+        return frozenset(sources[number] for (number,) in found)
+
+    return catalogue.ask(ask)

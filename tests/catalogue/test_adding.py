@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sources become rows: each once, whatever it is, and whoever else adds."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kmemdump.catalogue.adding import add_sources
+from kmemdump.catalogue.child import Child, ChildLimits
+from kmemdump.catalogue.local import LocalRunner
+from kmemdump.catalogue.place import Place
+from kmemdump.catalogue.sources import Source, find_sources
+from kmemdump.catalogue.store import Catalogue
+from kmemdump.cli import main
+from kmemdump.errors import ExitCode, UsageError
+from rigs.deaths_rows import made_row
+from rigs.small_core import write
+
+HOST = "here"
+
+
+@pytest.fixture
+def catalogue(tmp_path) -> Catalogue:
+    return Catalogue(Place(str(tmp_path / "place")))
+
+
+def rows(catalogue, columns: str = "source, problem") -> list[tuple]:
+    return catalogue.ask(lambda it: it.rows(f"SELECT {columns} FROM deaths ORDER BY 1"))
+
+
+def add(catalogue, *sources, seconds: float = 60, **options):
+    runner = LocalRunner(1, ChildLimits(seconds), HOST)
+    return add_sources(catalogue, find_sources(sources), runner, HOST, **options)
+
+
+def test_sources_are_found(tmp_path):
+    for name in ("a.core", "b/c.core", "b/.hidden/x", "phone/md_KLOG.BIN", ".x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "phone/dump_info.txt").write_text("x")
+    os.mkfifo(tmp_path / "b/fifo")
+    folder = str(tmp_path)
+    below = [source.name.removeprefix(folder) for source in find_sources([folder])]
+    assert below == ["/a.core", "/b/c.core", "/phone"]
+    found = list(find_sources([f"{folder}/*/*.core", f"{folder}/nosuch"]))
+    assert [it.name for it in found] == [f"{folder}/b/c.core", f"{folder}/nosuch"]
+    assert found[0].size == 1
+    with pytest.raises(UsageError, match="no file matches"):
+        list(find_sources([f"{folder}/*.nosuch"]))
+
+
+def test_what_cannot_be_read_is_a_row_and_the_rest_is_added(catalogue, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    core = write(folder / "1.core")
+    (folder / "2-cut.core").write_bytes(core.read_bytes()[:3000])
+    (folder / "3-empty").touch()
+    os.mkfifo(folder / "4-fifo")
+    (folder / "5-text").write_text("no kernel\n" * 9)
+    done = add(catalogue, *map(str, sorted(folder.iterdir())), str(folder / "6-gone"))
+    assert (done.added, done.known) == (6, 0)
+    found = {name.rpartition("/")[2]: problem for name, problem in rows(catalogue)}
+    assert "No such file" in found["6-gone"]
+    assert "FIFO" in found["4-fifo"]
+    assert "empty" in found["3-empty"]
+    assert found["2-cut.core"]
+    assert len(found) == 6
+
+
+def test_adding_again_changes_nothing(catalogue, tmp_path):
+    core = write(tmp_path / "1.core")
+    shutil.copy(core, tmp_path / "copy.core")
+    assert add(catalogue, str(core)).added == 1
+    # Neither the file itself, which is not read, nor a copy of another name and time.
+    assert (add(catalogue, str(core)).known, len(rows(catalogue))) == (1, 1)
+    done = add(catalogue, str(tmp_path / "copy.core"), str(core))
+    assert (done.added, done.known) == (0, 2)
+    assert len(rows(catalogue)) == 1
+
+
+def test_a_file_that_changed_is_added_and_again_replaces(catalogue, tmp_path):
+    path = tmp_path / "a"
+    path.write_text("text of one kind\n")
+    add(catalogue, str(path))
+    path.write_text("text of another kind\n")
+    assert add(catalogue, str(path)).added == 1
+    before = rows(catalogue, "content, added")
+    assert len(before) == 2
+    assert add(catalogue, str(path), again=True).added == 1
+    after = rows(catalogue, "content, added")
+    assert [content for content, _ in after] == [content for content, _ in before]
+    assert after != before
+
+
+def test_two_at_a_time(tmp_path):
+    place = str(tmp_path / "place")
+    for number in range(6):
+        (tmp_path / f"{number}.log").write_text(f"log {number}\n" * 20)
+
+    def run(_):
+        program = [sys.executable, "-m", "kmemdump", "catalogue", "add"]
+        done = subprocess.run(
+            [*program, f"{tmp_path}/*.log", "--to", place, "--jobs", "1"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode in (0, 1), done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(2)))
+    found = rows(Catalogue(Place(place)))
+    assert len(found) == len({source for source, _ in found}) == 6
+
+
+def test_a_source_in_an_archive(catalogue, tmp_path):
+    core = write(tmp_path / "1.core")
+    with zipfile.ZipFile(tmp_path / "cores.zip", "w") as archive:
+        archive.write(core, "host/1.core")
+        archive.writestr("host/2.txt", "text\n")
+    url = f"zip://host::file://{tmp_path}/cores.zip"
+    assert add(catalogue, url).added == 2
+    assert [source for source, _ in rows(catalogue)] == [
+        f"zip://host/{name}::file://{tmp_path}/cores.zip"
+        for name in ("1.core", "2.txt")
+    ]
+    assert add(catalogue, str(core)).added == 0  # The same content.
+
+
+def child(body: str, monkeypatch, tmp_path, seconds: float = 60) -> Child:
+    """Return a child whose process runs *body* where it would examine a source."""
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import sys
+if "kmemdump.catalogue.examiner" in sys.orig_argv:
+    import kmemdump.catalogue.examine as module
+    def examine(source, host, content):
+        import os, signal, time
+        {body}
+        from kmemdump.catalogue.problem import problem_row
+        return problem_row(source, host, "done", content), None
+    module.examine = examine
+"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return Child(ChildLimits(seconds), HOST)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("time.sleep(600 if 'bad' in source.name else 0)", "--time-limit"),
+        ("while 'bad' in source.name: pass", "--time-limit|SIGXCPU"),
+        ("'bad' in source.name and os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("'bad' in source.name and os.write(4, b'x' * 100)", "an examining process"),
+        ("assert 'bad' not in source.name, 'oh'", "exit|ended"),
+    ],
+)
+def test_a_source_that_hangs_or_kills(body, problem, tmp_path, monkeypatch):
+    path = tmp_path / "bad"
+    path.write_text("bad\n")
+    (tmp_path / "good").write_text("good\n")
+    start = time.monotonic()
+    # Starting takes a while; the first source has a longer time.
+    with child(body, monkeypatch, tmp_path, 2) as found:
+        for name, expected in (("good", "done"), ("bad", problem), ("good", "done")):
+            examined = found.examine(Source(str(tmp_path / name)))
+            assert examined is not None
+            assert re.search(expected, examined[0].problem), examined[0].problem
+            assert not examined[0].content.startswith("unread")
+    assert time.monotonic() - start < 300
+
+
+def test_deaths_without_a_core_image_are_rows(tmp_path, capsys):
+    core = write(tmp_path / "1.core")
+    event = {"version": 2, "event": "death", "vm": "web1", "kind": "panic"}
+    event |= {"text": "x", "time": "2026-11-28T10:00:00+00:00", "signature": "panic: a"}
+    lines = [
+        {**event, "core": str(core)},
+        {**event, "cause": "panic: a"},
+        {**event, "cause": "panic: a"},
+        {**event, "event": "marked"},
+    ]
+    path = tmp_path / "events"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    place = str(tmp_path / "place")
+    main(["catalogue", "add", "--events", str(path), "--to", place, "--json"])
+    assert json.loads(capsys.readouterr().out)["added"] == 2
+    found = rows(Catalogue(Place(place)), "source, machine, signature")
+    assert found[1] == ("watch of web1", "web1", "panic: a")
+    path.write_text("no event\n")
+    status = main(["catalogue", "add", "--events", str(path), "--to", place])
+    assert status == ExitCode.UNREADABLE
+    assert "events, line 1" in capsys.readouterr().err
+
+
+# Questions
+
+
+@pytest.fixture
+def place(catalogue) -> str:
+    catalogue.add([made_row(number) for number in range(5)])
+    other = {"signature": "hang in spin", "kind": "hang", "release": "6.1.5"}
+    catalogue.add([made_row(n, **other, machine="db") for n in range(100, 102)])
+    catalogue.add([made_row(200, kind=None, signature=None, problem="cut short")])
+    return catalogue.place.url
+
+
+def listed(capsys, *words: str) -> list[tuple[str, int]]:
+    assert main(["catalogue", *words, "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    return [(group["signature"], group["deaths"]) for group in groups]
+
+
+def test_list(place, capsys):
+    oops, hang = ("oops in ext4_put < vfs_close", 5), ("hang in spin", 2)
+    ask = ("list", "--from", place)
+    assert listed(capsys, *ask) == [oops, hang]
+    assert listed(capsys, *ask, "--kernel", "6.1.*") == [hang]
+    assert listed(capsys, *ask, "--machine", "vm[12]") == [(oops[0], 2)]
+    assert listed(capsys, *ask, "--until", "2026-11-01T02:00") == [(oops[0], 2)]
+    assert listed(capsys, *ask, "--limit", "1") == [oops]
+    assert listed(capsys, "new", "--since", "2026-11-03", "--from", place) == [hang]
+    assert main(["catalogue", *ask]) == 0
+    said = capsys.readouterr()
+    assert "oops in ext4_put < vfs_close" in said.out
+    assert "1 sources have no report" in said.err
+
+
+def test_show_and_sql(place, capsys):
+    assert main(["catalogue", "list", "--from", place]) == 0
+    name = capsys.readouterr().out.splitlines()[2].split()[0]
+    assert main(["catalogue", "show", name[:6], "--from", place]) == 0
+    said = capsys.readouterr().out
+    assert "hang in spin" in said
+    assert "kernels: 6.1.5 (2)" in said
+    assert "machines: db (2)" in said
+    assert main(["catalogue", "show", "nosuch", "--from", place]) == ExitCode.USAGE
+    query = "SELECT kind, count(*) AS n FROM deaths GROUP BY ALL ORDER BY n"
+    assert main(["catalogue", "sql", query, "--from", place]) == 0
+    assert capsys.readouterr().out == "kind,n\n,1\nhang,2\noops,5\n"
+    wrong = ["catalogue", "sql", "SELECT nosuch FROM deaths", "--from", place]
+    assert main(wrong) == ExitCode.USAGE
+
+
+def test_options_from_a_file(place, capsys, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(f"[catalogue]\nfrom = '{place}'\nlimit = 1\n")
+    assert main(["catalogue", "--config", str(config), "list", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["groups"]) == 1
+
+
+def test_help_loads_no_engine():
+    script = (
+        "import sys; from kmemdump.cli import main; main(['catalogue', 'add', '-h']); "
+        "sys.exit(bool({'pyarrow', 'duckdb', 'distributed', 'fsspec', 'drgn'} "
+        "& sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "kmemdump.catalogue.store", None)
+    status = main(["catalogue", "list", "--from", str(tmp_path)])
+    assert status == ExitCode.UNREADABLE
+    assert "pip install" in capsys.readouterr().err
