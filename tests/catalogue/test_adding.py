@@ -134,6 +134,31 @@ def test_a_source_in_an_archive(catalogue, tmp_path):
     assert add(catalogue, str(core)).added == 0  # The same content.
 
 
+def test_logs_are_grouped_with_their_hardware(catalogue, tmp_path):
+    log = """[  1.0] BUG: kernel NULL pointer dereference, address: 0000000000000008
+[  1.1] #PF: supervisor read access in kernel mode
+[  1.2] Oops: 0000 [#1] PREEMPT SMP
+[  1.3] CPU: {cpu} PID: {pid} Comm: sh Not tainted 6.1.0-9-amd64 #1
+[  1.4] Hardware name: QEMU Standard PC (Q35 + ICH9, 2009), BIOS 1.16 04/01/2014
+[  1.5] RIP: 0010:frob_widget+0x{offset}/0x90
+[  1.6] Kernel panic - not syncing: Fatal exception
+"""
+    for number in range(3):
+        text = log.format(cpu=number, pid=100 + number, offset=10 + number)
+        (tmp_path / f"{number}.log").write_text(text)
+    (tmp_path / "quiet.log").write_text("[    1.000000] Linux version 6.1.0-9-amd64\n")
+    assert add(catalogue, f"{tmp_path}/*.log").failed == 0
+    found = rows(catalogue, "source, signature, hardware, release, form")
+    assert len({row[1] for row in found[:3]}) == 1
+    assert "QEMU Standard PC" in found[0][2]
+    assert found[0][3:] == ("6.1.0-9-amd64", "log")
+    assert found[3][1] is None  # No death: it is in no group.
+    (content,) = catalogue.ask(
+        lambda it: it.rows("SELECT content FROM deaths WHERE source LIKE '%/1.log'")
+    )[0]
+    assert b"frob_widget" in catalogue.page(content)
+
+
 def child(body: str, monkeypatch, tmp_path, seconds: float = 60) -> Child:
     """Return a child whose process runs *body* where it would examine a source."""
     (tmp_path / "sitecustomize.py").write_text(

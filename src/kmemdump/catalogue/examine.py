@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,10 +13,13 @@ from kmemdump.catalogue.row import Row
 from kmemdump.catalogue.sources import Source
 from kmemdump.core import Core, open_core
 from kmemdump.coreimage import Manifest
+from kmemdump.diagnosis.log_cause import diagnose_log
+from kmemdump.diagnosis.log_line import lines_of
 from kmemdump.diagnosis.records import Cause, CauseKind, Frame
-from kmemdump.diagnosis.signature import make_signature
+from kmemdump.diagnosis.signature import SIGNATURE_VERSION, make_signature
 from kmemdump.errors import KmemdumpError
-from kmemdump.report import Report
+from kmemdump.logs.read import open_log
+from kmemdump.report import Report, gather_from_log
 
 __all__ = ["examine"]
 
@@ -33,9 +37,16 @@ def examine(source: Source, host: str, content: Content) -> Examined:
     :param host: Name of the machine that adds it.
     """
     try:
-        with open_core(content.path) as core:
-            report = core.report()
-            row = _row(source, host, content, core, report)
+        log = open_log(content.path)
+        if log is not None:
+            report, manifest, form = gather_from_log(log), None, "log"
+        else:
+            with open_core(content.path) as core:
+                report, manifest = core.report(), _manifest(core)
+            form = "core image" if manifest else "dump"
+        # A copy of a remote source has another name.
+        report = replace(report, source=source.name)
+        row = _row(source, host, content, report, manifest, form)
         return row, report.to_html().encode()
     except KmemdumpError as error:
         return problem_row(source, host, str(error), content), None
@@ -45,9 +56,13 @@ def examine(source: Source, host: str, content: Content) -> Examined:
 
 
 def _row(
-    source: Source, host: str, content: Content, core: Core, report: Report
+    source: Source,
+    host: str,
+    content: Content,
+    report: Report,
+    manifest: Manifest | None,
+    form: str,
 ) -> Row:
-    manifest = _manifest(core)
     cause = report.cause
     added = datetime.now(UTC)
     missing = "; ".join(f"{loss.what}: {loss.why}" for loss in report.missing)
@@ -57,17 +72,18 @@ def _row(
             source=source.name,
             added=added,
             added_by=host,
-            form="core image" if manifest else "dump",
+            form=form,
             size=content.size,
             modified=source.modified,
             died=_death_time(report, manifest, added),
             kind=cause.kind.value,
             sentence=cause.sentence,
             **_blamed(report),
-            release=report.kernel.release,
+            release=report.kernel.release or None,
             build_id=report.kernel.build_id,
             architecture=report.kernel.machine,
             machine=(manifest.vm if manifest else "") or report.kernel.hostname,
+            hardware=report.hardware.name if report.hardware else None,
             death_id=(manifest.death_id if manifest else "") or None,
             complete=not report.missing,
             problem=missing or None,
@@ -83,15 +99,29 @@ def _manifest(core: Core) -> Manifest | None:
 
 
 def _blamed(report: Report) -> dict[str, Any]:
+    """Return what makes deaths a group; nothing if there was no death."""
     cause = report.cause
-    if cause.kind is CauseKind.ALIVE:
-        return {}  # No death: it is in no group.
+    if cause.kind is CauseKind.ALIVE or (
+        cause.kind is CauseKind.UNKNOWN and not cause.log and not cause.evidence
+    ):
+        return {}
+    said = diagnose_log(list(lines_of(report.log)))
+    if said is not None and said.function is not None:
+        signature = said.signature
+        return {
+            "signature": signature.text,
+            "signature_version": signature.version,
+            "signature_origin": signature.source.value,
+            "function": said.function,
+            "module": said.module,
+            "frames": said.frames[:_MAX_FRAMES] or None,
+        }
     frames = _frames(report, cause)
     first = frames[0] if frames else None
     names = [frame.symbol for frame in frames if frame.symbol]
     return {
         "signature": make_signature(cause.kind, cause.sentence),
-        "signature_version": 0,
+        "signature_version": SIGNATURE_VERSION,
         "signature_origin": "stacks" if first else "log",
         "function": first.symbol if first else None,
         "module": first.module if first else None,

@@ -16,12 +16,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from kmemdump.catalogue.place import open_url
 from kmemdump.errors import UsageError
+from kmemdump.logs.pstore_folder import is_pstore_file
 
 __all__ = ["Source", "find_file", "find_sources"]
 
 _MAX_SOURCES = 10_000_000
 _FIRMWARE = re.compile(r"md_.+\.bin", re.IGNORECASE)
-"""Files in a folder that is one dump."""
+"""Files of a folder that is one dump."""
 _TIMES = ("mtime", "LastModified", "last_modified", "modified", "created")
 """What file systems of fsspec call the time of the last change."""
 
@@ -45,8 +46,8 @@ def find_sources(given: Iterable[str]) -> Iterator[Source]:
     Yield the sources that paths, folders, patterns and URLs stand for.
 
     A folder stands for all files below it whose names do not begin with a dot; one that
-    holds what a device's firmware left (md_*.BIN) is itself a source. What is named and
-    cannot be read is yielded, too.
+    holds what a device's firmware left (md_*.BIN), or pstore, is itself a source. What is
+    named and cannot be read is yielded, too.
 
     :raises UsageError: If a pattern stands for nothing, or all for too many.
     :raises TargetError: If a URL's file system cannot be used.
@@ -82,7 +83,7 @@ def _local(text: str, fs: Any, path: str) -> Iterator[Source]:
 def _below(folder: str) -> Iterator[Source]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if any(_FIRMWARE.fullmatch(name) for name in names):
+        if any(map(_is_part, names)):
             folders.clear()
             yield Source(parent)
             continue
@@ -91,6 +92,11 @@ def _below(folder: str) -> Iterator[Source]:
             # A folder is full of other things; what a person names is told about.
             if not name.startswith(".") and os.path.isfile(path):
                 yield find_file(path)
+
+
+def _is_part(name: str) -> bool:
+    """Return whether a file is a part of a dump or log that is a folder."""
+    return bool(_FIRMWARE.fullmatch(name)) or is_pstore_file(Path(name))
 
 
 def find_file(path: str) -> Source:
