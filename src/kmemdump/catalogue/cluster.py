@@ -58,6 +58,8 @@ class ClusterRunner:
         self._host = host
         self._patience = patience
         self._client: Any = None
+        self._some = threading.Event()
+        """Set when something ended."""
         self._connect(_CONNECTING)
 
     def run(
@@ -121,7 +123,7 @@ class ClusterRunner:
 
     def _submit(self, source: Source) -> Any:
         key = hashlib.sha256(source.name.encode("utf-8", "surrogateescape"))
-        return self._client.submit(
+        future = self._client.submit(
             _examine,
             to_json(source),
             self._limits.seconds,
@@ -131,12 +133,13 @@ class ClusterRunner:
             pure=False,
             retries=_RETRIES,
         )
+        future.add_done_callback(lambda _: self._some.set())
+        return future
 
     def _ended(self, futures: list[Any]) -> list[Any]:
-        with contextlib.suppress(TimeoutError, distributed.CancelledError):
-            distributed.wait(  # type: ignore[no-untyped-call]
-                futures, timeout=_POLL, return_when="FIRST_COMPLETED"
-            )
+        """Wait a while, and return those that are not being worked on any more."""
+        self._some.wait(_POLL)
+        self._some.clear()
         return [future for future in futures if future.status != "pending"]
 
     def _result(self, future: Any, source: Source) -> Examined | None:

@@ -46,8 +46,8 @@ def find_sources(given: Iterable[str]) -> Iterator[Source]:
     Yield the sources that paths, folders, patterns and URLs stand for.
 
     A folder stands for all files below it whose names do not begin with a dot; one that
-    holds what a device's firmware left (md_*.BIN), or pstore, is itself a source. What is
-    named and cannot be read is yielded, too.
+    holds what a device's firmware left (md_*.BIN), or pstore, is itself a source. What
+    is named and cannot be read is yielded, too.
 
     :raises UsageError: If a pattern stands for nothing, or all for too many.
     :raises TargetError: If a URL's file system cannot be used.
