@@ -13,10 +13,7 @@ from kmemdump.catalogue.row import Row
 from kmemdump.catalogue.sources import Source
 from kmemdump.core import Core, open_core
 from kmemdump.coreimage import Manifest
-from kmemdump.diagnosis.log_cause import diagnose_log
-from kmemdump.diagnosis.log_line import lines_of
-from kmemdump.diagnosis.records import Cause, CauseKind, Frame
-from kmemdump.diagnosis.signature import SIGNATURE_VERSION, make_signature
+from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.errors import KmemdumpError
 from kmemdump.logs.read import open_log
 from kmemdump.report import Report, gather_from_log
@@ -27,7 +24,6 @@ _FIRST = datetime(2005, 4, 16, tzinfo=UTC)
 """Before it, a machine's clock was not set: git knows no older kernel."""
 _AHEAD = timedelta(days=1)
 """A clock that is further ahead is wrong."""
-_MAX_FRAMES = 16
 
 
 def examine(source: Source, host: str, content: Content) -> Examined:
@@ -76,9 +72,9 @@ def _row(
             size=content.size,
             modified=source.modified,
             died=_death_time(report, manifest, added),
-            kind=cause.kind.value,
+            kind=(cause.event or cause.kind).value,
             sentence=cause.sentence,
-            **_blamed(report),
+            **({} if _lives(cause, form) else _blamed(cause)),
             release=report.kernel.release or None,
             build_id=report.kernel.build_id,
             architecture=report.kernel.machine,
@@ -98,42 +94,27 @@ def _manifest(core: Core) -> Manifest | None:
         return None  # The report says so.
 
 
-def _blamed(report: Report) -> dict[str, Any]:
-    """Return what makes deaths a group; nothing if there was no death."""
-    cause = report.cause
-    if cause.kind is CauseKind.ALIVE or (
-        cause.kind is CauseKind.UNKNOWN and not cause.log and not cause.evidence
-    ):
+def _lives(cause: Cause, form: str) -> bool:
+    """Return whether nothing says that the kernel died."""
+    # A dump is made of a kernel that died; a log of nothing wrong is of any kernel.
+    return cause.kind is CauseKind.ALIVE or (
+        cause.kind is CauseKind.UNKNOWN and form == "log"
+    )
+
+
+def _blamed(cause: Cause) -> dict[str, Any]:
+    """Return what makes deaths a group."""
+    signature = cause.signature
+    if signature is None:
         return {}
-    said = diagnose_log(list(lines_of(report.log)))
-    if said is not None and said.function is not None:
-        signature = said.signature
-        return {
-            "signature": signature.text,
-            "signature_version": signature.version,
-            "signature_origin": signature.source.value,
-            "function": said.function,
-            "module": said.module,
-            "frames": said.frames[:_MAX_FRAMES] or None,
-        }
-    frames = _frames(report, cause)
-    first = frames[0] if frames else None
-    names = [frame.symbol for frame in frames if frame.symbol]
     return {
-        "signature": make_signature(cause.kind, cause.sentence),
-        "signature_version": SIGNATURE_VERSION,
-        "signature_origin": "stacks" if first else "log",
-        "function": first.symbol if first else None,
-        "module": first.module if first else None,
-        "frames": tuple(names[:_MAX_FRAMES]) or None,
+        "signature": signature.text,
+        "signature_version": signature.version,
+        "signature_origin": signature.source.value,
+        "function": cause.function,
+        "module": cause.module,
+        "frames": cause.functions or None,
     }
-
-
-def _frames(report: Report, cause: Cause) -> tuple[Frame, ...]:
-    for cpu in report.cpus:
-        if cpu.number == cause.cpu and cause.frame is not None:
-            return cpu.frames[cause.frame :]
-    return ()
 
 
 def _death_time(
