@@ -135,13 +135,13 @@ def test_a_source_in_an_archive(catalogue, tmp_path):
 
 
 def test_logs_are_grouped_with_their_hardware(catalogue, tmp_path):
-    log = """[  1.0] BUG: kernel NULL pointer dereference, address: 0000000000000008
-[  1.1] #PF: supervisor read access in kernel mode
-[  1.2] Oops: 0000 [#1] PREEMPT SMP
-[  1.3] CPU: {cpu} PID: {pid} Comm: sh Not tainted 6.1.0-9-amd64 #1
-[  1.4] Hardware name: QEMU Standard PC (Q35 + ICH9, 2009), BIOS 1.16 04/01/2014
-[  1.5] RIP: 0010:frob_widget+0x{offset}/0x90
-[  1.6] Kernel panic - not syncing: Fatal exception
+    log = """[    1.000000] BUG: kernel NULL pointer dereference, address: 0000000000000008
+[    1.000001] #PF: supervisor read access in kernel mode
+[    1.000002] Oops: 0000 [#1] PREEMPT SMP
+[    1.000003] CPU: {cpu} PID: {pid} Comm: sh Not tainted 6.1.0-9-amd64 #1
+[    1.000004] Hardware name: QEMU Standard PC (Q35 + ICH9, 2009), BIOS 1.16 04/01/2014
+[    1.000005] RIP: 0010:frob_widget+0x{offset}/0x90
+[    1.000006] Kernel panic - not syncing: Fatal exception
 """
     for number in range(3):
         text = log.format(cpu=number, pid=100 + number, offset=10 + number)
