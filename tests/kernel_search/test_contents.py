@@ -4,6 +4,7 @@
 import os
 import re
 import struct
+import time
 from contextlib import suppress
 from functools import cache
 
@@ -141,6 +142,44 @@ def test_a_note_that_is_disproven_is_not_believed(line):
     found = find_kernel(memory(kernel), "ram")
     assert found is not None
     assert found.values == made.values
+
+
+def junk(size: int) -> bytes:
+    """What an unprivileged process can fill its memory with."""
+    return (bytes(4) + b"VMCOREINFO\0\0OSRELEASE=").ljust(28, b"\n") * (size // 28)
+
+
+def headed(size: int) -> bytes:
+    """The same with headers that claim much text."""
+    one = struct.pack("<III", 11, 60000, 0) + b"VMCOREINFO\0\0OSRELEASE=6\n"
+    return one.ljust(40, b"\n") * (size // 40)
+
+
+def whole(size: int) -> bytes:
+    """Whole notes, each different, of kernels that are nowhere."""
+    text = b"OSRELEASE=%d\nPAGESIZE=4096\nSYMBOL(init_uts_ns)=ffffffff81000000\n"
+    text += b"SYMBOL(swapper_pg_dir)=ffffffff81001000\nNUMBER(phys_base)=0\n"
+    text += b"KERNELOFFSET=0\n"
+    notes = (vmcoreinfo_note(text % i).ljust(256, b"\0") for i in range(size // 256))
+    return b"".join(notes)
+
+
+@pytest.mark.parametrize("fill", [junk, headed, whole])
+@pytest.mark.parametrize("noted", [False, True])
+def test_processes_cannot_hide_their_kernel(fill, noted):
+    """They fill memory before and behind its note."""
+    kernel = make("x86_64")
+    size = 12 * MIB
+    lines = kernel.truth if noted else {}
+    text = "".join(f"{name}={value}\n" for name, value in lines.items()).encode()
+    note = vmcoreinfo_note(text).ljust(4096, b"\0") if noted else b""
+    kernel.memory.extend(fill(size).ljust(size, b"\0") + note + fill(size))
+    kernel.size = len(kernel.memory)
+    started = time.process_time()
+    found = find_kernel(memory(kernel), "ram")
+    assert found is not None
+    assert not kernel.truth.items() - found.values.items()
+    assert time.process_time() - started < 10
 
 
 PREFERRED = range(0x258, 0x260)

@@ -4,6 +4,7 @@
 import mmap
 import os
 import struct
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from kmemdump.errors import (
 )
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
+from kmemdump.targets.peer import Peer, peer_of
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_registers import parse_registers
 from rigs.fake_qemu import GONE, HANG, FakeQemu, Refusal
@@ -95,6 +97,75 @@ def test_process_of_another(qemu):
     with pytest.raises(TargetError, match="does not hold what QEMU reads"):
         open_target(f"qmp:{qemu.path}")
     other.close()
+
+
+def as_user(monkeypatch, user):
+    """Let another user listen at the socket."""
+
+    def found(connection):
+        return peer_of(connection)._replace(uid=user)
+
+    monkeypatch.setattr("kmemdump.targets.qmp_client.peer_of", found)
+
+
+@pytest.mark.parametrize("path", ["its own", "a link"])
+def test_a_file_of_another_user_is_not_read(shared, monkeypatch, tmp_path, path):
+    """What listens knows its contents, as of a well known file's beginning."""
+    as_user(monkeypatch, 12345)
+    shared.file.chmod(0o644)
+    if path == "a link":
+        link = tmp_path / "link"
+        link.symlink_to(shared.file)
+        shared.file = link
+    shared.hmp["gpa2hva"] = "Memory at address 0x0 is not RAM\r\n"
+    with pytest.raises(
+        TargetError, match=r"is a file of user \d+, and QEMU's socket is"
+    ):
+        open_target(f"qmp:{shared.path}")
+
+
+@pytest.mark.parametrize("way", ["owner", "all may write", "root listens"])
+def test_a_file_that_the_other_end_may_write(shared, monkeypatch, way):
+    owner = shared.file.stat().st_uid
+    as_user(monkeypatch, {"owner": owner, "root listens": 0}.get(way, 12345))
+    shared.file.chmod(0o666 if way == "all may write" else 0o600)
+    with open_target(f"qmp:{shared.path}") as target:
+        assert target.memory.read(0x2001, 100) == shared.ram[0x2001:0x2065]
+    assert "gpa2hva" not in str(shared.asked)
+
+
+def test_a_process_of_another_user_is_not_read(qemu, monkeypatch):
+    """The thread of a vCPU that a server names may be anyone's."""
+    qemu.answers["query-cpus-fast"] = [{"thread-id": os.getpid()}]
+    monkeypatch.setattr(
+        "kmemdump.targets.qmp_client.peer_of", lambda _: Peer(0, 12345, 12345)
+    )
+    with pytest.raises(TargetError, match="its process is not known on this host"):
+        open_target(f"qmp:{qemu.path}")
+    monkeypatch.setattr(
+        "kmemdump.targets.qmp_client.peer_of", lambda _: Peer(0, os.geteuid(), 0)
+    )
+    open_target(f"qmp:{qemu.path}").close()
+
+
+def test_many_ranges_end_soon(qemu):
+    """A server may claim any number of ranges, and of backends."""
+    lines = "".join(
+        f"  {i << 20:016x}-{(i << 20) + 0xFFFFF:016x} (prio 0, ram): pc.ram KVM\n"
+        for i in range(60_000)
+    )
+    qemu.hmp["info"] = (
+        'FlatView #0\n AS "memory", root: system\n Root memory region: system\n' + lines
+    )
+    objects = [
+        {"name": f"m{i}", "type": "child<memory-backend-ram>"} for i in range(4000)
+    ]
+    objects.append({"name": "pc.ram", "type": "child<memory-backend-ram>"})
+    qemu.answers["qom-list"] = objects
+    started = time.process_time()
+    with pytest.raises(TargetError, match="60000 ranges of RAM, expected at most 1024"):
+        open_target(f"qmp:{qemu.path}")
+    assert time.process_time() - started < 10
 
 
 def test_guest_that_writes_all_the_time_is_believed(qemu):

@@ -45,13 +45,19 @@ def find_kernel(
     :return: ``None`` if there is no kernel.
     :raises FormatError: If there are several.
     """
-    info = noted or find_vmcoreinfo(
-        memory, source, lambda note: is_current(note, memory, notes)
-    )
+    info, several = noted, None
+    try:
+        info = noted or find_vmcoreinfo(
+            memory, source, lambda note: is_current(note, memory, notes)
+        )
+    except FormatError as error:  # Any process can write notes.
+        several = error
     # A note that is in this memory has its kernel there, too.
     if info is None or is_disproven(info, memory, missing=noted is None):
         search = by_contents or partial(find_by_contents, memory, source, notes)
         info = search() or info
+    if info is None and several is not None:
+        raise several
     return None if info is None else complete(info, memory)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -11,9 +12,9 @@ from kmemdump.arch.architecture import arch_from_info, image_address
 from kmemdump.arch.pagetable import translate
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import Note
-from kmemdump.memory.physical import Memory
+from kmemdump.memory.physical import PAGE_SIZE, Memory
 from kmemdump.memory.search import find_bytes
-from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
+from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
     "find_vmcoreinfo",
@@ -24,13 +25,25 @@ __all__ = [
     "uts_name_offset",
 ]
 
+logger = logging.getLogger(__name__)
+
 _MAX_ROOTS = 1024
 # Elf64_Nhdr with n_namesz 11 and n_type 0 before the name; the kernel pads names
 # to 4 bytes (append_elf_note() in kernel/crash_core.c).
 _NHDR = struct.Struct("<III")
 _NAME = b"VMCOREINFO\0\0"
-_NEEDLE = _NAME + b"OSRELEASE="
+_NEEDLE = bytes(4) + _NAME + b"OSRELEASE="  # The note's type is before its name.
 _MAX_NOTES = 1000
+"""Most different notes that are looked at."""
+_NOTES_IN_A_PAGE = 4
+"""
+Most places in a page that are looked at: the kernel's note has pages of its own
+(crash_save_vmcoreinfo_init() in kernel/vmcore_info.c), but any process can fill pages.
+"""
+_MAX_PARSED = 32 << 20
+"""Most bytes of notes that are parsed."""
+_MAX_NOTE = 64 << 10
+"""Most bytes of a note: the kernel's limit is a page."""
 _SYSNAME = b"Linux\0"
 _MAX_NAME_OFFSET = 64  # Before the name, there is a reference count at most.
 
@@ -88,12 +101,13 @@ def find_vmcoreinfo(
     :return: None if there is no note.
     :raises FormatError: If several different notes are left.
     """
-    notes: list[VmcoreInfo] = []
+    seen: dict[VmcoreInfo, None] = {}
     for note in scan_vmcoreinfo(memory, source):
-        if note not in notes:
+        if note not in seen:
             if is_current is not None and is_current(note):
                 return note
-            notes.append(note)
+            seen[note] = None
+    notes = list(seen)
     if len(notes) > 1:
         notes = [note for note in notes if is_present(note, memory)] or notes
     if len(notes) > 1:
@@ -133,18 +147,50 @@ def scan_vmcoreinfo(memory: Memory, source: str = "memory") -> Iterator[VmcoreIn
     """
     Find everything in *memory* that looks like a VMCOREINFO note.
 
-    Stale copies are found, too: of an earlier boot, of a file in the page cache. At
-    most 1000 notes are checked. Memory that cannot be read is skipped.
+    Stale copies are found, too: of an earlier boot, of a file in the page cache.
+    Processes may fill memory with what looks like one: only what can be parsed counts,
+    and the search ends after 1000 different notes, or 32 MiB of them. Memory that
+    cannot be read is skipped.
     """
     # At boot, a kernel allocates from its highest zone: in most cases the note is near
     # the start of the highest range.
     places = find_bytes(
         memory, _NEEDLE, 1, highest_first=True, activity="looking for a kernel"
     )
-    for address in islice(places, _MAX_NOTES):
-        note = read_note(memory, address - _NHDR.size, source)
+    found: set[VmcoreInfo] = set()
+    parsed = page = in_page = 0
+    for address in places:
+        if address // PAGE_SIZE != page:
+            page, in_page = address // PAGE_SIZE, 0
+        in_page += 1
+        if in_page > _NOTES_IN_A_PAGE:
+            continue
+        start = address + 4 - _NHDR.size
+        size = _note_size(memory, start)
+        if size is None:
+            continue
+        parsed += size
+        note = read_note(memory, start, source)
         if note is not None:
+            found.add(note)
             yield note
+        if parsed > _MAX_PARSED or len(found) >= _MAX_NOTES:
+            logger.warning(
+                "%s: the search for VMCOREINFO ended after %d notes: memory is full of "
+                "what looks like one",
+                *(source, len(found)),
+            )
+            return
+
+
+def _note_size(memory: Memory, address: int) -> int | None:
+    """Return the bytes of text that the header of a note claims, if it is like ours."""
+    try:
+        namesz, descsz, type_ = _NHDR.unpack(memory.read(address, _NHDR.size))
+    except NotCapturedError:
+        return None
+    good = namesz == len(_NAME) - 1 and type_ == 0 and 0 < descsz <= _MAX_NOTE
+    return descsz if good else None
 
 
 def read_note(memory: Memory, address: int, source: str) -> VmcoreInfo | None:
@@ -155,8 +201,8 @@ def read_note(memory: Memory, address: int, source: str) -> VmcoreInfo | None:
     """
     name_address = address + _NHDR.size
     try:
-        namesz, descsz, type_ = _NHDR.unpack(memory.read(address, _NHDR.size))
-        if namesz != len(_NAME) - 1 or type_ != 0 or not 0 < descsz <= VMCOREINFO_LIMIT:
+        descsz = _note_size(memory, address)
+        if descsz is None:
             return None
         raw = memory.read(name_address + len(_NAME), descsz)
         note = VmcoreInfo.parse(raw, f"{source}, VMCOREINFO at {address:#x}")

@@ -35,6 +35,8 @@ class QmpChannel(Closing, ABC):
 
     peer: int = 0
     """PID of QEMU, or of what made its socket; 0 if that is not known."""
+    user: int | None = None
+    """User id of that process; None if it is not known."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -67,7 +67,7 @@ class QmpClient(QmpChannel):
         else:
             super().__init__(str(address))
             connection = _connect(address, deadline)
-        self.peer = peer_of(connection).pid
+        self.peer, self.user, _ = peer_of(connection)
         self._timeout = timeout
         self._qmp = QMPClient()
         self._qmp.events.event_filter = self._take_event

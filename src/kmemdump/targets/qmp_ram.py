@@ -3,7 +3,9 @@
 A VM's RAM as the host sees it: in a file that QEMU shares, or in QEMU's process.
 
 Before use, either is compared with QEMU's own reads of guest memory: here a path may be
-another file than for QEMU, a process ID another process.
+another file than for QEMU, a process ID another process. What answers may be no QEMU,
+and know a few bytes of a file that only we can read: so it must be able to write the
+file, or be the process's user.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.formats.mtree import FlatRange, parse_mtree
 from kmemdump.memory.physical import FileMemory, JoinedFiles
 from kmemdump.memory.ranges import Extent
+from kmemdump.targets.peer import user_of
 from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 
 __all__ = ["RamMap", "find_processes", "open_ram", "read_ram_map"]
@@ -78,12 +81,13 @@ def _ram_sections(client: QmpChannel, backends: Sequence[str]) -> list[FlatRange
 
     :raises TargetError: If none of them does.
     """
+    known = set(backends)
     text = client.command_line("info mtree -f", timeout=30)
     sections = [
         section
         for item in parse_mtree(text, str(client.name))
         # Machine types before 4.0 give the canonical path as the name.
-        if (name := item.region.removeprefix("/objects/")) in backends
+        if (name := item.region.removeprefix("/objects/")) in known
         for section in [FlatRange(item.address, item.size, name, item.offset)]
     ]
     if not sections:
@@ -172,6 +176,13 @@ def _open_file(
             problem = problem or f"{path}: {error.strerror}"
             continue
         status = os.fstat(fd)
+        if not _may_write(client, status):
+            os.close(fd)
+            problem = (
+                f"{path} is a file of user {status.st_uid}, and QEMU's socket is of "
+                f"user {client.user}, who may not write it"
+            )
+            continue
         if not stat.S_ISREG(status.st_mode) or status.st_size < end:
             os.close(fd)
             if stat.S_ISDIR(status.st_mode):  # QEMU made an unnamed file there.
@@ -188,6 +199,13 @@ def _open_file(
         memory.close()
         problem = f"{path} does not hold what QEMU reads in the guest's memory"
     raise TargetError(problem)
+
+
+def _may_write(client: QmpChannel, status: os.stat_result) -> bool:
+    """Return whether the other end could have opened a file as RAM."""
+    if client.user in (None, 0, status.st_uid) or stat.S_ISDIR(status.st_mode):
+        return True
+    return bool(status.st_mode & stat.S_IWOTH)
 
 
 def _get(client: QmpChannel, backend: str, name: str) -> object:
@@ -215,9 +233,14 @@ def find_processes(client: QmpChannel) -> list[int]:
                 match = re.search(rb"^Tgid:\s+(\d+)$", status.read(), re.M)
         except OSError:
             continue
-        if match and int(match[1]) not in found:
+        if match and int(match[1]) not in found and _is_its(client, int(match[1])):
             found.append(int(match[1]))
     return found
+
+
+def _is_its(client: QmpChannel, pid: int) -> bool:
+    """Return whether a process that the other end names may be its own."""
+    return client.user in (None, 0) or user_of(pid) == client.user
 
 
 def _open_process(

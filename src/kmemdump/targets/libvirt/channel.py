@@ -24,6 +24,7 @@ from kmemdump.targets.libvirt.connection import (
 )
 from kmemdump.targets.libvirt.crash_action import keep_when_dead, restore_crash_action
 from kmemdump.targets.libvirt.process import ProcessEnd, daemon_of, find_process
+from kmemdump.targets.peer import user_of
 from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 from kmemdump.text import printable
 
@@ -90,6 +91,7 @@ class LibvirtChannel(QmpChannel):
         try:
             found = self._connection.call(self._domain.name, "name of the domain")
             self.peer = find_process(str(found), daemon_of(uri))
+            self.user = user_of(self.peer) if self.peer else None
             self._process = ProcessEnd(self.peer)
             self._status = self.status()
             if keep_dead:
