@@ -48,8 +48,9 @@ def command(
     """
     Put questions to the kernel in CORE, or in any other target.
 
-    A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), or FILE.py, whose
-    public functions are called with a drgn.Program. Without one, questions are read
+    A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), "dis FUNCTION", which
+    shows machine code ("dis schedule", "dis vfs_write+0x25d"), or FILE.py, whose public
+    functions are called with a drgn.Program. Without one, questions are read
     from the terminal or from standard input, one per line; a line may also be Python,
     with "prog" and drgn's helpers.
 

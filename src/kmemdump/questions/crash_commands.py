@@ -20,6 +20,7 @@ from drgn.commands import CommandArgumentError, ParsedCommand
 from drgn.helpers.linux.sched import cpu_curr
 
 from kmemdump.errors import UsageError
+from kmemdump.questions.disassemble import disassembly
 from kmemdump.questions.drgn_internals import (
     command_names,
     parse_arguments,
@@ -75,6 +76,8 @@ _SAFE_COMMANDS = frozenset(
 _SAFE_LINES = frozenset(("foreach bt",))
 """Safe ways to use commands that also run others."""
 
+_DISASSEMBLY = "dis"
+"""One of crash's commands that drgn does not have."""
 _SAFE_WORDS = re.compile(r"(?: [A-Za-z0-9_.,:+\- ]*)?")
 _NAME = re.compile(r"[A-Za-z0-9_]+|\*")
 
@@ -93,6 +96,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
         raise UsageError("an empty question; 'help' lists crash commands")
     match = _NAME.match(text)
     name = match.group() if match else text
+    if name == _DISASSEMBLY:
+        return disassembly(text)
     arguments = text[len(name) :]
     safe = name in _SAFE_COMMANDS and _SAFE_WORDS.fullmatch(arguments)
     if not (trusted or safe or text in _SAFE_LINES):
