@@ -411,6 +411,10 @@ def test_other_folders_and_files(tmp_path):
     assert open_log(str(tmp_path / "none")) is None
     assert open_log("qmp:/run/x.sock") is None
     assert detect_log(b"OSRELEASE=6.1.0\nPAGESIZE=4096\n") is None
+    assert detect_log(b"\x7fELF") is None
+    assert detect_log(b"random\0" * 1000) is None
+    # What a file system left of a log when the power went.
+    assert detect_log(b"[    1.000000] a\n" + bytes(9) + b"\n" * 90) is LogFormat.TEXT
     assert detect_log(b"\x7fELF" + bytes(range(256)) * 20) is None
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A report as a page, in a browser: read, searched, sorted, and hostile."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +23,10 @@ from kmemdump.report.memory_map import draw_map
 from kmemdump.report.records import (
     AreaMemory,
     BlockedTask,
+    Fault,
+    Hardware,
+    HeldLock,
+    Instruction,
     Interrupt,
     KernelIdentity,
     Loss,
@@ -29,9 +34,12 @@ from kmemdump.report.records import (
     MemoryRange,
     MemoryUse,
     Module,
+    Register,
     Taint,
     Times,
+    Wait,
 )
+from kmemdump.report.text import find_excerpt
 from rigs.browser import browse
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
@@ -185,6 +193,9 @@ def test_what_matters_comes_first(show):
     assert f"#1 {EVIL}+0x5" in marked.text
     assert one(page, "#machine dt").text == "Host"
     assert page.find_elements(By.CSS_SELECTOR, "#stack .marked") == [marked]
+    # As the others, in one line.
+    other = one(page, "#stack li:not(.marked):not(.came)")
+    assert marked.size["height"] < 3 * other.size["height"]
 
 
 def test_an_unproven_cause_has_no_cpu_of_its_own(show):
@@ -199,7 +210,8 @@ def test_hostile_strings_stay_text(show):
     page = show(REPORT)
     assert page.title.startswith("The kernel dereferenced a NULL pointer in task </scr")
     assert page.find_elements(By.TAG_NAME, "img") == []
-    assert len(page.find_elements(By.TAG_NAME, "script")) == 1
+    # The program, and the report as data.
+    assert len(page.find_elements(By.TAG_NAME, "script")) == 2
     assert page.find_elements(By.CSS_SELECTOR, "[onmouseover]") == []
     assert "49" not in one(page, "#machine").text
     # Made again by the search, which marks what it finds.
@@ -291,6 +303,76 @@ def test_nothing_known(show):
     page = show(Report("x", KernelIdentity("6.1.0"), Times(), cause))
     assert "Nobody knows." in one(page, "main").text
     assert "None" not in one(page, "body").text
+
+
+FAILED = replace(
+    REPORT,
+    fault=Fault(
+        "log",
+        (Register("RIP", 0xFFFFFFFFC0000005), Register("RAX", 7)),
+        (
+            Instruction(-1, "90", "nop"),
+            Instruction(0, "c7 04 25", "mov dword ptr [8], 1"),
+            Instruction(3, "c3"),
+        ),
+        EVIL,
+    ),
+    waits=(
+        Wait(Task(1, EVIL), "mutex", Task(2, "b"), 0xFFFF888000000000),
+        Wait(Task(2, "b"), "semaphore"),
+    ),
+    locks=(HeldLock(Task(2, "b"), EVIL, "f+0x1/0x2"),),
+    hardware=Hardware(EVIL, "BIOS 7"),
+)
+
+
+def test_registers_code_and_locks(show):
+    page = show(FAILED)
+    text = one(page, "#fault").text
+    assert text.startswith("Registers from the log")
+    assert "ffffffffc0000005" in text
+    (failed,) = page.find_elements(By.CSS_SELECTOR, "#fault .failed")
+    assert failed.text == "→ +0 mov dword ptr [8], 1 c7 04 25"
+    waits = one(page, "#waits").text
+    assert f"{EVIL} (pid 1) waits for a mutex at 0xffff888000000000, held by b" in waits
+    assert "b (pid 2) waits for a semaphore, whose holder is unknown" in waits
+    assert f"b (pid 2) {EVIL} f+0x1/0x2" in waits
+    assert "BIOS 7" in one(page, "#machine").text
+
+
+def test_copy(show):
+    page = show(FAILED)
+    for wanted in ("mail-text", "report-json"):
+        page.execute_script(
+            "navigator.clipboard.writeText = async (text) => { window.copied = text; }"
+        )
+        click(page, f"[data-copy={wanted}]")
+        button = one(page, f"[data-copy={wanted}]")
+        WebDriverWait(page, 30).until(lambda _, it=button: it.text == "Copied")
+        copied = page.execute_script("return window.copied")
+        if wanted == "mail-text":
+            assert copied == FAILED.to_mail()
+        else:
+            assert json.loads(copied) == json.loads(json.dumps(FAILED.to_json()))
+
+
+def test_paper(show):
+    late = [replace(REPORT.log[-1], sequence=100 + i) for i in range(200)]
+    long = replace(FAILED, log=(*REPORT.log, *late))
+    page = show(long)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        page.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        assert visible(page, "nav, form, .buttons, #tasks, #theme") == []
+        assert all(
+            item.get_attribute("open")
+            for item in page.find_elements(By.TAG_NAME, "details")
+        )
+        shown = len(visible(page, "#records li"))
+        assert shown == len(find_excerpt(long)) < len(long.log)
+        page.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_words_in_a_table_on_a_phone(tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,24 @@ __all__ = ["command"]
 @path_option("-o", "--output", help="Write the report to a file.")
 @path_option("--html", "page", help="Write one self-contained page for a browser.")
 @force_option
-@click.option("--json", "as_json", is_flag=True, help="Write JSON, with the whole log.")
+@click.option(
+    "--json",
+    "form",
+    flag_value="json",
+    help="Write JSON, with the whole log.",
+)
+@click.option(
+    "--mail", "form", flag_value="mail", help="Write text for a mail to a kernel list."
+)
+@click.option(
+    "--title", "form", flag_value="title", help="Write a title as syzkaller gives it."
+)
+@click.option(
+    "--ureport", "form", flag_value="ureport", help="Write a uReport of ABRT, as JSON."
+)
+@click.option(
+    "--sentry", "form", flag_value="sentry", help="Write an event of Sentry, as JSON."
+)
 @click.option(
     "--lines",
     type=click.IntRange(min=0),
@@ -48,7 +66,7 @@ def command(
     output: Path | None,
     page: Path | None,
     force: bool,
-    as_json: bool,
+    form: str | None,
     lines: int | None,
 ) -> int:
     """
@@ -67,20 +85,18 @@ def command(
     The cause of death comes first, with the stack of the CPU where it happened; then
     the machine, its other CPUs, and the log records that led to the death.
     """
-    from kmemdump.report import print_report
-
     check_output(page, force)
     check_output(output, force)
     report = _report(target, vmlinux, reading)
     if page is not None:
         with PartialFile(page) as file:
             file.write(report.to_html().encode())
-    if as_json:
-        text = json.dumps(report.to_json(), indent=2) + "\n"
+    if form is not None:
+        text = _FORMS[form](report)
     elif page is not None and output is None:
         text = f"{page}: {printable(report.cause.sentence)}\n"
     elif output is None:
-        print_report(report, Console(highlight=False), lines=lines)
+        _show(report, lines)
         text = ""
     else:
         text = report.to_text(lines=lines)
@@ -94,6 +110,32 @@ def command(
         print_message(f"{target}: the report lacks {names}")
         return ExitCode.INCOMPLETE
     return ExitCode.DONE
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+_FORMS: dict[str, Callable[[Report], str]] = {
+    "json": lambda report: _dumps(report.to_json()),
+    "mail": lambda report: report.to_mail(),
+    "title": lambda report: printable(report.cause.title or "") + "\n",
+    "ureport": lambda report: _dumps(report.to_ureport()),
+    "sentry": lambda report: _dumps(report.to_sentry()),
+}
+
+
+def _show(report: Report, lines: int | None) -> None:
+    from kmemdump.report import print_cause, print_report
+
+    console = Console(highlight=False)
+    with console.capture() as shown:
+        print_report(report, console, lines=lines)
+    text = shown.get()
+    click.echo(text, nl=False)
+    # On a terminal, the first lines of a long report have scrolled away.
+    if console.is_terminal and text.count("\n") >= console.height:
+        print_cause(report, console)
 
 
 def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report:

@@ -52,7 +52,7 @@ _REGISTER = re.compile(
 )
 _CODE = re.compile(r"Code: ((?:[(<]?[0-9a-f]{2,8}[)>]? ?)+)$")
 _CODE_WORD = re.compile(r"([(<]?)([0-9a-f]{8}|[0-9a-f]{4}|[0-9a-f]{2})[)>]?")
-_HARDWARE = re.compile(r"(?:Hardware name|DMI): (.*)")
+_HARDWARE = re.compile(r"Hardware name: (.*)|DMI: (.*, BIOS .*)")
 _BIOS = re.compile(r"(.*?),? BIOS (.*)")
 _RELEASE = re.compile(
     r"(?:Not tainted|Tainted: [A-Z ]{2,40}?) {1,3}(\d+\.\d+[\w.+~-]*)"
@@ -189,9 +189,11 @@ def _entry(match: re.Match[str], stack: str | None) -> TraceLine:
 def find_hardware(lines: Iterable[str]) -> tuple[str, str | None] | None:
     """Return the machine's name and its firmware's version, if a line has them."""
     for line in lines:
-        if (match := _HARDWARE.match(line)) and match[1].strip():
-            parts = _BIOS.match(match[1])
-            name, bios = (parts[1], parts[2]) if parts else (match[1], None)
+        match = _HARDWARE.match(line)
+        words = (match[1] or match[2] or "").strip() if match else ""
+        if words:
+            parts = _BIOS.match(words)
+            name, bios = (parts[1], parts[2]) if parts else (words, None)
             return name.strip(), bios.strip() or None if bios else None
     return None
 

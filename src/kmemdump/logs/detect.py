@@ -18,6 +18,11 @@ _BROKEN = re.compile(r"\\x[89a-f][0-9a-f]")
 """What was no UTF-8."""
 _MAX_BROKEN = 0.25
 """Part of the characters: a line's noise damages few, a dump of memory has many."""
+_OF_KERNEL = re.compile(
+    r"\[(?=[ \d]{5}) *\d{1,9}\.\d{6}\]|^<\d{1,3}>|Linux version \d|Kernel panic - "
+    r"|Call [Tt]race:|\bkernel: ",
+    re.M,
+)
 _EXPORT = re.compile(rb"[A-Z_][A-Z0-9_]{2,63}=")
 _JOURNAL = re.compile(rb'^(?:__CURSOR|__REALTIME_TIMESTAMP|_BOOT_ID)="?\w', re.M)
 _JSON = re.compile(rb'\s*(?:\x1e|data: |\[)?\s*\{\s*"')
@@ -63,5 +68,7 @@ def _is_text(head: bytes) -> bool:
     text = decode_text(head[: len(head) - len(head) % 2])
     broken = len(_BROKEN.findall(text))
     bad = len(_CONTROL.findall(text)) + broken
+    if bad and not _OF_KERNEL.search(text):
+        return False  # What is no text at all must show that it is a log.
     # Four characters stand for a byte that was no UTF-8.
     return bad <= (len(text) - 3 * broken) * _MAX_BROKEN

@@ -4,6 +4,6 @@
 from kmemdump.report.from_log import gather_from_log
 from kmemdump.report.gather import gather
 from kmemdump.report.report import Report
-from kmemdump.report.text import print_report
+from kmemdump.report.text import print_cause, print_report
 
-__all__ = ["Report", "gather", "gather_from_log", "print_report"]
+__all__ = ["Report", "gather", "gather_from_log", "print_cause", "print_report"]

@@ -9,6 +9,7 @@ none, as in a mere log.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from drgn import Program, StackFrame
 from drgn.helpers.linux.percpu import per_cpu
@@ -23,6 +24,7 @@ from kmemdump.kernel.tasks import stack_of_registers
 from kmemdump.report.records import Fault, Hardware, Instruction, Register, TraceEntry
 
 __all__ = [
+    "choose_fault",
     "fault_in_log",
     "fault_in_memory",
     "find_machine_name",
@@ -103,6 +105,15 @@ def fault_in_log(records: Sequence[LogRecord], machine: str | None) -> Fault | N
         return Fault("log", registers)
     code, problem = _instructions(machine, oops.code, _address(oops))
     return Fault("log", registers, code, problem)
+
+
+def choose_fault(memory: Fault | None, log: Fault | None) -> Fault | None:
+    """Return the registers of memory, and the code of whichever has it."""
+    if memory is None or (log is not None and not memory.registers):
+        return log
+    if not memory.code and log is not None and log.code:
+        return replace(memory, code=log.code, problem=log.problem)
+    return memory
 
 
 def _address(oops: OopsText) -> int:

@@ -11,21 +11,33 @@ from functools import partial
 from drgn import Program
 from drgn.helpers.linux.sched import loadavg
 
+from kmemdump.arch.architecture import arch_from_program
 from kmemdump.coreimage import Manifest
 from kmemdump.diagnosis.cause import find_cause
 from kmemdump.diagnosis.death_kind import parse_death
 from kmemdump.diagnosis.observations import Observations
-from kmemdump.diagnosis.records import Cpu
+from kmemdump.diagnosis.records import Cause, Cpu
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
+from kmemdump.kernel.optional import optional
 from kmemdump.kernel.printk import read_log
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import Budget
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
+from kmemdump.report.fault import (
+    choose_fault,
+    fault_in_log,
+    fault_in_memory,
+    find_machine_name,
+    lines_of_failure,
+    trace_in_log,
+)
 from kmemdump.report.inspect import shorten
+from kmemdump.report.lock_lines import held_locks_in_log, waits_in_log
 from kmemdump.report.memory_map import map_memory
 from kmemdump.report.records import (
     BlockedTask,
+    Fault,
     KernelIdentity,
     Loss,
     MemoryUse,
@@ -111,18 +123,29 @@ def gather(
     blocked = collect(
         "the blocked tasks", lambda: blocked_tasks(prog), make_blocked_task
     )
+    names = _names(sections, prog)
+    failure = lines_of_failure(log.records if log else (), cause)
+    logged = fault_in_log(failure, names.get("machine"))
+    in_memory = find(
+        "the registers of the failure", lambda: _fault(prog, cpus, cause), None
+    )
     ram: list[Range] = find("the RAM", lambda: find_system_ram(prog), [])
     return Report(
         source=source,
-        kernel=KernelIdentity(info.osrelease, info.build_id, **_names(sections, prog)),
+        kernel=KernelIdentity(info.osrelease, info.build_id, **names),
         time=time,
         cause=cause,
         cpus=sorted(cpus, key=lambda it: (it.number != cause.cpu, it.number)),
+        fault=choose_fault(in_memory, logged),
+        trace=trace_in_log(failure),
         blocked=blocked,
+        waits=waits_in_log(log.records if log else ()),
+        locks=held_locks_in_log(log.records if log else ()),
         tasks=collect("the tasks", lambda: all_tasks(prog), make_task),
         load=find("the load", lambda: loadavg(prog), None),
         memory=_memory(sections, prog, info.page_size),
         memory_map=map_memory(manifest, held, ram),
+        hardware=find_machine_name(log.records if log else ()),
         modules=collect("the modules", lambda: modules(prog), make_module),
         taints=find("the taints", lambda: find_taints(prog), ()),
         interrupts=busiest(
@@ -142,6 +165,15 @@ def gather(
             *_not_copied(manifest),
         ),
     )
+
+
+def _fault(prog: Program, cpus: Sequence[Cpu], cause: Cause) -> Fault | None:
+    """Return the CPU's state where it failed, as far as memory has it."""
+    cpu = next((cpu for cpu in cpus if cpu.number == cause.cpu), None)
+    if cpu is None or cause.frame is None or cause.frame >= len(cpu.frames):
+        return None
+    machine = arch_from_program(prog).name
+    return optional(lambda: fault_in_memory(prog, machine, cpu, cause.frame or 0))
 
 
 def _names(sections: Sections, prog: Program) -> dict[str, str | None]:

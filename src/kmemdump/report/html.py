@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -21,8 +22,11 @@ from markupsafe import Markup
 from kmemdump.diagnosis.cpu_words import name_cpus
 from kmemdump.kernel.printk import format_time
 from kmemdump.report import wording
+from kmemdump.report.mail import to_mail
 from kmemdump.report.memory_map import draw_map
 from kmemdump.report.records import Findings, MemoryMap, MemoryUse
+from kmemdump.report.schema import to_json
+from kmemdump.report.text import find_excerpt
 from kmemdump.text import format_memory, printable
 from kmemdump.version import VERSION
 
@@ -49,6 +53,9 @@ def to_html(report: Findings) -> str:
         "log_notes": wording.log_notes(report, range(len(report.log))),
         "use": _use(report.memory),
         "swap": wording.swap_words(report.memory) if report.memory else None,
+        "near": find_excerpt(report),
+        "mail": to_mail(report),
+        "json": _json(report),
         "map": _draw(report.memory_map) if report.memory_map else None,
     }
     page = _template().render(shown, sections=_sections(shown, report))
@@ -80,8 +87,12 @@ def _template() -> Template:
             "cpu_frames",
             "cpu_notes",
             "cpu_problem",
+            "fault_source",
             "interruption",
+            "shown_code",
             "stack_problem",
+            "trace_words",
+            "wait_words",
         )
     }
     environment.globals |= {
@@ -110,6 +121,14 @@ def _seconds(nanoseconds: int | None) -> str:
     return "" if nanoseconds is None else f"[{format_time(nanoseconds)}]"
 
 
+def _json(report: Findings) -> Markup:
+    """Return the report as JSON that cannot end the element in which it stands."""
+    text = json.dumps(to_json(report), separators=(",", ":"))
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)
+
+
 def _digest(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
@@ -119,10 +138,14 @@ def _sections(shown: dict[str, Any], report: Findings) -> list[tuple[str, str]]:
     wanted = (
         ("cause", "Cause", True),
         ("stack", "Stack", shown["first"]),
+        ("stack", "Stack", not shown["first"] and report.trace),
+        ("fault", "Registers", report.fault),
         ("missing", "Missing", report.missing),
         ("cpus", "CPUs", shown["groups"]),
         ("blocked", "Blocked", report.blocked),
+        ("waits", "Waits", report.waits or report.locks),
         ("log", "Log", report.log),
+        ("mail", "Send", True),
         ("tasks", "Tasks", report.tasks),
         ("interrupts", "Interrupts", report.interrupts),
         ("memory", "Memory", shown["use"]),

@@ -6,9 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 from kmemdump.report.html import to_html
+from kmemdump.report.mail import to_mail
 from kmemdump.report.records import Findings
 from kmemdump.report.schema import to_json
+from kmemdump.report.sentry import to_sentry
 from kmemdump.report.text import to_text
+from kmemdump.report.ureport import to_ureport
 
 __all__ = ["Report"]
 
@@ -33,6 +36,18 @@ class Report(Findings):
     def to_json(self) -> dict[str, Any]:
         """Return the report, with the whole log, as input for :func:`json.dumps`."""
         return to_json(self)
+
+    def to_ureport(self) -> dict[str, Any]:
+        """Return the report as ABRT's uReport, as input for :func:`json.dumps`."""
+        return to_ureport(self)
+
+    def to_sentry(self) -> dict[str, Any]:
+        """Return the report as an event of Sentry, as input for :func:`json.dumps`."""
+        return to_sentry(self)
+
+    def to_mail(self) -> str:
+        """Return text to paste into a mail to the kernel's mailing lists."""
+        return to_mail(self)
 
     def to_html(self) -> str:
         """Return the report as one self-contained page for a browser."""

@@ -18,15 +18,19 @@ from kmemdump.report.wording import (
     cpu_notes,
     cpu_problem,
     facts,
+    fault_source,
     heading,
     interruption,
     log_notes,
+    shown_code,
     split_cpus,
     stack_problem,
+    trace_words,
+    wait_words,
 )
 from kmemdump.text import printable
 
-__all__ = ["find_excerpt", "print_lines", "print_report", "to_text"]
+__all__ = ["find_excerpt", "print_cause", "print_lines", "print_report", "to_text"]
 
 _MAX_RECORDS = 100
 """How many records of the log are shown unless more are asked for."""
@@ -36,6 +40,8 @@ _BEFORE = 10
 """How many records are shown before the first that is evidence."""
 _SHOWN_INTERRUPTS = 8
 _SHOWN_BLOCKED = 20
+_SHOWN_LOCKS = 30
+_REGISTERS_IN_LINE = 3
 _INDENT = 2
 _WIDEST = 100
 """Most columns; longer lines are harder to read."""
@@ -60,13 +66,23 @@ def print_report(
     printer.cause(report.cause)
     if first is not None:
         printer.cpu(first, report.cause)
+    elif report.trace:
+        printer.trace(report)
+    printer.fault(report)
     printer.facts(facts(report))
     for group in others:
         printer.cpu(group, report.cause)
     printer.blocked(report)
+    printer.waits(report)
     printer.interrupts(report)
     printer.log(report, find_excerpt(report, lines, most))
     printer.missing(report)
+
+
+def print_cause(report: Findings, console: Console) -> None:
+    """Print a report's cause alone."""
+    console.print()
+    _Printer(console).sentence(report.cause)
 
 
 def to_text(report: Findings, *, lines: int | None = None) -> str:
@@ -153,8 +169,7 @@ class _Printer:
 
     def cause(self, cause: Cause) -> None:
         self.heading(heading(cause))
-        style = "bold green" if cause.kind == CauseKind.ALIVE else "bold red"
-        print_lines(self._console, cause.sentence, style, indent=_INDENT)
+        self.sentence(cause)
         for evidence in cause.evidence:
             print_lines(self._console, evidence, indent=_INDENT, head="- ")
         if cause.advice:
@@ -162,6 +177,10 @@ class _Printer:
         if cause.log:
             self._console.print()
             self.records(cause.log)
+
+    def sentence(self, cause: Cause) -> None:
+        style = "bold green" if cause.kind == CauseKind.ALIVE else "bold red"
+        print_lines(self._console, cause.sentence, style, indent=_INDENT)
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
         self._console.print()
@@ -189,6 +208,45 @@ class _Printer:
             style, arrow = ("bold", "->") if i == marked else ("", "")
             text = f"#{i:<3}{frame.place}{inline}{source}"
             self.line(text, style, head=f"{arrow:<3}")
+
+    def trace(self, report: Findings) -> None:
+        self._console.print()
+        self.heading("Stack trace", " (as logged)")
+        for entry in report.trace:
+            self.line(trace_words(entry), "" if entry.reliable else "dim")
+
+    def fault(self, report: Findings) -> None:
+        fault = report.fault
+        if fault is None:
+            return
+        self._console.print()
+        self.heading("Registers", f" (from {fault_source(fault)})")
+        names = max((len(item.name) for item in fault.registers), default=0)
+        cells = [f"{x.name:>{names}} {x.value:016x}" for x in fault.registers]
+        for i in range(0, len(cells), _REGISTERS_IN_LINE):
+            self.line("  ".join(cells[i : i + _REGISTERS_IN_LINE]))
+        if fault.code:
+            self._console.print()
+            self.heading("Code", f" ({fault.problem})" if fault.problem else "")
+        for item in shown_code(fault):
+            style, arrow = ("bold", "->") if item.offset == 0 else ("", "")
+            text = f"{item.offset:+4d}  {item.text or item.code}"
+            self.line(text, style, head=f"{arrow:<3}")
+
+    def waits(self, report: Findings) -> None:
+        if report.waits:
+            self._console.print()
+            self.heading("Who waits for whom")
+            for wait in report.waits:
+                self.line(wait_words(wait))
+        if report.locks:
+            self._console.print()
+            self.heading("Locks held", " (by lockdep)")
+            for lock in report.locks[:_SHOWN_LOCKS]:
+                at = f", taken in {lock.at}" if lock.at else ""
+                self.line(f"{lock.task.title}: {lock.lock}{at}")
+            if len(report.locks) > _SHOWN_LOCKS:
+                self.line(f"and {len(report.locks) - _SHOWN_LOCKS} more")
 
     def blocked(self, report: Findings) -> None:
         if not report.blocked:

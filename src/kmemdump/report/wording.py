@@ -12,7 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.kernel.symbol_names import base_name
-from kmemdump.report.records import Findings, MemoryUse, Taint
+from kmemdump.report.records import (
+    Fault,
+    Findings,
+    Instruction,
+    MemoryUse,
+    Taint,
+    TraceEntry,
+    Wait,
+)
 from kmemdump.text import format_duration, format_memory
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "cpu_notes",
     "cpu_problem",
     "facts",
+    "fault_source",
     "heading",
     "host",
     "idle_frames",
@@ -28,10 +37,16 @@ __all__ = [
     "letters",
     "log_notes",
     "memory_parts",
+    "shown_code",
     "split_cpus",
     "stack_problem",
     "swap_words",
+    "trace_words",
+    "wait_words",
 ]
+
+_CODE_BEFORE, _CODE_AFTER = 8, 6
+"""Instructions shown before the one that failed, and from it on."""
 
 _ENDS = (
     *(CauseKind.PANIC, CauseKind.NULL, CauseKind.NMI, CauseKind.REBOOT),
@@ -140,6 +155,38 @@ def interruption(frames: Sequence[Frame], at: int) -> str | None:
     stack = frames[at - 1].stack or ""
     kind = {"irq": "interrupt", "nmi": "NMI"}.get(stack, "exception or interrupt")
     return f"{kind}, which came here:"
+
+
+def fault_source(fault: Fault) -> str:
+    """Return in words where registers were found."""
+    return "the log" if fault.source == "log" else "the memory"
+
+
+def shown_code(fault: Fault) -> Sequence[Instruction]:
+    """Return the instructions nearest to the one that failed."""
+    at = next((i for i, item in enumerate(fault.code) if item.offset == 0), 0)
+    return fault.code[max(at - _CODE_BEFORE, 0) : at + _CODE_AFTER]
+
+
+def trace_words(entry: TraceEntry) -> str:
+    """Return a line of a stack trace, in the form of the kernel's scripts."""
+    doubt = "" if entry.reliable else "? "
+    if entry.source:
+        place = f" ({entry.source})"
+    elif entry.offset is None or entry.size is None:
+        place = ""
+    else:
+        place = f"+{entry.offset:#x}/{entry.size:#x}"
+    module = f" [{entry.module}]" if entry.module else ""
+    stack = f" <{entry.stack.upper()}>" if entry.stack else ""
+    return f"{doubt}{entry.function}{place}{module}{stack}"
+
+
+def wait_words(wait: Wait) -> str:
+    """Return in words who waits for whom."""
+    address = f" at {wait.address:#x}" if wait.address is not None else ""
+    owner = f"held by {wait.owner.title}" if wait.owner else "whose holder is unknown"
+    return f"{wait.waiter.title} waits for a {wait.lock}{address}, {owner}"
 
 
 def log_notes(report: Findings, shown: range) -> str:

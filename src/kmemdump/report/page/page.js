@@ -126,3 +126,40 @@ if (cells) {
     });
   });
 }
+
+// Copying. The clipboard may be forbidden to a page from a file: then a selection is used.
+const copySelected = (text) => {
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+};
+document.querySelectorAll("[data-copy]").forEach((button) => {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const text = find(button.dataset.copy).textContent;
+    let done = true;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      done = copySelected(text);
+    }
+    const was = button.textContent;
+    button.textContent = done ? "Copied" : "Could not copy";
+    setTimeout(() => { button.textContent = was; }, 1500);
+  });
+});
+document.querySelectorAll(".buttons").forEach((part) => { part.hidden = false; });
+
+// On paper, nothing can be opened.
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  closed.forEach((item) => { item.open = true; });
+});
+addEventListener("afterprint", () => {
+  closed.forEach((item) => { item.open = false; });
+});
