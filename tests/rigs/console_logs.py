@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from kmemdump.diagnosis.log_cause import diagnose_log
 from kmemdump.diagnosis.log_line import LogLine
 from kmemdump.diagnosis.stack_lines import plain_function
 
@@ -90,7 +91,7 @@ class Report:
 
 def _functions(title: str) -> Iterator[str]:
     _, found, name = title.rpartition(" in ")
-    if found and name not in ("corrupted", "unmount"):
+    if found and not name.startswith(("corrupted", "unmount", "use [")):
         name = name.partition(" / ")[0].partition(" at addr")[0]
         if name.startswith("<"):
             yield name
@@ -113,3 +114,89 @@ def syzkaller_reports() -> Iterator[Report]:
         corrupted = "CORRUPTED: Y" in head
         lines = read_lines(body.partition("\nREPORT:")[0])
         yield Report(int(name), tuple(titles), corrupted, lines)
+
+
+_KINDS = tuple(
+    (re.compile(pattern), frozenset(kinds.split("|")))
+    for pattern, kinds in (
+        ("KASAN", "kasan"),
+        ("KMSAN", "kmsan"),
+        ("KFENCE", "kfence"),
+        ("KCSAN", "kcsan"),
+        ("UBSAN", "ubsan"),
+        ("WARNING: refcount", "refcount"),
+        ("WARNING: ODEBUG", "odebug"),
+        (".*usercopy", "usercopy"),
+        ("(?:WARNING|INFO): suspicious RCU", "suspicious rcu usage"),
+        ("INFO: rcu det", "rcu stall"),
+        ("BUG: soft", "soft lockup"),
+        ("INFO: task", "hung task"),
+        ("general prot", "general protection fault|null dereference"),
+        ("BUG: unable to handle kernel NULL", "null dereference"),
+        ("BUG: unable to handle|Unhandled fault", "page fault|null dereference"),
+        ("possible dead|WARNING: possible circ", "possible deadlock"),
+        ("inconsistent lock", "inconsistent lock state"),
+        ("kernel BUG", "bug|fortify|list corruption"),
+        ("BUG: corrupted list", "list corruption"),
+        ("memory leak", "memory leak"),
+        ("BUG: (?:scheduling|sleeping)", "sleep in atomic context"),
+        ("BUG: using", "per-cpu access in preemptible code"),
+        ("kernel panic: (?:corrupted stack|stack is)", "stack corruption"),
+        ("PANIC: double", "double fault|stack overflow"),
+        ("BUG: stack guard|kernel stack over", "stack overflow"),
+        ("BUG: Bad", "bad page state"),
+        ("divide", "divide error"),
+        ("int3", "int3"),
+        ("stack segm", "stack segment fault"),
+        ("BUG: (?:spinlock|rwlock)", "spinlock"),
+        (
+            "(?:BUG|WARNING): (?:bad unlock|still has|held lock|lock held|nested lock|"
+            "workqueue leaked|MAX)|INFO: trying",
+            "lock usage",
+        ),
+        ("WARNING: locking", "warning|lock usage|sleep in atomic context"),
+        ("WARNING", "warning"),
+        ("attempt to", "rust panic"),
+        ("BUG: workqueue lock", "workqueue lockup"),
+        ("kernel panic: Atte", "death of init|oops"),
+        ("Internal error", "oops|alignment fault|external abort"),
+        ("Align", "alignment fault"),
+        ("kernel panic: VFS", "no root file system"),
+        ("kernel panic: sysrq", "sysrq"),
+        ("BUG: (?:Object|Dentry)|unregister_netd|VFS", "slab corruption|warning"),
+        ("kernel panic: hung", "hung task"),
+    )
+)
+"""Kinds of ours that a title of syzkaller's may mean, by its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A title of syzkaller's, and what we found."""
+
+    number: int
+    title: str
+    kind: str
+    function: str | None
+    function_right: bool | None
+    """``None`` if the title names no function."""
+    kind_right: bool | None
+    """``None`` if the title says nothing about the kind."""
+
+
+def compare_with_titles(reports: list[Report]) -> list[Comparison]:
+    """Compare what we find in texts with the titles that syzkaller's parser gives."""
+    return [_compare(report) for report in reports]
+
+
+def _compare(report: Report) -> Comparison:
+    found = diagnose_log(report.lines)
+    kind = "none" if found is None else str(found.kind)
+    function = None if found is None else found.function
+    right = None
+    if report.functions:
+        right = function is not None and same_function(function) in report.functions
+    title = report.titles[0]
+    kinds = next((kinds for it, kinds in _KINDS if it.match(title)), None)
+    kind_right = None if kinds is None else kind in kinds
+    return Comparison(report.number, title, kind, function, right, kind_right)

@@ -21,9 +21,12 @@ _MAX_NAMED = 8
 _WAITS_FOR_CPU = re.compile(
     r"smp_call_function\w*|csd_lock\w*|generic_exec_single|on_each_cpu\w*"
 )
+_IRQ_ENTRY = re.compile(r"el1h?_(?:64_)?irq|__irq_svc|gic_handle_irq|call_on_irq_stack")
+"""Where an interrupt's stack ends, on architectures that mark it by nothing else."""
 _TIMER = re.compile(
     r"(?:asm_)?(?:sysvec_)?\w*apic_timer_interrupt\w*|retint_\w+|ret_from_intr|el1_irq|"
-    r"el1h_64_irq|gic_handle_irq|__irq_svc|asm_sysvec\w*|irqentry_exit|call_on_irq\w*|"
+    r"el1h_64_irq|gic_handle_irq|__irq_svc|asm_sysvec\w*|irqentry_exit|asm_call\w*|"
+    r"call_on_irq\w*|"
     r"do_interrupt_handler|el1_interrupt|call_on_irq_stack|handle_exception|"
     r"ret_from_exception|"
     r"asm_common_interrupt|smp_trace_apic\w*|trace_apic\w*|.*_entry_after_kaiser\w*|"
@@ -43,11 +46,13 @@ class Blame:
     """Functions from the one to look at outwards, helpers and dispatchers left out."""
 
 
-def blame_stack(frames: Sequence[StackLine]) -> Blame | None:
+def blame_stack(frames: Sequence[StackLine], *, whole: bool = False) -> Blame | None:
     """
     Return the innermost function that did not only notice what is wrong.
 
     :param frames: Innermost first.
+    :param whole: Whether the first one is where it happened: none is of the kernel's
+        report.
     """
     sure = _sure(_until_boundary(frames))
     if not sure:
@@ -59,7 +64,7 @@ def blame_stack(frames: Sequence[StackLine]) -> Blame | None:
     for i, frame in enumerate(sure):
         if not is_reporter(frame.name or ""):
             return Blame(frame, sure[0], _names(sure[i:]))
-    return None
+    return Blame(sure[-1], sure[0], _names(sure)) if whole else None
 
 
 def blame_operation(frames: Sequence[StackLine]) -> Blame | None:
@@ -88,6 +93,7 @@ def blame_operation(frames: Sequence[StackLine]) -> Blame | None:
         name = frame.name or ""
         if is_generic_operation(name) or is_dispatcher(name):
             if best is not None:
+                best = _system_call(sure, i) or best
                 break
         elif not is_helper(name):
             best = i
@@ -101,6 +107,17 @@ def blame_operation(frames: Sequence[StackLine]) -> Blame | None:
     ):
         best -= 1  # What is the same for 32-bit programs.
     return Blame(sure[best], sure[0], _names(sure[best:]))
+
+
+def _system_call(frames: Sequence[StackLine], start: int) -> int | None:
+    """Return the system call that led to general functions, if it is a special one."""
+    for i in range(start, len(frames)):
+        name = frames[i].name or ""
+        if name.startswith("sys_"):
+            return None if is_generic_operation(name) else i
+        if not is_generic_operation(name) and not is_helper(name):
+            return None
+    return None
 
 
 def blame_outermost(frames: Sequence[StackLine]) -> Blame | None:
@@ -136,7 +153,7 @@ def _interrupted(frames: Sequence[StackLine]) -> Sequence[StackLine]:
 def _until_boundary(frames: Sequence[StackLine]) -> Sequence[StackLine]:
     """Return what ran on the same stack, or else on the next one."""
     for i, frame in enumerate(frames):
-        if not frame.place:
+        if not frame.place or _IRQ_ENTRY.fullmatch(frame.name or ""):
             named = any(f.name and not f.guess for f in frames[:i])
             return frames[:i] if named else _until_boundary(frames[i + 1 :])
     return frames

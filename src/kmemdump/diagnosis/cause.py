@@ -175,6 +175,9 @@ def _alive(seen: Observations) -> Cause:
     if seen.log is None:
         sentence = "The cause is unknown: the kernel's log could not be read."
         return Cause(CauseKind.UNKNOWN, sentence, fatal=False)
+    first = find_warning(seen.log)
+    if first is not None and all(cpu.timer_overdue is None for cpu in seen.cpus):
+        return first
     if all(cpu.timer_overdue is None for cpu in seen.cpus):
         return Cause(
             CauseKind.UNKNOWN,
@@ -200,12 +203,10 @@ def _alive(seen: Observations) -> Cause:
             fatal=False,
             advice=_LOOK_AGAIN,
         )
-    first = find_warning(seen.log or ()) if warnings else None
     if first is not None:
         lines = {record.sequence: record for record in (*first.log, *warnings)}
         return replace(
             first,
-            kind=CauseKind.HANG,
             sentence="The kernel had not died, but it logged a warning. "
             f"{first.sentence}",
             log=tuple(lines[number] for number in sorted(lines)),

@@ -19,11 +19,11 @@ __all__ = ["MAX_TEXT", "EventBlock", "Trace", "read_block", "traces_of"]
 
 MAX_TEXT = 600
 """Characters of a line that are looked at; the kernel's own limit is near 1000."""
-_MAX_LINES = 700
+_MAX_LINES = 1000
 """Lines of an event, of whichever CPU: a lockdep report has 150."""
 _MAX_SEEN = 10_000
 """The same, with the lines of other CPUs in between."""
-_MAX_FRAMES = 500
+_MAX_FRAMES = 1000
 
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)")
 _TRACE = re.compile(
@@ -33,6 +33,7 @@ _TRACE = re.compile(
     r"Showing all locks|Sending NMI|^\s*task:|^={10,}|-{3}\[ end|^Register state"
 )
 """Lines at which another stack trace begins, or one ends."""
+_TITLE = re.compile(r"(?:Call [Tt]race|Backtrace|stack backtrace): ?(?:$|\n)", re.M)
 _OTHER = re.compile(
     r"^\s*(?:(?:Uninit was|Allocated by|Freed by|Last potentially|"
     r"the existing dependency|"
@@ -72,6 +73,8 @@ class Trace:
     lines: list[LogLine] = field(default_factory=list)
     counter: StackLine | None = None
     """Registers before it."""
+    titled: bool = False
+    """Whether a line before says that it is one."""
     past: bool = False
     """Whether it is of something before the event: who allocated the memory."""
 
@@ -164,6 +167,7 @@ def traces_of(block: EventBlock) -> Iterator[Trace]:
             if text.strip():
                 header = [*header[-_MAX_HEADER:], text]
             if not trace.frames:
+                trace.titled = _TITLE.search("\n".join(header[-4:])) is not None
                 trace.header, trace.past = "\n".join(header), past
             elif text.strip() in _ENDS:
                 trace.frames.append(_NMI_END if "NMI" in text else _BOUNDARY)

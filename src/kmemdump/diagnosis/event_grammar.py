@@ -399,7 +399,7 @@ _CHECKS: tuple[_Row, ...] = (
         "The kernel freed memory with a lock that was held",
         "WARNING: held lock freed",
         _C,
-        _ST,
+        _LK,
     ),
     (
         K.LOCK_USAGE,
@@ -416,7 +416,7 @@ _CHECKS: tuple[_Row, ...] = (
         "A task still has locks held where it must not",
         "WARNING: still has locks held",
         _S,
-        _ST,
+        _LK,
     ),
     (
         K.LOCK_USAGE,
@@ -437,11 +437,11 @@ _CHECKS: tuple[_Row, ...] = (
     ),
     (
         K.LOCK_USAGE,
-        r"BUG: workqueue leaked (?:lock|atomic)[\w ,]{0,40}:",
+        r"BUG: workqueue leaked (?:lock|atomic)[^:]{0,60}:",
         "Work of a queue ended with a lock held",
         "BUG: workqueue leaked lock or atomic",
         _S,
-        _NO,
+        _HD,
     ),
     (
         K.LOCK_USAGE,
@@ -555,7 +555,8 @@ _STALLS: tuple[_Row, ...] = (
         K.HUNG_TASK,
         r"(?:INFO: task (?P<task>.{1,64}?)|"
         r"^.{0,64}):(?P<pid>\d+) (?:blocked for more than|"
-        r"is blocked on|can't die for more than) (?P<time>\d+)?",
+        r"is blocked on|blocked in I/O wait for more than|"
+        r"can't die for more than) (?P<time>\d+)?",
         "Task {task} (pid {pid}) was blocked for over {time} s",
         "INFO: task hung",
         _T,

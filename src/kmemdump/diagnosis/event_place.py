@@ -15,13 +15,15 @@ from kmemdump.diagnosis.blame import (
 )
 from kmemdump.diagnosis.event_block import MAX_TEXT, Trace, traces_of
 from kmemdump.diagnosis.event_kind import EventKind
-from kmemdump.diagnosis.event_pattern import Place
+from kmemdump.diagnosis.event_pattern import Place, Weight
 from kmemdump.diagnosis.log_events import Root
 from kmemdump.diagnosis.log_line import LogLine
 from kmemdump.diagnosis.stack_lines import StackLine, plain_function, read_frame
 
 __all__ = ["EventPlace", "find_place"]
 
+_LAST_FUNCTION = re.compile(r"last function: (?:\[<[^>]{0,40}>\] )?([\w.]{1,200})")
+_BECAME_SAFE = re.compile(r"which became \S{1,40}-safe at:[^\n]*$")
 _NUMBER = re.compile(r"(?:0x)?[0-9a-f]{8,16}|0x0")
 _LOCK_AT = re.compile(r"\bat: (?:\[<[^>]*>\] )?(.{1,300})")
 _TRYING = re.compile(
@@ -71,12 +73,14 @@ def find_place(root: Root) -> EventPlace:
     if root.place is Place.LOCK:
         return _lock(root, traces)
     now = [trace for trace in traces if not trace.past] or traces
+    # A line that names one place, such as "Preemption disabled at", is no stack.
+    now = [t for t in now if t.titled or t.counter or len(t.frames) > 1] or now
     frames: list[StackLine] = []
     lines: list[LogLine] = []
     nowhere = False
     if root.place is Place.HEADER:
         named = root.match.groupdict()
-        name = named.get("place") or named.get("place2")
+        name = named.get("place") or named.get("place2") or _last_function(root)
         if name and not _NUMBER.fullmatch(name):
             plain = plain_function(name)
             frames.append(StackLine(plain, _full_place(root, name), _module_in(root)))
@@ -94,7 +98,7 @@ def find_place(root: Root) -> EventPlace:
         lines.extend(with_frames.lines[:1])
     for trace in now:
         lines.extend(line for line in trace.lines if _is_counter(line))
-    blame = blame_stack(frames)
+    blame = blame_stack(frames, whole=root.weight is Weight.OOPS)
     deep = root.kind in (EventKind.STACK_OVERFLOW, EventKind.STACK_CORRUPTION)
     if deep and frames and not root.match.groupdict().get("place"):
         # Who was called last need not be to blame.
@@ -103,6 +107,15 @@ def find_place(root: Root) -> EventPlace:
     if root.place is Place.STACK and place.blamed:
         return replace(place, place=place.blamed, blamed="")
     return place
+
+
+def _last_function(root: Root) -> str | None:
+    """Return the work that a queue ran last (process_one_work())."""
+    for line in root.block.lines[:4]:
+        match = _LAST_FUNCTION.search(line.text[:MAX_TEXT])
+        if match is not None:
+            return match[1]
+    return None
 
 
 def _is_counter(line: LogLine) -> bool:
@@ -158,6 +171,12 @@ def _module_in(root: Root) -> str | None:
 
 def _lock(root: Root, traces: Sequence[Trace]) -> EventPlace:
     """Return where the lock was to be taken: lockdep's "at: function"."""
+    for trace in traces:
+        # Of two contexts that need another order, the one that must not wait.
+        if trace.frames and _BECAME_SAFE.search(trace.header):
+            return _place(
+                blame_stack(trace.frames), trace.frames, False, trace.lines[:1]
+            )
     for i, line in enumerate(root.block.lines):
         text = line.text[:MAX_TEXT]
         if i > 40 or not _TRYING.search(text):

@@ -253,6 +253,8 @@ def _stop(
         if caller and lines[other.index].caller != caller:
             continue
         near = _BEGINNING
+        if distance < near and other.rule.kind in _REASONS:
+            continue
         if other.rule.kind in _GENERAL:
             near = _SAME_OOPS if caller else _SAME_EVENT
         if distance < near and other.rule.weight is event.rule.weight:

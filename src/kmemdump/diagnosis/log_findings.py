@@ -83,7 +83,9 @@ def _cause(root: Root, records: Sequence[LogRecord]) -> Cause:
     if kind is None and root.kind in _STUCK:
         kind = CauseKind.HANG
     if kind is None:
-        kind = CauseKind.OOPS if root.weight is Weight.OOPS else CauseKind.PANIC
+        kind = CauseKind.WARNING if root.panic is None else CauseKind.PANIC
+        if root.weight is Weight.OOPS:
+            kind = CauseKind.OOPS
     return Cause(
         kind,
         told.sentence,

@@ -29,6 +29,8 @@ class CauseKind(StrEnum):
     OOPS = "oops"
     NULL = "null dereference"
     HANG = "hang"
+    WARNING = "warning"
+    """The kernel logged what is wrong, and went on."""
     NMI = "nmi"
     REBOOT = "reboot"
     """The kernel announced it, whether it was told to or in an emergency."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from kmemdump.diagnosis.rust_names import source_name
 from kmemdump.kernel.symbol_names import base_name, plain_name
 
 __all__ = ["StackLine", "plain_function", "read_callee", "read_counter", "read_frame"]
@@ -71,9 +72,13 @@ class StackLine:
 
 def plain_function(symbol: str) -> str:
     """Return the function of the source: no suffixes, one name for a system call."""
+    if symbol.startswith(("_R", "_Z")):
+        return source_name(symbol)
     name = symbol if symbol.startswith("<") else base_name(symbol)
     if name.startswith(("_", "S", "C", "c")):
         name = _SYSCALL.sub("sys_", name)
+    elif name.startswith("ksys_"):
+        name = name[1:]
     return name
 
 
