@@ -418,6 +418,16 @@ def test_other_folders_and_files(tmp_path):
     assert detect_log(b"\x7fELF" + bytes(range(256)) * 20) is None
 
 
+@pytest.mark.parametrize(
+    "magic",
+    [b"KDUMP   ", b"LibvirtQemudSave\2\0\0\0", b"QEVM", b"EMiL", b"\x7fELF", b"AVML"],
+)
+def test_what_says_that_it_is_a_dump(tmp_path, magic):
+    """It may go on with text: libvirt puts the domain's XML before the memory."""
+    (tmp_path / "saved").write_bytes(magic + b"<domain type='kvm'>\n" * 1000)
+    assert open_log(str(tmp_path / "saved")) is None
+
+
 def test_a_binary_journal(tmp_path):
     file = tmp_path / "system.journal"
     file.write_bytes(b"LPKSHHRH" + bytes(500))

@@ -23,6 +23,7 @@ from kmemdump.formats.logged_line import LoggedLine
 from kmemdump.logs.detect import SAMPLE, LogFormat, detect_log
 from kmemdump.logs.log_text import MAX_LINES, LogText, parse_text, split_boots
 from kmemdump.logs.pstore_folder import find_pstore_files, is_pstore_file, read_pstore
+from kmemdump.targets.unsupported import has_magic
 
 __all__ = ["MAX_LOG", "STANDARD_INPUT", "open_log", "parse_log"]
 
@@ -118,7 +119,7 @@ def _read_file(file: BinaryIO, name: str) -> LogText | None:
         if head.startswith(magic):
             file.seek(0)
             return _unpack(cast(BinaryIO, unpack(file)), name)
-    if detect_log(head) is None:
+    if has_magic(head) or detect_log(head) is None:
         return None
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - MAX_LOG, 0))

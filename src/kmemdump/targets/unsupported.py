@@ -7,7 +7,12 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["describe_unsupported"]
+from kmemdump.formats.flat import FLAT_MAGIC
+from kmemdump.formats.kdump import KDUMP_MAGIC
+from kmemdump.formats.lime import LIME_MAGIC
+from kmemdump.formats.rawdump import RAWDUMP_MAGIC
+
+__all__ = ["describe_unsupported", "has_magic"]
 
 _CONVERT = "expected a RAM image or a dump of a kernel"
 
@@ -146,6 +151,25 @@ _ELF_TYPES = {1: "object (a kernel module?)", 2: "executable", 3: "shared object
 _ELF_CORE = 4
 
 
+_DUMPS = (b"\x7fELF", KDUMP_MAGIC, FLAT_MAGIC, LIME_MAGIC, RAWDUMP_MAGIC)
+
+
+def has_magic(head: bytes) -> bool:
+    """
+    Return whether a file says what it is: a dump, or one of the formats above.
+
+    After that, it may go on with text, as what libvirt saves does.
+
+    :param head: Its first 4096 bytes or more, or all of it.
+    """
+    return head.startswith(_DUMPS) or _find_format(head) is not None
+
+
+def _find_format(head: bytes) -> _Foreign | None:
+    found = (it for it in _FORMATS if head.startswith(it.magic, it.offset))
+    return next(found, None)
+
+
 def describe_unsupported(head: bytes) -> str | None:
     """
     Describe a file, and what to do with it.
@@ -155,10 +179,10 @@ def describe_unsupported(head: bytes) -> str | None:
     """
     if head.startswith(b"\x7fELF"):
         return _describe_elf(head)
-    for item in _FORMATS:
-        if head.startswith(item.magic, item.offset):
-            hint = f"\n{item.hint}" if item.hint else ""
-            return f"is {item.what}, {_CONVERT}{hint}"
+    item = _find_format(head)
+    if item is not None:
+        hint = f"\n{item.hint}" if item.hint else ""
+        return f"is {item.what}, {_CONVERT}{hint}"
     if head.startswith(b"OSRELEASE="):
         return "is the text of VMCOREINFO, pass it with --vmcoreinfo"
     if _is_text(head):
