@@ -135,7 +135,7 @@ def test_a_source_in_an_archive(catalogue, tmp_path):
 
 
 def test_logs_are_grouped_with_their_hardware(catalogue, tmp_path):
-    log = """[    1.000000] BUG: kernel NULL pointer dereference, address: 0000000000000008
+    log = """[    1.000000] BUG: kernel NULL pointer dereference, address: 00000008
 [    1.000001] #PF: supervisor read access in kernel mode
 [    1.000002] Oops: 0000 [#1] PREEMPT SMP
 [    1.000003] CPU: {cpu} PID: {pid} Comm: sh Not tainted 6.1.0-9-amd64 #1

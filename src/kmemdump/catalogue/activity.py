@@ -12,7 +12,15 @@ from kmemdump.catalogue.database import Database
 __all__ = ["Activity", "find_activity"]
 
 _BARS = 30
-_WIDTHS = (("hour", 3600), ("day", 86_400), ("week", 604_800), ("30 days", 2_592_000))
+_WIDTHS = (
+    ("an hour", 3600),
+    ("6 hours", 6 * 3600),
+    ("a day", 86_400),
+    ("3 days", 3 * 86_400),
+    ("a week", 7 * 86_400),
+    ("2 weeks", 14 * 86_400),
+    ("30 days", 30 * 86_400),
+)
 _LEFT_OUT = 0.02
 """Part of all deaths that may be older than the first bar: clocks are wrong."""
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pages of a catalogue, in a browser: from a folder, and hostile."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+
+from kmemdump.catalogue.activity import find_activity
+from kmemdump.catalogue.pages import write_pages
+from kmemdump.catalogue.place import Place
+from kmemdump.catalogue.store import Catalogue
+from kmemdump.cli import main
+from rigs.browser import browse
+from rigs.deaths_rows import START, made_row
+
+EVIL = "</script><script>document.title='owned'</script>\" onload='x' {{ 7 * 7 }}"
+
+
+@pytest.fixture
+def catalogue(tmp_path) -> Catalogue:
+    found = Catalogue(Place(str(tmp_path / "place")))
+    evil = {"signature": f"panic: {EVIL}", "sentence": EVIL, "machine": EVIL}
+    rows = [made_row(number) for number in range(30)]
+    rows += [made_row(n, **evil, release=EVIL, source=EVIL) for n in range(100, 103)]
+    rows += [made_row(200, kind=None, signature=None, problem=EVIL, source=EVIL)]
+    found.add(rows)
+    for row in rows[25:30]:
+        found.add_page(row.content, b"<!DOCTYPE html><title>a report</title>")
+    return found
+
+
+@pytest.fixture(scope="module", params=[1280, 390])
+def browser(request) -> Iterator[Chrome]:
+    with browse(width=request.param) as found:
+        yield found
+
+
+def test_from_the_index_to_a_report(catalogue, browser, tmp_path):
+    written = write_pages(catalogue, tmp_path / "site", reports=2)
+    assert (written.groups, written.reports) == (2, 2)
+    browser.get((tmp_path / "site/index.html").as_uri())
+    text = browser.find_element(By.TAG_NAME, "main").text
+    assert "oops in ext4_put < vfs_close" in text
+    assert "document.title" in text  # As text.
+    wide = "return document.documentElement.scrollWidth > innerWidth"
+    assert not browser.execute_script(wide)
+    shown = "return [...document.querySelectorAll('tbody tr')].filter(r => !r.hidden)"
+    search = browser.find_element(By.CSS_SELECTOR, "input[type=search]")
+    search.send_keys("ext4")
+    assert len(browser.execute_script(shown)) == 1
+    browser.find_element(By.LINK_TEXT, "oops in ext4_put < vfs_close").click()
+    assert "Deaths 30" in browser.find_element(By.ID, "deaths").text.replace(
+        "the latest 25 of ", ""
+    )
+    assert not browser.execute_script(wide)
+    links = browser.find_elements(By.CSS_SELECTOR, "#deaths td a")
+    assert len(links) == 2
+    links[0].click()
+    assert browser.title == "a report"
+    assert browser.get_log("browser") == []
+
+
+def test_a_hostile_kernel_changes_no_page(catalogue, browser, tmp_path):
+    write_pages(catalogue, tmp_path / "site")
+    for page in (tmp_path / "site").glob("groups/*.html"):
+        browser.get(page.as_uri())
+        assert browser.title.endswith("kmemdump catalogue")
+        assert browser.execute_script("return document.scripts.length") == 1
+    assert browser.get_log("browser") == []
+
+
+def test_what_is_not_needed_any_more_is_removed(catalogue, tmp_path, capsys):
+    site = tmp_path / "site"
+    command = ["catalogue", "page", "--from", catalogue.place.url, "-o", str(site)]
+    assert main(command) == 0
+    (site / "groups/mine.html").write_text("")
+    assert main([*command, "--groups", "1", "--reports", "0"]) == 0
+    assert "1 groups, 0 reports" in capsys.readouterr().out
+    names = [path.name for path in site.rglob("*.html")]
+    assert len(names) == 3
+    assert "mine.html" in names
+    assert site.stat().st_mode & 0o077 == 0
+
+
+def test_activity(tmp_path):
+    catalogue = Catalogue(Place(str(tmp_path / "place")))
+    old = made_row(500, died=START - timedelta(days=9000))
+    catalogue.add([*(made_row(number) for number in range(100)), old])
+    found = catalogue.ask(find_activity)
+    assert found is not None
+    assert found.unit == "6 hours"  # One wrong clock does not make the bars useless.
+    assert sum(found.all) == 100
+    assert found.all[-1] == 4  # Hours 96 to 99.
+    assert found.end_of(29) == START + timedelta(hours=102)
+    assert {name: sum(bars) for name, bars in found.groups.items()} == {
+        "oops in ext4_put < vfs_close": 100
+    }
