@@ -4,6 +4,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -35,6 +36,10 @@ from rigs.snapshots import Snapshots
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("quick")
+
+# Tests of one run share what core images of one kernel build have in common.
+_CACHE = tempfile.TemporaryDirectory(prefix="kmemdump-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # In the background of a shell, this process and all that it starts ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -22,6 +22,7 @@ from kmemdump.targets import Closing, Target
 from kmemdump.targets.vmcore import core_of
 
 if TYPE_CHECKING:
+    from kmemdump.kernel.build_cache import BuildCache
     from kmemdump.report import Report
 
 __all__ = ["Core", "open_core"]
@@ -36,16 +37,27 @@ class Core(Closing):
 
     :param target: The kernel's memory; closed together with this object.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
+    :param builds: Keeps what is made of symbols and types, for the next core image of
+        the same kernel.
     """
 
-    def __init__(self, target: Target, *, vmlinux: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        vmlinux: Path | None = None,
+        builds: BuildCache | None = None,
+    ) -> None:
         self.target = target
         self._vmlinux = vmlinux
+        self._builds = builds
 
     @cached_property
     def kernel(self) -> Kernel:
         """The kernel in the target; raises :exc:`KmemdumpError` if there is none."""
-        return attach(self.target, vmlinux=self._vmlinux, marking=False)
+        return attach(
+            self.target, vmlinux=self._vmlinux, builds=self._builds, marking=False
+        )
 
     @property
     def prog(self) -> Program:

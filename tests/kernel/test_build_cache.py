@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from kmemdump.coreimage import read_core
 from kmemdump.errors import FormatError
 from kmemdump.formats.btf import parse_btf
 from kmemdump.formats.columns import read_columns, write_columns
 from kmemdump.formats.packing import compress, decompress
 from kmemdump.formats.symbols import SymbolRow, make_symbols
+from kmemdump.kernel import build_cache
 from kmemdump.kernel.attach import read_own_debug_info
 from kmemdump.kernel.build_cache import Build, BuildCache, digest_of
-from kmemdump.kernel.debug_info import DebugInfo
+from kmemdump.kernel.debug_info import DebugInfo, debug_info_of_core
 from kmemdump.memory.recorder import Recorder
 from kmemdump.opening import open_target
 from rigs.btf_writer import BtfWriter
@@ -176,3 +178,26 @@ def test_a_real_kernel(dead: DeadMachine, tmp_path: Path) -> None:
         assert contents(found) == contents(alone.found)
     finally:
         target.close()
+
+
+@each_series
+def test_a_core_image(core_image: Path, tmp_path: Path) -> None:
+    """Its own note is read once; the next time, the file has it."""
+    cache = BuildCache(tmp_path / "builds")
+    with read_core(core_image) as core:
+        alone = debug_info_of_core(core)
+        for _ in range(2):
+            assert contents(debug_info_of_core(core, cache)) == contents(alone)
+    (path,) = (tmp_path / "builds").glob("*.build")
+    known = cache.find(path.stem, 0)
+    assert known is not None
+    assert contents(known) == contents(alone)
+
+
+def test_what_is_too_large_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_cache, "_MAX_SIZE", 100)
+    cache = BuildCache(tmp_path)
+    assert contents(cache.add("key", 0, make_build())) == contents(make_build())
+    assert cache.find("key", 0) is None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -63,6 +64,7 @@ def command(
                 f"{_RAMOOPS!r} cannot be combined with other questions or --json"
             )
         return _ask_ramoops(target, reading)
+    from kmemdump.cli.shared.builds import user_builds
     from kmemdump.core import Core
     from kmemdump.questions.parse import parse_questions
 
@@ -71,7 +73,7 @@ def command(
     answers: list[dict[str, object]] = []
     print_answer = answers.append if as_json else _print
     with opened_target(target, reading, progress=False) as opened:
-        core = Core(opened, vmlinux=vmlinux)
+        core = Core(opened, vmlinux=vmlinux, builds=user_builds(os.environ))
         kernel = core.kernel
         if kernel.problem and not (wanted and all(item.bare for item in wanted)):
             print_message(kernel.problem)

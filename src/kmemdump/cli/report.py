@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,6 +140,7 @@ def _show(report: Report, lines: int | None) -> None:
 
 
 def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report:
+    from kmemdump.cli.shared.builds import user_builds
     from kmemdump.core import Core
     from kmemdump.logs.read import open_log
     from kmemdump.report import gather_from_log
@@ -148,4 +150,5 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
     if log is not None:
         return gather_from_log(log)
     with opened_target(target, reading) as opened:
-        return Core(opened, vmlinux=vmlinux).report()
+        builds = user_builds(os.environ)
+        return Core(opened, vmlinux=vmlinux, builds=builds).report()

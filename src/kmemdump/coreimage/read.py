@@ -88,10 +88,18 @@ class CoreImage:
 
         :raises FormatError: If there are none, or they are damaged.
         """
+        return _parse_debug_info(self.debug_info_note(), f"{self.name}: note {OWNER}")
+
+    def debug_info_note(self) -> bytes:
+        """
+        Return the note of symbols and types as it is.
+
+        :raises FormatError: If there is none.
+        """
         desc = find_own(self.notes, NoteType.DEBUG_INFO)
         if desc is None:
             raise FormatError(self.name, "no symbols and types")
-        return _parse_debug_info(desc, f"{self.name}: note {OWNER}")
+        return desc
 
     def close(self) -> None:
         """Close the file."""

@@ -19,7 +19,7 @@ from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.debug_info import (
     DebugInfo,
-    debug_info_of_note,
+    debug_info_of_core,
     read_debug_info,
     read_unwind_tables,
 )
@@ -106,6 +106,7 @@ def attach(
     known: Kernel | OwnDebugInfo | None = None,
     self_contained: bool = False,
     asked: Asked | None = None,
+    builds: BuildCache | None = None,
     marking: bool = True,
 ) -> Kernel:
     """
@@ -116,6 +117,7 @@ def attach(
         not read again.
     :param self_contained: Whether to read kallsyms and BTF even with a vmlinux.
     :param asked: Notes what is asked for, from now on.
+    :param builds: What kernels of one build share.
     :param marking: Whether memory is marked by what is read. If not, unwind tables are
         read when they are needed, so that who asks for no stack does not wait for them.
     :raises FormatError: If the vmlinux is another kernel's.
@@ -129,7 +131,7 @@ def attach(
     if known is not None:
         own = known.own_debug_info if isinstance(known, Kernel) else known
     elif vmlinux is None or self_contained:
-        own = read_own_debug_info(target, recorder, marking=marking)
+        own = read_own_debug_info(target, recorder, builds, marking=marking)
     used = own.found if vmlinux is None else None
     with recorder.reading(_ATTACH_BUDGET) as reading:
         if vmlinux is not None:
@@ -179,7 +181,7 @@ def read_own_debug_info(
     with recorder.reading(_ATTACH_BUDGET) as reading:
         try:
             if core is not None and core.has_debug_info:
-                found = debug_info_of_note(core.debug_info(), target.name)
+                found = debug_info_of_core(core, builds)
             else:
                 info, machine = target.vmcoreinfo(), target.machine
                 found = read_debug_info(prog, info, machine, target.memory, builds)

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kmemdump.errors import FormatError, KmemdumpError
 from kmemdump.formats.btf import Btf, BtfKind
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Build", "BuildCache", "digest_of"]
 
 _VERSION = 1
+_MAX_SIZE = 64 << 20
+"""Bytes of a file; builds have 11 to 17 MB."""
 _BUILDS, _STREAMS = 8, 32
 """Most files; the ones not used for longest go first."""
 
@@ -101,7 +103,7 @@ class BuildCache:
             "btf_digest": build.btf_digest,
             "listed": {kind.name: ids for kind, ids in btf.listed.items()},
         }
-        columns = {
+        columns: dict[str, Any] = {
             "names": symbols.names,
             "info": symbols.info,
             "addresses": symbols.addresses,
@@ -113,6 +115,8 @@ class BuildCache:
             "type_offsets": btf.offsets,
             "named": btf.named,
         }
+        if sum(len(memoryview(it).cast("B")) for it in columns.values()) > _MAX_SIZE:
+            return build
         try:
             self._make_room(".build", _BUILDS)
             write_columns(self._path(key, ".build"), about, columns)

@@ -21,6 +21,7 @@ from drgn import FaultError, Program, Symbol, SymbolBinding, SymbolIndex, Symbol
 from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
 from kmemdump.arch.architecture import arch_from_elf
+from kmemdump.coreimage.read import CoreImage
 from kmemdump.errors import (
     BudgetExceededError,
     FormatError,
@@ -51,6 +52,7 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
     "DebugInfo",
+    "debug_info_of_core",
     "debug_info_of_note",
     "note_of_debug_info",
     "per_cpu_types",
@@ -169,6 +171,27 @@ def _rank(symbol: SymbolRow) -> tuple[bool, int]:
     name = symbol.name
     provided = len(name) >= 8 and _PROVIDED.fullmatch(name) is not None
     return provided, len(name) - len(name.lstrip("_"))
+
+
+def debug_info_of_core(core: CoreImage, builds: BuildCache | None = None) -> DebugInfo:
+    """
+    Return the debug info that a core image has.
+
+    :param builds: Keeps what is made of it, for the next time.
+    :raises FormatError: If it is damaged.
+    """
+    key = digest_of(core.debug_info_note()) if builds is not None else ""
+    known = builds.find(key, 0) if builds is not None else None
+    if known is not None:
+        return _of_build(known)
+    found = debug_info_of_note(core.debug_info(), core.name)
+    if builds is None or found.lacks or found.variables or found.btf.base is not None:
+        return found
+    changed = find_changed_names(found.symbols.names_with(".$"))
+    build = Build(
+        found.symbols, found.btf, found.start, found.end, found.per_cpu, changed, ""
+    )
+    return _of_build(builds.add(key, 0, build))
 
 
 def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:

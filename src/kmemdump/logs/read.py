@@ -70,12 +70,34 @@ def open_log(spec: str) -> LogText | None:
     if stat.S_ISREG(mode) and is_pstore_file(path):
         return read_pstore(spec, [path])
     try:
+        if stat.S_ISFIFO(mode):
+            opened = _open_pipe(path)
+            if opened is None:
+                return None
+            with opened[0] as pipe:
+                return _read_stream(pipe, spec, opened[1])
         with open(path, "rb") as file:
-            if stat.S_ISFIFO(mode):
-                return _read_stream(file, spec)
             return _read_file(file, spec)
     except OSError as error:
         raise TargetError(f"{spec}: {error.strerror or error}") from error
+
+
+def _open_pipe(path: Path) -> tuple[BinaryIO, bytes] | None:
+    """
+    Open a pipe such as a shell's ``<(COMMAND)``; None if nobody writes into it.
+
+    :return: Also what was read to find that out.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        first = os.read(fd, 1)
+        if not first:
+            os.close(fd)
+            return None  # It waits for a writer, which may never come.
+    except BlockingIOError:
+        first = b""  # There is one, who has written nothing yet.
+    os.set_blocking(fd, True)
+    return open(fd, "rb"), first
 
 
 def parse_log(data: bytes, name: str) -> LogText:
@@ -136,8 +158,8 @@ def _unpack(file: BinaryIO, name: str) -> LogText | None:
         raise FormatError(name, f"is compressed, and damaged: {error}") from error
 
 
-def _read_stream(file: BinaryIO, name: str) -> LogText:
-    head = file.read(SAMPLE)
+def _read_stream(file: BinaryIO, name: str, first: bytes = b"") -> LogText:
+    head = first + file.read(SAMPLE)
     if detect_log(head) is None:
         what = "is empty" if not head.strip() else "is not text"
         raise TargetError(f"{name}: {what}, expected a kernel log")
