@@ -197,7 +197,7 @@ def _object(name: str, schema: dict[str, Any]) -> Iterator[str]:
     yield from (".. list-table::", "   :header-rows: 1", "   :widths: 22 28 50", "")
     yield from ("   * - field", "     - type", "     - meaning")
     for field, found in schema["properties"].items():
-        may = "" if field in schema["required"] else " (may be absent)"
+        may = "" if field in schema.get("required", ()) else " (may be absent)"
         yield from (f"   * - ``{field}``", f"     - {_type(found)}{may}")
         words = [found.get("description", "")]
         if "examples" in found:

@@ -11,6 +11,8 @@ from itertools import dropwhile, takewhile
 
 import pytest
 
+from kmemdump.catalogue.place import Place
+from kmemdump.catalogue.store import Catalogue
 from kmemdump.coreimage import read_core, verify
 from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, CrashType
 from kmemdump.lab.crashes import trigger_crash
@@ -48,6 +50,25 @@ def check_core(path, *expected, options=()):
     return done.stdout
 
 
+def released(path):
+    with read_core(path) as core:
+        return core.manifest.kernel.osrelease
+
+
+def read_catalogue(place):
+    """Source, release, and whether there is a signature, of two deaths."""
+    catalogue = Catalogue(Place(str(place)))
+    sql = "SELECT source, release, signature IS NOT NULL FROM deaths ORDER BY seen"
+    deadline = time.monotonic() + PATIENCE
+    rows = []
+    while len(rows) < 2:  # The watch does not wait for it.
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        if catalogue.files():
+            rows = catalogue.ask(lambda it: it.rows(sql))
+    return rows
+
+
 def write_manuals_program(folder):
     """Write what the manual shows for ``--exec``, and a ``logger`` that it calls."""
     lines = iter((DOCS / "howto/service.rst").read_text().splitlines())
@@ -66,12 +87,13 @@ def is_no_script(line):
 def test_event(booted, watch, tmp_path, monkeypatch):
     """
     The guest tells QEMU; its RAM is not shared. It idles and oopses first. The
-    operator's program hears of both deaths.
+    operator's program hears of both deaths, and both are in a catalogue.
     """
     machine = booted("6.12", pvpanic=True, share=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program = write_manuals_program(tmp_path)
     arguments = ["--interval", "2", "--hang-after", "3", "--exec", str(program)]
+    arguments += ["--catalogue", str(tmp_path / "deaths")]
     watched = watch(machine, arguments=arguments)
     watched.wait_for(MARKED)
     watched.wait_without_alarm(LONG)
@@ -90,6 +112,9 @@ def test_event(booted, watch, tmp_path, monkeypatch):
     assert re.fullmatch(rf"-p user.crit \S+: panic.*: {core}", second)
     check_core(oops, "kernel NULL pointer dereference")
     check_core(core, "sysrq_handle_crash", "it was seen after the marking")
+    assert read_catalogue(tmp_path / "deaths") == [
+        (str(path), released(path), True) for path in (oops, core)
+    ]
 
 
 @pytest.mark.matrix

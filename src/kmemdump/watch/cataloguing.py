@@ -79,7 +79,9 @@ class CatalogueAdder:
 
     def close(self, patience: float) -> None:
         """
-        Add what waits, and give up after a time.
+        Add what waits.
+
+        A process that takes longer goes on by itself: a death would be lost else.
 
         :param patience: Seconds.
         """
@@ -89,8 +91,7 @@ class CatalogueAdder:
         self._thread.join(patience)
         process = self._process
         if self._thread.is_alive() and process is not None:
-            process.kill()
-            self._thread.join(1.0)
+            self._fail("", f"process {process.pid} still adds deaths, and goes on")
 
     def _work(self) -> None:
         attempt = 0
