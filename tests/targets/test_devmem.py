@@ -123,7 +123,7 @@ def shows_addresses() -> bool:
 
 LOOK = """
 import os, sys
-from kmemdump.agent.privileges import CAP_SYS_ADMIN, drop_capability
+from kmemdump.agent.privileges import drop_admin
 from kmemdump.errors import UnsupportedError
 from kmemdump.memory.ranges import Range
 from kmemdump.targets.memory_use import MemoryUse
@@ -131,8 +131,8 @@ def said(use):
     try: use.check([Range(0, 1 << 52)])
     except UnsupportedError as error: return str(error).split(chr(10))[0]
 early = MemoryUse()
-drop_capability(CAP_SYS_ADMIN)
-drop_capability(CAP_SYS_ADMIN)
+drop_admin()
+drop_admin()
 print(said(early)); print(said(MemoryUse()))
 print(*(it for it in open("/proc/self/status") if it.startswith("Cap")), sep="")
 """

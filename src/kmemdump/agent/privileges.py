@@ -8,33 +8,33 @@ import os
 
 from kmemdump.errors import UnsupportedError
 
-__all__ = ["CAP_SYS_ADMIN", "drop_capability"]
+__all__ = ["drop_admin"]
 
-CAP_SYS_ADMIN = 21
+_NUMBER = 21
+"""CAP_SYS_ADMIN of linux/capability.h."""
 _VERSION_3 = 0x20080522
 """_LINUX_CAPABILITY_VERSION_3 of linux/capability.h: two words for each set."""
 
 
-def drop_capability(number: int) -> None:
+def drop_admin() -> None:
     """
-    Drop a capability of this thread, and of those that it starts, for good.
+    Drop CAP_SYS_ADMIN of this thread, and of those that it starts, for good.
 
     Nothing happens without it. Call it before there are other threads.
 
-    :param number: As in ``linux/capability.h``.
     :raises UnsupportedError: If the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     # Effective, permitted and inheritable; first of capabilities 0 to 31.
     sets = (ctypes.c_uint32 * 6)()
-    at, bit = number // 32 * 3, 1 << number % 32
+    bit = 1 << _NUMBER
     if libc.capget(header, sets) == 0:
-        if not any(word & bit for word in sets[at : at + 3]):
+        if not any(word & bit for word in sets[:3]):
             return
-        for i in range(at, at + 3):
+        for i in range(3):
             sets[i] &= ~bit
         if libc.capset(header, sets) == 0:
             return
     reason = os.strerror(ctypes.get_errno())
-    raise UnsupportedError(f"cannot drop capability {number}: {reason}")
+    raise UnsupportedError(f"cannot drop CAP_SYS_ADMIN: {reason}")

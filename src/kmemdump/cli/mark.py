@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -228,7 +227,7 @@ def _mark_minidump(
     selection: Selection,
     as_json: bool,
 ) -> int:
-    from kmemdump.agent.privileges import CAP_SYS_ADMIN, drop_capability
+    from kmemdump.agent.privileges import drop_admin
     from kmemdump.marking.firmware_table import TableOptions
     from kmemdump.marking.registration import register, unmark_firmware
 
@@ -246,10 +245,8 @@ def _mark_minidump(
             output.print_line("nothing of ours is registered any more")
             return ExitCode.DONE
         with shown_progress():
-            opened = partial(drop_capability, CAP_SYS_ADMIN)
-            registration = register(
-                machine, selection, options, *([opened] if stay.daemon else [])
-            )
+            opened = drop_admin if stay.daemon else None
+            registration = register(machine, selection, options, opened)
         with registration:
             if stay.daemon:
                 _stay_there(registration, stay, output)

@@ -211,7 +211,7 @@ def register(
     target: Target,
     selection: Selection,
     options: TableOptions,
-    opened: Callable[[], None] = lambda: None,
+    opened: Callable[[], None] | None = None,
 ) -> Registration:
     """
     Do the same as :func:`mark_firmware`, with a selection.
@@ -220,7 +220,8 @@ def register(
     """
     table = FirmwareTable(target, options)
     try:
-        opened()
+        if opened is not None:
+            opened()
         return Registration(target, selection, table)
     except BaseException:
         table.close()
