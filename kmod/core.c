@@ -17,10 +17,13 @@
 #include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/notifier.h>
+#include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
+#include <linux/workqueue.h>
 
 #include "table.h"
 
@@ -35,10 +38,22 @@ struct kmemdump_table kmemdump_table __aligned(PAGE_SIZE) = {
 };
 EXPORT_SYMBOL_GPL(kmemdump_table);
 
-/* Guards the table and the backend. Raw: PREEMPT_RT must not sleep for it. */
+/* One backend comes or goes at a time; taken before kmemdump_lock. */
+static DEFINE_MUTEX(kmemdump_backend_mutex);
+/*
+ * Guards the table and the backend. Raw: PREEMPT_RT must not sleep for it. Held
+ * for one call of the backend, never for one after the other.
+ */
 static DEFINE_RAW_SPINLOCK(kmemdump_lock);
 static struct kmemdump_backend *kmemdump_backend;
+/* The backend lets go of its regions, and gets none. */
+static bool kmemdump_leaving;
+/* The backend refused some. */
+static bool kmemdump_waiting;
 static u32 kmemdump_next_id = KMEMDUMP_FIRST_ID;
+
+static void offer_again(struct work_struct *work);
+static DECLARE_WORK(kmemdump_offer_work, offer_again);
 
 static u64 entry_check(const struct kmemdump_entry *entry)
 {
@@ -56,9 +71,9 @@ static void store_entry(struct kmemdump_entry *entry,
 			const struct kmemdump_entry *value)
 {
 	WRITE_ONCE(entry->check, ~entry->check);
-	smp_wmb();
+	smp_wmb(); /* The check is wrong before anything changes, */
 	memcpy(entry, value, offsetof(struct kmemdump_entry, check));
-	smp_wmb();
+	smp_wmb(); /* and right when everything has. */
 	WRITE_ONCE(entry->check, entry_check(value));
 }
 
@@ -92,50 +107,90 @@ static struct kmemdump_entry *find_id(u32 id)
 	return NULL;
 }
 
+/* Last address; what is registered does not wrap around. */
+static u64 last_of(const struct kmemdump_entry *entry)
+{
+	return entry->address + entry->size - 1;
+}
+
 static void offer(struct kmemdump_entry *entry)
 {
 	struct kmemdump_region region = to_region(entry);
 
-	if (!kmemdump_backend || entry->held)
+	if (!kmemdump_backend || kmemdump_leaving || entry->held)
 		return;
-	if (!kmemdump_backend->register_region(kmemdump_backend, &region))
+	if (kmemdump_backend->register_region(kmemdump_backend, &region))
+		kmemdump_waiting = true;
+	else
 		set_held(entry, true);
 }
 
+/* Interrupts and others come in between two calls of the backend. */
 static void offer_all(void)
 {
+	unsigned long flags;
 	unsigned int i;
 
-	for (i = 0; i < kmemdump_table.used; i++)
+	for (i = 0; i < READ_ONCE(kmemdump_table.used); i++) {
+		raw_spin_lock_irqsave(&kmemdump_lock, flags);
 		if (kmemdump_table.entries[i].id)
 			offer(&kmemdump_table.entries[i]);
+		raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
+		cond_resched();
+	}
+}
+
+static void offer_again(struct work_struct *work)
+{
+	WRITE_ONCE(kmemdump_waiting, false);
+	offer_all();
 }
 
 static int take_off(struct kmemdump_entry *entry)
 {
 	struct kmemdump_region region = to_region(entry);
-	int err;
+	int err = 0;
 
 	if (!entry->held)
 		return 0;
-	err = kmemdump_backend->unregister_region(kmemdump_backend, &region);
+	if (kmemdump_backend)
+		err = kmemdump_backend->unregister_region(kmemdump_backend,
+							  &region);
 	if (!err)
 		set_held(entry, false);
 	return err;
 }
 
-/* Whatever the old backend says: it must not keep the next from coming. */
-static void drop_backend(void)
+/*
+ * Whatever the old backend says: it must not keep the next from coming.
+ * @call is false for a backend that is not there to be called any more.
+ */
+static void drop_backend(bool call)
 {
+	unsigned long flags;
 	unsigned int i;
 
-	for (i = 0; i < kmemdump_table.used; i++) {
+	lockdep_assert_held(&kmemdump_backend_mutex);
+	raw_spin_lock_irqsave(&kmemdump_lock, flags);
+	kmemdump_leaving = true;
+	if (!call)
+		kmemdump_backend = NULL;
+	raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
+
+	for (i = 0; i < READ_ONCE(kmemdump_table.used); i++) {
 		struct kmemdump_entry *entry = &kmemdump_table.entries[i];
 
+		raw_spin_lock_irqsave(&kmemdump_lock, flags);
 		if (entry->id && take_off(entry))
 			set_held(entry, false);
+		raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
+		cond_resched();
 	}
+
+	raw_spin_lock_irqsave(&kmemdump_lock, flags);
 	kmemdump_backend = NULL;
+	kmemdump_leaving = false;
+	raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
 }
 
 static void empty_entry(struct kmemdump_entry *entry)
@@ -286,7 +341,8 @@ EXPORT_SYMBOL_GPL(kmemdump_register_id);
  * @id: what kmemdump_register() returned
  *
  * Afterwards nobody is told of the memory any more, and it may be freed. (Who
- * is reading the table at this moment may still read what is there then.)
+ * is reading the table at this moment may still read what is there then.) What
+ * the backend had no room for is offered to it again, in a work item.
  *
  * Context: Any but NMI. Takes a raw spinlock, with interrupts off.
  * Return: 0, -ENOENT if there is no such region, or what the backend says that
@@ -296,32 +352,43 @@ int kmemdump_unregister(u32 id)
 {
 	struct kmemdump_entry *entry;
 	unsigned long flags;
+	bool waiting;
 	int ret = -ENOENT;
 
 	raw_spin_lock_irqsave(&kmemdump_lock, flags);
 	entry = id ? find_id(id) : NULL;
 	if (entry) {
 		ret = take_off(entry);
-		if (!ret) {
+		if (!ret)
 			empty_entry(entry);
-			offer_all();
-		}
 	}
+	waiting = !ret && kmemdump_waiting && kmemdump_backend;
 	raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
+	if (waiting)
+		schedule_work(&kmemdump_offer_work);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(kmemdump_unregister);
 
 /**
- * kmemdump_register_backend() - hand all regions to a backend
+ * kmemdump_register_backend_owner() - hand all regions to a backend
  * @backend: stays the caller's, until it is unregistered
+ * @owner: the module with the backend's functions
  *
- * The backend before, if there is one, lets go of them first.
+ * The backend before, if there is one, lets go of them first. Drivers call
+ * kmemdump_register_backend(), which adds the owner.
  *
- * Context: Any but NMI. Calls the backend with interrupts off, for each region.
- * Return: 0, -EINVAL without functions, or -EALREADY if it is the one at hand.
+ * No reference to @owner is kept, or it could never be unloaded: its exit
+ * function unregisters the backend, as it does with other kinds of callbacks.
+ * If that is forgotten, the backend is dropped without being called.
+ *
+ * Context: May sleep. Calls the backend with interrupts off, for one region at
+ * a time.
+ * Return: 0, -EINVAL without functions, -ENODEV if @owner is being unloaded, or
+ * -EALREADY if it is the one at hand.
  */
-int kmemdump_register_backend(struct kmemdump_backend *backend)
+int kmemdump_register_backend_owner(struct kmemdump_backend *backend,
+				    struct module *owner)
 {
 	unsigned long flags;
 	int ret = 0;
@@ -329,19 +396,27 @@ int kmemdump_register_backend(struct kmemdump_backend *backend)
 	if (!backend || !backend->name || !backend->register_region ||
 	    !backend->unregister_region)
 		return -EINVAL;
-	raw_spin_lock_irqsave(&kmemdump_lock, flags);
+	/* It must not go while its functions are called. */
+	if (!try_module_get(owner))
+		return -ENODEV;
+	mutex_lock(&kmemdump_backend_mutex);
 	if (backend == kmemdump_backend) {
 		ret = -EALREADY;
 	} else {
 		if (kmemdump_backend)
-			drop_backend();
+			drop_backend(true);
+		backend->owner = owner;
+		raw_spin_lock_irqsave(&kmemdump_lock, flags);
 		kmemdump_backend = backend;
+		kmemdump_waiting = false;
+		raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
 		offer_all();
 	}
-	raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
+	mutex_unlock(&kmemdump_backend_mutex);
+	module_put(owner);
 	return ret;
 }
-EXPORT_SYMBOL_GPL(kmemdump_register_backend);
+EXPORT_SYMBOL_GPL(kmemdump_register_backend_owner);
 
 /**
  * kmemdump_unregister_backend() - take all regions off a backend
@@ -350,20 +425,20 @@ EXPORT_SYMBOL_GPL(kmemdump_register_backend);
  * The regions stay marked, and wait for the next one. Afterwards the backend is
  * not called any more.
  *
- * Context: Any but NMI. Calls the backend with interrupts off, for each region.
+ * Context: May sleep. Calls the backend with interrupts off, for one region at
+ * a time.
  * Return: 0, or -ENOENT if it is not the one at hand, for another took over.
  */
 int kmemdump_unregister_backend(struct kmemdump_backend *backend)
 {
-	unsigned long flags;
 	int ret = -ENOENT;
 
-	raw_spin_lock_irqsave(&kmemdump_lock, flags);
+	mutex_lock(&kmemdump_backend_mutex);
 	if (backend && backend == kmemdump_backend) {
-		drop_backend();
+		drop_backend(true);
 		ret = 0;
 	}
-	raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
+	mutex_unlock(&kmemdump_backend_mutex);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(kmemdump_unregister_backend);
@@ -371,12 +446,12 @@ EXPORT_SYMBOL_GPL(kmemdump_unregister_backend);
 /**
  * kmemdump_forget() - take off the marks of memory that goes away
  * @start: first address
- * @end: address behind the last
+ * @last: last address; the one behind it may be 0
  * @why: for the warning
  *
  * Return: How many there were.
  */
-unsigned int kmemdump_forget(unsigned long start, unsigned long end,
+unsigned int kmemdump_forget(unsigned long start, unsigned long last,
 			     const char *why)
 {
 	unsigned int i, count = 0;
@@ -387,8 +462,8 @@ unsigned int kmemdump_forget(unsigned long start, unsigned long end,
 		struct kmemdump_region gone = {};
 
 		raw_spin_lock_irqsave(&kmemdump_lock, flags);
-		if (entry->id && entry->address < end &&
-		    entry->address + entry->size > start) {
+		if (entry->id && entry->address <= last &&
+		    last_of(entry) >= start) {
 			gone = to_region(entry);
 			if (take_off(entry))
 				set_held(entry, false);
@@ -404,27 +479,84 @@ unsigned int kmemdump_forget(unsigned long start, unsigned long end,
 	return count;
 }
 
-/* A module that goes takes its memory with it, in every build. */
-static int module_goes(struct notifier_block *block, unsigned long action,
-		       void *data)
+static void forget_regions(const struct module *module,
+			   bool (*within)(unsigned long, const struct module *),
+			   const char *why)
 {
-	const struct module *module = data;
 	unsigned int i;
 
-	if (action != MODULE_STATE_GOING)
-		return NOTIFY_DONE;
 	for (i = 0; i < READ_ONCE(kmemdump_table.used); i++) {
 		struct kmemdump_entry *entry = &kmemdump_table.entries[i];
-		unsigned long start = READ_ONCE(entry->address);
+		unsigned long start, last, flags;
+		u32 id;
 
-		if (start && within_module(start, module))
-			kmemdump_forget(start, start + 1, "is a module's that goes");
+		raw_spin_lock_irqsave(&kmemdump_lock, flags);
+		id = entry->id;
+		start = entry->address;
+		last = last_of(entry);
+		raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
+
+		if (!id)
+			continue;
+		if (within(start, module))
+			kmemdump_forget(start, start, why);
+		else if (within(last, module))
+			kmemdump_forget(last, last, why);
 	}
-	return NOTIFY_OK;
+}
+
+static bool is_of_module(const struct kmemdump_backend *backend,
+			 const struct module *module)
+{
+	return backend->owner == module ||
+	       within_module((unsigned long)backend, module) ||
+	       within_module((unsigned long)backend->register_region, module) ||
+	       within_module((unsigned long)backend->unregister_region, module);
+}
+
+static void forget_backend(const struct module *module)
+{
+	const char *name = NULL;
+
+	mutex_lock(&kmemdump_backend_mutex);
+	if (kmemdump_backend && is_of_module(kmemdump_backend, module)) {
+		name = kmemdump_backend->name;
+		/* Its exit function may have freed what it works with. */
+		drop_backend(false);
+	}
+	mutex_unlock(&kmemdump_backend_mutex);
+	if (name)
+		WARN(1, "kmemdump: backend %s is a module's that goes while it is registered\n",
+		     name);
+}
+
+/*
+ * A module that goes takes its memory with it, in every build: all of it when
+ * it is unloaded or fails to load, that of its init function when it is loaded.
+ * The chain is called before the memory is freed in both.
+ */
+static int module_changes(struct notifier_block *block, unsigned long action,
+			  void *data)
+{
+	const struct module *module = data;
+
+	switch (action) {
+	case MODULE_STATE_LIVE:
+		forget_regions(module, within_module_init,
+			       "is freed with its module's init memory");
+		return NOTIFY_OK;
+	case MODULE_STATE_GOING:
+		forget_backend(module);
+		forget_regions(module, within_module,
+			       "is a module's that goes");
+		return NOTIFY_OK;
+	default:
+		return NOTIFY_DONE;
+	}
 }
 
 static struct notifier_block kmemdump_module_block = {
-	.notifier_call = module_goes,
+	.notifier_call = module_changes,
 };
 
 static int __init kmemdump_init(void)
@@ -443,6 +575,7 @@ static void __exit kmemdump_exit(void)
 {
 	kmemdump_debug_exit();
 	unregister_module_notifier(&kmemdump_module_block);
+	cancel_work_sync(&kmemdump_offer_work);
 }
 
 module_init(kmemdump_init);

@@ -12,9 +12,13 @@
 #include <linux/io.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/preempt.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/tracepoint.h>
+#include <linux/version.h>
+
+#include <trace/events/kmem.h>
 
 #include "table.h"
 
@@ -23,7 +27,8 @@ static void check_object(const void *object)
 	unsigned long start = (unsigned long)object;
 	unsigned int i;
 
-	if (ZERO_OR_NULL_PTR(object))
+	/* Since 6.18, memory is freed in NMI; the lock is not for that. */
+	if (ZERO_OR_NULL_PTR(object) || in_nmi())
 		return;
 	for (i = 0; i < READ_ONCE(kmemdump_table.used); i++) {
 		struct kmemdump_entry *entry = &kmemdump_table.entries[i];
@@ -33,35 +38,57 @@ static void check_object(const void *object)
 		if (at < start || at - start >= KMALLOC_MAX_SIZE)
 			continue;
 		if (at - start < ksize(object))
-			kmemdump_forget(start, start + ksize(object), "is freed");
+			kmemdump_forget(start, start + ksize(object) - 1,
+					"is freed");
 	}
 }
 
-/* 6.1 and 6.12: (ip, object), (ip, object, cache). */
 static void on_kfree(void *data, unsigned long ip, const void *object)
 {
 	check_object(object);
 }
 
+/*
+ * include/trace/events/kmem.h of 5.10, 5.15 and 6.1: the cache came by its
+ * name first, in 5.12.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)
 static void on_cache_free(void *data, unsigned long ip, const void *object,
 			  const struct kmem_cache *cache)
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(5, 12, 0)
+static void on_cache_free(void *data, unsigned long ip, const void *object,
+			  const char *name)
+#else
+static void on_cache_free(void *data, unsigned long ip, const void *object)
+#endif
 {
 	check_object(object);
+}
+
+/* What is physically contiguous; of what is mapped otherwise, one byte. */
+static u64 contiguous(const struct kmemdump_entry *entry)
+{
+	unsigned long at = READ_ONCE(entry->address);
+
+	return virt_addr_valid((void *)at) ? READ_ONCE(entry->size) : 1;
 }
 
 static void on_page_free(void *data, struct page *page, unsigned int order)
 {
 	phys_addr_t start = page_to_phys(page);
-	phys_addr_t end = start + (PAGE_SIZE << order);
+	phys_addr_t last = start + (PAGE_SIZE << order) - 1;
 	unsigned int i;
 
+	if (in_nmi())
+		return;
 	for (i = 0; i < READ_ONCE(kmemdump_table.used); i++) {
 		struct kmemdump_entry *entry = &kmemdump_table.entries[i];
 		phys_addr_t physical = READ_ONCE(entry->physical);
 		unsigned long at = READ_ONCE(entry->address);
 
-		if (physical && physical >= start && physical < end)
-			kmemdump_forget(at, at + 1, "is freed");
+		if (physical && physical <= last &&
+		    physical + contiguous(entry) - 1 >= start)
+			kmemdump_forget(at, at, "is freed");
 	}
 }
 
@@ -69,6 +96,7 @@ static struct {
 	const char *name;
 	void *probe;
 	struct tracepoint *point;
+	bool on;
 } points[] = {
 	{ .name = "kfree", .probe = on_kfree },
 	{ .name = "kmem_cache_free", .probe = on_cache_free },
@@ -84,6 +112,14 @@ static void find_point(struct tracepoint *point, void *data)
 			points[i].point = point;
 }
 
+/* Never called: the compiler compares the probes with this kernel's events. */
+static void __maybe_unused check_probes(void)
+{
+	check_trace_callback_type_kfree(on_kfree);
+	check_trace_callback_type_kmem_cache_free(on_cache_free);
+	check_trace_callback_type_mm_page_free(on_page_free);
+}
+
 /**
  * kmemdump_debug_init() - begin to watch
  *
@@ -92,21 +128,20 @@ static void find_point(struct tracepoint *point, void *data)
 int kmemdump_debug_init(void)
 {
 	size_t i;
-	int err = -ENOENT;
 
 	for_each_kernel_tracepoint(find_point, NULL);
 	for (i = 0; i < ARRAY_SIZE(points); i++) {
+		int err = -ENOENT;
+
 		if (points[i].point)
 			err = tracepoint_probe_register(points[i].point,
 							points[i].probe, NULL);
-		else
-			err = -ENOENT;
 		if (err) {
 			pr_err("cannot watch %s: %d\n", points[i].name, err);
-			points[i].point = NULL;
 			kmemdump_debug_exit();
 			return err;
 		}
+		points[i].on = true;
 	}
 	pr_info("watching what is freed\n");
 	return 0;
@@ -120,7 +155,7 @@ void kmemdump_debug_exit(void)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(points); i++)
-		if (points[i].point)
+		if (points[i].on)
 			tracepoint_probe_unregister(points[i].point,
 						    points[i].probe, NULL);
 	tracepoint_synchronize_unregister();

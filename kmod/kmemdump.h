@@ -13,6 +13,7 @@
 #ifndef KMEMDUMP_H
 #define KMEMDUMP_H
 
+#include <linux/module.h>
 #include <linux/types.h>
 
 #define KMEMDUMP_NAME_LEN	24	/* with the terminating NUL */
@@ -38,6 +39,7 @@ struct kmemdump_region {
  * @name: for messages
  * @register_region: hold this region from now on; 0 or an errno
  * @unregister_region: let go of it; 0 or an errno, and then it still holds it
+ * @owner: the module that registered it; set by kmemdump_register_backend()
  *
  * Both are called with a raw spinlock held and interrupts off, so they must not
  * sleep, and must not call any function of this header.
@@ -48,13 +50,22 @@ struct kmemdump_backend {
 			       const struct kmemdump_region *region);
 	int (*unregister_region)(struct kmemdump_backend *backend,
 				 const struct kmemdump_region *region);
+	struct module *owner;
 };
 
 int kmemdump_register(const char *name, const void *address, size_t size);
 int kmemdump_register_id(u32 id, const char *name, const void *address,
 			 size_t size);
 int kmemdump_unregister(u32 id);
-int kmemdump_register_backend(struct kmemdump_backend *backend);
+int kmemdump_register_backend_owner(struct kmemdump_backend *backend,
+				    struct module *owner);
 int kmemdump_unregister_backend(struct kmemdump_backend *backend);
+
+/**
+ * kmemdump_register_backend() - hand all regions to a backend of this module
+ * @backend: as for kmemdump_register_backend_owner(), which says the rest
+ */
+#define kmemdump_register_backend(backend) \
+	kmemdump_register_backend_owner(backend, THIS_MODULE)
 
 #endif /* KMEMDUMP_H */

@@ -53,31 +53,44 @@ static const struct kernel_param_ops say_ops = {
 module_param_cb(say, &say_ops, NULL, 0200);
 MODULE_PARM_DESC(say, "text for the ring");
 
+static void set_ring(char *ring)
+{
+	mutex_lock(&ring_lock);
+	state.ring = ring;
+	mutex_unlock(&ring_lock);
+}
+
 static int __init sample_init(void)
 {
-	state.ring = vzalloc(RING_SIZE);
-	if (!state.ring)
+	char *ring = vzalloc(RING_SIZE);
+
+	if (!ring)
 		return -ENOMEM;
 	state_id = kmemdump_register("sample_state", &state, sizeof(state));
 	if (state_id < 0) {
-		vfree(state.ring);
+		vfree(ring);
 		return state_id;
 	}
-	ring_id = kmemdump_register("sample_ring", state.ring, RING_SIZE);
+	ring_id = kmemdump_register("sample_ring", ring, RING_SIZE);
 	if (ring_id < 0) {
 		kmemdump_unregister(state_id);
-		vfree(state.ring);
+		vfree(ring);
 		return ring_id;
 	}
+	set_ring(ring);
 	return 0;
 }
 
 static void __exit sample_exit(void)
 {
+	char *ring = state.ring;
+
+	/* The parameter can be written until after this function. */
+	set_ring(NULL);
 	/* Before the memory goes. */
 	kmemdump_unregister(ring_id);
 	kmemdump_unregister(state_id);
-	vfree(state.ring);
+	vfree(ring);
 }
 
 module_init(sample_init);

@@ -74,7 +74,7 @@ static inline void kmemdump_debug_exit(void)
 }
 #endif
 
-unsigned int kmemdump_forget(unsigned long start, unsigned long end,
+unsigned int kmemdump_forget(unsigned long start, unsigned long last,
 			     const char *why);
 
 #endif /* KMEMDUMP_TABLE_H */

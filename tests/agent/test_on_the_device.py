@@ -398,6 +398,18 @@ def test_check_of_the_machine_itself(device):
 
 @pytest.mark.vm
 @pytest.mark.matrix
+def test_all_its_threads_have_one_capability(device):
+    it = device(tasks=30)
+    it.start("--refresh 86400")
+    sets = it.run(f"grep -h ^Cap /proc/{it.status()['pid']}/task/*/status")
+    rights = sum(1 << number for number in CAPABILITIES.values())
+    for line in sets.splitlines():
+        assert int(line.split()[1], 16) in (0, rights), line
+    assert it.status()["problems"] == []
+
+
+@pytest.mark.vm
+@pytest.mark.matrix
 def test_what_can_go_wrong(device):
     it = device(tasks=30, action="panic=pause,reboot=reset,shutdown=pause")
     machine = it.machine

@@ -11,17 +11,19 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/delay.h>
+#include <linux/irq_work.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
-#include "kmemdump.h"
+#include "table.h"
 
 #define THREADS 16
+#define READERS 2
 #define TEXT 64
 
-static struct task_struct *threads[THREADS];
+static struct task_struct *threads[THREADS + READERS];
 static char texts[THREADS][TEXT];
 static atomic_long_t rounds;
 static int leave;
@@ -66,8 +68,92 @@ static int run(void *data)
 	return 0;
 }
 
+/* FNV-1a over the words before it, as table.h says. */
+static bool is_whole(const struct kmemdump_entry *entry)
+{
+	const u64 *words = (const u64 *)entry;
+	u64 hash = 0xcbf29ce484222325ULL;
+	int i;
+
+	for (i = 0; i < 7; i++)
+		hash = (hash ^ words[i]) * 0x100000001b3ULL;
+	return hash == entry->check;
+}
+
+/* As others do from outside: without the lock. */
+static int read_table(void *data)
+{
+	while (!kthread_should_stop()) {
+		unsigned int i;
+
+		for (i = 0; i < READ_ONCE(kmemdump_table.used); i++) {
+			struct kmemdump_entry *row = &kmemdump_table.entries[i];
+			struct kmemdump_entry entry = *row;
+			const char *text = (const char *)entry.address;
+			int thread;
+
+			if (!is_whole(&entry) ||
+			    sscanf(entry.name, "thread_%d_", &thread) != 1)
+				continue;
+			WARN(thread < 0 || thread >= THREADS ||
+			     entry.size != TEXT || text != texts[thread],
+			     "row %u is torn: %.24s\n", i, entry.name);
+		}
+		usleep_range(100, 200);
+	}
+	return 0;
+}
+
 static unsigned int held;
 static bool refuses;
+
+/* Interrupts come in between two calls: they answer what they are asked. */
+static struct irq_work asked;
+static int asked_cpu = -1;
+static unsigned int in_a_row;
+static atomic_t in_interrupt;
+
+static void answer(struct irq_work *work)
+{
+	int id;
+
+	asked_cpu = -1;
+	id = kmemdump_register("in_interrupt", &in_interrupt,
+			       sizeof(in_interrupt));
+	if (!WARN_ON(id < 0))
+		WARN_ON(kmemdump_unregister(id));
+	atomic_inc(&in_interrupt);
+}
+
+static void ask(void)
+{
+	if (in_hardirq())
+		return; /* For the region of answer(). */
+	if (asked_cpu == smp_processor_id())
+		in_a_row++;
+	else if (asked_cpu < 0 && irq_work_queue(&asked))
+		asked_cpu = smp_processor_id();
+}
+
+static int hold_asking(struct kmemdump_backend *backend,
+		       const struct kmemdump_region *region)
+{
+	ask();
+	return 0;
+}
+
+static int let_go_asking(struct kmemdump_backend *backend,
+			 const struct kmemdump_region *region)
+{
+	ask();
+	return 0;
+}
+
+static struct kmemdump_backend asking = {
+	.name = "asking",
+	.register_region = hold_asking,
+	.unregister_region = let_go_asking,
+};
 
 static int hold(struct kmemdump_backend *backend,
 		const struct kmemdump_region *region)
@@ -110,6 +196,25 @@ static struct kmemdump_backend second = {
 		}							\
 	} while (0)
 
+/* A backend is called with breaks, however full the table is. */
+static int check_breaks(int regions)
+{
+	int err;
+
+	init_irq_work(&asked, answer);
+	migrate_disable(); /* It is one CPU's interrupts that count. */
+	err = kmemdump_register_backend(&asking);
+	if (!err)
+		err = kmemdump_unregister_backend(&asking);
+	migrate_enable();
+	irq_work_sync(&asked);
+	WARN(in_a_row, "interrupts were off for %u calls more\n", in_a_row);
+	EXPECT(0, err);
+	EXPECT(0, in_a_row);
+	EXPECT(true, atomic_read(&in_interrupt) >= 2 * regions);
+	return 0;
+}
+
 static int check_all(void)
 {
 	static char a[8], b[8];
@@ -142,6 +247,9 @@ static int check_all(void)
 	EXPECT(-EBUSY, kmemdump_unregister(77));
 	refuses = false;
 	EXPECT(0, kmemdump_unregister(77));
+	/* In a work item. */
+	for (i = 0; i < 1000 && !READ_ONCE(held); i++)
+		msleep(20);
 	EXPECT(1, held);
 	/* Another one takes over. */
 	EXPECT(0, kmemdump_register_backend(&second));
@@ -159,6 +267,9 @@ static int check_all(void)
 			break;
 	}
 	EXPECT(-ENOSPC, kmemdump_register("more", &many[KMEMDUMP_CAPACITY], 1));
+	/* There is a row left for the interrupt. */
+	EXPECT(0, kmemdump_unregister(ids[--i]));
+	EXPECT(0, check_breaks(i));
 	while (i--)
 		EXPECT(0, kmemdump_unregister(ids[i]));
 	return 0;
@@ -203,7 +314,7 @@ static void stop(void)
 {
 	int i;
 
-	for (i = 0; i < THREADS; i++)
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
 		if (!IS_ERR_OR_NULL(threads[i]))
 			kthread_stop(threads[i]);
 }
@@ -216,9 +327,12 @@ static int __init stress_init(void)
 		return err;
 	if (leave && kmemdump_register("forgotten", forgotten, TEXT) < 0)
 		return -EINVAL;
-	for (i = 0; i < THREADS; i++) {
+	for (i = 0; i < THREADS; i++)
 		snprintf(texts[i], TEXT, "thread_%d", i);
-		threads[i] = kthread_run(run, texts[i], "stress/%d", i);
+	for (i = 0; i < ARRAY_SIZE(threads); i++) {
+		threads[i] = i < THREADS ?
+			kthread_run(run, texts[i], "stress/%d", i) :
+			kthread_run(read_table, NULL, "read/%d", i - THREADS);
 		if (IS_ERR(threads[i])) {
 			stop();
 			return PTR_ERR(threads[i]);

@@ -59,7 +59,12 @@ def build(lab_cache, lab_kernel):
 @pytest.mark.parametrize("debug", ["n", "y"])
 @pytest.mark.parametrize("architecture", [X86_64, AARCH64], ids=lambda it: it.name)
 @pytest.mark.parametrize(
-    "series", [pytest.param("6.1", marks=pytest.mark.matrix), "6.12"]
+    "series",
+    [
+        pytest.param("6.1", marks=pytest.mark.matrix),
+        "6.12",
+        pytest.param("newest", marks=pytest.mark.matrix),
+    ],
 )
 def test_builds_without_warnings(build, series, architecture, debug):
     if shutil.which(f"{architecture.compiler}gcc") is None:
@@ -85,6 +90,21 @@ def test_sparse(build, debug):
     options = (f"KMEMDUMP_DEBUG={debug}", "C=2", "CF=-Wsparse-error")
     sources = [path for path in SOURCES if path.parent == KMOD]
     build("6.12", X86_64, *options, sources=sources)
+
+
+@pytest.mark.vm
+@pytest.mark.matrix
+@pytest.mark.skipif(shutil.which("perl") is None, reason="install perl")
+def test_checkpatch(lab_cache, lab_kernel):
+    script = lab_cache.headers(lab_kernel("sanitizers")) / "scripts/checkpatch.pl"
+    # Out of the kernel's tree, versions are compared.
+    ignored = "LINUX_VERSION_CODE,CONSTANT_COMPARISON"
+    options = ("--no-tree", "--strict", "--terse", f"--ignore={ignored}")
+    files = [path for path in SOURCES if path.parent == KMOD and path.suffix]
+    done = subprocess.run(
+        ["perl", script, *options, "--file", *files], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 RULES = {
@@ -347,6 +367,47 @@ def test_memory_that_is_freed_while_it_is_marked(machine, how, name):
     trace = log[log.index(f"region {name} ") :]
     assert "free_marked" in trace  # The stack trace says who.
     assert marks(machine) == []
+
+
+TROUBLE = re.compile(r"BUG:|Oops|unable to handle|WARNING: .* forget_last")
+
+
+@pytest.mark.vm
+def test_a_module_that_goes_takes_its_backend_along(machine):
+    machine.run("insmod /files/kmemdump_backend.ko forget=1 && rmmod kmemdump_backend")
+    # The next region would be offered to it.
+    machine.run("insmod /files/kmemdump_sample.ko && rmmod kmemdump_sample")
+    log = machine.run("dmesg")
+    assert "backend reader is a module's that goes while it is registered" in log
+    assert not TROUBLE.search(log)
+
+
+@pytest.mark.vm
+def test_memory_of_an_init_function(machine):
+    machine.run("insmod /files/kmemdump_early.ko")
+    assert marks(machine) == []
+    machine.run("rmmod kmemdump_early")
+    log = machine.run("dmesg")
+    assert re.search(r"region early \(id \d+\) is freed with its module's init", log)
+
+
+@pytest.mark.vm
+def test_the_end_of_the_address_space(machine):
+    machine.run("echo 1 >/sys/module/kmemdump/parameters/last")
+    log = machine.run("dmesg")
+    assert "forgot the last bytes" in log
+    assert not TROUBLE.search(log)
+
+
+@pytest.mark.vm
+def test_writers_while_a_driver_goes(machine):
+    say = "/sys/module/kmemdump_sample/parameters/say"
+    machine.run(
+        "insmod /files/kmemdump_slow.ko && insmod /files/kmemdump_sample.ko && "
+        f"{{ (while echo {'A' * 60} >{say}; do :; done) 2>/dev/null & }}"
+    )
+    machine.run("rmmod kmemdump_sample && wait $! && rmmod kmemdump_slow")
+    assert not TROUBLE.search(machine.run("dmesg"))
 
 
 @pytest.mark.vm

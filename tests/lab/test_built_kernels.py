@@ -22,6 +22,7 @@ for word in "$@"; do
 	M=*) echo module >"${word#M=}/kmemdump_lab.ko" && exit ;;
 	KCONFIG_ALLCONFIG=*) { echo; cat "${word#*=}"; } >"$out/.config" && exit ;;
 	kernelrelease) echo 6.12.7-android && exit ;;
+	KBUILD_RUN_COMMAND=*) mkdir "${word##* }" && exit ;;
 	esac
 done
 mkdir -p "$out/arch/arm64/boot" "$out/drivers/net"
@@ -78,6 +79,24 @@ def test_it_is_built_once(cache, tmp_path):
     assert (tmp_path / "made").read_text().splitlines() == made
     # Nothing of the build is left.
     assert not list(cache.folder.glob(".new-*"))
+
+
+def test_headers_are_kept_where_modules_are_built_for_it(cache, tmp_path, monkeypatch):
+    kernel = cache.kernel("android", AARCH64)
+    with pytest.raises(UnsupportedError, match="android keeps no headers"):
+        cache.headers(kernel)
+    recipe = replace(ANDROID, headers=True, options=())
+    monkeypatch.setitem(it.BUILT_KERNELS, "android", recipe)
+    kernel = cache.kernel("android", AARCH64)
+    assert cache.headers(kernel) == kernel.folder / "headers"
+    assert (kernel.folder / "headers").is_dir()
+    made = (tmp_path / "made").read_text()
+    assert "/scripts/package/install-extmod-build " in made
+
+
+def test_a_kernel_that_nobody_looks_into_has_no_debug_info():
+    needs = replace(ANDROID, debug_info=False).needs
+    assert set(ANDROID.needs) - set(needs) == {"DEBUG_INFO_DWARF5", "DEBUG_INFO_BTF"}
 
 
 def test_a_source_that_cannot_have_an_option(cache, tmp_path):

@@ -3,8 +3,8 @@
 Kernels that no archive has, built from Debian's sources: small, and once.
 
 They stand for kernels that are built otherwise than Debian's: for phones, and for
-distributions whose stack traces need frame pointers. Each takes about 8 minutes on two
-CPUs and 2.5 GB for as long as that lasts.
+distributions whose stack traces need frame pointers; one finds the bugs of modules
+(KASAN and lockdep). Each takes about 8 minutes on two CPUs and 2.5 GB meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kmemdump.lab.apt import Apt, run
 from kmemdump.lab.architectures import AARCH64, X86_64, Architecture
 from kmemdump.lab.kernel_package import KernelPackage
 
-__all__ = ["BUILT_KERNELS", "BuiltKernel", "build_kernel", "built_kernel"]
+__all__ = ["BUILT_KERNELS", "HEADERS", "BuiltKernel", "build_kernel", "built_kernel"]
 
 _GUEST = (
     *(
@@ -45,11 +45,15 @@ _GUEST = (
     *("VIRTIO_PCI", "VIRTIO_BLK", "NET", "UNIX", "INET", "NETDEVICES", "NET_CORE"),
     *("SERIAL_8250", "SERIAL_8250_CONSOLE", "SERIAL_8250_PCI", "VMAP_STACK"),
     *("RELOCATABLE", "RANDOMIZE_BASE", "KALLSYMS", "KALLSYMS_ALL", "BPF_SYSCALL"),
-    *("DEBUG_KERNEL", "DEBUG_INFO_DWARF5", "DEBUG_INFO_BTF"),
+    "DEBUG_KERNEL",
 )
-"""What a guest of the lab needs, and what a kernel needs to describe itself."""
+"""What a guest of the lab needs."""
+_DEBUG_INFO = ("DEBUG_INFO_DWARF5", "DEBUG_INFO_BTF")
+"""What a kernel needs to describe itself; takes a third of the build."""
 _GUEST_MODULES = ("DUMMY", "FW_CFG_SYSFS")
 
+HEADERS = "headers"
+"""Folder to build modules in, of a kernel that keeps one."""
 _TOOLS = {
     "make": "make",
     "flex": "flex",
@@ -79,11 +83,26 @@ class BuiltKernel:
     """Options that are set; the others are not unless something needs them."""
     without: tuple[str, ...]
     """Options that must not be set."""
+    debug_info: bool = True
+    """Whether it describes itself; one that is not looked into need not."""
+    headers: bool = False
+    """Whether to keep what other modules are built with."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Options that every kernel of the lab has."""
+        return (*_GUEST, *(_DEBUG_INFO if self.debug_info else ()))
 
     @property
     def entry(self) -> str:
         """Name in the lab's folder; another recipe or module is built anew."""
-        lists = (self.toolchain, self.options, self.without, _GUEST, _GUEST_MODULES)
+        lists = (
+            self.toolchain,
+            self.options,
+            self.without,
+            self.needs,
+            _GUEST_MODULES,
+        )
         recipe = "\n".join((self.source, *(" ".join(names) for names in lists)))
         made_of = (recipe.encode(), *(path.read_bytes() for path in _sources()))
         digest = hashlib.sha256(b"\n".join(made_of)).hexdigest()[:12]
@@ -124,6 +143,24 @@ BUILT_KERNELS = {
             ),
             without=("UNWINDER_ORC", "NUMA"),
         ),
+        BuiltKernel(
+            name="sanitizers",
+            architecture=X86_64,
+            source="linux-source-6.12",
+            toolchain=(f"CROSS_COMPILE={X86_64.compiler}",),
+            tools={f"{X86_64.compiler}gcc": X86_64.compiler_package},
+            image="bzImage",
+            options=(
+                *("64BIT", "UNWINDER_FRAME_POINTER", "ACPI", "HYPERVISOR_GUEST"),
+                *("PARAVIRT", "FTRACE", "ENABLE_DEFAULT_TRACERS", "TRACEPOINTS"),
+                *("KASAN", "KASAN_GENERIC", "KASAN_INLINE", "KASAN_VMALLOC"),
+                *("PROVE_LOCKING", "PROVE_RAW_LOCK_NESTING", "DEBUG_ATOMIC_SLEEP"),
+                *("DEBUG_LIST", "BUG_ON_DATA_CORRUPTION", "DEBUG_NOTIFIERS"),
+            ),
+            without=("UNWINDER_ORC", "NUMA", "CPU_MITIGATIONS", "DEBUG_INFO"),
+            debug_info=False,
+            headers=True,
+        ),
     )
 }
 """The kernels that are built, by name."""
@@ -162,6 +199,8 @@ def build_kernel(recipe: BuiltKernel, apt: Apt, folder: Path) -> None:
         _run(recipe, *make, f"M={module}", "modules")
         release = run(*make, "-s", "kernelrelease").strip()
         _keep(recipe, build, module, folder, release)
+        if recipe.headers:
+            _keep_headers(recipe, make, tree, folder)
         version = re.sub("[^0-9.]", "", release)
         (folder / "built").write_text(f"{release} {version}\n")
 
@@ -189,7 +228,7 @@ def _make_arguments(recipe: BuiltKernel, tree: Path, build: Path) -> tuple[str, 
 
 
 def _configure(recipe: BuiltKernel, make: tuple[str, ...], build: Path) -> None:
-    wanted = {f"CONFIG_{option}": "y" for option in (*_GUEST, *recipe.options)}
+    wanted = {f"CONFIG_{option}": "y" for option in (*recipe.needs, *recipe.options)}
     wanted |= {f"CONFIG_{option}": "m" for option in _GUEST_MODULES}
     lines = [f"{name}={value}\n" for name, value in wanted.items()]
     lines += [f"# CONFIG_{option} is not set\n" for option in recipe.without]
@@ -235,6 +274,15 @@ def _keep(
     shutil.copy(build / "vmlinux", folder / f"vmlinux-{release}")
     for path in (*build.rglob("*.ko"), *module.glob("*.ko")):
         shutil.copy(path, modules / path.name)
+
+
+def _keep_headers(
+    recipe: BuiltKernel, make: tuple[str, ...], tree: Path, folder: Path
+) -> None:
+    # With one name for both compilers: it would build its programs again for another.
+    script = tree / "scripts/package/install-extmod-build"
+    command = f"CC=cc HOSTCC=cc {script} {folder / HEADERS}"
+    _run(recipe, *make, "run-command", f"KBUILD_RUN_COMMAND={command}")
 
 
 def _guest() -> Path:

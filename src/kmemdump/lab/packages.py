@@ -20,6 +20,7 @@ from kmemdump.lab.apt import Apt, MissingPackageError
 from kmemdump.lab.architectures import X86_64, Architecture, get_architecture
 from kmemdump.lab.built_kernels import (
     BUILT_KERNELS,
+    HEADERS,
     BuiltKernel,
     build_kernel,
     built_kernel,
@@ -143,6 +144,10 @@ class PackageCache:
         :raises MissingPackageError: If Debian has none, as for some old kernels.
         :raises UnsupportedError: If something cannot be downloaded.
         """
+        if kernel.name in BUILT_KERNELS:
+            if (kept := kernel.folder / HEADERS).exists():
+                return kept
+            raise UnsupportedError(f"kernel {kernel.name} keeps no headers")
         package = f"linux-headers-{kernel.release}"
         tree = Path("usr/src") / package
 
