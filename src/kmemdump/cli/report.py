@@ -20,7 +20,7 @@ from kmemdump.cli.shared.options import (
     target_options,
 )
 from kmemdump.cli.shared.outputs import check_output, force_option
-from kmemdump.errors import ExitCode
+from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import PartialFile
 from kmemdump.text import printable
 
@@ -148,7 +148,9 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
     # With a memory map, the user says that it is a raw RAM image.
     log = None if reading.memory_map else open_log(target)
     if log is not None:
-        return gather_from_log(log)
+        if reading.vmcoreinfo is not None:
+            raise UsageError(f"{target}: --vmcoreinfo is not allowed (a kernel log)")
+        return gather_from_log(log, vmlinux=vmlinux)
     with opened_target(target, reading) as opened:
         builds = user_builds(os.environ)
         return Core(opened, vmlinux=vmlinux, builds=builds).report()
