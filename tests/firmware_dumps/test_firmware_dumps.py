@@ -10,7 +10,7 @@ from drgn import FaultError
 
 from kmemdump.collect.source import Options, open_source
 from kmemdump.collect.write import write_collected
-from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.errors import KmemdumpError, NotCapturedError, TargetError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.minidump_table import collect_table
 from kmemdump.firmware_dumps.target import DumpTarget
@@ -160,16 +160,27 @@ def test_a_dump_of_all_memory_needs_no_header(tmp_path: Path) -> None:
 
 
 def test_a_dump_of_all_memory_without_its_list(tmp_path: Path) -> None:
+    """The kernel in one file proves that file's address."""
+    kernel = all_memory(tmp_path / "dump", listed=False)
+    with open_target(str(tmp_path / "dump")) as target:
+        assert target.vmcoreinfo().osrelease == RELEASE
+        size = 9 << 20
+        assert target.memory.read(kernel.ram, size) == kernel.memory[:size]
+        with pytest.raises(NotCapturedError):
+            target.memory.read(kernel.ram + size, 1)
+        assert target.dump.problems == (
+            "DDRCS0_1.BIN has no address, and nothing proves one: it is left out",
+        )
+
+
+def test_a_dump_of_all_memory_without_its_list_and_kernel(tmp_path: Path) -> None:
     all_memory(tmp_path / "dump", listed=False)
+    (tmp_path / "dump" / "DDRCS0_0.BIN").write_bytes(bytes(1 << 20))
     with pytest.raises(TargetError) as caught:
         open_target(str(tmp_path / "dump"))
-    assert "DDRCS0_0.BIN and 1 more files of all memory have no addr" in str(
-        caught.value
-    )
-    assert "expected them in dump_info.txt or load.cmm" in str(caught.value)
-    advice = str(caught.value).rpartition("kmemdump report ")[2]
-    with open_target(str(tmp_path / "dump" / "DDRCS0_0.BIN")):
-        assert advice.startswith(str(tmp_path / "dump"))
+    problem = str(caught.value)
+    assert "DDRCS0_0.BIN and 1 more files of all memory have no addresses" in problem
+    assert "expected them in dump_info.txt or load.cmm" in problem
 
 
 _ENTRIES = (0x3 | 0x90000000).to_bytes(8, "little") * 512

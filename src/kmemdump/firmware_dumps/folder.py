@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kmemdump.errors import TargetError
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
+from kmemdump.firmware_dumps.banks import find_banks, place_banks
 from kmemdump.firmware_dumps.fragments import (
     FileContents,
     Fragment,
@@ -41,9 +42,6 @@ _CMM_LINE = re.compile(
     r"\s*d\.load\.binary\s+([^\s/\\]+)\s+0x([0-9a-f]{1,16})\b.*", re.IGNORECASE
 )
 
-_BANK = re.compile(r"DDR(?:CS)?\w*\.BIN", re.IGNORECASE)
-"""A file of RAM in a dump of all memory: DDRCS0_0.BIN, DDRCS1.BIN, DDR_0.bin."""
-
 _Listed = dict[str, tuple[int, int | None]]
 """File name to address and size."""
 
@@ -59,7 +57,7 @@ def collect_folder(folder: Path) -> FirmwareDump:
     listed = _read_lists(folder, sizes, problems)
     names = sorted(name for name in sizes if _is_dumped(name) or name in listed)
     if not names:
-        raise _nothing(folder, sizes)
+        return _collect_banks(folder, sizes)
     if len(names) > _MAX_FILES:
         raise TargetError(
             f"{folder}: {len(names)} files, expected at most {_MAX_FILES} regions"
@@ -90,20 +88,31 @@ def collect_folder(folder: Path) -> FirmwareDump:
         raise
 
 
-def _nothing(folder: Path, sizes: dict[str, int]) -> TargetError:
-    """Return why there is nothing to put together."""
-    banks = {name: size for name, size in sizes.items() if _BANK.fullmatch(name)}
+def _collect_banks(folder: Path, sizes: dict[str, int]) -> FirmwareDump:
+    """Put together the files of all memory, by what the kernel in them proves."""
+    banks = find_banks(sizes)
     if not banks:
-        return TargetError(
+        raise TargetError(
             f"{folder}: no md_*.BIN files in it, expected what a device's firmware left"
         )
+    problems: list[str] = []
+    files = OpenFiles()
+    try:
+        fragments = place_banks(files, folder, banks, problems)
+        if fragments:
+            return assemble(
+                str(folder), fragments, files=files, problems=problems, described=False
+            )
+    except BaseException:
+        files.close()
+        raise
+    files.close()
     first = min(banks)
-    largest = max(banks, key=lambda name: (banks[name], name))
-    return TargetError(
+    raise TargetError(
         f"{folder}: {first} and {len(banks) - 1} more files of all memory have no "
-        f"addresses, expected them in {' or '.join(LISTS)} beside the files\n"
-        f"copy the list from where the files come from, or try the file with the "
-        f"kernel alone: kmemdump report {folder / largest}"
+        f"addresses, expected them in {' or '.join(LISTS)} beside the files, or one "
+        "kernel that proves them\n"
+        "copy the list from where the files come from"
     )
 
 
