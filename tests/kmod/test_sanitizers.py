@@ -182,8 +182,9 @@ def start(snapshots, make_setup, lab_cache, lab_kernel, tmp_path_factory):
 
 def run(machine: Machine, commands: str, *, seconds: float) -> str:
     """Run commands until they end, or the kernel has something to say of them."""
-    machine.run("dmesg -n 8")
-    machine.run(f"({commands}; echo {END} >/dev/kmsg) >/dev/null 2>&1 &")
+    machine.run("dmesg -n 8", timeout=seconds)
+    background = f"({commands}; echo {END} >/dev/kmsg) >/dev/null 2>&1 &"
+    machine.run(background, timeout=seconds)
     deadline = time.monotonic() + seconds
     while not (END in machine.console or splats(machine.console)):
         assert time.monotonic() < deadline, machine.console[-500:]
