@@ -27,6 +27,7 @@ from kmemdump.coreimage import (
     write_core,
 )
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
+from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Alias, Range, Region
 
 PAGE = 4096
@@ -311,6 +312,38 @@ def test_verify_truncated(tmp_path: Path) -> None:
         ]
         with pytest.raises(NotCapturedError):
             core.memory.read(0x5000, PAGE)
+
+
+class CountingMemory:
+    """Memory that counts what is read of it."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self.ranges, self.bytes = memory.ranges, 0
+
+    def read(self, address: int, size: int) -> bytes:
+        self.bytes += size
+        return self._memory.read(address, size)
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+def test_verify_reads_no_more_than_regions_claim(tmp_path: Path) -> None:
+    """A forged manifest has each of many regions cover all memory, and claim none."""
+    path = tmp_path / "core"
+    write_core(path, contents((0x3000, PAGE), (0x500000, 2 << 20)))
+    with read_core(path) as core:
+        assert core.manifest is not None
+        regions = [RegionRecord(i, "r", 0, 1 << 62, i % 2, 0) for i in range(2000)]
+        core.manifest = core.manifest._replace(regions=regions)
+        core.memory = CountingMemory(core.memory)
+        problems = verify(core)
+        assert len(problems) == 2000
+        assert (
+            problems[0] == f"region r: has {PAGE} or more bytes in the file, expected 0"
+        )
+        assert core.memory.bytes == 0
 
 
 def test_verify_conflict(tmp_path: Path) -> None:

@@ -231,3 +231,70 @@ def test_any_damage(changes):
         data[at] = value
     with contextlib.suppress(FormatError):
         look_at_everything(parse_btf(bytes(data), "test"))
+
+
+# Structures that no compiler makes
+
+
+def chain(levels: int, width: int, through: str = "") -> BtfWriter:
+    """Structures, each with the next one *width* times in it, without a name."""
+    w = BtfWriter()
+    inner = w.struct("s0", 8, [("end", w.integer("int", 4), 0)])
+    for level in range(1, levels + 1):
+        if through == "const":
+            inner = w.const(inner)
+        elif through == "typedef":
+            inner = w.typedef(f"t{level}", inner)
+        inner = w.struct(f"s{level}", 8, [("", inner, 0)] * width)
+    return w
+
+
+@pytest.mark.parametrize("through", ["", "const", "typedef"])
+def test_more_members_than_any_machine_lists(through):
+    btf = parse(chain(17, 40, through))
+    for level, good in ((0, True), (2, True), (3, False), (17, False)):
+        # Names are found by their types.
+        if good:
+            assert btf.find(f"s{level}", {BtfKind.STRUCT})
+        else:
+            with pytest.raises(FormatError, match="a structure whose anonymous"):
+                btf.find(f"s{level}", {BtfKind.STRUCT})
+
+
+def test_depth_of_anonymous_structures():
+    btf = parse(chain(100, 1))
+    assert btf.find("s60", {BtfKind.STRUCT})
+    with pytest.raises(FormatError, match="64 levels"):
+        btf.find("s70", {BtfKind.STRUCT})
+    assert len(parse(chain(50_000, 1)).refused) > 49_000  # No recursion of ours.
+
+
+def test_structures_in_themselves():
+    w = BtfWriter()
+    w.struct("itself", 8, [("", 1, 0)])
+    w.struct("one", 8, [("", 3, 0)])
+    w.struct("other", 8, [("", 2, 0), ("n", 2, 0)])
+    w.struct("by_name", 8, [("n", 4, 0)])  # Costs nothing until it is asked for.
+    assert sorted(parse(w).refused) == [1, 2, 3]
+
+
+def test_structures_larger_than_any():
+    w = BtfWriter()
+    w.struct("large", 64 << 20, [])
+    w.struct("larger", (64 << 20) + 1, [])
+    w.struct("largest", 0xFFFFFFF0, [], kind=5)
+    btf = parse(w)
+    assert btf.type(1).size_or_type == 64 << 20
+    for type_id in (2, 3):
+        with pytest.raises(FormatError, match="bytes, expected at most 67108864"):
+            btf.type(type_id)
+
+
+def test_a_module_goes_on_where_the_kernel_ends():
+    """What the kernel has and what a module adds count together."""
+    kernel = chain(2, 40)
+    module = BtfWriter(kernel)
+    inner = module.struct("m", 8, [("", kernel.next_id - 1, 0)] * 40)
+    btf = parse(module, parse(kernel))
+    assert not btf.base.refused
+    assert [*btf.refused] == [inner]

@@ -58,6 +58,18 @@ def test_frames_past_the_end_do_not_count():
     assert list(parse(kdump(small, max_frame=5)).ranges()) == [(0, PAGE)]
 
 
+def test_a_bitmap_that_claims_more_than_the_file_has():
+    """Two million ranges of which none can be read: a small file, but much work."""
+    data = bytearray(kdump(PAGES, max_frame=1 << 22))
+    at = 2 * PAGE + (1 << 19)
+    data[at : at + (1 << 19)] = b"\x55" * (1 << 19)
+    dump = parse(bytes(data))
+    assert len(dump.pages) == 1 << 21
+    assert len(list(dump.ranges())) <= (len(data) - dump.descriptors) // 24
+    end = dump.end(lambda offset, count: bytes(data[offset : offset + count]))
+    assert end >= dump.descriptors + 24 * (1 << 21)
+
+
 def test_aarch64():
     assert parse(kdump(PAGES, machine=b"aarch64")).machine == "aarch64"
     assert parse(kdump(PAGES, machine=b"Unknown")).machine is None
@@ -172,7 +184,7 @@ def test_runs_and_counts_across_pieces():
 def test_a_bitmap_that_alternates_is_refused_soon():
     bits = b"\x55" * (1 << 19)
     bitmap = PageBitmap(lambda at, count: bits[at : at + count], 8 << 19)
-    dump = replace(parse(kdump(PAGES)), pages=bitmap, held=len(bitmap))
+    dump = replace(parse(kdump(PAGES)), pages=bitmap, held=1 << 30, room=1 << 30)
     with pytest.raises(FormatError, match="more than 2000000 ranges"):
         list(dump.ranges())
 

@@ -318,3 +318,14 @@ def test_structures_are_those_of_the_debug_info(dead: DeadMachine) -> None:
             assert shape(found) == shape(expected), name
     finally:
         target.close()
+
+
+def test_arrays_larger_than_any():
+    """drgn would take the memory before it reads the first byte."""
+    w = BtfWriter()
+    w.struct("page", 16 << 20, [])
+    w.array(1, 5)
+    w.struct("holder", 8, [("pages", 2, 0)])
+    holder = program(w.bytes()).type("struct holder")
+    with pytest.raises(FormatError, match="an array of 83886080 bytes"):
+        str(holder.members[0].type)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kmemdump.memory.ranges import (
     Alias,
+    PackedRanges,
     Range,
     Region,
     align,
@@ -164,3 +165,17 @@ def test_clip():
         Alias(0xFFFF_1000, 0x2000, 0x10),
         Alias(0xFFFF_2F00, 0x3F00, 0x100),
     ]
+
+
+def test_packed_ranges():
+    packed, plain = PackedRanges(), [Range(0, 1), Range(2, 5), Range(9, 1 << 40)]
+    for item in plain:
+        packed.append(*item)
+    assert packed == plain
+    assert packed != plain[:2]
+    assert [*packed] == plain
+    assert (packed[1], packed[-1], packed[1:]) == (plain[1], plain[2], plain[1:])
+    assert [*parts_in(Range(1, 4), packed)] == [Range(2, 3)]
+    for bad in ((3, 1), (9, 1), (9 + (1 << 40), 1), (1 << 50, 0)):
+        with pytest.raises(ValueError, match="do not follow"):
+            packed.append(*bad)

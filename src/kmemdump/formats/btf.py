@@ -19,6 +19,7 @@ from enum import IntEnum
 from mmap import mmap
 
 from kmemdump.errors import FormatError
+from kmemdump.formats.btf_bounds import find_unbounded
 
 __all__ = [
     "Btf",
@@ -86,6 +87,16 @@ _EACH = {
 _KINDS = tuple(BtfKind)  # Faster than BtfKind(number), and needed often.
 _FIXED_WORDS = [(_TYPE.size + _FIXED.get(kind, 0)) // 4 for kind in BtfKind]
 _EACH_WORDS = [_EACH.get(kind, 0) // 4 for kind in BtfKind]
+_STRUCTS = (BtfKind.STRUCT, BtfKind.UNION)
+_ALIASES = (
+    BtfKind.TYPEDEF,
+    BtfKind.VOLATILE,
+    BtfKind.CONST,
+    BtfKind.RESTRICT,
+    BtfKind.TYPE_TAG,
+)
+_MAX_ALIASES = 64
+"""Typedefs and qualifiers of each other; damaged BTF has circles."""
 _LISTED = (BtfKind.ENUM, BtfKind.ENUM64, BtfKind.DATASEC)
 
 
@@ -137,6 +148,10 @@ class Btf:
     """Ids of all types of a few kinds."""
     first_id: int = 1
     first_string: int = 0
+    refused: dict[int, str] = field(default_factory=dict, repr=False)
+    """Structures that no compiler makes, and why: see :mod:`.btf_bounds`."""
+    _costs: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
+    """Members and depth of structures with anonymous ones in them."""
     _enumerators: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
     """Offset of a name in *strings* to its enumeration's id, and its index there."""
     _searched: dict[str, int | None] = field(default_factory=dict, repr=False)
@@ -146,12 +161,15 @@ class Btf:
         """
         Return a type.
 
-        :raises FormatError: If there is no such type.
+        :raises FormatError: If there is no such type, or it is damaged.
         """
         if type_id < self.first_id and self.base is not None:
             return self.base.type(type_id)
         if type_id == 0:
             return BtfType(BtfKind.VOID, "void", 0, False, 0, 0)
+        if type_id in self.refused:
+            problem = f"BTF type {type_id} is {self.refused[type_id]}"
+            raise FormatError(self.source, problem)
         index = type_id - self.first_id
         if not 0 <= index < len(self.offsets):
             raise FormatError(self.source, f"no type {type_id} in BTF")
@@ -166,6 +184,26 @@ class Btf:
             offset + _TYPE.size,
             self.types,
         )
+
+    def _inner(self, type_id: int) -> tuple[int, int] | None:
+        """Return the structure that a type stands for, and how many members it has."""
+        for _ in range(_MAX_ALIASES):
+            if type_id < self.first_id and self.base is not None:
+                found = self.base._inner(type_id)
+                if found is not None and found[0] in self.base._costs:
+                    return found[0], self.base._costs[found[0]][0]
+                return found
+            index = type_id - self.first_id
+            if not 0 <= index < len(self.offsets):
+                return None
+            _, info, target = _TYPE.unpack_from(self.types, self.offsets[index])
+            kind = info >> 24 & 0x1F
+            if kind in _STRUCTS:
+                return type_id, info & 0xFFFF
+            if kind not in _ALIASES:
+                return None
+            type_id = target
+        return None
 
     def string(self, offset: int) -> str:
         """Return the string at *offset*."""
@@ -340,6 +378,7 @@ def _index(btf: Btf) -> None:
     # There are 100,000 types: opening a core image waits for this, and an agent keeps
     # it in memory. An array takes a tenth of a dictionary's memory.
     named, offsets = [], array("I")
+    structs: list[tuple[int, int]] = []
     words = array("I", btf.types[: len(btf.types) // 4 * 4])
     if sys.byteorder == "big":
         words.byteswap()
@@ -358,6 +397,8 @@ def _index(btf: Btf) -> None:
                 btf.listed[BtfKind(kind)].append(type_id)
         if after > end:
             break
+        if kind in _STRUCTS:
+            structs.append((type_id, at))
         offsets.append(4 * at)
         if name:
             named.append(name << 32 | type_id)
@@ -367,3 +408,4 @@ def _index(btf: Btf) -> None:
         raise FormatError(btf.source, f"BTF type at offset {4 * at:#x} is cut short")
     btf.offsets = offsets
     btf.named = array("Q", sorted(named))
+    btf.refused, btf._costs = find_unbounded(words, structs, btf._inner)

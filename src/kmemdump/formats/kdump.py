@@ -102,6 +102,8 @@ class Kdump:
     How many pages have a descriptor: fewer than :attr:`pages` has only in a dump that
     is marked incomplete. Those with the highest addresses are missing.
     """
+    room: int
+    """For how many the file has room: a bitmap may claim more."""
     source: str
 
     def ranges(self) -> Iterator[tuple[int, int]]:
@@ -110,7 +112,7 @@ class Kdump:
 
         :raises FormatError: If there are too many.
         """
-        left = self.held
+        left = min(self.held, self.room)
         for count, (first, end) in enumerate(self.pages.runs()):
             if count == _MAX_RANGES:
                 raise FormatError(
@@ -239,6 +241,7 @@ def parse_kdump(
         vmcoreinfo,
         incomplete,
         held,
+        max(size - descriptors, 0) // _DESCRIPTOR.size,
         source,
     )
 

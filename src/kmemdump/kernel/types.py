@@ -15,6 +15,7 @@ from drgn import (
     TypeKindSet,
     TypeMember,
     TypeParameter,
+    sizeof,
 )
 
 from kmemdump.errors import FormatError
@@ -38,6 +39,8 @@ _QUALIFIERS = {
 }
 _INT_SIGNED, _INT_BOOL = 1, 4  # BTF_INT_*, in bits 24 to 27
 _MAX_INTEGER = 16
+_MAX_ARRAY = 64 << 20
+"""Bytes of an array; the largest one of Debian's kernels has 4,194,304."""
 _FLOATS = (2, 4, 8, 12, 16)  # Documentation/bpf/btf.rst
 _MAX_DEPTH = 64
 """Limit on nested pointers, typedefs and arrays; corrupt BTF could nest forever."""
@@ -121,7 +124,9 @@ class BtfTypes:
             return prog.pointer_type(self.make(type.size_or_type, depth))
         if kind == BtfKind.ARRAY:
             element, length = self._btf.array(type)
-            return prog.array_type(self.make(element, depth), length)
+            made = self.make(element, depth)
+            self._check_size(made, length)
+            return prog.array_type(made, length)
         if kind in (BtfKind.STRUCT, BtfKind.UNION):
             factory = prog.struct_type if kind == BtfKind.STRUCT else prog.union_type
             members = list(self._btf.members(type))
@@ -147,6 +152,18 @@ class BtfTypes:
         if kind == BtfKind.FUNC_PROTO:
             return self._function(type, depth)
         raise FormatError(self._btf.source, f"a BTF {kind.name} is not a type")
+
+    def _check_size(self, element: Type, length: int) -> None:
+        # drgn takes that much memory before it reads anything.
+        try:
+            size = sizeof(element) * length
+        except TypeError:  # Incomplete; it has no size.
+            return
+        if size > _MAX_ARRAY:
+            raise FormatError(
+                self._btf.source,
+                f"an array of {size} bytes in BTF, expected at most {_MAX_ARRAY}",
+            )
 
     def _integer(self, type: BtfType) -> Type:
         encoding = self._btf.int_encoding(type) >> 24 & 0xF

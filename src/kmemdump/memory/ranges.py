@@ -8,15 +8,18 @@ a range with its virtual address, a region is a range that is registered.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from operator import eq
+from typing import NamedTuple, overload
 
 __all__ = [
     "ADDRESS_SPACE",
     "Alias",
     "Extent",
+    "PackedRanges",
     "Range",
     "Region",
     "align",
@@ -51,6 +54,54 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.start:#x}-{self.end:#x}"
+
+
+class PackedRanges(Sequence[Range]):
+    """
+    Millions of ranges, sorted and apart, in 16 bytes each; a list takes 150.
+
+    They are made into ranges when they are looked at.
+    """
+
+    def __init__(self) -> None:
+        self._starts = array("Q")
+        self._sizes = array("Q")
+
+    def append(self, start: int, size: int) -> None:
+        """
+        Add a range behind the others.
+
+        :raises ValueError: If it is not behind them, or empty.
+        """
+        if size <= 0 or (self._starts and start <= self._starts[-1] + self._sizes[-1]):
+            raise ValueError(f"{size} bytes at {start:#x} do not follow the others")
+        self._starts.append(start)
+        self._sizes.append(size)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Range: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Range]: ...
+
+    def __getitem__(self, index: int | slice) -> Range | list[Range]:
+        if isinstance(index, slice):
+            pairs = zip(self._starts[index], self._sizes[index], strict=True)
+            return [Range(*pair) for pair in pairs]
+        return Range(self._starts[index], self._sizes[index])
+
+    def __iter__(self) -> Iterator[Range]:
+        return map(Range, self._starts, self._sizes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Extent(NamedTuple):

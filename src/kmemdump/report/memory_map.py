@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kmemdump.coreimage import Manifest
+from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import Range, intersect, merge, subtract, total
 from kmemdump.report.records import AreaMemory, MemoryMap, MemoryRange
 
@@ -16,6 +17,8 @@ __all__ = ["Cell", "Row", "draw_map", "map_memory"]
 _PACKED = "symbols"
 """The area that a core image keeps compressed, without regions."""
 _REST = "other"
+_MAX_RANGES = 1 << 16
+"""Ranges in the map; if there are more, neighbours are joined."""
 _MAX_AREAS = 24
 """Further areas are merged, since firmware's regions may have any names."""
 
@@ -26,7 +29,7 @@ def map_memory(
     """
     Find the areas for which memory was captured.
 
-    :param held: All memory that was captured.
+    :param held: All memory that was captured, sorted and merged.
     :param ram: The RAM that the kernel had.
     :return: ``None`` if no memory was captured.
     """
@@ -40,7 +43,8 @@ def map_memory(
             area = _REST
         named.setdefault(area, []).append(Range(region.address, region.size))
     areas = []
-    rest = merge(held)
+    rest = _coarse(held)
+    between = total(rest) - total(held)
     for area, ranges in named.items():
         here = intersect(rest, ranges)
         rest = subtract(rest, here)
@@ -48,8 +52,25 @@ def map_memory(
     if rest:
         packed = manifest and any(it.name == _PACKED for it in manifest.areas)
         name = _PACKED if packed else _REST
-        areas.append(AreaMemory(name, total(rest), _records(rest)))
+        areas.append(AreaMemory(name, total(rest) - between, _records(rest)))
     return MemoryMap(_records(ram), tuple(areas))
+
+
+def _coarse(held: Sequence[Range]) -> list[Range]:
+    """Join neighbours until there are few: a dump of all RAM may have millions."""
+    gap = 0
+    while True:
+        found: list[Range] = []
+        for item in held:
+            if found and item.start <= found[-1].end + gap:
+                found[-1] = Range(found[-1].start, item.end - found[-1].start)
+            else:
+                found.append(item)
+            if len(found) > _MAX_RANGES:
+                break
+        else:
+            return found
+        gap = max(2 * gap, PAGE_SIZE)
 
 
 def _records(ranges: Iterable[Range]) -> tuple[MemoryRange, ...]:

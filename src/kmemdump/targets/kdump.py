@@ -21,7 +21,7 @@ from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.files import OpenFile
 from kmemdump.formats.flat import FLAT_MAGIC, FlatFile, parse_flat
 from kmemdump.formats.kdump import Compression, Kdump, PageDescriptor, parse_kdump
-from kmemdump.memory.ranges import Range, merge
+from kmemdump.memory.ranges import PackedRanges, Range
 from kmemdump.targets.file import FileTarget, check_whole
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -49,9 +49,10 @@ class KdumpMemory:
         self._dump = dump
         self._pages: OrderedDict[int, bytes] = OrderedDict()
         self._program: Program | None = None
-        self.ranges: Sequence[Range] = merge(
-            Range(address, size) for address, size in dump.ranges()
-        )
+        ranges = PackedRanges()
+        for address, size in dump.ranges():
+            ranges.append(address, size)
+        self.ranges: Sequence[Range] = ranges
 
     def read(self, address: int, size: int) -> bytes:
         page_size = self._dump.page_size
