@@ -27,6 +27,7 @@ from kmemdump.kernel.attach import attach
 from kmemdump.kernel.tasks import readable_pids
 from kmemdump.lab import X86_64
 from kmemdump.opening import open_target
+from rigs.damage import damage, kernel_pointers, move_pointers, spans
 from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_architecture, once
 from rigs.synthetic import (
@@ -254,59 +255,6 @@ def test_a_hundred_thousand_program_headers(tmp_path):
 # Real core images, damaged
 
 
-def spans(path: Path) -> dict[str, tuple[int, int]]:
-    """Where the parts of a core image are in its file, found by their looks."""
-    data = path.read_bytes()
-    (phnum,) = struct.unpack_from("<H", data, 56)
-    notes = 64 + 56 * phnum
-    manifest = data.index(b"KMEMDUMP\0", notes) - 12
-    info = data.index(b"VMCOREINFO\0", notes) - 12
-
-    def end_of(start: int) -> int:
-        (size,) = struct.unpack_from("<I", data, start + 4)
-        return start + 24 + (size + 3) // 4 * 4
-
-    found = {
-        "header": (0, 64),
-        "program headers": (64, notes),
-        "registers": (notes, info),
-        "VMCOREINFO": (info, manifest),
-        "manifest": (manifest, end_of(manifest)),
-        "memory": (end_of(manifest), len(data)),
-    }
-    at = end_of(manifest)
-    while data[at + 12 : at + 21] == b"KMEMDUMP\0":
-        (kind,) = struct.unpack_from("<I", data, at + 8)
-        name = {0x4B4D4435: "debug info", 0x4B4D4432: "packed memory"}[kind]
-        found[f"{name}'s table"] = (at, at + 200)
-        found[name] = (at, end_of(at))
-        at = end_of(at)
-    found["memory"] = (at, len(data))
-    return found
-
-
-def damage(data: bytearray, start: int, end: int, chance: random.Random) -> None:
-    """Do to a part of a file what disks, firmware and dying kernels do to it."""
-    how = chance.choice(("flip", "ones", "zeros", "byte", "number", "move"))
-    times = chance.choice((1, 1, 2, 8, 64)) * (50 if end - start > 1 << 20 else 1)
-    for _ in range(times):
-        at = chance.randrange(start, end)
-        if how == "flip":
-            data[at] ^= 1 << chance.randrange(8)
-            continue
-        number = chance.choice((1 << 63, 1 << 31, 0xFFFFFFFF, 0x7FFFFFFF, 1 << 40))
-        other = chance.randrange(start, end)
-        piece = {
-            "ones": b"\xff" * chance.choice((1, 4, 8)),
-            "zeros": bytes(8),
-            "byte": chance.randbytes(1),
-            "number": struct.pack("<Q", number),
-            "move": bytes(data[other : other + 8]),  # Pointers that lead elsewhere.
-        }[how]
-        piece = piece[: end - at]
-        data[at : at + len(piece)] = piece
-
-
 @once
 @pytest.mark.parametrize(
     "part",
@@ -369,20 +317,12 @@ def test_interrupts_without_end(
 @each_architecture
 def test_damaged_pointers(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
     """Lists that loop or lead astray, tables that point to themselves."""
-    start, end = spans(core_image)["memory"]
     whole = core_image.read_bytes()
-    places = [
-        at
-        for at in range(start + -start % 8, end, 8)
-        if whole[at + 6 : at + 8] == b"\xff\xff"  # A kernel pointer, very likely.
-    ]
+    places = kernel_pointers(whole, *spans(core_image)["memory"])
     path = tmp_path / "damaged.core"
     for seed in range(settings.default.max_examples // 8):
-        chance = random.Random(seed)
         data = bytearray(whole)
-        for _ in range(chance.choice((20, 200, 2000))):
-            here, there = chance.choice(places), chance.choice(places)
-            data[here : here + 8] = whole[there : there + 8]
+        move_pointers(data, places, random.Random(seed))
         path.write_bytes(data)
         for verb in ("ask", "report"):
             ended = put(verb, path, tmp_path)

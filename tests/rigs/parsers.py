@@ -2,10 +2,10 @@
 """
 Every parser of bytes from outside, and a good input for each to start from.
 
-Add each new parser here: one test and one fuzzer walk the table.
+Add each new parser here, or to the tables of its kind that are imported: tests and a
+fuzzer walk the table, and a test fails for a parser that is not in it.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -40,6 +40,10 @@ from kmemdump.formats.sahara_host import SaharaHost, Send
 from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.kernel_search.layout_lines import layout_lines
 from kmemdump.lab.fdt_writer import pack_fdt
+from rigs.dump_parsers import DUMP_PARSERS
+from rigs.log_parsers import LOG_PARSERS
+from rigs.parser import Parser
+from rigs.vm_parsers import VM_PARSERS
 from rigs.writers.debug_info import write_debug_info
 from rigs.writers.elfheader import write_downstream, write_series
 from rigs.writers.fdt import Tree, cells, write_fdt
@@ -61,18 +65,6 @@ _TEXT = 0xFFFFFFFF81000000
 _SYMBOLS = [(_TEXT + 16 * i, f"t_{i}") for i in range(520)] + [
     (_TEXT + 9000, "T_stext")
 ]
-
-
-@dataclass(frozen=True)
-class Parser:
-    """A parser, and everything that is done with its result."""
-
-    name: str
-    run: Callable[[bytes], object]
-    """Returns or raises FormatError, whatever the bytes are."""
-    seeds: tuple[bytes, ...]
-    runs: int = 750_000
-    """Inputs for the fuzzer; all parsers together have more than 10 million."""
 
 
 def _smem(data: bytes) -> None:
@@ -380,4 +372,7 @@ PARSERS = (
         ),
         100_000,
     ),
+    *DUMP_PARSERS,
+    *LOG_PARSERS,
+    *VM_PARSERS,
 )

@@ -185,7 +185,8 @@ class QmpClient(QmpChannel):
                 f"{self.name}: does not speak QMP ({error}), "
                 "expected QEMU's -qmp unix:PATH,server=on"
             ) from error
-        except (QMPError, EOFError, OSError, asyncio.CancelledError,
+        # qemu.qmp asserts that a peer does not hang up just after its greeting.
+        except (QMPError, EOFError, OSError, AssertionError, asyncio.CancelledError,
                 concurrent.futures.CancelledError) as error:  # fmt: skip
             raise TargetError(f"{self.name}: {what}: the VM went away") from error
 

@@ -19,6 +19,8 @@ from kmemdump.targets.qmp_channel import QmpChannel
 __all__ = ["belongs_to_libvirt", "parse_registers"]
 
 _MAX_CPUS = 4096
+_MAX_TEXT = 1 << 16
+"""Characters for a CPU; QEMU prints up to 6,000."""
 _LIBVIRT = "charmonitor"
 """libvirt's name for its own monitor."""
 _CPU = re.compile(r"^CPU#\d+\s*$", re.M)
@@ -50,7 +52,7 @@ def parse_registers(text: str, arch: Arch, source: str) -> list[Note]:
     if not parts:
         raise FormatError(source, "info registers: no CPU in the answer")
     return [
-        Note("CORE", NT_PRSTATUS, _prstatus(part, number, arch, source))
+        Note("CORE", NT_PRSTATUS, _prstatus(part[:_MAX_TEXT], number, arch, source))
         for number, part in enumerate(parts, 1)
     ]
 

@@ -15,6 +15,8 @@ from kmemdump.watch.hang_detector import Vcpu
 __all__ = ["VcpuThreads", "parse_vcpus"]
 
 MAX_CPUS = 4096
+_MAX_TEXT = 1 << 16
+"""Characters for a CPU; QEMU prints up to 6,000."""
 
 
 def parse_vcpus(text: str, arch: Arch) -> list[Vcpu | None]:
@@ -25,7 +27,7 @@ def parse_vcpus(text: str, arch: Arch) -> list[Vcpu | None]:
     :return: None for a CPU whose state is not in a known form.
     """
     parts = re.split(r"^CPU#\d+\s*$", text, flags=re.M)[1:]
-    return [_parse_vcpu(part, arch) for part in parts[:MAX_CPUS]]
+    return [_parse_vcpu(part[:_MAX_TEXT], arch) for part in parts[:MAX_CPUS]]
 
 
 def _parse_vcpu(text: str, arch: Arch) -> Vcpu | None:
