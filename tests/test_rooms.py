@@ -19,6 +19,7 @@ ROOMS = [
     "progress",
     "folders",
     "files",
+    "bounds",
     "vmcoreinfo",
     # Bytes and what they mean: nothing of drgn but in the recorder.
     "memory",

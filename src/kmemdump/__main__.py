@@ -12,15 +12,25 @@ __all__ = ["run"]
 def run() -> NoReturn:
     """Run the command line and exit."""
     _prepare_streams()
+    ends_at_once = False
     try:
         # Loading takes a moment; Ctrl-C may be pressed meanwhile.
+        from kmemdump.bounds.child import ChildEnded
+        from kmemdump.bounds.steps import state
         from kmemdump.cli import main
 
-        status = main()
+        try:
+            status = main(in_children=True)
+            ends_at_once = state() is not None
+        except ChildEnded as ended:
+            status, ends_at_once = ended.status, True
     except KeyboardInterrupt:
         print("kmemdump: stopped", file=sys.stderr)
         status = 130
     _flush_streams()
+    if ends_at_once:
+        # Two processes that share their memory would both write to it to free it.
+        os._exit(status)
     sys.exit(status)
 
 

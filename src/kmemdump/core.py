@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from drgn import Program
 
 from kmemdump.coreimage import Manifest, verify
-from kmemdump.errors import QuestionError
+from kmemdump.errors import BudgetExceededError, QuestionError
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.memory.recorder import Budget
 from kmemdump.opening import open_target
@@ -104,8 +104,11 @@ class Core(Closing):
 
     def attempt(self, question: Question) -> tuple[str, BaseException | None]:
         """Put a question; return its output, and the exception if it failed."""
-        with self.kernel.recorder.reading(_BUDGET):
-            return attempt(self.prog, question)
+        try:
+            with self.kernel.recorder.reading(_BUDGET, question.text):
+                return attempt(self.prog, question)
+        except BudgetExceededError as error:
+            return "", error
 
     def report(self) -> Report:
         """

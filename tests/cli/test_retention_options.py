@@ -4,7 +4,8 @@
 import click
 import pytest
 
-from kmemdump.cli.shared.retention import parse_size, retention_options
+from kmemdump.cli.shared.retention import retention_options
+from kmemdump.cli.shared.sizes import parse_size
 from kmemdump.coreimage.retention import Limits
 from kmemdump.errors import UsageError
 

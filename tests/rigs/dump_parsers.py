@@ -106,7 +106,7 @@ def _elf(data: bytes) -> None:
 
 def _kdump(data: bytes) -> None:
     dump = parse_kdump(_reader(data), len(data), "kdump")
-    assert len(dump.ranges) <= len(data)  # Each has a descriptor in the file.
+    assert len(list(dump.ranges())) <= len(data)  # Each has a descriptor in the file.
     for frame in (0, 1, 5):
         with suppress(FormatError):
             dump.descriptor(_reader(data), frame)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Processes that watch, without a VM: names, isolation, ends."""
 
+import contextlib
 import functools
 import json
 import os
@@ -13,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from kmemdump.bounds import steps
 from kmemdump.cli.shared.watch_output import WatchOutput
-from kmemdump.errors import UsageError
+from kmemdump.errors import BudgetExceededError, UsageError
 from kmemdump.marking.selection import select
 from kmemdump.watch import EventName, Settings, Supervisor
 from kmemdump.watch.reporter import Reporter
@@ -36,6 +38,19 @@ def die_unless(path):
     if not path.exists():
         os.kill(os.getpid(), signal.SIGKILL)
     return select()
+
+
+def bomb():
+    """Work in C that would never end, and a selection if it is left out."""
+    steps._CPU_MARGIN = 0
+    with contextlib.suppress(BudgetExceededError), steps.step("bomb", 1.0):
+        sum(range(1 << 60))
+    return select()
+
+
+def never_ends():
+    with steps.step("bomb", 600.0):
+        sum(range(1 << 60))
 
 
 def fail(error):
@@ -123,6 +138,50 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
     finally:
         qemu.close()
     assert EventName.WORKER_DIED in events
+
+
+def test_what_ended_a_worker_is_left_out_by_the_next(tmp_path):
+    """A hostile guest costs its host the limit of one step, and no more."""
+    qemu = FakeQemu(tmp_path / "a")
+    texts = []
+
+    def report(event):
+        texts.append(event.text)
+        if event.event is EventName.WAITING:
+            raise KeyboardInterrupt
+
+    source = SocketSource([str(qemu.path)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Supervisor([source], bomb, Settings(tmp_path), report).run()
+    finally:
+        qemu.close()
+    [died] = [text for text in texts if "died" in text]
+    assert died.startswith("its process died (SIGXCPU: it took longer than a healthy")
+    assert died.endswith(", in bomb)")
+
+
+def test_a_worker_in_c_code_ends_at_once(tmp_path):
+    """It notices no SIGTERM; it writes no core image, and so it is killed."""
+    qemu = FakeQemu(tmp_path / "a")
+    started = 0.0
+
+    def tick():
+        nonlocal started
+        if any(vm.worker and vm.worker.page.step for vm in supervisor._vms.values()):
+            started = time.monotonic()
+            raise KeyboardInterrupt
+
+    source = SocketSource([str(qemu.path)])
+    supervisor = Supervisor(
+        [source], never_ends, Settings(tmp_path), lambda event: None, tick
+    )
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            supervisor.run()
+    finally:
+        qemu.close()
+    assert time.monotonic() - started < 15  # It had 20 s to end by itself.
 
 
 def test_command_line_without_a_vm(tmp_path):

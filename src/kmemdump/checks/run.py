@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.checks.findings import Findings
 from kmemdump.checks.point import Check, Point
 from kmemdump.checks.wanted import Wanted
@@ -35,8 +36,6 @@ _KINDS = (
     "kmemdump.checks.vm",
     "kmemdump.checks.watched",
 )
-_MAX_DATA = 4 << 30
-"""Bytes of memory that a process may allocate, as for ``watch``."""
 _MAX_SECONDS = 300.0
 """Seconds for a target; the host may be busy, a vmlinux large."""
 _AT_ONCE = 8
@@ -144,9 +143,7 @@ def _work(
     """Check a target; the main function of a process."""
     # It lets its VM run again, if it had stopped it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _MAX_DATA if hard == resource.RLIM_INFINITY else min(hard, _MAX_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    limit_process(StatePage(), Limits(), {})
     logging.getLogger().addHandler(logging.NullHandler())  # Points say what matters.
     findings = Findings(target, connection.send)
     problem = None

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kmemdump.bounds.page import Partner
+from kmemdump.bounds.steps import state
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
 from kmemdump.cli.shared.terminal import typed
-from kmemdump.errors import ExitCode, KmemdumpError, UsageError
+from kmemdump.errors import BudgetExceededError, ExitCode, KmemdumpError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
@@ -73,15 +75,21 @@ def command(
     answers: list[dict[str, object]] = []
     print_answer = answers.append if as_json else _print
     with opened_target(target, reading, progress=False) as opened:
+        page = state()
+        if page is not None and not questions:
+            page.partner = Partner.PERSON if talking else Partner.STREAM
         core = Core(opened, vmlinux=vmlinux, builds=user_builds(os.environ))
         kernel = core.kernel
         if kernel.problem and not (wanted and all(item.bare for item in wanted)):
             print_message(kernel.problem)
-        failed = [
-            question
-            for question in (wanted if questions else typed(kernel, talking))
-            if question is None or not _put(core, question, print_answer, talking)
-        ]
+        # What a child before this one has answered, it has printed.
+        before = page.printed if page is not None and questions and not as_json else 0
+        failed = page is not None and page.failed
+        for question in wanted[before:] if questions else typed(kernel, talking):
+            good = question and _put(core, question, print_answer, talking)
+            failed = failed or not good
+            if page is not None:
+                page.printed, page.failed = page.printed + (not as_json), failed
         if failed and kernel.lacks:
             print_message(kernel.lacks)
     if as_json:
@@ -95,6 +103,8 @@ def _ask_ramoops(target: str, reading: TargetOptions) -> int:
     try:
         with opened_target(target, reading) as opened:
             found = read_ramoops(opened.memory, target)
+    except BudgetExceededError:
+        raise
     except KmemdumpError:
         # It may be the RAM of ramoops alone, without a kernel.
         if not Path(target).is_file():
@@ -144,6 +154,7 @@ def _put(
         return False
     reason = None if error is None else explain(error)
     print_answer({"question": question.text, "answer": text, "error": reason})
+    sys.stdout.flush()
     return error is None
 
 

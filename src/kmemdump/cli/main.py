@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import click
 
+from kmemdump.bounds.child import ChildEnded
+from kmemdump.cli.shared.bounded import IN_CHILDREN
 from kmemdump.cli.shared.configuration import config_option, read_usual_places
 from kmemdump.cli.shared.messages import print_message, verbose_option
 from kmemdump.errors import ExitCode, KmemdumpError
@@ -78,14 +80,22 @@ def _program(context: click.Context) -> None:
     read_usual_places(context)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, in_children: bool = False) -> int:
     """
     Run the command line.
 
+    :param in_children: Whether verbs that look at foreign memory do so in a child,
+        with limits that hold even in C code. This process must have no other threads.
+    :raises ChildEnded: In this process, when its child has ended.
     :return: Exit status: see :class:`kmemdump.errors.ExitCode`.
     """
     try:
-        status = _program.main(arguments, prog_name="kmemdump", standalone_mode=False)
+        status = _program.main(
+            arguments,
+            prog_name="kmemdump",
+            standalone_mode=False,
+            obj=IN_CHILDREN if in_children else None,
+        )
         sys.stdout.flush()
     except BrokenPipeError:  # The reader (head, less) has ended.
         return ExitCode.INCOMPLETE
@@ -103,8 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_message(f"error: {where}{error.strerror or error}")
         return ExitCode.UNREADABLE
     except MemoryError:
-        print_message("error: not enough memory for what the target claims to hold")
+        print_message(
+            "error: not enough memory for what the target claims to hold; "
+            "--max-memory allows more"
+        )
         return ExitCode.UNREADABLE
+    except ChildEnded:
+        raise
     except Exception:
         traceback.print_exc()
         print_message("a bug of kmemdump: please report the lines above")

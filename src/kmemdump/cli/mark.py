@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from kmemdump.cli.shared.agent_output import AgentOutput, JsonAgentOutput, run_folder
+from kmemdump.cli.shared.bounded import bounded
 from kmemdump.cli.shared.json_records import refusal_record
 from kmemdump.cli.shared.messages import (
     held_back_warnings,
@@ -207,6 +208,8 @@ def _opened(
     """Open the machine, and the output for its results."""
     from kmemdump.agent.agent import held_signals
 
+    if not daemon:  # Which leaves nothing registered when it is ended.
+        bounded(target)
     # Block signals first: threads started later inherit that.
     with (
         held_signals() if daemon else nullcontext(),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from kmemdump.bounds.steps import hand_over
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
 from kmemdump.errors import (
@@ -125,6 +126,7 @@ def command(
         return 0
     sys.stdout.flush()
     sys.stderr.flush()
+    hand_over()
     try:
         os.execvp(argv[0], argv)
     except FileNotFoundError:

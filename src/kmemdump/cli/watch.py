@@ -23,6 +23,7 @@ from kmemdump.cli.shared.options import (
     vmlinux_option,
 )
 from kmemdump.cli.shared.retention import retention_options
+from kmemdump.cli.shared.sizes import size_of_option
 from kmemdump.cli.shared.vm_sources import (
     SourceOptions,
     parse_sources,
@@ -94,6 +95,14 @@ __all__ = ["command"]
     metavar="PLACE",
     help="Add each death to this catalogue: a folder, or a URL of fsspec.",
 )
+@click.option(
+    "--max-memory",
+    callback=size_of_option,
+    default="2GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory for the process of each VM; 4 GiB more with --vmlinux.",
+)
 @click.option("--until-dead", is_flag=True, help="End when every VM has died or ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step, too.")
 def command(
@@ -109,6 +118,7 @@ def command(
     program: str | None,
     exec_time: float,
     catalogue: str | None,
+    max_memory: int,
     until_dead: bool,
     verbose: bool,
 ) -> int:
@@ -147,6 +157,7 @@ def command(
         until_dead,
         control_path(run_folder(os.environ), os.getpid()),
         run_folder(os.environ) / "builds",
+        max_memory,
         limits,
     )
     sources = [parse_sources(where)]

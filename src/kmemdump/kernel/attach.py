@@ -15,6 +15,7 @@ import drgn
 from drgn import Object, Program
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_program
+from kmemdump.bounds.steps import raise_memory
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.debug_info import (
@@ -28,7 +29,7 @@ from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.mapped_memory import add_mapped_memory
 from kmemdump.kernel.program import RECORDER, core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
-from kmemdump.memory.recorder import Budget, Recorder
+from kmemdump.memory.recorder import Budget, Reading, Recorder
 from kmemdump.targets import NamingTarget, Target
 from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -133,7 +134,7 @@ def attach(
     elif vmlinux is None or self_contained:
         own = read_own_debug_info(target, recorder, builds, marking=marking)
     used = own.found if vmlinux is None else None
-    with recorder.reading(_ATTACH_BUDGET) as reading:
+    with recorder.reading(_ATTACH_BUDGET, "attaching") as reading:
         if vmlinux is not None:
             _load_vmlinux(prog, vmlinux, target.vmcoreinfo())
         register_finders(prog, lambda: used)
@@ -178,15 +179,16 @@ def read_own_debug_info(
     prog = _program(target, recorder, ())
     found = problem = None
     core = core_of(target)
-    with recorder.reading(_ATTACH_BUDGET) as reading:
-        try:
+    reading = Reading(_ATTACH_BUDGET)
+    try:
+        with recorder.reading(_ATTACH_BUDGET, "symbols and types") as reading:
             if core is not None and core.has_debug_info:
                 found = debug_info_of_core(core, builds)
             else:
                 info, machine = target.vmcoreinfo(), target.machine
                 found = read_debug_info(prog, info, machine, target.memory, builds)
-        except (UnsupportedError, FormatError, BudgetExceededError) as error:
-            problem = str(error)
+    except (UnsupportedError, FormatError, BudgetExceededError) as error:
+        problem = str(error)
     blocks = frozenset(reading.blocks)
     if found is None:
         return OwnDebugInfo(None, blocks, problem)
@@ -207,7 +209,7 @@ def with_unwind_tables(target: Target, found: DebugInfo) -> OwnDebugInfo:
 def _unwind_tables(
     target: Target, prog: Program, recorder: Recorder, found: DebugInfo
 ) -> frozenset[int]:
-    with recorder.reading(_ATTACH_BUDGET) as reading:
+    with recorder.reading(_ATTACH_BUDGET, "unwind tables") as reading:
         read_unwind_tables(prog, found, target.machine)
     return frozenset(reading.blocks)
 
@@ -244,6 +246,7 @@ def _reader(
 
 
 def _load_vmlinux(prog: Program, vmlinux: Path, vmcoreinfo: VmcoreInfo) -> None:
+    raise_memory()
     found = debug_file_build_id(vmlinux)
     expected = vmcoreinfo.build_id
     if expected is not None and found != expected:

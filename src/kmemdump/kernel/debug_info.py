@@ -295,6 +295,8 @@ def read_debug_info(
     if start is None or end is None:
         raise FormatError(info.source, "kallsyms lack _stext and _end")
     per_cpu = per_cpu_types(btf)
+    if btf.refused:  # Damaged: no other VM's is like this.
+        builds = None
     if builds is None or lacks:  # What it lacks was looked for in other memory, too.
         return DebugInfo(symbols, btf, start, end, per_cpu, lacks=lacks)
     changed = find_changed_names(symbols.names_with(".$"))

@@ -20,7 +20,7 @@ from kmemdump.areas import Area
 from kmemdump.areas.area import read_symbol
 from kmemdump.areas.crash import CRASH
 from kmemdump.areas.simple import KERNEL, SYMBOLS
-from kmemdump.errors import UsageError
+from kmemdump.errors import BudgetExceededError, UsageError
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.registered_regions import (
     KernelRegion,
@@ -219,8 +219,11 @@ def _put(
 ) -> tuple[Reading, QuestionResult]:
     if reason := hindrance(kernel, question):
         return Reading(budget), QuestionResult(question.text, reason)
-    with kernel.recorder.reading(budget) as reading:
-        _, error = attempt(kernel.prog, question)
+    try:
+        with kernel.recorder.reading(budget, question.text) as reading:
+            _, error = attempt(kernel.prog, question)
+    except BudgetExceededError as problem:
+        return Reading(budget), QuestionResult(question.text, str(problem))
     if error is None or isinstance(error, CommandExitStatusError):
         # The kernel answered, even if grep, for example, found nothing.
         return reading, QuestionResult(question.text, None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from drgn import FaultError
 
+from kmemdump.bounds.steps import step
 from kmemdump.errors import BudgetExceededError, NotCapturedError
 from kmemdump.memory.physical import PAGE_SIZE, Memory, PageMemory
 from kmemdump.memory.ranges import Range, unit_ranges
@@ -100,11 +101,16 @@ class Recorder:
         return PageMemory(self._pages)
 
     @contextmanager
-    def reading(self, budget: Budget | None = None) -> Iterator[Reading]:
+    def reading(
+        self, budget: Budget | None = None, what: str = "reading"
+    ) -> Iterator[Reading]:
         """
         Record and limit what the body of the ``with`` statement reads.
 
         Reads past the budget raise :exc:`BudgetExceededError` inside the body.
+
+        :param what: Names the body, as for :func:`kmemdump.bounds.steps.step`.
+        :raises BudgetExceededError: Instead of the body, if it is left out.
         """
         if self._current is not None:
             raise RuntimeError("readings do not nest")
@@ -114,7 +120,8 @@ class Recorder:
         self._record = current.blocks.add
         self._reads = self._check_at = 0
         try:
-            yield current
+            with step(what, current.budget.seconds):
+                yield current
         finally:
             current.seconds = time.monotonic() - start
             current.reads = self._reads

@@ -24,7 +24,7 @@ from kmemdump.coreimage import (
 )
 from kmemdump.debuggers.compatibility import Debugger, describe_file, find_debuggers
 from kmemdump.diagnosis.records import ADDRESS
-from kmemdump.errors import FormatError, KmemdumpError
+from kmemdump.errors import BudgetExceededError, FormatError, KmemdumpError
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.marking.mark import hindrance
 from kmemdump.questions.question import attempt, explain
@@ -150,8 +150,12 @@ def _check_questions(kernel: Kernel, areas: Iterable[Area]) -> Iterator[Question
             _logger.info("asking %s", question.text)
             reason = hindrance(kernel, question) or ""
             if not reason:
-                with kernel.recorder.reading(SECTION_BUDGET):
-                    _, error = attempt(kernel.prog, question)
+                error: BaseException | None
+                try:
+                    with kernel.recorder.reading(SECTION_BUDGET, question.text):
+                        _, error = attempt(kernel.prog, question)
+                except BudgetExceededError as problem:
+                    error = problem
                 reason = "" if error is None else explain(error)
             yield QuestionCheck(area.name, question.text, not reason, reason)
 

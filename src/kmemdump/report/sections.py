@@ -45,13 +45,13 @@ class Sections:
         :return: *default* if *find* fails.
         """
         _logger.info("looking for %s", what)
-        with self._recorder.reading(self._budget):
-            try:
+        try:
+            with self._recorder.reading(self._budget, what):
                 return find()
-            except Exception as error:
-                # On a dead kernel's memory, drgn's helpers may raise anything.
-                self.missing.append(Loss(what, reason(error)))
-                return default
+        except Exception as error:
+            # On a dead kernel's memory, drgn's helpers may raise anything.
+            self.missing.append(Loss(what, reason(error)))
+            return default
 
     def collect(
         self, what: str, items: Callable[[], Iterable[_S]], make: Callable[[_S], _T]
@@ -65,15 +65,15 @@ class Sections:
         _logger.info("looking for %s", what)
         found: list[_T] = []
         problem: Exception | None = None
-        with self._recorder.reading(self._budget):
-            try:
+        try:
+            with self._recorder.reading(self._budget, what):
                 for item in items():
                     try:
                         found.append(make(item))
                     except ABSENT as error:
                         problem = problem or error
-            except Exception as error:  # As above; or the budget is spent.
-                problem = problem or error
+        except Exception as error:  # As above; or the budget is spent.
+            problem = problem or error
         if problem is not None:
             what = f"a part of {what}" if found else what
             self.missing.append(Loss(what, reason(problem)))

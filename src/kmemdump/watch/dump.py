@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from kmemdump.backends.vm import Dump
+from kmemdump.bounds.steps import held
 from kmemdump.coreimage import Death
 from kmemdump.coreimage.folder import SUFFIX, CoreFolder
 from kmemdump.errors import KmemdumpError, OutputError
@@ -69,7 +70,7 @@ class DumpWriter:
         self._reporter.show_status("writing the core image")
         death = Death(cause.text, cause.kind, facts.signature, facts.id, self._name)
         try:
-            with self._reserved(marks) as problem:
+            with held(), self._reserved(marks) as problem:
                 if problem is not None:
                     return OutputError(problem)
                 path = self._new_path()

@@ -38,5 +38,7 @@ class Settings:
     """Where the control socket is made."""
     builds: Path | None = None
     """Folder of what VMs of one kernel build share."""
+    memory: int = 2 << 30
+    """Bytes that the process of each VM may allocate."""
     limits: Limits = field(default_factory=Limits)
     """How much room core images may take."""

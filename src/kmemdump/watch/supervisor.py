@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from kmemdump.bounds.steps import Refusal
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
 from kmemdump.watch.control.commands import make_command
@@ -29,7 +30,7 @@ from kmemdump.watch.settings import Settings
 from kmemdump.watch.sources import Source, VmAddress
 from kmemdump.watch.vm_status import VmStatus
 from kmemdump.watch.watcher import Outcome
-from kmemdump.watch.worker import Usage, Worker, worker_context
+from kmemdump.watch.worker import End, Usage, Worker, worker_context
 
 __all__ = ["Supervisor"]
 
@@ -41,6 +42,14 @@ _PROGRAM_PATIENCE = 10.0
 """Seconds that programs have to end."""
 _DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds until a worker is started again; the last one for all that follow."""
+_STEP_PATIENCE = 1.0
+"""Seconds that a worker has to end a step, if it does not write a core image."""
+_MAX_REFUSED = 8
+"""Steps that a worker leaves out; a look has about fifty."""
+_FORGET = 6 * 3600.0
+"""Seconds for which a step is left out."""
+_PAUSE = 600.0
+"""Seconds from a worker that was ended to the next one, if there were many."""
 _PROVEN = 30.0
 """A worker that ran so many seconds is started again at once."""
 
@@ -56,6 +65,8 @@ class _Vm:
         """How the last watch ended, if its worker said so."""
         self.started = 0.0
         self.next_start = 0.0
+        self.refused: dict[str, Refusal] = {}
+        """Steps that ended workers, which others leave out for some hours."""
         self._failures = 0
 
     def schedule(self, now: float) -> None:
@@ -67,6 +78,21 @@ class _Vm:
         least = 0.0 if self.outcome is None else 2 * _SCAN
         self.next_start = now + max(delay, least)
         self._failures += 1
+
+    def refuse(self, end: End, now: float) -> None:
+        """Let the next worker leave out what ended this one."""
+        if not end.killed:
+            return
+        if end.step and len(self.refused) < _MAX_REFUSED:
+            reason = f"left out: the process that did it was ended ({end.reason})"
+            self.refused[end.step] = Refusal(reason, now + _FORGET)
+        elif end.step:
+            # A guest that wants to cost its host a CPU costs it a twentieth.
+            self.next_start = max(self.next_start, now + _PAUSE)
+
+    def forget(self, now: float) -> None:
+        """Forget what was refused long ago: the host may have been busy."""
+        self.refused = {what: it for what, it in self.refused.items() if it.until > now}
 
     def record(self) -> Mapping[str, object]:
         """Return what is known of it as JSON has it: see `control.status`."""
@@ -199,8 +225,13 @@ class Supervisor:
     def _start_worker(self, vm: _Vm) -> str | None:
         """Start a worker; return why that is impossible."""
         try:
+            vm.forget(time.monotonic())
             vm.worker = Worker(
-                self._context, vm.address, self._make_selection, self._settings
+                self._context,
+                vm.address,
+                self._make_selection,
+                self._settings,
+                vm.refused,
             )
         except OSError as error:
             return f"cannot start a process: {error.strerror}"
@@ -229,9 +260,11 @@ class Supervisor:
         elif message is not None:
             self._take(vm, message)
         else:
-            reason = vm.worker.close()
+            end = vm.worker.close()
             vm.worker = None
-            vm.schedule(time.monotonic())
+            now, reason = time.monotonic(), end.reason
+            vm.schedule(now)
+            vm.refuse(end, now)
             self._pending.refuse_all(vm.address.name, f"its worker ended ({reason})")
             if vm.outcome is None:
                 text = f"its process died ({reason})"
@@ -291,17 +324,32 @@ class Supervisor:
         for vm in self._vms.values():
             if vm.worker is not None:
                 vm.worker.terminate()
-        deadline = time.monotonic() + _END_PATIENCE
+        started = time.monotonic()
+        deadline = started + _END_PATIENCE
+        steps = {
+            name: vm.worker.page.serial for name, vm in self._vms.items() if vm.worker
+        }
         with _signals_held():
             while any(vm.worker for vm in self._vms.values()):
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._receive(left):
+                if left <= 0:
                     break
+                self._receive(min(left, _SCAN))
+                if time.monotonic() > started + _STEP_PATIENCE:
+                    self._kill_stuck(steps)
         for vm in self._vms.values():
             if vm.worker is not None:
                 vm.worker.kill()
                 vm.worker.close()
                 vm.worker = None
+
+    def _kill_stuck(self, steps: Mapping[str, int]) -> None:
+        """Kill workers that are in the same step still, and write no core image."""
+        for name, vm in self._vms.items():
+            page = vm.worker.page if vm.worker is not None else None
+            if page and page.step and page.serial == steps.get(name) and not page.holds:
+                assert vm.worker is not None
+                vm.worker.kill()
 
 
 def _make_folder(folder: Path) -> None:

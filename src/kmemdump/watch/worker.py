@@ -10,13 +10,17 @@ import resource
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any
 
+from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.steps import Limits, Refusal, limit_process
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
 from kmemdump.watch.control.commands import Command
@@ -26,10 +30,10 @@ from kmemdump.watch.settings import Settings
 from kmemdump.watch.sources import VmAddress
 from kmemdump.watch.watcher import Outcome, Watcher
 
-__all__ = ["Usage", "Worker", "worker_context"]
+__all__ = ["End", "Usage", "Worker", "worker_context"]
 
-_MAX_DATA = 4 << 30
-"""Bytes of memory that a process may allocate; a vmlinux is loaded into it."""
+_LIMITED = (signal.SIGXCPU, signal.SIGALRM)
+"""What ends a process that exceeds the limits of a step."""
 
 
 def worker_context() -> ForkServerContext:
@@ -49,12 +53,35 @@ class Usage:
     cpu_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the process of a worker ended."""
+
+    reason: str
+    killed: bool
+    """Whether it was ended by a signal."""
+    step: str
+    """The step in which it was; empty if it was in none."""
+
+
+class _SharedPage(StatePage):
+    """A page that is passed to the process that writes to it."""
+
+    def __reduce__(self) -> Any:
+        return _open_page, (DupFd(self.fd),)
+
+
+def _open_page(fd: Any) -> _SharedPage:
+    return _SharedPage(fd.detach())
+
+
 class Worker:
     """
     The supervisor's end: a process that runs.
 
     :param address: The VM.
     :param make_selection: Returns what to mark; must be picklable.
+    :param refused: Steps that it leaves out, since they ended one before it.
     """
 
     def __init__(
@@ -63,18 +90,25 @@ class Worker:
         address: VmAddress,
         make_selection: Callable[[], Selection],
         settings: Settings,
+        refused: Mapping[str, Refusal],
     ) -> None:
+        self.page: StatePage = _SharedPage()
+        """What the process does."""
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_work,
-            args=(theirs, address, make_selection, settings),
+            args=(theirs, address, make_selection, settings, self.page, refused),
             name=f"kmemdump watch {address.name}",
             daemon=True,
         )
         try:
             self._process.start()
+        except BaseException:
+            self.page.close()
+            raise
         finally:
             theirs.close()
+        self.page.detach()
 
     def usage(self) -> Usage:
         """Return what it takes; zeros once it has ended."""
@@ -115,16 +149,24 @@ class Worker:
         with contextlib.suppress(OSError):
             self._process.kill()
 
-    def close(self) -> str:
+    def close(self) -> End:
         """Wait until it has ended; return why it did."""
         self.connection.close()
         self._process.join()
-        code = self._process.exitcode
+        code = self._process.exitcode or 0
         self._process.close()
-        if code is not None and code < 0:
-            with contextlib.suppress(ValueError):
-                return signal.Signals(-code).name
-        return f"exit status {code}"
+        step = self.page.step
+        self.page.close()
+        if code >= 0:
+            return End(f"exit status {code}", False, step)
+        reason = f"signal {-code}"
+        with contextlib.suppress(ValueError):
+            reason = signal.Signals(-code).name
+        if -code in _LIMITED:
+            reason += ": it took longer than a healthy kernel takes"
+        if step:
+            reason += f", in {step}"
+        return End(reason, True, step)
 
 
 def _work(
@@ -132,6 +174,8 @@ def _work(
     address: VmAddress,
     make_selection: Callable[[], Selection],
     settings: Settings,
+    page: StatePage,
+    refused: Mapping[str, Refusal],
 ) -> None:
     """Watch a VM; the main function of a process."""
     stopping = False
@@ -151,7 +195,7 @@ def _work(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
     _die_with_supervisor()
-    _limit_memory()
+    limit_process(page, Limits(memory=settings.memory), refused, total=False)
 
     reporter = Reporter(address.name, connection.send, lambda: stopping, next_command)
     logging.basicConfig(handlers=[_LogHandler(reporter)])
@@ -192,9 +236,3 @@ def _die_with_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait_and_die, name="supervisor", daemon=True).start()
-
-
-def _limit_memory() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = _MAX_DATA if hard == resource.RLIM_INFINITY else min(hard, _MAX_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

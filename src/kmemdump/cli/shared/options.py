@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from kmemdump.cli.shared.bounded import limit_options
 from kmemdump.cli.shared.messages import held_back_warnings
 from kmemdump.errors import UsageError
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
@@ -137,7 +138,7 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--damaged", is_flag=True, help="Use what is left of a truncated file."
         ),
     )
-    return vmlinux_option(reading)
+    return vmlinux_option(limit_options(reading))
 
 
 def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +146,7 @@ def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
     from kmemdump.collect.source import Options  # Few verbs need what it loads.
 
     return grouped(
-        function,
+        limit_options(function),
         "options",
         Options,
         range_option(

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Steps of work on foreign memory, each with a limit that the kernel enforces.
+
+The budget of a question is looked at when memory is read. Work that reads none, in
+drgn's C code, is ended by signals whose default action is to end the process: SIGXCPU
+of RLIMIT_CPU, and SIGALRM. Who waits for the process then knows in which step it was,
+and may start another one that leaves this step out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from kmemdump.bounds.page import Partner, StatePage
+from kmemdump.errors import BudgetExceededError
+
+__all__ = [
+    "Limits",
+    "Refusal",
+    "hand_over",
+    "held",
+    "hold",
+    "limit_process",
+    "raise_memory",
+    "state",
+    "step",
+]
+
+_CPU = 900.0
+_MEMORY_OF_VMLINUX = 4 << 30
+"""Bytes that drgn may take for a debug file, which is the user's own."""
+_CPU_MARGIN = 5
+"""CPU seconds beyond a budget, which stops a question sooner if that reads memory."""
+_WALL_FACTOR = 10
+"""A step may take so much longer if others use the CPU, or a disk is slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of a process. A machine of 64 CPUs and 10,000 tasks takes a tenth."""
+
+    memory: int = 2 << 30
+    """Bytes that it may allocate (RLIMIT_DATA)."""
+    cpu: float = _CPU
+    """CPU seconds for all of its work."""
+    seconds: float = 7200.0
+    """Seconds that it may take."""
+
+    @property
+    def factor(self) -> float:
+        """By how much a step's limit is raised with that of all work."""
+        return max(self.cpu / _CPU, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a step is left out."""
+
+    reason: str
+    until: float = math.inf
+    """Until when: seconds of the monotonic clock, which all processes share."""
+
+
+class _State:
+    """What this process may take, and where it says what it does."""
+
+    def __init__(
+        self,
+        page: StatePage,
+        limits: Limits,
+        refused: Mapping[str, Refusal],
+        last: str | None,
+        total: bool,
+    ) -> None:
+        self.page = page
+        self.limits = limits
+        self._refused = refused
+        self._last = last
+        self._total = total
+        self._over = ""
+        self.before = {
+            which: resource.getrlimit(which)[0]
+            for which in (
+                resource.RLIMIT_CORE,
+                resource.RLIMIT_CPU,
+                resource.RLIMIT_DATA,
+            )
+        }
+
+    def begin(self, what: str, seconds: float) -> None:
+        if what == self._last:
+            self._over = f"left out: all before took what it may (at {what})"
+        found = self._refused.get(what)
+        if found is not None and found.until > time.monotonic():
+            raise BudgetExceededError(found.reason)
+        if self._over:
+            raise BudgetExceededError(self._over)
+        seconds *= self.limits.factor
+        self.page.begin(what)
+        self._set_cpu(_cpu_used() + seconds + _CPU_MARGIN)
+        signal.setitimer(signal.ITIMER_REAL, seconds * _WALL_FACTOR)
+
+    def end(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._set_cpu(math.inf)
+        self.page.end()
+
+    def _set_cpu(self, seconds: float) -> None:
+        if self._total:
+            seconds = min(seconds, self.limits.cpu)
+        soft = resource.RLIM_INFINITY if math.isinf(seconds) else math.ceil(seconds)
+        _set_soft(resource.RLIMIT_CPU, soft)
+
+
+_state: _State | None = None
+"""None where nothing is limited, as in a program that imports this one."""
+
+
+def limit_process(
+    page: StatePage,
+    limits: Limits,
+    refused: Mapping[str, Refusal],
+    *,
+    last: str | None = None,
+    total: bool = True,
+) -> None:
+    """
+    Limit this process from now on.
+
+    :param page: Where it says what it does.
+    :param refused: Steps that are left out.
+    :param last: The step from which on all are left out.
+    :param total: Whether all of its work is limited, and not only each step.
+    """
+    global _state
+    _state = _State(page, limits, refused, last, total)
+    for number in (signal.SIGXCPU, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    _set_soft(resource.RLIMIT_CORE, 0)  # A guest's memory is nobody else's.
+    _set_soft(resource.RLIMIT_DATA, limits.memory)
+    if total:
+        _set_soft(resource.RLIMIT_CPU, math.ceil(limits.cpu))
+
+
+def state() -> StatePage | None:
+    """Return where this process says what it does; None if it is not limited."""
+    return None if _state is None else _state.page
+
+
+@contextlib.contextmanager
+def step(what: str, seconds: float) -> Iterator[None]:
+    """
+    Limit the body of the ``with`` statement, which nothing else is to interrupt.
+
+    :param what: Names the step; the same work has the same name.
+    :param seconds: CPU time that it may take.
+    :raises BudgetExceededError: If the step is left out.
+    """
+    current = _state
+    if current is None:
+        yield
+        return
+    current.begin(what, seconds)
+    try:
+        yield
+    finally:
+        current.end()
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Let nobody end this process early in the body of the ``with`` statement."""
+    hold(True)
+    try:
+        yield
+    finally:
+        hold(False)
+
+
+def hold(value: bool) -> None:
+    """Note that this process has something that it must not leave, or no more."""
+    if _state is not None:
+        _state.page.hold(value)
+
+
+def hand_over() -> None:
+    """Lift the limits of this process, which becomes a debugger."""
+    if _state is not None:
+        _state.page.partner = Partner.DEBUGGER
+        for which, value in _state.before.items():
+            _set_soft(which, value)
+
+
+def raise_memory() -> None:
+    """Allow what the kernel's debug file takes, which the user chose."""
+    if _state is not None:
+        _set_soft(resource.RLIMIT_DATA, _state.limits.memory + _MEMORY_OF_VMLINUX)
+
+
+def _set_soft(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    if hard != resource.RLIM_INFINITY:
+        value = hard if value == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, hard))
+
+
+def _cpu_used() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
