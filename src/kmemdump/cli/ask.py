@@ -23,6 +23,7 @@ from kmemdump.errors import BudgetExceededError, ExitCode, KmemdumpError, UsageE
 from kmemdump.files import OpenFile
 from kmemdump.memory.physical import FileMemory
 from kmemdump.memory.ranges import Extent
+from kmemdump.text import printable
 
 if TYPE_CHECKING:
     from kmemdump.core import Core
@@ -159,7 +160,9 @@ def _put(
 
 
 def _print(answer: dict[str, object]) -> None:
-    click.echo(answer["answer"], nl=False)
+    # The kernel's log, and names in it, may hold what a terminal obeys.
+    lines = str(answer["answer"]).split("\n")
+    click.echo("\n".join(printable(line, keep="\t") for line in lines), nl=False)
     if answer["error"] is not None:
         what = str(answer["question"]).splitlines()[0]
         print_message(f"{what}: {answer['error']}")
