@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kmemdump.cli import main
+from kmemdump.cli.ask import _print as print_answer
 from rigs.dead_phone import leave
 
 SOURCES = ("dump", "rawdump.img", "ram.img", "kinfo.img", "kinfo.bin")
@@ -116,3 +117,10 @@ def test_file_with_a_name_that_a_terminal_obeys(
     (folder / "md_\x1b[31m.BIN").write_bytes(b"red")
     main(["collect", str(folder), "-o", str(tmp_path / "core")])
     assert r"\x1b[31m (3 bytes) is left out" in capsys.readouterr().err
+
+
+def test_answers_do_not_control_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a damaged or hostile kernel logged is shown, and not obeyed."""
+    answer = "a\tb\x07\n\x1b[2Jc\u202e\n"
+    print_answer({"question": "log", "answer": answer, "error": None})
+    assert capsys.readouterr().out == "a\tb\\x07\n\\x1b[2Jc\\u202e\n"
