@@ -2,6 +2,7 @@
 """Runs the command line as a person would, within limits of memory and time."""
 
 import importlib
+import multiprocessing
 import os
 import pkgutil
 import resource
@@ -11,7 +12,6 @@ import tempfile
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import kmemdump
 from kmemdump.cli import main
@@ -29,6 +29,9 @@ for name in (
     "report.inspect",
 ):
     importlib.import_module(f"kmemdump.{name}")
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["rigs.verbs"])
 
 MEMORY = 2 << 30
 """Address space that a verb may use, in bytes."""
@@ -55,24 +58,23 @@ class Run:
 
 def run(*arguments: str | Path, nobody: bool = False) -> Run:
     """
-    Run a verb in a copy of this process.
+    Run a verb in a copy of a process that has imported drgn, which takes longer than
+    most runs.
 
-    This process has imported drgn, which takes longer than most runs.
+    That is not this process: its threads may hold locks, which a copy never gets.
 
     :param nobody: Whether to run as the user nobody, which requires root.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            _run_and_exit([str(item) for item in arguments], out, err, nobody)
-        _, status = os.waitpid(pid, 0)
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-    return Run(os.waitstatus_to_exitcode(status), *texts)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("out", "err")]
+        given = [str(item) for item in arguments]
+        process = _SERVER.Process(target=_run_and_exit, args=(given, *paths, nobody))
+        process.start()
+        process.join()
+        status = process.exitcode
+        process.close()
+        assert status is not None
+        return Run(status, *(Path(it).read_text(errors="replace") for it in paths))
 
 
 def _import_all() -> None:
@@ -83,11 +85,11 @@ def _import_all() -> None:
             importlib.import_module(module.name)
 
 
-def _run_and_exit(
-    arguments: list[str], out: BinaryIO, err: BinaryIO, nobody: bool
-) -> None:
+def _run_and_exit(arguments: list[str], out: str, err: str, nobody: bool) -> None:
     status = 99
     try:
+        for number, path in enumerate((out, err), 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
         if nobody:
             _import_all()
             os.setresuid(65534, 65534, 65534)
@@ -97,8 +99,6 @@ def _run_and_exit(
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(PATIENCE)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
         sys.stdout = os.fdopen(1, "w", errors="replace", closefd=False)
         sys.stderr = os.fdopen(2, "w", errors="replace", closefd=False)
         status = main(arguments)

@@ -105,8 +105,8 @@ def _names(core: CoreImage, info: VmcoreInfo | None) -> list[Alias]:
     Return the virtual addresses in the headers, if the core lacks the page table.
 
     What firmware saves may have the top table, among others, and not those below it.
-    A core image of ours has what leads to its own memory: the table of the image is
-    there, or none is.
+    A core image of ours has all tables that were walked for it, or none. The one of the
+    image may not be among them: kmemdump knows where it lies.
     """
     if info is None:
         return []
@@ -127,10 +127,11 @@ def _names(core: CoreImage, info: VmcoreInfo | None) -> list[Alias]:
 
     try:
         table = arch_from_info(info).page_table(info)
-        wanted = [info.symbol("init_uts_ns")]
-        if not core.has_manifest:
-            wanted += [item.virtual for item in names if item.virtual]
-        for virtual in wanted:
+        read(table.root, PAGE_SIZE)
+        if core.has_manifest:
+            return []
+        wanted = [info.symbol("init_uts_ns"), *(item.virtual for item in names)]
+        for virtual in filter(None, wanted):
             translate(table, read, virtual)
     except (FormatError, NotCapturedError):
         return names
