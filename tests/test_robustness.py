@@ -107,7 +107,10 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "socket": (make_socket, "is a socket, .* say qmp:"),
     "zeros": (lambda path: path.write_bytes(bytes(99_999)), "not a known dump format"),
     "noise": (lambda path: path.write_bytes(RANDOM), "not a known dump format"),
-    "gzip": (lambda path: path.write_bytes(gzip.compress(b"core")), "decompress it"),
+    "gzip": (
+        lambda path: path.write_bytes(gzip.compress(bytes(99))),
+        "is compressed with gzip",
+    ),
     "program": (lambda path: path.symlink_to(sys.executable), r"is an ELF (exec|sha)"),
     "process": (make_process_core, "is the core of a process"),
     "zero": (lambda path: path.symlink_to("/dev/zero"), "is a character device"),

@@ -25,6 +25,11 @@ LINES = {"arch/aarch64_lines.py", "arch/x86_64_lines.py"}
 LAB = "lab/"  # Builds machines of QEMU, each for an architecture: a table of its own.
 ALLOWED = {
     "arch/architecture.py": "lists them",
+    "arch/disassembly.py": "names them as the disassembler does",
+    "diagnosis/helpers.py": "names functions of all kernels' logs, whatever made them",
+    "diagnosis/stack_lines.py": "likewise, and how each writes a stack",
+    "formats/oops_text.py": "reads the registers that each prints",
+    "report/fault.py": "orders the registers that each has",
     "formats/cloud_hypervisor_state.py": "reads registers as KVM has them on one",
     "formats/firecracker_state.py": "likewise; the file says which",
     "formats/elf.py": "has their numbers in ELF files",

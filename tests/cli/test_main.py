@@ -127,7 +127,7 @@ def test_what_help_says_is_what_the_library_has():
         (["info", "pid:1", "--memory-map", "0"], "the guest's kernel knows the memory"),
         (["info", "qmp:x", "--memory-map", "0"], "QEMU knows the memory map"),
         (["report", "x", "--lines", "-1"], "'--lines'"),
-        (["report"], "Missing argument 'CORE'"),
+        (["report"], "Missing argument 'CORE|LOG'"),
         (["info"], "Missing argument 'CORE'"),
         (["mark"], "Missing argument 'TARGET'"),
         (["mark", "x", "--off", "--daemon"], "exclude each other"),

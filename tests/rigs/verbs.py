@@ -29,6 +29,7 @@ for name in (
     "report.inspect",
 ):
     importlib.import_module(f"kmemdump.{name}")
+importlib.import_module("difflib")  # click's, for near misses.
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["rigs.verbs"])

@@ -45,6 +45,11 @@ class LogText:
     problems: tuple[tuple[str, str], ...] = ()
     """What is missing, and why."""
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether a line has a time or a level, as a kernel's have."""
+        return any(_is_marked(line) for boot in self.boots for line in boot)
+
 
 def parse_text(text: str) -> list[LoggedLine]:
     """Parse the lines of a console, of dmesg, of journalctl or of syslog."""

@@ -9,8 +9,10 @@ import lzma
 import os
 import stat
 import sys
+import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -36,6 +38,8 @@ serial console's may cover months.
 _MAX_STREAM = 4 << 30
 """Bytes of a pipe, or of a compressed file, after which there must be an end."""
 _CHUNK = 1 << 20
+_PATIENCE = 1.0
+"""Seconds in which somebody must open a pipe to write into it."""
 
 _UNPACKERS: dict[bytes, Callable[[BinaryIO], object]] = {
     b"\x1f\x8b\x08": gzip.open,
@@ -89,13 +93,14 @@ def _open_pipe(path: Path) -> tuple[BinaryIO, bytes] | None:
     :return: Also what was read to find that out.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        first = os.read(fd, 1)
-        if not first:
-            os.close(fd)
-            return None  # It waits for a writer, which may never come.
-    except BlockingIOError:
-        first = b""  # There is one, who has written nothing yet.
+    deadline = time.monotonic() + _PATIENCE
+    first = b""
+    with suppress(BlockingIOError):  # There is a writer, who has written nothing yet.
+        while not (first := os.read(fd, 1)):
+            if time.monotonic() > deadline:
+                os.close(fd)
+                return None
+            time.sleep(0.01)
     os.set_blocking(fd, True)
     return open(fd, "rb"), first
 

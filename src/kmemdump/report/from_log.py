@@ -13,6 +13,7 @@ from kmemdump.diagnosis.log_cause import diagnose_log
 from kmemdump.diagnosis.log_line import lines_of
 from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.records import Cause, CauseKind
+from kmemdump.errors import TargetError
 from kmemdump.formats.logged_line import LoggedLine
 from kmemdump.formats.oops_text import find_release, parse_oops
 from kmemdump.kernel.printk import LogRecord
@@ -48,13 +49,16 @@ def gather_from_log(log: LogText, *, vmlinux: Path | None = None) -> Report:
     last in which something went wrong; else the last one.
 
     :param vmlinux: The kernel's debug file, for source lines.
-    :raises TargetError: If *vmlinux* cannot be read, or has no debug info.
+    :raises TargetError: If no line is a kernel's, or *vmlinux* cannot be read, or has no
+        debug info.
     """
     boots = [boot for boot in log.boots if any(x.facility == _KERNEL for x in boot)]
     boots = boots or [log.boots[-1]]
     tried = [_diagnose(boot) for boot in boots[-_MAX_TRIED:]]
     chosen = max(range(len(tried)), key=lambda i: (_weight(tried[i][1]), i))
     records, cause = tried[chosen]
+    if cause.kind is CauseKind.UNKNOWN and not cause.log and not log.is_marked:
+        raise TargetError(f"{log.name}: is text, and no line of it is a kernel's")
     boot = boots[-_MAX_TRIED:][chosen]
     if len(boots) > 1:
         number = len(boots) - len(tried) + chosen + 1

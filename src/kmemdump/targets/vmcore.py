@@ -128,7 +128,7 @@ def _names(core: CoreImage, info: VmcoreInfo | None) -> list[Alias]:
     try:
         table = arch_from_info(info).page_table(info)
         read(table.root, PAGE_SIZE)
-        if core.has_manifest:
+        if _is_captured(core):
             return []
         wanted = [info.symbol("init_uts_ns"), *(item.virtual for item in names)]
         for virtual in filter(None, wanted):
@@ -136,6 +136,13 @@ def _names(core: CoreImage, info: VmcoreInfo | None) -> list[Alias]:
     except (FormatError, NotCapturedError):
         return names
     return []
+
+
+def _is_captured(core: CoreImage) -> bool:
+    try:
+        return core.manifest is not None and not core.manifest.by_firmware
+    except FormatError:
+        return False
 
 
 def _is_process(notes: Iterable[Note]) -> bool:
