@@ -182,10 +182,11 @@ CORPUS = Path(__file__).parents[2] / "../shared/corpus/syzkaller"
 def test_reports_of_real_logs():
     """The sources are hostile: each gives a report as documented."""
     for file in sorted(CORPUS.iterdir())[::60]:
-        try:
-            report = gather_from_log(parse_log(file.read_bytes(), file.name))
-        except TargetError as error:  # Of a program that died, and no kernel.
-            assert "no line of it is a kernel's" in str(error)
+        log = parse_log(file.read_bytes(), file.name)
+        if b"fatal error: out of memory" in file.read_bytes() and not log.is_marked:
+            with pytest.raises(TargetError, match="no line of it is a kernel's"):
+                gather_from_log(log)  # Of a program, written in Go.
             continue
+        report = gather_from_log(log)
         check_schema(json.loads(json.dumps(report.to_json())))
         assert report.to_text()

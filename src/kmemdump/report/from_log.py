@@ -49,7 +49,7 @@ def gather_from_log(log: LogText, *, vmlinux: Path | None = None) -> Report:
     last in which something went wrong; else the last one.
 
     :param vmlinux: The kernel's debug file, for source lines.
-    :raises TargetError: If no line is a kernel's, or *vmlinux* cannot be read, or has no
+    :raises TargetError: If no line is a kernel's, or *vmlinux* cannot be read or has no
         debug info.
     """
     boots = [boot for boot in log.boots if any(x.facility == _KERNEL for x in boot)]
