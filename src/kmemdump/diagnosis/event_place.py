@@ -94,7 +94,10 @@ def find_place(root: Root) -> EventPlace:
         else:
             frames[0] = counter
     if with_frames is not None:
-        frames.extend(_from_exception(with_frames.frames, frames))
+        rest = _from_exception(with_frames.frames, frames)
+        if root.kind is EventKind.NMI:
+            rest = _interrupted_by_nmi(rest)
+        frames.extend(rest)
         lines.extend(with_frames.lines[:1])
     for trace in now:
         lines.extend(line for line in trace.lines if _is_counter(line))
@@ -133,6 +136,14 @@ def _from_exception(
         for i, frame in enumerate(frames[:25]):
             if frame.name == known[-1].name:
                 return frames[i:]
+    return frames
+
+
+def _interrupted_by_nmi(frames: Sequence[StackLine]) -> Sequence[StackLine]:
+    """Return the frames from the one that an NMI hit: its RIP is in the handler's."""
+    for i, frame in enumerate(frames):
+        if frame.after_exception and frame.name is None and i:
+            return [frames[i - 1], *frames[i + 1 :]]
     return frames
 
 

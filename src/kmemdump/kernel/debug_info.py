@@ -284,7 +284,8 @@ def read_debug_info(
             f"modules or which have a known form; for all, {_advice(info)}"
         )
     data = _read_btf(prog, info, symbols)
-    btf = parse_btf(data, f"{info.source}: BTF")
+    place = _address(symbols, "__start_BTF") or 0
+    btf = parse_btf(data, f"{info.source}: BTF at {place:#x}")
     if lacks:
         symbols = add_per_cpu_variables(symbols, btf)
         if lacks_unwind_tables(symbols, btf):
