@@ -9,7 +9,6 @@ import struct
 import subprocess
 import zlib
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +18,7 @@ from kmemdump.errors import FormatError, KmemdumpError, TargetError
 from kmemdump.logs.detect import LogFormat, detect_log
 from kmemdump.logs.log_text import parse_text
 from kmemdump.logs.read import MAX_LOG, open_log, parse_log
+from rigs.console_logs import log_files
 
 RAW = (
     "<5>[    0.000000] Linux version 6.12.1 (me@here) #1 SMP\n"
@@ -492,13 +492,11 @@ def test_lines_stay_lines(text):
     assert numbers == sorted(numbers)
 
 
-CORPUS = Path(__file__).parents[2] / "../shared/corpus/deaths"
-
-
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="no corpus beside the repository")
-def test_real_deaths_are_read_whole():
+def test_real_deaths_are_read_whole(tmp_path):
     """Each line that is not a program's is the kernel's."""
-    for file in sorted(CORPUS.glob("*.txt"))[::8]:
+    for name, data in sorted(log_files("deaths").items())[::8]:
+        file = tmp_path / name
+        file.write_bytes(data)
         log = open_log(str(file))
         lines = [line for boot in log.boots for line in boot]
         stamped = sum(

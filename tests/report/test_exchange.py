@@ -4,7 +4,6 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -14,6 +13,7 @@ from kmemdump.diagnosis.records import Cpu, Frame
 from kmemdump.logs.read import parse_log
 from kmemdump.report import gather_from_log
 from report.test_from_log import BANNER, END, OOPS, report_of
+from rigs.console_logs import log_files
 from rigs.satyr import read_ureport
 
 REPORT = report_of(BANNER.format("6.12.9-200.fc41.x86_64", "x") + OOPS + END)
@@ -121,19 +121,15 @@ def test_satyr_reads_the_same():
     assert theirs["packages"][0]["release"] == "200.fc41"
 
 
-CORPUS = Path(__file__).parents[2] / "../shared/corpus/deaths"
-
-
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="no corpus beside the repository")
 def test_satyr_reads_real_deaths():
-    for file in sorted(CORPUS.glob("*.txt"))[::6]:
-        report = gather_from_log(parse_log(file.read_bytes(), file.name))
+    for name, data in sorted(log_files("deaths").items())[::6]:
+        report = gather_from_log(parse_log(data, name))
         ours = json.loads(json.dumps(report.to_ureport()))
         Draft202012Validator(UREPORT).validate(ours)
         theirs = read_ureport(ours)
         names = [frame.get("function_name") for frame in ours["problem"]["frames"]]
         read = theirs["problem"].get("frames", [])
-        assert [frame.get("function_name") for frame in read] == names, file.name
+        assert [frame.get("function_name") for frame in read] == names, name
 
 
 def test_a_stack_alone():

@@ -4,7 +4,6 @@
 import io
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,7 @@ from kmemdump.cli import main
 from kmemdump.errors import TargetError
 from kmemdump.logs.read import parse_log
 from kmemdump.report import gather_from_log
+from rigs.console_logs import log_files
 from rigs.schema import check_schema
 
 BANNER = "[    0.000000] Linux version {} (a@b) (gcc) #1 SMP Debian {}\n"
@@ -175,15 +175,11 @@ def test_verb(tmp_path, capsys, monkeypatch):
     assert "lab_null" in page.read_text()
 
 
-CORPUS = Path(__file__).parents[2] / "../shared/corpus/syzkaller"
-
-
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="no corpus beside the repository")
 def test_reports_of_real_logs():
     """The sources are hostile: each gives a report as documented."""
-    for file in sorted(CORPUS.iterdir())[::60]:
-        log = parse_log(file.read_bytes(), file.name)
-        if b"fatal error: out of memory" in file.read_bytes() and not log.is_marked:
+    for name, data in sorted(log_files("syzkaller").items())[::60]:
+        log = parse_log(data, name)
+        if b"fatal error: out of memory" in data and not log.is_marked:
             with pytest.raises(TargetError, match="no line of it is a kernel's"):
                 gather_from_log(log)  # Of a program, written in Go.
             continue

@@ -42,13 +42,19 @@ def read_lines(text: str) -> list[LogLine]:
 
 
 @cache
-def _texts(name: str) -> dict[str, str]:
+def log_files(name: str) -> dict[str, bytes]:
+    """Return the files of an archive, by name: ``deaths`` or ``syzkaller``."""
     with tarfile.open(_DATA / f"{name}.tar.xz") as archive:
         return {
-            Path(item.name).name: file.read().decode("utf-8", "replace")
+            Path(item.name).name: file.read()
             for item in archive
             if (file := archive.extractfile(item)) is not None
         }
+
+
+def _texts(name: str) -> dict[str, str]:
+    files = log_files(name)
+    return {file: data.decode("utf-8", "replace") for file, data in files.items()}
 
 
 @dataclass(frozen=True, slots=True)
