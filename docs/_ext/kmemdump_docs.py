@@ -213,6 +213,8 @@ def _type(found: dict[str, Any]) -> str:
         return f"array of {_type(found['items'])}"
     if "const" in found:
         return f"{found['const']}"
+    if "enum" in found:
+        return " or ".join(map(repr, found["enum"]))
     if "pattern" in found:
         return "hexadecimal string"
     return "time" if found.get("format") == "date-time" else str(found["type"])
