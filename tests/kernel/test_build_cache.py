@@ -6,13 +6,16 @@ import struct
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from kmemdump.coreimage import read_core
+from kmemdump.coreimage import CoreImage, read_core
 from kmemdump.errors import FormatError
 from kmemdump.formats.btf import parse_btf
 from kmemdump.formats.columns import read_columns, write_columns
+from kmemdump.formats.debug_info import DebugInfoNote
 from kmemdump.formats.packing import compress, decompress
 from kmemdump.formats.symbols import SymbolRow, make_symbols
 from kmemdump.kernel import build_cache
@@ -201,3 +204,20 @@ def test_what_is_too_large_is_not_kept(
     cache = BuildCache(tmp_path)
     assert contents(cache.add("key", 0, make_build())) == contents(make_build())
     assert cache.find("key", 0) is None
+
+
+@pytest.mark.parametrize(("size", "kept"), [(8, 1), (1 << 30, 0)])
+def test_damaged_types_stay_refused(tmp_path: Path, size: int, kept: int) -> None:
+    """A core image of which a type is refused is no less so the second time."""
+    writer = BtfWriter()
+    writer.struct("pair", size, [("first", writer.integer("int", 4), 0)])
+    build = make_build()
+    note = DebugInfoNote(build.symbols, writer.bytes(), build.start, build.end)
+    core = SimpleNamespace(
+        name="a test", debug_info_note=lambda: b"note", debug_info=lambda: note
+    )
+    cache = BuildCache(tmp_path)
+    for _ in range(2):
+        found = debug_info_of_core(cast(CoreImage, core), cache)
+        assert (2 in found.btf.refused) != bool(kept)
+    assert len([*tmp_path.glob("*.build")]) == kept

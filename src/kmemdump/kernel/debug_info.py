@@ -180,18 +180,14 @@ def debug_info_of_core(core: CoreImage, builds: BuildCache | None = None) -> Deb
     :param builds: Keeps what is made of it, for the next time.
     :raises FormatError: If it is damaged.
     """
-    key = digest_of(core.debug_info_note()) if builds is not None else ""
-    known = builds.find(key, 0) if builds is not None else None
+    if builds is None:
+        return debug_info_of_note(core.debug_info(), core.name)
+    key = digest_of(core.debug_info_note())
+    known = builds.find(key, 0)
     if known is not None:
         return _of_build(known)
     found = debug_info_of_note(core.debug_info(), core.name)
-    if builds is None or found.lacks or found.variables or found.btf.base is not None:
-        return found
-    changed = find_changed_names(found.symbols.names_with(".$"))
-    build = Build(
-        found.symbols, found.btf, found.start, found.end, found.per_cpu, changed, ""
-    )
-    return _of_build(builds.add(key, 0, build))
+    return _keep(builds, key, 0, found)
 
 
 def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
@@ -295,14 +291,30 @@ def read_debug_info(
         end = symbols.addresses[-1] + PAGE_SIZE
     if start is None or end is None:
         raise FormatError(info.source, "kallsyms lack _stext and _end")
-    per_cpu = per_cpu_types(btf)
-    if btf.refused:  # Damaged: no other VM's is like this.
-        builds = None
-    if builds is None or lacks:  # What it lacks was looked for in other memory, too.
-        return DebugInfo(symbols, btf, start, end, per_cpu, lacks=lacks)
-    changed = find_changed_names(symbols.names_with(".$"))
-    build = Build(symbols, btf, start, end, per_cpu, changed, digest_of(data))
-    return _of_build(builds.add(key, tables.start, build))
+    found = DebugInfo(symbols, btf, start, end, per_cpu_types(btf), lacks=lacks)
+    if builds is None:
+        return found
+    return _keep(builds, key, tables.start, found, digest_of(data))
+
+
+def _keep(
+    builds: BuildCache, key: str, place: int, found: DebugInfo, btf_digest: str = ""
+) -> DebugInfo:
+    """Keep debug info for others, if it is of what :class:`Build` has, and whole."""
+    # What it lacks was looked for in other memory, too; damaged types are no other's.
+    if found.lacks or found.variables or found.btf.base or found.btf.refused:
+        return found
+    changed = find_changed_names(found.symbols.names_with(".$"))
+    build = Build(
+        found.symbols,
+        found.btf,
+        found.start,
+        found.end,
+        found.per_cpu,
+        changed,
+        btf_digest,
+    )
+    return _of_build(builds.add(key, place, build))
 
 
 def _of_build(build: Build) -> DebugInfo:
