@@ -24,11 +24,13 @@ from kmemdump.errors import BudgetExceededError
 __all__ = [
     "Limits",
     "Refusal",
+    "cpu_used",
     "hand_over",
     "held",
     "hold",
     "limit_process",
     "raise_memory",
+    "set_soft_limit",
     "state",
     "step",
 ]
@@ -104,7 +106,7 @@ class _State:
             raise BudgetExceededError(self._over)
         seconds *= self.limits.factor
         self.page.begin(what)
-        self._set_cpu(_cpu_used() + seconds + _CPU_MARGIN)
+        self._set_cpu(cpu_used() + seconds + _CPU_MARGIN)
         signal.setitimer(signal.ITIMER_REAL, seconds * _WALL_FACTOR)
 
     def end(self) -> None:
@@ -116,7 +118,7 @@ class _State:
         if self._total:
             seconds = min(seconds, self.limits.cpu)
         soft = resource.RLIM_INFINITY if math.isinf(seconds) else math.ceil(seconds)
-        _set_soft(resource.RLIMIT_CPU, soft)
+        set_soft_limit(resource.RLIMIT_CPU, soft)
 
 
 _state: _State | None = None
@@ -143,10 +145,10 @@ def limit_process(
     _state = _State(page, limits, refused, last, total)
     for number in (signal.SIGXCPU, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
-    _set_soft(resource.RLIMIT_CORE, 0)  # A guest's memory is nobody else's.
-    _set_soft(resource.RLIMIT_DATA, limits.memory)
+    set_soft_limit(resource.RLIMIT_CORE, 0)  # A guest's memory is nobody else's.
+    set_soft_limit(resource.RLIMIT_DATA, limits.memory)
     if total:
-        _set_soft(resource.RLIMIT_CPU, math.ceil(limits.cpu))
+        set_soft_limit(resource.RLIMIT_CPU, math.ceil(limits.cpu))
 
 
 def state() -> StatePage | None:
@@ -195,22 +197,24 @@ def hand_over() -> None:
     if _state is not None:
         _state.page.partner = Partner.DEBUGGER
         for which, value in _state.before.items():
-            _set_soft(which, value)
+            set_soft_limit(which, value)
 
 
 def raise_memory() -> None:
     """Allow what the kernel's debug file takes, which the user chose."""
     if _state is not None:
-        _set_soft(resource.RLIMIT_DATA, _state.limits.memory + _MEMORY_OF_VMLINUX)
+        set_soft_limit(resource.RLIMIT_DATA, _state.limits.memory + _MEMORY_OF_VMLINUX)
 
 
-def _set_soft(which: int, value: int) -> None:
+def set_soft_limit(which: int, value: int) -> None:
+    """Set a soft limit of this process (``RLIMIT_*``), within the hard one."""
     _, hard = resource.getrlimit(which)
     if hard != resource.RLIM_INFINITY:
         value = hard if value == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(which, (value, hard))
 
 
-def _cpu_used() -> float:
+def cpu_used() -> float:
+    """Return the CPU seconds that this process has taken."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime

@@ -14,6 +14,7 @@ import select
 import sys
 import threading
 
+from kmemdump.bounds.steps import cpu_used, set_soft_limit
 from kmemdump.catalogue.content import fetched
 from kmemdump.catalogue.examine import examine
 from kmemdump.catalogue.messages import from_json, receive, send
@@ -30,13 +31,12 @@ def _main() -> None:
     # What drgn or a library prints is no answer.
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
-    _limit(resource.RLIMIT_DATA, memory)
-    _limit(resource.RLIMIT_CORE, 0)
+    set_soft_limit(resource.RLIMIT_DATA, memory)
+    set_soft_limit(resource.RLIMIT_CORE, 0)
     _end_with_parent(answers)
     while (message := receive(requests)) is not None:
         source, host = from_json(message[0]["source"]), message[0]["host"]
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
+        set_soft_limit(resource.RLIMIT_CPU, int(cpu_used()) + seconds + 1)
         _examine(requests, answers, source, host)
 
 
@@ -52,12 +52,6 @@ def _examine(requests: int, answers: int, source: Source, host: str) -> None:
         problem = str(error) or "not enough memory"
         row, page = problem_row(source, host, problem), None
     send(answers, {"row": row.to_json(), "page": page is not None}, page or b"")
-
-
-def _limit(kind: int, most: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    limit = most if hard == resource.RLIM_INFINITY else min(hard, most)
-    resource.setrlimit(kind, (limit, hard))
 
 
 def _end_with_parent(answers: int) -> None:
