@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
+from kmemdump.cli.shared.user_folders import user_folder
 from kmemdump.kernel.build_cache import BuildCache
 
 __all__ = ["user_builds"]
@@ -13,6 +13,4 @@ __all__ = ["user_builds"]
 
 def user_builds(environ: Mapping[str, str]) -> BuildCache:
     """Return the cache of this user; nothing is made yet."""
-    # As the XDG Base Directory Specification has it.
-    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return BuildCache(cache / "kmemdump" / "builds")
+    return BuildCache(user_folder(environ, "CACHE") / "builds")

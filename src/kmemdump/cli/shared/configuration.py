@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from kmemdump.cli.shared.user_folders import user_folder
 from kmemdump.errors import UsageError
 
 __all__ = ["config_option", "read_usual_places", "usual_places"]
@@ -25,9 +26,8 @@ _MAX_BYTES = 1 << 20
 
 def usual_places(environ: Mapping[str, str]) -> list[Path]:
     """Return the files that may hold options; a later file overrides an earlier one."""
-    # As the XDG Base Directory Specification has it.
-    home = Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return [Path("/etc/kmemdump.toml"), home / "kmemdump" / "config.toml"]
+    own = user_folder(environ, "CONFIG") / "config.toml"
+    return [Path("/etc/kmemdump.toml"), own]
 
 
 def config_option() -> click.Option:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.user_folders import user_folder
 from kmemdump.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,6 +100,4 @@ def _edited(prompt: Prompt) -> Iterator[None]:
 
 
 def _history_path() -> Path:
-    # As the XDG Base Directory Specification has it.
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "kmemdump" / "history"
+    return user_folder(os.environ, "STATE") / "history"
