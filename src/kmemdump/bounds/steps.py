@@ -145,7 +145,7 @@ def limit_process(
     _state = _State(page, limits, refused, last, total)
     for number in (signal.SIGXCPU, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
-    set_soft_limit(resource.RLIMIT_CORE, 0)  # A guest's memory is nobody else's.
+    set_soft_limit(resource.RLIMIT_CORE, 0)  # It would hold a guest's memory.
     set_soft_limit(resource.RLIMIT_DATA, limits.memory)
     if total:
         set_soft_limit(resource.RLIMIT_CPU, math.ceil(limits.cpu))
@@ -178,7 +178,7 @@ def step(what: str, seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Let nobody end this process early in the body of the ``with`` statement."""
+    """Keep this process from being ended early during the ``with`` statement."""
     hold(True)
     try:
         yield

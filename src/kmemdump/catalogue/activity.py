@@ -46,7 +46,7 @@ class Activity:
 
 
 def find_activity(database: Database) -> Activity | None:
-    """Return when deaths were; None if there are none."""
+    """Return when kernels died; None without a death."""
     some = "FROM deaths WHERE signature IS NOT NULL"
     last, usual = database.rows(
         f"SELECT epoch(max(seen)), approx_quantile(epoch(seen), {_LEFT_OUT}) {some}"

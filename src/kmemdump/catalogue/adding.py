@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Adds sources to a catalogue: each once, whoever else adds at the same time."""
+"""Adds sources to a catalogue: each once, though others add at the same time."""
 
 from __future__ import annotations
 

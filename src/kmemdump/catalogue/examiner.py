@@ -55,7 +55,7 @@ def _examine(requests: int, answers: int, source: Source, host: str) -> None:
 
 
 def _end_with_parent(answers: int) -> None:
-    """End this process when nobody reads its answers any more."""
+    """End this process when its parent has closed the pipe of answers."""
 
     def wait() -> None:
         poll = select.poll()

@@ -80,7 +80,7 @@ def new(
     as_json: bool,
 ) -> int:
     """
-    List the groups that are new: the bugs that nobody saw before.
+    List the groups that are new: bugs that were not seen before.
 
     \b
     kmemdump catalogue new --since 24h --added --from /srv/deaths
