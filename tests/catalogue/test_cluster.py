@@ -2,6 +2,7 @@
 """A Dask cluster on the loopback, of which parts die."""
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -75,6 +76,7 @@ def cluster(tmp_path):
         with contextlib.suppress(OSError):
             process.send_signal(signal.SIGKILL)
         process.wait()
+    gc.collect()  # Here, where a warning of a socket that nobody closed is ignored.
 
 
 @pytest.fixture

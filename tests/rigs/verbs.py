@@ -11,7 +11,11 @@ import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
+
+import pytest
 
 import kmemdump
 from kmemdump.cli import main
@@ -32,7 +36,6 @@ for name in (
 importlib.import_module("difflib")  # click's, for near misses.
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["rigs.verbs"])
 
 MEMORY = 2 << 30
 """Address space that a verb may use, in bytes."""
@@ -66,6 +69,7 @@ def run(*arguments: str | Path, nobody: bool = False) -> Run:
 
     :param nobody: Whether to run as the user nobody, which requires root.
     """
+    _start_server()
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, name) for name in ("out", "err")]
         given = [str(item) for item in arguments]
@@ -76,6 +80,20 @@ def run(*arguments: str | Path, nobody: bool = False) -> Run:
         process.close()
         assert status is not None
         return Run(status, *(Path(it).read_text(errors="replace") for it in paths))
+
+
+@cache
+def _start_server() -> None:
+    """
+    Start the process that is copied, with all of this imported.
+
+    Python 3.11 passes ``sys.path`` to it, but does not use it, and passes over what it
+    cannot import.
+    """
+    _SERVER.set_forkserver_preload(["rigs.verbs"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
 
 
 def _import_all() -> None:

@@ -60,11 +60,11 @@ def read_catalogue(place):
     catalogue = Catalogue(Place(str(place)))
     sql = "SELECT source, release, signature IS NOT NULL FROM deaths ORDER BY seen"
     deadline = time.monotonic() + PATIENCE
-    rows = []
+    rows, known = [], 0
     while len(rows) < 2:  # The watch does not wait for it.
         assert time.monotonic() < deadline
         time.sleep(0.1)
-        if catalogue.files():
+        if known != (known := len(catalogue.files())):
             rows = catalogue.ask(lambda it: it.rows(sql))
     return rows
 
