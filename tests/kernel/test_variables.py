@@ -203,7 +203,8 @@ def test_per_cpu_variables_are_those_of_the_debug_info(dead: DeadMachine) -> Non
             return found
 
         assert kernel.own_debug_info.found is not None
-        assert len(kernel.own_debug_info.found.per_cpu) > 200
+        if dead.scenario.kernel != "5.10":  # pahole 1.17 wrote none.
+            assert len(kernel.own_debug_info.found.per_cpu) > 200
         for name in ("runqueues", "timer_bases", "kstat", "__irq_regs"):
             compare_types(name, kernel.prog.variable(name), expected(name))
         # The table for kernels whose BTF has none.

@@ -205,6 +205,7 @@ a length has as many elements as fit between its symbol and the next one.
 
 PER_CPU: dict[str, Spelling | tuple[Spelling, ...]] = {
     "__irq_regs": "struct pt_regs *",
+    "__preempt_count": "int",
     "_cea_offset": "unsigned long",
     "cpu_tss_rw": "struct tss_struct",
     "current_task": "struct task_struct *",
