@@ -29,9 +29,9 @@ BACKEND ?= vm
 ARCH ?= $(if $(filter vm,$(BACKEND)),x86_64,aarch64)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# One process more than CPUs, since many wait for a machine; each may have one of 4 GiB
+# Two processes more than CPUs, since many wait for a machine; each may have one of 4 GiB
 # and a debugger. The order is conftest.py's.
-PROCESSES := $(shell cpus=$$(nproc); echo $$((cpus < 4 ? cpus + 1 : 4)))
+PROCESSES := $(shell cpus=$$(nproc); echo $$((cpus < 2 ? cpus + 2 : 4)))
 PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 # Tests start hundreds of processes, which would compile everything each time.
 unexport PYTHONDONTWRITEBYTECODE

@@ -187,6 +187,7 @@ def test_full_dump(booted, tmp_path):
     assert machine.run("echo alive") == "alive"
 
 
+@pytest.mark.matrix
 def test_kernel_that_panics_in_its_boot_is_booted_once_more(
     lab_cache, make_setup, caplog
 ):

@@ -18,18 +18,17 @@ class BtfWriter:
         self.next_id: int = base.next_id if base else 1
         self.first_string: int = base.first_string + len(base.strings) if base else 0
         self.base = base
+        self._names: dict[str, int] = {}
 
     def name(self, text: str) -> int:
         """Return the offset of a string; a name that the base has is not repeated."""
         if not text:
             return 0
-        raw = b"\0" + text.encode() + b"\0"
-        if self.base is not None and raw in self.base.strings:
-            return self.base.strings.index(raw) + 1 + self.base.first_string
-        at = (b"\0" + self.strings).find(raw)
-        if at < 0:
-            at = len(self.strings)
-            self.strings += raw[1:]
+        for writer in (self.base, self):
+            if writer is not None and text in writer._names:
+                return writer._names[text] + writer.first_string
+        at = self._names[text] = len(self.strings)
+        self.strings += text.encode() + b"\0"
         return at + self.first_string
 
     def add(

@@ -62,7 +62,7 @@ RAM = {X86_64: 0, AARCH64: GIB}
     [
         (X86_64, True),
         pytest.param(X86_64, False, marks=pytest.mark.matrix),
-        (AARCH64, True),
+        pytest.param(AARCH64, True, marks=pytest.mark.matrix),
         pytest.param(AARCH64, False, marks=pytest.mark.matrix),
     ],
     ids=lambda item: getattr(item, "name", None),

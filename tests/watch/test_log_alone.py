@@ -94,6 +94,7 @@ def test_oops(booted, watch):
     assert len(watched.cores) == 2
 
 
+@pytest.mark.matrix
 def test_hang(booted, watch, vmlinux):
     machine = booted("6.12")
     overwrite(machine, "BTF", 0)
