@@ -212,3 +212,57 @@ def test_nothing_is_known():
     assert "log could not be read" in find_cause(Observations(None, ())).sentence
     blind = replace(IDLE, timer_overdue=None)
     assert find_cause(observe(blind)).kind == CauseKind.UNKNOWN
+
+
+def frames(*names):
+    """Return frames; "!" marks one that an interrupt hit."""
+    return tuple(
+        Frame(0x1000, name.rstrip("!"), 0x8, interrupted=name.endswith("!"))
+        for name in names
+    )
+
+
+@pytest.mark.parametrize(
+    ("stack", "function"),
+    [
+        # What loops with interrupts off, and not by which general way it was called.
+        ("poll_device vfs_ioctl __x64_sys_ioctl do_syscall_64", "poll_device"),
+        ("delay_tsc poll_device dev_attr_store kernfs_fop_write_iter", "poll_device"),
+        ("native_queued_spin_lock_slowpath _raw_spin_lock f vfs_write", "f"),
+        # In an interrupt, and not what it hit.
+        ("ipi __flush_smp_call_function_queue asm_sysvec_call_function halt!", "ipi"),
+        ("ipi handle_softirqs asm_sysvec_apic_timer_interrupt busy! f", "ipi"),
+    ],
+)
+def test_signature_of_a_silent_hang(stack, function):
+    cpu = replace(SPINS, frames=frames(*stack.split()))
+    cause = find_cause(observe(cpu, IDLE, capture_reason=FROZEN))
+    assert cause.function == function
+    assert cause.signature.text == f"hang in {function}"
+    assert cause.signature.source == "stacks"
+
+
+@pytest.mark.parametrize("wait", ["native_queued_spin_lock_slowpath", "csd_lock_wait"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_who_waits_for_a_cpu_that_hangs_is_not_to_blame(wait, number):
+    culprit = replace(SPINS, number=number, frames=frames("loops", "f"))
+    victim = replace(SPINS, number=1 - number, frames=frames(wait, "g"))
+    reason = "frozen: CPUs 0 and 1 had interrupts off for 5 s"
+    cause = find_cause(observe(culprit, victim, capture_reason=reason))
+    assert (cause.cpu, cause.function) == (number, "loops")
+    cause = find_cause(observe(culprit, victim, now=5.1, clock_lag=7.0))
+    assert (cause.cpu, cause.function) == (number, "loops")
+
+
+def test_a_deadlock_of_two_has_one_signature():
+    wait = "native_queued_spin_lock_slowpath"
+    stacks = [frames(wait, "f", "do_syscall_64"), frames(wait, "g", "do_syscall_64")]
+    reason = "frozen: CPUs 0 and 1 had interrupts off for 5 s"
+    found = set()
+    for one, other in (stacks, stacks[::-1]):
+        first = replace(SPINS, frames=one)
+        second = replace(SPINS, number=1, frames=other)
+        found.add(
+            find_cause(observe(first, second, capture_reason=reason)).signature.text
+        )
+    assert found == {"hang in f"}

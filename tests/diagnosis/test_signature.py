@@ -3,6 +3,9 @@
 
 import pytest
 
+from kmemdump.diagnosis.event_kind import EventKind
+from kmemdump.diagnosis.log_cause import diagnose_log
+from kmemdump.diagnosis.log_line import LogLine
 from kmemdump.diagnosis.signature import (
     MAX_SIGNATURE,
     SIGNATURE_VERSION,
@@ -74,3 +77,36 @@ def test_function_is_enough():
     first = Signature.of_log("panic", None, "modem 3 crashed at 0x1234")
     assert first.text == "panic: modem # crashed at #"
     assert len(Signature.of_log("panic", "x" * 1000).text) == MAX_SIGNATURE
+
+
+@pytest.mark.parametrize("kind", ["general protection fault", "stack segment fault"])
+def test_a_bad_pointer_is_one_on_each_architecture(kind):
+    found = Signature.of_log(kind, "lab_bad")
+    assert found == Signature.of_log("page fault", "lab_bad")
+    assert found != Signature.of_log("null dereference", "lab_bad")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("lab_poll+0x10/0x20 [lab]", "default_idle+0x9/0x10"), ("f+0x1/0x2", "")],
+)
+def test_an_nmi_is_told_by_its_reason(first, second):
+    """It hits whatever runs at that moment."""
+    texts = {nmi_at(place, "NMI: Not continuing") for place in (first, second)}
+    assert texts == {"nmi: without a known reason"}
+    assert nmi_at(first, "NMI IOCK error: Not continuing") == (
+        "nmi: for an error of an I/O device (IOCK)"
+    )
+
+
+def nmi_at(place, panic):
+    lines = [
+        "CPU: 1 PID: 0 Comm: swapper/1 Not tainted 6.12.0",
+        *([f"RIP: 0010:{place}"] if place else []),
+        f"Kernel panic - not syncing: {panic}",
+    ]
+    found = diagnose_log(
+        [LogLine(text, number, None, None) for number, text in enumerate(lines)]
+    )
+    assert found.kind == EventKind.NMI
+    return found.signature.text

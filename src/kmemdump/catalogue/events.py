@@ -65,6 +65,8 @@ def _row(event: Mapping[str, Any], host: str, line: bytes, where: str) -> Row:
         "died": event.get("time"),
         "kind": event.get("kind"),
         "signature": event.get("signature"),
+        "signature_version": event.get("signature_version"),
+        "signature_origin": event.get("signature_source"),
         "sentence": event.get("cause"),
         "release": event.get("release"),
         "machine": event.get("vm"),

@@ -84,7 +84,7 @@ COLUMNS = tuple(
             "signature_origin",
             "text",
             False,
-            "What it was made of: log or stacks.",
+            "What it was made of: log, stacks or words.",
         ),
         ("function", "text", False, "The function to blame."),
         ("module", "text", False, "Its module; absent for the kernel itself."),

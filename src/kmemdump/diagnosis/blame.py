@@ -15,7 +15,13 @@ from kmemdump.diagnosis.helpers import (
 )
 from kmemdump.diagnosis.stack_lines import StackLine
 
-__all__ = ["Blame", "blame_operation", "blame_outermost", "blame_stack"]
+__all__ = [
+    "Blame",
+    "blame_operation",
+    "blame_outermost",
+    "blame_stack",
+    "waits_for_cpu",
+]
 
 _MAX_NAMED = 8
 _WAITS_FOR_CPU = re.compile(
@@ -82,12 +88,10 @@ def blame_operation(frames: Sequence[StackLine]) -> Blame | None:
         sure = _sure(_interrupted(frames))
     if not sure:
         return None
-    if _WAITS_FOR_CPU.fullmatch(sure[0].name or "") or (
-        len(sure) > 1 and _WAITS_FOR_CPU.fullmatch(sure[1].name or "")
-    ):
-        # What hangs is the other CPU, and not who waits for its answer.
-        i = 0 if _WAITS_FOR_CPU.fullmatch(sure[0].name or "") else 1
-        return Blame(sure[i], sure[0], _names(sure[i:]))
+    for i, frame in enumerate(sure[:2]):
+        if waits_for_cpu(frame.name or ""):
+            # What hangs is the other CPU, and not who waits for its answer.
+            return Blame(frame, sure[0], _names(sure[i:]))
     best: int | None = None
     for i, frame in enumerate(sure):
         name = frame.name or ""
@@ -107,6 +111,11 @@ def blame_operation(frames: Sequence[StackLine]) -> Blame | None:
     ):
         best -= 1  # What is the same for 32-bit programs.
     return Blame(sure[best], sure[0], _names(sure[best:]))
+
+
+def waits_for_cpu(name: str) -> bool:
+    """Return whether a function waits until another CPU has answered."""
+    return _WAITS_FOR_CPU.fullmatch(name) is not None
 
 
 def _system_call(frames: Sequence[StackLine], start: int) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kmemdump.diagnosis.cause_place import add_place
+from kmemdump.diagnosis.cause_place import add_place, find_culprit
 from kmemdump.diagnosis.cpu_words import (
     describe_cpu,
     describe_hang,
@@ -116,7 +116,7 @@ def _find_hang(seen: Observations) -> Cause | None:
     if not late or seen.now is None:
         return None
     stuck = [cpu for cpu in late if not (cpu.idle and cpu.interrupts)]
-    first = (stuck or late)[0]
+    first = find_culprit(stuck or late)
     seconds = max(cpu.timer_overdue or 0 for cpu in late)
     if stuck:
         many = sum(cpu.online and cpu not in late for cpu in seen.cpus) > 1
@@ -166,7 +166,7 @@ def _find_standstill(seen: Observations) -> Cause | None:
             "all CPUs, nothing in its memory shows the time",
             *_log_silence(seen),
         ),
-        cpu=online[0].number,
+        cpu=find_culprit(online).number,
     )
 
 

@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
-from kmemdump.diagnosis.blame import blame_operation, blame_stack
+from kmemdump.diagnosis.blame import Blame, blame_stack, waits_for_cpu
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
 from kmemdump.diagnosis.signature import Signature
 from kmemdump.diagnosis.stack_lines import StackLine, plain_function
 
-__all__ = ["add_place"]
+__all__ = ["add_place", "find_culprit", "waits_for_other"]
 
-_HANGS = (CauseKind.HANG, CauseKind.WATCHDOG)
+_LOCK = re.compile(
+    r"spin_lock_slowpath|(?:read|write)_lock_slowpath|osq_lock|multi_cpu_stop"
+)
+"""Where a CPU waits for a lock (kernel/locking/), or for all others to stop."""
+_WAITING_FRAMES = 3
+"""The innermost ones, of which one waits."""
 
 
 def add_place(cause: Cause, cpus: Sequence[Cpu]) -> Cause:
@@ -23,13 +30,7 @@ def add_place(cause: Cause, cpus: Sequence[Cpu]) -> Cause:
     if cause.signature is not None and cause.frame is None:
         return cause
     cpu = next((cpu for cpu in cpus if cpu.number == cause.cpu), None)
-    frames = (
-        [_line(f) for f in cpu.frames[cause.frame or 0 :] if not f.inline]
-        if cpu
-        else []
-    )
-    hangs = cause.kind in _HANGS
-    blame = (blame_operation if hangs else blame_stack)(frames)
+    blame = None if cpu is None else _blame(cpu, cause.frame or 0)
     kind = str(cause.event or cause.kind)
     if blame is None or (cause.event is not None and not _at_place(cause)):
         signature = cause.signature or Signature.of_words(kind, cause.sentence)
@@ -44,11 +45,43 @@ def add_place(cause: Cause, cpus: Sequence[Cpu]) -> Cause:
     )
 
 
+def find_culprit(cpus: Sequence[Cpu]) -> Cpu:
+    """
+    Return which of several CPUs that hang is the cause of it.
+
+    One that waits for a lock or for another CPU is only a victim. If all wait, the
+    number of the CPU is chance; the function is the same in the next such death.
+    """
+
+    def key(cpu: Cpu) -> tuple[bool, str, int]:
+        if not waits_for_other(cpu):
+            return False, "", cpu.number
+        blame = _blame(cpu)
+        return True, (blame.function.name or "") if blame else "", cpu.number
+
+    return min(cpus, key=key)
+
+
+def waits_for_other(cpu: Cpu) -> bool:
+    """Return whether a CPU waits for a lock, or for another CPU."""
+    names = [frame.symbol or "" for frame in islice(cpu.frames, _WAITING_FRAMES)]
+    return any(_LOCK.search(name) or waits_for_cpu(name) for name in names)
+
+
+def _blame(cpu: Cpu, start: int = 0) -> Blame | None:
+    return blame_stack(list(_lines(cpu.frames[start:])))
+
+
 def _at_place(cause: Cause) -> bool:
     """Return whether the stack has to do with what the log says."""
     return cause.kind in (CauseKind.OOPS, CauseKind.NULL, CauseKind.HANG)
 
 
-def _line(frame: Frame) -> StackLine:
-    name = plain_function(frame.symbol) if frame.symbol else None
-    return StackLine(name, frame.place, frame.module)
+def _lines(frames: Sequence[Frame]) -> Iterator[StackLine]:
+    """Yield frames, and a line without a place where they were interrupted."""
+    for number, frame in enumerate(frames):
+        if number and frame.interrupted:
+            yield StackLine(None, "")
+        if not frame.inline:
+            name = plain_function(frame.symbol) if frame.symbol else None
+            yield StackLine(name, frame.place, frame.module)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kmemdump.diagnosis.event_kind import EventKind
-from kmemdump.diagnosis.event_place import find_place
+from kmemdump.diagnosis.event_place import EventPlace, find_place
 from kmemdump.diagnosis.event_words import describe
+from kmemdump.diagnosis.hardware_words import describe_nmi
 from kmemdump.diagnosis.log_events import Root, find_root
 from kmemdump.diagnosis.log_line import LogLine
 from kmemdump.diagnosis.signature import Signature
@@ -68,6 +69,13 @@ def _message(root: Root) -> str:
     return file.partition(":")[0]
 
 
+def _signature(root: Root, place: EventPlace) -> Signature:
+    if root.kind is EventKind.NMI:
+        # It hits whatever runs at that moment.
+        return Signature.of_log(root.kind, None, describe_nmi(root)[0])
+    return Signature.of_log(root.kind, place.function, _message(root))
+
+
 def explain(root: Root) -> LogCause:
     """Return what is to be said of an event."""
     place = find_place(root)
@@ -76,7 +84,7 @@ def explain(root: Root) -> LogCause:
         root.kind,
         told.sentence,
         told.title,
-        Signature.of_log(root.kind, place.function, _message(root)),
+        _signature(root, place),
         place.function,
         place.module,
         place.frames,

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kmemdump.diagnosis.event_kind import EventKind
 from kmemdump.text import printable
 
 __all__ = ["MAX_SIGNATURE", "SIGNATURE_VERSION", "Signature", "SignatureSource"]
@@ -14,7 +16,7 @@ __all__ = ["MAX_SIGNATURE", "SIGNATURE_VERSION", "Signature", "SignatureSource"]
 MAX_SIGNATURE = 200
 """In characters."""
 _MAX_MESSAGE = 1000
-SIGNATURE_VERSION = 1
+SIGNATURE_VERSION = 2
 """Signatures of two versions cannot be compared."""
 
 
@@ -66,6 +68,13 @@ class Signature:
 
 _LOG, _STACKS = SignatureSource.LOG, SignatureSource.STACKS
 
+# A pointer that is wrong causes the one or the other, by its value and by the
+# architecture: on x86-64, one that is not canonical is no page fault.
+_BAD_POINTERS: Mapping[str, str] = {
+    EventKind.PROTECTION: EventKind.PAGE_FAULT,
+    EventKind.STACK_SEGMENT: EventKind.PAGE_FAULT,
+}
+
 
 def _compose(kind: str, function: str | None, message: str = "") -> str:
     """
@@ -74,7 +83,7 @@ def _compose(kind: str, function: str | None, message: str = "") -> str:
     The callers are left out where a function is known: a compiler that inlines one of
     them, or another way to the same bug, would make another signature.
     """
-    text = kind
+    kind = text = _BAD_POINTERS.get(kind, kind)
     if function is not None:
         text = f"{kind} in {function}"
     elif message:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from kmemdump.diagnosis.cause_place import find_culprit, waits_for_other
 from kmemdump.diagnosis.cpu_words import (
     describe_cpu,
     describe_hang,
@@ -38,8 +39,6 @@ _RESTARTS = (
     *("acpi_reboot", "acpi_reset", "do_kernel_restart", "psci_sys_reset"),
 )
 """Functions by which a kernel resets its machine, the outermost first."""
-_LOCK = re.compile(r"spin_lock_slowpath|(?:read|write)_lock_slowpath|osq_lock")
-"""Where a CPU waits for a lock (kernel/locking/)."""
 _BEFORE = "before that, the log shows: "
 
 
@@ -72,7 +71,7 @@ def _frozen_cause(seen: Observations, cause: Cause) -> Cause | None:
     if not cpus:
         return None
     sentence = f"{describe_hang(cpus)}: {frozen[2]}."
-    return _adopt(cause, CauseKind.HANG, sentence, cpus[0])
+    return _adopt(cause, CauseKind.HANG, sentence, find_culprit(cpus))
 
 
 def _adopt(
@@ -133,7 +132,7 @@ def _triple_fault(seen: Observations, cause: Cause) -> Cause:
         cpu
         for cpu in seen.cpus
         # A CPU that waits for a lock runs as it should.
-        if cpu.frames and not cpu.idle and not _LOCK.search(cpu.frames[0].symbol or "")
+        if cpu.frames and not cpu.idle and not waits_for_other(cpu)
     ]
     off = [cpu for cpu in running if has_interrupts_off(cpu)]
     likely = off if len(off) == 1 else running

@@ -15,15 +15,12 @@ from kmemdump.arch.architecture import arch_from_program
 from kmemdump.coreimage import Manifest
 from kmemdump.diagnosis.cause import find_cause
 from kmemdump.diagnosis.death_kind import parse_death
-from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.records import Cause, Cpu
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
 from kmemdump.kernel.optional import optional
-from kmemdump.kernel.printk import read_log
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import Budget
-from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
 from kmemdump.report.fault import (
     choose_fault,
     fault_in_log,
@@ -35,13 +32,13 @@ from kmemdump.report.fault import (
 from kmemdump.report.inspect import shorten
 from kmemdump.report.lock_lines import held_locks_in_log, waits_in_log
 from kmemdump.report.memory_map import map_memory
+from kmemdump.report.observe import observe
 from kmemdump.report.records import (
     BlockedTask,
     Fault,
     KernelIdentity,
     Loss,
     MemoryUse,
-    Times,
 )
 from kmemdump.report.report import Report
 from kmemdump.report.sections import SECTION_BUDGET, Sections
@@ -49,9 +46,7 @@ from kmemdump.report.system import (
     MEMORY,
     NAMES,
     busiest,
-    find_date,
     find_taints,
-    find_uptime,
     interrupts,
     make_interrupt,
     make_module,
@@ -96,21 +91,14 @@ def gather(
     prog, info = kernel.prog, kernel.vmcoreinfo
     sections = Sections(kernel.recorder, budget)
     find = sections.find
-    log = find("the kernel log", lambda: read_log(prog.read, info), None)
-    if log is not None:
-        find("a part of the kernel log", log.check, None)
-    of_log = tuple(sections.missing)
-    now = find("the time of the last tick", lambda: find_now(prog), None)
-    nothing: tuple[Cpu, ...] = ()
-    cpus = find("the CPUs", lambda: find_cpus(prog, now), nothing)
-    time = Times(
-        date=find("the date", lambda: find_date(prog), None),
-        uptime=find("the uptime", lambda: find_uptime(prog), None),
+    observed = observe(
+        kernel,
+        sections,
         captured=manifest.time if manifest else captured,
         marked=manifest.marked_at if manifest else None,
     )
-    panic_cpu = find("the CPU that panicked", lambda: find_panic_cpu(prog), None)
-    seen = Observations(log.records if log else None, cpus, now, panic_cpu, time.lag)
+    seen, log, time = observed.seen, observed.log, observed.time
+    cpus = seen.cpus
     if manifest is not None:
         seen = replace(
             seen,
@@ -158,7 +146,7 @@ def gather(
         missing=(
             *(Loss("unchanged memory", problem) for problem in shorten(damage)),
             *(
-                (*of_log, Loss(_ALL, kernel.problem))
+                (*observed.without_symbols, Loss(_ALL, kernel.problem))
                 if kernel.problem is not None
                 else (*sections.missing, *_incomplete(cpus, blocked, manifest))
             ),

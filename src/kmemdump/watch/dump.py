@@ -6,28 +6,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from kmemdump.backends.vm import Dump
 from kmemdump.bounds.steps import held
 from kmemdump.coreimage import Death
 from kmemdump.coreimage.folder import SUFFIX, CoreFolder
 from kmemdump.errors import KmemdumpError, OutputError
-from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
-from kmemdump.memory.physical import FileMemory, Memory
-from kmemdump.memory.ranges import Extent, Range, merge
-from kmemdump.targets import Target
-from kmemdump.targets.file import FileTarget
+from kmemdump.memory.physical import Memory
+from kmemdump.memory.ranges import Range
 from kmemdump.text import format_size
 from kmemdump.watch.death.facts import DeathFacts
+from kmemdump.watch.death.memory import copied_memory, dead_target, read_registers
 from kmemdump.watch.end_causes import DumpCause
-from kmemdump.watch.events import EventName
+from kmemdump.watch.events import EventFields, EventName
 from kmemdump.watch.reporter import Reporter
 from kmemdump.watch.vm_marks import VmMarks
 
@@ -109,17 +106,19 @@ class DumpWriter:
         if finished > named:
             seconds += f", completed after {finished:.2f} s"
         words = f": {facts.words}" if facts.words else ""
-        self._reporter.report(
-            f"{cause.text}{words}; {dump.path}, {format_size(dump.size)}, {seconds}",
-            EventName.DEATH,
+        fields = EventFields(
             release=marks.info.osrelease,
             kind=cause.kind.value,
             cause=f"{cause.text}{words}",
-            signature=facts.signature,
             core=dump.path,
             size=dump.size,
             seconds=round(named, 3),
             complete=dump.problem is None and not dump.missing,
+        )
+        self._reporter.report(
+            f"{cause.text}{words}; {dump.path}, {format_size(dump.size)}, {seconds}",
+            EventName.DEATH,
+            **(fields | facts.signature_fields),
         )
         if dump.problem:
             self._reporter.report_problem(
@@ -164,7 +163,7 @@ def write_dump(marks: VmMarks, path: Path, death: Death) -> WrittenDump:
     state = marks.read_kernel()
     if state is None or not state.same:
         return _write_copy(marks, write_core, _GONE)
-    registers = _registers(marks.target)
+    registers = read_registers(marks.target)
     # The registers of the last refresh do not match the present memory.
     kernel = replace(marks.capture.kernel, registers=registers)
     marked = replace(
@@ -210,27 +209,13 @@ def _write(
     return WrittenDump(path, size, missing, problem, named=now, finished=now)
 
 
-def _copied_memory(copy: Dump) -> FileMemory:
-    """Return the regions of a copy, which may overlap, as memory."""
-    fd = os.memfd_create("kmemdump-copy", os.MFD_CLOEXEC)
-    try:
-        for region, data in copy.contents:
-            os.pwrite(fd, data, region.address)  # A sparse file, like the VM's memory.
-    except BaseException:
-        os.close(fd)
-        raise
-    ranges = merge(region.range for region, _ in copy.contents)
-    extents = [Extent(item.start, item.size, item.start) for item in ranges]
-    return FileMemory(fd, extents, "the copy of the last refresh")
-
-
 def _write_copy(
     marks: VmMarks,
     write_core: Callable[[Capture, str | None], WrittenDump],
     problem: str,
 ) -> WrittenDump:
     """Write what the last refresh copied, since the memory is of no use."""
-    with closing(_copied_memory(marks.copy)) as memory:
+    with copied_memory(marks.copy) as memory:
         return write_core(_captured_by_refresh(marks, memory, problem), problem)
 
 
@@ -248,10 +233,8 @@ def _second_look(
     marks: VmMarks, registers: Sequence[bytes]
 ) -> tuple[Capture | None, str | None]:
     """Put the questions to the dead kernel; return the marks, or the problem."""
-    vm = marks.target
-    notes = [Note("CORE", NT_PRSTATUS, status) for status in registers]
-    # Only the memory of the VM is still read. The target closes it.
-    dead = FileTarget(vm.name, vm.machine, vm.memory, notes, marks.info)
+    # Only the memory of the VM is still read. Its target closes it.
+    dead = dead_target(marks, marks.target.memory, registers)
     budget = replace(marks.selection.budget, seconds=_SECOND_LOOK_SECONDS)
     selection = replace(marks.selection, budget=budget)
     if marks.capture.kernel.own_debug_info.found is not None:
@@ -264,13 +247,6 @@ def _second_look(
         # A dead kernel's memory may break drgn in any way.
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
         return None, f"the dead kernel could not be looked at: {problem}"
-
-
-def _registers(target: Target) -> list[bytes]:
-    try:
-        return target.registers()
-    except KmemdumpError:
-        return []  # Reset, gone, or QEMU does not answer.
 
 
 def _noted(marking: Marking, problem: str | None) -> Marking:

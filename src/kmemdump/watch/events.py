@@ -49,6 +49,8 @@ class EventFields(TypedDict, total=False):
     kind: str
     cause: str
     signature: str
+    signature_version: int
+    signature_source: str
     core: Path | None
     size: int
     seconds: float
@@ -76,6 +78,10 @@ class Event:
     """Of a death: why, in a sentence, in the kernel's or QEMU's words."""
     signature: str | None = None
     """The same for two deaths of one bug."""
+    signature_version: int | None = None
+    """Of the rules that made it."""
+    signature_source: str | None = None
+    """What it was made from: :class:`~kmemdump.diagnosis.signature.SignatureSource`."""
     core: Path | None = None
     """The core image that was written."""
     size: int | None = None

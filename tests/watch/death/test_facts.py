@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from kmemdump.diagnosis.death_kind import DeathKind
+from kmemdump.diagnosis.signature import SIGNATURE_VERSION
 from kmemdump.errors import FormatError
 from kmemdump.kernel.printk import Log, LogRecord
 from kmemdump.watch.death import facts as module
@@ -79,6 +80,11 @@ def test_panic(kernel):
         "something is wrong"
     )
     assert first.signature == "panic: something is wrong"
+    assert first.signature_fields == {
+        "signature": first.signature,
+        "signature_version": SIGNATURE_VERSION,
+        "signature_source": "log",
+    }
     assert len(first.id) == 32
     # What was logged after it, and how it was noticed, make no other death.
     kernel.records = log(*BOOT, *PANIC, "Rebooting in 10 seconds..")

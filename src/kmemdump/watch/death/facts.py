@@ -5,20 +5,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 
 from kmemdump.arch.architecture import arch_from_info
 from kmemdump.arch.pagetable import read_virtual
+from kmemdump.diagnosis.cause import find_cause
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.end_patterns import find_emergency
 from kmemdump.diagnosis.log_findings import find_last_oops, find_panic
 from kmemdump.diagnosis.records import Cause
-from kmemdump.diagnosis.signature import Signature
+from kmemdump.diagnosis.signature import (
+    SIGNATURE_VERSION,
+    Signature,
+    SignatureSource,
+)
+from kmemdump.kernel.attach import attach
 from kmemdump.kernel.printk import LogRecord, read_log
+from kmemdump.memory.recorder import Budget
+from kmemdump.report.observe import observe
+from kmemdump.report.sections import Sections
 from kmemdump.text import printable
+from kmemdump.watch.death.memory import left_of_kernel
 from kmemdump.watch.end_causes import DumpCause
+from kmemdump.watch.events import EventFields
 from kmemdump.watch.vm_marks import VmMarks
 
 __all__ = ["DeathFacts", "read_facts"]
@@ -28,6 +40,8 @@ _MAX_WORDS = 200
 _RECORDS = 32
 """Records before a death whose times tell it from that of another boot."""
 _ID_BYTES = 16
+_BUDGET = Budget(seconds=5.0)
+"""For each thing that is looked for, while the VM stands still."""
 _SEEN_ONCE = (DeathKind.QEMU_ENDED, DeathKind.VANISHED, DeathKind.REQUESTED)
 """Of these nothing is left at which one could look twice."""
 
@@ -45,6 +59,17 @@ class DeathFacts:
     """The same for two deaths of one cause."""
     words: str = ""
     """What the kernel logged about its death; empty if it logged nothing."""
+    source: SignatureSource = SignatureSource.WORDS
+    """What the signature was made from."""
+
+    @property
+    def signature_fields(self) -> EventFields:
+        """The signature, as the fields of an event have it."""
+        return EventFields(
+            signature=self.signature,
+            signature_version=SIGNATURE_VERSION,
+            signature_source=self.source.value,
+        )
 
 
 def read_facts(marks: VmMarks, cause: DumpCause) -> DeathFacts:
@@ -61,11 +86,14 @@ def read_facts(marks: VmMarks, cause: DumpCause) -> DeathFacts:
         id = _digest(marks, cause.kind, evidence)
     signature = None if logged is None else logged.signature
     if signature is None:
+        signature = _find_signature(marks, cause)
+    if signature is None:
         signature = Signature.of_words(cause.kind, words or cause.cause)
     return DeathFacts(
         id,
         signature.text,
         words if len(words) <= _MAX_WORDS else f"{words[:_MAX_WORDS]}…",
+        signature.source,
     )
 
 
@@ -81,6 +109,30 @@ def _read_records(marks: VmMarks) -> Sequence[LogRecord]:
         return read_log(read, info).records
     except Exception:  # It may be damaged in any way.
         return ()
+
+
+def _find_signature(marks: VmMarks, cause: DumpCause) -> Signature | None:
+    """
+    Return the signature that the report of the core image will have.
+
+    A kernel that hangs, or that was reset, logs nothing. Its stacks tell one such bug
+    from another one, and so how many core images there are of each.
+    """
+    try:
+        with left_of_kernel(marks) as dead:
+            vmlinux = None
+            if marks.capture.kernel.own_debug_info.found is None:
+                vmlinux = marks.selection.vmlinux
+            kernel = attach(
+                dead, vmlinux=vmlinux, known=marks.capture.kernel, marking=False
+            )
+            sections = Sections(kernel.recorder, _BUDGET)
+            observed = observe(kernel, sections, captured=datetime.now(UTC))
+        seen = replace(observed.seen, capture_reason=cause.text, death=cause.kind)
+        found = find_cause(seen)
+    except Exception:  # A dead kernel's memory may break drgn in any way.
+        return None
+    return found.signature if found.fatal else None
 
 
 def _find_logged(kind: DeathKind, records: Sequence[LogRecord]) -> Cause | None:

@@ -207,7 +207,7 @@ class DeathHandler:
 def _fields(cause: DumpCause, facts: DeathFacts | None) -> EventFields:
     fields = EventFields(kind=cause.kind.value, cause=cause.text)
     if facts is not None:
-        fields["signature"] = facts.signature
+        fields |= facts.signature_fields
     return fields
 
 
