@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guest in a process, with a synthetic kernel in a process of the test."""
 
+import ctypes
+import mmap
 import os
 import signal
 import struct
@@ -15,7 +17,7 @@ from kmemdump.errors import ExitCode, FormatError, NotCapturedError, TargetError
 from kmemdump.memory.ranges import Range
 from kmemdump.opening import open_target
 from kmemdump.targets.process import ProcessTarget
-from kmemdump.targets.process_memory import open_process
+from kmemdump.targets.process_memory import ProcessMemory, open_process
 from kmemdump.targets.process_pause import ProcessPause
 from kmemdump.targets.vm import VmTarget
 from rigs.guest_process import GuestProcess, Part
@@ -24,6 +26,7 @@ from rigs.writers.kernel_memory import MIB, SyntheticKernel
 
 RAM = 0x80000000
 PATIENCE = 60
+MAP_FIXED = 0x10  # include/uapi/asm-generic/mman-common.h
 
 
 def kernel(arch: str = "aarch64", **options: object) -> SyntheticKernel:
@@ -119,6 +122,48 @@ def test_memory_that_is_added(process):
         assert target.follow_memory() == []
         with pytest.raises(NotCapturedError):
             held.read(place - 1, 1)
+
+
+@pytest.fixture
+def neighbours():
+    """Address of three MiB without a gap: of two files, and anonymous memory."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [
+        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
+        *(ctypes.c_int, ctypes.c_int, ctypes.c_long),
+    ]
+    libc.munmap.argtypes = libc.mmap.argtypes[:2]
+    libc.madvise.argtypes = libc.mmap.argtypes[:3]
+    access = mmap.PROT_READ | mmap.PROT_WRITE
+    anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    # What else is next to it is no part of it.
+    whole = libc.mmap(None, 5 * MIB, 0, anonymous, -1, 0)
+    start = whole + MIB
+    for number in range(2):
+        fd = os.memfd_create("ram")
+        os.ftruncate(fd, MIB)
+        at, fixed = start + number * MIB, mmap.MAP_SHARED | MAP_FIXED
+        assert libc.mmap(at, MIB, access, fixed, fd, 0) == at
+        os.close(fd)
+    at = start + 2 * MIB
+    assert libc.mmap(at, MIB, access, anonymous | MAP_FIXED, -1, 0) == at
+    assert libc.madvise(start + MIB // 2, 4096, mmap.MADV_DONTFORK) == 0
+    yield start
+    libc.munmap(whole, 5 * MIB)
+
+
+def test_memory_next_to_it(neighbours):
+    """Which is another node's, or a thread's stack; but RAM may be cut by advice."""
+    folder = open_process(os.getpid())
+    memory = ProcessMemory(os.getpid(), folder)
+    within = Range(neighbours, 3 * MIB)
+    found = [it for it in memory.ranges if within.start <= it.start < within.end]
+    assert found == [Range(neighbours + number * MIB, MIB) for number in range(3)]
+    inside = [it for it in memory.starts if within.start <= it < within.end]
+    assert len(inside) == 5
+    memory.close()
+    os.close(folder)
 
 
 def test_forgotten_and_found_again(process, monkeypatch):

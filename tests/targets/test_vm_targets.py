@@ -102,16 +102,34 @@ def test_all_ways_lead_to_the_same_memory(booted, tmp_path, share, architecture)
     vm.close()
 
 
-def assert_same_by_process(machine: Machine, vm: Target) -> None:
+@pytest.mark.matrix
+@pytest.mark.parametrize("share", [False, True])
+def test_two_nodes(lab_cache, make_setup, share, tmp_path):
+    """Of NUMA: each is memory of its own in QEMU, and in its process."""
+    with Machine(lab_cache, make_setup("6.12", nodes=2, share=share)) as machine:
+        assert machine.run("cat /sys/devices/system/node/has_memory") == "0-1"
+        machine.pause()
+        machine.full_dump(tmp_path / "dump")
+        with (
+            open_target(f"qmp:{machine.qmp}") as vm,
+            open_target(str(tmp_path / "dump")) as dump,
+        ):
+            assert vm.memory.ranges == [Range(0, GIB)]
+            assert_same(vm, dump)
+            assert_same_by_process(machine, vm, nodes=2)
+
+
+def assert_same_by_process(machine: Machine, vm: Target, nodes: int = 1) -> None:
     """Without QMP, the process has the same memory, and gives the same answers."""
     with open_target(f"pid:{machine.pid}") as process:
-        assert process.vmcoreinfo() == vm.vmcoreinfo()
+        if nodes == 1:  # Else it may be in another one than the kernel.
+            assert process.vmcoreinfo() == vm.vmcoreinfo()
         assert process.machine == vm.machine
-        assert process.memory.ranges == vm.memory.ranges
         assert_same(vm, process)
+        assert process.memory.ranges == vm.memory.ranges
         assert process.registers() == []
         answers = [
-            [answer(attach(target).prog, command(it)) for it in ("ps", "log", "bt 1")]
+            [answer(attach(target).prog, command(it)) for it in ("ps", "log", "bt 2")]
             for target in (vm, process)
         ]
     assert answers[0] == answers[1]

@@ -10,6 +10,7 @@ its image and all of its RAM to where they are.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -98,6 +99,7 @@ class _Layouts:
 
     def __init__(self, blocks: Sequence[Range], starts: Sequence[int]) -> None:
         self._blocks = blocks
+        self._mapped = sorted(starts)
         # A guest's RAM starts with its mapping, and the largest are the likeliest.
         within = [
             (block, at)
@@ -125,16 +127,25 @@ class _Layouts:
         others = [item for item in self._blocks if item != block]
         return sorted(others, key=lambda item: -item.size)[:_MAX_OTHERS]
 
-    def around(self, place: int, physical: int) -> list[Extent] | None:
-        """Return the map of a mapping in which one physical address is known."""
+    def around(self, place: int, physical: int) -> Iterator[list[Extent]]:
+        """
+        Yield maps of the memory around a place whose physical address is known.
+
+        First the mapping alone: what is next to it may be a thread's stack.
+        """
         for block in self._blocks:
-            if block.start <= place < block.end:
-                start = physical - (place - block.start)
+            if not block.start <= place < block.end:
+                continue
+            inside = [it for it in self._mapped if block.start < it < block.end]
+            edges = [block.start, *inside, block.end]
+            after = bisect_right(edges, place)
+            first = edges[after - 1]
+            mapping = Range(first, edges[after] - first)
+            for part in dict.fromkeys((mapping, block)):
+                start = physical - (place - part.start)
                 skip = max(-start, 0)
-                if start + block.size > ADDRESS_SPACE:
-                    return None
-                return [Extent(start + skip, block.size - skip, block.start + skip)]
-        return None
+                if start + part.size <= ADDRESS_SPACE:
+                    yield [Extent(start + skip, part.size - skip, part.start + skip)]
 
 
 def _place_noted(
@@ -172,9 +183,7 @@ def _place_found(
         for info in kernel.candidates():
             physical = arch.image_address(info, virtual)
             maps = [it for it in layouts.of(arch) if _place_in(it, physical) == place]
-            around = layouts.around(place, physical)
-            if around is not None and around not in maps:
-                maps.append(around)
+            maps += [it for it in layouts.around(place, physical) if it not in maps]
             for extents in maps:
                 try:
                     if prove(kernel, info, PlacedMemory(host, extents)):

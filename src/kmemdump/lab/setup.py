@@ -45,6 +45,8 @@ class Setup:
     cpus: int = 2
     memory: int = 1024
     """MiB."""
+    nodes: int = 1
+    """Nodes of NUMA, which share CPUs and memory evenly."""
     more_memory: int = 0
     """MiB that can be added while it runs, in up to four devices."""
     share: bool = True
@@ -89,6 +91,7 @@ class Setup:
         bounds = (
             ("cpus", self.cpus, 1, 255),
             ("memory", self.memory, least, most),
+            ("nodes", self.nodes, 1, self.cpus),
             ("more_memory", self.more_memory, 0, 1 << 20),
             ("tasks", self.tasks, 0, 2000),
             ("random", self.random, 0, self.memory // 2),
@@ -148,14 +151,35 @@ def _board(setup: Setup) -> list[str]:
     return ["-cpu", cpu, "-smp", str(setup.cpus), "-m", memory]
 
 
+def _memory(setup: Setup, place: str) -> list[str]:
+    machine = setup.architecture.machine
+    if setup.nodes > 1:
+        arguments = ["-machine", machine]
+        for node in range(setup.nodes):
+            arguments += ["-object", _backend(setup, place, f"ram{node}")]
+            arguments += ["-numa", f"node,nodeid={node},memdev=ram{node}"]
+        return arguments
+    if not setup.share:
+        return ["-machine", machine]
+    backend = _backend(setup, place, "ram")
+    return ["-machine", f"{machine},memory-backend=ram", "-object", backend]
+
+
+def _backend(setup: Setup, place: str, name: str) -> str:
+    which = f"id={name},size={setup.memory // setup.nodes}M"
+    if not setup.share:
+        return f"memory-backend-ram,{which}"
+    return f"memory-backend-file,{which},mem-path={place}/{name},share=on"
+
+
 def qemu_arguments(
     setup: Setup, folder: Path, *, guest: int, control: int
 ) -> list[str]:
     """
     Return the arguments for QEMU, which listens only in *folder*.
 
-    :param folder: Holds the initramfs; QEMU makes ``qmp``, ``console`` and ``ram``, and
-        reuses those that exist.
+    :param folder: Holds the initramfs; QEMU makes ``qmp``, ``console`` and ``ram`` (one
+        for each node), and reuses those that exist.
     :param guest: File descriptor for the guest's second serial port.
     :param control: File descriptor for the lab's monitor.
     """
@@ -171,12 +195,7 @@ def qemu_arguments(
         )
     )
     arguments = ["-accel", setup.accel, *_board(setup)]
-    if setup.share:
-        backend = f"id=ram,size={setup.memory}M,mem-path={place}/ram,share=on"
-        arguments += ["-machine", f"{arch.machine},memory-backend=ram"]
-        arguments += ["-object", f"memory-backend-file,{backend}"]
-    else:
-        arguments += ["-machine", arch.machine]
+    arguments += _memory(setup, place)
     if setup.firmware and arch.device_tree:
         arguments += ["-dtb", str(folder / "device-tree")]
     arguments += ["-nodefaults", "-display", "none", "-action", setup.action]

@@ -102,7 +102,7 @@ class ProcessMemory:
             self._files |= self._open_files(new)
         self._pieces = [self._piece(mapping) for mapping in found]
         self._starts = [item.start for item in found]
-        self.ranges = merge(Range(item.start, item.size) for item in found)
+        self.ranges = _join(found)
         return True
 
     def read(self, address: int, size: int) -> bytes:
@@ -201,6 +201,30 @@ def _status_key(status: os.stat_result) -> tuple[tuple[int, int], int]:
     return (os.major(status.st_dev), os.minor(status.st_dev)), status.st_ino
 
 
+def _join(mappings: Sequence[Mapping]) -> list[Range]:
+    """
+    Return memory that may be one RAM: it is all anonymous, or goes on in one file.
+
+    Advice to the kernel may cut RAM into several mappings. Other memory may follow it
+    without a gap: that of another node of NUMA, or a thread's stack.
+    """
+    joined: list[Range] = []
+    last: Mapping | None = None
+    for item in mappings:
+        if last is not None and last.end == item.start and _goes_on(last, item):
+            joined[-1] = joined[-1]._replace(size=joined[-1].size + item.size)
+        else:
+            joined.append(Range(item.start, item.size))
+        last = item
+    return joined
+
+
+def _goes_on(first: Mapping, second: Mapping) -> bool:
+    if _key(first) != _key(second) or first.shared is not second.shared:
+        return False
+    return first.inode == 0 or second.offset == first.offset + first.size
+
+
 def _candidates(mappings: Sequence[Mapping]) -> list[Mapping]:
     """Return the mappings that may be a guest's RAM."""
     # The process can write its guest's RAM, and runs nothing of it: QEMU's buffers for
@@ -214,7 +238,6 @@ def _candidates(mappings: Sequence[Mapping]) -> list[Mapping]:
         and not item.executable
         and (not item.name.startswith("[") or item.name.startswith("[anon"))
     ]
-    # Advice to the kernel may cut RAM into several mappings.
     blocks = [
         block
         for block in merge(Range(item.start, item.size) for item in likely)
