@@ -155,6 +155,8 @@ def test_a_file_that_may_not_be_read(verb, tmp_path):
     path.chmod(0)
     ended = run(verb, path, *VERBS[verb], *options, nobody=os.geteuid() == 0)
     assert_refused(ended, "secret: Permission denied")
+    if os.geteuid() == 0:
+        assert "readable by its owner only: run this as root" in ended.lines[0]
 
 
 @each_verb

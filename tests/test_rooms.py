@@ -18,6 +18,7 @@ ROOMS = [
     "text",
     "progress",
     "folders",
+    "user_folders",
     "files",
     "bounds",
     "vmcoreinfo",

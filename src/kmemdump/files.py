@@ -7,6 +7,7 @@ import errno
 import fcntl
 import io
 import os
+import pwd
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class OpenFile:
                     f"{path}: is a socket, expected a RAM image or a dump of a kernel\n"
                     f"if it is QEMU's, say qmp:{path}"
                 ) from error
-            raise TargetError(f"{path}: {error.strerror}") from error
+            raise TargetError(f"{path}: {error.strerror}{_whose(path)}") from error
         except ValueError as error:  # A zero byte in the path.
             raise TargetError(f"{path!r}: {error}") from error
         try:
@@ -89,6 +90,22 @@ class OpenFile:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _whose(path: Path) -> str:
+    """Return whose file it is that others cannot read, on a line of its own."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    if os.access(path, os.R_OK):
+        return ""
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = f"user {status.st_uid}"
+    whom = "root" if status.st_uid == 0 else f"{owner} or root"
+    return f"\na core image is readable by its owner only: run this as {whom}"
 
 
 _KINDS = {

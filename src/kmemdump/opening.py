@@ -29,6 +29,15 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 __all__ = ["open_target", "parse_pid"]
 
 
+_FORMS = {
+    "qmp": ("socket", "SOCKET"),
+    "libvirt": ("domain", "[URI#]DOMAIN"),
+    "ch": ("socket", "SOCKET"),
+    "firecracker": ("socket", "SOCKET"),
+}
+"""What follows the kind of a target."""
+
+
 def open_target(
     spec: str,
     *,
@@ -51,6 +60,8 @@ def open_target(
     """
     info = read_vmcoreinfo(vmcoreinfo) if vmcoreinfo else None
     kind, colon, rest = spec.partition(":")
+    if colon and not rest and (form := _FORMS.get(kind)) is not None:
+        raise UsageError(f"{spec} names no {form[0]}, expected {kind}:{form[1]}")
     if kind == "qmp" and colon:
         _refuse_map(memory_map, spec, "QEMU knows the memory map")
         from kmemdump.targets.qmp import QmpTarget

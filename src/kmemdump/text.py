@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Text for people: strings from outside that may be hostile, sizes, durations."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "c_string",
     "format_duration",
     "format_memory",
     "format_size",
+    "no_such",
     "printable",
 ]
 
@@ -27,6 +31,13 @@ def printable(text: str, keep: str = "") -> str:
 
 def _escape(char: str) -> str:
     return " " if char == "\t" else ascii(char)[1:-1]
+
+
+def no_such(what: str, name: str, there: Iterable[str]) -> str:
+    """Return that there is no such thing, and which one may have been meant."""
+    near = get_close_matches(name, list(there), 1)
+    guess = f", did you mean {near[0]}?" if near else ""
+    return f"no {what} {name!r}{guess}"
 
 
 def c_string(raw: bytes) -> str:

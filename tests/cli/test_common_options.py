@@ -62,6 +62,22 @@ def test_an_option_with_the_name_of_a_verb(config, capsys):
     assert "nowhere: No such file" in capsys.readouterr().err
 
 
+def test_areas_that_are_left_out_are_named(config, capsys):
+    """Where they are named on the command line; a file is written with thought."""
+    capture = ["capture", "nowhere", "-o", "y"]
+    main([*capture, "--area", "kmsg", "--area", "+tasks"])
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith("kmemdump: --area: only coreinfo, kmsg, tasks; not panic, ")
+    assert note.endswith("+NAME adds an area to the default ones")
+    assert "nowhere: No such file" in error
+    for more in (["+all-stacks"], ["-kmsg"], []):
+        main([*capture, *(word for name in more for word in ("--area", name))])
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    config.write_text("area = ['kmsg']\n")
+    main(capture)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_what_counts_more(config, tmp_path, capsys):
     config.write_text("area = ['nosuch']\n[capture]\narea = ['nosuch2']\n")
     named = tmp_path / "named.toml"
@@ -83,7 +99,14 @@ def test_what_counts_more(config, tmp_path, capsys):
         ("[info]\nnosuch = 1", "[info]: no option 'nosuch'; there are"),
         ("[watch]\nnosuch = 1", "[watch]: no option 'nosuch'; there are"),
         ("info = 1", "info is a verb, expected a table [info]"),
-        ("[info]\njson = 1", "json is 1, expected true or false"),
+        ("[info]\njson = 1", "line 2: json is 1, expected true or false"),
+        ("[report]\nlines = 'x'", "line 2: lines is 'x', expected n, at least 0"),
+        (
+            "\n[watch]\n\ninterval = 'fast'",
+            "line 4: interval is 'fast', expected seconds, 1 to 86400",
+        ),
+        ("[info]\njsno = true", "no option 'jsno', did you mean json?; there are"),
+        ("area =", "(at its end), expected NAME = VALUE"),
         ("[nosuch]\njson = true", "no option 'nosuch'"),
         ("=", "Invalid"),
     ],
@@ -143,13 +166,39 @@ def test_shell_completion(shell):
     assert "watch" not in said
 
 
-def test_areas_and_options_are_completed():
-    words = {"COMP_WORDS": "kmemdump capture --area km", "COMP_CWORD": "3"}
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("capture --area km", ["file,km", "plain,kmsg"]),
+        ("capture --area +km", ["file,+km", "plain,+kmsg"]),
+        ("ask vm.core mou", ["file,mou", "plain,mount"]),
+        ("report --ht", ["plain,--html"]),
+        ("report db2.h", ["file,db2.h"]),
+        ("collect qmp:no/s", []),
+        ("collect qmp:{}/o", ["plain,qmp:{}/one/", "plain,qmp:{}/other"]),
+    ],
+)
+def test_what_is_completed(line, completed, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").touch()
+    line = f"kmemdump {line.format(tmp_path)}"
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
     said = kmemdump(_KMEMDUMP_COMPLETE="bash_complete", **words).stdout
-    assert said.split() == ["plain,kmsg"]
-    words = {"COMP_WORDS": "kmemdump report --ht", "COMP_CWORD": "2"}
-    said = kmemdump(_KMEMDUMP_COMPLETE="bash_complete", **words).stdout
-    assert said.split() == ["plain,--html"]
+    assert said.split() == [text.format(tmp_path) for text in completed]
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_completion_takes_no_file_names_away(verb):
+    """Wherever any text may stand, the shell completes what it would without us."""
+    context = click.Context(_program, info_name="kmemdump")
+    found = _program.get_command(context, verb)
+    parts = found.commands.values() if isinstance(found, click.Group) else [found]
+    for part in parts:
+        inner = click.Context(part, context, info_name=part.name)
+        for parameter in part.params:
+            if isinstance(parameter.type, click.types.StringParamType):
+                kinds = [item.type for item in parameter.shell_complete(inner, "x")]
+                assert kinds[:1] == ["file"], parameter
 
 
 def test_colours_are_off_where_not_wanted():

@@ -99,18 +99,19 @@ def test_what_help_says_is_what_the_library_has():
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["nosuch"], "No such command 'nosuch'"),
-        (["--nosuch"], "No such option '--nosuch'"),
-        (["ask"], "Missing argument 'CORE'"),
+        (["nosuch"], "error: no verb 'nosuch'; 'kmemdump --help' lists them"),
+        (["reprot"], "no verb 'reprot', did you mean report?"),
+        (["--nosuch"], "no such option '--nosuch'"),
+        (["ask"], "missing argument 'CORE'"),
         (["ask", "x", "nosuch"], "no crash command 'nosuch'; 'help' lists them"),
         (["ask", "x", "bt --nosuch"], "'help bt' shows its usage"),
         (["ask", "x", "none.py"], "none.py: No such file or directory"),
-        (["areas", "--nosuch"], "No such option '--nosuch'"),
+        (["areas", "--nosuch"], "no such option '--nosuch'"),
         (["areas", "x", "--area", "nosuch"], "no area 'nosuch'; there are coreinfo,"),
         (["areas", "x", "--area", "-nosuch"], "no area '-nosuch'; there are coreinfo,"),
         (["areas", "x", "--ask", ""], "an empty question"),
-        (["capture", "x"], "Missing option '-o' / '--output'"),
-        (["capture"], "Missing argument 'TARGET'"),
+        (["capture", "x"], "missing option '-o' / '--output'"),
+        (["capture"], "missing argument 'TARGET'"),
         (["capture", "x", "-o", "y", "--region", "x"], "expected NAME=ADDRESS:SIZE"),
         (["capture", "x", "-o", "y", "--region", "x=1:"], "expected NAME=ADDRESS:SIZE"),
         (["capture", "x", "-o", "y", "--region", "=1:2"], "expected NAME=ADDRESS:SIZE"),
@@ -127,9 +128,16 @@ def test_what_help_says_is_what_the_library_has():
         (["info", "pid:1", "--memory-map", "0"], "the guest's kernel knows the memory"),
         (["info", "qmp:x", "--memory-map", "0"], "QEMU knows the memory map"),
         (["report", "x", "--lines", "-1"], "'--lines'"),
-        (["report"], "Missing argument 'CORE|LOG'"),
-        (["info"], "Missing argument 'CORE'"),
-        (["mark"], "Missing argument 'TARGET'"),
+        (["report"], "missing argument 'CORE|LOG'; 'kmemdump report --help' explains"),
+        (["info", "qmp:"], "qmp: names no socket, expected qmp:SOCKET"),
+        (["info", "ch:"], "ch: names no socket, expected ch:SOCKET"),
+        (["info", "libvirt:"], "libvirt: names no domain, expected libvirt:[URI#]"),
+        (
+            ["ask", "x", "moutn"],
+            "no crash command 'moutn', did you mean mount?; 'help'",
+        ),
+        (["info"], "missing argument 'CORE'"),
+        (["mark"], "missing argument 'TARGET'"),
         (["mark", "x", "--off", "--daemon"], "exclude each other"),
         (["mark", "x", "--refresh", "1"], "--refresh needs --daemon"),
         (["mark", "x", "--keep"], "--keep needs --daemon"),
@@ -138,8 +146,12 @@ def test_what_help_says_is_what_the_library_has():
         (["mark", "x", "--backend", "kinfo", "--daemon"], "never change: expected no"),
         (["mark", "x", "--area", "nosuch"], "no area 'nosuch'; there are coreinfo,"),
         (["watch", "-o", "."], "no VM, expected a QMP socket, a folder"),
-        (["watch", "x"], "Missing option '-o' / '--output'"),
+        (["watch", "x"], "missing option '-o' / '--output'"),
         (["watch", "x", "-o", ".", "--then", "pray"], "'pray' is not one of"),
+        (
+            ["watch", "x", "-o", ".", "--interval", "10s"],
+            "'10s' is not a valid float range, expected seconds, 1 to 86400",
+        ),
     ],
 )
 def test_wrong_use(arguments, problem, tmp_path, monkeypatch, capsys):
@@ -147,7 +159,8 @@ def test_wrong_use(arguments, problem, tmp_path, monkeypatch, capsys):
     assert main(arguments) == ExitCode.USAGE
     out, err = capsys.readouterr()
     assert problem in err
-    assert "Traceback" not in err
+    assert err.startswith("kmemdump: error: ")
+    assert len(err.splitlines()) == 1
     assert out == ""
     assert list(tmp_path.iterdir()) == []
 

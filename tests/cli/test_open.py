@@ -20,6 +20,7 @@ from kmemdump.errors import TargetError
 from kmemdump.kernel.attach import debug_file_build_id
 from kmemdump.kernel.vmlinux_search import find_vmlinux
 from rigs.small_core import BUILD_ID, write
+from rigs.synthetic import lime, vmcoreinfo, vmcoreinfo_note
 
 RELEASE = "6.1.0-test"
 # Any ELF file with a build id does, as long as nobody reads more of it.
@@ -151,7 +152,7 @@ def test_a_long_message_is_cut(capsys):
 
 
 def test_json(tmp_path, capsys, monkeypatch):
-    core = write(tmp_path / "a core", areas=["kmsg"])
+    core = write(tmp_path / "a core", areas=["kmsg"], release="6.0.0-test")
     assert main(["open", str(core), "--json", "--", "-q"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["argv"] == [*command_line(capsys, core), "-q"]
@@ -177,6 +178,19 @@ def test_what_cannot_be_opened(tmp_path, core, capsys):
     path.write_bytes(b"noise" * 999)
     assert main(["open", str(path)]) == 3
     assert main(["open", str(core), "--with", "kgdb"]) == 2
+
+
+@pytest.mark.parametrize("debugger", ["drgn", "crash", "gdb"])
+def test_what_only_we_open(debugger, tmp_path, capsys):
+    """No debugger is started that would refuse the file in its own words."""
+    path = tmp_path / "vm.lime"
+    path.write_bytes(lime([(0x1000, vmcoreinfo_note(vmcoreinfo()))]))
+    assert main(["open", str(path), "--with", debugger, "--vmlinux", str(ELF)]) == 3
+    err = capsys.readouterr().err
+    assert f"{path}: {debugger} cannot open it: it only opens ELF cores" in err
+    assert f"first: kmemdump capture {path} -o CORE" in err
+    main(["info", str(path)])
+    assert f"not {debugger}: it only opens ELF cores" in capsys.readouterr().out
 
 
 def test_a_debugger_that_is_not_installed(core, capsys, monkeypatch, tmp_path):
@@ -270,7 +284,8 @@ def test_debuginfod(tmp_path, build_id, server):
     del environ["DEBUGINFOD_URLS"]
     with pytest.raises(TargetError) as caught:
         find_vmlinux(RELEASE, build_id, environ, root=root)
-    assert "debuginfod" not in str(caught.value)
+    assert "nor by debuginfod" not in str(caught.value)
+    assert "download it: DEBUGINFOD_URLS=https://" in str(caught.value)
 
 
 def test_debuginfod_is_not_installed(build_id, tmp_path):

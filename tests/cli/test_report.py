@@ -19,7 +19,7 @@ from kmemdump.lab import CrashType, crash_guest
 from kmemdump.lab.built_kernels import BUILT_KERNELS
 from kmemdump.opening import open_target
 from kmemdump.report import Report, gather
-from kmemdump.report.records import KernelIdentity, Loss, Times
+from kmemdump.report.records import UNDAMAGED, KernelIdentity, Loss, Times
 from rigs.scenarios import each_death
 from rigs.schema import check_schema
 
@@ -81,6 +81,13 @@ def test_missing_parts(gathered, capsys):
     out, err = capsys.readouterr()
     assert "- the tasks: they are gone" in out
     assert err == "kmemdump: a.core: the report lacks the tasks\n"
+    damage = Loss(UNDAMAGED, "region a has checksum 1, expected 2")
+    gathered.report = replace(REPORT, missing=(damage,))
+    assert main(["report", "a.core"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "kmemdump: a.core: is damaged: region a has checksum 1, expected 2",
+        "kmemdump: a.core: the report lacks undamaged memory",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"random\0" * 999])

@@ -16,7 +16,9 @@ import pytest
 
 MANUAL = Path(__file__).parents[2] / "docs/reference/kmemdump.rst"
 FILES = {"bash": ".bashrc", "zsh": ".zshrc", "fish": ".config/fish/config.fish"}
-TYPED = b"kmemdump are\t--js\t>found.json\rexit\r"
+VERB = b"kmemdump are\t--js\t>found\rexit\r"
+# It is no dump, which kmemdump says, by its whole name.
+FILE = b"kmemdump info letter.t\t2>found\rexit\r"
 
 
 def lines_for(shell: str) -> str:
@@ -32,33 +34,46 @@ def lines_for(shell: str) -> str:
 
 
 @pytest.mark.parametrize("shell", FILES)
-def test_tab(shell, tmp_path):
+def test_verbs_and_options(shell, tmp_path):
+    found, said = typed(shell, tmp_path, VERB)
+    assert json.loads(found)["areas"], said
+
+
+@pytest.mark.parametrize("shell", FILES)
+def test_file_names(shell, tmp_path):
+    (tmp_path / "letter.txt").write_text("Dear reader\n")
+    found, said = typed(shell, tmp_path, FILE)
+    assert "letter.txt: " in found, said
+
+
+def typed(shell: str, folder: Path, keys: bytes) -> tuple[str, str]:
+    """Type into a shell; return what the file "found" has, and what the shell said."""
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"needs {shell}; 'make test' installs it")
-    path = tmp_path / FILES[shell]
+    path = folder / FILES[shell]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{lines_for(shell)}\necho rea''dy\n")
     environ = {
-        "HOME": str(tmp_path),
+        "HOME": str(folder),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "TERM": "dumb",
     }
     pid, terminal = pty.fork()
     if pid == 0:
-        os.chdir(tmp_path)
+        os.chdir(folder)
         os.execve(program, [program, "-i"], environ)
     try:
         said = read_until(terminal, b"ready")
-        os.write(terminal, TYPED)
+        os.write(terminal, keys)
         said += read_until(terminal, b"")
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(terminal)
-    found = tmp_path / "found.json"
+    found = folder / "found"
     assert found.exists(), said.decode()
-    assert json.loads(found.read_text())["areas"], said.decode()
+    return found.read_text(), said.decode()
 
 
 def read_until(terminal: int, mark: bytes) -> bytes:

@@ -24,6 +24,19 @@ def test_nothing_selects_the_default_areas():
     assert not select(areas=["-symbols"]).named
 
 
+def test_areas_that_are_added_to_the_default_ones():
+    chosen = select(areas=["+all-stacks"])
+    assert "all-stacks" in names(chosen.areas)
+    assert set(names(chosen.areas)) == {*names(select().areas), "all-stacks"}
+    assert not chosen.named
+    assert names(select(areas=["kmsg", "+tasks"]).areas) == [
+        "coreinfo",
+        "kmsg",
+        "tasks",
+    ]
+    assert names(select(areas=["+kmsg"]).areas) == names(select().areas)
+
+
 def test_areas_by_name_and_as_objects():
     chosen = select(areas=["kmsg", OWN, TASKS])
     assert names(chosen.areas) == ["coreinfo", "kmsg", "own", "tasks"]

@@ -16,11 +16,12 @@ import pytest
 
 from kmemdump.bounds import steps
 from kmemdump.cli.shared.watch_output import WatchOutput
-from kmemdump.errors import BudgetExceededError, UsageError
+from kmemdump.errors import BudgetExceededError, KmemdumpError, UsageError
 from kmemdump.marking.selection import select
 from kmemdump.watch import EventName, Settings, Supervisor
 from kmemdump.watch.reporter import Reporter
 from kmemdump.watch.sources.sockets import SocketSource
+from kmemdump.watch.supervisor import _make_folder
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
 WATCH = [sys.executable, "-m", "kmemdump", "watch"]
@@ -193,6 +194,12 @@ def test_command_line_without_a_vm(tmp_path):
     assert found.startswith("none: found: qmp:")
     assert problem.startswith("none: ")
     assert list(core.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(KmemdumpError, match=f"into {tmp_path}: Permission denied"):
+        _make_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,9 @@ def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
 
     ``coreinfo`` is always among them, since all others need it.
 
-    :param wanted: Names; ``-NAME`` leaves an area out, and ``FILE.py`` adds the areas
-        in that file, see :func:`load_areas`. An :class:`Area` is used unchanged.
+    :param wanted: Names, instead of the default ones; ``+NAME`` adds an area to them,
+        ``-NAME`` leaves one out, and ``FILE.py`` adds the areas in that file, see
+        :func:`load_areas`. An :class:`Area` is used unchanged.
     :raises UsageError: If there is no such area.
     """
     by_name = {area.name: area for area in AREAS}
@@ -65,15 +66,16 @@ def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
             names.append(item.name)
         elif item.endswith(".py"):
             files.append(item)
-        elif item.removeprefix("-") in by_name:
+        elif _without_sign(item) in by_name:
             names.append(item)
         else:
             raise UsageError(
                 f"no area {item!r}; there are {', '.join(by_name)}, and FILE.py"
             )
     without = {name[1:] for name in names if name.startswith("-")}
-    named = [name for name in names if not name.startswith("-")]
+    named = [name for name in names if name == _without_sign(name)]
     chosen = named or [area.name for area in AREAS if area.default]
+    chosen += [name[1:] for name in names if name.startswith("+")]
     if COREINFO.name not in chosen:
         chosen.insert(0, COREINFO.name)
     found = [by_name[name] for name in dict.fromkeys(chosen) if name not in without]
@@ -82,6 +84,10 @@ def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
             _add(by_name, own, file)
             found.append(own)
     return found
+
+
+def _without_sign(name: str) -> str:
+    return name[1:] if name.startswith(("+", "-")) else name
 
 
 def _add(by_name: dict[str, Area], area: Area, source: str) -> None:

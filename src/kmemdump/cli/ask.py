@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +17,10 @@ import click
 
 from kmemdump.bounds.page import Partner
 from kmemdump.bounds.steps import state
-from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.completion import complete_question
+from kmemdump.cli.shared.messages import print_message, shown_progress
 from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
-from kmemdump.cli.shared.terminal import typed
+from kmemdump.cli.shared.terminal import typed, with_python
 from kmemdump.errors import BudgetExceededError, ExitCode, KmemdumpError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.memory.physical import FileMemory
@@ -37,7 +39,12 @@ _RAMOOPS = "ramoops"
 
 @click.command("ask")
 @click.argument("target", metavar="CORE")
-@click.argument("questions", nargs=-1, metavar="[QUESTION…]")
+@click.argument(
+    "questions",
+    nargs=-1,
+    metavar="[QUESTION…]",
+    shell_complete=complete_question,
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, after the last answer."
 )
@@ -52,11 +59,16 @@ def command(
     """
     Put questions to the kernel in CORE, or in any other target.
 
+    \b
+    kmemdump ask vm.core ps 'bt -a'
+    kmemdump ask vm.core 'struct task_struct.pid,comm ffff8f6201234000'
+    kmemdump ask vm.core 'prog["jiffies"]'
+
     A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), "dis FUNCTION", which
-    shows machine code ("dis schedule", "dis vfs_write+0x25d"), or FILE.py, whose public
-    functions are called with a drgn.Program. Without one, questions are read
-    from the terminal or from standard input, one per line; a line may also be Python,
-    with "prog" and drgn's helpers.
+    shows machine code ("dis schedule", "dis vfs_write+0x25d"), a Python expression with
+    "prog" and drgn's helpers, or FILE.py, whose public functions are called with a
+    drgn.Program. Without one, questions are read from the terminal or from standard
+    input, one per line; there, a line may be any Python.
 
     "ramoops", as the only question, prints the text that ramoops kept in memory. It
     needs no kernel: CORE may be a file of that RAM alone.
@@ -69,9 +81,9 @@ def command(
         return _ask_ramoops(target, reading)
     from kmemdump.cli.shared.builds import user_builds
     from kmemdump.core import Core
-    from kmemdump.questions.parse import parse_questions
+    from kmemdump.questions.question import Question
 
-    wanted = parse_questions(questions)
+    wanted = _parse(questions)
     talking = not questions and sys.stdin.isatty() and not as_json
     answers: list[dict[str, object]] = []
     print_answer = answers.append if as_json else _print
@@ -81,12 +93,16 @@ def command(
             page.partner = Partner.PERSON if talking else Partner.STREAM
         core = Core(opened, vmlinux=vmlinux, builds=user_builds(os.environ))
         kernel = core.kernel
-        if kernel.problem and not (wanted and all(item.bare for item in wanted)):
+        bare = [isinstance(item, Question) and item.bare for item in wanted]
+        if kernel.problem and not (bare and all(bare)):
             print_message(kernel.problem)
+        if talking:
+            _greet(core)
         # What a child before this one has answered, it has printed.
         before = page.printed if page is not None and questions and not as_json else 0
         failed = page is not None and page.failed
-        for question in wanted[before:] if questions else typed(kernel, talking):
+        given = with_python(kernel, wanted[before:])
+        for question in given if questions else typed(kernel, talking):
             good = question and _put(core, question, print_answer, talking)
             failed = failed or not good
             if page is not None:
@@ -96,6 +112,32 @@ def command(
     if as_json:
         click.echo(json.dumps({"version": 1, "answers": answers}, indent=2))
     return ExitCode.INCOMPLETE if failed and not talking else ExitCode.DONE
+
+
+def _parse(texts: Sequence[str]) -> list[Question | str]:
+    """Return the questions; Python is left as text, since it needs the kernel."""
+    from kmemdump.questions.parse import parse_question
+    from kmemdump.questions.prompt import is_expression
+
+    found: list[Question | str] = []
+    for text in texts:
+        try:
+            found += parse_question(text)
+        except UsageError:
+            if not is_expression(text):
+                raise
+            found.append(text)
+    return found
+
+
+def _greet(core: Core) -> None:
+    """Say which kernel it is, what happened to it, and what can be typed."""
+    what = core.target.name
+    with contextlib.suppress(KmemdumpError), shown_progress():
+        report = core.report()
+        what = f"{report.kernel.release or what}: {report.cause.sentence}"
+    click.echo(printable(what))
+    click.echo("'help' lists commands; Python works, with prog; Ctrl-D ends")
 
 
 def _ask_ramoops(target: str, reading: TargetOptions) -> int:

@@ -12,9 +12,12 @@ import click
 
 from kmemdump.bounds.child import ChildEnded
 from kmemdump.cli.shared.bounded import IN_CHILDREN
+from kmemdump.cli.shared.completion import complete_as_shells_do
 from kmemdump.cli.shared.configuration import config_option, read_usual_places
 from kmemdump.cli.shared.messages import print_message, verbose_option
-from kmemdump.errors import ExitCode, KmemdumpError
+from kmemdump.cli.shared.wrong_use import describe_wrong_use
+from kmemdump.errors import ExitCode, KmemdumpError, UsageError
+from kmemdump.text import no_such
 from kmemdump.version import VERSION
 
 __all__ = ["main"]
@@ -49,7 +52,19 @@ class _Verbs(click.Group):
         module = importlib.import_module(f"kmemdump.cli.{cmd_name}")
         command: click.Command = module.command
         _add_common_options(command)
+        complete_as_shells_do(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        # An option is refused by click, and a shell completes what there is.
+        if not (name in _VERBS or name.startswith("-") or ctx.resilient_parsing):
+            raise UsageError(
+                f"{no_such('verb', name, _VERBS)}\n'kmemdump --help' lists them"
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -103,7 +118,10 @@ def main(arguments: Sequence[str] | None = None, *, in_children: bool = False) -
         print_message("stopped")
         return 130
     except click.ClickException as error:
-        error.show()
+        if not (sys.argv[1:] if arguments is None else arguments):
+            error.show()  # The help.
+        else:
+            print_message(f"error: {describe_wrong_use(error)}")
         return ExitCode.USAGE
     except KmemdumpError as error:
         print_message(f"error: {error}")

@@ -88,9 +88,12 @@ def command(
         )
     (choice,) = (item for item in find_debuggers(file) if item.name == debugger)
     if not choice.command:
+        advice = "'kmemdump info' says what can"
+        if not (file.is_elf or file.is_kdump):
+            # As usual for a file of RAM: all of them open a core image of it.
+            advice = f"first: kmemdump capture {file.quoted} -o CORE"
         raise UnsupportedError(
-            f"{path}: {debugger} cannot open it: {choice.note}\n"
-            "'kmemdump info' says what can"
+            f"{path}: {debugger} cannot open it: {choice.note}\n" + advice
         )
     if vmlinux is not None:
         if file.build_id is not None:

@@ -86,6 +86,8 @@ def command(
     The cause of death comes first, with the stack of the CPU where it happened; then
     the machine, its other CPUs, and the log records that led to the death.
     """
+    from kmemdump.report.records import UNDAMAGED
+
     check_output(page, force)
     check_output(output, force)
     report = _report(target, vmlinux, reading)
@@ -107,6 +109,9 @@ def command(
     else:
         click.echo(text, nl=False)
     if report.missing:
+        for loss in report.missing:
+            if loss.what == UNDAMAGED:
+                print_message(f"{target}: is damaged: {loss.why}")
         names = ", ".join(dict.fromkeys(loss.what for loss in report.missing))
         print_message(f"{target}: the report lacks {names}")
         return ExitCode.INCOMPLETE

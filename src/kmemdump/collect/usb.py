@@ -28,7 +28,10 @@ _EMPTY_TRANSFERS = 4
 _SERIAL = "_SN:"
 """Precedes the serial number in the name of a product."""
 
-_INSTALL = "install what it needs: pip install 'kmemdump[usb]' and libusb 1.0"
+_INSTALL = (
+    "install it: pip install 'kmemdump[usb]', or pipx inject kmemdump pyusb; and "
+    "libusb 1.0"
+)
 _ACCESS = "run it as root, or give yourself the device with a udev rule"
 _SILENCE = (
     "it sends its table only once: if another program has asked for it, restart the "
@@ -54,9 +57,9 @@ class UsbConnection(Closing):
             import usb.core
             import usb.util
         except ImportError as error:
-            raise UnsupportedError(f"usb: {error.name} is missing\n{_INSTALL}") from (
-                error
-            )
+            raise UnsupportedError(
+                f"usb: pyusb is not installed\n{_INSTALL}"
+            ) from error
         self._usb = usb
         self._timeout = round(timeout * 1000)
         try:
@@ -64,7 +67,9 @@ class UsbConnection(Closing):
             self.name = _describe(self._device)
             self._claim()
         except usb.core.NoBackendError as error:
-            raise UnsupportedError(f"usb: libusb is missing\n{_INSTALL}") from error
+            raise UnsupportedError(
+                f"usb: libusb is not installed\n{_INSTALL}"
+            ) from error
         except usb.core.USBError as error:
             raise self._explain("usb", error) from error
 

@@ -17,6 +17,7 @@ from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage import Manifest
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
 from kmemdump.targets import Target
+from kmemdump.targets.kdump import KdumpMemory
 from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -49,6 +50,8 @@ class DebuggedFile:
 
     path: Path
     is_elf: bool
+    is_kdump: bool
+    """Whether it is compressed as kdump does, flattened or not."""
     has_names: bool
     """Whether its memory has virtual addresses, which gdb needs."""
     self_contained: bool
@@ -125,6 +128,7 @@ def describe_file(target: Target, path: Path, info: VmcoreInfo | None) -> Debugg
     return DebuggedFile(
         path=path,
         is_elf=core is not None,
+        is_kdump=isinstance(target.memory, KdumpMemory),
         has_names=core is not None and any(it.vaddr for it in core.headers),
         self_contained=core is not None and core.has_debug_info,
         manifest=manifest,
@@ -150,7 +154,12 @@ def find_debuggers(file: DebuggedFile) -> Iterator[Debugger]:
     yield _gdb(file)
 
 
+_ONLY_DUMPS = "it only opens ELF cores and kdump-compressed dumps"
+
+
 def _drgn(file: DebuggedFile) -> Debugger:
+    if not (file.is_elf or file.is_kdump):
+        return Debugger("drgn", "", True, _ONLY_DUMPS)
     if file.self_contained:
         note = "without a vmlinux where kmemdump is installed; with one: -s VMLINUX"
         return Debugger("drgn", f"drgn -c {file.quoted}", False, note)
@@ -159,6 +168,8 @@ def _drgn(file: DebuggedFile) -> Debugger:
 
 def _crash(file: DebuggedFile) -> Debugger:
     command = f"crash {VMLINUX} {file.quoted}"
+    if not (file.is_elf or file.is_kdump):
+        return Debugger("crash", "", True, _ONLY_DUMPS)
     if file.foreign:
         return Debugger(
             "crash", "", True, "it only opens kernels of its own architecture"
@@ -185,6 +196,11 @@ _CRASHES = (
     # 8.0.2 is Debian 12's, 8.0.6 Debian 13's. 8.0.2 opens 6.1; no kernel between that
     # and 6.12 has been tried.
     ((6, 12), "8.0.2 is too old for this kernel, 8.0.6 is not"),
+    (
+        (6, 1),
+        "8.0.2 finds only running tasks of this kernel, in whole dumps too; 8.0.6 "
+        "finds all",
+    ),
 )
 """Since which kernel a version of crash is known to be too old, and what is not."""
 

@@ -9,8 +9,9 @@ for something that it does not find by itself.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from drgn import FaultError, Program, ProgramFlags
+from drgn import FaultError, Module, ModuleFileStatus, Program, ProgramFlags
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage import CoreImage, read_core
@@ -50,6 +51,18 @@ def drgn_prog_set(prog: Program) -> None:
         _logger.warning("kmemdump: %s", error)
     _add_packed_memory(prog, core)
     register_finders(prog, _DebugInfoLoader(prog, core).get)
+    if core.has_debug_info:
+        # The last that is asked: what the others find is better.
+        prog.register_debug_info_finder("kmemdump", _need_no_files, enable_index=-1)
+
+
+def _need_no_files(modules: Sequence[Module]) -> None:
+    """Keep drgn from saying that debugging symbols are missing, which are there."""
+    for module in modules:
+        if module.wants_loaded_file():
+            module.loaded_file_status = ModuleFileStatus.DONT_NEED
+        if module.wants_debug_file():
+            module.debug_file_status = ModuleFileStatus.DONT_NEED
 
 
 def _is_elf(path: str) -> bool:

@@ -21,11 +21,13 @@ class _Distribution(NamedTuple):
 _DISTRIBUTIONS = (
     _Distribution(
         re.compile(r"(?:[1-5]|6\.(?:\d|1[0-8]))\..*-(?:amd64|arm64)(?:-16k)?"),
-        "Debian: /usr/lib/debug/boot/vmlinux-{0} of package linux-image-{0}-dbg",
+        "Debian: /usr/lib/debug/boot/vmlinux-{0} is of the package that 'apt install "
+        "linux-image-{0}-dbg' installs",
     ),
     _Distribution(  # Debian's packages of 6.19 and later.
         re.compile(r".*-(?:amd64|arm64)(?:-16k)?"),
-        "Debian: /usr/lib/debug/lib/modules/{0}/vmlinux of package linux-image-{0}-dbg",
+        "Debian: /usr/lib/debug/lib/modules/{0}/vmlinux is of the package that 'apt "
+        "install linux-image-{0}-dbg' installs",
     ),
     _Distribution(
         re.compile(r".*android\d+-.*"),
@@ -36,23 +38,25 @@ _DISTRIBUTIONS = (
             r"\d+\.\d+\.\d+-\d+-(?:aws|azure|gcp|generic|gke|ibm|intel|kvm|lowlatency|"
             r"nvidia|oem|oracle|raspi|realtime|xilinx).*"
         ),
-        "Ubuntu: /usr/lib/debug/boot/vmlinux-{0} of package "
-        "linux-image-unsigned-{0}-dbgsym, from ddebs.ubuntu.com",
+        "Ubuntu: /usr/lib/debug/boot/vmlinux-{0} is of the package that 'apt install "
+        "linux-image-unsigned-{0}-dbgsym' installs, from ddebs.ubuntu.com",
     ),
     _Distribution(
         re.compile(r".*\.el\d+uek.*"),
-        "Oracle Linux: /usr/lib/debug/lib/modules/{0}/vmlinux of package "
-        "kernel-uek-debuginfo",
+        "Oracle Linux: /usr/lib/debug/lib/modules/{0}/vmlinux is of the package that "
+        "'dnf install kernel-uek-debuginfo-{0}' installs, from oss.oracle.com",
     ),
     _Distribution(
         re.compile(r".*\.(?:amzn|azl|cm|el|fc)\d.*"),
-        "Fedora, RHEL and the like: /usr/lib/debug/lib/modules/{0}/vmlinux of package "
-        "kernel-debuginfo",
+        "Fedora, RHEL and the like: /usr/lib/debug/lib/modules/{0}/vmlinux is of the "
+        "package that \"dnf --enablerepo='*debug*' install kernel-debuginfo-{0}\" "
+        "installs",
     ),
     _Distribution(
         re.compile(r".*-(?P<flavour>default|preempt|azure|rt|64kb|longterm)"),
-        "SUSE: vmlinux-{0}.debug or {0}/vmlinux.debug below /usr/lib/debug, of package "
-        "kernel-{1}-debuginfo",
+        "SUSE: vmlinux-{0}.debug or {0}/vmlinux.debug below /usr/lib/debug is of the "
+        "package that 'zypper --plus-content debug install kernel-{1}-debuginfo' "
+        "installs",
     ),
 )
 _OWN = "the file vmlinux in the folder in which it was built"

@@ -45,7 +45,8 @@ def add_mapped_memory(
     def find(page: int) -> int:
         found = translate(table, read_entry, page * PAGE_SIZE)
         if found is None:
-            raise FaultError("address is not mapped", page * PAGE_SIZE)
+            problem = _unmapped(info, page * PAGE_SIZE)
+            raise FaultError(problem, page * PAGE_SIZE)
         pages[page] = found
         return found
 
@@ -65,3 +66,15 @@ def add_mapped_memory(
 
     start = table.base + (table.first << table.shifts[0])
     prog.add_memory_segment(start, ADDRESS_SPACE - start, read, False)
+
+
+def _unmapped(info: VmcoreInfo, address: int) -> str:
+    """Say what an address may be: one of the image as it was linked, for example."""
+    try:
+        start = info.symbol("_stext")
+        linked = start - info.kernel_offset
+    except (FormatError, NotCapturedError):
+        return "address is not mapped"
+    if linked <= address < start:
+        return f"address is not mapped (KASLR: this kernel's code begins at {start:#x})"
+    return "address is not mapped"

@@ -16,6 +16,8 @@ from kmemdump.kernel.debug_packages import find_debug_package
 __all__ = ["debug_file_paths", "find_vmlinux"]
 
 _DEBUGINFOD = "debuginfod-find"
+_SERVERS = "https://debuginfod.elfutils.org/"
+"""Asks those of the distributions."""
 
 
 def debug_file_paths(
@@ -77,6 +79,8 @@ def find_vmlinux(
             return downloaded
         problem += f", nor by debuginfod: {why}"
     advice = f"name it with --vmlinux FILE ({find_debug_package(release)})"
+    if build_id is not None and not environ.get("DEBUGINFOD_URLS"):
+        advice += f", or download it: DEBUGINFOD_URLS={_SERVERS}"
     raise TargetError(f"{problem}\n{advice}")
 
 

@@ -187,7 +187,8 @@ def capture(
     Look at the kernel of *target*, and mark the memory that answers need.
 
     :param areas: Names or :class:`~kmemdump.Area` objects; if empty, the areas that
-        are marked by default. ``-NAME`` leaves one out, ``FILE.py`` adds those in it.
+        are marked by default. ``+NAME`` adds one to them, ``-NAME``
+        leaves one out, ``FILE.py`` adds those in it.
         Without area ``symbols``, questions to the core image need a vmlinux.
     :param questions: Further questions to answer: crash commands, ``FILE.py``, or
         :class:`~kmemdump.Question` objects.

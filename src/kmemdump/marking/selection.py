@@ -68,5 +68,5 @@ def select(**given: Unpack[Wanted]) -> Selection:
         Path(vmlinux) if vmlinux is not None else None,
         given.get("budget") or Budget(),
         given.get("search"),
-        named=any(isinstance(it, Area) or not it.startswith("-") for it in wanted),
+        named=any(isinstance(it, Area) or it[:1] not in ("+", "-") for it in wanted),
     )

@@ -30,6 +30,7 @@ from kmemdump.questions.drgn_internals import (
 from kmemdump.questions.question import Question
 from kmemdump.questions.stack_traces import checked_stack_traces
 from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
+from kmemdump.text import no_such
 
 __all__ = ["command"]
 
@@ -107,8 +108,9 @@ def command(text: str, *, trusted: bool = False) -> Question:
         )
     if name not in command_names():
         raise UsageError(
-            f"question {text!r}: no crash command {name!r}; "
-            "'help' lists them, and FILE.py asks in Python"
+            f"question {text!r}: "
+            + no_such("crash command", name, [*command_names(), _DISASSEMBLY])
+            + "; 'help' lists them, and FILE.py asks in Python"
         )
     parsed = _parse(text, name, arguments)
     if not trusted and (parsed.pipeline is not None or parsed.redirections):

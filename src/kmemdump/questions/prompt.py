@@ -9,6 +9,7 @@ defined, as in drgn itself.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import codeop
 import keyword
@@ -27,7 +28,7 @@ from kmemdump.questions.crash_commands import command
 from kmemdump.questions.drgn_internals import command_names, is_drgn_object
 from kmemdump.questions.question import Question
 
-__all__ = ["Prompt"]
+__all__ = ["Prompt", "is_expression"]
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _MAX_COMPLETIONS = 2000
@@ -83,8 +84,7 @@ class Prompt:
             return not line.startswith("*")  # A crash command.
         name, rest = match[0], line[match.end() :]
         if name in command_names():
-            # "list" and "set" are also Python names: "list(…)", "set.…".
-            return rest.lstrip().startswith("=") or rest[:1] in ("(", ".", "[")
+            return not _is_command(line)
         known = name in self._names or hasattr(builtins, name)
         # A line may also assign a new name.
         return known or keyword.iskeyword(name) or rest.lstrip().startswith("=")
@@ -112,6 +112,26 @@ class Prompt:
                 break
             found.append(name)
         return sorted(dict.fromkeys(found))
+
+
+def _is_command(line: str) -> bool:
+    match = _WORD.match(line)
+    if match is None or match[0] not in command_names():
+        return False
+    # "list" and "set" are also Python names: "list(…)", "set.…".
+    rest = line[match.end() :]
+    return not (rest.lstrip().startswith("=") or rest[:1] in ("(", ".", "["))
+
+
+def is_expression(text: str) -> bool:
+    """Return whether a text is Python, and neither a crash command nor a file."""
+    if text.endswith(".py") or _is_command(text):
+        return False
+    try:
+        found = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return not isinstance(found, ast.Name | ast.Constant)
 
 
 def _show(value: object) -> None:

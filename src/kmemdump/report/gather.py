@@ -34,6 +34,7 @@ from kmemdump.report.lock_lines import held_locks_in_log, waits_in_log
 from kmemdump.report.memory_map import map_memory
 from kmemdump.report.observe import observe
 from kmemdump.report.records import (
+    UNDAMAGED,
     BlockedTask,
     Fault,
     KernelIdentity,
@@ -144,7 +145,7 @@ def gather(
         # The first record of a boot has number 0.
         log_overwritten=log.records[0].sequence if log and log.records else 0,
         missing=(
-            *(Loss("unchanged memory", problem) for problem in shorten(damage)),
+            *(Loss(UNDAMAGED, problem) for problem in shorten(damage)),
             *(
                 (*observed.without_symbols, Loss(_ALL, kernel.problem))
                 if kernel.problem is not None

@@ -235,6 +235,10 @@ class HeldLock:
     """Where it was taken."""
 
 
+UNDAMAGED = "undamaged memory"
+"""What a report lacks if checksums or sizes in a core image are wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """Something that is missing."""

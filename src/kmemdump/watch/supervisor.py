@@ -9,6 +9,7 @@ that watches it, which is started again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -358,7 +359,9 @@ def _make_folder(folder: Path) -> None:
     except OSError as error:
         raise KmemdumpError(f"cannot make {folder}: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise KmemdumpError(f"cannot write into {folder}")
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        why = os.strerror(errno.EROFS if read_only else errno.EACCES)
+        raise KmemdumpError(f"cannot write into {folder}: {why}")
 
 
 @contextlib.contextmanager

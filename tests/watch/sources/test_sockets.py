@@ -34,6 +34,13 @@ def bound():
         server.close()
 
 
+def test_a_file_is_no_socket(tmp_path):
+    path = tmp_path / "passwd"
+    path.write_text("root")
+    (vm,) = SocketSource([str(path)]).vms()
+    assert vm.obstacle() == f"{path}: is a file, expected a QMP socket"
+
+
 def names(source):
     return [vm.name for vm in source.vms()]
 

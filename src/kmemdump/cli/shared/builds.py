@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kmemdump.cli.shared.user_folders import user_folder
 from kmemdump.kernel.build_cache import BuildCache
+from kmemdump.user_folders import user_folder
 
 __all__ = ["user_builds"]
 

@@ -9,6 +9,7 @@ for that verb. A later file overrides an earlier one; the command line, all.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import Any
 
 import click
 
-from kmemdump.cli.shared.user_folders import user_folder
+from kmemdump.cli.shared.wrong_use import describe_number
 from kmemdump.errors import UsageError
+from kmemdump.text import no_such
+from kmemdump.user_folders import user_folder
 
 __all__ = ["config_option", "read_usual_places", "usual_places"]
 
 _MAX_BYTES = 1 << 20
+_HEADER = re.compile(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]")
 
 
 def usual_places(environ: Mapping[str, str]) -> list[Path]:
@@ -109,34 +113,61 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
         if name in tables:
             continue
         if name in known:
-            found |= _one(path, known, name, value)
+            found |= _one(_place(path, name), known, name, value)
         elif not any(name in _known(context, other) for other in verbs):
             if name in verbs:
-                raise UsageError(f"{path}: {name} is a verb, expected a table [{name}]")
+                raise UsageError(
+                    f"{_place(path, name)}: {name} is a verb, expected a table [{name}]"
+                )
             raise UsageError(
-                f"{path}: no option {name!r}; there are {', '.join(known)}"
+                f"{_place(path, name)}: {no_such('option', name, known)}; "
+                f"there are {', '.join(known)}"
             )
     for other, table in tables.items():
         options = _known(context, other)
         for name, value in table.items():
             if name not in options:
                 raise UsageError(
-                    f"{path}: [{other}]: no option {name!r}; "
+                    f"{_place(path, name, other)}: [{other}]: "
+                    f"{no_such('option', name, options)}; "
                     f"there are {', '.join(options)}"
                 )
+            one = _one(_place(path, name, other), options, name, value)
             if other == verb:
-                found |= _one(path, options, name, value)
+                found |= one
     return found
 
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
+        return tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"{path}: {str(error).replace('end of document', 'its end')}, expected "
+            "NAME = VALUE, with text in quotes"
+        ) from error
+
+
+def _read(path: Path) -> str:
+    try:
         with path.open("rb") as file:
-            return tomllib.loads(file.read(_MAX_BYTES).decode())
+            return file.read(_MAX_BYTES).decode()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def _place(path: Path, name: str, table: str | None = None) -> str:
+    """Return a file with the line of an option, for messages."""
+    inside: str | None = None
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        if header := _HEADER.match(line):
+            inside = header[1]
+        key = line.partition("=")[0].strip().strip("\"'")
+        if key == name and inside == table:
+            return f"{path}, line {number}"
+    return str(path)
 
 
 def _program(context: click.Context) -> click.Group:
@@ -163,11 +194,18 @@ def _known(context: click.Context, verb: str) -> dict[str, click.Option]:
 
 
 def _one(
-    path: Path, known: Mapping[str, click.Option], name: str, value: object
+    place: str, known: Mapping[str, click.Option], name: str, value: object
 ) -> dict[str, Any]:
     option = known[name]
     if option.multiple and not isinstance(value, list):
-        raise UsageError(f"{path}: {name} is {value!r}, expected a list")
+        raise UsageError(f"{place}: {name} is {value!r}, expected a list")
     if option.is_flag and not isinstance(value, bool):
-        raise UsageError(f"{path}: {name} is {value!r}, expected true or false")
+        raise UsageError(f"{place}: {name} is {value!r}, expected true or false")
+    for item in value if isinstance(value, list) else [value]:
+        try:
+            option.type.convert(item, option, None)
+        except click.BadParameter as error:
+            expected = describe_number(option)
+            why = f"expected {expected}" if expected else error.message.rstrip(".")
+            raise UsageError(f"{place}: {name} is {item!r}, {why}") from error
     return {option.name or name: value}

@@ -8,19 +8,17 @@ As in the verbs, modules that load drgn are imported where they are used, so tha
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from click.shell_completion import CompletionItem
 
 from kmemdump.cli.shared.bounded import limit_options
-from kmemdump.cli.shared.messages import held_back_warnings
+from kmemdump.cli.shared.completion import complete_area
+from kmemdump.cli.shared.messages import held_back_warnings, print_message
 from kmemdump.errors import UsageError
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 from kmemdump.opening import open_target
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SelectionOptions",
     "TargetOptions",
-    "complete_vm",
     "core_option",
     "firmware_options",
     "grouped",
@@ -46,10 +43,6 @@ __all__ = [
     "vmcoreinfo_option",
     "vmlinux_option",
 ]
-
-
-_MAX_ENTRIES = 10_000
-"""Maximum of a folder's entries to complete with."""
 
 
 def grouped(
@@ -162,33 +155,6 @@ def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def _complete_area(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    from kmemdump.areas import AREAS
-
-    return [area.name for area in AREAS if area.name.startswith(incomplete)]
-
-
-def complete_vm(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem[str]]:
-    """Complete a VM: the path of a socket or folder, with ``qmp:`` or without."""
-    kind, colon, path = incomplete.partition(":")
-    if kind == "qmp" and colon:  # bash completes what follows the colon as a word.
-        folder = Path(path).parent if not path.endswith("/") else Path(path)
-        with contextlib.suppress(OSError):
-            found = islice(folder.iterdir(), _MAX_ENTRIES)
-            names = [f"{it}/" if it.is_dir() else str(it) for it in found]
-            return [
-                CompletionItem(f"qmp:{name}")
-                for name in sorted(names)
-                if name.startswith(path)
-            ]
-        return []
-    return [CompletionItem(incomplete, type="file")]
-
-
 class SelectionOptions(NamedTuple):
     """What to mark, as typed."""
 
@@ -197,6 +163,31 @@ class SelectionOptions(NamedTuple):
     symbols: tuple[str, ...]
     regions: tuple[str, ...]
     vmlinux: Path | None
+
+
+def _note_what_is_left_out(
+    context: click.Context, option: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Say so if areas named on the command line replace the default ones."""
+    source = context.get_parameter_source(option.name or "")
+    # A configuration file is written with thought, and read each time.
+    if names and source is click.core.ParameterSource.COMMANDLINE:
+        from kmemdump.areas import AREAS, choose_areas
+
+        # A file of areas adds to them, and is run only once.
+        chosen = choose_areas(name for name in names if not name.endswith(".py"))
+        out = [
+            area.name
+            for area in AREAS
+            if area.default and area not in chosen and f"-{area.name}" not in names
+        ]
+        if out:
+            print_message(
+                f"--area: only {', '.join(area.name for area in chosen)}; not "
+                f"{', '.join(out)}, which are marked by default\n"
+                "+NAME adds an area to the default ones"
+            )
+    return names
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -210,9 +201,10 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "areas",
             multiple=True,
             metavar="NAME",
-            shell_complete=_complete_area,
-            help="Mark this area; -NAME leaves one out, FILE.py adds the areas in it. "
-            "Default: see 'areas'.",
+            shell_complete=complete_area,
+            callback=_note_what_is_left_out,
+            help="Mark only the areas that are named; +NAME adds one to the default "
+            "areas, FILE.py those in it, -NAME leaves one out. Default: see 'areas'.",
         ),
         click.option(
             "--ask",

@@ -5,22 +5,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.user_folders import user_folder
 from kmemdump.errors import UsageError
+from kmemdump.user_folders import user_folder
 
 if TYPE_CHECKING:
     from kmemdump.kernel.attach import Kernel
     from kmemdump.questions.prompt import Prompt
     from kmemdump.questions.question import Question
 
-__all__ = ["typed"]
+__all__ = ["typed", "with_python"]
 
 _PROMPT = "kmemdump> "
 _MORE = "........> "
@@ -52,6 +52,19 @@ def typed(kernel: Kernel, talking: bool) -> Iterator[Question | None]:
                 if not talking:
                     raise
                 click.echo()  # As in a shell, the line is dropped.
+
+
+def with_python(
+    kernel: Kernel, given: Iterable[Question | str]
+) -> Iterator[Question | None]:
+    """Yield the questions that are given; a text is Python."""
+    from kmemdump.questions.prompt import Prompt
+
+    for item in given:
+        if isinstance(item, str):
+            yield from _parse(Prompt(kernel.prog), item, talking=False)
+        else:
+            yield item
 
 
 def _parse(prompt: Prompt, text: str, talking: bool) -> list[Question | None]:

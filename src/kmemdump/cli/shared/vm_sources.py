@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kmemdump.cli.shared.options import complete_vm, grouped
+from kmemdump.cli.shared.options import grouped
 
 if TYPE_CHECKING:
     from kmemdump.watch.sources.all import Sources
@@ -35,7 +35,6 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "specs",
             nargs=-1,
             metavar="[QMP_SOCKET|DIR|PATTERN]…",
-            shell_complete=complete_vm,
         ),
         click.option(
             "--libvirt",

@@ -57,6 +57,8 @@ class SocketVm:
             except BlockingIOError:
                 return f"{path}: another client is connected, and others wait"
             except OSError as error:
+                if self.path.is_file():
+                    return f"{path}: is a file, expected a QMP socket"
                 reason = f"{path}: cannot connect: {error.strerror}"
                 if isinstance(error, ConnectionRefusedError):
                     reason += ", no QEMU listens there"
