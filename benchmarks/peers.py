@@ -20,8 +20,8 @@ from kmemdump.errors import TargetError
 from kmemdump.lab import CrashType, Machine, PackageCache, Setup, python_image
 from kmemdump.lab.apt import run
 from kmemdump.lab.crashes import crash_guest, trigger_crash
-from kmemdump.lab.guest_python import libraries
 from kmemdump.lab.initramfs import Entry, pack_cpio
+from kmemdump.lab.shared_libraries import libraries
 from kmemdump.memory.ranges import Range
 
 __all__ = ["Peer", "measure_peers"]

@@ -90,7 +90,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def lab_cache() -> PackageCache:
-    """The folder of unpacked packages: $KMEMDUMP_LAB or build/lab."""
+    """The folder of unpacked packages: $KMEMDUMP_LAB, or of the cache."""
     return PackageCache(default_folder(os.environ))
 
 

@@ -74,7 +74,7 @@ def check_output(session: Session, command: str, expected: str, said: str) -> No
 
 
 def lab_environment() -> dict[str, str]:
-    """For what keeps kernels in build/lab of the current folder."""
+    """For what has a home of its own: the lab is where it is here."""
     return {**environment(), "KMEMDUMP_LAB": str(default_folder(os.environ).absolute())}
 
 

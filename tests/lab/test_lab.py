@@ -151,7 +151,7 @@ def test_every_value_is_chosen():
 
 
 def test_default_folder():
-    assert default_folder({}) == Path("build/lab")
+    assert default_folder({}) == Path.home() / ".cache/kmemdump/lab"
     assert default_folder({"KMEMDUMP_LAB": "/x"}) == Path("/x")
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab import PackageCache, get_architecture, older_compiler
-from kmemdump.lab.guest_python import libraries
 from kmemdump.lab.other_programs import loader, unpack_libraries, wrap_programs
+from kmemdump.lab.shared_libraries import libraries
 from rigs.fake_archive import FakeArchive
 
 HERE = get_architecture(platform.machine())

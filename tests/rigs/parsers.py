@@ -26,6 +26,7 @@ from kmemdump.formats.kallsyms import (
     find_name,
     tokens_at,
 )
+from kmemdump.formats.kernel_image import parse_kernel_image
 from kmemdump.formats.kinfo import pack_kinfo, parse_kinfo
 from kmemdump.formats.ksymtab import find_exports
 from kmemdump.formats.notes import NoteType, pack_own, read_own
@@ -48,6 +49,7 @@ from rigs.writers.debug_info import write_debug_info
 from rigs.writers.elfheader import write_downstream, write_series
 from rigs.writers.fdt import Tree, cells, write_fdt
 from rigs.writers.kallsyms import NEW, OLD, PLACE, write_kallsyms
+from rigs.writers.kernel_image import write_arm64, write_x86, write_zboot
 from rigs.writers.kernel_memory import kernel_btf
 from rigs.writers.kinfo import LAYOUTS, write_kinfo
 from rigs.writers.ksymtab import write_ksymtab
@@ -315,6 +317,16 @@ PARSERS = (
             write_kallsyms(_SYMBOLS, order, _TEXT).data for order in (OLD, NEW, PLACE)
         ),
         200_000,
+    ),
+    Parser(
+        "kernel image",
+        lambda data: parse_kernel_image(data, "image"),
+        (
+            write_x86("6.12.0-1", at=0x300),
+            write_arm64("6.12.0-1"),
+            write_arm64("6.12.0-1", packed=True),
+            write_zboot(write_arm64("6.12.0-1")),
+        ),
     ),
     Parser("btf layout", _layout, (kernel_btf(),)),
     Parser("own note", _own_note, (_CORE,)),

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from kmemdump.errors import ExitCode
+from kmemdump.cli.shared.options import path_option
+from kmemdump.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from kmemdump.lab import KernelPackage
     from kmemdump.lab.demo import DemoResult
     from kmemdump.report import Report
 
@@ -29,7 +31,7 @@ _RECORDS = 15
 @click.option(
     "-o",
     "--output",
-    default="build/demo",
+    default="kmemdump-demo",
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
@@ -38,10 +40,14 @@ _RECORDS = 15
 @click.option(
     "--kernel",
     "series",
-    default="6.12",
-    show_default=True,
     type=click.Choice(["6.1", "6.12"]),
-    help="Debian kernel to crash.",
+    help="Debian's kernel to crash. Default: 6.12; without apt, this machine's own.",
+)
+@path_option("--vmlinuz", help="Crash this kernel: any file that boots.")
+@path_option(
+    "--modules",
+    metavar="DIR",
+    help="Its modules. Default: those in /lib/modules, if they are there.",
 )
 @click.option(
     "--arch",
@@ -62,21 +68,35 @@ _RECORDS = 15
     help="Print JSON; the steps go to standard error.",
 )
 def command(
-    output: Path, series: str, arch: str | None, backend: str, as_json: bool
+    output: Path,
+    series: str | None,
+    vmlinuz: Path | None,
+    modules: Path | None,
+    arch: str | None,
+    backend: str,
+    as_json: bool,
 ) -> int:
     """
     Mark a kernel in a VM, crash it, and report from its core image.
 
+    \b
+    kmemdump demo
+    kmemdump demo --vmlinuz /boot/vmlinuz-$(uname -r)
+    kmemdump demo --backend minidump
+
     With --backend minidump, its regions are registered with simulated boot firmware,
     which leaves files like a phone's; the core image is made from them.
 
-    Debian's kernel is downloaded if needed; QEMU must be installed.
+    On Debian, Debian's kernel is downloaded if needed, elsewhere this machine's own is
+    taken. QEMU must be installed, and the VM needs no root. Nothing is done to this
+    machine.
     """
     from kmemdump.core import open_core
-    from kmemdump.lab import PackageCache, default_folder, get_architecture
+    from kmemdump.lab import PackageCache, default_folder
     from kmemdump.lab.demo import run_demo, run_firmware_demo
     from kmemdump.report import print_report
 
+    kernel = _choose_kernel(series, vmlinuz, modules, arch, backend)
     output.mkdir(parents=True, exist_ok=True)
     screen = Console(highlight=False, stderr=as_json)
 
@@ -85,8 +105,7 @@ def command(
 
     run = run_demo if backend == "vm" else run_firmware_demo
     cache = PackageCache(default_folder(os.environ))
-    chosen = get_architecture(arch or ("x86_64" if backend == "vm" else "aarch64"))
-    result = run(output, cache, say, series=series, architecture=chosen)
+    result = run(output, cache, say, kernel)
     with open_core(result.core) as core:
         report = core.report()
     path = output / "report.txt"
@@ -102,6 +121,35 @@ def command(
             f"     {_program('drgn')} -c {result.core}"
         )
     return ExitCode.DONE if result.complete else ExitCode.INCOMPLETE
+
+
+def _choose_kernel(
+    series: str | None,
+    vmlinuz: Path | None,
+    modules: Path | None,
+    arch: str | None,
+    backend: str,
+) -> KernelPackage:
+    from kmemdump.lab import PackageCache, default_folder, get_architecture
+    from kmemdump.lab.apt import have_apt
+    from kmemdump.lab.own_kernel import find_own_image, own_kernel
+
+    if vmlinuz is not None and series is not None:
+        raise UsageError("--vmlinuz and --kernel exclude each other")
+    if modules is not None and vmlinuz is None:
+        raise UsageError("--modules needs --vmlinuz")
+    if vmlinuz is None and series is None and arch is None and not have_apt():
+        vmlinuz = find_own_image(os.uname().release)
+    if vmlinuz is None:
+        name = arch or ("x86_64" if backend == "vm" else "aarch64")
+        cache = PackageCache(default_folder(os.environ))
+        return cache.kernel(series or "6.12", get_architecture(name))
+    kernel = own_kernel(vmlinuz, modules)
+    if arch not in (None, kernel.architecture.name):
+        raise UsageError(
+            f"{vmlinuz}: is of {kernel.architecture.name}, but --arch is {arch}"
+        )
+    return kernel
 
 
 def _record(result: DemoResult, path: Path, report: Report) -> dict[str, object]:

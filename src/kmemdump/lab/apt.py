@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -21,7 +22,14 @@ from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
 
-__all__ = ["Apt", "CommandError", "MissingPackageError", "run"]
+__all__ = [
+    "Apt",
+    "CommandError",
+    "MissingPackageError",
+    "have_apt",
+    "require_apt",
+    "run",
+]
 
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 """Keys of all releases; package debian-archive-keyring."""
@@ -60,12 +68,29 @@ def run(*argv: str, cwd: Path | None = None) -> str:
             errors="replace",
         )
     except FileNotFoundError as e:
-        problem = f"{argv[0]} is not here: the lab fetches its kernels from Debian"
-        raise UnsupportedError(problem) from e
+        raise UnsupportedError(f"{argv[0]} is not installed") from e
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise CommandError(f"{' '.join(argv)}: {words[-1]}")
     return done.stdout
+
+
+def have_apt() -> bool:
+    """Return whether this machine can download and unpack Debian's packages."""
+    return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
+
+
+def require_apt() -> None:
+    """
+    Check that this machine can download Debian's packages.
+
+    :raises UnsupportedError: If not; the message says what to do instead.
+    """
+    if not have_apt():
+        raise UnsupportedError(
+            "apt and dpkg are not installed, with which Debian's kernels are fetched\n"
+            "another kernel, such as this machine's: kmemdump demo --vmlinuz FILE"
+        )
 
 
 class Apt:
@@ -140,6 +165,14 @@ class Apt:
         except CommandError:
             return False
 
+    def archive(self) -> str:
+        """
+        Return the address of the archive from which this machine's packages come.
+
+        :raises UnsupportedError: If it is not Debian's.
+        """
+        return _address(_archives())
+
     def advice(self) -> str:
         """Return what to do when a package is not found."""
         if self._lists is None:
@@ -206,18 +239,23 @@ def _indexes(folder: Path) -> tuple[str, ...]:
 def _sources(release: str) -> str:
     """Return apt's sources for a release, from where this machine's packages come."""
     archives = _archives()
-    if "Debian" not in archives:
-        raise UnsupportedError(
-            "apt knows no archive of Debian's\nrun 'apt-get update' as root"
-        )
+    address = _address(archives)
     # The lists of a release that gets no updates any more stay signed, but expire.
     options = f"[signed-by={_KEYS} check-valid-until=no]"
-    lines = [f"deb {options} {archives['Debian']} {release} main\n"]
+    lines = [f"deb {options} {address} {release} main\n"]
     # Between two updates of a release, its newest kernels are only there.
     security = archives.get("Debian-Security")
     if security and release not in _WITHOUT_SECURITY and "-" not in release:
         lines.append(f"deb {options} {security} {release}-security main\n")
     return "".join(lines)
+
+
+def _address(archives: dict[str, str]) -> str:
+    if "Debian" not in archives:
+        raise UnsupportedError(
+            "apt knows no archive of Debian's\nrun 'apt-get update' as root"
+        )
+    return archives["Debian"]
 
 
 def _archives() -> dict[str, str]:

@@ -20,9 +20,10 @@ from kmemdump.coreimage import Death
 from kmemdump.errors import UnsupportedError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
-from kmemdump.lab.architectures import AARCH64, X86_64, Architecture
 from kmemdump.lab.crashes import CrashType, crash_guest
+from kmemdump.lab.distributions import require_programs
 from kmemdump.lab.firmware import Firmware
+from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.reserved import scratch_range, smem_range
@@ -58,22 +59,19 @@ def run_demo(
     folder: Path,
     cache: PackageCache,
     say: Callable[[str], None],
-    *,
-    series: str = "6.12",
-    architecture: Architecture = X86_64,
+    kernel: KernelPackage,
 ) -> DemoResult:
     """
     Boot a kernel, mark it, make it panic, write its core image.
 
     :param folder: Where ``core.elf`` is written.
     :param say: Called with a line about each step.
-    :param series: The kernel, ``6.1`` or ``6.12``.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
-    kernel = cache.kernel(series, architecture)
+    require_programs(kernel.architecture.qemu, "setpriv")
     setup = Setup(kernel)
     say(
-        f"booting Debian's {kernel.release} in QEMU: {setup.cpus} CPUs, "
+        f"booting {_whose(kernel)}{kernel.release} in QEMU: {setup.cpus} CPUs, "
         f"{setup.memory} MiB, {setup.tasks} sleeping tasks"
     )
     with (
@@ -95,6 +93,10 @@ def run_demo(
     say(f"dead; {dump.path}: {format_size(dump.size)}, {named:.2f} s after the death")
     say(f"replaced {finished:.2f} s after the death, with what a second look added")
     return DemoResult(dump.path, not dump.missing, named, finished)
+
+
+def _whose(kernel: KernelPackage) -> str:
+    return "Debian's " if kernel.image is None else ""
 
 
 def _mark(target: Target) -> VmMarks:
@@ -120,9 +122,7 @@ def run_firmware_demo(
     folder: Path,
     cache: PackageCache,
     say: Callable[[str], None],
-    *,
-    series: str = "6.12",
-    architecture: Architecture = AARCH64,
+    kernel: KernelPackage,
 ) -> DemoResult:
     """
     Boot a kernel, register it with its firmware, make it panic, collect the dump.
@@ -134,11 +134,12 @@ def run_firmware_demo(
     """
     dump, image, core = (folder / name for name in ("dump", "rawdump.img", "core.elf"))
     shutil.rmtree(dump, ignore_errors=True)
-    kernel = cache.kernel(series, architecture)
+    architecture = kernel.architecture
+    require_programs(architecture.qemu, "setpriv")
     setup = Setup(kernel, firmware=True)
     smem, scratch = smem_range(architecture), scratch_range(architecture)
     say(
-        f"booting Debian's {kernel.release} in QEMU: {setup.cpus} CPUs, "
+        f"booting {_whose(kernel)}{kernel.release} in QEMU: {setup.cpus} CPUs, "
         f"{setup.memory} MiB, SMEM at {smem.start:#x}"
     )
     with Machine(cache, setup) as machine:

@@ -29,8 +29,9 @@ from kmemdump.lab.architectures import Architecture
 from kmemdump.lab.cross_python import build_drgn, unpack_python
 from kmemdump.lab.initramfs import Entry
 from kmemdump.lab.packages import PackageCache
+from kmemdump.lab.shared_libraries import libraries
 
-__all__ = ["kmemdump_entries", "libraries", "python_image"]
+__all__ = ["kmemdump_entries", "python_image"]
 
 _FOLDERS = ("dev", "kmemdump", "packages", "proc", "run", "sys", "tmp", "usr/bin")
 _UNUSED = (
@@ -169,17 +170,6 @@ def _copy(path: Path, root: Path) -> None:
     target = root / path.relative_to("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(path, target)
-
-
-def libraries(programs: list[Path]) -> set[Path]:
-    """Return the shared libraries of this machine that *programs* need."""
-    done = subprocess.run(
-        ["ldd", *map(str, programs)], capture_output=True, text=True, check=False
-    )
-    paths = re.findall(r"^\t(?:\S+ => )?(/\S+) \(0x", done.stdout, re.MULTILINE)
-    return {
-        Path(path) for path in paths if not path.startswith(str(programs[0].parent))
-    }
 
 
 def _make_ext4(root: Path, image: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An unpacked kernel, whatever the layout of its packages."""
 
+import gzip
 import lzma
 import subprocess
 from dataclasses import dataclass
@@ -26,10 +27,16 @@ class KernelPackage:
     architecture: Architecture = X86_64
     suite: str | None = None
     """Debian's suite that it comes from; None for one of this machine's."""
+    image: Path | None = None
+    """What boots, of a kernel that is no package; *folder* is then without meaning."""
+    modules: Path | None = None
+    """The folder of its modules, of a kernel that is no package."""
 
     @property
     def vmlinuz(self) -> Path:
         """The kernel that QEMU boots."""
+        if self.image is not None:
+            return self.image
         places = (
             self.folder / "boot" / f"vmlinuz-{self.release}",
             self._modules / "vmlinuz",  # Debian, since 7.2.
@@ -44,12 +51,26 @@ class KernelPackage:
         :raises UnsupportedError: If the package has no such module, or it is compressed
             and the program for that is missing.
         """
-        for path in self._modules.rglob(f"{name}.ko*"):
-            if path.suffix == ".xz":
-                return lzma.decompress(path.read_bytes())
-            return _unzstd(path) if path.suffix == ".zst" else path.read_bytes()
-        problem = f"{self.folder}: kernel {self.release} has no module {name}"
-        raise UnsupportedError(problem)
+        path = self._find_module(name)
+        if path is None:
+            problem = f"{self.folder}: kernel {self.release} has no module {name}"
+            raise UnsupportedError(problem)
+        if path.suffix == ".xz":
+            return lzma.decompress(path.read_bytes())
+        if path.suffix == ".gz":
+            return gzip.decompress(path.read_bytes())
+        return _unzstd(path) if path.suffix == ".zst" else path.read_bytes()
+
+    def has_module(self, name: str) -> bool:
+        """Return whether the package ships a module."""
+        return self._find_module(name) is not None
+
+    def _find_module(self, name: str) -> Path | None:
+        # Where some distributions build it, its name has underscores.
+        for spelt in dict.fromkeys((name, name.replace("-", "_"))):
+            for path in self._modules.rglob(f"{spelt}.ko*"):
+                return path
+        return None
 
     def built_module(self, name: str) -> Path | None:
         """Return a module of ours that was built with the kernel."""
@@ -69,6 +90,8 @@ class KernelPackage:
 
     @property
     def _modules(self) -> Path:
+        if self.image is not None:
+            return self.modules or self.folder / "no modules"
         # Debian 13 moved /lib/modules to /usr/lib/modules, and 6.12 packs them.
         new = self.folder / "usr/lib/modules" / self.release
         return new if new.exists() else self.folder / "lib/modules" / self.release

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.errors import TargetError
+from kmemdump.lab.distributions import require_programs
 from kmemdump.lab.guest_python import kmemdump_entries
 from kmemdump.lab.initramfs import Entry, make_initramfs
 from kmemdump.lab.machine_folder import MachineFolder, copy_sparse
@@ -56,7 +57,7 @@ class Machine:
     dies without an exit, the kernel kills QEMU. It also does so when the *thread*
     that started the machine ends, so start it in one that stays.
 
-    >>> cache = PackageCache(Path("build/lab"))
+    >>> cache = PackageCache(default_folder(os.environ))
     >>> with Machine(cache, Setup(cache.kernel("6.1"))) as machine:
     ...     print(machine.run("uname -r"))
     6.1.0-56-cloud-amd64
@@ -120,9 +121,7 @@ class Machine:
         :raises TargetError: If it does not start.
         """
         arch = self.setup.architecture
-        if None in (shutil.which("setpriv"), shutil.which(arch.qemu)):
-            problem = f"{arch.qemu} and setpriv are needed; install {arch.qemu_package}"
-            raise UnsupportedError(problem)
+        require_programs(arch.qemu, "setpriv")
         ram = self.setup.memory << 20 if self.setup.share else 0
         self._folder = MachineFolder(len(self.initramfs) + ram)
         (self.folder / "initramfs").write_bytes(self.initramfs)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.apt import Apt, MissingPackageError
+from kmemdump.lab.apt import Apt, MissingPackageError, have_apt, require_apt
 from kmemdump.lab.architectures import X86_64, Architecture, get_architecture
 from kmemdump.lab.built_kernels import (
     BUILT_KERNELS,
@@ -25,9 +25,11 @@ from kmemdump.lab.built_kernels import (
     build_kernel,
     built_kernel,
 )
+from kmemdump.lab.busybox import find_busybox
 from kmemdump.lab.kernel_names import KernelName, base_suite, find_kernel
 from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.other_programs import unpack_libraries, wrap_programs
+from kmemdump.user_folders import user_folder
 
 __all__ = ["PackageCache", "default_folder"]
 
@@ -37,11 +39,11 @@ _DEPENDENCY = re.compile(r"(linux-[a-z][^\s,]*)(?: \(= ([^)]+)\))?")
 
 def default_folder(environ: Mapping[str, str]) -> Path:
     """
-    Return the default folder for packages.
+    Return the default folder for packages: one of the user's cache.
 
-    :param environ: The environment; ``KMEMDUMP_LAB`` in it names the folder.
+    :param environ: The environment; ``KMEMDUMP_LAB`` in it names another folder.
     """
-    return Path(environ.get("KMEMDUMP_LAB") or "build/lab")
+    return Path(environ.get("KMEMDUMP_LAB") or user_folder(environ, "CACHE") / "lab")
 
 
 class PackageCache:
@@ -60,7 +62,9 @@ class PackageCache:
         Return the packages of an architecture.
 
         :param release: Debian's name of a release; this machine's, if it is None.
+        :raises UnsupportedError: If this machine has no apt.
         """
+        require_apt()
         key = architecture.debian, release
         if key not in self._apts:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -185,8 +189,10 @@ class PackageCache:
         """
         Return a statically linked busybox, for the guests.
 
-        :raises UnsupportedError: If it cannot be downloaded.
+        :raises UnsupportedError: If it cannot be downloaded, and this machine has none.
         """
+        if not have_apt() and architecture.name == platform.machine():
+            return find_busybox()
 
         def make(folder: Path) -> None:
             self.apt(architecture).unpack("busybox-static", folder)

@@ -121,6 +121,9 @@ class Setup:
             names += [
                 name for name in _DISK_MODULES if not self.kernel.has_builtin(name)
             ]
+        if self.kernel.image is not None:
+            # A distribution may have built them in, or not at all.
+            names = [name for name in names if self.kernel.has_module(name)]
         return (*names, *self.more_modules)
 
 

@@ -34,13 +34,6 @@ def bound():
         server.close()
 
 
-def test_a_file_is_no_socket(tmp_path):
-    path = tmp_path / "passwd"
-    path.write_text("root")
-    (vm,) = SocketSource([str(path)]).vms()
-    assert vm.obstacle() == f"{path}: is a file, expected a QMP socket"
-
-
 def names(source):
     return [vm.name for vm in source.vms()]
 
@@ -138,7 +131,7 @@ def test_a_named_vm_is_always_there(tmp_path, bound):
 def test_path_that_is_no_socket(tmp_path):
     (tmp_path / "file").touch()
     (vm,) = SocketSource([f"{tmp_path}/file"]).vms()
-    assert "no QEMU listens" in str(vm.obstacle())
+    assert vm.obstacle() == f"{tmp_path}/file: is a file, expected a QMP socket"
     (vm,) = SocketSource([f"{tmp_path}/file/x"]).vms()
     assert "cannot connect: Not a directory" in str(vm.obstacle())
 
