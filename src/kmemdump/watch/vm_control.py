@@ -109,9 +109,9 @@ class VmControl:
         """Let the VM run."""
         self._ask("continue", "cont")
 
-    def quit(self) -> None:
-        """End QEMU."""
-        self._ask("end", "quit")
+    def quit(self) -> bool:
+        """End QEMU; return whether it was told to."""
+        return self._ask("end", "quit")
 
     def reset(self) -> bool:
         """Reset the VM and let it run; return whether that worked."""

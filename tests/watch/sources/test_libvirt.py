@@ -138,6 +138,26 @@ def test_a_guest_that_tells_nothing(libvirtd, make_setup, watch_libvirt, crash, 
     assert main(["info", str(watch.cores[0])]) == 0
 
 
+@pytest.mark.matrix
+def test_a_death_while_the_daemon_is_away(libvirtd, make_setup, watch_libvirt, capsys):
+    """Its memory shows it. Registers, and the reset, are libvirt's."""
+    watch = watch_libvirt("--then", "reset")
+    web1 = Domain(libvirtd, "web1", make_setup("6.1", **SMALL))
+    web1.start()
+    watch.wait_for(r"^web1: marked 6\.1\.")
+    libvirtd.kill()
+    watch.wait_for(r"^: .*; trying again$")
+    web1.die()
+    watch.wait_for(r"^web1: panic: .*sysrq.*; \S+\.core, ")
+    assert main(["info", str(watch.cores[0])]) == 1
+    assert "registers for CPU 0 were not saved" in capsys.readouterr().out
+    lines = len(watch.lines)
+    libvirtd.start()
+    watch.wait_for(r"^: libvirt answers again$")
+    watch.wait_for(r"^web1: reset the VM$")
+    watch.wait_for(r"^web1: marked 6\.1\.", after=lines)
+
+
 def test_target(libvirtd, guest, tmp_path, capsys):
     """``libvirt:URI#DOMAIN``, by name and by UUID; a daemon that comes back."""
     domain = Domain(libvirtd, "web1", guest)

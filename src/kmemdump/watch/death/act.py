@@ -15,6 +15,7 @@ from kmemdump.watch.vm_control import VmControl
 __all__ = ["act_on_vm", "wait_for_reset", "wait_paused"]
 
 _POLL = 0.25
+_RETRY = 1.0
 _STATUS_INTERVAL = 2.0
 """Seconds between two questions whether a paused VM was continued."""
 
@@ -28,6 +29,8 @@ def act_on_vm(
     :return: None if the same kernel may go on running.
     :raises StoppedError: If the watch should stop.
     """
+    if vm is not VmAfterDeath.ENDED:
+        _wait_for_answer(control, reporter)
     if vm is VmAfterDeath.ENDED or control.gone:
         return WatchEnd()
     if action is VmAction.PAUSE:  # The host wants it to boot.
@@ -41,9 +44,11 @@ def act_on_vm(
         action = VmAction.CONTINUE
     match action:
         case VmAction.PAUSE:
+            control.stop()  # It did not answer when its kernel died, if it runs.
             return WatchEnd("left paused", event=EventName.ACTED)
         case VmAction.QUIT:
-            control.quit()
+            if not control.quit():
+                return WatchEnd()
             return WatchEnd("ended the VM", event=EventName.ACTED)
         case VmAction.RESET if not vm.boots:
             if not control.reset():
@@ -56,6 +61,14 @@ def act_on_vm(
     # Without events, its memory shows when it boots.
     boots = vm.boots or vm is VmAfterDeath.STAYS
     return WatchEnd(boots_again=True) if boots else None
+
+
+def _wait_for_answer(control: VmControl, reporter: Reporter) -> None:
+    """Wait until the VM's monitor can be asked: libvirt's daemon may be away."""
+    while not control.gone and control.status() is None:
+        reporter.show_status("dead; waiting until its monitor answers")
+        reporter.check_stopping()
+        reporter.sleep(_RETRY)
 
 
 def wait_for_reset(control: VmControl, reporter: Reporter) -> WatchEnd:
