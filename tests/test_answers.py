@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from drgn import FaultError
 from drgn.helpers.linux.mm import follow_phys
 
 from kmemdump.errors import UnsupportedError
@@ -286,7 +287,12 @@ def test_debug_file_is_found(dead: DeadMachine, tmp_path: Path) -> None:
 
 @each_scenario
 def test_names_of_memory(dead: DeadMachine, core: Path) -> None:
-    """The virtual addresses in the core image are those of the page table."""
+    """
+    The virtual addresses in the core image are those of the page table.
+
+    But for the direct map's of the kernel's variables, which arm64 does not map there
+    any more in 7.3.
+    """
     target = open_target(str(dead.full_dump))
     try:
         prog = attach(target, vmlinux=dead.vmlinux).prog
@@ -296,11 +302,20 @@ def test_names_of_memory(dead: DeadMachine, core: Path) -> None:
                 lambda at, count: os.pread(file.fileno(), count, at), size, str(core)
             )
         kernel = prog["init_mm"].address_of_()
+        first, last = (prog.symbol(name).address for name in ("_sdata", "_end"))
+        start = follow_phys(kernel, first).value_()
+        variables = range(start, start + last - first)
         loads = [header for header in image.headers if header.type == PT_LOAD]
         for load in loads:
             for offset in range(0, load.filesz, prog["PAGE_SIZE"].value_()):
-                found = follow_phys(kernel, load.vaddr + offset).value_()
-                assert found == load.paddr + offset, hex(load.vaddr + offset)
+                place = load.paddr + offset
+                try:
+                    found = follow_phys(kernel, load.vaddr + offset).value_()
+                except FaultError:
+                    assert dead.scenario.architecture is AARCH64
+                    assert place in variables, hex(load.vaddr + offset)
+                else:
+                    assert found == place, hex(load.vaddr + offset)
         assert len(loads) > 100
     finally:
         target.close()

@@ -208,8 +208,9 @@ def test_per_cpu_variables_are_those_of_the_debug_info(dead: DeadMachine) -> Non
         for name in ("runqueues", "timer_bases", "kstat", "__irq_regs"):
             compare_types(name, kernel.prog.variable(name), expected(name))
         # The table for kernels whose BTF has none.
-        # Of the pointer, what it points to is not read.
-        tried = PER_CPU.keys() - {"hardirq_stack_ptr"}
+        # Of the pointer, what it points to is not read. The count is a long in 7.3,
+        # whose BTF says so.
+        tried = PER_CPU.keys() - {"hardirq_stack_ptr", "__preempt_count"}
         there = [name for name in tried if has(debug_info, name)]
         assert {"runqueues", "kstat", "timer_bases"} <= {*there}
         for name in there:
