@@ -23,13 +23,14 @@ from kmemdump.formats.elf import parse_core
 from kmemdump.formats.flat import parse_flat
 from kmemdump.formats.kdump import parse_kdump
 from kmemdump.formats.lime import parse_lime
+from kmemdump.formats.xen_core import is_xen_core, parse_context, parse_xen_core
 from kmemdump.kernel.printk import (
     format_record,
     head_address,
     read_log,
     read_newest,
 )
-from kmemdump.memory.ranges import Range
+from kmemdump.memory.ranges import Range, flatten
 from kmemdump.targets.unsupported import describe_unsupported
 from kmemdump.text import c_string
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -46,6 +47,7 @@ from rigs.synthetic import (
     vmcoreinfo,
     vmcoreinfo_note,
 )
+from rigs.writers.xen_core import context, xen_core
 
 __all__ = ["DUMP_PARSERS"]
 
@@ -102,6 +104,15 @@ def _module(data: bytes) -> None:
 def _elf(data: bytes) -> None:
     core = parse_core(_reader(data), len(data), "core")
     find_extents(core.headers, len(data), "core")
+
+
+def _xen_core(data: bytes) -> None:
+    is_xen_core(data)
+    core = parse_xen_core(_reader(data), len(data), "core")
+    for found in core.contexts[:4]:
+        with suppress(FormatError):
+            parse_context(found, "cpu")
+    flatten(core.extents)
 
 
 def _kdump(data: bytes) -> None:
@@ -246,6 +257,11 @@ DUMP_PARSERS = (
             elf_core([(0x1000, b"x" * 64), (0x3000, b"y" * 64)], _NOTE),
             elf_core([(0, b"z")], note(b"CORE", 1, prstatus(0)) + _NOTE),
         ),
+    ),
+    Parser(
+        "xen core",
+        _xen_core,
+        (xen_core({0: bytes(4096), 5: bytes(4096)}, [context({"cs": 16}, 4096)]),),
     ),
     Parser(
         "kdump",

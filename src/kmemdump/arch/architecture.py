@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,7 +29,11 @@ __all__ = [
     "arch_from_name",
     "arch_from_program",
     "image_address",
+    "pack_prstatus",
 ]
+
+_PID = struct.Struct("<32xi76x")
+"""``struct elf_prstatus`` before its registers."""
 
 
 class Arch(Protocol):
@@ -256,3 +261,16 @@ def image_address(info: VmcoreInfo, virtual: int) -> int:
     :raises FormatError: If *info* lacks the image's address.
     """
     return arch_from_info(info).image_address(info, virtual)
+
+
+def pack_prstatus(arch: Arch, number: int, registers: Mapping[str, int]) -> bytes:
+    """
+    Return the ``struct elf_prstatus`` of a CPU.
+
+    :param number: Number of the CPU, from 1 on, as in QEMU's dumps.
+    :param registers: Values by the names in :attr:`Arch.registers`.
+    :raises KeyError: If one is missing.
+    """
+    values = [registers[name] if name else 0 for name in arch.registers]
+    data = _PID.pack(number) + struct.pack(f"<{len(values)}Q", *values)
+    return data.ljust(arch.prstatus_size, b"\0")

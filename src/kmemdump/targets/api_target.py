@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from kmemdump.arch.architecture import Arch, arch_from_elf
+from kmemdump.arch.architecture import arch_from_elf, pack_prstatus
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.formats import cloud_hypervisor_state, firecracker_state
 from kmemdump.formats.kvm_state import KvmCpu
@@ -32,8 +31,6 @@ __all__ = ["CloudHypervisorTarget", "FirecrackerTarget"]
 _logger = logging.getLogger(__name__)
 _TIMEOUT = 10.0
 _SNAPSHOT_TIMEOUT = 30.0
-_PID = struct.Struct("<32xi76x")
-"""``struct elf_prstatus`` before its registers; QEMU counts CPUs from 1 there."""
 _RESET = {
     "event": "RESET",
     "data": {"guest": False, "reason": "host-qmp-system-reset"},
@@ -219,7 +216,11 @@ class _ApiTarget(ProcessTarget):
         except (TargetError, FormatError, OSError) as error:
             _logger.warning("%s: no registers: %s", self.name, error)
             return []
-        return _prstatus(cpus, arch_from_elf(self.machine))
+        arch = arch_from_elf(self.machine)
+        return [
+            pack_prstatus(arch, number, cpu.registers)
+            for number, cpu in enumerate(cpus, 1)
+        ]
 
 
 class CloudHypervisorTarget(_ApiTarget):
@@ -236,12 +237,3 @@ class FirecrackerTarget(_ApiTarget):
     kind = "firecracker"
     abilities = frozenset(("pause",))
     channel = _Firecracker
-
-
-def _prstatus(cpus: Sequence[KvmCpu], arch: Arch) -> list[bytes]:
-    found = []
-    for number, cpu in enumerate(cpus, 1):
-        values = [cpu.registers.get(name, 0) for name in arch.registers]
-        data = _PID.pack(number) + struct.pack(f"<{len(values)}Q", *values)
-        found.append(data.ljust(arch.prstatus_size, b"\0"))
-    return found

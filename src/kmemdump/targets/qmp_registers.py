@@ -9,9 +9,8 @@ For VMs of libvirt: the daemon of 9.0 dies of the event that ends a dump
 from __future__ import annotations
 
 import re
-import struct
 
-from kmemdump.arch.architecture import Arch
+from kmemdump.arch.architecture import Arch, pack_prstatus
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.targets.qmp_channel import QmpChannel
@@ -26,8 +25,6 @@ _LIBVIRT = "charmonitor"
 _CPU = re.compile(r"^CPU#\d+\s*$", re.M)
 # A segment has its base behind its selector.
 _REGISTER = re.compile(r"\b([A-Z][A-Z0-9]+) *=([0-9a-f]{1,16})\b(?: ([0-9a-f]{16})\b)?")
-_PID = struct.Struct("<32xi76x")
-"""``struct elf_prstatus`` before its registers; QEMU counts CPUs from 1 there."""
 
 
 def belongs_to_libvirt(client: QmpChannel) -> bool:
@@ -58,17 +55,15 @@ def parse_registers(text: str, arch: Arch, source: str) -> list[Note]:
 
 
 def _prstatus(text: str, number: int, arch: Arch, source: str) -> bytes:
-    values = {"": 0}
+    values: dict[str, int] = {}
     for name, value, base in _REGISTER.findall(text):
         values.setdefault(name, int(value, 16))
         if base:
             values.setdefault(f"{name}.base", int(base, 16))
     try:
-        found = [values[name] for name in arch.registers]
+        return pack_prstatus(arch, number, values)
     except KeyError as error:
         raise FormatError(
             source,
             f"info registers: CPU {number - 1} has no {error}, expected 64-bit mode",
         ) from None
-    data = _PID.pack(number) + struct.pack(f"<{len(found)}Q", *found)
-    return data.ljust(arch.prstatus_size, b"\0")

@@ -33,7 +33,7 @@ _BESIDE = (
     "vmss2core -N6 FILE"
 )
 _DUMP = "then dump-guest-memory NEW in QEMU's monitor"
-_XEN = "xl restore -p FILE, then kdump or AVML in the guest; crash reads xl dump-core"
+_XEN = "xl restore -p FILE, then xl dump-core DOMAIN NEW"
 _SWAP = 4086  # The signature ends the first page (mm/swapfile.c).
 
 # The magics are those in the sources of the programs named.

@@ -18,10 +18,12 @@ from kmemdump.errors import FormatError, NotCapturedError, TargetError, Unsuppor
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import PT_LOAD, Note
 from kmemdump.formats.lime import LIME_HEADER, parse_lime
+from kmemdump.formats.xen_core import XEN_CORE_HEAD, is_xen_core
 from kmemdump.memory.physical import PAGE_SIZE, FileMemory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, flatten
 from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget, check_whole, noted_vmcoreinfo
+from kmemdump.targets.xen_core import open_xen_core
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["CoreTarget", "core_of", "open_elf", "open_lime"]
@@ -35,13 +37,15 @@ _NT_FILE = 0x46494C45
 
 def open_elf(
     file: OpenFile, vmcoreinfo: VmcoreInfo | None = None, damaged: bool = False
-) -> CoreTarget:
+) -> FileTarget:
     """
     Open an ELF core of a kernel.
 
     :raises FormatError: If the core is broken.
     :raises TargetError: If it is not the core of a kernel.
     """
+    if is_xen_core(file.read(0, XEN_CORE_HEAD)):
+        return open_xen_core(file, vmcoreinfo, damaged)
     core = CoreImage(file)
     try:
         for problem in core.problems:
