@@ -34,6 +34,7 @@ ROOMS = [
     "targets",
     "firmware_dumps",
     "opening",
+    "bounded",
     "logs",
     # A kernel, and what is asked of it.
     "kernel",

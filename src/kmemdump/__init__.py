@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kmemdump.areas.area import area as area
     from kmemdump.backends import Backend as Backend
     from kmemdump.backends.vm import VmBackend as VmBackend
+    from kmemdump.bounded import run_bounded as run_bounded
+    from kmemdump.bounds.steps import Limits as Limits
     from kmemdump.core import Core as Core
     from kmemdump.core import open_core as open_core
     from kmemdump.coreimage import Manifest as Manifest
@@ -80,6 +82,8 @@ _HOMES = {
     "areas.area": "Area area",
     "backends": "Backend",
     "backends.vm": "VmBackend",
+    "bounded": "run_bounded",
+    "bounds.steps": "Limits",
     "core": "Core open_core",
     "coreimage": "Manifest",
     "errors": (

@@ -34,7 +34,7 @@ def run(work, **limits):
     steps._CPU_MARGIN = 0
     try:
         child.go_on_in_child(
-            steps.Limits(**limits), lambda: print("cleaned up"), print
+            steps.Limits(**limits), lambda held: print("cleaned up", held), print
         )
         work()
     except child.ChildEnded as ended:
@@ -147,12 +147,12 @@ def test_what_it_held_is_let_go() -> None:
     status, lines = run(
         """
         def work():
-            steps.hold(True)
+            steps.hold(True, "qmp:vm")
             forever()
         run(work, cpu=1)
         """
     )
-    assert (status, lines[0]) == (3, "cleaned up")
+    assert (status, lines[0]) == (3, "cleaned up qmp:vm")
 
 
 def test_questions_of_a_stream_are_not_put_twice() -> None:

@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from kmemdump.bounds.attempts import OUT_OF_TIME, Attempts, describe_end
 from kmemdump.bounds.page import Partner, StatePage
-from kmemdump.bounds.steps import Limits, Refusal, limit_process, state
-from kmemdump.errors import BudgetExceededError, IncompleteAnswerError
+from kmemdump.bounds.steps import Limits, limit_process, state
+from kmemdump.errors import IncompleteAnswerError
 
-__all__ = ["ChildEnded", "describe_end", "go_on_in_child"]
+__all__ = ["ChildEnded", "go_on_in_child"]
 
-_MAX_REFUSED = 3
-"""Steps that may each end a child; the next one ends at the first such step."""
+_ADVICE = "raise --max-memory, --max-cpu or --max-time if you trust it"
 _ECHO = 0.1
 """Seconds after which a signal is passed on that a terminal sends to both."""
 _LOOK = 1.0
@@ -37,7 +37,6 @@ _END_PATIENCE = 3.0
 """Seconds in which a child that noticed it ends."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
-_OUT_OF_TIME = -1
 
 
 class ChildEnded(Exception):
@@ -54,7 +53,7 @@ class ChildEnded(Exception):
 
 def go_on_in_child(
     limits: Limits,
-    clean_up: Callable[[], None],
+    clean_up: Callable[[str], None],
     print_problem: Callable[[str], None],
 ) -> None:
     """
@@ -62,7 +61,8 @@ def go_on_in_child(
 
     There must be no other threads.
 
-    :param clean_up: Called here if a child was ended that held something.
+    :param clean_up: Called here, with the name of what it held, if a child was ended
+        that held something.
     :param print_problem: Called if a child was ended with which a person talked, who
         gets another one.
     :raises ChildEnded: In this process, when the child has ended by itself.
@@ -74,9 +74,8 @@ def go_on_in_child(
     """
     if state() is not None:
         return  # This is the child.
-    refused: dict[str, Refusal] = {}
-    last: str | None = None
-    printed, failed, total = 0, False, 0.0
+    attempts = Attempts(limits)
+    printed, failed = 0, False
     while True:
         page = StatePage()
         page.printed, page.failed = printed, failed
@@ -87,13 +86,13 @@ def go_on_in_child(
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid == 0:
-            _begin(page, limits, refused, last)
+            _begin(page, limits, attempts)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
         with contextlib.closing(page):
             status, number = _wait(pid, page, limits)
             if page.holds and status < 0:
-                clean_up()
+                clean_up(page.held)
             if number == signal.SIGTERM:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -104,47 +103,17 @@ def go_on_in_child(
             what, partner = page.step, page.partner
             printed, failed = page.printed, page.failed
         spent = _children_cpu() - before
-        total += spent
-        reason = describe_end(status, limits, spent)
         if partner is Partner.PERSON:
+            reason = describe_end(status, limits, spent)
             print_problem(f"{reason}; what was defined is forgotten")
             continue
         if partner is Partner.STREAM:
+            reason = describe_end(status, limits, spent)
             raise IncompleteAnswerError(f"{reason}; the questions after it are not put")
-        out = status == _OUT_OF_TIME or total >= limits.cpu
-        if not what or what in refused or last is not None:
-            raise BudgetExceededError(
-                f"{f'{what}: ' if what else ''}{reason}\n"
-                "raise --max-memory, --max-cpu or --max-time if you trust it"
-            )
-        refused[what] = Refusal(reason)
-        if out or len(refused) > _MAX_REFUSED:
-            last = what
+        attempts.note(what, status, spent, _ADVICE)
 
 
-def describe_end(status: int, limits: Limits, spent: float) -> str:
-    """
-    Return why a process was ended.
-
-    :param status: Minus the number of a signal.
-    :param spent: CPU seconds that it took.
-    """
-    if status in (-signal.SIGXCPU, -signal.SIGALRM, _OUT_OF_TIME):
-        cpu = f"took {spent:.0f} s of CPU"
-        if status == _OUT_OF_TIME:
-            return f"ended after {limits.seconds:.0f} s: {cpu}"
-        return f"{cpu}, and was ended: that is no healthy kernel, or a busy host"
-    with contextlib.suppress(ValueError):
-        name = signal.Signals(-status).name
-        if status == -signal.SIGKILL:
-            name += ", as for lack of memory"
-        return f"ended by {name}"
-    return f"ended by signal {-status}"
-
-
-def _begin(
-    page: StatePage, limits: Limits, refused: dict[str, Refusal], last: str | None
-) -> None:
+def _begin(page: StatePage, limits: Limits, attempts: Attempts) -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -155,7 +124,7 @@ def _begin(
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    limit_process(page, limits, refused, last=last)
+    limit_process(page, limits, attempts.refused, last=attempts.last)
 
 
 def _wait(pid: int, page: StatePage, limits: Limits) -> tuple[int, int]:
@@ -190,7 +159,7 @@ def _wait(pid: int, page: StatePage, limits: Limits) -> tuple[int, int]:
         os.close(pidfd)
         _, raw = os.waitpid(pid, 0)
     status = os.waitstatus_to_exitcode(raw)
-    return (_OUT_OF_TIME if late and status < 0 else status), got
+    return (OUT_OF_TIME if late and status < 0 else status), got
 
 
 def _end(pid: int, pidfd: int, page: StatePage, number: int, noticed: int) -> bool:

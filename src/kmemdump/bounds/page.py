@@ -7,13 +7,17 @@ import mmap
 import os
 import struct
 from enum import IntEnum
+from multiprocessing.reduction import DupFd
+from typing import Any
 
-__all__ = ["Partner", "StatePage"]
+__all__ = ["Partner", "SharedPage", "StatePage"]
 
 _SIZE = 4096
 _FIELDS = struct.Struct("<8I")
 _LABEL = 256
 """Bytes of a label; more are cut."""
+_STEP = _FIELDS.size
+_HELD = _STEP + _LABEL
 
 
 class Partner(IntEnum):
@@ -61,6 +65,14 @@ class StatePage:
     def _set(self, index: int, value: int) -> None:
         struct.pack_into("<I", self._memory, 4 * index, value & 0xFFFFFFFF)
 
+    def _get_label(self, at: int) -> str:
+        raw = self._memory[at : at + _LABEL].partition(b"\0")[0]
+        return raw.decode("utf-8", "replace")
+
+    def _set_label(self, at: int, text: str) -> None:
+        raw = text.encode("utf-8", "replace")[: _LABEL - 1]
+        self._memory[at : at + _LABEL] = raw.ljust(_LABEL, b"\0")
+
     @property
     def serial(self) -> int:
         """Number of the step that was begun last."""
@@ -71,15 +83,11 @@ class StatePage:
         """The step that the process is in; empty between steps."""
         if not self._get(1):
             return ""
-        at = _FIELDS.size
-        raw = self._memory[at : at + _LABEL].partition(b"\0")[0]
-        return raw.decode("utf-8", "replace")
+        return self._get_label(_STEP)
 
     def begin(self, what: str) -> None:
         """Note that a step begins."""
-        raw = what.encode("utf-8", "replace")[: _LABEL - 1]
-        at = _FIELDS.size
-        self._memory[at : at + _LABEL] = raw.ljust(_LABEL, b"\0")
+        self._set_label(_STEP, what)
         self._set(1, 1)
         self._set(0, self.serial + 1)
 
@@ -101,8 +109,15 @@ class StatePage:
         """Whether it has something that must not be left: a VM that is paused."""
         return self._get(3) > 0
 
-    def hold(self, value: bool) -> None:
+    @property
+    def held(self) -> str:
+        """What it had last, by a name that the other process knows; may be empty."""
+        return self._get_label(_HELD)
+
+    def hold(self, value: bool, name: str = "") -> None:
         """Note that it has, or has not any more; these nest."""
+        if name:
+            self._set_label(_HELD, name)
         self._set(3, max(self._get(3) + (1 if value else -1), 0))
 
     @property
@@ -131,3 +146,14 @@ class StatePage:
     @partner.setter
     def partner(self, value: Partner) -> None:
         self._set(6, value)
+
+
+class SharedPage(StatePage):
+    """A page that is passed to a process that multiprocessing starts."""
+
+    def __reduce__(self) -> Any:
+        return _open_page, (DupFd(self.fd),)
+
+
+def _open_page(fd: Any) -> SharedPage:
+    return SharedPage(fd.detach())

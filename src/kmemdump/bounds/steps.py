@@ -186,10 +186,14 @@ def held() -> Iterator[None]:
         hold(False)
 
 
-def hold(value: bool) -> None:
-    """Note that this process has something that it must not leave, or no more."""
+def hold(value: bool, name: str = "") -> None:
+    """
+    Note that this process has something that it must not leave, or no more.
+
+    :param name: Names it for the process that waits for this one.
+    """
     if _state is not None:
-        _state.page.hold(value)
+        _state.page.hold(value, name)
 
 
 def hand_over() -> None:

@@ -209,7 +209,7 @@ class QmpTarget(Closing):
     def stop(self) -> None:
         """Pause the VM."""
         self.client.execute("stop")
-        hold(True)
+        hold(True, self.name)
 
     def cont(self) -> None:
         """Let the VM run."""

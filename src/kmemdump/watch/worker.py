@@ -5,21 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import resource
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
-from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any
 
-from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.call import cpu_of, end_with_parent
+from kmemdump.bounds.page import SharedPage, StatePage
 from kmemdump.bounds.steps import Limits, Refusal, limit_process
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
@@ -64,17 +60,6 @@ class End:
     """The step in which it was; empty if it was in none."""
 
 
-class _SharedPage(StatePage):
-    """A page that is passed to the process that writes to it."""
-
-    def __reduce__(self) -> Any:
-        return _open_page, (DupFd(self.fd),)
-
-
-def _open_page(fd: Any) -> _SharedPage:
-    return _SharedPage(fd.detach())
-
-
 class Worker:
     """
     The supervisor's end: a process that runs.
@@ -92,7 +77,7 @@ class Worker:
         settings: Settings,
         refused: Mapping[str, Refusal],
     ) -> None:
-        self.page: StatePage = _SharedPage()
+        self.page: StatePage = SharedPage()
         """What the process does."""
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
@@ -115,13 +100,9 @@ class Worker:
         pid = self._process.pid
         try:
             memory = Path(f"/proc/{pid}/statm").read_text().split()[1]
-            # The name, in parentheses, may have spaces (proc(5)).
-            times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return Usage(pid, 0, 0.0)
-        ticks = int(times[11]) + int(times[12])
-        seconds = ticks / os.sysconf("SC_CLK_TCK")
-        return Usage(pid, int(memory) * resource.getpagesize(), seconds)
+        return Usage(pid, int(memory) * resource.getpagesize(), cpu_of(pid))
 
     def receive(self) -> Event | Outcome | None:
         """Return what it sent, or None if it has ended."""
@@ -194,7 +175,7 @@ def _work(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
-    _die_with_supervisor()
+    end_with_parent()
     limit_process(page, Limits(memory=settings.memory), refused, total=False)
 
     reporter = Reporter(address.name, connection.send, lambda: stopping, next_command)
@@ -220,19 +201,3 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._reporter.show_status(self.format(record))
-
-
-def _die_with_supervisor() -> None:
-    """
-    End this process when the supervisor ends, however that happens.
-
-    Its parent is the process that forked it, which lives as long as it does.
-    """
-    supervisor = parent_process()
-    assert supervisor is not None
-
-    def wait_and_die() -> None:
-        wait([supervisor.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=wait_and_die, name="supervisor", daemon=True).start()

@@ -8,7 +8,6 @@ Python counts references in all that it looks at.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,6 @@ from kmemdump.bounds.child import go_on_in_child
 from kmemdump.bounds.steps import Limits
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.sizes import size_of_option
-from kmemdump.errors import KmemdumpError
 
 __all__ = ["IN_CHILDREN", "bounded", "limit_options"]
 
@@ -97,14 +95,11 @@ def bounded(spec: str) -> None:
     context = click.get_current_context()
     if context.find_root().obj == IN_CHILDREN:
         limits = Limits(**context.meta.get(_KEY, {}))
-        go_on_in_child(limits, functools.partial(_let_go, spec), print_message)
+        go_on_in_child(limits, lambda _held: _let_go(spec), print_message)
 
 
 def _let_go(spec: str) -> None:
-    """Let a VM run that was paused by a child that was ended."""
-    from kmemdump.opening import open_target
-    from kmemdump.targets.vm import VmTarget
+    # Loaded late: the child is forked before drgn is loaded.
+    from kmemdump.bounded import let_go
 
-    with contextlib.suppress(KmemdumpError, OSError), open_target(spec) as target:
-        if isinstance(target, VmTarget) and target.status() == "paused":
-            target.cont()
+    let_go(spec)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Call a function in a child with limits, from a program that may have threads.
+
+The child is started anew, as :mod:`multiprocessing` does with ``spawn``: threads and
+locks of this process are not in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from kmemdump.bounds.attempts import OUT_OF_TIME, Attempts
+from kmemdump.bounds.page import SharedPage, StatePage
+from kmemdump.bounds.steps import Limits, limit_process
+from kmemdump.errors import BudgetExceededError, KmemdumpError
+
+__all__ = ["call_in_child", "cpu_of", "end_with_parent"]
+
+_ADVICE = "raise its limits if you trust it"
+_LOOK = 1.0
+"""Seconds from one look of this process at the time to the next."""
+_END_PATIENCE = 0.2
+"""Seconds that a child has to be gone that said nothing: it was ended, or is late."""
+
+
+def call_in_child(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    limits: Limits,
+    clean_up: Callable[[str], None],
+) -> Any:
+    """
+    Call a function in a child, and return what it returns.
+
+    If the child is ended in a step, another one leaves that step out.
+
+    :param function: Its arguments, its result and itself must be picklable.
+    :param clean_up: Called with the name of what a child held that was ended.
+    :raises BudgetExceededError: If it exceeded a limit whatever was left out.
+    :raises Exception: What *function* raises.
+    """
+    attempts = Attempts(limits)
+    deadline = time.monotonic() + limits.seconds
+    while True:
+        with contextlib.closing(SharedPage()) as page:
+            call = _Call(function, arguments, limits, attempts, page)
+            try:
+                ended = not call.wait(deadline)
+            finally:
+                status, spent = call.end()
+                if page.holds:
+                    clean_up(page.held)
+            if not ended:
+                return call.result()
+            if status >= 0:
+                raise KmemdumpError(f"its process ended with exit status {status}")
+            if time.monotonic() >= deadline:
+                status = OUT_OF_TIME
+            attempts.note(page.step, status, spent, _ADVICE)
+
+
+class _Call:
+    """A child that calls a function once."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        limits: Limits,
+        attempts: Attempts,
+        page: SharedPage,
+    ) -> None:
+        context = get_context("spawn")
+        self._connection, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_work,
+            args=(theirs, page, limits, attempts, function, arguments),
+            daemon=True,
+        )
+        self._answer: tuple[bool, Any] | None = None
+        try:
+            self._process.start()
+        except BaseException:
+            self._connection.close()
+            raise
+        finally:
+            theirs.close()
+
+    def wait(self, deadline: float) -> bool:
+        """Wait for its answer; return whether there is one."""
+        while not self._connection.poll(_LOOK):
+            if time.monotonic() >= deadline:
+                return False
+        try:
+            self._answer = self._connection.recv()
+        except EOFError:
+            return False
+        return True
+
+    def result(self) -> Any:
+        """Return what the function returned, or raise what it raised."""
+        assert self._answer is not None
+        succeeded, value = self._answer
+        if succeeded:
+            return value
+        raise value
+
+    def end(self) -> tuple[int, float]:
+        """End it if it has not; return its exit status, and the CPU time it took."""
+        self._connection.close()
+        if self._answer is None and not wait([self._process.sentinel], _END_PATIENCE):
+            self._process.kill()
+        wait([self._process.sentinel])
+        spent = cpu_of(self._process.pid)
+        self._process.join()
+        status = self._process.exitcode or 0
+        self._process.close()
+        return status, spent
+
+
+def cpu_of(pid: int | None) -> float:
+    """Return the CPU seconds of a process; 0 if it is gone."""
+    try:
+        # The name, in parentheses, may have spaces (proc(5)).
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _work(
+    connection: Connection,
+    page: StatePage,
+    limits: Limits,
+    attempts: Attempts,
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+) -> None:
+    """Call the function; the main function of a child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to both.
+    end_with_parent()
+    limit_process(page, limits, attempts.refused, last=attempts.last)
+    answer: tuple[bool, Any]
+    try:
+        answer = True, function(*arguments)
+    except MemoryError:
+        problem = f"took more than {limits.memory} bytes of memory\n{_ADVICE}"
+        answer = False, BudgetExceededError(problem)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        answer = False, error
+    try:
+        connection.send(answer)
+    except Exception as error:
+        connection.send((False, TypeError(f"what it returned cannot be sent: {error}")))
+
+
+def end_with_parent() -> None:
+    """End this process when the one ends that started it, however that happens."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait_and_die() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_and_die, name="parent", daemon=True).start()

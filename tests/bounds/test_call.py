@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A program calls a function in a child, which ends whatever the function does."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from kmemdump import Limits, run_bounded
+from kmemdump.bounds import call, steps
+from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.steps import step
+from kmemdump.errors import BudgetExceededError, FormatError, KmemdumpError
+
+# These run in the child, which imports this module.
+
+
+def forever() -> None:
+    sum(range(1 << 60))
+
+
+def bomb(path: str) -> list[str]:
+    """Three questions, of which the second never ends in C code."""
+    steps._CPU_MARGIN = 0
+    found = []
+    for what, work in (("one", str), ("bomb", forever), ("two", str)):
+        try:
+            with step(what, 1.0):
+                work()
+            found.append(f"{what} {path}")
+        except BudgetExceededError as error:
+            found.append(f"{what}: {error}")
+    return found
+
+
+def refuse() -> None:
+    raise FormatError("dump", "is none")
+
+
+def take_memory() -> int:
+    return len(bytearray(1 << 30))
+
+
+def hold_and_hang() -> None:
+    steps.hold(True, "qmp:/run/vm.qmp")
+    forever()
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def sleep() -> None:
+    time.sleep(600)
+
+
+def test_what_a_question_costs_is_bounded_and_the_rest_is_found() -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()  # A program that uses a library has threads.
+    try:
+        one, left_out, two = run_bounded(bomb, "file")
+    finally:
+        stop.set()
+        thread.join()
+    assert (one, two) == ("one file", "two file")
+    assert left_out.startswith("bomb: took ")
+    assert steps.state() is None  # This process has no limits.
+
+
+def test_work_between_questions_is_bounded() -> None:
+    with pytest.raises(BudgetExceededError, match=r"(?s)took 1 s.*raise its lim"):
+        run_bounded(forever, limits=Limits(cpu=1))
+
+
+def test_memory_is_bounded() -> None:
+    with pytest.raises(BudgetExceededError, match="took more than 536870912 bytes"):
+        run_bounded(take_memory, limits=Limits(memory=512 << 20))
+    assert run_bounded(take_memory) == 1 << 30
+
+
+def test_time_is_bounded() -> None:
+    with pytest.raises(BudgetExceededError, match="ended after 3 s"):
+        run_bounded(sleep, limits=Limits(seconds=3))
+
+
+def test_errors_are_raised_here_and_say_where_they_came_from() -> None:
+    with pytest.raises(FormatError, match="dump: is none") as caught:
+        run_bounded(refuse)
+    assert "in refuse" in caught.value.__notes__[0]
+    with pytest.raises(TypeError, match="what it returned cannot be sent"):
+        run_bounded(threading.Lock)
+    with pytest.raises(KmemdumpError, match="its process ended with exit status 3"):
+        run_bounded(leave)
+
+
+def test_what_it_held_is_let_go() -> None:
+    held: list[str] = []
+    with pytest.raises(BudgetExceededError):
+        call.call_in_child(hold_and_hang, (), Limits(cpu=1), held.append)
+    assert held == ["qmp:/run/vm.qmp"]
+
+
+def test_an_interrupt_leaves_no_child() -> None:
+    before = set(os.listdir("/proc/self/task"))
+    timer = threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_bounded(sleep)
+    timer.join()
+    assert not multiprocessing.active_children()
+    assert set(os.listdir("/proc/self/task")) == before
+
+
+def test_a_page_names_what_is_held() -> None:
+    page = StatePage()
+    page.hold(True, "qmp:a")
+    page.begin("step")
+    assert (page.holds, page.held, page.step) == (True, "qmp:a", "step")
+    page.hold(False)
+    assert not page.holds
+    page.close()
