@@ -18,9 +18,12 @@ from drgn import Object, Program
 from drgn.commands import ParsedCommand, _ArgparseCommand, _redirect_and_pipe
 from drgn.commands._crash import _bt
 from drgn.commands._crash.common import CRASH_COMMAND_NAMESPACE
+from drgn.helpers.linux import panic
+from drgn.helpers.linux.printk import get_dmesg
 from drgn.helpers.linux.stack import LinuxKernelStack
 
 __all__ = [
+    "check_log_first",
     "command_names",
     "is_drgn_object",
     "parse_arguments",
@@ -87,3 +90,18 @@ def replace_stack_traces(unwind: Callable[[Object], LinuxKernelStack]) -> None:
     :param unwind: Takes a ``struct task_struct *``.
     """
     vars(_bt)["kernel_stack_trace"] = unwind
+
+
+def check_log_first(check: Callable[[Program], None]) -> None:
+    """
+    Let command ``sys`` read the kernel log only after a check, in all programs.
+
+    :param check: Raises if the log is damaged.
+    """
+
+    def checked(prog: Program, **form: Any) -> bytes:
+        check(prog)
+        text: bytes = get_dmesg(prog, **form)
+        return text
+
+    vars(panic)["get_dmesg"] = checked

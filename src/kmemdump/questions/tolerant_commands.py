@@ -4,8 +4,8 @@ drgn's crash commands, changed to go on where memory is missing or damaged.
 
 drgn's own commands end at the first missing object. A task that started after the
 memory was marked is in the kernel's lists, and on its CPU, but not in the core image.
-drgn's ``irq`` does not end if the number of interrupts is damaged. ``log`` needs only
-VMCOREINFO, neither symbols nor types.
+drgn's ``irq`` does not end if the number of interrupts is damaged, and ``sys`` takes
+gigabytes if the log's sizes are. ``log`` needs neither symbols nor types.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns, ktime_get_coarse
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_TASKS
-from kmemdump.kernel.printk import LogRecord, format_record, read_log
+from kmemdump.kernel.printk import (
+    LogRecord,
+    format_record,
+    head_address,
+    read_log,
+)
 from kmemdump.kernel.program import NAME
 from kmemdump.kernel.stack_end import missing_reads
 from kmemdump.kernel.tasks import (
@@ -33,6 +38,7 @@ from kmemdump.kernel.tasks import (
     readable_tasks,
     stack_of_registers,
 )
+from kmemdump.questions.drgn_internals import check_log_first
 from kmemdump.questions.stack_traces import note_cut_off, note_incomplete
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -68,12 +74,23 @@ def _print_records(prog: Program, form: Callable[[LogRecord], str]) -> None:
     """
     # drgn 0.3 misreads a record that wraps around the ring: it cuts off the last
     # 8 bytes and puts the block's id before the text.
-    source = prog.config.get(NAME, "the kernel")
-    info = VmcoreInfo.parse(prog["VMCOREINFO"].string_(), source)
-    log = read_log(prog.read, info)
+    log = read_log(prog.read, _vmcoreinfo(prog))
     for record in log.records:
         print(form(record))
     log.check()
+
+
+def _vmcoreinfo(prog: Program) -> VmcoreInfo:
+    source = prog.config.get(NAME, "the kernel")
+    return VmcoreInfo.parse(prog["VMCOREINFO"].string_(), source)
+
+
+def _check_log(prog: Program) -> None:
+    # drgn takes the sizes of the ring for true: 2^30 bits of a number, and more.
+    head_address(prog.read, _vmcoreinfo(prog))
+
+
+check_log_first(_check_log)
 
 
 def _ps(prog: Program, run: Run) -> None:
