@@ -13,7 +13,7 @@ from kmemdump.arch.pagetable import PageTable, translate
 from kmemdump.arch.x86_64_lines import IMAGE_SYMBOLS, address_lines
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.elf import EM_X86_64, Note
-from kmemdump.formats.xen_core import CONTEXT_NOTE, parse_context
+from kmemdump.formats.xen_core import CONTEXT_NOTE, CONTEXT_SIZE, parse_context
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Alias, Extent, Range, round_up
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -129,7 +129,7 @@ class X86_64:
         for note in notes:
             if note.name == "QEMU" and len(note.desc) == _QEMU_CR3.size:
                 yield _QEMU_CR3.unpack(note.desc)[0] & _ADDRESS
-            elif note.name == CONTEXT_NOTE:
+            elif note.name == CONTEXT_NOTE and len(note.desc) == CONTEXT_SIZE:
                 yield parse_context(note.desc, CONTEXT_NOTE).page_table & _ADDRESS
 
     def image(self, info: VmcoreInfo) -> Alias:
