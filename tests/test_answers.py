@@ -302,7 +302,7 @@ def test_names_of_memory(dead: DeadMachine, core: Path) -> None:
                 lambda at, count: os.pread(file.fileno(), count, at), size, str(core)
             )
         kernel = prog["init_mm"].address_of_()
-        first, last = (prog.symbol(name).address for name in ("_sdata", "_end"))
+        first, last = (prog.symbol(name).address for name in ("_sdata", "__bss_stop"))
         start = follow_phys(kernel, first).value_()
         variables = range(start, start + last - first)
         loads = [header for header in image.headers if header.type == PT_LOAD]
