@@ -15,7 +15,7 @@ def test_function_and_kind():
     assert len(named) > 530
     assert len(kinds) > 540
     assert sum(it.function_right for it in named) / len(named) >= 0.92
-    assert sum(it.function_right for it in newer) / len(newer) >= 0.92
+    assert sum(it.function_right for it in newer) / len(newer) >= 0.94
     assert sum(it.kind_right for it in kinds) / len(kinds) >= 0.97
 
 

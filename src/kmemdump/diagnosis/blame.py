@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from kmemdump.diagnosis.helpers import (
     is_dispatcher,
+    is_exception_code,
     is_generic_operation,
     is_helper,
     is_reporter,
@@ -28,10 +29,16 @@ _WAITS_FOR_CPU = re.compile(
     r"smp_call_function\w*|csd_lock\w*|generic_exec_single|on_each_cpu\w*"
 )
 _IRQ_ENTRY = re.compile(r"el1h?_(?:64_)?irq|__irq_svc|gic_handle_irq|call_on_irq_stack")
+_PAGE_FAULT = re.compile(
+    r"asm_exc_page_fault|(?:async_)?page_fault|el1_(?:abort|da|sync)|el1h_64_sync|"
+    r"__dabt_svc"
+)
+"""Where a page fault's handling ends, and what caused it follows."""
 """Where an interrupt's stack ends, on architectures that mark it by nothing else."""
 _TIMER = re.compile(
     r"(?:asm_)?(?:sysvec_)?\w*apic_timer_interrupt\w*|retint_\w+|ret_from_intr|el1_irq|"
-    r"el1h_64_irq|gic_handle_irq|__irq_svc|asm_sysvec\w*|irqentry_exit|asm_call\w*|"
+    r"el1h_64_irq(?:_handler)?|gic_handle_irq|__irq_svc|asm_sysvec\w*|irqentry_exit|"
+    r"asm_call\w*|"
     r"call_on_irq\w*|"
     r"do_interrupt_handler|el1_interrupt|call_on_irq_stack|handle_exception|"
     r"ret_from_exception|"
@@ -67,9 +74,13 @@ def blame_stack(frames: Sequence[StackLine], *, whole: bool = False) -> Blame | 
         for i, frame in enumerate(sure):
             if known(frame):
                 return Blame(frame, sure[0], _names(sure[i:]))
-    for i, frame in enumerate(sure):
-        if not is_reporter(frame.name or ""):
-            return Blame(frame, sure[0], _names(sure[i:]))
+    # All of them only noticed it. If no exception is reported, the code that handles
+    # exceptions is not part of the report.
+    choices = (_is_no_reporter,) if whole else (is_exception_code, _is_no_reporter)
+    for chosen in choices:
+        for i, frame in enumerate(sure):
+            if chosen(frame.name or ""):
+                return Blame(frame, sure[0], _names(sure[i:]))
     return Blame(sure[-1], sure[0], _names(sure)) if whole else None
 
 
@@ -86,6 +97,7 @@ def blame_operation(frames: Sequence[StackLine]) -> Blame | None:
         sure = _sure(_until_boundary(frames))
     else:
         sure = _sure(_interrupted(frames))
+    sure = _that_faulted(sure)
     if not sure:
         return None
     for i, frame in enumerate(sure[:2]):
@@ -168,10 +180,27 @@ def _until_boundary(frames: Sequence[StackLine]) -> Sequence[StackLine]:
     return frames
 
 
+def _that_faulted(frames: list[StackLine]) -> list[StackLine]:
+    """
+    Return what caused a page fault, if kernel code did.
+
+    It is a part of what was asked of the kernel, such as a copy from a program.
+    """
+    for i in range(len(frames) - 1, -1, -1):
+        if _PAGE_FAULT.fullmatch(frames[i].name or ""):
+            rest = frames[i + 1 :]
+            return rest if any(_is_plain(frame) for frame in rest) else frames
+    return frames
+
+
 def _sure(frames: Sequence[StackLine]) -> list[StackLine]:
     named = [frame for frame in frames if frame.name]
     sure = [frame for frame in named if not frame.guess]
     return sure or named
+
+
+def _is_no_reporter(name: str) -> bool:
+    return not is_reporter(name)
 
 
 def _is_no_helper(frame: StackLine) -> bool:

@@ -16,6 +16,7 @@ from kmemdump.diagnosis.blame import (
 from kmemdump.diagnosis.event_block import MAX_TEXT, Trace, traces_of
 from kmemdump.diagnosis.event_kind import EventKind
 from kmemdump.diagnosis.event_pattern import Place, Weight
+from kmemdump.diagnosis.helpers import is_helper
 from kmemdump.diagnosis.log_events import Root
 from kmemdump.diagnosis.log_line import LogLine
 from kmemdump.diagnosis.stack_lines import StackLine, plain_function, read_frame
@@ -94,7 +95,8 @@ def find_place(root: Root) -> EventPlace:
         else:
             frames[0] = counter
     if with_frames is not None:
-        rest = _from_exception(with_frames.frames, frames)
+        failed = root.weight is Weight.OOPS
+        rest = _from_exception(with_frames.frames, frames, failed)
         if root.kind is EventKind.NMI:
             rest = _interrupted_by_nmi(rest)
         frames.extend(rest)
@@ -126,17 +128,36 @@ def _is_counter(line: LogLine) -> bool:
 
 
 def _from_exception(
-    frames: Sequence[StackLine], known: Sequence[StackLine]
+    frames: Sequence[StackLine], known: Sequence[StackLine], failed: bool
 ) -> Sequence[StackLine]:
-    """Return the frames from the one that the exception hit, if it is known."""
+    """
+    Return the frames from the one that the exception hit, if it is known.
+
+    :param failed: Whether that one failed, and not a check in it.
+    """
     for i, frame in enumerate(frames):
         if frame.after_exception and frame.place:
             return frames[i:]
     if known:
         for i, frame in enumerate(frames[:25]):
-            if frame.name == known[-1].name:
+            if frame.name != known[-1].name:
+                continue
+            if not failed or not _is_outer_call(frame, known[-1], frames[:i]):
                 return frames[i:]
     return frames
+
+
+def _is_outer_call(
+    frame: StackLine, known: StackLine, inner: Sequence[StackLine]
+) -> bool:
+    """
+    Return whether a frame is an outer call of the function that failed.
+
+    :param inner: The frames before it. Those of the kernel's own report are helpers.
+    """
+    if frame.place == known.place:
+        return False
+    return any(not is_helper(it.name) for it in inner if it.name and not it.guess)
 
 
 def _interrupted_by_nmi(frames: Sequence[StackLine]) -> Sequence[StackLine]:

@@ -11,7 +11,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["is_dispatcher", "is_generic_operation", "is_helper", "is_reporter"]
+__all__ = [
+    "is_dispatcher",
+    "is_exception_code",
+    "is_generic_operation",
+    "is_helper",
+    "is_reporter",
+]
 
 
 class _Family(NamedTuple):
@@ -304,11 +310,17 @@ _IS_DISPATCHER = _compile(_DISPATCHERS)
 
 
 _IS_REPORTER = _compile(_HELPERS[:2])
+_IS_EXCEPTION_CODE = _compile(_HELPERS[1:2])
 
 
 def is_reporter(name: str) -> bool:
     """Return whether a function belongs to the kernel's report, not to the event."""
     return _IS_REPORTER.fullmatch(name) is not None
+
+
+def is_exception_code(name: str) -> bool:
+    """Return whether a function handles exceptions."""
+    return _IS_EXCEPTION_CODE.fullmatch(name) is not None
 
 
 def is_helper(name: str) -> bool:
