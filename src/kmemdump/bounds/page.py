@@ -10,9 +10,10 @@ from enum import IntEnum
 from multiprocessing.reduction import DupFd
 from typing import Any
 
-__all__ = ["Partner", "SharedPage", "StatePage"]
+__all__ = ["STATE_SIZE", "Partner", "SharedPage", "StatePage"]
 
-_SIZE = 4096
+STATE_SIZE = 4096
+"""Bytes of a page."""
 _FIELDS = struct.Struct("<8I")
 _LABEL = 256
 """Bytes of a label; more are cut."""
@@ -44,9 +45,9 @@ class StatePage:
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
             fd = os.memfd_create("kmemdump-state", os.MFD_CLOEXEC)
-            os.ftruncate(fd, _SIZE)
+            os.ftruncate(fd, STATE_SIZE)
         self.fd = fd
-        self._memory = mmap.mmap(fd, _SIZE)
+        self._memory = mmap.mmap(fd, STATE_SIZE)
 
     def detach(self) -> None:
         """Close the file, when it was passed on; the memory stays."""

@@ -230,7 +230,6 @@ def _mark_minidump(
     selection: Selection,
     as_json: bool,
 ) -> int:
-    from kmemdump.agent.privileges import drop_admin
     from kmemdump.marking.firmware_table import TableOptions
     from kmemdump.marking.registration import register, unmark_firmware
 
@@ -248,7 +247,7 @@ def _mark_minidump(
             output.print_line("nothing of ours is registered any more")
             return ExitCode.DONE
         with shown_progress():
-            opened = drop_admin if stay.daemon else None
+            opened = _bound_daemon if stay.daemon else None
             registration = register(machine, selection, options, opened)
         with registration:
             if stay.daemon:
@@ -257,6 +256,15 @@ def _mark_minidump(
                 output.print_look(registration.last)
             complete = registration.last.complete
     return ExitCode.DONE if complete else ExitCode.INCOMPLETE
+
+
+def _bound_daemon(table: str) -> None:
+    """Give up what an agent needs no more, and limit what its looks may take."""
+    from kmemdump.agent.limits import limit_looks
+    from kmemdump.agent.privileges import drop_admin
+
+    drop_admin()
+    limit_looks(run_folder(os.environ), table)
 
 
 def _stay_there(registration: Registration, stay: _Stay, output: AgentOutput) -> None:

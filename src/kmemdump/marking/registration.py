@@ -211,17 +211,18 @@ def register(
     target: Target,
     selection: Selection,
     options: TableOptions,
-    opened: Callable[[], None] | None = None,
+    opened: Callable[[str], None] | None = None,
 ) -> Registration:
     """
     Do the same as :func:`mark_firmware`, with a selection.
 
-    :param opened: Called when all is open, before the kernel is looked at.
+    :param opened: Called when all is open, before the kernel is looked at, with the
+        name of the table.
     """
     table = FirmwareTable(target, options)
     try:
         if opened is not None:
-            opened()
+            opened(table.name)
         return Registration(target, selection, table)
     except BaseException:
         table.close()
