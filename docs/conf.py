@@ -22,20 +22,11 @@ smartquotes_action = "qe"  # Dashes begin options.
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 
-html_theme = "alabaster"
+html_theme = "furo"
+html_title = "kmemdump"
 html_static_path = ["_static"]
-html_theme_options = {
-    "description": "A dead kernel that still answers",
-    "page_width": "1160px",
-    "sidebar_width": "230px",
-    "fixed_sidebar": True,
-    "font_family": "system-ui, sans-serif",
-    "head_font_family": "system-ui, sans-serif",
-    "font_size": "16px",
-    "code_font_size": "0.82em",
-    "show_powered_by": False,
-}
-html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
+html_css_files = ["custom.css"]
+html_theme_options = {"top_of_page_buttons": []}
 html_show_copyright = False
 html_copy_source = False
 
