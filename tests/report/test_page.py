@@ -35,6 +35,7 @@ from kmemdump.report.records import (
     MemoryUse,
     Module,
     Register,
+    StackGroup,
     Taint,
     Times,
     Wait,
@@ -317,9 +318,17 @@ FAILED = replace(
         ),
         EVIL,
     ),
+    stacks=(
+        StackGroup(
+            tuple(Task(100 + number, f"worker{number}") for number in range(5)),
+            (Frame(0x1000, "worker_thread", 0x10),),
+        ),
+        StackGroup((Task(7, EVIL),), (Frame(0x2000, "do_wait", 0x20),)),
+    ),
     waits=(
         Wait(Task(1, EVIL), "mutex", Task(2, "b"), 0xFFFF888000000000),
-        Wait(Task(2, "b"), "semaphore"),
+        Wait(Task(2, "b", "D"), "semaphore", Task(3, "c", "S"), sure=False),
+        Wait(Task(4, "d"), "rw-semaphore", name="lock [m]"),
     ),
     locks=(HeldLock(Task(2, "b"), EVIL, "f+0x1/0x2"),),
     hardware=Hardware(EVIL, "BIOS 7"),
@@ -333,9 +342,18 @@ def test_registers_code_and_locks(show):
     assert "ffffffffc0000005" in text
     (failed,) = page.find_elements(By.CSS_SELECTOR, "#fault .failed")
     assert failed.text == "→ +0 mov dword ptr [8], 1 c7 04 25"
+    stacks = one(page, "#stacks").text
+    assert "5 worker0 (pid 100), worker1 (pid 101), worker2 (pid 102) and 2" in stacks
+    assert f"1 {EVIL} (pid 7)" in stacks
     waits = one(page, "#waits").text
     assert f"{EVIL} (pid 1) waits for a mutex at 0xffff888000000000, held by b" in waits
-    assert "b (pid 2) waits for a semaphore, whose holder is unknown" in waits
+    assert (
+        "b (pid 2) waits for a semaphore, last known to be held by c (pid 3), which is "
+        "sleeping"
+    ) in waits
+    assert (
+        "d (pid 4) waits for an rw-semaphore lock [m], whose holder is unknown" in waits
+    )
     assert f"b (pid 2) {EVIL} f+0x1/0x2" in waits
     assert "BIOS 7" in one(page, "#machine").text
 

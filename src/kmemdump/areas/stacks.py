@@ -74,6 +74,7 @@ STACKS = area(
     function(stacks_in_registers, bare=True),
     "bt -a",
     "bt 1",
+    "waits",
     running_stacks,
     interrupt_stacks,
     exception_stacks,

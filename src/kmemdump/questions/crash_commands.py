@@ -30,6 +30,7 @@ from kmemdump.questions.drgn_internals import (
 from kmemdump.questions.question import Question
 from kmemdump.questions.stack_traces import checked_stack_traces
 from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
+from kmemdump.questions.waits import WAITS
 from kmemdump.text import no_such
 
 __all__ = ["command"]
@@ -99,6 +100,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
     name = match.group() if match else text
     if name == _DISASSEMBLY:
         return disassembly(text)
+    if text == WAITS.text:
+        return WAITS
     arguments = text[len(name) :]
     safe = name in _SAFE_COMMANDS and _SAFE_WORDS.fullmatch(arguments)
     if not (trusted or safe or text in _SAFE_LINES):

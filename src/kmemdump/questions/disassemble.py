@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 
-from drgn import FaultError, Program
+from drgn import FaultError, Program, Symbol
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.arch.disassembly import Decoded, disassemble, disassemble_around
 from kmemdump.errors import QuestionError, UsageError
+from kmemdump.kernel.module_symbols import find_module_symbol
 from kmemdump.kernel.symbol_names import plain_name
 from kmemdump.questions.question import Question
 
@@ -52,7 +53,7 @@ def disassembly(text: str) -> Question:
 
 
 def _print_function(prog: Program, name: str, offset: int | None) -> None:
-    symbol = prog.symbol(name)
+    symbol = _find_function(prog, name)
     if offset is not None:
         _print_around(prog, symbol.address + offset)
         return
@@ -62,6 +63,25 @@ def _print_function(prog: Program, name: str, offset: int | None) -> None:
     data = _read(prog, symbol.address, size)
     machine = arch_from_program(prog).name
     _print(prog, disassemble(machine, data, symbol.address), None)
+
+
+def _find_function(prog: Program, name: str) -> Symbol:
+    """
+    Return the symbol of a function of the kernel, or of a module.
+
+    :raises LookupError: If there is none, or the modules' symbols cannot be read.
+    """
+    try:
+        return prog.symbol(name)
+    except LookupError as error:
+        found = find_module_symbol(prog, name)
+        if found is None:
+            error.add_note(
+                "nor has a module of it, as far as its symbols are here: those of "
+                "modules without a function on a stack are not in a core image"
+            )
+            raise
+        return found
 
 
 def _print_around(prog: Program, address: int) -> None:

@@ -12,12 +12,14 @@ from drgn import Program
 from drgn.helpers.linux.sched import loadavg
 
 from kmemdump.arch.architecture import arch_from_program
+from kmemdump.areas.stacks import ALL_STACKS
 from kmemdump.coreimage import Manifest
 from kmemdump.diagnosis.cause import find_cause
 from kmemdump.diagnosis.death_kind import parse_death
 from kmemdump.diagnosis.records import Cause, Cpu
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.iomem import find_system_ram
+from kmemdump.kernel.lock_waits import find_lock_waits
 from kmemdump.kernel.optional import optional
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import Budget
@@ -40,6 +42,7 @@ from kmemdump.report.records import (
     KernelIdentity,
     Loss,
     MemoryUse,
+    StackGroup,
 )
 from kmemdump.report.report import Report
 from kmemdump.report.sections import SECTION_BUDGET, Sections
@@ -56,9 +59,12 @@ from kmemdump.report.system import (
 from kmemdump.report.tasks import (
     all_tasks,
     blocked_tasks,
+    group_stacks,
     make_blocked_task,
     make_task,
+    sleeping_tasks,
 )
+from kmemdump.report.waits import join_waits, make_wait
 
 __all__ = ["gather"]
 
@@ -112,6 +118,7 @@ def gather(
     blocked = collect(
         "the blocked tasks", lambda: blocked_tasks(prog), make_blocked_task
     )
+    waits = collect("the waits for locks", lambda: find_lock_waits(prog), make_wait)
     names = _names(sections, prog)
     failure = lines_of_failure(log.records if log else (), cause)
     logged = fault_in_log(failure, names.get("machine"))
@@ -128,9 +135,10 @@ def gather(
         fault=choose_fault(in_memory, logged),
         trace=trace_in_log(failure),
         blocked=blocked,
-        waits=waits_in_log(log.records if log else ()),
+        waits=join_waits(waits, waits_in_log(log.records if log else ())),
         locks=held_locks_in_log(log.records if log else ()),
         tasks=collect("the tasks", lambda: all_tasks(prog), make_task),
+        stacks=_stacks(sections, prog, manifest),
         load=find("the load", lambda: loadavg(prog), None),
         memory=_memory(sections, prog, info.page_size),
         memory_map=map_memory(manifest, held, ram),
@@ -172,6 +180,18 @@ def _names(sections: Sections, prog: Program) -> dict[str, str | None]:
         )
         for field, find in NAMES.items()
     }
+
+
+def _stacks(
+    sections: Sections, prog: Program, manifest: Manifest | None
+) -> tuple[StackGroup, ...]:
+    """Find the stacks of all tasks, if they were marked, or nothing was left out."""
+    if manifest and all(it.name != ALL_STACKS.name for it in manifest.areas):
+        return ()
+    what = "the stacks of the tasks"
+    return group_stacks(
+        sections.collect(what, lambda: sleeping_tasks(prog), make_blocked_task)
+    )
 
 
 def _memory(sections: Sections, prog: Program, page_size: int) -> MemoryUse | None:

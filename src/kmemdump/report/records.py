@@ -31,6 +31,7 @@ __all__ = [
     "MemoryUse",
     "Module",
     "Register",
+    "StackGroup",
     "Taint",
     "Times",
     "TraceEntry",
@@ -223,6 +224,18 @@ class Wait:
     """``None`` if it is not known."""
     address: int | None = field(default=None, metadata=ADDRESS)
     """Of the lock."""
+    name: str | None = None
+    """Of the variable that is the lock, if it is one."""
+    sure: bool = True
+    """Whether the owner is more than the last one that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackGroup:
+    """Tasks with the same stack, which do not run."""
+
+    tasks: tuple[Task, ...]
+    frames: tuple[Frame, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +279,8 @@ class Findings:
     """A task that another one waits for comes after that."""
     locks: Sequence[HeldLock] = ()
     tasks: Sequence[Task] = ()
+    stacks: Sequence[StackGroup] = ()
+    """Of all tasks that do not run, if their stacks are there; large groups first."""
     load: tuple[float, float, float] | None = None
     """Averages over 1, 5 and 15 minutes."""
     memory: MemoryUse | None = None

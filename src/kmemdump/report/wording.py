@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame
+from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame, Task
 from kmemdump.kernel.symbol_names import base_name
 from kmemdump.report.records import (
     Fault,
@@ -38,6 +38,7 @@ __all__ = [
     "log_notes",
     "memory_parts",
     "shown_code",
+    "some_tasks",
     "split_cpus",
     "stack_problem",
     "swap_words",
@@ -45,6 +46,8 @@ __all__ = [
     "wait_words",
 ]
 
+_NAMED = 3
+"""Tasks of a group."""
 _CODE_BEFORE, _CODE_AFTER = 8, 6
 """Instructions shown before the one that failed, and from it on."""
 
@@ -157,6 +160,13 @@ def interruption(frames: Sequence[Frame], at: int) -> str | None:
     return f"{kind}, which came here:"
 
 
+def some_tasks(tasks: Sequence[Task]) -> str:
+    """Name the first few of many tasks."""
+    names = ", ".join(task.title for task in tasks[:_NAMED])
+    more = len(tasks) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names
+
+
 def fault_source(fault: Fault) -> str:
     """Return in words where registers were found."""
     return "the log" if fault.source == "log" else "the memory"
@@ -184,9 +194,17 @@ def trace_words(entry: TraceEntry) -> str:
 
 def wait_words(wait: Wait) -> str:
     """Return in words who waits for whom."""
+    name = f" {wait.name}" if wait.name else ""
     address = f" at {wait.address:#x}" if wait.address is not None else ""
-    owner = f"held by {wait.owner.title}" if wait.owner else "whose holder is unknown"
-    return f"{wait.waiter.title} waits for a {wait.lock}{address}, {owner}"
+    owner = "whose holder is unknown"
+    if wait.owner is not None:
+        held = "held" if wait.sure else "last known to be held"
+        owner = f"{held} by {wait.owner.title}"
+        if wait.owner.state not in (None, "D"):
+            state = wait.owner.state or ""
+            owner += f", which is {STATES.get(state, f'in state {state}')}"
+    lock = f"an {wait.lock}" if wait.lock.startswith(("rt", "rw")) else f"a {wait.lock}"
+    return f"{wait.waiter.title} waits for {lock}{name}{address}, {owner}"
 
 
 def log_notes(report: Findings, shown: range) -> str:
