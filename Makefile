@@ -14,6 +14,7 @@
 #   make campaign every death and what is none, on four kernels under one watch (an hour)
 #   make lint     ruff and mypy
 #   make fuzz     all parsers with millions of inputs, guided by coverage (an hour)
+#   make fuzz-fast ten million inputs for each parser, not guided (hours)
 #   make damaged damaged core images, ARGS=CORE…, through each verb (an hour)
 #   make bench    kmemdump against what people use today
 #   make docs     the manual, in build/docs, and the manual pages, in build/man
@@ -37,7 +38,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix newest soak kills campaign lint fuzz damaged bench docs clean system system-demo system-test system-matrix
+.PHONY: demo test check matrix newest soak kills campaign lint fuzz fuzz-fast damaged bench docs clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -71,6 +72,9 @@ lint: .venv/dev
 
 fuzz: .venv/dev .venv/fuzz
 	PYTHONPATH=tests $(BIN)/python tests/fuzz.py $(ARGS)
+
+fuzz-fast: .venv/dev
+	PYTHONPATH=tests $(BIN)/python tests/fuzz_fast.py $(ARGS)
 
 damaged: .venv/dev
 	PYTHONPATH=tests $(BIN)/python tests/damaged_cores.py $(ARGS)

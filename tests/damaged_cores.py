@@ -5,6 +5,7 @@ Put damaged core images through the command line: ``make damaged ARGS='CORE…'`
 Each input is a core image, damaged in a way that its number decides, and goes through
 one verb in a process of its own. A traceback, a hang, more than 600 MB or any other
 exit status than 0 to 3 is a failure; its input is left in ``build/damaged``.
+``tests/tally.json`` says how many inputs were made of each core image.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 import rigs.verbs  # noqa: F401
 from kmemdump.cli import main
 from rigs.damage import damage, kernel_pointers, move_pointers, spans
+from rigs.tally import Count, add_count
 
 FOLDER = Path("build/damaged")
 VERBS: dict[str, tuple[str, ...]] = {
@@ -108,20 +110,22 @@ def main_() -> int:
     parser.add_argument("cores", nargs="+", type=Path)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--first", type=int, default=0, help="number of the first")
+    parser.add_argument("--inputs", type=int, default=1 << 31, help="at most so many")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     cores = [Core.read(path) for path in options.cores]
     figures = Figures()
-    path, output = FOLDER / "input.core", FOLDER / "output"
     deadline = time.monotonic() + options.seconds
     number = options.first
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and figures.inputs < options.inputs:
+        # Files of one number are not in another one's way.
+        path, output = FOLDER / f"{number}.core", FOLDER / f"{number}.output"
         chance = random.Random(number)
         core, verb = chance.choice(cores), chance.choice(list(VERBS))
         path.write_bytes(core.damaged(chance))
         arguments = [verb, str(path), *VERBS[verb]]
         if verb == "capture":
-            arguments += ["-o", str(FOLDER / "output.core")]
+            arguments += ["-o", str(FOLDER / f"{number}.new")]
         if chance.random() < 0.5:
             arguments.append("--damaged")
         status, usage = attempt(arguments, output)
@@ -130,10 +134,16 @@ def main_() -> int:
             figures.failures += 1
             print(f"{number}: {core.path.name}, {verb}: {problem}", flush=True)
             path.rename(FOLDER / f"failed-{number}.core")
+        for left in FOLDER.glob(f"{number}.*"):
+            left.unlink()
         figures.inputs += 1
         figures.memory = max(figures.memory, usage.ru_maxrss)
         figures.seconds = max(figures.seconds, usage.ru_utime + usage.ru_stime)
         figures.statuses[f"{verb} {status}"] += 1
+        used = usage.ru_utime + usage.ru_stime
+        memory = usage.ru_maxrss >> 10
+        count = Count(0, 1, int(bool(problem)), used, used, memory)
+        add_count(f"core image {core.path.stem}", count)
         number += 1
     print(
         f"{figures.inputs} inputs from {options.first} on: "

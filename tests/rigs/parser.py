@@ -17,3 +17,8 @@ class Parser:
     seeds: tuple[bytes, ...]
     runs: int = 750_000
     """Inputs for the fuzzer; all parsers together have more than 10 million."""
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder of inputs."""
+        return self.name.replace(" ", "-").replace(",", "")
