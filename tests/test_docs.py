@@ -35,8 +35,11 @@ from kmemdump.lab import (
     default_folder,
 )
 from kmemdump.lab.firmware import Firmware
+from kmemdump.sealing import make_seal
 from rigs.dead_phone import leave, serve_device
+from rigs.keys import age_key
 from rigs.manual import DOCS, KINDS, PAGES, Session, read_sessions
+from rigs.small_core import write
 from rigs.snapshots import Snapshots
 
 _DIGITS = re.compile(r"\w*\d\w*(?:[.,:+-]\w*\d\w*)*")
@@ -143,7 +146,7 @@ def parametrize(*kinds: str) -> pytest.MarkDecorator:
 def is_quick(session: Session) -> bool:
     """Whether "make test" runs it: what newcomers read, and what boots nothing."""
     first = ("README.md", "docs/tutorial.rst", "docs/howto/vm.rst")
-    return session.page in first or session.kind == "phone"
+    return session.page in first or session.kind in ("phone", "sealing")
 
 
 class World:
@@ -206,6 +209,15 @@ def test_session(session: Session, world: World) -> None:
         watch_session(session, world)
     else:
         run_session(session, world.folder)
+
+
+@parametrize("sealing")
+def test_sealing_session(session: Session, tmp_path: Path) -> None:
+    if not session.commands[0][0].startswith("age-keygen"):
+        key = age_key(tmp_path, "key.txt")
+        write(tmp_path / "plain.core")
+        write(tmp_path / "sealed.core", seal=make_seal([key.public]))
+    run_session(session, tmp_path)
 
 
 @parametrize("phone")

@@ -27,6 +27,7 @@ ROOMS = [
     "formats",
     "arch",
     "kernel_search",
+    "sealing",
     "coreimage",
     # What holds memory, and what dumps it.
     "backends",

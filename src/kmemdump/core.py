@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +144,7 @@ def open_core(
     vmcoreinfo: str | os.PathLike[str] | None = None,
     memory_map: str | None = None,
     damaged: bool = False,
+    identity: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
 ) -> Core:
     """
     Open a core image for questions.
@@ -151,6 +153,7 @@ def open_core(
 
     :param path: A core image, or any other target.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
+    :param identity: File, or files, of private keys for a sealed core image.
     :raises KmemdumpError: If it cannot be opened.
     """
     target = open_target(
@@ -158,5 +161,6 @@ def open_core(
         vmcoreinfo=None if vmcoreinfo is None else Path(vmcoreinfo),
         memory_map=memory_map,
         damaged=damaged,
+        identity=identity,
     )
     return Core(target, vmlinux=None if vmlinux is None else Path(vmlinux))

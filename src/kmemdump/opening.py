@@ -8,25 +8,32 @@ question.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
+from kmemdump.coreimage.read import CoreImage, compare_clear
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.formats.flat import FLAT_MAGIC
 from kmemdump.formats.kdump import KDUMP_MAGIC
 from kmemdump.formats.lime import LIME_MAGIC
 from kmemdump.formats.rawdump import RAWDUMP_MAGIC
+from kmemdump.formats.sealed import ClearLine
+from kmemdump.sealing import read_sealed, unseal
 from kmemdump.targets import Target
-from kmemdump.targets.file import read_vmcoreinfo
+from kmemdump.targets.file import FileTarget, read_vmcoreinfo
 from kmemdump.targets.image import open_image
 from kmemdump.targets.unsupported import describe_unsupported
-from kmemdump.targets.vmcore import open_elf, open_lime
+from kmemdump.targets.vmcore import core_of, open_elf, open_lime
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["open_target", "parse_pid"]
+__all__ = ["open_target", "parse_pid", "was_sealed"]
+
+logger = logging.getLogger(__name__)
 
 
 _FORMS = {
@@ -44,6 +51,7 @@ def open_target(
     vmcoreinfo: Path | None = None,
     memory_map: str | None = None,
     damaged: bool = False,
+    identity: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
 ) -> Target:
     """
     Open a target.
@@ -56,6 +64,7 @@ def open_target(
     :param memory_map: Memory map of a raw RAM image (any file in no known format):
         ``FIRST-LAST@OFFSET,…``, see :func:`kmemdump.targets.image.parse_memory_map`.
     :param damaged: Whether to accept a truncated dump.
+    :param identity: File, or files, of private keys for a file that is sealed.
     :raises KmemdumpError: If it cannot be opened, or is not a target.
     """
     info = read_vmcoreinfo(vmcoreinfo) if vmcoreinfo else None
@@ -100,12 +109,39 @@ def open_target(
         from kmemdump.firmware_dumps.target import DumpTarget
 
         return DumpTarget(collect_folder(Path(spec)), info)
+    if isinstance(identity, str | os.PathLike):
+        identity = (identity,)
     file = OpenFile(Path(spec))
+    clear = None
     try:
-        return _open_file(file, info, memory_map, damaged)
+        sealed = read_sealed(file)
+        if sealed is not None:
+            with closing(file):
+                file = unseal(file, sealed, map(Path, identity))
+            clear = sealed.clear
+        target = _open_file(file, info, memory_map, damaged)
     except BaseException:
         file.close()
         raise
+    if sealed is not None and isinstance(target, FileTarget):
+        target.sealed = True
+    core = core_of(target)
+    if core is not None and clear is not None:
+        _compare(core, clear)
+    return target
+
+
+def _compare(core: CoreImage, clear: ClearLine) -> None:
+    """Note where a core image differs from what was said of it without a key."""
+    problems = compare_clear(core, clear)
+    core.problems += problems
+    for problem in problems:
+        logger.warning("%s", problem)
+
+
+def was_sealed(target: Target) -> bool:
+    """Return whether a target is what was sealed in a file."""
+    return isinstance(target, FileTarget) and target.sealed
 
 
 def parse_pid(text: str) -> int:

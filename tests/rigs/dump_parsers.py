@@ -23,6 +23,13 @@ from kmemdump.formats.elf import parse_core
 from kmemdump.formats.flat import parse_flat
 from kmemdump.formats.kdump import parse_kdump
 from kmemdump.formats.lime import parse_lime
+from kmemdump.formats.sealed import (
+    AGE_MAGIC,
+    CLEAR_LIMIT,
+    ClearLine,
+    DeathTags,
+    find_sealed,
+)
 from kmemdump.formats.xen_core import is_xen_core, parse_context, parse_xen_core
 from kmemdump.kernel.printk import (
     format_record,
@@ -135,6 +142,16 @@ def _manifest(data: bytes) -> None:
     assert Manifest.from_json(manifest.to_json(), "again") == manifest
 
 
+def _sealed(data: bytes) -> None:
+    sealed = find_sealed(data[:CLEAR_LIMIT], "sealed")
+    if sealed is not None and sealed.clear is not None:
+        again = find_sealed(sealed.clear.pack() + AGE_MAGIC, "again")
+        assert again is not None
+        assert again.clear is not None
+        assert again.clear.time == sealed.clear.time
+        assert again.clear.size == sealed.clear.size
+
+
 def _packed(data: bytes) -> None:
     memory = PackedMemory(data, "packed")
     for item in memory.ranges[:2]:
@@ -245,6 +262,12 @@ def _one_manifest() -> bytes:
     ).to_json()
 
 
+def _clear_line() -> bytes:
+    tags = DeathTags("ab" * 16, "cd" * 16, "")
+    time = datetime(2026, 11, 1, tzinfo=UTC)
+    return ClearLine("6.1.0", time, 8_000_000, "panic|a|b", tags).pack() + AGE_MAGIC
+
+
 _NOTE = vmcoreinfo_note(vmcoreinfo())
 
 DUMP_PARSERS = (
@@ -278,6 +301,7 @@ DUMP_PARSERS = (
         (lime([(0, b"a" * 64), (0x1000, b"b" * 64)]),),
     ),
     Parser("manifest", _manifest, (_one_manifest(),)),
+    Parser("sealed file", _sealed, (_clear_line(), AGE_MAGIC)),
     Parser(
         "packed memory",
         _packed,

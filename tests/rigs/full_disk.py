@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["fill", "mounted_tmpfs", "needs_root", "remount"]
+__all__ = ["fill", "mounted_image", "mounted_tmpfs", "needs_root", "remount"]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
@@ -32,6 +32,33 @@ def mounted_tmpfs(folder: Path, size: int, files: int = 0) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@contextmanager
+def mounted_image(folder: Path, size: int) -> Iterator[tuple[Path, Path]]:
+    """
+    Mount a file system that is in a file, whose every byte can be looked at.
+
+    :return: Where it is mounted, and the file.
+    """
+    image, disk = folder / "image", folder / "disk"
+    disk.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(size)
+    for command in (
+        ["mkfs.ext4", "-q", str(image)],
+        ["mount", "-o", "loop", str(image), str(disk)],
+    ):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
+        if done.returncode:
+            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    try:
+        yield disk, image
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def remount(disk: Path, option: str) -> None:

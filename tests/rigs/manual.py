@@ -19,6 +19,7 @@ KINDS = {
     "vm": "beside vm.qmp, a VM that runs, and the examples of the manual",
     "watch": "the same; the VM dies when it is watched",
     "phone": "beside what a dead phone has left (tests/rigs/dead_phone.py)",
+    "sealing": "beside key.txt, sealed.core and plain.core; the first makes the key",
     "dead": "beside vm.ram, the dead VM, its vmcore, vm.core and vmlinux",
     "arm": "beside phone.qmp, an Arm VM with firmware that dumps regions",
     "arm-dead": "beside what it left: dump, rawdump.img, and phone.sock, a device",

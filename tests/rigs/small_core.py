@@ -18,6 +18,7 @@ from kmemdump.coreimage import (
 )
 from kmemdump.memory.physical import PageMemory
 from kmemdump.memory.ranges import Alias, Range, Region
+from kmemdump.sealing import Seal
 from rigs.writers.debug_info import write_debug_info
 
 __all__ = ["BUILD_ID", "PAGE", "TIME", "VMCOREINFO", "write"]
@@ -46,6 +47,7 @@ def write(
     release: str = "6.1.0-test",
     time: datetime = TIME,
     death: Death | None = None,
+    seal: Seal | None = None,
 ) -> Path:
     """Write a core image of three pages, each full of its own number."""
     pages = {number: bytes([number]) * PAGE for number in (1, 2, 5)}
@@ -91,5 +93,5 @@ def write(
         if packed
         else Packed(),
     )
-    write_core(path, contents)
+    write_core(path, contents, seal)
     return path

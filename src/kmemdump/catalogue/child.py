@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from kmemdump.catalogue.content import Content
@@ -44,11 +46,15 @@ class Child:
     A process that examines sources; it is replaced if it dies or hangs.
 
     :param host: Name of the machine that adds the sources.
+    :param identity: Files of private keys, for sources that are sealed.
     """
 
-    def __init__(self, limits: ChildLimits, host: str) -> None:
+    def __init__(
+        self, limits: ChildLimits, host: str, identity: Sequence[Path] = ()
+    ) -> None:
         self._limits = limits
         self._host = host
+        self._identity = [os.path.abspath(path) for path in identity]
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
 
@@ -72,7 +78,11 @@ class Child:
         try:
             send(
                 process.stdin.fileno(),
-                {"source": to_json(source), "host": self._host},
+                {
+                    "source": to_json(source),
+                    "host": self._host,
+                    "identity": self._identity,
+                },
             )
             while (found := receive(process.stdout.fileno(), deadline)) is not None:
                 message, data = found

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,8 +16,10 @@ from kmemdump.core import Core, open_core
 from kmemdump.coreimage import Manifest
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.errors import KmemdumpError
+from kmemdump.formats.sealed import Sealed
 from kmemdump.logs.read import open_log
 from kmemdump.report import Report, gather_from_log
+from kmemdump.sealing import NoKeyError
 
 __all__ = ["examine"]
 
@@ -26,29 +29,51 @@ _AHEAD = timedelta(days=1)
 """A clock that is further ahead is wrong."""
 
 
-def examine(source: Source, host: str, content: Content) -> Examined:
+def examine(
+    source: Source, host: str, content: Content, identity: Sequence[str] = ()
+) -> Examined:
     """
     Return what a source says; that it is damaged is a row, too.
 
     :param host: Name of the machine that adds it.
+    :param identity: Files of private keys, if it is sealed.
     """
     try:
         log = open_log(content.path)
         if log is not None:
             report, manifest, form = gather_from_log(log), None, "log"
         else:
-            with open_core(content.path) as core:
+            with open_core(content.path, identity=identity) as core:
                 report, manifest = core.report(), _manifest(core)
             form = "core image" if manifest else "dump"
         # A copy of a remote source has another name.
         report = replace(report, source=source.name)
         row = _row(source, host, content, report, manifest, form)
         return row, report.to_html().encode()
+    except NoKeyError as error:
+        return _sealed_row(source, host, content, error.sealed), None
     except KmemdumpError as error:
         return problem_row(source, host, str(error), content), None
     except Exception as error:  # A dead kernel's memory may break drgn in any way.
         problem = f"a bug of kmemdump: {type(error).__name__}: {error}"
         return problem_row(source, host, problem, content), None
+
+
+def _sealed_row(source: Source, host: str, content: Content, sealed: Sealed) -> Row:
+    """Return what can be said without a key."""
+    row = problem_row(source, host, "sealed: --identity FILE examines it", content)
+    clear = sealed.clear
+    row = replace(row, form="sealed")
+    if clear is None:
+        return row
+    return cleaned(
+        replace(
+            row,
+            died=clear.time if clear.tags is not None else None,
+            release=clear.release or None,
+            signature=clear.signature or None,
+        )
+    )
 
 
 def _row(

@@ -13,6 +13,7 @@ import resource
 import select
 import sys
 import threading
+from collections.abc import Sequence
 
 from kmemdump.bounds.steps import cpu_used, set_soft_limit
 from kmemdump.catalogue.content import fetched
@@ -36,18 +37,21 @@ def _main() -> None:
     _end_with_parent(answers)
     while (message := receive(requests)) is not None:
         source, host = from_json(message[0]["source"]), message[0]["host"]
+        identity = message[0]["identity"]
         set_soft_limit(resource.RLIMIT_CPU, int(cpu_used()) + seconds + 1)
-        _examine(requests, answers, source, host)
+        _examine(requests, answers, source, host, identity)
 
 
-def _examine(requests: int, answers: int, source: Source, host: str) -> None:
+def _examine(
+    requests: int, answers: int, source: Source, host: str, identity: Sequence[str]
+) -> None:
     try:
         with fetched(source) as content:
             send(answers, {"content": content.hash})
             answer = receive(requests)
             if answer is None or not answer[0]["go"]:
                 return
-            row, page = examine(source, host, content)
+            row, page = examine(source, host, content, identity)
     except (KmemdumpError, OSError, MemoryError) as error:
         problem = str(error) or "not enough memory"
         row, page = problem_row(source, host, problem), None

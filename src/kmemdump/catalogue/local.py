@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from kmemdump.catalogue.child import Child, ChildLimits
 from kmemdump.catalogue.problem import Examined
@@ -22,12 +23,13 @@ class LocalRunner:
 
     :param jobs: How many run at a time.
     :param host: Name of the machine that adds the sources.
+    :param identity: Files of private keys, for sources that are sealed.
     """
 
-    def __init__(self, jobs: int, limits: ChildLimits, host: str) -> None:
-        self._jobs = jobs
-        self._limits = limits
-        self._host = host
+    def __init__(
+        self, jobs: int, limits: ChildLimits, host: str, identity: Sequence[Path] = ()
+    ) -> None:
+        self._children = [Child(limits, host, identity) for _ in range(jobs)]
 
     def run(
         self, sources: Iterable[Source], wanted: Callable[[str], bool]
@@ -38,8 +40,8 @@ class LocalRunner:
         :param wanted: Called by several threads, with the hash of a content.
         """
         todo = _Shared(sources)
-        results: queue.Queue[tuple[bool, _Result]] = queue.Queue(2 * self._jobs)
-        children = [Child(self._limits, self._host) for _ in range(self._jobs)]
+        children = self._children
+        results: queue.Queue[tuple[bool, _Result]] = queue.Queue(2 * len(children))
 
         def work(child: Child) -> None:
             try:

@@ -64,7 +64,7 @@ COLUMNS = tuple(
             "form",
             "text",
             False,
-            "What the source is: core image, dump, log, or event (of a watch).",
+            "What the source is: core image, dump, log, event (of a watch), or sealed.",
         ),
         ("size", "integer", False, "Of the source, in bytes."),
         ("modified", "time", False, "When the source was last changed."),

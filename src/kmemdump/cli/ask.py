@@ -92,7 +92,7 @@ def command(
         page = state()
         if page is not None and not questions:
             page.partner = Partner.PERSON if talking else Partner.STREAM
-        core = Core(opened, vmlinux=vmlinux, builds=user_builds(os.environ))
+        core = Core(opened, vmlinux=vmlinux, builds=user_builds(os.environ, opened))
         kernel = core.kernel
         bare = [isinstance(item, Question) and item.bare for item in wanted]
         if kernel.problem and not (bare and all(bare)):

@@ -25,12 +25,14 @@ from kmemdump.cli.shared.options import (
     target_options,
 )
 from kmemdump.cli.shared.outputs import check_output, force_option
+from kmemdump.cli.shared.sealing import seal_options
 from kmemdump.errors import ExitCode, TargetError, UsageError
 from kmemdump.text import format_size
 
 if TYPE_CHECKING:
     from kmemdump.marking.capture import Capture
     from kmemdump.memory.ranges import Range
+    from kmemdump.sealing import Seal
     from kmemdump.targets import Target
 
 __all__ = ["command"]
@@ -41,6 +43,7 @@ __all__ = ["command"]
 @core_option
 @force_option
 @click.option("--pause", is_flag=True, help="Pause a running VM during the capture.")
+@seal_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @no_vmlinux_option
 @selection_options
@@ -50,6 +53,7 @@ def command(
     output: Path,
     force: bool,
     pause: bool,
+    seal: Seal | None,
     as_json: bool,
     no_vmlinux: bool,
     selected: SelectionOptions,
@@ -72,7 +76,7 @@ def command(
                 f"{target}: 'kmemdump watch' watches it, and captures what it marks; "
                 "leave out the options, or stop the watch"
             )
-        return _capture_by_watch(*watch, output, as_json)
+        return _capture_by_watch(*watch, output, as_json, seal)
 
     # A VM that is paused does not wait for a download.
     search: Mapping[str, str] = {} if pause else os.environ
@@ -82,7 +86,7 @@ def command(
         _paused(opened) if pause else contextlib.nullcontext(),
     ):
         capture = look(opened, selection, packing=True)
-        missing = capture.save(output)
+        missing = capture.save(output, seal=seal)
     if capture.found_vmlinux is not None:
         print_message(
             f"the kernel's own symbols or types are incomplete: those of "
@@ -109,10 +113,13 @@ def _find_watch(target: str) -> tuple[Path, str] | None:
     return find_watch(run_folder(os.environ), target)
 
 
-def _capture_by_watch(control: Path, vm: str, output: Path, as_json: bool) -> int:
+def _capture_by_watch(
+    control: Path, vm: str, output: Path, as_json: bool, seal: Seal | None
+) -> int:
     from kmemdump.watch.control.client import ask
 
-    done = ask(control, do="capture", vm=vm, path=str(output.absolute()))
+    wanted = {} if seal is None else {"seal": seal.recipients}
+    done = ask(control, do="capture", vm=vm, path=str(output.absolute()), **wanted)
     if done["event"] != "captured":
         raise TargetError(f"{vm}: {done['text']}")
     if as_json:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,18 +13,23 @@ from pathlib import Path
 
 import click
 
+from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.cli.shared.messages import held_back_warnings, print_message
 from kmemdump.cli.shared.options import (
     core_option,
     firmware_options,
+    identity_option,
     path_option,
     vmcoreinfo_option,
 )
 from kmemdump.cli.shared.outputs import check_output, force_option
+from kmemdump.cli.shared.sealing import seal_options
 from kmemdump.collect.device import is_device, read_device
 from kmemdump.collect.source import Options, open_source
 from kmemdump.collect.write import write_collected
-from kmemdump.errors import ExitCode, UsageError
+from kmemdump.errors import ExitCode, UnsupportedError, UsageError
+from kmemdump.sealing import Seal
+from kmemdump.sealing.memory import folder_in_memory
 from kmemdump.text import format_size
 
 __all__ = ["command"]
@@ -45,7 +51,9 @@ _MOST = 20
     metavar="PATTERN",
     help="Download only a device's files with matching names, such as 'md_*'.",
 )
+@seal_options
 @vmcoreinfo_option
+@identity_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @firmware_options
 def command(
@@ -54,6 +62,7 @@ def command(
     force: bool,
     keep: Path | None,
     only: tuple[str, ...],
+    seal: Seal | None,
     as_json: bool,
     options: Options,
 ) -> int:
@@ -76,8 +85,10 @@ def command(
             raise UsageError(
                 "--keep and --only are for devices: nothing is downloaded here"
             )
-        return _collect(source, output, options, as_json)
-    return _from_device(source, output, keep, only, options, as_json)
+        return _collect(source, output, seal, options, as_json)
+    if keep is not None and seal is not None:
+        raise UsageError("--keep would keep what --seal seals: leave one of them out")
+    return _from_device(source, output, keep, only, seal, options, as_json)
 
 
 def _from_device(
@@ -85,35 +96,51 @@ def _from_device(
     output: Path,
     keep: Path | None,
     only: tuple[str, ...],
+    seal: Seal | None,
     options: Options,
     as_json: bool,
 ) -> int:
-    folder = keep or Path(tempfile.mkdtemp(dir=output.parent, prefix="kmemdump-"))
+    place = output.parent if seal is None else _place_in_memory()
+    folder = keep or Path(tempfile.mkdtemp(dir=place, prefix="kmemdump-"))
     status = None
     try:
         with _progress() as step:
             problems = read_device(source, folder, only=only, progress=step)
         for line in problems:
             print_message(line)
-        status = _collect(str(folder), output, options, as_json)
+        status = _collect(str(folder), output, seal, options, as_json)
     finally:
         if keep is None:
-            _clean_up(folder, status == ExitCode.DONE)
+            _clean_up(folder, status == ExitCode.DONE, in_memory=seal is not None)
     return status
 
 
-def _clean_up(folder: Path, complete: bool) -> None:
+def _place_in_memory() -> Path:
+    """Return where to put files of a device that must not reach a disk."""
+    found = folder_in_memory((Path("/dev/shm"), run_folder(os.environ)))
+    if found is None:
+        raise UnsupportedError(
+            "--seal: no folder in memory (tmpfs) for the device's files\n"
+            "mount one on /dev/shm"
+        )
+    return found
+
+
+def _clean_up(folder: Path, complete: bool, *, in_memory: bool) -> None:
     """Remove a device's files if all of them are in the core image."""
     # A device gives its memory only once.
     if complete or not any(folder.iterdir()):
         shutil.rmtree(folder)
     else:
-        print_message(f"what the device gave is kept in {folder}")
+        until = ", in memory, until the next boot" if in_memory else ""
+        print_message(f"what the device gave is kept in {folder}{until}")
 
 
-def _collect(source: str, output: Path, options: Options, as_json: bool) -> int:
+def _collect(
+    source: str, output: Path, seal: Seal | None, options: Options, as_json: bool
+) -> int:
     with held_back_warnings(progress=True), open_source(source, options) as target:
-        missing = write_collected(output, target)
+        missing = write_collected(output, target, seal)
         dump = target.dump
     size = sum(item.size for item in dump.memory.ranges)
     lines = dump.warnings

@@ -16,6 +16,8 @@ from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import TargetOptions, opened_target, target_options
 from kmemdump.errors import ExitCode, UnsupportedError
+from kmemdump.formats.sealed import Sealed
+from kmemdump.sealing import NoKeyError
 from kmemdump.text import format_duration
 
 if TYPE_CHECKING:
@@ -51,8 +53,11 @@ def command(
     from kmemdump.report.schema import VERSION, to_plain
 
     path = Path(target.removeprefix("file:"))
-    with opened_target(target, reading) as opened:
-        found = inspect(opened, path if path.is_file() else None, vmlinux=vmlinux)
+    try:
+        with opened_target(target, reading) as opened:
+            found = inspect(opened, path if path.is_file() else None, vmlinux=vmlinux)
+    except NoKeyError as error:
+        return _print_sealed(path, error.sealed, as_json)
     if as_json:
         click.echo(json.dumps({"version": VERSION, **to_plain(found)}, indent=2))
     else:
@@ -66,6 +71,39 @@ def command(
     incomplete = [area.name for area in found.areas if not area.complete]
     complete = not (found.problems or found.broken or incomplete)
     return ExitCode.DONE if complete else ExitCode.INCOMPLETE
+
+
+def _print_sealed(path: Path, sealed: Sealed, as_json: bool) -> int:
+    """Print what a sealed file says without a key."""
+    from kmemdump.report.schema import VERSION
+    from kmemdump.report.text import print_lines
+
+    clear, size = sealed.clear, path.stat().st_size
+    if as_json:
+        record: dict[str, object] = {"source": str(path), "size": size, "sealed": True}
+        if clear is not None:
+            record |= {
+                "release": clear.release or None,
+                "captured": clear.time.isoformat(),
+                "unsealed_size": clear.size,
+                "signature": clear.signature or None,
+            }
+        click.echo(json.dumps({"version": VERSION, **record}, indent=2))
+    else:
+        facts = [("File", str(path)), ("Size", f"{size:,} bytes, sealed")]
+        if clear is not None:
+            facts += [
+                ("Kernel", clear.release or "unknown"),
+                ("Captured", f"{clear.time:%Y-%m-%d %H:%M:%S} UTC"),
+                ("Unsealed", f"{clear.size:,} bytes"),
+            ]
+            if clear.signature:
+                facts.append(("Signature", clear.signature))
+        console = Console(highlight=False)
+        for name, value in facts:
+            print_lines(console, value, head=f"{name + ':':<12}")
+    print_message(f"{path}: is sealed; --identity FILE shows the rest")
+    return ExitCode.INCOMPLETE
 
 
 def _print(found: Inspection, verbose: bool) -> None:

@@ -37,6 +37,7 @@ _VERBS = {
     "report": "Say what happened to the kernel.",
     "catalogue": "Keep many deaths, and see which of them are one bug.",
     "open": "Start drgn, crash or gdb on a core image.",
+    "unseal": "Write what is sealed in a core image to a file.",
 }
 
 

@@ -7,7 +7,9 @@ import json
 import os
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +22,11 @@ from kmemdump.errors import (
     UnsupportedError,
     UsageError,
 )
+from kmemdump.files import OpenFile
+from kmemdump.sealing import NoKeyError, unseal
+
+if TYPE_CHECKING:
+    from kmemdump.debuggers.compatibility import DebuggedFile
 
 __all__ = ["command"]
 
@@ -64,8 +71,10 @@ def command(
 
     The file may be a stranger's: gdb runs without auto-load and without .gdbinit (-nx),
     crash without .crashrc. Settings of yours: -- -x ~/.gdbinit, or -- -i ~/.crashrc.
+
+    A sealed CORE is opened in memory (--identity); no file of what is in it is made.
     """
-    from kmemdump.debuggers.compatibility import describe_file, find_debuggers
+    from kmemdump.debuggers.compatibility import find_debuggers
     from kmemdump.kernel.attach import debug_file_build_id
     from kmemdump.kernel.vmlinux_search import find_vmlinux
 
@@ -74,16 +83,23 @@ def command(
             f"{target}: debuggers open files\nfirst: kmemdump capture {target} -o CORE"
         )
     path = Path(target.removeprefix("file:"))
-    with opened_target(target, reading) as opened:
-        try:
-            info = opened.vmcoreinfo()
-        except KmemdumpError:
-            info = None
-        file = describe_file(opened, path, info)
+    unsealed: int | None = None
+    try:
+        file = _describe(target, path, reading._replace(identity=()))
+    except NoKeyError as error:
+        if only_print or as_json:
+            raise UsageError(
+                f"{target}: is sealed: a debugger opens it in memory only, while open "
+                "runs it\nleave out --print and --json, or 'kmemdump unseal' it first"
+            ) from error
+        with closing(OpenFile(path)) as sealed:
+            unsealed = unseal(sealed, error.sealed, reading.identity).detach()
+        path = Path(f"/proc/self/fd/{unsealed}")
+        file = _describe(f"file:{path}", path, reading)
     if file.release is not None and "/" in file.release:
         # drgn and debuginfod look for it, too.
         raise FormatError(
-            f"{path}: OSRELEASE",
+            f"{target}: OSRELEASE",
             f"{file.release!r}, expected a release without a slash: it leads to a file",
         )
     (choice,) = (item for item in find_debuggers(file) if item.name == debugger)
@@ -93,7 +109,7 @@ def command(
             # As usual for a file of RAM: all of them open a core image of it.
             advice = f"first: kmemdump capture {file.quoted} -o CORE"
         raise UnsupportedError(
-            f"{path}: {debugger} cannot open it: {choice.note}\n" + advice
+            f"{target}: {debugger} cannot open it: {choice.note}\n" + advice
         )
     if vmlinux is not None:
         if file.build_id is not None:
@@ -106,7 +122,7 @@ def command(
     elif choice.needs_vmlinux:
         if file.release is None:
             raise UsageError(
-                f"{path}: the file names no kernel\n"
+                f"{target}: the file names no kernel\n"
                 "give its debug file with --vmlinux FILE"
             )
         vmlinux = find_vmlinux(file.release, file.build_id, os.environ)
@@ -130,6 +146,8 @@ def command(
     sys.stdout.flush()
     sys.stderr.flush()
     hand_over()
+    if unsealed is not None:
+        os.set_inheritable(unsealed, True)
     try:
         os.execvp(argv[0], argv)
     except FileNotFoundError:
@@ -137,3 +155,14 @@ def command(
         raise UnsupportedError(
             f"{argv[0]} is not installed\ninstall it: {package}"
         ) from None
+
+
+def _describe(target: str, path: Path, reading: TargetOptions) -> DebuggedFile:
+    from kmemdump.debuggers.compatibility import describe_file
+
+    with opened_target(target, reading) as opened:
+        try:
+            info = opened.vmcoreinfo()
+        except KmemdumpError:
+            info = None
+        return describe_file(opened, path, info)

@@ -157,5 +157,5 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
             raise UsageError(f"{target}: --vmcoreinfo is not allowed (a kernel log)")
         return gather_from_log(log, vmlinux=vmlinux)
     with opened_target(target, reading) as opened:
-        builds = user_builds(os.environ)
+        builds = user_builds(os.environ, opened)
         return Core(opened, vmlinux=vmlinux, builds=builds).report()

@@ -14,6 +14,7 @@ import click
 
 from kmemdump.cli.catalogue.options import check_catalogue
 from kmemdump.cli.shared.agent_output import run_folder
+from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
     no_vmlinux_option,
@@ -23,6 +24,7 @@ from kmemdump.cli.shared.options import (
     vmlinux_option,
 )
 from kmemdump.cli.shared.retention import retention_options
+from kmemdump.cli.shared.sealing import seal_options, show_cause_option
 from kmemdump.cli.shared.sizes import size_of_option
 from kmemdump.cli.shared.vm_sources import (
     SourceOptions,
@@ -31,6 +33,8 @@ from kmemdump.cli.shared.vm_sources import (
 )
 from kmemdump.coreimage.retention import Limits
 from kmemdump.errors import ExitCode
+from kmemdump.sealing import Seal
+from kmemdump.sealing.memory import is_in_memory
 
 __all__ = ["command"]
 
@@ -69,6 +73,8 @@ __all__ = ["command"]
     help="What to do with a VM after its kernel died.",
 )
 @retention_options
+@seal_options
+@show_cause_option
 @selection_options
 @vmlinux_option
 @no_vmlinux_option
@@ -112,6 +118,7 @@ def command(
     hang_after: float,
     then: str,
     limits: Limits,
+    seal: Seal | None,
     selected: SelectionOptions,
     no_vmlinux: bool,
     as_json: bool,
@@ -149,6 +156,7 @@ def command(
     search: Mapping[str, str] | None = None if no_vmlinux else {}
     make_selection = functools.partial(parse_selection, selected, search)
     make_selection()  # Report a wrong option now, and once.
+    builds = run_folder(os.environ) / "builds"
     settings = Settings(
         folder,
         interval,
@@ -156,9 +164,10 @@ def command(
         VmAction(then),
         until_dead,
         control_path(run_folder(os.environ), os.getpid()),
-        run_folder(os.environ) / "builds",
+        builds if seal is None or is_in_memory(builds) else None,
         max_memory,
         limits,
+        seal,
     )
     sources = [parse_sources(where)]
     followers: list[Follower] = []
@@ -170,6 +179,11 @@ def command(
 
         check_catalogue(catalogue)
         followers.append(CatalogueAdder(catalogue, os.environ))
+    if seal is None:
+        print_message(
+            "core images are not sealed: who can read them reads the guests' memory "
+            "(--seal RECIPIENT)"
+        )
     with WatchOutput(os.environ, verbose=verbose, as_json=as_json) as output:
         supervisor = Supervisor(
             sources, make_selection, settings, output.show, output.tick, followers

@@ -39,6 +39,8 @@ class Options(NamedTuple):
     """File with the text of VMCOREINFO."""
     memory_map: str | None = None
     """Map of a raw RAM image; see :func:`kmemdump.targets.image.parse_memory_map`."""
+    identity: tuple[Path, ...] = ()
+    """Files of private keys, for a source that is sealed."""
 
     @property
     def has_table(self) -> bool:
@@ -68,7 +70,12 @@ def open_source(spec: str, options: Options) -> Iterator[DumpTarget]:
             "'kmemdump regions' lists them; expected the RAM image that it was in"
         )
     info = options.vmcoreinfo
-    target = open_target(spec, vmcoreinfo=info, memory_map=options.memory_map)
+    target = open_target(
+        spec,
+        vmcoreinfo=info,
+        memory_map=options.memory_map,
+        identity=options.identity,
+    )
     with closing(target):
         if isinstance(target, DumpTarget) and not options.has_table:
             yield target

@@ -10,6 +10,7 @@ from kmemdump.coreimage import CoreContents, KernelRecord, Manifest, write_core
 from kmemdump.errors import KmemdumpError
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.memory.ranges import Range, Region
+from kmemdump.sealing import Seal
 from kmemdump.version import VERSION
 
 __all__ = ["write_collected"]
@@ -17,14 +18,17 @@ __all__ = ["write_collected"]
 _FIRST_ID = 3  # As for registered regions: 1 and 2 describe the dump.
 
 
-def write_collected(path: str | os.PathLike[str], target: DumpTarget) -> list[Range]:
+def write_collected(
+    path: str | os.PathLike[str], target: DumpTarget, seal: Seal | None = None
+) -> list[Range]:
     """
     Write the core image of what firmware left.
 
+    :param seal: Who can read it; by default, whoever can read the file.
     :return: Physical memory of the regions that the core image lacks.
     :raises KmemdumpError: If *path* cannot be written.
     """
-    return write_core(path, _contents(target))
+    return write_core(path, _contents(target), seal)
 
 
 def _contents(target: DumpTarget) -> CoreContents:

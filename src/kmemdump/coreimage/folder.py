@@ -32,6 +32,8 @@ from kmemdump.coreimage.retention import (
 from kmemdump.errors import FormatError, KmemdumpError
 from kmemdump.files import PartialFile, remove_partial_files
 from kmemdump.formats.notes import NoteType, read_own
+from kmemdump.formats.sealed import CLEAR_LIMIT, ClearLine, find_sealed
+from kmemdump.sealing.folder_key import FolderKey
 from kmemdump.text import format_size
 
 __all__ = ["SUFFIX", "CoreFolder", "StoredDeath"]
@@ -50,7 +52,11 @@ _MAX_TEXT = 4096
 
 
 class StoredDeath(NamedTuple):
-    """A core image in the folder, and the death that it is of."""
+    """
+    A core image in the folder, and the death that it is of.
+
+    Where the folder has a key, its tags stand for machine, cause and id.
+    """
 
     core: StoredCore
     id: str
@@ -84,6 +90,17 @@ class CoreFolder:
         self._limits = limits
         self._known: dict[str, tuple[_Identity, StoredDeath | None]] = {}
         """What was read before, by name."""
+        self._key = FolderKey(path)
+        self.tag = self._key.tag
+        """Returns what stands for a text where everybody can read it."""
+        self.tags = self._key.tags
+        """Returns what the clear line of a sealed core image says of a death."""
+
+    def make_key(self) -> None:
+        """Make the folder's key, for sealed core images, if there is none."""
+        with suppress(OSError), self._opened() as fd, self._locked(fd) as locked:
+            if locked:
+                self._key.make()
 
     def remove_partial_files(self) -> int:
         """Remove what writers that died have left; return the number of files."""
@@ -136,9 +153,10 @@ class CoreFolder:
 
     def find_death(self, machine: str, id: str) -> Path | None:
         """Return the core image of a death of a machine, if there is one."""
+        wanted = self._key.tag(machine), self._key.tag(id)
         with suppress(OSError), self._opened() as fd:
-            for item in self._stored(fd, f"{machine}-"):
-                if item.core.machine == machine and item.id == id != "":
+            for item in self._stored(fd, f"{machine}-") if id else ():
+                if (item.core.machine, item.id) == wanted:
                     return self.path / item.core.name
         return None
 
@@ -225,7 +243,7 @@ class CoreFolder:
                 identity = _Identity.of(status)
                 before = self._known.get(name)
                 if before is None or before[0] != identity:
-                    before = identity, _read_death(fd, name)
+                    before = identity, _read_death(fd, name, self._key)
                 known[name] = before
         if not start:
             self._known.clear()  # Forget what is gone.
@@ -309,7 +327,7 @@ def _is_own(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
-def _read_death(folder: int, name: str) -> StoredDeath | None:
+def _read_death(folder: int, name: str, key: FolderKey) -> StoredDeath | None:
     """Return what a core image says of the death; ``None`` if it is of none."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -318,6 +336,9 @@ def _read_death(folder: int, name: str) -> StoredDeath | None:
         return None
     try:
         status = os.fstat(fd)
+        sealed = find_sealed(os.pread(fd, CLEAR_LIMIT, 0), name)
+        if sealed is not None:
+            return _sealed_death(sealed.clear, name, status, key)
         desc = read_own(
             lambda offset, count: os.pread(fd, count, offset),
             status.st_size,
@@ -327,7 +348,7 @@ def _read_death(folder: int, name: str) -> StoredDeath | None:
         )
         if desc is None or not _is_own(status):
             return None
-        return _parse_death(_read_start(desc), name, status)
+        return _parse_death(_read_start(desc), name, status, key)
     except (FormatError, OSError, OverflowError, ValueError, RecursionError):
         return None  # Not ours, or damaged: it stays.
     finally:
@@ -345,8 +366,21 @@ def _read_start(manifest: bytes) -> object:
     return json.loads(start + b"}" if found else manifest)
 
 
+def _sealed_death(
+    clear: ClearLine | None, name: str, status: os.stat_result, key: FolderKey
+) -> StoredDeath | None:
+    """Return the facts about a death in a clear line; ``None`` if there are none."""
+    if clear is None or clear.tags is None or not clear.tags.machine:
+        return None
+    if not (key.known and _is_own(status)):
+        return None  # Another folder's: nothing can be told from its tags.
+    machine, cause, id = clear.tags
+    time = clear.time.timestamp()
+    return StoredDeath(StoredCore(time, name, status.st_size, machine, cause), id)
+
+
 def _parse_death(
-    manifest: object, name: str, status: os.stat_result
+    manifest: object, name: str, status: os.stat_result, key: FolderKey
 ) -> StoredDeath | None:
     """Return the facts about a death in a manifest; ``None`` if there are none."""
     if not isinstance(manifest, dict):
@@ -355,7 +389,7 @@ def _parse_death(
     for text in texts:
         if not isinstance(text, str) or len(text) > _MAX_TEXT:
             return None
-    machine, signature, id = map(str, texts)
+    machine, signature, id = map(key.tag, map(str, texts))
     if not machine:
         return None
     copied = datetime.fromisoformat(str(manifest.get("time"))).timestamp()

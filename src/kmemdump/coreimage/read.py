@@ -16,10 +16,11 @@ from kmemdump.files import OpenFile
 from kmemdump.formats.debug_info import DebugInfoNote, parse_debug_info
 from kmemdump.formats.elf import PT_LOAD, ProgramHeader, parse_core
 from kmemdump.formats.notes import OWNER, NoteType, find_own
+from kmemdump.formats.sealed import AGE_MAGIC, ClearLine, find_sealed
 from kmemdump.memory.physical import FileMemory, JoinedMemory, Memory
 from kmemdump.memory.ranges import ADDRESS_SPACE, Extent, flatten
 
-__all__ = ["NO_ADDRESS", "CoreImage", "find_extents", "read_core"]
+__all__ = ["NO_ADDRESS", "CoreImage", "compare_clear", "find_extents", "read_core"]
 
 NO_ADDRESS = ADDRESS_SPACE - 1
 """``p_paddr`` in /proc/kcore of memory without a physical address."""
@@ -138,6 +139,36 @@ def read_core(path: str | os.PathLike[str]) -> CoreImage:
     except BaseException:
         file.close()
         raise
+
+
+def compare_clear(core: CoreImage, clear: ClearLine) -> list[str]:
+    """
+    Compare a core image that was sealed with what is said of it without a key.
+
+    :return: The differences, one line each: whoever had the file may have changed that.
+    """
+    try:
+        manifest = core.manifest
+    except FormatError:
+        return []  # Whoever asks for it is told.
+    if manifest is None:
+        return []
+    signature = manifest.signature if clear.signature else ""
+    true = clear._replace(
+        release=manifest.kernel.osrelease, time=manifest.time, signature=signature
+    )
+    # As it was written, where a long text is cut, or left out.
+    written = find_sealed(true.pack() + AGE_MAGIC, core.name)
+    assert written is not None
+    assert written.clear is not None
+    return [
+        f"{core.name}: line 1: {name} {said}, but {found} is sealed: "
+        "somebody changed the line"
+        for name, said, found in zip(
+            ClearLine._fields, clear, written.clear, strict=True
+        )
+        if said != found
+    ]
 
 
 def find_extents(

@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -16,6 +17,7 @@ from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.files import PartialFile
 from kmemdump.formats.elf import NT_PRPSINFO, NT_PRSTATUS, pack_header, pack_note
 from kmemdump.formats.notes import NoteType, pack_own
+from kmemdump.formats.sealed import ClearLine
 from kmemdump.memory.physical import PAGE_SIZE, Memory
 from kmemdump.memory.ranges import (
     Alias,
@@ -28,6 +30,7 @@ from kmemdump.memory.ranges import (
     subtract,
 )
 from kmemdump.progress import report_progress
+from kmemdump.sealing import Seal, sealed_output
 
 __all__ = ["CoreContents", "Packed", "write_core"]
 
@@ -115,17 +118,35 @@ class _RunningChecksums:
         self._active = [it for it in self._active if it.region.range.end > piece.end]
 
 
-def write_core(path: str | os.PathLike[str], contents: CoreContents) -> list[Range]:
+def write_core(
+    path: str | os.PathLike[str], contents: CoreContents, seal: Seal | None = None
+) -> list[Range]:
     """
     Write a core image, which gets its name when it is whole.
 
+    :param seal: Who can read it; by default, whoever can read the file.
     :return: The physical memory of the regions that could not be read and is not
         in the core image.
     :raises KmemdumpError: If *path* cannot be written.
     :raises TargetError: If memory vanishes again and again meanwhile.
     """
-    with PartialFile(path) as output:
+    with _opened(path, contents.manifest, seal) as output:
         return _write(output, contents)
+
+
+def _opened(
+    path: str | os.PathLike[str], manifest: Manifest, seal: Seal | None
+) -> AbstractContextManager[BinaryIO]:
+    if seal is None:
+        return PartialFile(path)
+    clear = ClearLine(
+        release=manifest.kernel.osrelease,
+        time=manifest.time,
+        size=0,
+        signature=manifest.signature if seal.show_cause else "",
+        tags=seal.tags,
+    )
+    return sealed_output(path, seal, clear)
 
 
 def _write(output: BinaryIO, contents: CoreContents) -> list[Range]:

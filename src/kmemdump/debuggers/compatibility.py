@@ -9,13 +9,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage import Manifest
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
+from kmemdump.opening import was_sealed
 from kmemdump.targets import Target
 from kmemdump.targets.kdump import KdumpMemory
 from kmemdump.targets.vmcore import core_of
@@ -63,6 +64,8 @@ class DebuggedFile:
     """KASLR offset of the kernel's symbols in bytes, if known."""
     release: str | None
     build_id: str | None
+    sealed: bool = False
+    """Whether a debugger opens it only by way of ``kmemdump open``."""
 
     def argv(
         self, debugger: str, vmlinux: Path | None, extra: Sequence[str] = ()
@@ -136,6 +139,7 @@ def describe_file(target: Target, path: Path, info: VmcoreInfo | None) -> Debugg
         offset=_offset(info),
         release=info.osrelease if info else kernel.osrelease if kernel else None,
         build_id=info.build_id if info else kernel.build_id if kernel else None,
+        sealed=was_sealed(target),
     )
 
 
@@ -149,9 +153,11 @@ def _offset(info: VmcoreInfo | None) -> int | None:
 def find_debuggers(file: DebuggedFile) -> Iterator[Debugger]:
     """Yield each debugger, with how to start it or why it cannot open a file."""
     yield Debugger("kmemdump", f"kmemdump report {file.quoted}", False)
-    yield _drgn(file)
-    yield _crash(file)
-    yield _gdb(file)
+    for debugger in (_drgn(file), _crash(file), _gdb(file)):
+        if file.sealed and debugger.command:
+            command = f"kmemdump open --with {debugger.name} {file.quoted}"
+            debugger = replace(debugger, command=command, needs_vmlinux=False)
+        yield debugger
 
 
 _ONLY_DUMPS = "it only opens ELF cores and kdump-compressed dumps"

@@ -30,6 +30,8 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 __all__ = ["drgn_prog_set"]
 
 _logger = logging.getLogger("drgn")
+_IN_MEMORY = "/proc/self/fd/"
+"""Where ``kmemdump open`` leaves what was sealed."""
 
 
 def drgn_prog_set(prog: Program) -> None:
@@ -37,7 +39,7 @@ def drgn_prog_set(prog: Program) -> None:
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL or NAME in prog.config:
         return
     path = prog.core_dump_path
-    if path is None or path.startswith("/proc/"):
+    if path is None or (path.startswith("/proc/") and not path.startswith(_IN_MEMORY)):
         return
     try:
         core = read_core(path)

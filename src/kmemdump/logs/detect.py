@@ -8,6 +8,7 @@ from enum import Enum
 
 from kmemdump.formats.console import decode_text
 from kmemdump.formats.kmsg_records import KMSG_RECORD
+from kmemdump.formats.sealed import is_sealed
 
 __all__ = ["SAMPLE", "LogFormat", "detect_log"]
 
@@ -50,8 +51,8 @@ def detect_log(head: bytes) -> LogFormat | None:
     head = head[:SAMPLE]
     if not head.strip() or not _is_text(head):
         return None
-    if head.startswith(b"OSRELEASE="):
-        return None  # VMCOREINFO
+    if head.startswith(b"OSRELEASE=") or is_sealed(head):
+        return None  # VMCOREINFO, and what begins with a line of text.
     if _EXPORT.match(head) and _JOURNAL.search(head):
         return LogFormat.JOURNAL_EXPORT
     if _JSON.match(head) and _JSON_FIELD.search(head):

@@ -46,6 +46,7 @@ from kmemdump.memory.physical import JoinedMemory, Memory
 from kmemdump.memory.ranges import Range, Region, parts_in
 from kmemdump.memory.recorder import Budget, Recorder, block_ranges
 from kmemdump.questions.question import Question
+from kmemdump.sealing import Seal, make_seal
 from kmemdump.targets import Target
 from kmemdump.version import VERSION
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -115,6 +116,7 @@ class Capture:
         packed: Packed | None = None,
         marked_at: datetime | None = None,
         death: Death | None = None,
+        seal: Seal | Iterable[str] | None = None,
     ) -> list[Range]:
         """
         Write the core image. The target must still be open.
@@ -123,6 +125,8 @@ class Capture:
         :param packed: An earlier result of :meth:`pack` for this kernel.
         :param marked_at: When the regions were last marked before.
         :param death: Why the kernel died, if that was seen.
+        :param seal: Public keys of age or ssh, or files of them; only who has the
+            private key of one can read the core image. By default it is not sealed.
         :return: Physical memory that is missing.
         :raises KmemdumpError: If *path* cannot be written; an existing file stays.
         """
@@ -151,7 +155,9 @@ class Capture:
             aliases=aliases,
             packed=self.pack() if packed is None else packed,
         )
-        return write_core(path, contents)
+        if seal is not None and not isinstance(seal, Seal):
+            seal = make_seal(seal)
+        return write_core(path, contents, seal)
 
     def _manifest(self, marked_at: datetime | None, death: Death | None) -> Manifest:
         death = death or Death()

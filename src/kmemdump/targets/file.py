@@ -123,6 +123,8 @@ class FileTarget(Closing):
         self._given = vmcoreinfo
         self._noted = noted_vmcoreinfo(self._notes, name)
         self._vmcoreinfo: VmcoreInfo | None = None
+        self.sealed = False
+        """Whether it was sealed: then nothing of it may reach a disk."""
 
     def vmcoreinfo(self) -> VmcoreInfo:
         """

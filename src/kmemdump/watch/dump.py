@@ -20,6 +20,7 @@ from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
+from kmemdump.sealing import Seal
 from kmemdump.text import format_size
 from kmemdump.watch.death.facts import DeathFacts
 from kmemdump.watch.death.memory import copied_memory, dead_target, read_registers
@@ -44,12 +45,20 @@ class DumpWriter:
     :param name: Name of the VM, with which the names of core images start.
     :param folder: Where core images are written.
     :param reporter: Gets a line about each core image.
+    :param seal: How they are sealed.
     """
 
-    def __init__(self, name: str, folder: CoreFolder, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: CoreFolder,
+        reporter: Reporter,
+        seal: Seal | None = None,
+    ) -> None:
         self._name = name
         self._folder = folder
         self._reporter = reporter
+        self._seal = seal
 
     def find_problem(self, marks: VmMarks) -> str | None:
         """Return why there is no room for a core image now."""
@@ -71,7 +80,7 @@ class DumpWriter:
                 if problem is not None:
                     return OutputError(problem)
                 path = self._new_path()
-                written = write_dump(marks, path, death)
+                written = write_dump(marks, path, death, self._sealed(death))
         except OutputError as error:
             return error
         except (KmemdumpError, OSError) as error:
@@ -82,6 +91,12 @@ class DumpWriter:
             core = self._folder.path / name
             self._reporter.report(text, EventName.DELETED, core=core)
         return path
+
+    def _sealed(self, death: Death) -> Seal | None:
+        if self._seal is None:
+            return None
+        tags = self._folder.tags(death.vm, death.signature, death.id)
+        return replace(self._seal, tags=tags)
 
     def _reserved(self, marks: VmMarks) -> AbstractContextManager[str | None]:
         size = marks.size + marks.packed_size + _EXTRA
@@ -101,6 +116,7 @@ class DumpWriter:
     def _report(
         self, marks: VmMarks, cause: DumpCause, facts: DeathFacts, dump: WrittenDump
     ) -> None:
+        facts = facts.shown(self._seal)
         named, finished = (t - cause.noticed for t in (dump.named, dump.finished))
         seconds = f"{named:.2f} s"
         if finished > named:
@@ -148,7 +164,9 @@ class WrittenDump:
     """When the final file existed, after the second look."""
 
 
-def write_dump(marks: VmMarks, path: Path, death: Death) -> WrittenDump:
+def write_dump(
+    marks: VmMarks, path: Path, death: Death, seal: Seal | None = None
+) -> WrittenDump:
     """
     Write the core image of a kernel as it is now, or of what is left of it.
 
@@ -157,9 +175,10 @@ def write_dump(marks: VmMarks, path: Path, death: Death) -> WrittenDump:
     replaces the file. If the memory is gone, the copy of the last refresh is written.
 
     :param death: The death, for the core image.
+    :param seal: How it is sealed.
     :raises OutputError: If *path* cannot be written.
     """
-    write_core = partial(_write, marks, path, marks.capture.time, death)
+    write_core = partial(_write, marks, path, marks.capture.time, death, seal)
     state = marks.read_kernel()
     if state is None or not state.same:
         return _write_copy(marks, write_core, _GONE)
@@ -195,6 +214,7 @@ def _write(
     path: Path,
     marked_at: datetime,
     death: Death,
+    seal: Seal | None,
     capture: Capture,
     problem: str | None = None,
 ) -> WrittenDump:
@@ -204,6 +224,7 @@ def _write(
         packed=marks.packed,
         marked_at=marked_at,
         death=death,
+        seal=seal,
     )
     now, size = time.monotonic(), path.stat().st_size
     return WrittenDump(path, size, missing, problem, named=now, finished=now)

@@ -83,7 +83,7 @@ class Monitor:
         self._nmi_at = 0.0
         self._next_sample = time.monotonic()
         self._next_refresh = self._next_sample + settings.interval
-        self._refresher = Refresher(control, marks, reporter)
+        self._refresher = Refresher(control, marks, reporter, settings.seal)
 
     def postpone_oops(self) -> None:
         """Find the last oops again after a while, since it has no core image yet."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from kmemdump.coreimage import Death
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.sealing import Seal
 from kmemdump.text import format_size
 from kmemdump.watch.answers import describe_lost
 from kmemdump.watch.control.commands import CaptureCommand, Command, RefreshCommand
@@ -21,12 +22,23 @@ __all__ = ["Refresher"]
 
 
 class Refresher:
-    """Looks at one kernel again and again."""
+    """
+    Looks at one kernel again and again.
 
-    def __init__(self, control: VmControl, marks: VmMarks, reporter: Reporter) -> None:
+    :param seal: How core images are sealed, if who asks for one does not say.
+    """
+
+    def __init__(
+        self,
+        control: VmControl,
+        marks: VmMarks,
+        reporter: Reporter,
+        seal: Seal | None = None,
+    ) -> None:
         self._control = control
         self._marks = marks
         self._reporter = reporter
+        self._seal = seal
         self._failed = False
 
     def refresh(self, request: int | None = None) -> str | None:
@@ -96,12 +108,14 @@ class Refresher:
         if problem is not None:
             return problem
         capture, registry = self._marks.capture, self._marks.registry
+        seal = Seal(command.recipients) if command.recipients else self._seal
         try:
             missing = capture.save(
                 command.path,
                 regions=[*registry],
                 packed=self._marks.packed,
                 death=Death("captured on request", DeathKind.REQUESTED),
+                seal=seal,
             )
             size = command.path.stat().st_size
         except (KmemdumpError, OSError) as error:

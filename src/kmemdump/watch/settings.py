@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kmemdump.coreimage.retention import Limits
+from kmemdump.sealing import Seal
 
 __all__ = ["Settings", "VmAction"]
 
@@ -42,3 +43,5 @@ class Settings:
     """Bytes that the process of each VM may allocate."""
     limits: Limits = field(default_factory=Limits)
     """How much room core images may take."""
+    seal: Seal | None = None
+    """Who can read the core images; ``None``: whoever can read the files."""

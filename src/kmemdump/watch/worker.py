@@ -19,6 +19,7 @@ from kmemdump.bounds.page import SharedPage, StatePage
 from kmemdump.bounds.steps import Limits, Refusal, limit_process
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
+from kmemdump.sealing.memory import keep_off_disk
 from kmemdump.watch.control.commands import Command
 from kmemdump.watch.events import Event
 from kmemdump.watch.reporter import Reporter
@@ -177,6 +178,8 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
     end_with_parent()
     limit_process(page, Limits(memory=settings.memory), refused, total=False)
+    if settings.seal is not None:
+        keep_off_disk()
 
     reporter = Reporter(address.name, connection.send, lambda: stopping, next_command)
     logging.basicConfig(handlers=[_LogHandler(reporter)])

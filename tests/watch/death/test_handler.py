@@ -99,10 +99,10 @@ class Rig:
     def facts(self, cause):
         return DeathFacts(self.id or f"id{self.deaths}", self.signature, "words")
 
-    def write_dump(self, marks, path, death):
+    def write_dump(self, marks, path, death, seal):
         if self.fails is not None:
             raise self.fails
-        small_core.write(path, death=death)
+        small_core.write(path, death=death, seal=seal)
         size = path.stat().st_size
         return WrittenDump(path, size, (), None, self.now, self.now)
 
@@ -195,11 +195,11 @@ def test_a_disk_that_is_full_only_when_it_is_written(rig, tmp_path, monkeypatch)
         ballast = fill(disk)
         write = rig.write_dump
 
-        def write_dump(marks, path, death):
+        def write_dump(marks, path, death, seal):
             attempts.append(rig.now)
             if len(attempts) == 7:
                 ballast.unlink()
-            return write(marks, path, death)
+            return write(marks, path, death, seal)
 
         monkeypatch.setattr("kmemdump.watch.dump.write_dump", write_dump)
         rig.die(rig.handler())

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -19,6 +20,7 @@ from kmemdump.cli.catalogue.options import (
     open_catalogue,
 )
 from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.options import identity_option
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.text import printable
 
@@ -56,6 +58,7 @@ __all__ = ["add", "compact"]
     help="Sources to examine at a time; by default, one for each CPU.",
 )
 @limits_options
+@identity_option
 @click.option(
     "--scheduler",
     metavar="tcp://HOST:PORT",
@@ -70,6 +73,7 @@ def add(
     jobs: int | None,
     time_limit: float,
     memory_limit: int,
+    identity: tuple[Path, ...],
     scheduler: str | None,
     as_json: bool,
 ) -> int:
@@ -85,6 +89,10 @@ def add(
     A source that is there already, whatever its name, is not added twice, and one whose
     size and time did not change is not even read. Several 'add' may run at a time. A
     source that is damaged, or hangs, has a row that says so; the exit status is then 1.
+
+    A sealed core image is examined with --identity; without it, its row has what is
+    readable without a key, and --again adds the rest later. Rows and pages in the
+    catalogue are not sealed.
     """
     if not sources and events is None:
         raise UsageError("catalogue add: no SOURCE, expected a file, folder or URL")
@@ -100,12 +108,17 @@ def add(
         if scheduler is not None:
             from kmemdump.catalogue.cluster import ClusterRunner
 
+            if identity:
+                raise UsageError(
+                    "--identity: workers of a scheduler have no private keys; leave "
+                    "out --scheduler"
+                )
             runner = ClusterRunner(scheduler, limits, host)
         else:
             from kmemdump.catalogue.local import LocalRunner
 
             count = jobs or len(os.sched_getaffinity(0))
-            runner = LocalRunner(count, limits, host)
+            runner = LocalRunner(count, limits, host, identity)
         bare: list[Row] = []
         named: list[Source] = []
         if events is not None:

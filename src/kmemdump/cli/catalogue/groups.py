@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ from kmemdump.cli.catalogue.options import (
     time_option,
 )
 from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.options import identity_option
 from kmemdump.errors import ExitCode, TargetError, UsageError
 from kmemdump.text import printable
 
@@ -175,6 +177,7 @@ def show(name: str, place: str, limit: int, as_json: bool) -> int:
 @click.argument("source", metavar="SOURCE")
 @from_option
 @limits_options
+@identity_option
 @_limit_option
 @json_option
 def same_as(
@@ -182,6 +185,7 @@ def same_as(
     place: str,
     time_limit: float,
     memory_limit: int,
+    identity: tuple[Path, ...],
     limit: int,
     as_json: bool,
 ) -> int:
@@ -197,7 +201,7 @@ def same_as(
     with open_catalogue(place) as catalogue:
         from kmemdump.catalogue.questions import nearest_groups
 
-        row = _examine(source, time_limit, memory_limit)
+        row = _examine(source, time_limit, memory_limit, identity)
         signature = row.signature
         if signature is None:
             raise TargetError(f"{source}: {row.problem or 'shows no death'}")
@@ -221,7 +225,9 @@ def same_as(
     return ExitCode.INCOMPLETE
 
 
-def _examine(name: str, seconds: float, mebibytes: int) -> Row:
+def _examine(
+    name: str, seconds: float, mebibytes: int, identity: Sequence[Path]
+) -> Row:
     from kmemdump.catalogue.child import Child, ChildLimits
     from kmemdump.catalogue.sources import find_sources
 
@@ -229,7 +235,7 @@ def _examine(name: str, seconds: float, mebibytes: int) -> Row:
     if len(sources) != 1:
         raise UsageError(f"{name}: {len(sources)} sources, expected one")
     limits = ChildLimits(seconds, mebibytes << 20)
-    with Child(limits, socket.gethostname()) as child:
+    with Child(limits, socket.gethostname(), identity) as child:
         examined = child.examine(sources[0])
     assert examined is not None
     return examined[0]

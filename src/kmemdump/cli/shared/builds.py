@@ -6,11 +6,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kmemdump.kernel.build_cache import BuildCache
+from kmemdump.opening import was_sealed
+from kmemdump.sealing.memory import is_in_memory
+from kmemdump.targets import Target
 from kmemdump.user_folders import user_folder
 
 __all__ = ["user_builds"]
 
 
-def user_builds(environ: Mapping[str, str]) -> BuildCache:
-    """Return the cache of this user; nothing is made yet."""
-    return BuildCache(user_folder(environ, "CACHE") / "builds")
+def user_builds(environ: Mapping[str, str], target: Target) -> BuildCache | None:
+    """
+    Return the cache of this user; nothing is made yet.
+
+    :param target: What is opened. Of what is sealed, nothing is kept on a disk.
+    """
+    folder = user_folder(environ, "CACHE") / "builds"
+    if was_sealed(target) and not is_in_memory(folder):
+        return None
+    return BuildCache(folder)

@@ -33,6 +33,7 @@ __all__ = [
     "core_option",
     "firmware_options",
     "grouped",
+    "identity_option",
     "no_vmlinux_option",
     "opened_target",
     "parse_selection",
@@ -81,6 +82,14 @@ vmlinux_option = path_option(
 vmcoreinfo_option = path_option(
     "--vmcoreinfo", help="Text of VMCOREINFO, if the target does not hold it."
 )
+identity_option = click.option(
+    "--identity",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    envvar="KMEMDUMP_IDENTITY",
+    metavar="FILE",
+    help="Private keys of age or ssh, for a sealed CORE. Also in KMEMDUMP_IDENTITY.",
+)
 _memory_map_option = click.option(
     "--memory-map",
     metavar="FIRST-LAST@OFFSET,…",
@@ -117,6 +126,7 @@ class TargetOptions(NamedTuple):
     vmcoreinfo: Path | None
     memory_map: str | None
     damaged: bool
+    identity: tuple[Path, ...]
 
 
 def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,6 +140,7 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--damaged", is_flag=True, help="Use what is left of a truncated file."
         ),
+        identity_option,
     )
     return vmlinux_option(limit_options(reading))
 

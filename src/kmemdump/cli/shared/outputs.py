@@ -11,11 +11,12 @@ import click
 from kmemdump.errors import FormatError, TargetError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.formats.notes import NoteType, read_own
+from kmemdump.formats.sealed import CLEAR_LIMIT, find_sealed
 
 __all__ = ["check_output", "force_option"]
 
 _MAX_MANIFEST = 1 << 30
-_HEAD = 1 << 12
+_HEAD = CLEAR_LIMIT
 _REPORT = re.compile(
     rb"(Cause of death|State)\n"
     rb"|\{\s*\"version\": \d+,\s*\"source\":"
@@ -53,7 +54,9 @@ def check_output(path: Path | None, force: bool) -> None:
 def _is_ours(path: Path) -> bool:
     file = OpenFile(path)
     try:
-        if _REPORT.match(file.read(0, _HEAD)):
+        head = file.read(0, _HEAD)
+        sealed = find_sealed(head, file.name)
+        if _REPORT.match(head) or (sealed is not None and sealed.clear is not None):
             return True
         manifest = read_own(
             file.read, file.size, file.name, NoteType.MANIFEST, _MAX_MANIFEST

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 __all__ = ["CaptureCommand", "Command", "RefreshCommand", "make_command"]
 
@@ -26,6 +27,8 @@ class CaptureCommand:
     path: Path
     rehearsal: bool = False
     """Whether it is not kept, and so not counted."""
+    recipients: tuple[str, ...] = ()
+    """For whom it is sealed; if there are none, the watch's settings say."""
 
 
 Command = RefreshCommand | CaptureCommand
@@ -33,14 +36,19 @@ Command = RefreshCommand | CaptureCommand
 
 def make_command(body: Mapping[str, object], number: int) -> Command | None:
     """Return the command for a request, or None if it asks for something else."""
-    path = body.get("path")
+    path, seal = body.get("path"), body.get("seal", [])
     match body.get("do"):
         case "refresh":
             return RefreshCommand(number)
-        case "capture" | "rehearse" as do if _is_absolute(path):
-            return CaptureCommand(number, Path(str(path)), do == "rehearse")
+        case "capture" | "rehearse" as do if _is_absolute(path) and _are_texts(seal):
+            recipients = tuple(map(str, seal))
+            return CaptureCommand(number, Path(str(path)), do == "rehearse", recipients)
     return None
 
 
 def _is_absolute(path: object) -> bool:
     return isinstance(path, str) and path.startswith("/")
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

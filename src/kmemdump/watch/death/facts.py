@@ -27,6 +27,7 @@ from kmemdump.kernel.printk import LogRecord, read_log
 from kmemdump.memory.recorder import Budget
 from kmemdump.report.observe import observe
 from kmemdump.report.sections import Sections
+from kmemdump.sealing import Seal
 from kmemdump.text import printable
 from kmemdump.watch.death.memory import left_of_kernel
 from kmemdump.watch.end_causes import DumpCause
@@ -64,12 +65,20 @@ class DeathFacts:
 
     @property
     def signature_fields(self) -> EventFields:
-        """The signature, as the fields of an event have it."""
+        """The signature, as the fields of an event have it; none if it is not shown."""
+        if not self.signature:
+            return {}
         return EventFields(
             signature=self.signature,
             signature_version=SIGNATURE_VERSION,
             signature_source=self.source.value,
         )
+
+    def shown(self, seal: Seal | None) -> DeathFacts:
+        """Return what may be said of it where everybody can read it."""
+        if seal is None or seal.show_cause:
+            return self
+        return DeathFacts(self.id, "")
 
 
 def read_facts(marks: VmMarks, cause: DumpCause) -> DeathFacts:

@@ -48,9 +48,12 @@ class DeathHandler:
         self._name = name
         self._settings = settings
         self._reporter = reporter
+        self._seal = settings.seal
         self._folder = CoreFolder(settings.folder, settings.limits)
-        self.history = DeathHistory(settings.folder, name)
-        self.dump = DumpWriter(name, self._folder, reporter)
+        if self._seal is not None:
+            self._folder.make_key()
+        self.history = DeathHistory(settings.folder, name, tag=self._folder.tag)
+        self.dump = DumpWriter(name, self._folder, reporter, self._seal)
         self.postponed = False
         """Whether the kernel survived something that has no core image yet."""
         self._is_first = True
@@ -114,7 +117,7 @@ class DeathHandler:
         self._save_history()
         text = f"it is death {history.count(facts.signature)} of this cause"
         self._reporter.report(
-            _without_core(cause, text), EventName.DEATH, **_fields(cause, facts)
+            _without_core(cause, text), EventName.DEATH, **self._fields(cause, facts)
         )
         return None
 
@@ -123,7 +126,7 @@ class DeathHandler:
     ) -> WatchEnd | None:
         """Write a core image, as often as it takes."""
         history, reporter = self.history, self._reporter
-        waiting = _Waiting(reporter, _fields(cause, facts))
+        waiting = _Waiting(reporter, self._fields(cause, facts))
         while isinstance(written := self.dump.write(marks, cause, facts), OutputError):
             text = _without_core(cause, first_line(written))
             ended = cause.vm is VmAfterDeath.ENDED or control.gone
@@ -157,7 +160,7 @@ class DeathHandler:
         """Let a kernel that survived go on; its log still has it later."""
         if not self.postponed:
             text = f"{_without_core(cause, problem)}; the kernel goes on; trying again"
-            fields = _fields(cause, facts)
+            fields = self._fields(cause, facts)
             self._reporter.report_problem(text, EventName.NO_CORE, **fields)
         self.postponed = True
 
@@ -198,17 +201,16 @@ class DeathHandler:
         )
         return wait_paused(control, self._reporter, wait)
 
+    def _fields(self, cause: DumpCause, facts: DeathFacts | None) -> EventFields:
+        fields = EventFields(kind=cause.kind.value, cause=cause.text)
+        if facts is not None:
+            fields |= facts.shown(self._seal).signature_fields
+        return fields
+
     def _save_history(self) -> None:
         problem = self.history.save()
         if problem is not None:
             self._reporter.show_status(problem)
-
-
-def _fields(cause: DumpCause, facts: DeathFacts | None) -> EventFields:
-    fields = EventFields(kind=cause.kind.value, cause=cause.text)
-    if facts is not None:
-        fields |= facts.signature_fields
-    return fields
 
 
 def _without_core(cause: DumpCause, problem: str) -> str:

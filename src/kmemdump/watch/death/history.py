@@ -81,12 +81,18 @@ class DeathHistory:
     :param folder: For core images.
     :param vm: Name of the VM.
     :param clock: Returns the seconds since the epoch.
+    :param tag: Returns what stands in the file for a signature.
     """
 
     def __init__(
-        self, folder: Path, vm: str, clock: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        vm: str,
+        clock: Callable[[], float] = time.time,
+        tag: Callable[[str], str] = str,
     ) -> None:
         self._path = folder / f".{vm}.deaths"
+        self._tag = tag
         self._clock = clock
         self._state = _load(self._path)
 
@@ -104,7 +110,7 @@ class DeathHistory:
 
     def count(self, signature: str) -> int:
         """Return how many deaths of a cause have followed each other closely."""
-        cause = self._state.causes.get(signature)
+        cause = self._state.causes.get(self._tag(signature))
         return cause.deaths if cause else 0
 
     def is_dumped(self, signature: str, keep: int) -> bool:
@@ -116,7 +122,7 @@ class DeathHistory:
 
         :param keep: Most core images of the VM.
         """
-        cause = self._state.causes.get(signature)
+        cause = self._state.causes.get(self._tag(signature))
         if cause is None or not self._follows(cause.last, _SAME_CAUSE):
             return True
         return (
@@ -132,6 +138,7 @@ class DeathHistory:
         :param survived: Whether the kernel lives on.
         """
         state, now = self._state, self._clock()
+        signature = self._tag(signature)
         if self.is_waiting(id):
             return
         cause = state.causes.pop(signature, None)
@@ -149,7 +156,7 @@ class DeathHistory:
 
     def note_core(self, id: str, signature: str, name: str, keep: int) -> None:
         """Note that the death that was noted last has a core image."""
-        cause = self._state.causes.setdefault(signature, _Cause())
+        cause = self._state.causes.setdefault(self._tag(signature), _Cause())
         cause.dumped, cause.skipped = self._clock(), 0
         cause.gap = min(2 * cause.gap + 1, _MAX_GAP) if cause.deaths > keep else 0
         if id:
@@ -158,7 +165,7 @@ class DeathHistory:
 
     def note_skipped(self, signature: str) -> None:
         """Note that the death that was noted last has no core image on purpose."""
-        self._state.causes.setdefault(signature, _Cause()).skipped += 1
+        self._state.causes.setdefault(self._tag(signature), _Cause()).skipped += 1
 
     def note_action(self, *, started: bool) -> None:
         """

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The key of a folder of core images, by which its owner tells their deaths apart.
+
+Whoever writes sealed core images cannot read them, but has to know which of them are of
+one machine and of one cause: some are deleted, and no death is written twice. So their
+clear lines have tags, which are the same for the same text. Without the key of the
+folder, nobody can find out the text by trying.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from kmemdump.errors import KmemdumpError
+from kmemdump.files import PartialFile
+from kmemdump.formats.sealed import DeathTags
+
+__all__ = ["FolderKey"]
+
+_NAME = ".kmemdump.key"
+_BYTES = 32
+_TAG_BYTES = 16
+
+
+class FolderKey:
+    """
+    The key of a folder.
+
+    :param folder: It may vanish and come back.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _NAME
+        self._key = b""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a key."""
+        if not self._key:
+            with suppress(OSError):
+                self._key = _read(self._path)
+        return bool(self._key)
+
+    def make(self) -> None:
+        """Make the key if there is none; others must not do that at the same time."""
+        if self.known:
+            return
+        # Writing a core image will say what is wrong.
+        with suppress(KmemdumpError), PartialFile(self._path) as file:
+            file.write(os.urandom(_BYTES))
+
+    def tag(self, text: str) -> str:
+        """Return the tag of a text; the text itself if there is no key."""
+        if not text or not self.known:
+            return text
+        digest = hashlib.blake2b(text.encode(), key=self._key, digest_size=_TAG_BYTES)
+        return digest.hexdigest()
+
+    def tags(self, machine: str, cause: str, id: str) -> DeathTags | None:
+        """Return the tags of a death; ``None`` if there is no key."""
+        if not self.known:
+            return None
+        return DeathTags(self.tag(machine), self.tag(cause), self.tag(id))
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return b""
+        key = os.read(fd, _BYTES + 1)
+        return key if len(key) == _BYTES else b""
+    finally:
+        os.close(fd)
