@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmemdump.errors import TargetError
+from kmemdump.formats.cpio import Entry, pack_cpio
 from kmemdump.lab import CrashType, Machine, PackageCache, Setup, python_image
 from kmemdump.lab.apt import run
 from kmemdump.lab.crashes import crash_guest, trigger_crash
-from kmemdump.lab.initramfs import Entry, pack_cpio
 from kmemdump.lab.shared_libraries import libraries
 from kmemdump.memory.ranges import Range
 

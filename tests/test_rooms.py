@@ -43,6 +43,7 @@ ROOMS = [
     "areas",
     "diagnosis",
     "marking",
+    "crash_kernel",
     # For people.
     "debuggers",
     "report",

@@ -30,6 +30,7 @@ BYTES = {
 }
 TEXT = ("text", "raw")
 PEOPLE_SAY = {
+    "kmemdump.crash_kernel.places.parse_place",
     "kmemdump.opening.parse_pid",
     "kmemdump.questions.parse.parse_question",
     "kmemdump.targets.image.parse_memory_map",

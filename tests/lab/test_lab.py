@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.errors import TargetError, UnsupportedError, UsageError
+from kmemdump.formats.cpio import Entry, pack_cpio
 from kmemdump.lab import (
     AARCH64,
     X86_64,
@@ -21,7 +22,7 @@ from kmemdump.lab import (
     Setup,
     default_folder,
 )
-from kmemdump.lab.initramfs import Entry, make_initramfs, pack_cpio
+from kmemdump.lab.initramfs import make_initramfs
 from kmemdump.lab.machine_folder import MachineFolder
 from kmemdump.lab.serial_port import SerialPort
 from kmemdump.lab.setup import qemu_arguments

@@ -19,10 +19,13 @@ from kmemdump.coreimage.packed import PackedMemory
 from kmemdump.coreimage.read import find_extents
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError
 from kmemdump.formats.btf import Btf, BtfKind, parse_btf
+from kmemdump.formats.copied import COPIED, check_copy, read_copied
 from kmemdump.formats.elf import parse_core
 from kmemdump.formats.flat import parse_flat
 from kmemdump.formats.kdump import parse_kdump
+from kmemdump.formats.kdump_list import ListHalf, pack_anchor, pack_half, parse_list
 from kmemdump.formats.lime import parse_lime
+from kmemdump.formats.notes import NoteType, pack_own
 from kmemdump.formats.sealed import (
     AGE_MAGIC,
     CLEAR_LIMIT,
@@ -120,6 +123,24 @@ def _xen_core(data: bytes) -> None:
         with suppress(FormatError):
             parse_context(found, "cpu")
     flatten(core.extents)
+
+
+def _copied(data: bytes) -> None:
+    copied = read_copied(_reader(data), len(data), "copy")
+    if copied is not None:
+        check_copy(_reader(data), copied, "copy")
+
+
+def _list(data: bytes) -> None:
+    assert parse_list(data, _LIST, "list").halves
+
+
+_LIST = 2 << 20
+_A_LIST = pack_anchor(_LIST).ljust(4096, b"\0") + pack_half(ListHalf(7, b"\x7fELF"))
+_A_COPY = elf_core(
+    [(4096, b"x" * 64)],
+    pack_own(NoteType.COPIED, COPIED.pack(1, 2, 3, 1, 500, 400, 0, 7)),
+)
 
 
 def _kdump(data: bytes) -> None:
@@ -294,6 +315,8 @@ DUMP_PARSERS = (
             kdump({0: bytes(4096)}, notes=note(b"CORE", 1, prstatus(0)), version=4),
         ),
     ),
+    Parser("copy of a crash kernel", _copied, (_A_COPY,)),
+    Parser("list for a crash kernel", _list, (_A_LIST,)),
     Parser("flat", _flat, (flat([(0, b"abc"), (100, b"d" * 50), (20, b"q" * 90)]),)),
     Parser(
         "lime",

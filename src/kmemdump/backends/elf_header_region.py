@@ -80,8 +80,8 @@ def describe(
     Build the first two regions of a dump of *regions*.
 
     :param slots: Room for this many regions, so that the size stays the same whatever
-        their number is; ``None`` for just enough. With it, a note of our own has their
-        names and numbers, since firmware makes a file of each.
+        their number is; ``None`` for just enough. A note of our own has their names and
+        numbers, since firmware makes a file of each.
     :param alignment: The dump pads each region to a multiple of this many bytes.
     :return: The ELF header region, and VMCOREINFO padded.
     """
@@ -89,8 +89,7 @@ def describe(
     note = pack_note("VMCOREINFO", 0, description.vmcoreinfo)
     text_size = round_up(len(description.vmcoreinfo), _NOTE_ALIGNMENT)
     notes = _padded(description.notes, _NOTE_ALIGNMENT)
-    if slots is not None:
-        notes += _labels(regions, slots)
+    notes += _labels(regions, slots or 0)
     if description.marked is not None:
         notes += pack_own(NoteType.MARKED, MARKED.pack(description.marked))
     notes += note[: -text_size or None]

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Check this machine: what its firmware would have if its kernel died now."""
+"""
+Check this machine: what its firmware or crash kernel would have if its kernel died now.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from kmemdump.agent.status import Status, read_all
+from kmemdump.backends.kdump import KdumpBackend
+from kmemdump.checks.crash_kernel import check_crash_kernel
 from kmemdump.checks.disk import check_disk
 from kmemdump.checks.findings import Findings
 from kmemdump.checks.kernel import check_kernel, check_questions
@@ -101,7 +105,12 @@ def _check_agent(folder: Path | None, capture: Capture) -> list[Point]:
     found = [status for status in found if status.target == "live"]
     alive = [status for status in found if status.alive]
     if alive:
-        return [ok("firmware", alive[0].table), _judge(alive[0])]
+        holder = alive[0]
+        if f"-{KdumpBackend.name}-" in holder.table:
+            points = check_crash_kernel(capture.memory, holder.table)
+        else:
+            points = [ok("firmware", holder.table)]
+        return [*points, _judge(holder)]
     gone = f"; process {found[0].pid} is gone" if found else ""
     text = f"none keeps regions registered{gone}"
     return [_check_table(capture), missing(name, text, _START)]

@@ -67,7 +67,7 @@ def command(
     options: Options,
 ) -> int:
     """
-    Make a core image of what firmware left of a crashed machine.
+    Make a core image of what firmware or a crash kernel left of a crashed machine.
 
     SOURCE is one of
 
@@ -75,6 +75,8 @@ def command(
       a folder of md_*.BIN files, as qdl, edl and others leave it
       an ELF core that such a tool made of them (qdl's minidump.elf)
       a rawdump image, or the partition where firmware wrote one
+      kdump: what this machine's crash kernel left, found by its settings
+      such a file, kmemdump-*.elf
       usb, usb:SERIAL: a device in ramdump mode on USB
       sahara:SOCKET: such a device behind a Unix socket
       a RAM image, or another target, with the minidump table or a kinfo in it

@@ -31,10 +31,11 @@ from kmemdump.cli.shared.options import (
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.formats.kinfo import KinfoLayout
 from kmemdump.opening import open_target
+from kmemdump.text import format_size
 
 if TYPE_CHECKING:
     from kmemdump.marking.kinfo import KinfoResult
-    from kmemdump.marking.registration import Registration
+    from kmemdump.marking.registration import Registration, Table
     from kmemdump.marking.selection import Selection
     from kmemdump.memory.ranges import Range
     from kmemdump.targets import Target
@@ -63,6 +64,16 @@ class _Stay(NamedTuple):
     keep: bool
 
 
+class _CrashKernel(NamedTuple):
+    """A root file system for the crash kernel."""
+
+    make_initramfs: Path | None
+    to: tuple[str, ...]
+    then: str
+    release: str | None
+    copier: Path | None
+
+
 def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return grouped(
         function,
@@ -72,9 +83,10 @@ def _table_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--backend",
             default="minidump",
             show_default=True,
-            type=click.Choice(["minidump", "kinfo"]),
-            help="Table to register with: minidump (Qualcomm's boot firmware) or kinfo "
-            "(Android's debug_kinfo, for dumps of all RAM).",
+            type=click.Choice(["minidump", "kinfo", "kdump"]),
+            help="Table to register with: minidump (Qualcomm's boot firmware), kinfo "
+            "(Android's debug_kinfo, for dumps of all RAM) or kdump (a list for this "
+            "machine's crash kernel).",
         ),
         range_option(
             "--smem",
@@ -144,9 +156,50 @@ def _stay_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
+def _crash_kernel_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    return grouped(
+        function,
+        "crash_kernel",
+        _CrashKernel,
+        path_option(
+            "--make-initramfs",
+            metavar="FILE",
+            help="Only write a root file system for a crash kernel that copies the "
+            "regions and nothing else. Needs --to.",
+        ),
+        click.option(
+            "--to",
+            multiple=True,
+            metavar="PLACE",
+            help="Where the crash kernel writes the core image: "
+            "file:FOLDER@FSTYPE:DEVICE, raw:DEVICE (a partition, which must be empty) "
+            "or console:DEVICE. DEVICE is a path, PARTLABEL=NAME or PARTUUID=UUID. May "
+            "be repeated: the next one is used if one fails.",
+        ),
+        click.option(
+            "--then",
+            type=click.Choice(["reboot", "poweroff", "halt"]),
+            default="reboot",
+            show_default=True,
+            help="What the crash kernel does afterwards.",
+        ),
+        click.option(
+            "--release",
+            metavar="RELEASE",
+            help="Release of the crash kernel, for its modules.  [default: the running "
+            "kernel's]",
+        ),
+        path_option(
+            "--copier",
+            help="The copier, built from kdump/; by default, the installed one.",
+        ),
+    )
+
+
 @click.command("mark")
 @click.argument("target")
 @_table_options
+@_crash_kernel_options
 @click.option(
     "--off", is_flag=True, help="Only remove the regions that were registered."
 )
@@ -164,21 +217,26 @@ def command(
     table: _Table,
     off: bool,
     stay: _Stay,
+    crash_kernel: _CrashKernel,
     selected: SelectionOptions,
     as_json: bool,
 ) -> int:
     """
-    Register regions with a machine's firmware, which dumps them when it dies.
+    Register regions with a machine's firmware or crash kernel, which dumps them when it
+    dies.
 
     TARGET is live (this machine; its reserved memory is written through /dev/mem) or
     qmp:SOCKET (a VM that has its RAM in a shared file). Regions of other owners stay as
     they are.
     """
     _check(table, off, stay, selected)
+    _check_crash_kernel(table, crash_kernel)
+    if crash_kernel.make_initramfs is not None:
+        return _make_initramfs(crash_kernel)
     if table.backend == "kinfo":
         return _mark_kinfo(target, table, off, selected.vmlinux, as_json)
     selection = parse_selection(selected)
-    return _mark_minidump(target, table, off, stay, selection, as_json)
+    return _mark_regions(target, table, off, stay, selection, as_json)
 
 
 def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) -> None:
@@ -199,6 +257,40 @@ def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) ->
             "a kinfo holds addresses of the kernel's own tables, which never "
             "change: expected no --daemon, and nothing to mark"
         )
+
+
+def _check_crash_kernel(table: _Table, wanted: _CrashKernel) -> None:
+    """
+    Refuse options of the crash kernel where there is none.
+
+    :raises UsageError: If there are any.
+    """
+    if table.backend != "kdump" and any((wanted.make_initramfs, wanted.to)):
+        raise UsageError("--make-initramfs and --to need --backend kdump")
+    if (wanted.make_initramfs is None) != (not wanted.to):
+        raise UsageError("--make-initramfs and --to need each other")
+    if table.backend == "kdump" and any((table.smem, table.scratch, table.kinfo)):
+        raise UsageError("--smem, --scratch and --kinfo are not for --backend kdump")
+
+
+def _make_initramfs(wanted: _CrashKernel) -> int:
+    from kmemdump.crash_kernel.installation import install_initramfs
+    from kmemdump.crash_kernel.settings import CopierSettings
+
+    assert wanted.make_initramfs is not None
+    settings = CopierSettings(wanted.to, wanted.then)
+    made = install_initramfs(
+        wanted.make_initramfs, settings, wanted.copier, wanted.release
+    )
+    for path in made.prepared:
+        click.echo(f"{path}: prepared for dumps")
+    click.echo(
+        f"{wanted.make_initramfs}: {format_size(made.size)}, "
+        f"modules {', '.join(made.modules) or 'none'}; load it with\n"
+        f"  kexec -p {made.kernel} --initrd={wanted.make_initramfs} "
+        "--append='nr_cpus=1 reset_devices panic=10'"
+    )
+    return ExitCode.DONE
 
 
 @contextmanager
@@ -222,7 +314,7 @@ def _opened(
         yield machine, output
 
 
-def _mark_minidump(
+def _mark_regions(
     target: str,
     table: _Table,
     off: bool,
@@ -230,25 +322,18 @@ def _mark_minidump(
     selection: Selection,
     as_json: bool,
 ) -> int:
-    from kmemdump.marking.firmware_table import TableOptions
-    from kmemdump.marking.registration import register, unmark_firmware
+    from kmemdump.marking.registration import register
 
-    options = TableOptions(
-        table.smem,
-        table.scratch,
-        table.scratch_item,
-        table.device_tree,
-        table.no_encryption,
-        run_folder(os.environ),
-    )
     with _opened(target, as_json, stay.daemon) as (machine, output):
+        opened_table = _open_table(machine, table)
         if off:
-            unmark_firmware(machine, options)
+            with closing(opened_table):
+                opened_table.withdraw()
             output.print_line("nothing of ours is registered any more")
             return ExitCode.DONE
         with shown_progress():
             opened = _bound_daemon if stay.daemon else None
-            registration = register(machine, selection, options, opened)
+            registration = register(machine, selection, opened_table, opened)
         with registration:
             if stay.daemon:
                 _stay_there(registration, stay, output)
@@ -265,6 +350,24 @@ def _bound_daemon(table: str) -> None:
 
     drop_admin()
     limit_looks(run_folder(os.environ), table)
+
+
+def _open_table(machine: Target, table: _Table) -> Table:
+    from kmemdump.marking.firmware_table import FirmwareTable, TableOptions
+    from kmemdump.marking.kdump_table import KdumpTable
+
+    folder = run_folder(os.environ)
+    if table.backend == "kdump":
+        return KdumpTable(machine, folder)
+    options = TableOptions(
+        table.smem,
+        table.scratch,
+        table.scratch_item,
+        table.device_tree,
+        table.no_encryption,
+        folder,
+    )
+    return FirmwareTable(machine, options)
 
 
 def _stay_there(registration: Registration, stay: _Stay, output: AgentOutput) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from kmemdump.crash_kernel.settings import find_copy
 from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.firmware.discovery import find_table
 from kmemdump.firmware.kinfo_search import read_kinfo, read_kinfo_file
@@ -61,9 +62,12 @@ def open_source(spec: str, options: Options) -> Iterator[DumpTarget]:
     """
     Put together what firmware left, for the body of a ``with`` statement.
 
-    :param spec: A folder of files, an image, or a target with a table in its memory.
+    :param spec: A folder of files, an image, a target with a table in its memory, or
+        ``kdump``: what this machine's crash kernel left.
     :raises KmemdumpError: If there is nothing to collect.
     """
+    if spec == "kdump":
+        spec = str(find_copy())
     if read_kinfo_file(spec) is not None:
         raise TargetError(
             f"{spec}: is a kinfo, which has addresses and no memory\n"

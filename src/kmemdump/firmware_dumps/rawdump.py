@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A ``Raw_Dmp!`` image, in a file or in the partition where firmware left it."""
+"""
+A ``Raw_Dmp!`` image, in a file or in the partition where firmware or a crash kernel
+left it.
+"""
 
 from __future__ import annotations
 
+from kmemdump.errors import FormatError
 from kmemdump.files import OpenFile
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
 from kmemdump.firmware_dumps.fragments import (
@@ -11,6 +15,7 @@ from kmemdump.firmware_dumps.fragments import (
     OpenFiles,
     label_of,
 )
+from kmemdump.formats.copied import check_copy, read_copied
 from kmemdump.formats.rawdump import SectionType, parse_rawdump
 
 __all__ = ["collect_rawdump"]
@@ -28,6 +33,7 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
     problems = list(image.problems)
     files = OpenFiles()
     fragments = []
+    copied = None
     for section in image.sections:
         contents = FileContents(files, str(file.path), section.offset, section.held)
         label = label_of(section.name)
@@ -37,10 +43,11 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
             # Each vendor has a format of its own; only ELF notes are known.
             if file.read(section.offset, 4) == b"\x7fELF":
                 fragments.append(Fragment(label, contents))
+                copied = copied or _check_copy(file, section.offset, problems)
             else:
                 problems.append(f"section {section.name} (CPU context) is not used")
     try:
-        return assemble(
+        dump = assemble(
             file.name,
             fragments,
             files=files,
@@ -51,3 +58,20 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
     except BaseException:
         files.close()
         raise
+    return dump._replace(backend="kdump") if copied else dump
+
+
+def _check_copy(file: OpenFile, start: int, problems: list[str]) -> bool:
+    """Check the copy of a crash kernel, and return whether it is one."""
+
+    def read(offset: int, count: int) -> bytes:
+        return file.read(start + offset, count)
+
+    try:
+        copied = read_copied(read, file.size - start, file.name)
+        if copied is not None:
+            problems += check_copy(read, copied, file.name)
+    except FormatError as error:
+        problems.append(str(error))
+        return False
+    return copied is not None

@@ -51,7 +51,7 @@ zeros for an unused slot.
 
 _SHT_PROGBITS, _SHT_STRTAB = 1, 3
 _MAX_BYTES = 4 << 20  # A region of 400 rows has less than 64 KiB.
-_MAX_ENTRIES = 1024
+_MAX_ENTRIES = 1 << 14  # A crash kernel's copy has a header for each range.
 _MAX_NOTES = 16384
 _MAX_NAME = 64
 

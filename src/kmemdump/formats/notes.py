@@ -44,6 +44,10 @@ class NoteType(IntEnum):
     """The region of each PT_LOAD: :mod:`kmemdump.formats.elfheader`."""
     DEBUG_INFO = 0x4B4D4435
     """Symbols and types: :mod:`kmemdump.formats.debug_info`."""
+    COPIED = 0x4B4D4438
+    """Checksums of a crash kernel's copy: :mod:`kmemdump.formats.copied`."""
+    FOLLOWED = 0x4B4D4439
+    """Pointers that a crash kernel follows: :mod:`kmemdump.formats.followed`."""
 
 
 def find_own(notes: Iterable[Note], type: NoteType) -> bytes | None:

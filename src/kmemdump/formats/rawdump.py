@@ -31,7 +31,7 @@ _SEEN_MAGIC = b"MiniDump"  # A vendor's script overwrites the signature with thi
 
 _HEADER = struct.Struct("<8sII8s8sIQQI")
 _SECTION = struct.Struct("<IIIQQ16s20s")
-_MAX_SECTIONS = 4096
+_MAX_SECTIONS = 1 << 14  # A crash kernel writes one for each range.
 
 
 class RawdumpFlag(IntFlag):

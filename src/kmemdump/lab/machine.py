@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Self
 
 from kmemdump.errors import TargetError
+from kmemdump.formats.cpio import Entry
 from kmemdump.lab.distributions import require_programs
 from kmemdump.lab.guest_python import kmemdump_entries
-from kmemdump.lab.initramfs import Entry, make_initramfs
+from kmemdump.lab.initramfs import make_initramfs
 from kmemdump.lab.machine_folder import MachineFolder, copy_sparse
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.serial_port import SerialPort, SerialTimeoutError
@@ -126,10 +127,12 @@ class Machine:
         self._folder = MachineFolder(len(self.initramfs) + ram)
         (self.folder / "initramfs").write_bytes(self.initramfs)
         if snapshot is None:
-            self._prepare()
+            if self.setup.firmware:
+                prepare_firmware(self.setup, self.folder)
         else:
             for path in snapshot.iterdir():
                 copy_sparse(path, self.folder / path.name)
+        self._make_disks()
         guest, guest_inside = socket.socketpair()
         control, control_inside = socket.socketpair()
         self._serial_port = SerialPort(guest, "the guest's second serial port")
@@ -156,12 +159,14 @@ class Machine:
         except TargetError as e:
             raise TargetError(f"qemu does not start: {self._last_words()}") from e
 
-    def _prepare(self) -> None:
-        if self.setup.firmware:
-            prepare_firmware(self.setup, self.folder)
+    def _make_disks(self) -> None:
+        sizes = {"disk": self.setup.disk << 20}
         if self.setup.python is not None:
-            with open(self.folder / "outbox", "wb") as outbox:
-                outbox.truncate(_OUTBOX)
+            sizes["outbox"] = _OUTBOX
+        for name, size in sizes.items():
+            if size:
+                with open(self.folder / name, "wb") as file:
+                    file.truncate(size)
 
     def wait_ready(self) -> None:
         """

@@ -82,6 +82,8 @@ class Setup:
     """Files that the guest finds in ``/files``."""
     devices: tuple[str, ...] = ()
     """More devices, as QEMU's option ``-device`` takes them."""
+    disk: int = 0
+    """MiB of an empty disk, ``disk`` in the machine's folder; 0 for none."""
     python: Path | None = None
     """An image with Python, see `python_image`: the guest then has ``kmemdump``."""
 
@@ -117,14 +119,17 @@ class Setup:
             names.append("qemu_fw_cfg")
         if self.pvpanic:
             names += self.architecture.pvpanic
-        if self.python is not None:
-            names += [
-                name for name in _DISK_MODULES if not self.kernel.has_builtin(name)
-            ]
+        if self.python is not None or self.disk:
+            names += self.disk_modules
         if self.kernel.image is not None:
             # A distribution may have built them in, or not at all.
             names = [name for name in names if self.kernel.has_module(name)]
         return (*names, *self.more_modules)
+
+    @property
+    def disk_modules(self) -> list[str]:
+        """Modules of the kernel's package that read a disk, in the order to load."""
+        return [name for name in _DISK_MODULES if not self.kernel.has_builtin(name)]
 
 
 def prepare_firmware(setup: Setup, folder: Path) -> None:
@@ -220,6 +225,8 @@ def qemu_arguments(
         image = str(setup.python).replace(",", ",,")
         for disk in (f"{image},readonly=on", f"{place}/outbox"):
             arguments += ["-drive", f"if=virtio,format=raw,file={disk}"]
+    if setup.disk:
+        arguments += ["-drive", f"if=virtio,format=raw,file={place}/disk"]
     arguments += ["-kernel", str(setup.kernel.vmlinuz)]
     arguments += ["-initrd", str(folder / "initramfs"), "-append", command_line]
     return arguments

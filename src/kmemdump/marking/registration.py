@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Register a kernel in Qualcomm's minidump table, and keep the table up to date."""
+"""Register a kernel with what dumps it, and keep the table of regions up to date."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Unpack
+from typing import Protocol, Unpack
 
 from kmemdump.arch.architecture import arch_from_elf
+from kmemdump.backends import Backend
 from kmemdump.backends.elf_header_region import Description
+from kmemdump.backends.kdump import KdumpBackend
 from kmemdump.errors import TargetError
+from kmemdump.formats.followed import pack_followed
 from kmemdump.kernel.attach import OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
 from kmemdump.kernel_search.notes import is_present
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.firmware_table import FirmwareTable, TableOptions, check_reserved
+from kmemdump.marking.followed import find_followed
 from kmemdump.marking.free_memory import free_memory
 from kmemdump.marking.mark import Marking
 from kmemdump.marking.plan import DESCRIPTION, Plan, plan
 from kmemdump.marking.registry import Refusal, Registry
 from kmemdump.marking.selection import Selection, Wanted, select
-from kmemdump.memory.ranges import subtract
+from kmemdump.memory.ranges import Range, subtract
 from kmemdump.memory.recorder import Recorder
 from kmemdump.targets import Closing, Target
 from kmemdump.text import format_size
@@ -30,10 +34,46 @@ from kmemdump.text import format_size
 __all__ = [
     "RefreshResult",
     "Registration",
+    "Table",
     "mark_firmware",
     "register",
     "unmark_firmware",
 ]
+
+_MOST_REGIONS = 14_000
+"""
+Regions of a plan where the backend has room for any number: as many as a list for the
+crash kernel describes in 1 MiB.
+"""
+
+
+class Table(Protocol):
+    """The regions of one machine, where what dumps them finds them; locked and open."""
+
+    @property
+    def name(self) -> str:
+        """For file names."""
+
+    @property
+    def reserved(self) -> Sequence[Range]:
+        """Memory that is written; the kernel must not use it."""
+
+    def open_backend(self) -> Backend:
+        """
+        Return a backend for the table, which takes over the regions of an earlier run.
+
+        :raises BackendError: If the table is not ready or has no room.
+        """
+
+    def withdraw(self) -> None:
+        """
+        Remove all our regions, those of earlier runs included.
+
+        :raises KmemdumpError: If there is no such table.
+        """
+
+    def close(self) -> None:
+        """Close and unlock the table; the regions stay registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +124,7 @@ class RefreshResult:
 
 class Registration(Closing):
     """
-    A kernel whose regions are registered with its firmware.
+    A kernel whose regions are registered with what dumps them.
 
     Each look at the kernel plans the regions anew, and brings the table up to date with
     the fewest changes.
@@ -96,9 +136,7 @@ class Registration(Closing):
         cannot be used; the table is still open then.
     """
 
-    def __init__(
-        self, target: Target, selection: Selection, table: FirmwareTable
-    ) -> None:
+    def __init__(self, target: Target, selection: Selection, table: Table) -> None:
         self.target_name = target.name
         """Name of the machine."""
         self.table = table.name
@@ -122,6 +160,9 @@ class Registration(Closing):
         check_reserved(capture.kernel, table.reserved)
         self._backend = table.open_backend()
         self._description = _describe_kernel(target, capture)
+        if isinstance(self._backend, KdumpBackend):
+            followed = pack_followed(find_followed(capture.kernel.prog))
+            self._description = replace(self._description, notes=followed)
         self._registry = Registry(target.memory.ranges, description=self._description)
         self._registry.attach(self._backend)
         marking, when = _ignore_registers(capture.marking), capture.time
@@ -170,7 +211,8 @@ class Registration(Closing):
         self._table.close()
 
     def _update(self, marking: Marking, start: float, when: datetime) -> RefreshResult:
-        room = max(self._backend.capacity - DESCRIPTION, 0)
+        capacity = self._backend.capacity
+        room = _MOST_REGIONS if capacity is None else max(capacity - DESCRIPTION, 0)
         planned = plan(marking, room, self._within)
         result = self._registry.update(planned.regions)
         # Last: until then, some registered regions are from the previous look.
@@ -204,22 +246,24 @@ def mark_firmware(
         to the table.
     :raises KmemdumpError: If there is no table, or no kernel that can be looked at.
     """
-    return register(target, select(**wanted), table or TableOptions())
+    opened = FirmwareTable(target, table or TableOptions())
+    return register(target, select(**wanted), opened)
 
 
 def register(
     target: Target,
     selection: Selection,
-    options: TableOptions,
+    table: Table,
     opened: Callable[[str], None] | None = None,
 ) -> Registration:
     """
-    Do the same as :func:`mark_firmware`, with a selection.
+    Register the regions of a kernel in a table.
 
+    :param table: Closed together with what is returned, and if this fails.
     :param opened: Called when all is open, before the kernel is looked at, with the
         name of the table.
+    :raises KmemdumpError: If it cannot be done.
     """
-    table = FirmwareTable(target, options)
     try:
         if opened is not None:
             opened(table.name)

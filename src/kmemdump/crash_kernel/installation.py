@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Set this machine's crash kernel up: write its root file system, and prepare the places
+that its core image goes to.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kmemdump.crash_kernel.initramfs import COPIER, pack_crash_initramfs
+from kmemdump.crash_kernel.modules import drivers_of, read_modules
+from kmemdump.crash_kernel.places import Place, find_device, parse_place
+from kmemdump.crash_kernel.settings import CopierSettings, write_settings
+from kmemdump.errors import OutputError, UnsupportedError, UsageError
+from kmemdump.files import PartialFile
+from kmemdump.formats.rawdump import RAWDUMP_MAGIC
+
+__all__ = ["Installed", "find_copier", "install_initramfs", "prepare_partition"]
+
+_COPIERS = ("usr/lib/kmemdump", "usr/local/lib/kmemdump")
+_EMPTY = 4 << 20
+"""Bytes at the start of a partition that must be zeros: a file system's are not."""
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,100}")
+
+
+class Installed(NamedTuple):
+    """What was written."""
+
+    size: int
+    """Of the root file system in bytes."""
+    modules: tuple[str, ...]
+    kernel: Path
+    """The kernel that it is for."""
+    prepared: tuple[Path, ...]
+    """Partitions that were empty."""
+
+
+def install_initramfs(
+    path: Path,
+    settings: CopierSettings,
+    copier: Path | None = None,
+    release: str | None = None,
+    root: Path = Path("/"),
+) -> Installed:
+    """
+    Write a root file system for the crash kernel, and prepare its partitions.
+
+    The settings are kept, so that what it writes is found.
+
+    :param path: Replaced if it exists.
+    :param copier: The program; ``None`` for the installed one.
+    :param release: The crash kernel's release; ``None`` for this kernel's.
+    :raises UsageError: If a place is none.
+    :raises KmemdumpError: If there is no copier, a module is missing, or a partition is
+        not empty.
+    """
+    release = release or platform.release()
+    if _RELEASE.fullmatch(release) is None:
+        raise UsageError(f"{release!r} is not the release of a kernel")
+    places = [parse_place(place) for place in settings.to]
+    program = (copier or find_copier(root)).read_bytes()
+    modules = read_modules(release, list(_wanted_modules(places, root)), root)
+    data = pack_crash_initramfs(program, settings, modules)
+    prepared = [
+        device
+        for place in places
+        if place.kind == "raw" and prepare_partition(device := find_device(place, root))
+    ]
+    with PartialFile(path) as file:
+        file.write(data)
+    write_settings(settings, root)
+    kernel = root / "boot" / f"vmlinuz-{release}"
+    return Installed(len(data), tuple(modules), kernel, tuple(prepared))
+
+
+def find_copier(root: Path = Path("/")) -> Path:
+    """
+    Return the installed copier.
+
+    :raises UnsupportedError: If it is not installed.
+    """
+    for folder in _COPIERS:
+        path = root / folder / COPIER
+        if path.exists():
+            return path
+    raise UnsupportedError(
+        f"there is no {root / _COPIERS[0] / COPIER}\n"
+        "build it from the source: make -C kdump install, or name one with --copier"
+    )
+
+
+def _wanted_modules(places: Sequence[Place], root: Path) -> Iterator[str]:
+    for place in places:
+        if place.device is not None:
+            yield from drivers_of(find_device(place, root), root)
+        if place.file_system is not None:
+            yield place.file_system
+
+
+def prepare_partition(path: Path) -> bool:
+    """
+    Mark an empty partition as one for dumps; the copier writes to no other.
+
+    :return: Whether it was empty; ``False`` if it was prepared, or has a dump.
+    :raises OutputError: If it holds something else, or cannot be written.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)
+        try:
+            if os.pread(fd, len(RAWDUMP_MAGIC), 0) == RAWDUMP_MAGIC:
+                return False
+            if not _is_empty(fd):
+                raise OutputError(
+                    f"{path}: is not empty, expected zeros at its start\n"
+                    "if nothing on it is needed: blkdiscard -z, or dd if=/dev/zero"
+                )
+            os.pwrite(fd, RAWDUMP_MAGIC, 0)
+            os.fsync(fd)
+            return True
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from error
+
+
+def _is_empty(fd: int) -> bool:
+    size = min(os.lseek(fd, 0, os.SEEK_END), _EMPTY)
+    return not any(any(os.pread(fd, 65536, at)) for at in range(0, size, 65536))

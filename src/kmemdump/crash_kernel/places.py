@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The places that a crash kernel writes to, as this kernel sees them.
+
+``kdump/sinks.c`` reads the same words.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kmemdump.errors import TargetError, UsageError
+
+__all__ = ["Place", "find_copies", "find_device", "parse_place"]
+
+_PLACE = re.compile(
+    r"(?P<kind>raw|console):(?P<device>\S+)"
+    r"|file:(?P<folder>/[^\s@]*)(?:@(?P<type>[a-z0-9]+):(?P<disk>\S+))?"
+)
+_LINKS = {"PARTLABEL": "by-partlabel", "PARTUUID": "by-partuuid"}
+_COPY = re.compile(r"kmemdump-\d{1,20}\.elf")
+
+
+class Place(NamedTuple):
+    """A place for core images."""
+
+    kind: str
+    """``raw``, ``console`` or ``file``."""
+    device: str | None
+    """A path, ``PARTLABEL=…`` or ``PARTUUID=…``; ``None`` for what is mounted."""
+    folder: str | None = None
+    """In the device's file system."""
+    file_system: str | None = None
+
+
+def parse_place(text: str) -> Place:
+    """
+    Parse a place as a user names it.
+
+    :raises UsageError: If it is none.
+    """
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise UsageError(
+            f"{text}: expected file:FOLDER@FSTYPE:DEVICE, raw:DEVICE or console:DEVICE"
+        )
+    if found["kind"]:
+        return Place(found["kind"], found["device"])
+    return Place("file", found["disk"], found["folder"], found["type"])
+
+
+def find_device(place: Place, root: Path = Path("/")) -> Path:
+    """
+    Return the device of a place.
+
+    :param root: The folder with ``dev``.
+    :raises TargetError: If there is no such device.
+    """
+    assert place.device is not None
+    key, _, value = place.device.partition("=")
+    path = root / place.device.removeprefix("/")
+    if key in _LINKS:
+        path = root / "dev/disk" / _LINKS[key] / value
+    if not path.exists():
+        raise TargetError(f"{place.device}: there is no such device ({path})")
+    return path
+
+
+def find_copies(place: Place, root: Path = Path("/")) -> Iterator[Path]:
+    """
+    Yield what a crash kernel may have left in a place, the newest first.
+
+    :raises TargetError: If its device is not there, or not mounted.
+    """
+    if place.kind == "raw":
+        yield find_device(place, root)
+    if place.folder is None:
+        return
+    base = root
+    if place.device is not None:
+        base = _mounted(find_device(place, root), root)
+    folder = base / place.folder.removeprefix("/")
+    if folder.is_dir():
+        names = [name for name in os.listdir(folder) if _COPY.fullmatch(name)]
+        for name in sorted(names, key=lambda it: int(it[9:-4]), reverse=True):
+            yield folder / name
+
+
+def _mounted(device: Path, root: Path) -> Path:
+    status = device.stat()
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    text = (root / "proc/self/mountinfo").read_text(errors="replace")
+    for line in text.splitlines():
+        fields = line.split()
+        # ID PARENT MAJOR:MINOR ROOT PLACE …
+        if len(fields) > 4 and fields[2:4] == [number, "/"]:
+            return root / fields[4].removeprefix("/")
+    raise TargetError(f"{device}: is not mounted\nmount it, to read what is there")

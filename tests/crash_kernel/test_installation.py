@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The crash kernel's root file system, its places, and what is found there."""
+
+import lzma
+import os
+from pathlib import Path
+
+import pytest
+
+from kmemdump.crash_kernel.initramfs import pack_crash_initramfs
+from kmemdump.crash_kernel.installation import install_initramfs, prepare_partition
+from kmemdump.crash_kernel.modules import read_modules
+from kmemdump.crash_kernel.places import Place, parse_place
+from kmemdump.crash_kernel.settings import SETTINGS, CopierSettings, find_copy
+from kmemdump.crash_kernel.state import read_state
+from kmemdump.errors import OutputError, TargetError, UnsupportedError, UsageError
+from lab.test_lab import read_cpio
+
+RELEASE = "6.12.0-test"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A machine's root file system."""
+    modules = tmp_path / "lib/modules" / RELEASE
+    (modules / "kernel/fs").mkdir(parents=True)
+    (modules / "modules.dep").write_text(
+        "kernel/fs/xfs.ko.xz: kernel/fs/sum-32c.ko kernel/fs/base.ko\n"
+        "kernel/fs/sum-32c.ko: kernel/fs/base.ko\n"
+        "kernel/fs/base.ko:\n"
+    )
+    (modules / "modules.builtin").write_text("kernel/fs/ext4.ko\n")
+    (modules / "kernel/fs/xfs.ko.xz").write_bytes(lzma.compress(b"xfs"))
+    (modules / "kernel/fs/sum-32c.ko").write_bytes(b"sum")
+    (modules / "kernel/fs/base.ko").write_bytes(b"base")
+    (tmp_path / "usr/lib/kmemdump").mkdir(parents=True)
+    (tmp_path / "usr/lib/kmemdump/kmemdump-kdump").write_bytes(b"\x7fELF copier")
+    (tmp_path / "dev/disk/by-partlabel").mkdir(parents=True)
+    (tmp_path / "dev/disk/by-partlabel/dumps").write_bytes(bytes(1 << 20))
+    return tmp_path
+
+
+def test_modules_come_in_the_order_to_load_them(root):
+    assert read_modules(RELEASE, ["xfs", "ext4"], root) == {
+        "base": b"base",
+        "sum_32c": b"sum",
+        "xfs": b"xfs",
+    }
+    with pytest.raises(UnsupportedError, match="there is no module nosuch"):
+        read_modules(RELEASE, ["nosuch"], root)
+    with pytest.raises(UnsupportedError, match=r"modules\.dep: No such file"):
+        read_modules("5.0", ["xfs"], root)
+
+
+def test_installs_a_root_file_system(root, tmp_path):
+    places = ("file:/crash@xfs:PARTLABEL=dumps", "raw:PARTLABEL=dumps")
+    out = tmp_path / "image"
+    settings = CopierSettings(places, "poweroff")
+    made = install_initramfs(out, settings, None, RELEASE, root)
+    assert made.modules == ("base", "sum_32c", "xfs")
+    device = root / "dev/disk/by-partlabel/dumps"
+    assert made.prepared == (device,)
+    assert device.read_bytes() == b"Raw_Dmp!".ljust(1 << 20, b"\0")
+    entries = {name: data for name, _, data in read_cpio(out.read_bytes())}
+    assert entries["init"] == b"\x7fELF copier"
+    assert entries["modules/xfs.ko"] == b"xfs"
+    text = entries["kmemdump.conf"].decode().splitlines()
+    assert text[:5] == [
+        "load=/modules/base.ko",
+        "load=/modules/sum_32c.ko",
+        "load=/modules/xfs.ko",
+        *(f"to={place}" for place in places),
+    ]
+    assert "then=poweroff" in text
+    # A second time, it is prepared already.
+    assert not install_initramfs(out, settings, None, RELEASE, root).prepared
+
+
+def test_overwrites_no_partition_that_holds_something(tmp_path):
+    disk = tmp_path / "disk"
+    content = bytes(65536 + 64) + b"_BHRfS_M" + bytes(65536)  # btrfs
+    disk.write_bytes(content)
+    with pytest.raises(OutputError, match="is not empty"):
+        prepare_partition(disk)
+    assert disk.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("raw:/dev/sda3", Place("raw", "/dev/sda3")),
+        ("console:/dev/hvc0", Place("console", "/dev/hvc0")),
+        ("file:/var/crash", Place("file", None, "/var/crash")),
+        (
+            "file:/crash@ext4:PARTUUID=12-34",
+            Place("file", "PARTUUID=12-34", "/crash", "ext4"),
+        ),
+    ],
+)
+def test_places(text, place):
+    assert parse_place(text) == place
+
+
+def test_wrong_settings():
+    for text in ("raw:", "nfs:/x", "file:x", "file:/a b", "raw:/dev/x y"):
+        with pytest.raises(UsageError, match="expected file:FOLDER"):
+            parse_place(text)
+    for settings in (CopierSettings(()), CopierSettings(("raw:/dev/a",) * 9)):
+        with pytest.raises(UsageError, match="expected 1 to 8"):
+            pack_crash_initramfs(b"", settings, {})
+    with pytest.raises(UsageError, match="no space"):
+        pack_crash_initramfs(b"", CopierSettings(("raw:/dev/a\nthen=halt",)), {})
+    many = dict.fromkeys(map(str, range(65)), b"")
+    with pytest.raises(UsageError, match="65 modules"):
+        pack_crash_initramfs(b"", CopierSettings(("raw:/dev/a",)), many)
+
+
+def test_finds_what_the_crash_kernel_left(root):
+    with pytest.raises(TargetError, match=r"kdump\.conf: No such file"):
+        find_copy(root)
+    path = root / SETTINGS
+    path.parent.mkdir(parents=True)
+    path.write_text("# ours\nto=raw:/dev/none\nto=file:/var/crash\nthen=return\n")
+    with pytest.raises(TargetError, match=r"no such device .* nothing in /var/crash"):
+        find_copy(root)
+    crash = root / "var/crash"
+    crash.mkdir(parents=True)
+    for name in ("kmemdump-99.elf", "kmemdump-100.elf", "kmemdump-x.elf", "dump.1"):
+        (crash / name).write_bytes(b"")
+    assert find_copy(root) == crash / "kmemdump-100.elf"
+
+
+def test_knows_whether_it_would_run(tmp_path):
+    assert read_state(tmp_path) == (False, 0, ())
+    for name, value in {
+        "sys/kernel/kexec_crash_loaded": "1\n",
+        "sys/kernel/kexec_crash_size": "134217728\n",
+        "proc/sys/kernel/panic_on_oops": "0\n",
+        "proc/sys/kernel/softlockup_panic": "1\n",
+    }.items():
+        path = Path(tmp_path, name)
+        os.makedirs(path.parent, exist_ok=True)
+        path.write_text(value)
+    assert read_state(tmp_path) == (True, 128 << 20, ("panic_on_oops",))
