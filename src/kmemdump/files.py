@@ -148,7 +148,7 @@ class PartialFile:
             os.close(self._folder)
             raise
         self._raw = _Output(fd, self._final)
-        self.output: BinaryIO = io.BufferedWriter(self._raw)
+        self.output: BinaryIO = io.BufferedWriter(self._raw, _BUFFER)
 
     def commit(self) -> None:
         """
@@ -201,6 +201,8 @@ class PartialFile:
             self.discard()
 
 
+_BUFFER = 256 << 10
+"""Bytes that are written at once."""
 _SYNC_BYTES = 1 << 20
 """Bytes in the first sync: most core images have a few MiB."""
 _MAX_SYNC_BYTES = 64 << 20

@@ -77,7 +77,7 @@ def aliases(
 ) -> list[Alias]:
     table = X86_64.page_table(make_info(tables.levels, tables.c_bit))
     found = walk(table, tables.read, skip)
-    return [part for alias in found for part in clip(alias, merge(captured))]
+    return clip(found, merge(captured))
 
 
 EVERYTHING = [Range(0, 1 << 52)]

@@ -33,11 +33,11 @@ def find_kernel_aliases(
     wanted = merge(captured)
     skip = [Range(direct.virtual, direct.size)] if direct else []
     mapped = walk(arch.page_table(info), read, skip)
-    found = [part for alias in mapped for part in clip(alias, wanted)]
+    found = clip(mapped, wanted)
     image = arch.image(info)
     end = image.virtual + image.size
     if not any(image.virtual <= alias.virtual < end for alias in found):
         # The image's page tables are missing, but it is mapped linearly.
-        found.extend(clip(image, wanted))
+        found.extend(clip([image], wanted))
         found.sort()
     return found

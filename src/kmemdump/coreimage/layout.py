@@ -81,7 +81,7 @@ def lay_out(
     empty = set(_cut(intersect(memory, zeros)))
     pieces = sorted([*subtract(memory, empty), *empty])
     # Split where they are not contiguous in the file.
-    names = [it for name in _name(memory, direct, aliases) for it in clip(name, pieces)]
+    names = clip(_name(memory, direct, aliases), pieces)
     notes_offset = header_size(1 + len(names))
     offset = notes_offset + notes_size
     places: dict[Range, int] = {}
@@ -140,8 +140,8 @@ def _name(
 
     Those of the direct map come first: crash finds most of its memory there.
     """
-    mapped = list(clip(direct, memory)) if direct is not None else []
-    others = {part for alias in aliases for part in clip(alias, memory)}
+    mapped = clip([direct], memory) if direct is not None else []
+    others = set(clip(aliases, memory))
     named = (Range(it.physical, it.size) for it in (*mapped, *others))
     unnamed = (
         Alias(UNNAMED | it.start, it.start, it.size) for it in subtract(memory, named)

@@ -217,9 +217,16 @@ def _copy_memory(
     lost: list[Range] | None = None
     summing = _RunningChecksums(checksums)
     done, total = 0, sum(extent.size for extent in layout.extents)
+    at = 0
     for extent in layout.extents:
         is_zero = extent.offset == layout.zero_offset
-        output.seek(extent.offset)
+        if not is_zero:
+            gap = extent.offset - at
+            if at > 0 and 0 <= gap < PAGE_SIZE:
+                output.write(bytes(gap))  # A seek would write what is buffered.
+            else:
+                output.seek(extent.offset)
+            at = extent.offset + extent.size
         end = extent.address + extent.size
         start = extent.address
         while start < end:

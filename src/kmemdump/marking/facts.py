@@ -11,6 +11,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from kmemdump.coreimage import AreaRecord, QuestionRecord
 from kmemdump.kernel.attach import Kernel
 from kmemdump.marking.mark import AreaResult
+from kmemdump.memory.recorder import BLOCK_SIZE
 
 __all__ = ["command_line", "online_first", "record_area"]
 
@@ -56,7 +57,7 @@ def record_area(area: AreaResult) -> AreaRecord:
         name=area.name,
         complete=area.reason is None,
         reason=area.reason or "",
-        bytes=sum(item.size for item in area.ranges),
+        bytes=len(area.own) * BLOCK_SIZE,
         questions=[
             QuestionRecord(it.text, it.reason is None, it.reason or "")
             for it in area.questions

@@ -297,15 +297,25 @@ def parts_in(item: Range, ranges: Sequence[Range]) -> Iterator[Range]:
         i += 1
 
 
-def clip(alias: Alias, ranges: Sequence[Range]) -> Iterator[Alias]:
+def clip(aliases: Iterable[Alias], ranges: Sequence[Range]) -> list[Alias]:
     """
-    Yield the parts of an alias that are in *ranges*.
+    Return the parts of aliases that are in *ranges*.
 
     :param ranges: Sorted; they do not overlap.
     """
-    shift = alias.virtual - alias.physical
-    for part in parts_in(Range(alias.physical, alias.size), ranges):
-        yield Alias(part.start + shift, part.start, part.size)
+    # After a death, a file waits for this, with thousands of each.
+    starts = [item.start for item in ranges]
+    ends = [item.end for item in ranges]
+    parts: list[Alias] = []
+    for virtual, physical, size in aliases:
+        end = physical + size
+        for i in range(max(bisect_right(starts, physical) - 1, 0), len(starts)):
+            if starts[i] >= end:
+                break
+            first, last = max(physical, starts[i]), min(end, ends[i])
+            if first < last:
+                parts.append(Alias(virtual + first - physical, first, last - first))
+    return parts
 
 
 def total(ranges: Sequence[Range]) -> int:
