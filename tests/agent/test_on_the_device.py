@@ -303,7 +303,7 @@ def test_the_agent_says_what_it_holds_and_costs(life):
     assert second["cost"]["share"] < 0.011
     # A look takes seconds in a machine that is emulated; it takes the more of a break.
     look = second["cost"]["each_look"]
-    assert second["interval"] == pytest.approx(max(300, 100 * look), abs=0.1)
+    assert second["interval"] == pytest.approx(max(10, 100 * look), abs=0.1)
     assert f"again after {format_duration(second['interval'])}" in life.said
 
 

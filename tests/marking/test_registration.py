@@ -41,7 +41,7 @@ def test_looks_once_more_if_something_new_is_torn(
 ):
     found = looks(*answers)
     left = iter(found)
-    monkeypatch.setattr(registration, "look", lambda *_: next(left))
+    monkeypatch.setattr(registration, "look", lambda *_, **__: next(left))
     assert registration._look(None, None, None, incomplete) is found[used]
 
 

@@ -18,26 +18,16 @@ from pathlib import Path
 from kmemdump.agent import status
 from kmemdump.agent.status import Meter
 from kmemdump.errors import KmemdumpError
+from kmemdump.marking.pace import Pace
 from kmemdump.marking.registration import RefreshResult, Registration
 from kmemdump.questions.question import explain
 
-__all__ = ["Agent", "held_signals", "next_interval"]
+__all__ = ["INTERVAL", "Agent", "held_signals"]
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 _REFRESH = {signal.SIGUSR1, signal.SIGHUP}
-_INTERVAL = 300.0
-_MOST = 0.01
-
-
-def next_interval(asked: float | None, cost: float = 0.0) -> float:
-    """
-    Return the seconds from the start of a look to the next.
-
-    :param asked: Seconds to return, whatever looks cost. ``None``: 300 s, or more if
-        looks would otherwise take over 1 % of one CPU.
-    :param cost: CPU seconds that the look took.
-    """
-    return max(_INTERVAL, cost / _MOST) if asked is None else asked
+INTERVAL = 10.0
+"""Seconds from the start of a look to the next, if looks are cheap."""
 
 
 @contextmanager
@@ -56,7 +46,8 @@ class Agent:
     """
     Keeps a registration fresh. Use it within :func:`held_signals`.
 
-    :param asked: As for :func:`next_interval`.
+    :param asked: Seconds from the start of a look to the next, whatever looks cost.
+        ``None``: :data:`INTERVAL`, or more if they would take over 1 % of one CPU.
     :param report: Called after each look, the first included, with its result, and the
         seconds from its start to the next.
     :param folder: For the status; ``None`` writes none.
@@ -70,16 +61,15 @@ class Agent:
         folder: Path | None = None,
     ) -> None:
         self._registration = registration
-        self._asked = asked
-        self._interval = next_interval(asked)
-        self._due = time.monotonic() + self._interval
+        self._pace = Pace(asked, INTERVAL)
+        self._due = time.monotonic() + self._pace.interval
         self._report = report
         self._folder = folder
         self._meter = Meter()
         self._started = self._marked = time.time()
         self._refreshes = self._failures = 0
         self._failure = ""
-        self._report(registration.last, self._interval)
+        self._report(registration.last, self._pace.interval)
         self._publish()
 
     def run(self) -> None:
@@ -120,9 +110,9 @@ class Agent:
         self._refreshes += 1
         cost = time.process_time() - before
         self._meter.add_look(cost)
-        self._interval = next_interval(self._asked, cost)
-        self._due = start + self._interval
-        self._report(result, self._interval)
+        interval = self._pace.count(cost)
+        self._due = start + interval
+        self._report(result, interval)
         self._publish()
 
     def _publish(self) -> None:
@@ -136,7 +126,7 @@ class Agent:
             kernel=self._registration.kernel,
             started=self._started,
             marked=self._marked,
-            interval=self._interval,
+            interval=self._pace.interval,
             regions=len(last.plan.regions),
             bytes=last.plan.size,
             refreshes=self._refreshes,
@@ -148,4 +138,4 @@ class Agent:
         try:
             status.write(self._folder, self._registration.table, held)
         except KmemdumpError as error:  # Such as a full /run.
-            self._report(error, self._interval)
+            self._report(error, self._pace.interval)

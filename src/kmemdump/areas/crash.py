@@ -22,7 +22,7 @@ from drgn.helpers.linux.mm import for_each_vma, for_each_vmap_area
 from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.module import for_each_module, module_address_regions
 from drgn.helpers.linux.net import for_each_netdev
-from drgn.helpers.linux.pid import find_task, for_each_task
+from drgn.helpers.linux.pid import find_task
 
 from kmemdump.areas.area import area
 from kmemdump.areas.crash_names import PER_CPU, STRING_TABLES, VARIABLES
@@ -41,10 +41,13 @@ from kmemdump.areas.readers import (
     symbols,
 )
 from kmemdump.errors import UnsupportedError
+from kmemdump.kernel.task_list import all_tasks
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import ADDRESS_SPACE
+from kmemdump.questions.objects import each
+from kmemdump.questions.question import Question
 
-__all__ = ["CRASH", "crash_needs"]
+__all__ = ["CRASH"]
 
 _NOTES = 512  # Larger than note_buf_t: an NT_PRSTATUS and the end.
 _MAX_LOG = 16 << 20
@@ -52,34 +55,8 @@ _MAX_MODULE_BYTES = 4 << 20
 _MAX_SECTION_ROOTS = 4 << 20
 
 
-def crash_needs(prog: Program) -> None:
-    """
-    Read the memory that an unpatched ``crash`` reads to start and to answer.
-
-    A part that fails does not stop the others.
-
-    :raises UnsupportedError: At the end, if parts could not be read completely.
-    """
-    problems = []
-    for need in _NEEDS:
-        try:
-            need(prog)
-        except (
-            AttributeError,
-            FaultError,
-            LookupError,
-            ObjectAbsentError,
-            UnsupportedError,
-            ValueError,
-        ) as error:
-            part = need.__name__.strip("_").replace("_", " ")
-            problems.append(f"{part}: {error}".replace("\n", " "))
-    if problems:
-        raise UnsupportedError(f"crash will miss something: {'; '.join(problems)}")
-
-
 def _variables(prog: Program) -> None:
-    for name in VARIABLES:
+    for name in each("variables", VARIABLES):
         for symbol in symbols(prog, name):
             read_pages(prog, symbol.address, _size(symbol))
 
@@ -89,7 +66,7 @@ def _size(symbol: Symbol) -> int:
 
 
 def _strings(prog: Program) -> None:
-    for name in STRING_TABLES:
+    for name in each("tables", STRING_TABLES):
         for symbol in symbols(prog, name):
             data = prog.read(symbol.address, min(symbol.size, PAGE_SIZE) // 8 * 8)
             for (word,) in struct.iter_unpack("<Q", data):
@@ -99,7 +76,7 @@ def _strings(prog: Program) -> None:
 
 def _per_cpu_variables(prog: Program) -> None:
     offsets = [per_cpu_offset(prog, cpu) for cpu in cpus(prog)]
-    for name in PER_CPU:
+    for name in each("variables", PER_CPU):
         for symbol in symbols(prog, name):
             for offset in offsets:
                 address = (symbol.address + offset) % ADDRESS_SPACE
@@ -169,7 +146,7 @@ def _modules(prog: Program) -> None:
     for size, regions in sorted(sizes):
         total += size
         if total <= _MAX_MODULE_BYTES:
-            for region in regions:
+            for region in each(f"regions of {total}", regions):
                 read_pages(prog, *region)
     if total > _MAX_MODULE_BYTES:
         raise UnsupportedError(
@@ -192,7 +169,7 @@ def _all_tasks(prog: Program) -> None:
     # fill_task_struct() reads every task whole, get_task_mem_usage() its page counters.
     # 8.0.2 finds only running tasks.
     offsets = [per_cpu_offset(prog, cpu) for cpu in cpus(prog)]
-    for task in islice(for_each_task(prog), MAX_ENTRIES):
+    for task in each("tasks", islice(all_tasks(prog), MAX_ENTRIES)):
         read_object(task[0])
         if task.mm:
             read_object(task.mm[0])
@@ -236,7 +213,7 @@ def _first_process(prog: Program) -> None:
 
 
 def _mounts(prog: Program) -> None:
-    for mount in islice(for_each_mount(prog), MAX_ENTRIES):
+    for mount in each("mounts", islice(for_each_mount(prog), MAX_ENTRIES)):
         read_object(mount[0])
         read_string(prog, mount.mnt_devname.value_())
         super_block = mount.mnt.mnt_sb
@@ -248,7 +225,9 @@ def _mounts(prog: Program) -> None:
 
 
 def _interrupts(prog: Program) -> None:
-    for _, descriptor in islice(for_each_irq_desc(prog), MAX_ENTRIES):
+    for _, descriptor in each(
+        "interrupts", islice(for_each_irq_desc(prog), MAX_ENTRIES)
+    ):
         read_object(descriptor[0])
         action = descriptor.action
         for _ in range(MAX_ENTRIES):
@@ -260,17 +239,43 @@ def _interrupts(prog: Program) -> None:
 
 
 def _network_devices(prog: Program) -> None:
-    for device in islice(for_each_netdev(prog), MAX_ENTRIES):
+    for device in each("devices", islice(for_each_netdev(prog), MAX_ENTRIES)):
         read_object(device[0])
         if device.ip_ptr:
             read_object(device.ip_ptr[0])
 
 
 def _vmalloc_areas(prog: Program) -> None:
-    for mapped in islice(for_each_vmap_area(prog), MAX_ENTRIES):  # kmem -v
+    # kmem -v
+    for mapped in each("areas", islice(for_each_vmap_area(prog), MAX_ENTRIES)):
         read_object(mapped[0])
         if mapped.vm:
             read_object(mapped.vm[0])
+
+
+def _need(read: Callable[[Program], None]) -> Question:
+    """
+    Return a question that reads what crash needs.
+
+    If it fails, the others go on.
+    """
+
+    def put(prog: Program) -> None:
+        try:
+            read(prog)
+        except (
+            AttributeError,
+            FaultError,
+            LookupError,
+            ObjectAbsentError,
+            UnsupportedError,
+            ValueError,
+        ) as error:
+            text = f"crash will miss something: {error}".replace("\n", " ")
+            raise UnsupportedError(text) from error
+
+    name = read.__name__.strip("_").replace("_", " ")
+    return Question(name, put, repeatable=False)
 
 
 _NEEDS: tuple[Callable[[Program], None], ...] = (
@@ -295,4 +300,8 @@ _NEEDS: tuple[Callable[[Program], None], ...] = (
 )
 
 
-CRASH = area("crash", "what an unpatched crash reads beyond all that", crash_needs)
+CRASH = area(
+    "crash",
+    "what an unpatched crash reads beyond all that",
+    *(_need(read) for read in _NEEDS),
+)

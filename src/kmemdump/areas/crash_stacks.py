@@ -12,6 +12,7 @@ from drgn import FaultError, Program
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.readers import MAX_ENTRIES, cpus, main_tasks, read_pages, symbols
 from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.questions.objects import each
 
 __all__ = ["stacks", "text"]
 
@@ -123,7 +124,7 @@ def stacks(prog: Program) -> None:
     names = _HALTED_IN + _PANICS_IN
     for symbol in (item for name in names for item in symbols(prog, name)):
         code.add(symbol.address + max(symbol.size - 1, 0))
-    for pc in islice(sorted(code), MAX_ENTRIES):
+    for pc in each("places", islice(sorted(code), MAX_ENTRIES)):
         read_pages(prog, pc - 5, 8)
         _read_unwind_entry(prog, pc)
         _read_function(prog, pc)

@@ -7,6 +7,7 @@ from drgn.helpers.linux.irq import for_each_irq_desc, irq_desc_kstat_cpu
 from drgn.helpers.linux.percpu import per_cpu
 
 from kmemdump.areas.area import area
+from kmemdump.questions.objects import each
 
 __all__ = ["IRQ", "irq_counts"]
 
@@ -20,7 +21,7 @@ def irq_counts(prog: Program) -> None:
             per_cpu(prog["irq_stat"], cpu).read_()  # x86
         except LookupError:
             continue
-    for number, desc in for_each_irq_desc(prog):
+    for number, desc in each("interrupts", for_each_irq_desc(prog)):
         print(number, *(irq_desc_kstat_cpu(desc, cpu) for cpu in cpus))
 
 

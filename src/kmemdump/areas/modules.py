@@ -9,6 +9,7 @@ from drgn.helpers.linux.module import for_each_module
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.area import area, read_bytes
 from kmemdump.kernel.limits import MAX_MODULES
+from kmemdump.questions.objects import each
 
 __all__ = ["MODULES"]
 
@@ -18,7 +19,7 @@ _MAX_SYMTAB = 1 << 24
 def module_tables(prog: Program) -> None:
     """Symbols and unwind tables of each module."""
     arch = arch_from_program(prog)
-    for module in islice(for_each_module(prog), MAX_MODULES):
+    for module in each("modules", islice(for_each_module(prog), MAX_MODULES)):
         print(module.name.string_().decode("ascii", "backslashreplace"))
         read_bytes(prog, module.value_(), module.type_.type.size, 1 << 16)
         try:

@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.percpu import per_cpu
-from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import idle_task, task_state_to_char
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.area import area, read_bytes
+from kmemdump.areas.newcomers import cached_stacks
 from kmemdump.areas.register_stacks import stacks_in_registers
+from kmemdump.kernel.task_list import all_tasks
 from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.questions.objects import each
 from kmemdump.questions.question import function
 
 __all__ = ["ALL_STACKS", "STACKS"]
 
 _MAX_STACK = 1 << 17
-_MAX_BLOCKED = 1000
 
 
 def running_stacks(prog: Program) -> None:
@@ -55,9 +54,9 @@ def exception_stacks(prog: Program) -> None:
 
 def blocked_stacks(prog: Program) -> None:
     """Stack traces of tasks that wait uninterruptibly (state D)."""
-    tasks = (task for task in for_each_task(prog) if task_state_to_char(task) == "D")
-    for task in islice(tasks, _MAX_BLOCKED):
-        _unwind(prog, task)
+    for task in each("tasks", all_tasks(prog)):
+        if task_state_to_char(task) == "D":
+            _unwind(prog, task)
 
 
 def _unwind(prog: Program, task: Object) -> None:
@@ -70,7 +69,7 @@ def _unwind(prog: Program, task: Object) -> None:
 
 STACKS = area(
     "stacks",
-    "stacks of what runs on each CPU, of interrupts, of blocked tasks",
+    "stacks of what runs on each CPU, of interrupts, of blocked and of new tasks",
     function(stacks_in_registers, bare=True),
     "bt -a",
     "bt 1",
@@ -79,6 +78,7 @@ STACKS = area(
     interrupt_stacks,
     exception_stacks,
     blocked_stacks,
+    cached_stacks,
     # On x86_64, this locates each CPU's exception stacks. Only a trace from registers
     # reads it, and a machine that looks at itself has no registers.
     variables=("_cea_offset",),

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tasks: all of them in a list, and the first one in detail."""
 
-from itertools import islice
-
 from drgn import Program
-from drgn.helpers.linux.pid import for_each_task
 
 from kmemdump.areas.area import area
-from kmemdump.kernel.limits import MAX_TASKS
+from kmemdump.areas.newcomers import free_tasks
+from kmemdump.kernel.task_list import all_tasks
+from kmemdump.questions.objects import each
 
 __all__ = ["TASKS"]
 
@@ -17,14 +16,14 @@ def task_lists(prog: Program) -> None:
     kind = prog.type("struct task_struct")
     names = ("tasks", "thread_node", "signal", "exit_state", "thread_info")
     members = [name for name in names if kind.has_member(name)]
-    for task in islice(for_each_task(prog), MAX_TASKS):
+    for task in each("tasks", all_tasks(prog)):
         for member in members:
             task.member_(member).read_()
 
 
 TASKS = area(
     "tasks",
-    "all tasks; files, memory map and signals of the first",
+    "all tasks, and where new ones will be; files and memory map of the first",
     "ps",
     "ps -t",
     "task 1",
@@ -32,5 +31,6 @@ TASKS = area(
     "files 1",
     "vm 1",
     task_lists,
+    free_tasks,
     variables=("init_task",),
 )

@@ -146,7 +146,7 @@ def _stay_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=click.FloatRange(0.1, 86400),
             metavar="SECONDS",
             help="Interval between two looks with --daemon, whatever the CPU cost.  "
-            "[default: 300, or more so that looks take at most 1 % of one CPU]",
+            "[default: 10, or more so that looks take at most 1 % of one CPU]",
         ),
         click.option(
             "--keep",

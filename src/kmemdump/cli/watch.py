@@ -52,10 +52,9 @@ __all__ = ["command"]
 @click.option(
     "--interval",
     type=click.FloatRange(1, 86400),
-    default=30,
-    show_default=True,
     metavar="SECONDS",
-    help="Refresh the marks this often.",
+    help="Refresh the marks this often, whatever the CPU cost.  [default: 5, or more "
+    "so that looks take at most 1 % of one CPU]",
 )
 @click.option(
     "--hang-after",
@@ -114,7 +113,7 @@ __all__ = ["command"]
 def command(
     where: SourceOptions,
     folder: Path,
-    interval: float,
+    interval: float | None,
     hang_after: float,
     then: str,
     limits: Limits,

@@ -18,6 +18,7 @@ from kmemdump.arch.architecture import arch_from_elf, arch_from_program
 from kmemdump.bounds.steps import raise_memory
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.kernel.build_cache import BuildCache
+from kmemdump.kernel.changing_registers import CRASH_TIME, add_changing_registers
 from kmemdump.kernel.debug_info import (
     DebugInfo,
     debug_info_of_core,
@@ -27,9 +28,9 @@ from kmemdump.kernel.debug_info import (
 from kmemdump.kernel.direct_map import add_linear_maps
 from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.mapped_memory import add_mapped_memory
-from kmemdump.kernel.program import RECORDER, core_program
+from kmemdump.kernel.program import RECORDER, REGISTERS, core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
-from kmemdump.memory.recorder import Budget, Reading, Recorder
+from kmemdump.memory.recorder import Budget, PartReads, Reading, Recorder
 from kmemdump.targets import NamingTarget, Target
 from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -84,6 +85,11 @@ class Kernel:
     """Other blocks that attaching read."""
     has_vmlinux: bool = False
     """Whether symbols and types come from a debug file instead."""
+    base: PartReads | None = None
+    """
+    What attaching read, if it can be looked at again: until any of that changes, as
+    when modules are loaded.
+    """
 
     @property
     def problem(self) -> str | None:
@@ -109,6 +115,7 @@ def attach(
     asked: Asked | None = None,
     builds: BuildCache | None = None,
     marking: bool = True,
+    lasting: bool = False,
 ) -> Kernel:
     """
     Attach drgn to the kernel of *target*, recording what is read.
@@ -121,13 +128,16 @@ def attach(
     :param builds: What kernels of one build share.
     :param marking: Whether memory is marked by what is read. If not, unwind tables are
         read when they are needed, so that who asks for no stack does not wait for them.
+    :param lasting: Whether it is to be looked at again, when registers are others.
     :raises FormatError: If the vmlinux is another kernel's.
     :raises KmemdumpError: If there is no kernel that drgn can look at.
     """
     _logger.info("attaching to %s", target.name)
     recorder = Recorder(target.memory)
     registers = target.registers()
-    prog = _program(target, recorder, registers)
+    # Of a crash, drgn knows where the kernel wrote the registers, which do not change.
+    changing = lasting and CRASH_TIME.keys().isdisjoint(target.vmcoreinfo().values)
+    prog = _program(target, recorder, registers, changing=changing)
     own = OwnDebugInfo(None, frozenset(), None)
     if known is not None:
         own = known.own_debug_info if isinstance(known, Kernel) else known
@@ -149,6 +159,8 @@ def attach(
             if not (isinstance(target, NamingTarget) and target.aliases):
                 add_mapped_memory(prog, target.machine, info, recorder)
             add_linear_maps(prog, walker, target.machine, info, recorder)
+            if changing and not add_changing_registers(prog, recorder):
+                lasting = False
             describe_modules(prog, used, unwind=marking)
     return Kernel(
         prog,
@@ -158,6 +170,7 @@ def attach(
         own,
         frozenset(reading.blocks) - own.tables,
         vmlinux is not None,
+        reading.frame.without(own.tables) if lasting else None,
     )
 
 
@@ -214,8 +227,19 @@ def _unwind_tables(
     return frozenset(reading.blocks)
 
 
-def _program(target: Target, recorder: Recorder, registers: Sequence[bytes]) -> Program:
-    prog = core_program(target.machine, target.vmcoreinfo(), target.name, registers)
+def _program(
+    target: Target,
+    recorder: Recorder,
+    registers: Sequence[bytes],
+    *,
+    changing: bool = False,
+) -> Program:
+    info = target.vmcoreinfo()
+    if changing:
+        info = info.with_lines(CRASH_TIME)
+    noted = () if changing else registers
+    prog = core_program(target.machine, info, target.name, noted)
+    prog.config[REGISTERS] = tuple(registers)
     prog.config[RECORDER] = recorder
     # One segment is enough: the memory refuses addresses that it does not hold, and the
     # recorder knows of them. drgn has 64 bits for the size.

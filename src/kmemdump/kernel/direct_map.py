@@ -10,6 +10,7 @@ page is mapped, and records the page tables that other debuggers need.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from drgn import FaultError, Program
 
@@ -83,17 +84,21 @@ def image_end(prog: Program) -> int:
 def _reader(
     walker: Program, recorder: Recorder, shift: int
 ) -> Callable[[int, int, int, bool], bytes]:
-    walked: set[int] = set()
     read_physical = recorder.read
+
+    recall = recorder.recall
+
+    def walk(address: int) -> None:
+        walker.read(address, 1)
+        recorder.unread(address - shift)  # The walk is wanted, and not the byte.
 
     def read(address: int, count: int, offset: int, physical: bool) -> bytes:
         page = address // PAGE_SIZE
-        last = (address + count - 1) // PAGE_SIZE
-        if page not in walked or page != last:
-            for number in range(page, last + 1):
-                if number not in walked:
-                    walker.read(max(address, number * PAGE_SIZE), 1)
-                    walked.add(number)
+        if not recall(page):
+            recorder.memo(page, partial(walk, address))
+        for number in range(page + 1, (address + count - 1) // PAGE_SIZE + 1):
+            if not recall(number):
+                recorder.memo(number, partial(walk, number * PAGE_SIZE))
         return read_physical(address - shift, count, 0, True)
 
     return read

@@ -8,6 +8,8 @@ are read a word at a time, and lie in vmalloc's area, which is not linear.
 
 from __future__ import annotations
 
+from functools import partial
+
 from drgn import FaultError, Program
 
 from kmemdump.arch.architecture import arch_from_elf
@@ -35,8 +37,6 @@ def add_mapped_memory(
         table = arch_from_elf(machine).page_table(info)
     except (FormatError, NotCapturedError):
         return
-    # A look has one state of the page table, as of all memory: the recorder keeps it.
-    pages: dict[int, int] = {}
     read_physical = recorder.read
 
     def read_entry(address: int, size: int) -> bytes:
@@ -47,15 +47,12 @@ def add_mapped_memory(
         if found is None:
             problem = _unmapped(info, page * PAGE_SIZE)
             raise FaultError(problem, page * PAGE_SIZE)
-        pages[page] = found
         return found
 
     def read(address: int, count: int, _offset: int, _physical: bool) -> bytes:
         page, low = divmod(address, PAGE_SIZE)
         if low + count <= PAGE_SIZE:
-            start = pages.get(page)
-            if start is None:
-                start = find(page)
+            start = recorder.memo(~page, partial(find, page))
             return read_physical(start + low, count, 0, True)
         pieces = []
         while count > 0:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from drgn import FaultError, Object, Program, StackTrace, sizeof
@@ -14,6 +14,7 @@ from drgn.helpers.linux.sched import idle_task
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.kernel.program import REGISTERS
+from kmemdump.memory.recorder import current_recorder
 
 __all__ = [
     "is_without_registers",
@@ -47,7 +48,7 @@ def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
 
     :raises LookupError: If there are no registers.
     """
-    found = prog.config.get(REGISTERS, ())
+    found = _registers(prog)
     if cpu >= len(found):
         raise LookupError(f"the registers of CPU {cpu} were not recorded")
     # On x86_64 and aarch64 struct pt_regs begins as pr_reg does: user_regs_struct,
@@ -61,6 +62,15 @@ def stack_of_registers(prog: Program, cpu: int) -> StackTrace:
     return prog.stack_trace(Object.from_bytes_(prog, kind, data))
 
 
+def _registers(prog: Program) -> Sequence[bytes]:
+    """Return NT_PRSTATUS of each CPU, which are others at each look."""
+    recorder = current_recorder()
+    if recorder is not None:
+        recorder.note_volatile()
+    found: Sequence[bytes] = prog.config.get(REGISTERS, ())
+    return found
+
+
 def task_address(task: Object) -> int:
     """
     Return the address of a task, to be compared with others.
@@ -72,7 +82,7 @@ def task_address(task: Object) -> int:
 
 def number_of_registers(prog: Program) -> int:
     """Return of how many CPUs there are registers."""
-    return len(prog.config.get(REGISTERS, ()))
+    return len(_registers(prog))
 
 
 def register_values(prog: Program) -> Iterator[dict[str, int]]:
@@ -83,7 +93,7 @@ def register_values(prog: Program) -> Iterator[dict[str, int]]:
     """
     names = arch_from_program(prog).registers
     words = struct.Struct(f"<{len(names)}Q")
-    for status in prog.config.get(REGISTERS, ()):
+    for status in _registers(prog):
         if len(status) >= _REGISTERS_AT + words.size:
             values = words.unpack_from(status, _REGISTERS_AT)
             yield dict(zip(names, values, strict=True))

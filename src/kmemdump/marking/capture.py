@@ -38,6 +38,7 @@ from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.debug_info import note_of_debug_info
 from kmemdump.kernel.direct_map import direct_map
 from kmemdump.kernel.vmlinux_search import find_vmlinux
+from kmemdump.marking.asked import History
 from kmemdump.marking.facts import command_line, online_first, record_area
 from kmemdump.marking.mark import Marking, mark
 from kmemdump.marking.selection import Selection, select
@@ -76,6 +77,8 @@ class Capture:
     The debug file that was found by the kernel's build id, and used, because its own
     symbols or types are incomplete.
     """
+    history: History | None = None
+    """What the next look needs; ``None`` if it has to put all questions."""
 
     @property
     def complete(self) -> bool:
@@ -228,6 +231,7 @@ def look(
     *,
     packing: bool = False,
     builds: BuildCache | None = None,
+    again: bool = False,
 ) -> Capture:
     """
     Look at the kernel of *target*, and mark the selection.
@@ -235,6 +239,8 @@ def look(
     :param known: The same kernel, looked at before, or its own debug info.
     :param packing: Whether to pack meanwhile, if an area is packed.
     :param builds: What kernels of one build share.
+    :param again: Whether to remember what was read, for
+        :func:`kmemdump.marking.again.look_again`.
     :raises KmemdumpError: If there is no kernel that can be looked at.
     """
     now = datetime.now(UTC)
@@ -255,14 +261,18 @@ def look(
         )
     else:
         kernel = attach(
-            target, vmlinux=vmlinux, known=own, self_contained=self_contained
+            target,
+            vmlinux=vmlinux,
+            known=own,
+            self_contained=self_contained,
+            lasting=again,
         )
         memory = JoinedMemory(kernel.recorder.recording(), target.memory)
         if packing and self_contained:
             packed = _start_packing(kernel, memory, builds)
         marking = mark(
             kernel,
-            _areas_for(kernel, selection, warn=known is None),
+            areas_for(kernel, selection, warn=known is None),
             questions=selection.questions,
             symbols=selection.symbols,
             regions=selection.regions,
@@ -273,7 +283,12 @@ def look(
         raise UnsupportedError(
             kernel.problem or f"{target.name}: nothing of the kernel can be read"
         )
-    return Capture(kernel, marking, now, memory, target.machine, packed, found_vmlinux)
+    history = None
+    if again and kernel.base is not None:
+        history = History(selection, tuple(target.memory.ranges))
+    return Capture(
+        kernel, marking, now, memory, target.machine, packed, found_vmlinux, history
+    )
 
 
 def _find_vmlinux(info: VmcoreInfo, selection: Selection) -> Path | None:
@@ -312,7 +327,7 @@ def _start_packing(
         executor.shutdown(wait=False)
 
 
-def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:
+def areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:
     """Leave out area ``symbols`` if it is not named and memory has no symbols."""
     areas = list(selection.areas)
     if (

@@ -9,8 +9,9 @@ while it can answer, and every block that they read is marked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from drgn import FaultError, Program
@@ -28,28 +29,34 @@ from kmemdump.kernel.registered_regions import (
     physical_ranges,
 )
 from kmemdump.kernel.tasks import is_without_registers
+from kmemdump.marking.asked import Asked, QuestionResult
 from kmemdump.memory.ranges import Range, subtract
-from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Reading, block_ranges
+from kmemdump.memory.recorder import (
+    BLOCK_SIZE,
+    Budget,
+    Part,
+    PartReads,
+    Reading,
+    block_ranges,
+)
+from kmemdump.memory.spans import Changes
 from kmemdump.progress import report_progress
+from kmemdump.questions.objects import each
 from kmemdump.questions.question import Question, attempt, explain, function
 
-__all__ = ["AreaResult", "Marking", "QuestionResult", "hindrance", "mark", "mark_range"]
+__all__ = [
+    "AreaResult",
+    "Marking",
+    "QuestionResult",
+    "find_hidden",
+    "hindrance",
+    "mark",
+]
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionResult:
-    """The result of a question."""
-
-    text: str
-    reason: str | None
-    """Why it could not be answered; ``None`` if it was."""
-    without_registers: bool = False
-    """
-    Whether only registers are missing: those of the CPU that runs the task in question.
-    Area ``stacks`` has the whole stack.
-    """
+_VARIABLES = "variables"
+"""The question that reads an area's variables, which no user asked."""
+_NONE = Changes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,10 @@ class AreaResult:
     packed: bool = False
     named: tuple[tuple[str, Range], ...] = ()
     """Ranges in it that have their own names."""
+    needs: frozenset[int] = frozenset()
+    """The blocks that were read; *blocks* also has the rest of pages for crash."""
+    asked: tuple[Asked, ...] = field(default=(), repr=False, compare=False)
+    """What its questions read, for the next look."""
 
     @property
     def reason(self) -> str | None:
@@ -122,6 +133,8 @@ def mark(
     symbols: Sequence[str] = (),
     regions: Sequence[tuple[str, int, int]] = (),
     budget: Budget | None = None,
+    before: Marking | None = None,
+    changes: Changes = _NONE,
 ) -> Marking:
     """
     Put the questions of *areas*, and further ones, to *kernel*.
@@ -132,36 +145,34 @@ def mark(
     :param symbols: Names of variables to mark whole, each as an area with its name.
     :param regions: Names, kernel virtual addresses and sizes of regions.
     :param budget: Limit on the cost of each question.
+    :param before: The same areas, at an earlier look by the same program; only what
+        changed is asked for again.
+    :param changes: What changed since.
     """
     budget = budget or Budget()
     chosen = list(areas)
-    seen: set[int] = set()
-    results: list[AreaResult] = []
+    found: list[AreaResult] = []
+    widened: list[bool] = []
+    earlier = iter(before.areas if before is not None else ())
 
-    def add(found: AreaResult, *, for_crash: bool = True) -> None:
-        blocks = found.blocks
-        if (
-            for_crash and CRASH in chosen
-        ):  # crash reads whole pages, whatever a PT_LOAD's size.
-            blocks = kernel.recorder.whole_pages(blocks)
-        own = frozenset(blocks - seen)
-        seen.update(blocks)
-        results.append(replace(found, blocks=blocks, own=own))
+    def add(area: Area, function: Callable[..., AreaResult] = _mark_area) -> None:
+        found.append(function(kernel, area, budget, next(earlier, None), changes))
+        # crash reads whole pages, whatever a PT_LOAD's size.
+        widened.append(area.for_crash and CRASH in chosen)
 
     for number, item in enumerate(chosen):
         report_progress(f"marking area {item.name}", number, len(chosen))
-        if item is SYMBOLS:
-            continue
-        found = (_mark_kernel if item is KERNEL else _mark_area)(kernel, item, budget)
-        if not results:  # All other areas need the blocks that attaching read.
-            found = replace(found, blocks=found.blocks | kernel.base_blocks)
-        add(found, for_crash=item.for_crash)
+        if item is not SYMBOLS:
+            add(item, _mark_kernel if item is KERNEL else _mark_area)
     if questions:
-        add(_mark_area(kernel, Area("questions", "", tuple(questions)), budget))
+        add(Area("questions", "", tuple(questions)))
     for name in symbols:
-        add(_mark_symbol(kernel, name, budget))
+        add(_area_of_symbol(name))
     for name, address, size in regions:
-        add(mark_range(kernel, name, address, size, budget))
+        add(_area_of_range(name, address, size, budget))
+    if before is not None and all(map(operator.is_, found, before.areas)):
+        return before
+    results = _share(kernel, found, widened)
     if SYMBOLS in chosen:
         # Blocks of it that other areas read are kept twice: packed, and unpacked for
         # debuggers that cannot unpack them.
@@ -169,6 +180,23 @@ def mark(
         reason = _symbols_reason(kernel)
         results.append(AreaResult(SYMBOLS.name, packed, packed, 0.0, reason, True))
     return Marking(tuple(results))
+
+
+def _share(
+    kernel: Kernel, found: Sequence[AreaResult], widened: Sequence[bool]
+) -> list[AreaResult]:
+    """Find out which blocks each area is the first to need."""
+    seen: set[int] = set()
+    results: list[AreaResult] = []
+    for area, whole in zip(found, widened, strict=True):
+        blocks = area.needs
+        if not results:  # All other areas need the blocks that attaching read.
+            blocks |= kernel.base_blocks
+        if whole:
+            blocks = kernel.recorder.whole_pages(blocks)
+        results.append(replace(area, blocks=blocks, own=frozenset(blocks - seen)))
+        seen.update(blocks)
+    return results
 
 
 def _symbols_reason(kernel: Kernel) -> tuple[QuestionResult, ...]:
@@ -179,31 +207,50 @@ def _symbols_reason(kernel: Kernel) -> tuple[QuestionResult, ...]:
     return (QuestionResult("symbols", reason),)
 
 
-def _mark_area(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
+def _mark_area(
+    kernel: Kernel,
+    area: Area,
+    budget: Budget,
+    before: AreaResult | None = None,
+    changes: Changes = _NONE,
+) -> AreaResult:
+    """
+    Mark an area.
+
+    :param before: The same area at an earlier look; only what changed is asked again.
+    :param changes: What changed since.
+    """
     _logger.info("marking area %s", area.name)
-    blocks: set[int] = set()
-    seconds = 0.0
-    answers: list[QuestionResult] = []
-
-    def put(question: Question, *, silent: bool = False) -> None:
-        nonlocal seconds
-        reading, answer = _put(kernel, question, budget)
-        blocks.update(reading.blocks)
-        seconds += reading.seconds
-        if not silent or answer.reason:
-            answers.append(answer)
-
+    questions = list(area.questions)
     if area.variables and kernel.problem is None:
 
         def variables(prog: Program) -> None:
-            for name in area.variables:
+            for name in each("variables", area.variables):
                 read_symbol(prog, name)
 
-        put(Question("variables", variables), silent=True)
-    for question in area.questions:
-        put(question)
+        questions.insert(0, Question(_VARIABLES, variables))
+    if before is None or len(before.asked) != len(questions):
+        asked = tuple(_ask(kernel, it, budget) for it in questions)
+    else:
+        asked = tuple(
+            _ask_again(kernel, it, budget, known, changes)
+            for it, known in zip(questions, before.asked, strict=True)
+        )
+        if all(map(operator.is_, asked, before.asked)):
+            return before
+    needs = frozenset[int]().union(*(it.blocks for it in asked))
     return AreaResult(
-        area.name, frozenset(blocks), frozenset(), seconds, tuple(answers)
+        area.name,
+        needs,
+        frozenset(),
+        sum(it.seconds for it in asked),
+        tuple(
+            it.result
+            for it in asked
+            if it.result.text != _VARIABLES or it.result.reason
+        ),
+        needs=needs,
+        asked=asked,
     )
 
 
@@ -214,16 +261,67 @@ def hindrance(kernel: Kernel, question: Question) -> str | None:
     return "needs the kernel's symbols and types"
 
 
+def _ask(kernel: Kernel, question: Question, budget: Budget) -> Asked:
+    return Asked.of(question, *_put(kernel, question, budget))
+
+
+def _ask_again(
+    kernel: Kernel, question: Question, budget: Budget, before: Asked, changes: Changes
+) -> Asked:
+    """Ask for what changed of an answer; return *before* if nothing did."""
+    changed = {part for part, reads in before.parts.items() if reads.changed(changes)}
+    if not changed and not before.frame.changed(changes):
+        return before
+    cached = len(kernel.prog.cache)
+    if before.result.reason is not None:
+        # It is not known which part is to blame.
+        found = _ask(kernel, question, budget).remembering(before.hidden)
+    else:
+        unchanged = before.parts.keys() - changed
+        found = before.updated(*_put(kernel, question, budget, unchanged))
+    if len(kernel.prog.cache) > cached:
+        # What drgn keeps in its program is not read next time.
+        found = _find_hidden(kernel, budget, found)
+    return found
+
+
+def find_hidden(kernel: Kernel, marking: Marking, budget: Budget) -> Marking:
+    """
+    Find out what drgn has kept in its program, by putting all questions again.
+
+    The recorder must not have read again what may have changed since.
+    """
+    areas = (
+        replace(
+            area, asked=tuple(_find_hidden(kernel, budget, it) for it in area.asked)
+        )
+        for area in marking.areas
+    )
+    return Marking(tuple(areas))
+
+
+def _find_hidden(kernel: Kernel, budget: Budget, asked: Asked) -> Asked:
+    """Find blocks that the answer needs, and that are read no more."""
+    reading, result = _put(kernel, asked.question, budget)
+    if result != asked.result:
+        return asked  # Such as one that took too long.
+    return asked.remembering(asked.blocks - reading.blocks)
+
+
 def _put(
-    kernel: Kernel, question: Question, budget: Budget
+    kernel: Kernel,
+    question: Question,
+    budget: Budget,
+    unchanged: Collection[Part] = (),
 ) -> tuple[Reading, QuestionResult]:
     if reason := hindrance(kernel, question):
         return Reading(budget), QuestionResult(question.text, reason)
     try:
-        with kernel.recorder.reading(budget, question.text) as reading:
+        with kernel.recorder.reading(budget, question.text, unchanged) as reading:
             _, error = attempt(kernel.prog, question)
     except BudgetExceededError as problem:
-        return Reading(budget), QuestionResult(question.text, str(problem))
+        nothing = Reading(budget, PartReads.pack(set(), volatile=True))
+        return nothing, QuestionResult(question.text, str(problem))
     if error is None or isinstance(error, CommandExitStatusError):
         # The kernel answered, even if grep, for example, found nothing.
         return reading, QuestionResult(question.text, None)
@@ -234,8 +332,16 @@ def _put(
     return reading, QuestionResult(question.text, reason, running)
 
 
-def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
+def _mark_kernel(
+    kernel: Kernel,
+    area: Area,
+    budget: Budget,
+    before: AreaResult | None,
+    changes: Changes,
+) -> AreaResult:
     """Mark the regions that the kernel itself marked, each with its name."""
+    if before is not None and not any(it.changed(changes) for it in before.asked):
+        return before
     found: list[KernelRegion] = []
     named: dict[Range, str] = {}
 
@@ -255,32 +361,33 @@ def _mark_kernel(kernel: Kernel, area: Area, budget: Budget) -> AreaResult:
         Question(f"{it.table} {it.id} {it.name}", partial(read, region=it))
         for it in found
     ]
-    each = _mark_area(kernel, replace(area, questions=tuple(questions)), budget)
+    rest = _mark_area(kernel, replace(area, questions=tuple(questions)), budget)
+    needs = first.needs | rest.needs
     return replace(
         first,
-        blocks=first.blocks | each.blocks,
-        seconds=first.seconds + each.seconds,
-        questions=first.questions + each.questions,
+        blocks=needs,
+        needs=needs,
+        asked=first.asked + rest.asked,
+        seconds=first.seconds + rest.seconds,
+        questions=first.questions + rest.questions,
         named=tuple((name, item) for item, name in named.items()),
     )
 
 
-def _mark_symbol(kernel: Kernel, name: str, budget: Budget) -> AreaResult:
+def _area_of_symbol(name: str) -> Area:
     def put(prog: Program) -> None:
         if not read_symbol(prog, name):
             raise UsageError(f"the kernel has no symbol {name!r}")
 
-    return _mark_area(kernel, Area(name, "", (Question(name, put),)), budget)
+    return Area(name, "", (Question(name, put),))
 
 
-def mark_range(
-    kernel: Kernel, name: str, address: int, size: int, budget: Budget
-) -> AreaResult:
-    """Mark a range of kernel virtual memory."""
+def _area_of_range(name: str, address: int, size: int, budget: Budget) -> Area:
+    """Return an area with a range of kernel virtual memory."""
 
     def put(prog: Program) -> None:
         if not 0 < size <= budget.bytes:
             raise UsageError(f"{size} bytes, expected 1 to {budget.bytes}")
         prog.read(address, size)
 
-    return _mark_area(kernel, Area(name, "", (Question(name, put),)), budget)
+    return Area(name, "", (Question(name, put),))

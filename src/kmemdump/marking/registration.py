@@ -18,6 +18,7 @@ from kmemdump.formats.followed import pack_followed
 from kmemdump.kernel.attach import OwnDebugInfo, read_own_debug_info
 from kmemdump.kernel.direct_map import direct_map, image_end
 from kmemdump.kernel_search.notes import is_present
+from kmemdump.marking.again import look_again
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.firmware_table import FirmwareTable, TableOptions, check_reserved
 from kmemdump.marking.followed import find_followed
@@ -152,7 +153,8 @@ class Registration(Closing):
             # First, so that its memory is freed before the questions are put.
             self._own_debug_info = read_own_debug_info(target, Recorder(target.memory))
             free_memory()
-        capture = _look(target, selection, self._own_debug_info)
+        self._last_look: Capture | None = None
+        capture = self._look(self._own_debug_info)
         self._own_debug_info = capture.kernel.own_debug_info
         self._info = capture.kernel.vmcoreinfo
         self.kernel = self._info.osrelease
@@ -165,11 +167,11 @@ class Registration(Closing):
             self._description = replace(self._description, notes=followed)
         self._registry = Registry(target.memory.ranges, description=self._description)
         self._registry.attach(self._backend)
-        marking, when = _ignore_registers(capture.marking), capture.time
+        self._marked: Marking | None = None
+        self.last = self._update(capture, start)
+        """The result of the last look."""
         del capture
         free_memory()
-        self.last = self._update(marking, start, when)
-        """The result of the last look."""
 
     def check(self) -> None:
         """
@@ -188,12 +190,18 @@ class Registration(Closing):
         """
         start = time.monotonic()
         before = {it.result.name for it in self.last.plan.areas if it.result.reason}
-        capture = _look(self._target, self._selection, self._own_debug_info, before)
-        marking, when = _ignore_registers(capture.marking), capture.time
-        del capture  # Large, and not needed any more.
+        self.last = self._update(self._look(self._own_debug_info, before), start)
         free_memory()
-        self.last = self._update(marking, start, when)
         return self.last
+
+    def _look(
+        self, own_debug_info: OwnDebugInfo | None, incomplete: Collection[str] = ()
+    ) -> Capture:
+        before, self._last_look = self._last_look, None
+        self._last_look = _look(
+            self._target, self._selection, own_debug_info, incomplete, before
+        )
+        return self._last_look
 
     def _describe(self, when: datetime) -> None:
         marked = int(when.timestamp())
@@ -210,18 +218,27 @@ class Registration(Closing):
         """Close the table, so that another process can write to it; regions stay."""
         self._table.close()
 
-    def _update(self, marking: Marking, start: float, when: datetime) -> RefreshResult:
-        capacity = self._backend.capacity
-        room = _MOST_REGIONS if capacity is None else max(capacity - DESCRIPTION, 0)
-        planned = plan(marking, room, self._within)
-        result = self._registry.update(planned.regions)
+    def _update(self, capture: Capture, start: float) -> RefreshResult:
+        if self._marked is capture.marking:  # The same object: nothing changed.
+            added = removed = 0
+            planned, refused = self.last.plan, self.last.refused
+        else:
+            room = _MOST_REGIONS
+            if self._backend.capacity is not None:
+                room = max(self._backend.capacity - DESCRIPTION, 0)
+            marking = _ignore_registers(capture.marking)
+            planned = plan(marking, room, self._within)
+            result = self._registry.update(planned.regions)
+            added, removed = len(result.added), len(result.removed)
+            refused = result.refused
+            self._marked = capture.marking
         # Last: until then, some registered regions are from the previous look.
-        self._describe(when)
+        self._describe(capture.time)
         return RefreshResult(
             planned,
-            len(result.added),
-            len(result.removed),
-            result.refused,
+            added,
+            removed,
+            refused,
             self._registry.description_problem,
             time.monotonic() - start,
         )
@@ -289,6 +306,7 @@ def _look(
     selection: Selection,
     own_debug_info: OwnDebugInfo | None,
     incomplete: Collection[str] = (),
+    before: Capture | None = None,
 ) -> Capture:
     """
     Look at the kernel, and once more if areas have become incomplete.
@@ -297,17 +315,21 @@ def _look(
     not stay incomplete until the next refresh.
 
     :param incomplete: Names of areas that were incomplete at the last refresh.
+    :param before: The last look, of no use afterwards.
     """
-    capture = look(target, selection, own_debug_info)
+    if before is not None:
+        capture = look_again(before, target, selection)
+    else:
+        capture = look(target, selection, own_debug_info, again=True)
     found = {
         area.name for area in _ignore_registers(capture.marking).areas if area.reason
     }
     if found <= set(incomplete):
         return capture
     own_debug_info = capture.kernel.own_debug_info
-    del capture
+    del capture, before
     free_memory()
-    return look(target, selection, own_debug_info)
+    return look(target, selection, own_debug_info, again=True)
 
 
 def _ignore_registers(marking: Marking) -> Marking:

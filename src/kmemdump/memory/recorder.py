@@ -3,34 +3,62 @@
 Record what drgn reads: the memory that an answer needs.
 
 A :class:`Recorder` sits between drgn and a memory, and limits reads to a budget.
+
+An answer is a function of the bytes that are read for it. So the reads say when it must
+be asked for again: when one of these bytes has changed. They are kept apart for each
+*part* of a question, such as a task, and for each *memo*, a value that several parts
+need.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Set
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from drgn import FaultError
 
 from kmemdump.bounds.steps import step
 from kmemdump.errors import BudgetExceededError, NotCapturedError
+from kmemdump.memory.changes import read_changes
 from kmemdump.memory.physical import PAGE_SIZE, Memory, PageMemory
 from kmemdump.memory.ranges import Range, unit_ranges
+from kmemdump.memory.spans import (
+    BLOCK_SIZE,
+    Changes,
+    pack,
+    span_blocks,
+    touches,
+)
 
-__all__ = ["BLOCK_SIZE", "Budget", "Reading", "Recorder", "block_ranges"]
+__all__ = [
+    "BLOCK_SIZE",
+    "Budget",
+    "Part",
+    "PartReads",
+    "Reading",
+    "Recorder",
+    "block_ranges",
+    "current_recorder",
+]
 
-BLOCK_SIZE = 512
-"""
-Granularity of recording in bytes. Structures that are read together rarely fill a page:
-recording pages would mark twice as much.
-"""
 _BLOCKS = PAGE_SIZE // BLOCK_SIZE
 
 _READS_BETWEEN_CHECKS = 1000
 _MAX_PAGES = (512 << 20) // PAGE_SIZE
 """Most pages that a recorder keeps, even if a damaged kernel makes it read more."""
+_MAX_MEMOS = 1 << 18
+"""Most memos that are kept; others are made each time."""
+_MOST_SHARED = 8
+"""Most reads of a memo for which it is looked whether another one has the same."""
+
+T = TypeVar("T")
+Part = tuple[str, Hashable]
+"""Name of a loop, and what identifies an object in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +74,80 @@ class Budget:
     seconds: float = 30.0
 
 
+class _Reads:
+    """Reads that belong together: their spans, and the memos that were used."""
+
+    __slots__ = ("memos", "spans", "volatile")
+
+    def __init__(self) -> None:
+        self.spans: set[int] = set()
+        self.memos: set[Hashable] = set()
+        self.volatile = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Memo:
+    """A value that was made of memory."""
+
+    value: Any
+    spans: array[int]
+    """What was read for it, memos that it used included."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartReads:
+    """What was read for a part of a question."""
+
+    spans: array[int]
+    """See :mod:`kmemdump.memory.spans`."""
+    blocks: array[int]
+    """Physical addresses in units of :data:`BLOCK_SIZE`, in order."""
+    volatile: bool = False
+    """Whether it read what always changes."""
+
+    @classmethod
+    def pack(cls, spans: set[int], volatile: bool) -> PartReads:
+        """Return this in little memory."""
+        return cls(pack(spans), pack(span_blocks(spans)), volatile)
+
+    def changed(self, changes: Changes) -> bool:
+        """Return whether any of it is not what it was."""
+        if self.volatile:
+            return True
+        # Most parts share no block with what changed.
+        return not changes.blocks.isdisjoint(self.blocks) and touches(
+            changes, self.spans
+        )
+
+    def without(self, blocks: Set[int]) -> PartReads:
+        """Return this without what was read in some blocks, which do not change."""
+        left = {it for it in self.spans if not blocks & span_blocks((it,))}
+        return PartReads.pack(left, self.volatile)
+
+
+_NOTHING = PartReads(array("Q"), array("Q"))
+
+
 @dataclass(slots=True)
 class Reading:
     """What was read during one :meth:`Recorder.reading`."""
 
     budget: Budget
-    blocks: set[int] = field(default_factory=set)
-    """Physical addresses in units of :data:`BLOCK_SIZE`."""
+    frame: PartReads = _NOTHING
+    """What was read outside of parts."""
+    parts: dict[Part, PartReads] = field(default_factory=dict)
+    """What was read for each part."""
+    kept: set[Part] = field(default_factory=set)
+    """Parts that were met and left out, since they are unchanged."""
     reads: int = 0
     seconds: float = 0.0
     missing: int | None = None
     """Physical address of the first read that failed, if any."""
+
+    @property
+    def blocks(self) -> set[int]:
+        """Physical addresses in units of :data:`BLOCK_SIZE`."""
+        return set(self.frame.blocks).union(*(it.blocks for it in self.parts.values()))
 
     @property
     def ranges(self) -> list[Range]:
@@ -68,8 +159,12 @@ def block_ranges(blocks: Iterable[int]) -> list[Range]:
     return unit_ranges(blocks, BLOCK_SIZE)
 
 
-def _forget(block: int) -> None:
-    """Record nothing, for reads outside of a reading."""
+_current: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+
+
+def current_recorder() -> Recorder | None:
+    """Return the recorder that records what this thread, or task, reads."""
+    return _current.get()
 
 
 class Recorder:
@@ -77,7 +172,8 @@ class Recorder:
     Memory for a :class:`drgn.Program` that remembers what was read.
 
     A page is read once and kept: answers see one state of a page even if the
-    kernel is running, and drgn's many small reads are cheap.
+    kernel is running, and drgn's many small reads are cheap. :meth:`refresh` reads all
+    of them again.
 
     drgn caches some look-ups in its program, so a later question may read less than it
     would alone: only the union over all readings is meaningful.
@@ -91,10 +187,22 @@ class Recorder:
         """Physical address of the last of them."""
         self._pages: dict[int, bytes] = {}
         self._current: Reading | None = None
-        self._record: Callable[[int], None] = _forget
+        self._unchanged: Collection[Part] = ()
+        self._loops: set[str] = set()
+        self._looping = False
+        self._part: Part | None = None
         self._deadline = 0.0
         self._reads = 0
         self._check_at = 0
+        self._memos: dict[Hashable, _Memo] = {}
+        self._shared: dict[tuple[int, ...], array[int]] = {}
+        self._frame = _Reads()
+        self._switch(_Reads())
+
+    @property
+    def size(self) -> int:
+        """How many pages are kept."""
+        return len(self._pages)
 
     def recording(self) -> Memory:
         """Return the memory that was read, with its contents at that time."""
@@ -102,7 +210,10 @@ class Recorder:
 
     @contextmanager
     def reading(
-        self, budget: Budget | None = None, what: str = "reading"
+        self,
+        budget: Budget | None = None,
+        what: str = "reading",
+        unchanged: Collection[Part] = (),
     ) -> Iterator[Reading]:
         """
         Record and limit what the body of the ``with`` statement reads.
@@ -110,6 +221,7 @@ class Recorder:
         Reads past the budget raise :exc:`BudgetExceededError` inside the body.
 
         :param what: Names the body, as for :func:`kmemdump.bounds.steps.step`.
+        :param unchanged: Parts that are left out.
         :raises BudgetExceededError: Instead of the body, if it is left out.
         """
         if self._current is not None:
@@ -117,16 +229,177 @@ class Recorder:
         current = self._current = Reading(budget or Budget())
         start = time.monotonic()
         self._deadline = start + current.budget.seconds
-        self._record = current.blocks.add
+        self._unchanged = unchanged
+        self._loops, self._looping = set(), False
+        self._frame = _Reads()
+        self._switch(self._frame)
         self._reads = self._check_at = 0
+        token = _current.set(self)
         try:
             with step(what, current.budget.seconds):
                 yield current
         finally:
+            _current.reset(token)
+            self.end_part()
             current.seconds = time.monotonic() - start
             current.reads = self._reads
-            self._record = _forget
+            spans = self._expanded(self._frame)
+            current.frame = PartReads.pack(spans, self._frame.volatile)
+            self._switch(_Reads())  # For reads outside of a reading.
             self._current = None
+
+    def begin_loop(self, name: str) -> bool:
+        """
+        Begin a loop over parts.
+
+        :param name: Unlike that of other loops of the same question.
+        :return: Whether it can be divided: not if it is inside of another one.
+        """
+        if self._current is None or self._looping or name in self._loops:
+            return False
+        if self._now is not self._frame:
+            return False
+        self._loops.add(name)
+        self._looping = True
+        return True
+
+    def end_loop(self) -> None:
+        """End the loop that began."""
+        self._looping = False
+
+    def begin_part(self, part: Part) -> bool:
+        """
+        Begin a part, whose reads are recorded apart from others.
+
+        :return: Whether it is to be asked for. It has not begun if not.
+        """
+        current = self._current
+        if current is None or self._part is not None:
+            return True
+        if part in self._unchanged:
+            current.kept.add(part)
+            return False
+        self._part = part
+        self._switch(_Reads())
+        return True
+
+    def end_part(self) -> None:
+        """End the part that began, if any."""
+        part, self._part = self._part, None
+        current = self._current
+        if part is None or current is None:
+            return
+        reads = self._now
+        self._switch(self._frame)
+        spans = self._expanded(reads)
+        before = current.parts.get(part)  # An item may come twice.
+        if before is not None:
+            spans.update(before.spans)
+            reads.volatile |= before.volatile
+        current.parts[part] = PartReads.pack(spans, reads.volatile)
+
+    def note_volatile(self) -> None:
+        """Note that something was used that always changes, such as registers."""
+        self._now.volatile = True
+
+    def recall(self, key: Hashable) -> bool:
+        """Use a memo without a value, if it is known."""
+        if key in self._memos:
+            self._use(key)
+            return True
+        return False
+
+    def memo(self, key: Hashable, make: Callable[[], T]) -> T:
+        """
+        Return a value that is made of memory, made before if nothing of it changed.
+
+        What is read to make it counts as read by whoever uses it.
+
+        :param key: Identifies the value.
+        :param make: Depends on nothing but memory and *key*.
+        """
+        found = self._memos.get(key)
+        if found is None:
+            outer, reads = self._now, _Reads()
+            self._switch(reads)
+            try:
+                value = make()
+            except BaseException:
+                outer.spans.update(self._expanded(reads))
+                raise
+            finally:
+                self._switch(outer)
+                outer.volatile |= reads.volatile
+            spans = self._expanded(reads)
+            if reads.volatile or len(self._memos) >= _MAX_MEMOS:
+                outer.spans.update(spans)
+                return value
+            found = self._memos[key] = _Memo(value, self._share(spans))
+        self._use(key)
+        value_: T = found.value
+        return value_
+
+    def _share(self, spans: set[int]) -> array[int]:
+        """Pack spans; those of many pages of the direct map are the same."""
+        if len(spans) > _MOST_SHARED:
+            return pack(spans)
+        key = tuple(sorted(spans))
+        return self._shared.setdefault(key, pack(key))
+
+    def unread(self, address: int) -> None:
+        """Forget that one byte was read, within a memo or a part."""
+        self._now.spans.discard(address << 12)
+
+    def refresh(self) -> Changes:
+        """
+        Read all pages again, and forget memos of what changed.
+
+        :return: The pages that changed.
+        :raises NotCapturedError: If a page cannot be read any more.
+        """
+        changes = read_changes(self.memory, self._pages)
+        if changes.pages:
+            self._pages.update({page: now for page, (_, now) in changes.pages.items()})
+            self._forget_memos(changes)
+        return changes
+
+    def _forget_memos(self, changes: Changes) -> None:
+        verdicts: dict[int, bool] = {}  # Pages of the direct map share their spans.
+        stale = []
+        for key, memo in self._memos.items():
+            known = id(memo.spans)
+            if known not in verdicts:
+                verdicts[known] = touches(changes, memo.spans)
+            if verdicts[known]:
+                stale.append(key)
+        for key in stale:
+            del self._memos[key]
+        if stale:
+            self._shared.clear()
+
+    def forget_pages(self, needed: Collection[int]) -> None:
+        """
+        Forget pages that no answer needs any more.
+
+        :param needed: Frame numbers of pages; those of memos are kept, too.
+        """
+        kept = set(needed)
+        for memo in self._memos.values():
+            kept.update(it // _BLOCKS for it in span_blocks(memo.spans))
+        for page in self._pages.keys() - kept:
+            del self._pages[page]
+
+    def _switch(self, reads: _Reads) -> None:
+        self._now = reads
+        self._record = reads.spans.add
+        self._use = reads.memos.add
+
+    def _expanded(self, reads: _Reads) -> set[int]:
+        """Return the spans, with those of memos."""
+        spans = reads.spans
+        for key in reads.memos:
+            spans.update(self._memos[key].spans)
+        return spans
 
     def whole_pages(self, blocks: Iterable[int]) -> frozenset[int]:
         """Return *blocks*, and all blocks of their pages that were read whole."""
@@ -146,11 +419,7 @@ class Recorder:
         data = self._pages.get(address // PAGE_SIZE)
         if data is None:
             return self._load(address, count)
-        self._record(address // BLOCK_SIZE)
-        if address % BLOCK_SIZE + count > BLOCK_SIZE:
-            last = (address + count - 1) // BLOCK_SIZE
-            for block in range(address // BLOCK_SIZE + 1, last + 1):
-                self._record(block)
+        self._record(address << 12 | count - 1)  # span(), without a call.
         self._reads += 1
         if self._reads >= self._check_at:
             self._check()
@@ -175,9 +444,7 @@ class Recorder:
             except NotCapturedError:
                 # A core image may hold a part of a page.
                 data = self.memory.read(address, count)
-                last = (address + count - 1) // BLOCK_SIZE
-                for block in range(address // BLOCK_SIZE, last + 1):
-                    self._record(block)
+                self._record(address << 12 | count - 1)
                 self._reads += 1
                 self._check()
                 return data
@@ -198,7 +465,7 @@ class Recorder:
         budget = current.budget
         if self._reads > budget.reads:
             problem = f"more than {budget.reads} reads"
-        elif len(current.blocks) * BLOCK_SIZE > budget.bytes:
+        elif self._exceeds(current, budget.bytes):
             problem = f"more than {budget.bytes} bytes"
         elif time.monotonic() > self._deadline:
             problem = f"more than {budget.seconds:g} s"
@@ -206,3 +473,12 @@ class Recorder:
             return
         self._check_at = 0  # Reading fails again if this is caught.
         raise BudgetExceededError(f"the question took {problem}")
+
+    def _exceeds(self, current: Reading, limit: int) -> bool:
+        parts = [it.spans for it in current.parts.values()]
+        spans = self._frame.spans, self._now.spans, *parts
+        # Blocks are counted only if they may be too many.
+        if sum(map(len, spans)) * (PAGE_SIZE + BLOCK_SIZE) <= limit:
+            return False
+        blocks: set[int] = set().union(*map(span_blocks, spans))
+        return len(blocks) * BLOCK_SIZE > limit

@@ -15,18 +15,21 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from drgn import FaultError, Program
+from drgn import FaultError, Object, Program
 from drgn.commands import CommandArgumentError, ParsedCommand
 from drgn.helpers.linux.sched import cpu_curr
 
 from kmemdump.errors import UsageError
+from kmemdump.memory.recorder import current_recorder
 from kmemdump.questions.disassemble import disassembly
 from kmemdump.questions.drgn_internals import (
     command_names,
     parse_arguments,
     redirect_output,
+    replace_helpers,
     run_command,
 )
+from kmemdump.questions.faster_helpers import FASTER_HELPERS
 from kmemdump.questions.question import Question
 from kmemdump.questions.stack_traces import checked_stack_traces
 from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
@@ -78,6 +81,13 @@ _SAFE_COMMANDS = frozenset(
 _SAFE_LINES = frozenset(("foreach bt",))
 """Safe ways to use commands that also run others."""
 
+_ABOUT_NO_TASK = frozenset(
+    ("dev", "irq", "kmem", "log", "mod", "net", "ps", "runq", "swap", "sys", "timer")
+)
+"""Commands whose answer never depends on the current task."""
+_OURS = "kmemdump_context"
+"""Key in the ``config`` of a program whose current task nobody chose."""
+
 _DISASSEMBLY = "dis"
 """One of crash's commands that drgn does not have."""
 _SAFE_WORDS = re.compile(r"(?: [A-Za-z0-9_.,:+\- ]*)?")
@@ -122,6 +132,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
     words = tuple(parsed.args) if isinstance(parsed.args, list) else ()
     tolerant = TOLERANT_COMMANDS.get((name, *words))
     bare = name == "log" and tolerant is not None
+    named = words == ("-a",) or bool(words and words[-1].isdecimal())
+    about_current = name not in _ABOUT_NO_TASK and not named
 
     def put(prog: Program) -> None:
         def run(arguments: Any) -> None:
@@ -129,7 +141,7 @@ def command(text: str, *, trusted: bool = False) -> Question:
 
         with checked_stack_traces(), _redirected(parsed):
             if not bare:
-                _set_context(prog)
+                _set_context(prog, needed=about_current)
             if tolerant is not None:
                 tolerant(prog, run)
             else:
@@ -167,11 +179,34 @@ def _redirected(parsed: ParsedCommand[Any]) -> Iterator[None]:
             sys.stdout.write(file.read())
 
 
-def _set_context(prog: Program) -> None:
+def _set_context(prog: Program, *, needed: bool) -> None:
+    """
+    Set the task that a command is about if none is named.
+
+    :param needed: Whether an answer may depend on it.
+    """
     # Without a panic drgn has no current task; crash takes the one that CPU 0 runs.
-    if "crash_context" not in prog.config:
-        try:
-            prog.config["crash_context"] = prog.crashed_thread().object
-        except (LookupError, FaultError, ValueError):
-            with contextlib.suppress(LookupError, FaultError):
-                prog.config["crash_context"] = cpu_curr(prog, 0).read_()
+    recorder = current_recorder()
+    if "crash_context" in prog.config and not (recorder and _OURS in prog.config):
+        return
+    if recorder is None:
+        task = _find_context(prog)
+    elif needed or "crash_context" not in prog.config:
+        task = recorder.memo("crash_context", lambda: _find_context(prog))
+    else:
+        return
+    if task is not None:
+        prog.config["crash_context"] = task
+        prog.config[_OURS] = True
+
+
+def _find_context(prog: Program) -> Object | None:
+    try:
+        return prog.crashed_thread().object
+    except (LookupError, FaultError, ValueError):
+        with contextlib.suppress(LookupError, FaultError):
+            return cpu_curr(prog, 0).read_()
+    return None
+
+
+replace_helpers(FASTER_HELPERS)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,9 +29,14 @@ __all__ = [
     "is_drgn_object",
     "parse_arguments",
     "redirect_output",
+    "replace_helpers",
     "replace_stack_traces",
     "run_command",
 ]
+
+
+_COMMANDS = "drgn.commands._crash."
+"""With which the names of the modules start that have the commands."""
 
 
 def command_names() -> Collection[str]:
@@ -105,3 +111,15 @@ def check_log_first(check: Callable[[Program], None]) -> None:
         return text
 
     vars(panic)["get_dmesg"] = checked
+
+
+def replace_helpers(helpers: Mapping[str, Callable[..., Any]]) -> None:
+    """
+    Let all crash commands call functions of ours instead of helpers of drgn.
+
+    :param helpers: By the names that the commands import.
+    """
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith(_COMMANDS):
+            names = vars(module)
+            names.update({name: helpers[name] for name in helpers.keys() & names})

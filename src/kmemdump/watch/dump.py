@@ -16,7 +16,8 @@ from kmemdump.bounds.steps import held
 from kmemdump.coreimage import Death
 from kmemdump.coreimage.folder import SUFFIX, CoreFolder
 from kmemdump.errors import KmemdumpError, OutputError
-from kmemdump.marking.capture import Capture, look
+from kmemdump.marking.again import look_again
+from kmemdump.marking.capture import Capture
 from kmemdump.marking.mark import AreaResult, Marking, QuestionResult
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
@@ -263,7 +264,7 @@ def _second_look(
         # has marked the memory that only its answers need.
         selection = replace(selection, vmlinux=None)
     try:
-        return look(dead, selection, marks.capture.kernel), None
+        return look_again(marks.capture, dead, selection), None
     except Exception as error:
         # A dead kernel's memory may break drgn in any way.
         problem = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -9,6 +9,7 @@ from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.end_patterns import OrderlyEnd
 from kmemdump.errors import NotCapturedError
+from kmemdump.marking.pace import Pace
 from kmemdump.watch.death.act import wait_for_reset
 from kmemdump.watch.end_causes import (
     DumpCause,
@@ -27,7 +28,7 @@ from kmemdump.watch.liveness import KernelState
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.refresher import Refresher
 from kmemdump.watch.reporter import Reporter
-from kmemdump.watch.settings import Settings
+from kmemdump.watch.settings import INTERVAL, Settings
 from kmemdump.watch.vm_control import VmControl
 from kmemdump.watch.vm_marks import is_later
 
@@ -82,7 +83,8 @@ class Monitor:
         """Why QEMU sent it an NMI, which may make it panic."""
         self._nmi_at = 0.0
         self._next_sample = time.monotonic()
-        self._next_refresh = self._next_sample + settings.interval
+        self._pace = Pace(settings.interval, INTERVAL)
+        self._next_refresh = self._next_sample + self._pace.interval
         self._refresher = Refresher(control, marks, reporter, settings.seal)
 
     def postpone_oops(self) -> None:
@@ -215,8 +217,10 @@ class Monitor:
                 return DumpCause(DeathKind.HANG, cause, now, vm, hang.cpus, found)
         if now >= self._next_refresh or (kernel.booted and not self._booted):
             self._booted = self._booted or kernel.booted
-            self._next_refresh = now + self._settings.interval
+            cpu = time.process_time()
             self._refresher.refresh()
+            cost = time.process_time() - cpu
+            self._next_refresh = now + self._pace.count(cost)
             if self._sampler.count:
                 self._reporter.report_samples(self._sampler.count)
         return None

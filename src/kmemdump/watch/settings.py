@@ -10,7 +10,10 @@ from pathlib import Path
 from kmemdump.coreimage.retention import Limits
 from kmemdump.sealing import Seal
 
-__all__ = ["Settings", "VmAction"]
+__all__ = ["INTERVAL", "Settings", "VmAction"]
+
+INTERVAL = 5.0
+"""Seconds between two refreshes of the marks, if they are cheap."""
 
 
 class VmAction(StrEnum):
@@ -28,8 +31,11 @@ class Settings:
 
     folder: Path
     """Where core images are written."""
-    interval: float = 30.0
-    """Seconds between two refreshes of the marks."""
+    interval: float | None = None
+    """
+    Seconds between two refreshes of the marks, whatever they cost; ``None`` for
+    :data:`INTERVAL`, or more if they would take more than 1 % of one CPU.
+    """
     hang_after: float = 10.0
     """Seconds for which a kernel must be frozen; 0 turns the hang detector off."""
     action: VmAction = VmAction.PAUSE

@@ -27,7 +27,7 @@ from kmemdump.watch.control.pending import PendingRequests
 from kmemdump.watch.control.server import ControlServer, Request
 from kmemdump.watch.events import Event, EventName
 from kmemdump.watch.program import Follower
-from kmemdump.watch.settings import Settings
+from kmemdump.watch.settings import INTERVAL, Settings
 from kmemdump.watch.sources import Source, VmAddress
 from kmemdump.watch.vm_status import VmStatus
 from kmemdump.watch.watcher import Outcome
@@ -304,7 +304,7 @@ class Supervisor:
                 pid=os.getpid(),
                 started=self._started,
                 folder=str(self._settings.folder.absolute()),
-                interval=self._settings.interval,
+                interval=self._settings.interval or INTERVAL,
                 vms=[vm.record() for vm in self._vms.values()],
             )
             return

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from kmemdump.backends.vm import Dump, VmBackend
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
-from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.build_cache import BuildCache
+from kmemdump.marking.again import look_again
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.free_memory import free_memory
 from kmemdump.marking.registry import Registry
@@ -51,7 +51,9 @@ class VmMarks:
     ) -> None:
         self.target = target
         self.selection = selection
-        self.capture: Capture = look(target, selection, packing=True, builds=builds)
+        self.capture: Capture = look(
+            target, selection, packing=True, builds=builds, again=True
+        )
         self.liveness: Liveness | LogLiveness
         self.lacking: str | None
         """What it lacks, so that its state is known from its log."""
@@ -98,15 +100,16 @@ class VmMarks:
 
         :raises KmemdumpError: If that fails; the marks made before stay.
         """
-        known: Kernel | None = self.capture.kernel
         if self.lacking is not None and self._searches < _SEARCHES:
             self._searches += 1
-            known = None
-        capture = look(self.target, self.selection, known)
+            capture = look(self.target, self.selection, again=True)
+        else:
+            capture = look_again(self.capture, self.target, self.selection)
         if self.answers.find_lost(capture).keys() - self.answers.lost.keys():
             # Maybe the kernel was changing a list just then.
-            capture = look(self.target, self.selection, known)
-        del known  # Large.
+            known = capture.kernel
+            capture = look(self.target, self.selection, known, again=True)
+            del known  # Large.
         if self.lacking is None:
             self.liveness = Liveness(capture.kernel)
         else:
