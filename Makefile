@@ -12,6 +12,7 @@
 #   make soak     twenty VMs that die at random under one watch (half an hour)
 #   make kills    workers, the watch, QEMU and libvirtd killed at random (half an hour)
 #   make campaign every death and what is none, on four kernels under one watch (an hour)
+#   make looks    looks that ask only for what changed, against full ones (an hour)
 #   make lint     ruff and mypy
 #   make fuzz     all parsers with millions of inputs, guided by coverage (an hour)
 #   make fuzz-fast ten million inputs for each parser, not guided (hours)
@@ -38,7 +39,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix newest soak kills campaign lint fuzz fuzz-fast damaged bench docs clean system system-demo system-test system-matrix
+.PHONY: demo test check matrix newest soak kills campaign looks lint fuzz fuzz-fast damaged bench docs clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -64,6 +65,9 @@ kills: system-test .venv/dev .venv/libvirt
 
 campaign: system-test .venv/dev
 	PYTHONPATH=tests $(BIN)/python tests/campaign.py $(ARGS)
+
+looks: system-test .venv/dev
+	PYTHONPATH=tests $(BIN)/python tests/looks.py $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check

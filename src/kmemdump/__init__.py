@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from kmemdump.memory.recorder import Budget as Budget
     from kmemdump.opening import open_target as open_target
     from kmemdump.questions.crash_commands import command as command
+    from kmemdump.questions.objects import each as each
     from kmemdump.questions.question import Question as Question
     from kmemdump.questions.question import function as function
     from kmemdump.report import Report as Report
@@ -106,6 +107,7 @@ _HOMES = {
     "memory.recorder": "Budget",
     "opening": "open_target",
     "questions.crash_commands": "command",
+    "questions.objects": "each",
     "questions.question": "Question function",
     "report": "Report",
     "targets": "Target",
