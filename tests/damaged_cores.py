@@ -23,7 +23,7 @@ from kmemdump.cli import main
 from rigs.damage import damage, kernel_pointers, move_pointers, spans
 from rigs.tally import Count, add_count
 
-FOLDER = Path("build/damaged")
+FOLDER = Path(os.environ.get("KMEMDUMP_DAMAGED", "build/damaged"))
 VERBS: dict[str, tuple[str, ...]] = {
     "info": (),
     "report": (),
