@@ -138,6 +138,13 @@ def test_leaves_other_partitions_alone(copier, ram, tmp_path, content, why):
     assert written(out / "out") == ["kmemdump-1700000000.elf"]
 
 
+def test_the_text_in_memory_lacks_only_the_time_of_death(copier, ram, tmp_path):
+    ram.data[LIST_SIZE : LIST_SIZE + len(INFO) + 1] = INFO + b"\0"
+    vmcore, out = dump(ram, tmp_path / "vmcore"), tmp_path / "out"
+    run_copier(copier, f"vmcore={vmcore}", f"to=file:{out}")
+    check(out / "kmemdump-1700000000.elf", ram, tmp_path / "core")
+
+
 def test_a_damaged_copy_is_known(copier, ram, tmp_path, capsys):
     vmcore, out = dump(ram, tmp_path / "vmcore"), tmp_path / "out"
     run_copier(copier, f"vmcore={vmcore}", f"to=file:{out}")

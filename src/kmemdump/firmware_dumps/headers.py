@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ __all__ = ["Headers", "find_headers", "is_registers"]
 _HEADER_NAME = "KELF"
 _INFO_NAME = "Kvmcorein"
 _INFO_START = b"OSRELEASE="
+_DEATH = re.compile(rb"CRASHTIME=[0-9]+\n")
 _MAX_HEADER = 4 << 20
 _MAX_HEADERS = 16
 
@@ -64,12 +66,17 @@ def find_headers(
     if texts:
         headers.vmcoreinfo = texts[0]
         for other in texts[1:]:
-            if other.raw != texts[0].raw:
+            if _said_in_life(other) != _said_in_life(texts[0]):
                 problems.append(
                     f"{texts[0].source} and {other.source} hold different VMCOREINFO; "
                     "the first one is used"
                 )
     return headers
+
+
+def _said_in_life(info: VmcoreInfo) -> bytes:
+    """Leave out what crash_save_vmcoreinfo() adds to a copy when the kernel dies."""
+    return _DEATH.sub(b"", info.raw)
 
 
 def is_registers(note: Note) -> bool:
