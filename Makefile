@@ -19,11 +19,13 @@
 #   make damaged damaged core images, ARGS=CORE…, through each verb (an hour)
 #   make bench    kmemdump against what people use today
 #   make docs     the manual, in build/docs, and the manual pages, in build/man
+#   make share    manual pages and completions, in share, for a release
+#   make release  sdist, wheel and Debian package, built and tested, in dist
 #   make clean    remove all of the above
 #
 # ARGS adds arguments to pytest: make test ARGS='-k lab -x', make matrix
-# ARGS='--kernel 5.10'. KMEMDUMP_LAB names the folder of the kernels, to share it or to
-# keep it from make clean.
+# ARGS='--kernel 5.10'. Kernels are kept in ~/.cache/kmemdump/lab, or where
+# KMEMDUMP_LAB says.
 
 PYTHON ?= python3
 ARGS ?=
@@ -39,7 +41,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix newest soak kills campaign looks lint fuzz fuzz-fast damaged bench docs clean system system-demo system-test system-matrix
+.PHONY: demo test check matrix newest soak kills campaign looks lint fuzz fuzz-fast damaged bench docs share release clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -90,8 +92,14 @@ docs: .venv/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -t man -b man docs build/man
 
+share: .venv/docs
+	BIN=$(BIN) tools/share
+
+release: .venv/dev .venv/docs
+	ARGS='$(ARGS)' tools/release
+
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist share .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 system:

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The README's lines that install kmemdump, in clean installations of Debian."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kmemdump.version import VERSION
+from rigs.debian_root import DebianRoot, debian_root, have_roots
+
+ROOT = Path(__file__).parents[2]
+SUITES = ("bookworm", "trixie")
+
+pytestmark = [
+    pytest.mark.matrix,
+    pytest.mark.skipif(not have_roots(), reason="needs root and debootstrap"),
+]
+
+
+def line_for(kind: str) -> str:
+    """Return what the README has one type."""
+    text = (ROOT / "README.md").read_text()
+    (found,) = re.findall(rf"<!-- install: {kind} -->\n```sh\n(.*?)\n```\n", text, re.S)
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """What a release has: the files of the repository, and share/."""
+    folder = tmp_path_factory.mktemp("source") / "kmemdump"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
+    for name in filter(None, listed):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    subprocess.run([ROOT / "tools/share"], check=True)
+    shutil.copytree(ROOT / "share", folder / "share")
+    return folder
+
+
+@pytest.fixture(params=SUITES)
+def root(request, lab_cache):
+    with debian_root(lab_cache, request.param) as made:
+        yield made
+
+
+def check_demo(root: DebianRoot, program: str, user: str) -> None:
+    """Run the demonstration, as somebody who is not root."""
+    said = root.run(
+        f"{program} demo --json -o demo 2>steps || {{ cat steps; exit 1; }}",
+        user=user,
+        folder=f"/home/{user}",
+    )
+    record = json.loads(said)
+    assert record["complete"]
+    assert record["cause"]["kind"] == "panic"
+    cache = root.path / f"home/{user}/.cache/kmemdump/lab"
+    assert [it for it in cache.iterdir() if it.name.startswith("linux-image-6.12")]
+
+
+def test_pipx(root, source):
+    root.install("pipx", "man-db", "qemu-system-x86", "util-linux")
+    root.add_user("guest")
+    root.copy(source, "/home/guest/kmemdump", owner="guest")
+    root.run(line_for("pipx"), user="guest", folder="/home/guest/kmemdump")
+    program = "/home/guest/.local/bin/kmemdump"
+    assert VERSION in root.run(f"{program} --version", user="guest")
+    found = "ls -d .local/share/pipx/venvs/kmemdump .local/pipx/venvs/kmemdump || true"
+    said = root.run(found, user="guest", folder="/home/guest")
+    (place,) = [line for line in said.splitlines() if line.startswith(".local")]
+    page = f"/home/guest/{place}/share/man/man1/kmemdump-watch.1"
+    assert "KMEMDUMP" in root.run(f"MANPAGER=cat man {page}")
+    check_demo(root, program, "guest")
+
+
+@pytest.fixture(params=SUITES)
+def package(request, lab_cache, source, tmp_path_factory) -> tuple[str, Path]:
+    """A suite, and the package that is built on it."""
+    suite = request.param
+    with debian_root(lab_cache, suite) as builder:
+        builder.install(
+            "build-essential",
+            "debhelper",
+            "lintian",
+            "python3-pip",
+            "python3-venv",
+            "ca-certificates",
+        )
+        builder.copy(source, "/build/kmemdump")
+        builder.run("dpkg-buildpackage -b -uc -us", folder="/build/kmemdump")
+        said = builder.run("lintian --fail-on warning *.changes", folder="/build")
+        assert said == ""
+        (built,) = builder.path.glob("build/*.deb")
+        kept = tmp_path_factory.mktemp("deb") / built.name
+        shutil.copy(built, kept)
+    return suite, kept
+
+
+def test_deb(package, lab_cache):
+    suite, built = package
+    with debian_root(lab_cache, suite) as root:
+        root.install("bash-completion", "man-db", "qemu-system-x86", "systemd")
+        before = root.files()
+        root.copy(built, f"/home/kmemdump/dist/{built.name}")
+        line = line_for("deb").replace("apt install", "apt-get install --yes -q")
+        root.run(line, folder="/home/kmemdump")
+        assert VERSION in root.run("kmemdump --version")
+        # What the system finds.
+        page = root.run("man -w kmemdump-watch").strip()
+        assert page.endswith("man1/kmemdump-watch.1.gz")
+        said = root.run(
+            "bash -c '. /usr/share/bash-completion/bash_completion; "
+            "(_comp_load kmemdump || _load_completion kmemdump) 2>/dev/null; "
+            "complete -p kmemdump'"
+        )
+        assert "_kmemdump_completion" in said
+        units = root.run("systemctl list-unit-files 'kmemdump*' --no-legend --root=/")
+        states = dict(line.split()[:2] for line in units.strip().splitlines())
+        assert states == {
+            "kmemdump.service": "disabled",
+            "kmemdump-watch.service": "disabled",
+        }
+        assert not list(root.path.glob("etc/systemd/system/*/kmemdump*"))
+        # drgn is the package's own, with the plugin.
+        assert "drgn 0.3" in root.run("/usr/lib/kmemdump/bin/drgn --version")
+        root.add_user("guest")
+        check_demo(root, "kmemdump", "guest")
+        said = root.run(
+            "kmemdump open --print demo/core.elf", user="guest", folder="/home/guest"
+        )
+        assert said.startswith("/usr/lib/kmemdump/bin/drgn ")
+        root.run("apt-get purge --yes -q kmemdump")
+        left = {name for name in root.files() - before if "kmemdump" in name}
+        assert left == set()
+
+
+def test_container(lab_cache, source):
+    """The image's steps, each as a builder runs it, on what its base is."""
+    assert "build" in line_for("container")
+    text = re.sub(r"\\\n", " ", (ROOT / "Containerfile").read_text())
+    steps = re.findall(r"^([A-Z]+) (.*)$", text, re.M)
+    (base,) = [value for name, value in steps if name == "FROM"]
+    assert base.endswith("/debian:13-slim")
+    user = "root"
+    with debian_root(lab_cache, "trixie") as root:
+        for name, value in steps:
+            if name == "RUN":
+                root.run(value, user=user)
+            elif name == "COPY":
+                _, target = value.split()
+                root.copy(source, target)
+            elif name == "USER":
+                user = value
+        entry = json.loads(dict(steps)["ENTRYPOINT"])
+        assert VERSION in root.run(f"{entry[0]} --version", user=user)
+        check_demo(root, entry[0], user)
