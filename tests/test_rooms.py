@@ -48,6 +48,7 @@ ROOMS = [
     "debuggers",
     "report",
     "core",
+    "redaction",
     "catalogue",
     "collect",
     "watch",

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.kernel.partial_read import read_partial
-from kmemdump.kernel.printk import LogRecord, format_record, read_log, read_newest
+from kmemdump.kernel.printk import (
+    LogRecord,
+    find_log_places,
+    format_record,
+    read_log,
+    read_newest,
+)
 from kmemdump.memory.ranges import Range, intersect
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.printk_ring import (
@@ -83,6 +89,9 @@ def test_every_way_to_wrap(length, tight):
     assert len(texts) >= 256 // (16 + length) - 1
     assert texts == written[-len(texts) :]
     assert log.lost == 0
+    read = writer.memory()
+    places = find_log_places(read, INFO)
+    assert [read(*place).decode() for place in places.texts] == texts
 
 
 def test_reused_block_is_lost():

@@ -35,12 +35,14 @@ from kmemdump.formats.sealed import (
 )
 from kmemdump.formats.xen_core import is_xen_core, parse_context, parse_xen_core
 from kmemdump.kernel.printk import (
+    find_log_places,
     format_record,
     head_address,
     read_log,
     read_newest,
 )
 from kmemdump.memory.ranges import Range, flatten
+from kmemdump.redaction.policy import parse_policy
 from kmemdump.targets.unsupported import describe_unsupported
 from kmemdump.text import c_string
 from kmemdump.vmcoreinfo import VmcoreInfo
@@ -210,6 +212,8 @@ def _log(data: bytes) -> None:
         format_record(record)
     read_newest(read, INFO, 5)
     head_address(read, INFO)
+    for _, size in find_log_places(read, INFO).texts:
+        assert size > 0
 
 
 def _ring() -> bytes:
@@ -337,6 +341,15 @@ DUMP_PARSERS = (
         "kind of file",
         describe_unsupported,
         (b"\x7fELF\2\1\1".ljust(64, b"\0"), b"OSRELEASE=6.1\n", b"text"),
+    ),
+    Parser(
+        "policy of redaction",
+        lambda data: parse_policy(data, "policy"),
+        (
+            b'version = 1\nname = "a"\nbase = "share"\n'
+            b"[kinds]\npaths = 'keep'\n[patterns]\nn = 'E[0-9]{6}'\n",
+        ),
+        200_000,
     ),
     Parser("string", c_string, (b"name\0rest",)),
 )

@@ -77,6 +77,7 @@ class Aarch64:
     resets_by_fault = False
     flags = "pstate"
     stack_registers = ("SP", "X29")
+    place_registers: tuple[str, ...] = ("SP", "PC", "PSTATE")
     pt_regs_size = 34 * 8  # Up to struct user_pt_regs, which comes first.
     unwind_tables: tuple[str, ...] = ()  # Frame pointers suffice.
     frame_pointer = "x29"

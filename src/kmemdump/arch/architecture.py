@@ -62,6 +62,8 @@ class Arch(Protocol):
     """
     stack_registers: tuple[str, str]
     """Of :attr:`registers`, the stack pointer and the frame pointer."""
+    place_registers: tuple[str, ...]
+    """Of :attr:`registers`, those that say where a CPU was, and in which mode."""
     pt_regs_size: int
     """Smallest ``struct pt_regs`` in bytes, whose members are those of registers."""
     unwind_tables: tuple[str, ...]

@@ -77,6 +77,7 @@ class X86_64:
     resets_by_fault = True
     flags = "rflags"
     stack_registers = ("RSP", "RBP")
+    place_registers: tuple[str, ...] = ("RIP", "CS", "RFL", "RSP", "SS")
     pt_regs_size = 21 * 8
     unwind_tables: tuple[str, ...] = ("orc_unwind", "orc_unwind_ip", "orc_header")
     frame_pointer = "rbp"

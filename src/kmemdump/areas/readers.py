@@ -15,6 +15,7 @@ from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.pid import find_task
 from drgn.helpers.linux.sched import cpu_curr, idle_task
 
+from kmemdump.kernel.program import OBJECTS
 from kmemdump.kernel.tasks import task_address
 from kmemdump.memory.physical import PAGE_SIZE
 
@@ -78,6 +79,9 @@ def main_tasks(prog: Program) -> Iterator[Object]:
 def read_object(value: Object) -> None:
     """Read an object whole."""
     if value.address_ is not None:
+        note = value.prog_.config.get(OBJECTS)
+        if note is not None:
+            note(value)
         read_pages(value.prog_, value.address_, min(sizeof(value), MAX_VARIABLE))
 
 

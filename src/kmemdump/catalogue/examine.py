@@ -106,6 +106,7 @@ def _row(
             machine=(manifest.vm if manifest else "") or report.kernel.hostname,
             hardware=report.hardware.name if report.hardware else None,
             death_id=(manifest.death_id if manifest else "") or None,
+            redacted=report.redacted,
             complete=not report.missing,
             problem=missing or None,
         )

@@ -102,6 +102,12 @@ COLUMNS = tuple(
             "The same for two core images of one dead kernel.",
         ),
         (
+            "redacted",
+            "text",
+            False,
+            "Names of the policies by which data was removed from the source.",
+        ),
+        (
             "complete",
             "yes or no",
             True,
@@ -140,6 +146,7 @@ class Row:
     machine: str | None = None
     hardware: str | None = None
     death_id: str | None = None
+    redacted: str | None = None
     complete: bool = False
     problem: str | None = None
     tool: str = TOOL_VERSION

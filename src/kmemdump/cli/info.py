@@ -18,6 +18,7 @@ from kmemdump.cli.shared.options import TargetOptions, opened_target, target_opt
 from kmemdump.errors import ExitCode, UnsupportedError
 from kmemdump.formats.sealed import Sealed
 from kmemdump.sealing import NoKeyError
+from kmemdump.targets import Target
 from kmemdump.text import format_duration
 
 if TYPE_CHECKING:
@@ -36,12 +37,18 @@ _MOST_QUESTIONS = 5
 @click.option(
     "-v", "--verbose", is_flag=True, help="List questions and regions as well."
 )
+@click.option(
+    "--contents",
+    is_flag=True,
+    help="List which kinds of data are in CORE, in words for data protection.",
+)
 def command(
     target: str,
     vmlinux: Path | None,
     reading: TargetOptions,
     as_json: bool,
     verbose: bool,
+    contents: bool,
 ) -> int:
     """
     Show the contents of CORE, whether it is intact, and what opens it.
@@ -52,6 +59,9 @@ def command(
     from kmemdump.report.inspect import inspect, shorten
     from kmemdump.report.schema import VERSION, to_plain
 
+    if contents:
+        with opened_target(target, reading) as opened:
+            return _show_contents(opened, as_json)
     path = Path(target.removeprefix("file:"))
     try:
         with opened_target(target, reading) as opened:
@@ -104,6 +114,29 @@ def _print_sealed(path: Path, sealed: Sealed, as_json: bool) -> int:
             print_lines(console, value, head=f"{name + ':':<12}")
     print_message(f"{path}: is sealed; --identity FILE shows the rest")
     return ExitCode.INCOMPLETE
+
+
+def _show_contents(target: Target, as_json: bool) -> int:
+    """Print which kinds of data a core image has, by what its areas read."""
+    from kmemdump.redaction.contents import contents_of
+    from kmemdump.report.text import print_lines
+
+    found = contents_of(target)
+    if as_json:
+        click.echo(json.dumps({"version": 1, **found.to_json()}, indent=2))
+        return ExitCode.DONE
+    console = Console(highlight=False)
+    state = f"redacted by policy {found.redacted}" if found.redacted else "not redacted"
+    print_lines(console, f"{target.name}: {state}")
+    for kind in found.kinds:
+        console.print()
+        console.print(kind.kind, style="bold")
+        print_lines(console, kind.meaning, indent=2)
+        where = f"areas: {', '.join(kind.areas)}" if kind.areas else "notes of the file"
+        print_lines(console, where, indent=2)
+        if kind.policy:
+            print_lines(console, f"policy {found.redacted}: {kind.policy}", indent=2)
+    return ExitCode.DONE
 
 
 def _print(found: Inspection, verbose: bool) -> None:
@@ -193,6 +226,8 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "Written by", f"{found.tool}{held}"
     if found.cause is not None:
         yield "Because", found.cause
+    if found.redacted is not None:
+        yield "Redacted", f"by policy {found.redacted}"
     if found.captured is not None:
         age = (datetime.now(UTC) - found.captured).total_seconds()
         ago = f", {format_duration(age)} ago" if age >= 0 else ""

@@ -36,6 +36,7 @@ _VERBS = {
     "ask": "Put questions to a core image or target.",
     "report": "Say what happened to the kernel.",
     "catalogue": "Keep many deaths, and see which of them are one bug.",
+    "redact": "Remove data from a core image, to give it away.",
     "open": "Start drgn, crash or gdb on a core image.",
     "unseal": "Write what is sealed in a core image to a file.",
 }

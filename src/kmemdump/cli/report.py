@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,16 @@ __all__ = ["command"]
     metavar="N",
     help="Number of last log records to show; by default, those before the death.",
 )
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Remove data first, as 'kmemdump redact' does, by policy share.",
+)
+@click.option(
+    "--policy",
+    metavar="share|strict|FILE.toml",
+    help="Remove data first, by this policy.",
+)
 def command(
     target: str,
     vmlinux: Path | None,
@@ -69,6 +80,8 @@ def command(
     force: bool,
     form: str | None,
     lines: int | None,
+    redact: bool,
+    policy: str | None,
 ) -> int:
     """
     Show what happened to the kernel in CORE, in any other target, or in a mere LOG.
@@ -76,6 +89,7 @@ def command(
     \b
     kmemdump report vm.core
     kmemdump report /var/log/serial.log
+    kmemdump report vm.core --redact --html share.html
     kmemdump report /var/lib/systemd/pstore
     journalctl -k -b -1 -o export | kmemdump report -
 
@@ -90,7 +104,10 @@ def command(
 
     check_output(page, force)
     check_output(output, force)
-    report = _report(target, vmlinux, reading)
+    if redact or policy is not None:
+        report = _redacted_report(target, vmlinux, reading, policy or "share")
+    else:
+        report = _report(target, vmlinux, reading)
     if page is not None:
         with PartialFile(page) as file:
             file.write(report.to_html().encode())
@@ -159,3 +176,24 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
     with opened_target(target, reading) as opened:
         builds = user_builds(os.environ, opened)
         return Core(opened, vmlinux=vmlinux, builds=builds).report()
+
+
+def _redacted_report(
+    target: str, vmlinux: Path | None, reading: TargetOptions, name: str
+) -> Report:
+    from kmemdump.cli.shared.builds import user_builds
+    from kmemdump.logs.read import open_log
+    from kmemdump.redaction.log import redacted_log
+    from kmemdump.redaction.policy import load_policy
+    from kmemdump.redaction.redact import redact
+    from kmemdump.report import gather_from_log
+
+    policy = load_policy(name)
+    log = None if reading.memory_map else open_log(target)
+    if log is not None:
+        report = gather_from_log(redacted_log(log, policy), vmlinux=vmlinux)
+        return replace(report, redacted=policy.name)
+    if vmlinux is not None:
+        raise UsageError("--vmlinux is not allowed with --redact")
+    with opened_target(target, reading) as opened:
+        return redact(opened, policy, builds=user_builds(os.environ, opened)).report()

@@ -134,6 +134,8 @@ class Manifest(NamedTuple):
     areas: Sequence[AreaRecord] = ()
     questions: Sequence[QuestionRecord] = ()
     """Questions outside areas."""
+    redacted: str = ""
+    """Names of the policies by which data was removed from it."""
 
     @property
     def by_firmware(self) -> bool:
@@ -171,6 +173,8 @@ class Manifest(NamedTuple):
             "questions": [_from_question(item) for item in self.questions],
             "regions": [_from_region(region) for region in self.regions],
         }
+        if self.redacted:
+            fields["redacted"] = _clean(self.redacted)
         return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
 
     @classmethod
@@ -211,6 +215,7 @@ class Manifest(NamedTuple):
             regions=fields.records("regions", _to_region),
             areas=fields.records("areas", _to_area),
             questions=fields.records("questions", _to_question),
+            redacted=fields.text("redacted", ""),
         )
 
 

@@ -116,6 +116,7 @@ def attach(
     builds: BuildCache | None = None,
     marking: bool = True,
     lasting: bool = False,
+    recorder: Recorder | None = None,
 ) -> Kernel:
     """
     Attach drgn to the kernel of *target*, recording what is read.
@@ -129,11 +130,12 @@ def attach(
     :param marking: Whether memory is marked by what is read. If not, unwind tables are
         read when they are needed, so that who asks for no stack does not wait for them.
     :param lasting: Whether it is to be looked at again, when registers are others.
+    :param recorder: Reads the target's memory; by default, a new one.
     :raises FormatError: If the vmlinux is another kernel's.
     :raises KmemdumpError: If there is no kernel that drgn can look at.
     """
     _logger.info("attaching to %s", target.name)
-    recorder = Recorder(target.memory)
+    recorder = recorder or Recorder(target.memory)
     registers = target.registers()
     # Of a crash, drgn knows where the kernel wrote the registers, which do not change.
     changing = lasting and CRASH_TIME.keys().isdisjoint(target.vmcoreinfo().values)

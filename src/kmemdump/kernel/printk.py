@@ -20,7 +20,9 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
     "Log",
+    "LogPlaces",
     "LogRecord",
+    "find_log_places",
     "format_record",
     "format_time",
     "head_address",
@@ -92,6 +94,16 @@ class Log:
                 f"{self.missing} of {count} records are missing: their memory was not "
                 "captured"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlaces:
+    """Virtual addresses and sizes in bytes of the parts of the ring."""
+
+    structure: list[tuple[int, int]]
+    """Descriptors; numbers, times and lengths of the records; ids of the texts."""
+    texts: list[tuple[int, int]]
+    """The text of each record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +260,48 @@ def read_log(read: ReadVirtual, info: VmcoreInfo) -> Log:
     return log
 
 
+def find_log_places(read: ReadVirtual, info: VmcoreInfo) -> LogPlaces:
+    """
+    Find where in memory the log's structure is, and where its texts.
+
+    :raises NotCapturedError: If VMCOREINFO does not describe the ring.
+    :raises FormatError: If the ring is damaged.
+    """
+    layout = _Layout.of(info)
+    ring = _read_ring(read, info, layout)
+    descs = read_partial(read, ring.descs, ring.count * layout.desc_size)
+    infos = read_partial(read, ring.infos, ring.count * layout.info_size)
+    text = read_partial(read, ring.text, ring.text_size)
+    # After the caller, with 4 bytes, comes the name of a device.
+    info_size = min(layout.caller + 4, layout.info_size)
+    structure = [(ring.descs, ring.count * layout.desc_size)]
+    texts: list[tuple[int, int]] = []
+    for step in range(ring.used):
+        current = ring.tail + step & _ID_MASK
+        index = current & ring.count - 1
+        structure.append((ring.infos + index * layout.info_size, info_size))
+        try:
+            desc = descs.part(index * layout.desc_size, layout.desc_size)
+            begin, end = _LPOS.unpack_from(desc, layout.lpos)
+            if begin & 1 and end & 1:
+                continue
+            place = _block_place(text, ring.text_size, begin, end, current)
+            if place is None:
+                continue
+            record = infos.part(index * layout.info_size, layout.info_size)
+        except NotCapturedError:
+            continue
+        start, length = place
+        structure += [
+            (ring.text + at, _ULONG.size) for at in {start, begin % ring.text_size}
+        ]
+        size = int.from_bytes(record[layout.length : layout.length + 2], "little")
+        size = min(size, length - _ULONG.size)
+        if size:
+            texts.append((ring.text + start + _ULONG.size, size))
+    return LogPlaces(structure, texts)
+
+
 def _read_ring(read: ReadVirtual, info: VmcoreInfo, layout: _Layout) -> _Ring:
     """Read the ring's header, and check its sizes."""
 
@@ -325,9 +379,6 @@ def _block(text: _Array, size: int, begin: int, end: int, owner: int) -> bytes |
     """
     Return the data of a block, padding included; ``None`` if it was overwritten.
 
-    A block that would wrap around the end of the ring starts again at the beginning of
-    the ring, where its id is repeated.
-
     :param size: Size of the ring of texts in bytes.
     :param begin: Its logical position, counted over all turns of the ring.
     :param end: The logical position of its end.
@@ -336,6 +387,22 @@ def _block(text: _Array, size: int, begin: int, end: int, owner: int) -> bytes |
     """
     if begin & 1 and end & 1:  # LPOS_DATALESS
         return b"" if begin == end == _NO_TEXT else None
+    place = _block_place(text, size, begin, end, owner)
+    if place is None:
+        return None
+    start, length = place
+    return text.part(start, length)[_ULONG.size :]
+
+
+def _block_place(
+    text: _Array, size: int, begin: int, end: int, owner: int
+) -> tuple[int, int] | None:
+    """
+    Return offset and size of a block, its id included; ``None`` if it was overwritten.
+
+    A block that would wrap around the end of the ring starts again at the beginning of
+    the ring, where its id is repeated.
+    """
     first, stop = begin % size, end % size
     turn = begin // size
     if (begin | end) % _ULONG.size:
@@ -353,7 +420,7 @@ def _block(text: _Array, size: int, begin: int, end: int, owner: int) -> bytes |
     # descriptor was read.
     if text.part(first, _ULONG.size) != _ULONG.pack(owner):
         return None
-    return text.part(start, length)[_ULONG.size :]
+    return start, length
 
 
 def _record(data: bytes, layout: _Layout, block: bytes) -> LogRecord:

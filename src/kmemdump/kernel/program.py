@@ -32,6 +32,11 @@ REGISTERS = "kmemdump_registers"
 """Likewise: NT_PRSTATUS of each CPU, in CPU order."""
 RECORDER = "kmemdump_recorder"
 """Likewise: the :class:`~kmemdump.memory.recorder.Recorder` that reads its memory."""
+OBJECTS = "kmemdump_objects"
+"""
+Likewise, where someone wants to know: a function that is called with each object that
+areas read whole.
+"""
 
 _NO_ADDRESS = ADDRESS_SPACE - 1
 

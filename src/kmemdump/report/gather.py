@@ -152,6 +152,7 @@ def gather(
         log_lost=log.lost if log else 0,
         # The first record of a boot has number 0.
         log_overwritten=log.records[0].sequence if log and log.records else 0,
+        redacted=(manifest.redacted or None) if manifest else None,
         missing=(
             *(Loss(UNDAMAGED, problem) for problem in shorten(damage)),
             *(

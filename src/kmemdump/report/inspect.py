@@ -72,6 +72,8 @@ class Inspection:
     backend: str | None = None
     cause: str | None = None
     """Why it was written, as reported by the watcher of the kernel."""
+    redacted: str | None = None
+    """Names of the policies by which data was removed from it."""
     captured: datetime | None = None
     marked: datetime | None = None
     areas: Sequence[AreaRecord] = ()
@@ -180,6 +182,7 @@ def _describe(target: Target, path: Path | None, problems: Sequence[str]) -> Ins
         tool=manifest.tool if manifest else None,
         backend=manifest.backend if manifest else None,
         cause=(manifest.cause or None) if manifest else None,
+        redacted=(manifest.redacted or None) if manifest else None,
         captured=manifest.time if manifest else None,
         marked=manifest.marked_at if manifest else None,
         areas=manifest.areas if manifest else (),

@@ -296,3 +296,5 @@ class Findings:
     log_overwritten: int = 0
     """Older records, overwritten by newer ones."""
     missing: Sequence[Loss] = ()
+    redacted: str | None = None
+    """Names of the policies by which data was removed before; ``None`` if none was."""

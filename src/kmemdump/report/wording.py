@@ -289,6 +289,8 @@ def facts(report: Findings) -> Iterator[tuple[str, str]]:
         yield "Tainted", "; ".join(reasons)
     if kernel.command_line:
         yield "Command line", kernel.command_line
+    if report.redacted:
+        yield "Redacted", f"by policy {report.redacted}"
     yield "Source", report.source
 
 

@@ -9,6 +9,7 @@ truncated.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -165,6 +166,17 @@ class FileTarget(Closing):
     def registers(self) -> list[bytes]:
         """Return the NT_PRSTATUS descriptors in the order of the file."""
         return prstatus(self._notes, self.machine, self.name)
+
+    def changed(self, memory: Memory, notes: Iterable[Note]) -> Self:
+        """
+        Return this target with other contents: the same kernel, and the same file.
+
+        :param memory: Of the same ranges.
+        """
+        found = copy.copy(self)
+        found.memory = memory
+        found._notes = list(notes)
+        return found
 
     def close(self) -> None:
         self.memory.close()

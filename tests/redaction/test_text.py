@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Masking text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmemdump.redaction.policy import POLICIES, load_policy
+from kmemdump.redaction.text import Masker
+
+SHARE, STRICT = (load_policy(name) for name in ("share", "strict"))
+KERNEL = {"vfs_write", "panic", "sysrq_handle_crash"}
+
+
+def masker(policy):
+    return Masker(policy, KERNEL.__contains__, ["virtio_net"])
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("eth0: link up, 10.1.2.3/24", "eth0: link up, xx.x.x.x/24"),
+        ("from 52:54:00:12:34:56", "from xx:xx:xx:xx:xx:xx"),
+        ("to fe80::5054:ff:fe12:3456 now", "to xxxx::xxxx:xx:xxxx:xxxx now"),
+        ("mail ann.lee@example.com!", "mail xxx.xxx@xxxxxxx.xxx!"),
+        ("root=UUID=0a1b-22 ro", "root=xxxx=xxxx-xx ro"),
+        ("luks password=hunter2, ok", "luks password=xxxxxxx, ok"),
+        ("the API_KEY is abc123 here", "the API_KEY is xxxxxx here"),
+        ("open /home/ann/thesis.pdf failed", "open /home/xxx/xxxxxx.xxx failed"),
+        ("usb 1-1: SerialNumber: AB1234", "usb 1-1: SerialNumber: xxxxxx"),
+        ('audit: uid=1000 exe="/bin/x y"', 'audit: uid=xxxx exe="/xxx/x x"'),
+        ("get https://u:p@h.de/a?b=c", "get https://x:x@x.xx/x?x=x"),
+        (
+            "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",
+            "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",
+        ),
+        ("[mem 0x0000000000001000-0x000000000009ffff] usable",) * 2,
+        ("CPU: 1 PID: 77 Comm: nginx Not tainted 6.12.9 #1",) * 2,
+        ("RAX: ffffffff81234567 RBX: 0000000000000000",) * 2,
+    ],
+)
+def test_share_masks_what_patterns_match(text, left):
+    assert masker(SHARE).mask_text("log-text", text) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "Kernel panic - not syncing: sysrq triggered crash",
+            "Kernel panic - not syncing: sysrq triggered crash",
+        ),
+        ("Kernel panic - not syncing: Ann", "Kernel panic - not syncing: xxx"),
+        (
+            "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",
+            "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",
+        ),
+        (
+            "RIP: 0010:hunter2+0x12/0x340 [hunter2]",
+            "RIP: 0010:xxxxxxx+xxxx/xxxxx [xxxxxxx]",
+        ),
+        (
+            "CPU: 1 PID: 77 Comm: nginx Not tainted",
+            "CPU: 1 PID: 77 Comm: xxxxx Not tainted",
+        ),
+        ("the password is hunter2", "xxx xxxxxxxx xx xxxxxxx"),
+        ("RAX: 6e75682065746172", "xxx: xxxxxxxxxxxxxxxx"),
+    ],
+)
+def test_strict_keeps_the_kernels_own_words(text, left):
+    assert masker(STRICT).mask_text("log-text", text) == left
+
+
+def test_a_value_is_masked_wherever_text_stays():
+    found = masker(SHARE)
+    found.add_value("host-names", b"db7")
+    assert found.mask_text("log-text", "db7: down; mydb7") == "xxx: down; mydb7"
+    assert found.mask_text("task-names", "db7") == "xxx"
+    found.add_value("task-names", b"nginx")  # Kinds that the policy keeps.
+    assert found.mask_text("log-text", "nginx") == "nginx"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_is_the_same_everywhere_stays(policy):
+    found = masker(load_policy(policy))
+    assert found.mask("paths", b"proc") == b"proc"
+    assert found.mask("paths", b"proc-x") == b"xxxx-x"
+
+
+TEXTS = st.text(st.characters(max_codepoint=255), max_size=80)
+KINDS = st.sampled_from(["log-text", "paths", "task-names", "command-line"])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(data=TEXTS.map(lambda it: it.encode("latin-1")), kind=KINDS)
+def test_masking_keeps_the_length(policy, data, kind):
+    found = masker(load_policy(policy))
+    left = found.mask(kind, data)
+    assert len(left) == len(data)
+    assert all(
+        one == other or other == ord("x") for one, other in zip(data, left, strict=True)
+    )
