@@ -3,8 +3,12 @@
 
 import os
 import platform
+import random
+import shutil
+import signal
 import struct
 import subprocess
+import time
 import zlib
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from kmemdump.cli import main
 from kmemdump.collect.source import Options, open_source
 from kmemdump.core import open_core
 from kmemdump.errors import BackendError
-from kmemdump.formats.copied import read_copied
+from kmemdump.formats.copied import check_copy, read_copied
 from kmemdump.formats.followed import Followed, pack_followed
 from kmemdump.formats.kdump_list import LIST_SIZE, half_places, parse_list
 from kmemdump.lab import AARCH64, X86_64, get_architecture
@@ -348,3 +352,51 @@ def test_a_full_disk_leaves_no_half_file(copier, ram, tmp_path):
     assert done.returncode == 4
     # A signal ends it, as an untimely kill does: the partial file has no final name.
     assert not [it for it in written(out) if it.endswith(".elf")]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("kind", ["file", "raw"])
+def test_killed_at_any_moment(copier, tmp_path, kind):
+    """A copy has its final name, or its valid flag, once all of it is there."""
+    ram = Ram()
+    ram.data[LIST_SIZE:] = os.urandom(len(ram.data) - LIST_SIZE)
+    registry = mark(ram)
+    registry.register("list", LIST.start, LIST_SIZE)  # Two megabytes more.
+    vmcore, out, disk = dump(ram, tmp_path / "v"), tmp_path / "out", tmp_path / "disk"
+    place = f"file:{out}" if kind == "file" else f"raw:{disk}"
+    chance = random.Random(7)
+    disk.write_bytes(b"Raw_Dmp!".ljust(8 << 20, b"\0"))
+    start = time.monotonic()
+    assert run_copier(copier, f"vmcore={vmcore}", f"to={place}").returncode == 0
+    most = 1.5 * (time.monotonic() - start)
+    whole = 0
+    for _ in range(100):
+        disk.write_bytes(b"Raw_Dmp!".ljust(8 << 20, b"\0"))
+        shutil.rmtree(out, ignore_errors=True)
+        process = subprocess.Popen(
+            [copier, f"vmcore={vmcore}", f"to={place}"],
+            start_new_session=True,  # With its child.
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(0, most))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        start, path = 0, disk
+        if kind == "file":
+            names = written(out) if out.exists() else []
+            path = out / "kmemdump-1700000000.elf"
+            if path.name not in names:
+                continue
+        else:
+            if not disk.read_bytes()[12] & 1:  # RAW_VALID
+                continue
+            (start,) = struct.unpack_from("<Q", disk.read_bytes(), 56 + 12)
+        data = path.read_bytes()[start:]
+
+        def read(at: int, count: int, data: bytes = data) -> bytes:
+            return data[at : at + count]
+
+        copied = read_copied(read, len(data), "copy")
+        assert check_copy(read, copied, "copy") == []
+        whole += 1
+    assert whole < 100
