@@ -95,7 +95,7 @@ def debian_root(cache: PackageCache, suite: str) -> Iterator[DebianRoot]:
 
     It is a copy of one that debootstrap makes in the lab's folder, once.
     """
-    address = cache.apt(X86_64).archive()
+    address = cache.apt(X86_64).archive().rstrip("/")
 
     def make(folder: Path) -> None:
         argv = ["debootstrap", "--variant=minbase", suite]
