@@ -22,14 +22,14 @@ from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
-    no_vmlinux_option,
     parse_selection,
     path_option,
-    selection_options,
-    vmlinux_option,
 )
-from kmemdump.cli.shared.retention import retention_options
-from kmemdump.cli.shared.vm_sources import SourceOptions, source_options
+from kmemdump.cli.shared.vm_sources import (
+    SourceOptions,
+    source_options,
+    watching_options,
+)
 from kmemdump.errors import ExitCode
 from kmemdump.text import format_size, printable
 
@@ -63,10 +63,7 @@ _WIDTH = 21
     metavar="NUMBER",
     help="Number of core images for which there should be room.",
 )
-@retention_options
-@selection_options
-@vmlinux_option
-@no_vmlinux_option
+@watching_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     where: SourceOptions,

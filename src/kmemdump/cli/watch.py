@@ -17,19 +17,16 @@ from kmemdump.cli.shared.agent_output import run_folder
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
-    no_vmlinux_option,
     parse_selection,
     path_option,
-    selection_options,
-    vmlinux_option,
 )
-from kmemdump.cli.shared.retention import retention_options
 from kmemdump.cli.shared.sealing import seal_options, show_cause_option
 from kmemdump.cli.shared.sizes import size_of_option
 from kmemdump.cli.shared.vm_sources import (
     SourceOptions,
     parse_sources,
     source_options,
+    watching_options,
 )
 from kmemdump.coreimage.retention import Limits
 from kmemdump.errors import ExitCode
@@ -71,12 +68,9 @@ __all__ = ["command"]
     show_default=True,
     help="What to do with a VM after its kernel died.",
 )
-@retention_options
+@watching_options
 @seal_options
 @show_cause_option
-@selection_options
-@vmlinux_option
-@no_vmlinux_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object per line."
 )

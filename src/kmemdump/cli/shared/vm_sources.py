@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The options that say which VMs of a host are meant."""
+"""The options that say which VMs of a host are meant, and what is done with them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kmemdump.cli.shared.options import grouped
+from kmemdump.cli.shared.options import (
+    grouped,
+    no_vmlinux_option,
+    selection_options,
+    vmlinux_option,
+)
+from kmemdump.cli.shared.retention import retention_options
 
 if TYPE_CHECKING:
     from kmemdump.watch.sources.all import Sources
 
-__all__ = ["SourceOptions", "parse_sources", "source_options"]
+__all__ = ["SourceOptions", "parse_sources", "source_options", "watching_options"]
 
 
 class SourceOptions(NamedTuple):
@@ -58,6 +64,12 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Only libvirt domains with this metadata, for example 'title=web*'.",
         ),
     )
+
+
+def watching_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what ``watch`` does and ``check`` rehearses: what to mark, and the room."""
+    chosen = selection_options(vmlinux_option(no_vmlinux_option(function)))
+    return retention_options(chosen)
 
 
 def parse_sources(where: SourceOptions) -> Sources:
