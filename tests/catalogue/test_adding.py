@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.adding import add_sources
-from kmemdump.catalogue.child import Child, ChildLimits
+from kmemdump.catalogue.child import Child
 from kmemdump.catalogue.local import LocalRunner
 from kmemdump.catalogue.place import Place
 from kmemdump.catalogue.sources import Source, find_sources
@@ -37,7 +38,7 @@ def rows(catalogue, columns: str = "source, problem") -> list[tuple]:
 
 
 def add(catalogue, *sources, seconds: float = 60, **options):
-    runner = LocalRunner(1, ChildLimits(seconds), HOST)
+    runner = LocalRunner(1, Limits(seconds=seconds), HOST)
     return add_sources(catalogue, find_sources(sources), runner, HOST, **options)
 
 
@@ -166,7 +167,7 @@ def child(body: str, monkeypatch, tmp_path, seconds: float = 60) -> Child:
 import sys
 if "kmemdump.catalogue.examiner" in sys.orig_argv:
     import kmemdump.catalogue.examine as module
-    def examine(source, host, content):
+    def examine(source, host, content, builds):
         import os, signal, time
         {body}
         from kmemdump.catalogue.problem import problem_row
@@ -175,7 +176,7 @@ if "kmemdump.catalogue.examiner" in sys.orig_argv:
 """
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return Child(ChildLimits(seconds), HOST)
+    return Child(Limits(seconds=seconds), HOST)
 
 
 @pytest.mark.parametrize(

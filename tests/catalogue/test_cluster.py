@@ -12,8 +12,8 @@ import time
 
 import pytest
 
+from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.adding import add_sources
-from kmemdump.catalogue.child import ChildLimits
 from kmemdump.catalogue.cluster import ClusterRunner
 from kmemdump.catalogue.place import Place
 from kmemdump.catalogue.sources import find_sources
@@ -90,7 +90,7 @@ def logs(tmp_path) -> str:
 
 def add(cluster, logs, tmp_path, on_row) -> list[str]:
     catalogue = Catalogue(Place(str(tmp_path / "place")))
-    runner = ClusterRunner(cluster.address, ChildLimits(), HOST, patience=PATIENCE)
+    runner = ClusterRunner(cluster.address, Limits(), HOST, patience=PATIENCE)
     done = add_sources(catalogue, find_sources([logs]), runner, HOST, show=on_row)
     assert done.added == SOURCES
     sql = "SELECT source FROM deaths ORDER BY 1"
@@ -125,4 +125,4 @@ def test_what_dies_in_the_middle(victim, cluster, logs, tmp_path):
 
 def test_no_scheduler():
     with pytest.raises(TargetError, match="no scheduler answers"):
-        ClusterRunner("tcp://127.0.0.1:1", ChildLimits(), HOST)
+        ClusterRunner("tcp://127.0.0.1:1", Limits(), HOST)

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 
 from kmemdump.bounds.steps import Limits, Refusal
 from kmemdump.errors import BudgetExceededError
 
-__all__ = ["OUT_OF_TIME", "Attempts", "describe_end"]
+__all__ = ["OUT_OF_TIME", "Attempts", "describe_end", "describe_status"]
 
 OUT_OF_TIME = -1
 """Stands for the exit status of a child that was ended after :attr:`Limits.seconds`."""
@@ -65,9 +64,15 @@ def describe_end(status: int, limits: Limits, spent: float) -> str:
         if status == OUT_OF_TIME:
             return f"ended after {limits.seconds:.0f} s: {cpu}"
         return f"{cpu}, and was ended: that is no healthy kernel, or a busy host"
-    with contextlib.suppress(ValueError):
-        name = signal.Signals(-status).name
-        if status == -signal.SIGKILL:
-            name += ", as for lack of memory"
-        return f"ended by {name}"
-    return f"ended by signal {-status}"
+    reason = f"ended by {describe_status(status)}"
+    return f"{reason}, as for lack of memory" if status == -signal.SIGKILL else reason
+
+
+def describe_status(status: int | None) -> str:
+    """Return how a process ended: its exit status, or the signal that ended it."""
+    if status is None or status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from kmemdump.bounds.attempts import describe_status
+from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.content import Content
 from kmemdump.catalogue.messages import LateError, receive, send, to_json
 from kmemdump.catalogue.problem import Examined, problem_row
@@ -21,7 +21,7 @@ from kmemdump.catalogue.row import Row
 from kmemdump.catalogue.sources import Source
 from kmemdump.errors import FormatError
 
-__all__ = ["Child", "ChildLimits"]
+__all__ = ["Child"]
 
 _SOURCES = 500
 """After so many, a process is replaced: hostile memory may have left traces in it."""
@@ -31,26 +31,17 @@ _STARTING = 30.0
 """Seconds more for the first source, in which the process starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChildLimits:
-    """What one source may take."""
-
-    seconds: float = 120.0
-    """Wall and CPU time."""
-    memory: int = 2 << 30
-    """Bytes of memory that the process may allocate."""
-
-
 class Child:
     """
     A process that examines sources; it is replaced if it dies or hangs.
 
+    :param limits: What one source may take; the CPU time is that of :attr:`seconds`.
     :param host: Name of the machine that adds the sources.
     :param identity: Files of private keys, for sources that are sealed.
     """
 
     def __init__(
-        self, limits: ChildLimits, host: str, identity: Sequence[Path] = ()
+        self, limits: Limits, host: str, identity: Sequence[Path] = ()
     ) -> None:
         self._limits = limits
         self._host = host
@@ -133,9 +124,9 @@ class Child:
         status = process.poll()
         self.close()
         if status is not None and status < 0:
-            with contextlib.suppress(ValueError):
-                name = signal.Signals(-status).name
-                return f"the process that examined it was ended by {name}"
+            return (
+                f"the process that examined it was ended by {describe_status(status)}"
+            )
         return "the process that examined it ended"
 
     def kill(self) -> None:

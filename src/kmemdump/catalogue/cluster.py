@@ -19,7 +19,8 @@ from typing import Any
 
 import distributed
 
-from kmemdump.catalogue.child import Child, ChildLimits
+from kmemdump.bounds.steps import Limits
+from kmemdump.catalogue.child import Child
 from kmemdump.catalogue.messages import from_json, to_json
 from kmemdump.catalogue.problem import Examined, problem_row
 from kmemdump.catalogue.row import Row
@@ -51,7 +52,7 @@ class ClusterRunner:
     """
 
     def __init__(
-        self, address: str, limits: ChildLimits, host: str, *, patience: float = 600.0
+        self, address: str, limits: Limits, host: str, *, patience: float = 600.0
     ) -> None:
         self._address = address
         self._limits = limits
@@ -162,7 +163,7 @@ def _examine(
     """Examine a source; runs on a worker."""
     child = getattr(_mine, "child", None)
     if child is None:
-        child = _mine.child = Child(ChildLimits(seconds, memory), host)
+        child = _mine.child = Child(Limits(memory, seconds=seconds), host)
     examined = child.examine(from_json(source))
     assert examined is not None  # Each content is wanted.
     row, page = examined

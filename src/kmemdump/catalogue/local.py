@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from kmemdump.catalogue.child import Child, ChildLimits
+from kmemdump.bounds.steps import Limits
+from kmemdump.catalogue.child import Child
 from kmemdump.catalogue.problem import Examined
 from kmemdump.catalogue.sources import Source
 
@@ -27,7 +28,7 @@ class LocalRunner:
     """
 
     def __init__(
-        self, jobs: int, limits: ChildLimits, host: str, identity: Sequence[Path] = ()
+        self, jobs: int, limits: Limits, host: str, identity: Sequence[Path] = ()
     ) -> None:
         self._children = [Child(limits, host, identity) for _ in range(jobs)]
 

@@ -8,7 +8,6 @@ checks it, which has limits of memory and time.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+from kmemdump.bounds.attempts import describe_status
 from kmemdump.bounds.page import StatePage
 from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.checks.findings import Findings
@@ -106,7 +106,7 @@ def _receive(
                 message = connection.recv()
             except (EOFError, OSError):
                 item.process.join()
-                problem = f"its process died ({_reason(item.process.exitcode)})"
+                problem = f"its process died ({describe_status(item.process.exitcode)})"
             else:
                 if isinstance(message, Point):
                     item.points.append(message)
@@ -128,13 +128,6 @@ def _end(connection: Connection, item: _Running) -> None:
     item.process.kill()
     item.process.join()
     connection.close()
-
-
-def _reason(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-exit_code).name
-    return f"exit status {exit_code}"
 
 
 def _work(

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from kmemdump.bounds.attempts import describe_status
 from kmemdump.errors import UsageError
 from kmemdump.text import printable
 from kmemdump.watch.events import Event, EventName
@@ -203,7 +204,7 @@ class ProgramRunner:
         if late:
             return f"killed after {self._seconds:g} s"
         if status < 0:
-            return f"ended by {signal.Signals(-status).name}"
+            return f"ended by {describe_status(status)}"
         return f"exit status {status}" if status else ""
 
     def _fail(self, vm: str, problem: str) -> None:

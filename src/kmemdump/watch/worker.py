@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from kmemdump.bounds.attempts import describe_status
 from kmemdump.bounds.call import cpu_of, end_with_parent
 from kmemdump.bounds.page import SharedPage, StatePage
 from kmemdump.bounds.steps import Limits, Refusal, limit_process
@@ -139,11 +140,9 @@ class Worker:
         self._process.close()
         step = self.page.step
         self.page.close()
+        reason = describe_status(code)
         if code >= 0:
-            return End(f"exit status {code}", False, step)
-        reason = f"signal {-code}"
-        with contextlib.suppress(ValueError):
-            reason = signal.Signals(-code).name
+            return End(reason, False, step)
         if -code in _LIMITED:
             reason += ": it took longer than a healthy kernel takes"
         if step:

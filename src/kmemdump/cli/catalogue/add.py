@@ -97,13 +97,13 @@ def add(
     if not sources and events is None:
         raise UsageError("catalogue add: no SOURCE, expected a file, folder or URL")
     with open_catalogue(place) as catalogue:
+        from kmemdump.bounds.steps import Limits
         from kmemdump.catalogue.adding import add_sources
-        from kmemdump.catalogue.child import ChildLimits
         from kmemdump.catalogue.events import read_events
         from kmemdump.catalogue.sources import Source, find_sources
 
         host = socket.gethostname()
-        limits = ChildLimits(time_limit, memory_limit << 20)
+        limits = Limits(memory_limit << 20, seconds=time_limit)
         runner: Runner
         if scheduler is not None:
             from kmemdump.catalogue.cluster import ClusterRunner

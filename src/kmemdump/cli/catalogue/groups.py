@@ -228,13 +228,14 @@ def same_as(
 def _examine(
     name: str, seconds: float, mebibytes: int, identity: Sequence[Path]
 ) -> Row:
-    from kmemdump.catalogue.child import Child, ChildLimits
+    from kmemdump.bounds.steps import Limits
+    from kmemdump.catalogue.child import Child
     from kmemdump.catalogue.sources import find_sources
 
     sources = list(find_sources([name]))
     if len(sources) != 1:
         raise UsageError(f"{name}: {len(sources)} sources, expected one")
-    limits = ChildLimits(seconds, mebibytes << 20)
+    limits = Limits(mebibytes << 20, seconds=seconds)
     with Child(limits, socket.gethostname(), identity) as child:
         examined = child.examine(sources[0])
     assert examined is not None
