@@ -167,7 +167,7 @@ def child(body: str, monkeypatch, tmp_path, seconds: float = 60) -> Child:
 import sys
 if "kmemdump.catalogue.examiner" in sys.orig_argv:
     import kmemdump.catalogue.examine as module
-    def examine(source, host, content, builds):
+    def examine(source, host, content, identity, builds):
         import os, signal, time
         {body}
         from kmemdump.catalogue.problem import problem_row

@@ -3,6 +3,7 @@
 
 import os
 import struct
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,9 +48,8 @@ def make_build(shift: int = 0) -> Build:
     )
     btf = parse_btf(writer.bytes(), "a test")
     return Build(
-        symbols, btf, TEXT + shift, TEXT + shift + 128, {"runqueues": 1},
-        {"first": ["first.isra.0"]}, "types",
-    )  # fmt: skip
+        symbols, btf, TEXT + shift, TEXT + shift + 128, {"runqueues": 1}, "types"
+    )
 
 
 def contents(build: Build | DebugInfo) -> list[object]:
@@ -60,7 +60,7 @@ def contents(build: Build | DebugInfo) -> list[object]:
         [build.symbols.find(name) for name in ("_stext", "twin", "nosuch", "first")],
         [build.symbols.containing(build.start + at) for at in (0, 65, 200)],
         *(bytes(btf.types[:]), bytes(btf.strings[:])),
-        *(list(btf.offsets), list(btf.named), btf.listed),
+        *(list(btf.places), list(btf.named), btf.listed),
         *(build.start, build.end, dict(build.per_cpu)),
     ]
 
@@ -74,7 +74,6 @@ def test_another_place(tmp_path: Path, shift: int) -> None:
     found = cache.find("key", 0x1000 + shift)
     assert found is not None
     assert contents(found) == contents(make_build(shift))
-    assert found.changed == {"first": ["first.isra.0"]}
     assert cache.find("other", 0x1000) is None
     assert found.btf.find("pair", {found.btf.type(2).kind}) == 2
 
@@ -82,12 +81,11 @@ def test_another_place(tmp_path: Path, shift: int) -> None:
 def test_compressed_once(tmp_path: Path) -> None:
     cache = BuildCache(tmp_path / "builds")
     data = struct.pack("<1000I", *range(1000))
-    for words in (True, False):
-        for _ in range(2):
-            stream = cache.compress(data, words=words)
-            assert stream == compress(data, words=words)
-            assert decompress(stream, len(data), "a test") == data
-    assert len([*(tmp_path / "builds").iterdir()]) == 2
+    for _ in range(2):
+        stream = cache.compress(data)
+        assert stream == compress(data)
+        assert decompress(stream, len(data), "a test") == data
+    assert len([*(tmp_path / "builds").iterdir()]) == 1
 
 
 def test_there_are_only_so_many(tmp_path: Path) -> None:
@@ -206,8 +204,8 @@ def test_what_is_too_large_is_not_kept(
     assert cache.find("key", 0) is None
 
 
-@pytest.mark.parametrize(("size", "kept"), [(8, 1), (1 << 30, 0)])
-def test_damaged_types_stay_refused(tmp_path: Path, size: int, kept: int) -> None:
+@pytest.mark.parametrize(("size", "good"), [(8, True), (1 << 30, False)])
+def test_damaged_types_stay_refused(tmp_path: Path, size: int, good: bool) -> None:
     """A core image of which a type is refused is no less so the second time."""
     writer = BtfWriter()
     writer.struct("pair", size, [("first", writer.integer("int", 4), 0)])
@@ -219,5 +217,6 @@ def test_damaged_types_stay_refused(tmp_path: Path, size: int, kept: int) -> Non
     cache = BuildCache(tmp_path)
     for _ in range(2):
         found = debug_info_of_core(cast(CoreImage, core), cache)
-        assert (2 in found.btf.refused) != bool(kept)
-    assert len([*tmp_path.glob("*.build")]) == kept
+        with nullcontext() if good else pytest.raises(FormatError, match="expected"):
+            found.btf.type(2)
+    assert len([*tmp_path.glob("*.build")]) == 1

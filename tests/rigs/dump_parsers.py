@@ -80,7 +80,7 @@ def _whole(data: bytes, at: int, count: int) -> bytes:
 
 def _btf(data: bytes) -> None:
     btf = parse_btf(data, "btf")
-    for type_id in range(min(len(btf.offsets) + 2, _MOST)):
+    for type_id in range(min(len(btf.places) + 2, _MOST)):
         with suppress(FormatError):
             _use(btf, type_id)
     btf.find("a", {BtfKind.STRUCT})

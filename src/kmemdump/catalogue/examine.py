@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,14 +12,17 @@ from kmemdump.catalogue.content import Content
 from kmemdump.catalogue.problem import Examined, cleaned, problem_row
 from kmemdump.catalogue.row import Row
 from kmemdump.catalogue.sources import Source
-from kmemdump.core import Core, open_core
+from kmemdump.core import Core
 from kmemdump.coreimage import Manifest
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.errors import KmemdumpError
 from kmemdump.formats.sealed import Sealed
+from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.logs.read import open_log
+from kmemdump.opening import open_target
 from kmemdump.report import Report, gather_from_log
 from kmemdump.sealing import NoKeyError
+from kmemdump.targets import Target
 
 __all__ = ["examine"]
 
@@ -30,20 +33,26 @@ _AHEAD = timedelta(days=1)
 
 
 def examine(
-    source: Source, host: str, content: Content, identity: Sequence[str] = ()
+    source: Source,
+    host: str,
+    content: Content,
+    identity: Sequence[str] = (),
+    builds: Callable[[Target], BuildCache | None] = lambda _: None,
 ) -> Examined:
     """
     Return what a source says; that it is damaged is a row, too.
 
     :param host: Name of the machine that adds it.
     :param identity: Files of private keys, if it is sealed.
+    :param builds: Returns what keeps what core images of one kernel have in common.
     """
     try:
         log = open_log(content.path)
         if log is not None:
             report, manifest, form = gather_from_log(log), None, "log"
         else:
-            with open_core(content.path, identity=identity) as core:
+            with open_target(content.path, identity=identity) as target:
+                core = Core(target, builds=builds(target))
                 report, manifest = core.report(), _manifest(core)
             form = "core image" if manifest else "dump"
         # A copy of a remote source has another name.

@@ -14,6 +14,7 @@ import select
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from kmemdump.bounds.steps import cpu_used, set_soft_limit
 from kmemdump.catalogue.content import fetched
@@ -22,6 +23,7 @@ from kmemdump.catalogue.messages import from_json, receive, send
 from kmemdump.catalogue.problem import problem_row
 from kmemdump.catalogue.sources import Source
 from kmemdump.errors import KmemdumpError
+from kmemdump.kernel.user_builds import user_builds
 
 __all__: list[str] = []
 
@@ -51,7 +53,8 @@ def _examine(
             answer = receive(requests)
             if answer is None or not answer[0]["go"]:
                 return
-            row, page = examine(source, host, content, identity)
+            builds = partial(user_builds, os.environ)
+            row, page = examine(source, host, content, identity, builds)
     except (KmemdumpError, OSError, MemoryError) as error:
         problem = str(error) or "not enough memory"
         row, page = problem_row(source, host, problem), None

@@ -80,8 +80,8 @@ def command(
                 f"{_RAMOOPS!r} cannot be combined with other questions or --json"
             )
         return _ask_ramoops(target, reading)
-    from kmemdump.cli.shared.builds import user_builds
     from kmemdump.core import Core
+    from kmemdump.kernel.user_builds import user_builds
     from kmemdump.questions.question import Question
 
     wanted = _parse(questions)

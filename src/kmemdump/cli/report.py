@@ -162,8 +162,8 @@ def _show(report: Report, lines: int | None) -> None:
 
 
 def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report:
-    from kmemdump.cli.shared.builds import user_builds
     from kmemdump.core import Core
+    from kmemdump.kernel.user_builds import user_builds
     from kmemdump.logs.read import open_log
     from kmemdump.report import gather_from_log
 

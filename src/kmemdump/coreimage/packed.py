@@ -6,7 +6,8 @@ Unwind tables never change, and only kmemdump and its drgn plugin read them.
 :class:`PackedMemory` unpacks them.
 
 The note's descriptor: u32 version, u32 number of ranges; for each range u64 physical
-address, u64 size; an xz stream of the memory.
+address, u64 size; a zlib stream of the first of each four bytes of the memory, then of
+the second ones, and so on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats import packing
 from kmemdump.formats.elf import Note
 from kmemdump.formats.notes import OWNER, NoteType, find_own
-from kmemdump.formats.packing import Compressor, decompress
+from kmemdump.formats.packing import (
+    Compressor,
+    decompress,
+    from_columns,
+    to_columns,
+)
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range, merge, total
 
 __all__ = [
@@ -29,9 +35,11 @@ __all__ = [
 
 MAX_BYTES = 256 << 20
 _MAX_RANGES = 1 << 16
-_VERSION = 2
+_VERSION = 3
 _HEADER = struct.Struct("<II")
 _RANGE = struct.Struct("<QQ")
+_WORD = 4
+"""Bytes of a number in an unwind table."""
 
 
 def pack_memory(
@@ -46,7 +54,9 @@ def pack_memory(
     """
     assert len(data) == total(ranges)
     table = b"".join(_RANGE.pack(item.start, item.size) for item in ranges)
-    return _HEADER.pack(_VERSION, len(ranges)) + table + compress(data, words=True)
+    return (
+        _HEADER.pack(_VERSION, len(ranges)) + table + compress(to_columns(data, _WORD))
+    )
 
 
 class PackedMemory:
@@ -88,7 +98,8 @@ class PackedMemory:
     def _unpack(self) -> bytes:
         if self._data is None:
             where = f"{self._source}: packed memory"
-            self._data = decompress(self._stream, total(self.ranges), where)
+            columns = decompress(self._stream, total(self.ranges), where)
+            self._data = from_columns(columns, _WORD)
             self._stream = b""
         return self._data
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -84,12 +83,9 @@ class CoreImage:
         """
         Return the symbols and types in the note.
 
-        They are large; those that were read last are kept, for the next core image of
-        the same kernel.
-
         :raises FormatError: If there are none, or they are damaged.
         """
-        return _parse_debug_info(self.debug_info_note(), f"{self.name}: note {OWNER}")
+        return parse_debug_info(self.debug_info_note(), f"{self.name}: note {OWNER}")
 
     def debug_info_note(self) -> bytes:
         """
@@ -111,19 +107,6 @@ class CoreImage:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_kept: dict[bytes, DebugInfoNote] = {}
-"""What was parsed last, by the SHA-256 of the note."""
-
-
-def _parse_debug_info(desc: bytes, source: str) -> DebugInfoNote:
-    key = hashlib.sha256(desc).digest()
-    found = _kept.get(key)
-    if found is None:
-        _kept.clear()  # Before the next one takes as much memory.
-        found = _kept[key] = parse_debug_info(desc, source)
-    return found
 
 
 def read_core(path: str | os.PathLike[str]) -> CoreImage:

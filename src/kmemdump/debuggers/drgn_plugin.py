@@ -19,7 +19,7 @@ from kmemdump.errors import KmemdumpError
 from kmemdump.kernel.attach import describe_modules
 from kmemdump.kernel.debug_info import (
     DebugInfo,
-    debug_info_of_note,
+    debug_info_of_core,
     read_debug_info,
 )
 from kmemdump.kernel.drgn_finders import register_finders
@@ -133,7 +133,7 @@ class _DebugInfoLoader:
             self._asked = True
             self._found = self._load()
             if self._found is not None:
-                describe_modules(self._prog, self._found)
+                describe_modules(self._prog, self._found, unwind=False)
         return self._found
 
     def _load(self) -> DebugInfo | None:
@@ -143,7 +143,7 @@ class _DebugInfoLoader:
             return None  # drgn has debug info.
         try:
             if self._core.has_debug_info:
-                return debug_info_of_note(self._core.debug_info(), str(self._path))
+                return debug_info_of_core(self._core)
             note = prog["VMCOREINFO"].string_()
             info = VmcoreInfo.parse(note, str(self._path))
             return read_debug_info(prog, info, self._machine)

@@ -19,7 +19,7 @@ from enum import IntEnum
 from mmap import mmap
 
 from kmemdump.errors import FormatError
-from kmemdump.formats.btf_bounds import find_unbounded
+from kmemdump.formats.btf_bounds import Structure, StructureBounds
 
 __all__ = [
     "Btf",
@@ -86,6 +86,8 @@ _EACH = {
 }
 _KINDS = tuple(BtfKind)  # Faster than BtfKind(number), and needed often.
 _FIXED_WORDS = [(_TYPE.size + _FIXED.get(kind, 0)) // 4 for kind in BtfKind]
+_FIXED_WORDS += [0] * (32 - len(_FIXED_WORDS))  # Five bits hold the kind.
+_FIXED_WORDS[BtfKind.VOID] = 0
 _EACH_WORDS = [_EACH.get(kind, 0) // 4 for kind in BtfKind]
 _STRUCTS = (BtfKind.STRUCT, BtfKind.UNION)
 _ALIASES = (
@@ -138,8 +140,8 @@ class Btf:
     strings: bytes | mmap
     source: str
     base: Btf | None = None
-    offsets: Sequence[int] = field(default_factory=lambda: array("I"))
-    """Offset in *types* of each type of this BTF."""
+    places: Sequence[int] = field(default_factory=lambda: array("I"))
+    """Place in *types* of each type of this BTF, in words of four bytes."""
     named: Sequence[int] = field(default_factory=lambda: array("Q"))
     """For each named type, sorted: the name's offset in *strings* << 32 | id."""
     listed: dict[BtfKind, list[int]] = field(
@@ -148,14 +150,15 @@ class Btf:
     """Ids of all types of a few kinds."""
     first_id: int = 1
     first_string: int = 0
-    refused: dict[int, str] = field(default_factory=dict, repr=False)
-    """Structures that no compiler makes, and why: see :mod:`.btf_bounds`."""
-    _costs: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
-    """Members and depth of structures with anonymous ones in them."""
+    _bounds: StructureBounds = field(init=False, repr=False, compare=False)
+    """Finds the structures that no compiler makes."""
     _enumerators: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
     """Offset of a name in *strings* to its enumeration's id, and its index there."""
     _searched: dict[str, int | None] = field(default_factory=dict, repr=False)
     """Name to its offset in *strings*, for names that were looked up."""
+
+    def __post_init__(self) -> None:
+        self._bounds = StructureBounds(self._structure)
 
     def type(self, type_id: int) -> BtfType:
         """
@@ -163,17 +166,22 @@ class Btf:
 
         :raises FormatError: If there is no such type, or it is damaged.
         """
+        found = self._decode(type_id)
+        if found.kind in _STRUCTS:
+            problem = self._bounds.problem(type_id)
+            if problem is not None:
+                raise FormatError(self.source, f"BTF type {type_id} is {problem}")
+        return found
+
+    def _decode(self, type_id: int) -> BtfType:
         if type_id < self.first_id and self.base is not None:
-            return self.base.type(type_id)
+            return self.base._decode(type_id)
         if type_id == 0:
             return BtfType(BtfKind.VOID, "void", 0, False, 0, 0)
-        if type_id in self.refused:
-            problem = f"BTF type {type_id} is {self.refused[type_id]}"
-            raise FormatError(self.source, problem)
         index = type_id - self.first_id
-        if not 0 <= index < len(self.offsets):
+        if not 0 <= index < len(self.places):
             raise FormatError(self.source, f"no type {type_id} in BTF")
-        offset = self.offsets[index]
+        offset = 4 * self.places[index]
         name, info, size_or_type = _TYPE.unpack_from(self.types, offset)
         return BtfType(
             _KINDS[info >> 24 & 0x1F],
@@ -185,24 +193,26 @@ class Btf:
             self.types,
         )
 
-    def _inner(self, type_id: int) -> tuple[int, int] | None:
-        """Return the structure that a type stands for, and how many members it has."""
+    def _structure(self, type_id: int) -> Structure:
+        """Return what a structure costs, if it is in its place."""
+        found = self._decode(type_id)
+        rows = self._rows(found, _MEMBER)
+        inner = (self._behind_aliases(type_id) for name, type_id, _ in rows if not name)
+        anonymous = [it for it in inner if it is not None]
+        return Structure(found.size_or_type, found.count, anonymous)
+
+    def _behind_aliases(self, type_id: int) -> int | None:
+        """Return the structure that an anonymous member is."""
         for _ in range(_MAX_ALIASES):
-            if type_id < self.first_id and self.base is not None:
-                found = self.base._inner(type_id)
-                if found is not None and found[0] in self.base._costs:
-                    return found[0], self.base._costs[found[0]][0]
-                return found
-            index = type_id - self.first_id
-            if not 0 <= index < len(self.offsets):
+            try:
+                found = self._decode(type_id)
+            except FormatError:
                 return None
-            _, info, target = _TYPE.unpack_from(self.types, self.offsets[index])
-            kind = info >> 24 & 0x1F
-            if kind in _STRUCTS:
-                return type_id, info & 0xFFFF
-            if kind not in _ALIASES:
+            if found.kind in _STRUCTS:
+                return type_id
+            if found.kind not in _ALIASES:
                 return None
-            type_id = target
+            type_id = found.size_or_type
         return None
 
     def string(self, offset: int) -> str:
@@ -335,7 +345,7 @@ def parse_btf(data: bytes, source: str, base: Btf | None = None) -> Btf:
         raise FormatError(source, "BTF strings do not begin with an empty one")
     btf = Btf(types, strings, source, base)
     if base is not None:
-        btf.first_id = base.first_id + len(base.offsets)
+        btf.first_id = base.first_id + len(base.places)
         btf.first_string = base.first_string + len(base.strings)
     _index(btf)
     return btf
@@ -377,35 +387,30 @@ def pack_btf(btf: Btf) -> bytes:
 def _index(btf: Btf) -> None:
     # There are 100,000 types: opening a core image waits for this, and an agent keeps
     # it in memory. An array takes a tenth of a dictionary's memory.
-    named, offsets = [], array("I")
-    structs: list[tuple[int, int]] = []
+    places = array("I")
+    add, fixed, more = places.append, _FIXED_WORDS, _EACH_WORDS
+    listed = [btf.listed.get(kind) for kind in BtfKind]
     words = array("I", btf.types[: len(btf.types) // 4 * 4])
     if sys.byteorder == "big":
         words.byteswap()
-    at, type_id, end = 0, btf.first_id, len(words)
-    while at + 3 <= end:
-        name, info = words[at], words[at + 1]
+    at, last = 0, len(words) - 3
+    while at <= last:
+        info = words[at + 1]
         kind = info >> 24 & 0x1F
-        if not 0 < kind < len(_EACH_WORDS):
+        size = fixed[kind]
+        if not size:
             raise FormatError(
                 btf.source, f"unknown BTF kind {kind} at offset {4 * at:#x}"
             )
-        after = at + _FIXED_WORDS[kind]
-        if _EACH_WORDS[kind]:
-            after += _EACH_WORDS[kind] * (info & 0xFFFF)
-            if kind in _LISTED:
-                btf.listed[BtfKind(kind)].append(type_id)
-        if after > end:
-            break
-        if kind in _STRUCTS:
-            structs.append((type_id, at))
-        offsets.append(4 * at)
-        if name:
-            named.append(name << 32 | type_id)
-        at = after
-        type_id += 1
+        add(at)
+        at += size
+        if each := more[kind]:
+            at += each * (info & 0xFFFF)
+            if (ids := listed[kind]) is not None:
+                ids.append(btf.first_id + len(places) - 1)
     if 4 * at != len(btf.types):
-        raise FormatError(btf.source, f"BTF type at offset {4 * at:#x} is cut short")
-    btf.offsets = offsets
-    btf.named = array("Q", sorted(named))
-    btf.refused, btf._costs = find_unbounded(words, structs, btf._inner)
+        cut = places[-1] if places and at > len(words) else at
+        raise FormatError(btf.source, f"BTF type at offset {4 * cut:#x} is cut short")
+    names = enumerate(map(words.__getitem__, places), btf.first_id)
+    btf.places = places
+    btf.named = array("Q", sorted([name << 32 | id for id, name in names if name]))

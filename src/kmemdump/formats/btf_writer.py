@@ -28,7 +28,7 @@ class BtfWriter:
         self._strings = bytearray(b"" if base else b"\0")
         self._first_string = 0
         if base is not None:
-            self._first = base.first_id + len(base.offsets)
+            self._first = base.first_id + len(base.places)
             self._first_string = base.first_string + len(base.strings)
         self._places = {"": 0}
         self._records: list[bytes] = []

@@ -3,7 +3,7 @@
 The debug info of a kernel in a core image: symbols, types, types of variables.
 
 The descriptor of the note: u32 version, u32 number of sections, u64 start and u64 end
-of the kernel's image; for each section u32 kind, u32 0, u64 size, u64 size of its xz
+of the kernel's image; for each section u32 kind, u32 0, u64 size, u64 size of its zlib
 stream; the streams. The symbols are in columns, by address: what is alike compresses
 well if it is together.
 """
@@ -13,20 +13,25 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import accumulate
+from itertools import accumulate, chain, pairwise
 
 from kmemdump.errors import FormatError
 from kmemdump.formats import packing
-from kmemdump.formats.packing import Compressor, decompress
+from kmemdump.formats.packing import (
+    Compressor,
+    decompress,
+    from_columns,
+    to_columns,
+)
 from kmemdump.formats.symbols import SymbolTable
 from kmemdump.text import printable
 
 __all__ = ["DebugInfoNote", "pack_debug_info", "parse_debug_info"]
 
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct("<IIQQ")
 _SECTION = struct.Struct("<IIQQ")
 _TYPE_ID = struct.Struct("<I")
@@ -54,9 +59,6 @@ class _Section(IntEnum):
     """What is missing, in one line; left out if nothing is."""
 
 
-_WORDS = {_Section.BTF, _Section.MORE_BTF}
-
-
 @dataclass(frozen=True, slots=True)
 class DebugInfoNote:
     """The contents of the note."""
@@ -78,15 +80,13 @@ def pack_debug_info(
     info: DebugInfoNote, compress: Compressor = packing.compress
 ) -> bytes:
     """Return the note's descriptor."""
-    symbols, addresses = info.symbols, info.symbols.addresses
-    previous = array("Q", [0])
-    previous.extend(addresses[:-1])
-    distances = array("Q", [b - a for a, b in zip(previous, addresses, strict=False)])
+    symbols = info.symbols
+    distances = (b - a for a, b in pairwise(chain([0], symbols.addresses)))
     sections = {
         _Section.NAMES: symbols.names[:],
         _Section.INFO: symbols.info[:],
-        _Section.ADDRESSES: _to_columns(distances),
-        _Section.SIZES: _to_columns(symbols.sizes),
+        _Section.ADDRESSES: _to_columns("Q", distances),
+        _Section.SIZES: _to_columns("I", symbols.sizes),
         _Section.BTF: info.btf,
         _Section.MORE_BTF: info.more_btf,
         _Section.VARIABLES: b"".join(
@@ -96,7 +96,7 @@ def pack_debug_info(
         _Section.LACKS: info.lacks.encode("utf-8", "replace"),
     }
     sections = {kind: data for kind, data in sections.items() if data}
-    streams = [compress(data, words=kind in _WORDS) for kind, data in sections.items()]
+    streams = [compress(data) for data in sections.values()]
     table = b"".join(
         _SECTION.pack(kind, 0, len(data), len(stream))
         for (kind, data), stream in zip(sections.items(), streams, strict=True)
@@ -182,25 +182,20 @@ def _parse_variables(data: bytes, source: str) -> dict[str, int]:
     return variables
 
 
-def _to_columns(numbers: array[int]) -> bytes:
+def _to_columns(kind: str, numbers: Iterable[int]) -> bytes:
     """Return the lowest byte of all numbers, then the next one of all, and so on."""
+    words = array(kind, numbers)
     if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    data, width = numbers.tobytes(), numbers.itemsize
-    return b"".join(data[i::width] for i in range(width))
+        words.byteswap()
+    return to_columns(words.tobytes(), words.itemsize)
 
 
 def _from_columns(kind: str, data: bytes, source: str) -> array[int]:
     numbers = array(kind)
     width = numbers.itemsize
-    count, rest = divmod(len(data), width)
-    if rest:
+    if len(data) % width:
         raise FormatError(source, f"{len(data)} bytes of numbers of {width} bytes")
-    rows = bytearray(len(data))
-    for i in range(width):
-        rows[i::width] = data[i * count : (i + 1) * count]
-    numbers.frombytes(rows)
+    numbers.frombytes(from_columns(data, width))
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers

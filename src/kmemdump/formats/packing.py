@@ -1,36 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Compressed parts of a core image: xz streams of sizes that are known beforehand."""
+"""
+Compressed parts of a core image: zlib streams of sizes that are known beforehand.
+
+xz would take 12 % less room, and five times as long to unpack: a fifth of the time in
+which a core image is opened.
+"""
 
 from __future__ import annotations
 
-import lzma
+import zlib
 from typing import Protocol
 
 from kmemdump.errors import FormatError
 
-__all__ = ["Compressor", "compress", "decompress"]
-
-# Level 6 saves 18 %, and takes ten times as long; zlib takes 30 % more room.
-_LEVEL = 0
-_MEMORY = 64 << 20
-"""Most bytes that a decompressor may allocate, besides its output."""
+__all__ = ["Compressor", "compress", "decompress", "from_columns", "to_columns"]
 
 
 class Compressor(Protocol):
     """:func:`compress`, or what does the same."""
 
-    def __call__(self, data: bytes, *, words: bool = False) -> bytes: ...
+    def __call__(self, data: bytes) -> bytes: ...
 
 
-def compress(data: bytes, *, words: bool = False) -> bytes:
-    """
-    Compress data.
-
-    :param words: Whether it consists of words of four bytes.
-    """
-    best = {"lc": 0, "lp": 2, "pb": 2} if words else {}
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": _LEVEL, **best}]
-    return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
+def compress(data: bytes) -> bytes:
+    """Compress data."""
+    return zlib.compress(data)
 
 
 def decompress(stream: bytes, size: int, source: str) -> bytes:
@@ -41,12 +35,35 @@ def decompress(stream: bytes, size: int, source: str) -> bytes:
     :param source: Name of the input, for messages.
     :raises FormatError: If the stream is damaged, or has another size.
     """
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY)
+    decompressor = zlib.decompressobj()
     try:
         # One byte more, so that the end of the stream is reached.
         data = decompressor.decompress(stream, size + 1)
-    except (lzma.LZMAError, EOFError, MemoryError) as error:
-        raise FormatError(source, f"not a whole xz stream: {error}") from None
+    except zlib.error as error:
+        raise FormatError(source, f"not a whole zlib stream: {error}") from None
     if len(data) != size or not decompressor.eof:
-        raise FormatError(source, f"{len(data)} bytes in an xz stream, expected {size}")
+        problem = f"{len(data)} bytes in a zlib stream, expected {size}"
+        raise FormatError(source, problem)
     return data
+
+
+def to_columns(data: bytes, width: int) -> bytes:
+    """
+    Return the first byte of all words, then the second one of all, and so on.
+
+    Numbers that are alike compress better so.
+
+    :param width: Bytes of a word; the last one may be cut.
+    """
+    return b"".join(data[i::width] for i in range(width))
+
+
+def from_columns(data: bytes, width: int) -> bytes:
+    """Undo :func:`to_columns`."""
+    rows = bytearray(len(data))
+    at = 0
+    for i in range(width):
+        count = len(range(i, len(data), width))
+        rows[i::width] = data[at : at + count]
+        at += count
+    return bytes(rows)

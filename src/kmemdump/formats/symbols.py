@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, count, islice
 from mmap import mmap
+from operator import add
 from typing import NamedTuple
 
 __all__ = ["SymbolRow", "SymbolTable", "join_columns", "make_symbols"]
@@ -41,14 +41,17 @@ class SymbolTable:
     """The name of each, with a NUL behind it."""
     info: bytes | mmap
     """``st_info`` of each."""
-    addresses: array[int]
+    addresses: Sequence[int]
     """Ascending."""
-    sizes: array[int]
+    sizes: array[int] | memoryview[int]
     """In bytes, 0 if unknown; empty if all are."""
     offsets: Sequence[int] = field(default=(), repr=False)
-    """Where each name begins, and the last one ends; made at first use."""
+    """Where each name begins, and the last one ends; found at first use."""
     by_name: Sequence[int] = field(default=(), repr=False)
-    """The symbols by name, those of one name by address; made at first use."""
+    """
+    The symbols by name, those of one name by address. Sorting takes as long as hundreds
+    of look-ups without it: see :meth:`sort`.
+    """
     _found: dict[tuple[str, bool], list[SymbolRow]] = field(
         default_factory=dict, repr=False
     )
@@ -67,7 +70,7 @@ class SymbolTable:
 
     def row(self, index: int) -> SymbolRow:
         """Return a symbol; a size that is unknown ends where the next one begins."""
-        self._make_offsets()
+        self.find_offsets()
         begin, end = self.offsets[index], self.offsets[index + 1] - 1
         name = self.names[begin:end].decode("utf-8", "replace")
         size = self._size(index)
@@ -81,47 +84,54 @@ class SymbolTable:
         """
         found = self._found.get((name, one))
         if found is None:
-            found = [self.row(index) for index in self._indices(name, one)]
+            indices = () if "\0" in name else self._indices(name + "\0")
+            found = [self.row(index) for index in islice(indices, 1 if one else None)]
             if len(self._found) < _MAX_FOUND:
                 self._found[name, one] = found
         return found
 
-    def _indices(self, name: str, one: bool) -> Iterator[int]:
-        raw = name.encode("utf-8", "replace")
-        self.make_indexes()
-        for place in range(bisect_left(self.by_name, raw, key=self._name), len(self)):
+    def starting_with(self, prefix: str) -> list[SymbolRow]:
+        """Return the symbols whose names begin so, by address."""
+        return [self.row(index) for index in sorted(self._indices(prefix))]
+
+    def _indices(self, prefix: str) -> Iterator[int]:
+        """Yield the symbols whose names, with the NULs behind them, begin so."""
+        raw = prefix.encode("utf-8", "replace")
+        self.find_offsets()
+        return self._look_up(raw) if self.by_name else self._search(raw)
+
+    def _look_up(self, raw: bytes) -> Iterator[int]:
+        for place in range(bisect_left(self.by_name, raw, key=self._raw), len(self)):
             index = self.by_name[place]
-            if self._name(index) != raw:
+            if not self._raw(index).startswith(raw):
                 return
             yield index
-            if one:
-                return
 
-    def _name(self, index: int) -> bytes:
-        return self.names[self.offsets[index] : self.offsets[index + 1] - 1]
+    def _search(self, raw: bytes) -> Iterator[int]:
+        names = self.names
+        if names[: len(raw)] == raw:
+            yield 0
+        at = names.find(b"\0" + raw)
+        while 0 <= at < len(names) - 1:
+            yield bisect_left(self.offsets, at + 1)
+            at = names.find(b"\0" + raw, at + 1)
 
-    def make_indexes(self) -> None:
-        """Make what look-ups need, unless it is there."""
-        self._make_offsets()
-        if len(self.by_name) != len(self):
+    def _raw(self, index: int) -> bytes:
+        return self.names[self.offsets[index] : self.offsets[index + 1]]
+
+    def sort(self) -> None:
+        """Make look-ups by name fast, also in a file that is mapped."""
+        self.find_offsets()
+        if not self.by_name:
             names = self._split()
             order = sorted(range(len(names)), key=names.__getitem__)
             self.by_name = array("I", order)
 
-    def _make_offsets(self) -> None:
+    def find_offsets(self) -> None:
+        """Find where each name begins, unless that is known."""
         if not self.offsets:
-            lengths = (len(name) + 1 for name in self._split())
-            self.offsets = array("I", accumulate(lengths, initial=0))
-
-    def names_with(self, characters: str) -> Iterator[str]:
-        """Yield the names that have one of *characters*."""
-        # Few have one: splitting all names would take ten times as long.
-        names, end = self.names, 0
-        for found in re.finditer(b"[%s]" % re.escape(characters.encode()), names):
-            if found.start() >= end:
-                begin = names.rfind(b"\0", end - 1 if end else 0, found.start()) + 1
-                end = names.find(b"\0", found.start()) + 1
-                yield names[begin : end - 1].decode("utf-8", "replace")
+            ends = accumulate(map(len, self._split()), initial=0)
+            self.offsets = array("I", map(add, ends, count()))  # A NUL behind each.
 
     def containing(self, address: int) -> list[SymbolRow]:
         """Return the symbols that contain an address: those that start last."""

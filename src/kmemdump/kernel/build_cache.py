@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "BuildCache", "digest_of"]
 
-_VERSION = 1
+_VERSION = 2
 _MAX_SIZE = 64 << 20
 """Bytes of a file; builds have 11 to 17 MB."""
 _BUILDS, _STREAMS = 8, 32
@@ -55,8 +55,6 @@ class Build:
     """Start of the image; smaller addresses are per-CPU offsets."""
     end: int
     per_cpu: Mapping[str, int]
-    changed: Mapping[str, Sequence[str]]
-    """Plain names to those that the compiler made of them."""
     btf_digest: str
     """:func:`digest_of` the bytes that the types were read from."""
 
@@ -92,14 +90,13 @@ class BuildCache:
     def add(self, key: str, place: int, build: Build) -> Build:
         """Keep a build; return it as :meth:`find` does, or as it was if that fails."""
         symbols, btf = build.symbols, build.btf
-        symbols.make_indexes()
+        symbols.find_offsets()
         about = {
             "version": _VERSION,
             "place": place,
             "start": build.start,
             "end": build.end,
             "per_cpu": dict(build.per_cpu),
-            "changed": {name: list(found) for name, found in build.changed.items()},
             "btf_digest": build.btf_digest,
             "listed": {kind.name: ids for kind, ids in btf.listed.items()},
         }
@@ -109,10 +106,10 @@ class BuildCache:
             "addresses": symbols.addresses,
             "sizes": symbols.sizes,
             "offsets": symbols.offsets,
-            "by_name": symbols.by_name,
+            "by_name": symbols.by_name or b"",
             "types": btf.types,
             "strings": btf.strings,
-            "type_offsets": btf.offsets,
+            "type_places": btf.places,
             "named": btf.named,
         }
         if sum(len(memoryview(it).cast("B")) for it in columns.values()) > _MAX_SIZE:
@@ -124,14 +121,14 @@ class BuildCache:
             return build  # It costs memory and time, no more.
         return self.find(key, place) or build
 
-    def compress(self, data: bytes, *, words: bool = False) -> bytes:
+    def compress(self, data: bytes) -> bytes:
         """Compress data as :func:`~kmemdump.formats.packing.compress` does, once."""
-        path = self._path(digest_of(data, bytes([words])), ".stream")
+        path = self._path(digest_of(data), ".stream")
         with contextlib.suppress(OSError, FormatError, KeyError):
             stream = read_columns(path).columns["stream"][:]
             os.utime(path)
             return stream
-        stream = compress(data, words=words)
+        stream = compress(data)
         with contextlib.suppress(OSError, KmemdumpError):
             self._make_room(".stream", _STREAMS)
             write_columns(path, {}, {"stream": stream})
@@ -157,22 +154,26 @@ def _build(file: Columns, place: int) -> Build:
     if about["version"] != _VERSION:
         raise ValueError(about["version"])
     start, shift = about["start"], place - about["place"]
-    addresses = file.numbers("addresses", "Q")
+    names, by_name = columns["names"], file.numbers("by_name", "I")
+    addresses: Sequence[int] = file.numbers("addresses", "Q")
+    if shift:  # Per-CPU offsets stay where they are.
+        moved = [it + shift if it >= start else it for it in addresses]
+        addresses = array("Q", moved)
     symbols = SymbolTable(
-        columns["names"],
+        # Without an order, they are searched, which is slow in a file that is mapped.
+        names if by_name else names[:],
         columns["info"],
-        # Per-CPU offsets stay where they are.
-        array("Q", [it + shift if it >= start else it for it in addresses]),
-        array("I", file.numbers("sizes", "I")),
+        addresses,
+        file.numbers("sizes", "I"),
         file.numbers("offsets", "I"),
-        file.numbers("by_name", "I"),
+        by_name,
     )
     btf = Btf(
         columns["types"],
         columns["strings"],
         "BTF in the kernel's memory",
         None,
-        file.numbers("type_offsets", "I"),
+        file.numbers("type_places", "I"),
         file.numbers("named", "Q"),
         {BtfKind[name]: ids for name, ids in about["listed"].items()},
     )
@@ -182,6 +183,5 @@ def _build(file: Columns, place: int) -> Build:
         start + shift,
         about["end"] + shift,
         about["per_cpu"],
-        about["changed"],
         about["btf_digest"],
     )

@@ -82,8 +82,8 @@ class DebugInfo:
     """BTF type ids of other variables, by name, where they are known."""
     lacks: str = ""
     """What is missing, in one line; empty if nothing is."""
-    _changed: dict[str, Sequence[str]] = field(default_factory=dict, repr=False)
-    """Plain names to those that the compiler made of them; filled at first use."""
+    _changed: dict[str, list[SymbolRow]] = field(default_factory=dict, repr=False)
+    """Plain names that were looked up to what the compiler made of them."""
 
     def symbol(self, name: str) -> Symbol | None:
         """Return the symbol with this name, or ``None``."""
@@ -131,11 +131,9 @@ class DebugInfo:
         rows = self.symbols.find(name, one=one)
         if rows:
             return rows
-        if not self._changed:
-            self._changed.update(find_changed_names(self.symbols.names_with(".$")))
-            self._changed.setdefault("", [])  # Looked for, even if there are none.
-        names = self._changed.get(name, ())
-        return [row for other in names for row in self.symbols.find(other)]
+        if name not in self._changed:
+            self._changed[name] = find_changed_names(name, self.symbols)
+        return self._changed[name]
 
 
 _BINDINGS = {number - 1 & 15: SymbolBinding(number) for number in range(4)}
@@ -197,7 +195,9 @@ def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
     :param source: Name of the core image, for messages.
     :raises FormatError: If its BTF is damaged.
     """
-    btf = _indexed(note.btf, note.more_btf, source)
+    btf = parse_btf(note.btf, f"{source}: BTF")
+    if note.more_btf:
+        btf = parse_btf(note.more_btf, f"{source}: more BTF", btf)
     per_cpu = per_cpu_types(btf.base or btf)
     return DebugInfo(
         note.symbols,
@@ -208,22 +208,6 @@ def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:
         dict(note.variables),
         note.lacks,
     )
-
-
-_last: tuple[bytes, bytes, Btf] | None = None
-"""The BTF that was indexed last: the next core image is often of the same kernel."""
-
-
-def _indexed(data: bytes, more: bytes, source: str) -> Btf:
-    global _last
-    if _last is not None and _last[0] is data and _last[1] is more:
-        return _last[2]
-    _last = None
-    btf = parse_btf(data, f"{source}: BTF")
-    if more:
-        btf = parse_btf(more, f"{source}: more BTF", btf)
-    _last = data, more, btf
-    return btf
 
 
 def note_of_debug_info(info: DebugInfo) -> DebugInfoNote:
@@ -294,39 +278,25 @@ def read_debug_info(
     found = DebugInfo(symbols, btf, start, end, per_cpu_types(btf), lacks=lacks)
     if builds is None:
         return found
+    symbols.sort()  # VMs share the order; each would search a copy without it.
     return _keep(builds, key, tables.start, found, digest_of(data))
 
 
 def _keep(
     builds: BuildCache, key: str, place: int, found: DebugInfo, btf_digest: str = ""
 ) -> DebugInfo:
-    """Keep debug info for others, if it is of what :class:`Build` has, and whole."""
-    # What it lacks was looked for in other memory, too; damaged types are no other's.
-    if found.lacks or found.variables or found.btf.base or found.btf.refused:
+    """Keep debug info for others, if it is of what :class:`Build` has."""
+    # What it lacks was looked for in other memory, too.
+    if found.lacks or found.variables or found.btf.base:
         return found
-    changed = find_changed_names(found.symbols.names_with(".$"))
     build = Build(
-        found.symbols,
-        found.btf,
-        found.start,
-        found.end,
-        found.per_cpu,
-        changed,
-        btf_digest,
+        found.symbols, found.btf, found.start, found.end, found.per_cpu, btf_digest
     )
     return _of_build(builds.add(key, place, build))
 
 
 def _of_build(build: Build) -> DebugInfo:
-    changed = {"": [], **build.changed}
-    return DebugInfo(
-        build.symbols,
-        build.btf,
-        build.start,
-        build.end,
-        build.per_cpu,
-        _changed=changed,
-    )
+    return DebugInfo(build.symbols, build.btf, build.start, build.end, build.per_cpu)
 
 
 def _no_kallsyms(info: VmcoreInfo, error: Exception) -> UnsupportedError:

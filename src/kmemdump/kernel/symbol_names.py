@@ -13,7 +13,8 @@ first dot, which takes parts and clones of a function for the function.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+
+from kmemdump.formats.symbols import SymbolRow, SymbolTable
 
 __all__ = ["base_name", "clone_of", "find_changed_names", "plain_name"]
 
@@ -51,16 +52,12 @@ def clone_of(name: str) -> str | None:
     return base if base and dot and _CLONE.fullmatch(dot + rest) else None
 
 
-def find_changed_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return for each plain name what the compiler made of it: functions, or clones."""
-    changed: dict[str, list[str]] = {}
-    clones: dict[str, list[str]] = {}
-    for name in dict.fromkeys(names):
-        if (plain := plain_name(name)) != name:
-            changed.setdefault(plain, []).append(name)
-        if base := clone_of(name):
-            clones.setdefault(base, []).append(name)
-    return clones | changed
+def find_changed_names(name: str, table: SymbolTable) -> list[SymbolRow]:
+    """Return what the compiler made of a plain name: functions, or else clones."""
+    base = re.split("[.$]", name, maxsplit=1)[0]
+    rows = [*table.starting_with(f"{base}."), *table.starting_with(f"{base}$")]
+    changed = [row for row in rows if plain_name(row.name) == name != row.name]
+    return changed or [row for row in rows if clone_of(row.name) == name]
 
 
 def base_name(name: str) -> str:

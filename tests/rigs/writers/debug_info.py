@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes the note of debug info as its page says, without the parser's tables."""
 
-import lzma
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 
 __all__ = ["columns", "write_debug_info", "write_sections"]
@@ -16,12 +16,12 @@ def columns(numbers: Sequence[int], width: int) -> bytes:
 def write_sections(
     sections: Sequence[tuple[int, bytes]],
     *,
-    version: int = 1,
+    version: int = 2,
     start: int = 0x1000,
     end: int = 0x2000,
 ) -> bytes:
     """Sections are kind and data."""
-    streams = [lzma.compress(data) for _, data in sections]
+    streams = [zlib.compress(data) for _, data in sections]
     head = struct.pack("<IIQQ", version, len(sections), start, end)
     for (kind, data), stream in zip(sections, streams, strict=True):
         head += struct.pack("<IIQQ", kind, 0, len(data), len(stream))
