@@ -61,11 +61,11 @@ class Kernel:
 
     def type_at(self, number: int) -> int:
         """Return the physical address of a ``struct btf_type``."""
-        return self._types + self.btf.offsets[number - 1]
+        return self._types + 4 * self.btf.places[number - 1]
 
     def all_of(self, kind: BtfKind) -> Iterator[int]:
         """Yield the numbers of all types of a kind."""
-        for number in range(1, len(self.btf.offsets) + 1):
+        for number in range(1, len(self.btf.places) + 1):
             if self.btf.type(number).kind is kind:
                 yield number
 

@@ -354,3 +354,23 @@ def test_memory_without_a_kernel(tmp_path):
     outcomes, events = watch(tmp_path, make_selection, qemu.path, take=take)
     assert any("no VMCOREINFO" in event.text for event in events)
     assert outcomes["a"].problem == "QEMU ended before there was a kernel to mark"
+
+
+_FIRST_PROGRAM = r"""
+import sys
+import kmemdump.watch.preload
+from kmemdump.kernel.program import core_program
+from kmemdump.vmcoreinfo import VmcoreInfo
+
+loaded = set(sys.modules)
+info = b"OSRELEASE=6\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=ffffffff82000000\n"
+core_program(62, VmcoreInfo.parse(info, "a test"), "a test")
+print(sorted(set(sys.modules) - loaded))
+"""
+
+
+def test_a_worker_finds_drgns_plugins_loaded():
+    """Each would read the metadata of all packages, and have a copy of what does."""
+    argv = [sys.executable, "-c", _FIRST_PROGRAM]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -9,12 +9,14 @@ begin with an underscore.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from _drgn_util.plugins import call_plugins
 from drgn import Object, Program
 from drgn.commands import ParsedCommand, _ArgparseCommand, _redirect_and_pipe
 from drgn.commands._crash import _bt
@@ -27,6 +29,7 @@ __all__ = [
     "check_log_first",
     "command_names",
     "is_drgn_object",
+    "load_all",
     "parse_arguments",
     "redirect_output",
     "replace_helpers",
@@ -37,6 +40,16 @@ __all__ = [
 
 _COMMANDS = "drgn.commands._crash."
 """With which the names of the modules start that have the commands."""
+
+
+def load_all() -> None:
+    """
+    Load what drgn loads when a program is first used: its other commands, and plugins.
+
+    Looking for plugins reads the metadata of all packages of this Python.
+    """
+    importlib.import_module("drgn.commands._builtin")
+    call_plugins("kmemdump_has_no_such_hook")
 
 
 def command_names() -> Collection[str]:

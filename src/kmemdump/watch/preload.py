@@ -12,6 +12,8 @@ import kmemdump.areas
 import kmemdump.questions.crash_commands
 import kmemdump.targets.qmp
 import kmemdump.watch.worker  # noqa: F401
+from kmemdump.questions.drgn_internals import load_all
 
+load_all()
 gc.collect()
 gc.freeze()
