@@ -86,7 +86,7 @@ damaged: .venv/dev
 	PYTHONPATH=tests $(BIN)/python tests/damaged_cores.py $(ARGS)
 
 bench: system-test .venv/dev
-	$(BIN)/python -m benchmarks
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
 docs: .venv/docs
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs

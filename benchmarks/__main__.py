@@ -17,9 +17,16 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.collect import measure_collect
+from benchmarks.figures import write_docs
+from benchmarks.fleet import Fleet, measure_fleets
 from benchmarks.peers import measure_peers
 from benchmarks.scene import Plan, Scene, play
-from benchmarks.tables import print_collect, print_peers, print_scene
+from benchmarks.tables import (
+    print_collect,
+    print_fleets,
+    print_peers,
+    print_scene,
+)
 from kmemdump.errors import KmemdumpError
 from kmemdump.lab import PackageCache, default_folder
 
@@ -30,7 +37,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--kernel", default="6.1", help="as the lab names it")
     parser.add_argument(
-        "--tasks", type=int, nargs="+", help="one VM for each (default: 200 2000)"
+        "--tasks", type=int, nargs="+", help="one VM for each (default: 200 2000 10000)"
+    )
+    parser.add_argument(
+        "--vms", type=int, nargs="+", help="watched at once (default: 1 10 100)"
     )
     parser.add_argument("--runs", type=int, help="of what is cheap (default: 5)")
     parser.add_argument(
@@ -42,7 +52,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peers", action="store_true", help="only what others leave: kdump, pstore"
     )
+    parser.add_argument(
+        "--fleets", action="store_true", help="only many VMs that die at once"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write this")
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        metavar="FOLDER",
+        help="put all figures into the README and the manual in this folder",
+    )
     parser.add_argument(
         "--folder",
         type=Path,
@@ -58,7 +77,7 @@ def _memory(options: argparse.Namespace) -> tuple[int, int]:
 
 def _plans(options: argparse.Namespace) -> list[Plan]:
     memory, random = _memory(options)
-    tasks = options.tasks or ([200] if options.quick else [200, 2000])
+    tasks = options.tasks or ([200] if options.quick else [200, 2000, 10_000])
     runs = options.runs or (1 if options.quick else 5)
     return [Plan(options.kernel, memory, random, count, runs) for count in tasks]
 
@@ -69,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache = PackageCache(default_folder(os.environ))
     progress = Console(stderr=True, highlight=False)
     wide = None if sys.stdout.isatty() else _WIDTH
-    console = Console(width=wide, highlight=False)
+    console = Console(width=wide, highlight=False, record=True)
     for line in _surroundings():
         console.print(line)
     if options.peers:
@@ -79,21 +98,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print_peers(peers, console)
         return 0
-    runs = options.runs or (1 if options.quick else 5)
-    print_collect(measure_collect(options.folder, runs), console)
-    if options.collect:
-        return 0
+    if not options.fleets:
+        runs = options.runs or (1 if options.quick else 5)
+        print_collect(measure_collect(options.folder, runs), console)
+        if options.collect:
+            return 0
     scenes: list[Scene] = []
+    fleets: list[Fleet] = []
     try:
-        for plan in _plans(options):
+        for plan in [] if options.fleets else _plans(options):
             scenes.append(play(plan, cache, options.folder, progress.print))
             print_scene(scenes[-1], console)
+        counts = options.vms or ([2] if options.quick else [1, 10, 100])
+        fleets += measure_fleets(
+            options.kernel, counts, cache, options.folder, progress.print
+        )
+        print_fleets(fleets, console)
     except KmemdumpError as error:
         progress.print(f"benchmarks: {error}")
         return int(error.exit_code)
+    record = {
+        "scenes": [asdict(scene) for scene in scenes],
+        "fleets": [asdict(fleet) for fleet in fleets],
+    }
     if options.json:
-        text = json.dumps([asdict(scene) for scene in scenes], indent=2)
-        options.json.write_text(text + "\n")
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    if options.docs:
+        write_docs(options.docs, record, console.export_text())
     return 0
 
 

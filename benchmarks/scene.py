@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,18 +18,21 @@ from typing import Any, Self
 
 from benchmarks.measure import Cost, cpu_seconds, middle, run
 from kmemdump.lab import (
+    X86_64,
     CrashType,
     Machine,
     PackageCache,
     Setup,
     crash_guest,
 )
+from rigs.crash_packages import NEWEST_RELEASE, unpacked_crash
 
 __all__ = ["Figure", "Plan", "Scene", "play"]
 
 PYTHON = sys.executable
 KMEMDUMP = (PYTHON, "-m", "kmemdump")
 DRGN = str(Path(PYTHON).with_name("drgn"))
+_QUESTIONS = ("sys", "bt -a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class Scene:
     dumps: list[Figure] = field(default_factory=list)
     answers: dict[str, list[Figure]] = field(default_factory=dict)
     """By question."""
+    verbs: list[Figure] = field(default_factory=list)
+    """What other verbs take on a core image."""
 
 
 class _Keeper:
@@ -138,12 +145,18 @@ def play(
                 say("it is dead; writing core images")
                 _write(scene, machine, keeper, core)
             _capture(scene, machine, folder / "captured.elf")
+            say("asking it with drgn, through QMP")
+            for question in _QUESTIONS:
+                scene.answers[question] = [_ask_vm(question, machine, vmlinux, plan)]
             for kind in ("kdump-zlib", "elf"):
                 say(f"dump-guest-memory in {kind}")
                 _dump(scene, machine, full, kind)
         say("opening the dumps")
-        for question in ("sys", "bt 1"):
-            scene.answers[question] = _open(question, core, full, vmlinux, plan.runs)
+        newest = unpacked_crash(cache, X86_64, NEWEST_RELEASE)
+        for question in _QUESTIONS:
+            opened = _open(question, core, full, vmlinux, newest, plan.runs)
+            scene.answers[question] = [*opened, *scene.answers[question]]
+        scene.verbs = _verbs(core, plan.runs)
     finally:
         for path in (core, full, folder / "captured.elf"):
             path.unlink(missing_ok=True)
@@ -175,10 +188,24 @@ def _write(scene: Scene, machine: Machine, keeper: _Keeper, core: Path) -> None:
 
     cost = middle(write, scene.plan.runs)
     size = core.stat().st_size
+    plain = middle(lambda: _write_plainly(core), scene.plan.runs)
     scene.dumps += [
         Figure("kmemdump, marked beforehand", Cost(median(named), 0), size),
         Figure("the same, and looked at again", cost, size),
+        Figure("the same bytes, written and synced", plain, size, peer=True),
     ]
+
+
+def _write_plainly(core: Path) -> Cost:
+    data, path = core.read_bytes(), core.with_suffix(".plain")
+    start, cpu = time.monotonic(), time.process_time()
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    cost = Cost(time.monotonic() - start, time.process_time() - cpu)
+    path.unlink()
+    return cost
 
 
 def _capture(scene: Scene, machine: Machine, path: Path) -> None:
@@ -198,16 +225,59 @@ def _dump(scene: Scene, machine: Machine, path: Path, kind: str) -> None:
     scene.dumps.append(Figure(name, cost, path.stat().st_size, peer=True))
 
 
-def _open(
-    question: str, core: Path, full: Path, vmlinux: Path, runs: int
-) -> list[Figure]:
-    code = (
+_NO_SYMBOLS = (DRGN, "-q", "--no-default-symbols")
+_ALONE = {"DRGN_DISABLE_PLUGINS": "kmemdump"}
+
+
+def _drgn_code(question: str) -> str:
+    return (
         "from drgn.commands import run_command; "
         f"run_command(prog, {f'crash {question}'!r})"
     )
-    no_symbols = (DRGN, "-q", "--no-default-symbols")
+
+
+def _ask_vm(question: str, machine: Machine, vmlinux: Path, plan: Plan) -> Figure:
+    """Ask the VM itself, as drgn does, which reads memory through QMP."""
+    socket, code = str(machine.qmp), _drgn_code(question)
+    argv = [*_NO_SYMBOLS, "-s", str(vmlinux), "--qemu", socket, "-e", code]
+    cost = middle(lambda: run(argv, environment=_ALONE), min(plan.runs, 3))
+    return Figure("drgn, the VM through QMP, vmlinux", cost, peer=True)
+
+
+def _first_run(argv: list[str | Path], core: Path) -> Cost:
+    """Run a program of ours that has no cache yet."""
+    cache = core.with_suffix(".cache")
+    shutil.rmtree(cache, ignore_errors=True)
+    try:
+        return run(argv, environment={"XDG_CACHE_HOME": str(cache)})
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _verbs(core: Path, runs: int) -> list[Figure]:
+    figures = []
+    for verb in ("report", "info"):
+        argv: list[str | Path] = [*KMEMDUMP, verb, core]
+        for name, measure in (
+            (f"kmemdump {verb}, first time", lambda: _first_run(argv, core)),  # noqa: B023
+            (f"kmemdump {verb}, again", lambda: run(argv)),  # noqa: B023
+        ):
+            figures.append(Figure(name, middle(measure, runs)))
+    return figures
+
+
+def _open(
+    question: str,
+    core: Path,
+    full: Path,
+    vmlinux: Path,
+    newest: tuple[str, ...],
+    runs: int,
+) -> list[Figure]:
+    code = _drgn_code(question)
+    no_symbols = _NO_SYMBOLS
     symbols = (*no_symbols, "-s", vmlinux)
-    alone = {"DRGN_DISABLE_PLUGINS": "kmemdump"}
+    alone = _ALONE
     crash = ("crash", "-s", vmlinux)
     # Neither a .crashrc nor a terminal changes what crash does.
     plain = {"HOME": "/nonexistent", "TERM": "dumb"}
@@ -222,11 +292,19 @@ def _open(
 
     return [
         figure(
-            "kmemdump ask, core image, no debug info",
+            "kmemdump ask, core image, no debug info, first time",
+            lambda: _first_run([*KMEMDUMP, "ask", core, question], core),
+        ),
+        figure(
+            "kmemdump ask, core image, no debug info, again",
             lambda: run([*KMEMDUMP, "ask", core, question]),
         ),
         figure(
-            "drgn -c with our plugin, core image, no debug info",
+            "drgn -c with our plugin, core image, no debug info, first time",
+            lambda: _first_run([*no_symbols, "-c", core, "-e", code], core),
+        ),
+        figure(
+            "drgn -c with our plugin, core image, no debug info, again",
             lambda: run([*no_symbols, "-c", core, "-e", code]),
         ),
         figure(
@@ -249,6 +327,11 @@ def _open(
         figure(
             "crash, full dump, vmlinux",
             lambda: run([*crash, full], stdin=typed, environment=plain),
+            peer=True,
+        ),
+        figure(
+            "crash 9, full dump, vmlinux",
+            lambda: run([*newest, "-s", vmlinux, full], stdin=typed, environment=plain),
             peer=True,
         ),
     ]

@@ -9,10 +9,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fleet import Fleet
 from benchmarks.peers import Peer
 from benchmarks.scene import Figure, Scene
 
-__all__ = ["print_collect", "print_peers", "print_scene"]
+__all__ = ["print_collect", "print_fleets", "print_peers", "print_scene"]
 
 
 def print_scene(scene: Scene, console: Console) -> None:
@@ -24,7 +25,9 @@ def print_scene(scene: Scene, console: Console) -> None:
     )
     console.print(_dumps(scene.dumps))
     for question, figures in scene.answers.items():
-        console.print(_answers(question, figures))
+        title = f"From nothing to the answer to {question!r}, whole process"
+        console.print(_answers(title, figures))
+    console.print(_answers("What other verbs take, whole process", scene.verbs))
     console.print(_marking(scene.marking))
     console.print(_areas(scene))
 
@@ -51,6 +54,29 @@ def print_collect(figures: Sequence[Figure], console: Console) -> None:
             f"{ratio:.2f}x" if ratio else "",
             f"{cost.cpu:.3f}",
             f"{cost.peak / 1e6:.0f}" if "the call" in figure.name else "",
+        )
+    console.print()
+    console.print(table)
+
+
+def print_fleets(fleets: Sequence[Fleet], console: Console) -> None:
+    """Print what a watch of many VMs takes."""
+    table = _table(
+        "One watch of VMs that die at once (copies of one, behind simulated QMP)",
+        *("VMs", "build", "CPU s", "own MB", "shared MB", "at rest"),
+        *("named s", "all s", "plain s"),
+    )
+    for it in fleets:
+        table.add_row(
+            f"{it.count}",
+            "known" if it.known else "new",
+            f"{it.marked_cpu:.2f}",
+            f"{it.own / 1e6:.1f}",
+            f"{it.shared / 1e6:.1f}",
+            f"{100 * it.rest:.2f} %",
+            f"{it.named:.2f}",
+            f"{it.finished:.2f}",
+            f"{it.plain:.2f}",
         )
     console.print()
     console.print(table)
@@ -107,8 +133,7 @@ def _dumps(figures: Sequence[Figure]) -> Table:
     return table
 
 
-def _answers(question: str, figures: Sequence[Figure]) -> Table:
-    title = f"From nothing to the answer to {question!r}, whole process"
+def _answers(title: str, figures: Sequence[Figure]) -> Table:
     table = _table(title, "", "s", "times", "CPU s", "times", "peak MB")
     ours = figures[0].cost
     for figure in figures:

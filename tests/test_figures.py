@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The figures in the README are those that a benchmark measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks.figures import RECORD, fill
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def figure(name, wall, cpu=0.0, size=0):
+    return {"name": name, "cost": {"wall": wall, "cpu": cpu}, "size": size}
+
+
+def record(**changes):
+    dumps = [
+        figure("kmemdump, marked beforehand", 0.031, 0, 7_490_000),
+        figure("the same, and looked at again", 0.123, 0.1, 7_490_000),
+        figure("the same bytes, written and synced", 0.02, 0.004, 7_490_000),
+        figure("kmemdump capture, not marked", 1.23, 1.21, 7_490_000),
+        figure("QEMU dump-guest-memory, elf", 11.2, 10.4, 4_295_000_000),
+        figure("QEMU dump-guest-memory, kdump-zlib", 31.2, 31.2, 1_150_000_000),
+    ]
+    opened = [
+        figure("kmemdump ask, core image, no debug info, first time", 0.35, 0.345),
+        figure("kmemdump ask, core image, no debug info, again", 0.27, 0.27),
+        figure("drgn, full dump, vmlinux", 0.64, 0.92),
+        figure("drgn, the VM through QMP, vmlinux", 0.9, 1.0),
+        figure("crash, full dump, vmlinux", 8.4, 8.4),
+    ]
+    scene = {"plan": {"tasks": 200}, "dumps": dumps, "answers": {"sys": opened}}
+    other = {"plan": {"tasks": 2000}, "dumps": [], "answers": {}}
+    return {"scenes": [other, {**scene, **changes}], "fleets": []}
+
+
+def test_tables_are_made_anew():
+    filled = fill(README, record())
+    assert "| kmemdump, marked beforehand | 0.03 s |  | 7 MB |\n" in filled
+    assert "| QEMU `dump-guest-memory`, ELF | 11 s | 10 s | 4,295 MB |\n" in filled
+    assert "| kmemdump, not marked, whole process | 1.2 s | 1.2 s | 7 MB |\n" in filled
+    assert "| the same, again | 0.27 s | 0.27 s | nothing else |\n" in filled
+    assert fill(filled, record()) == filled
+    # Nothing else has changed.
+    before, _, rest = README.partition("<!-- figures: after the death -->")
+    assert filled.startswith(before)
+    assert filled.endswith(rest.rpartition("<!-- end of figures -->")[2])
+
+
+def test_what_was_not_measured_has_no_figure():
+    with pytest.raises(KeyError, match="dump-guest-memory"):
+        fill(README, record(dumps=record()["scenes"][1]["dumps"][:4]))
+
+
+def test_no_place():
+    with pytest.raises(ValueError, match="no place for the figures 'after the death'"):
+        fill(README.replace("figures:", ""), record())
+
+
+def test_the_readme_has_the_figures_of_the_manual():
+    path = ROOT / "docs" / RECORD
+    if not path.exists():
+        pytest.skip("nothing was measured with 'python -m benchmarks --docs docs' yet")
+    assert fill(README, json.loads(path.read_text())) == README
