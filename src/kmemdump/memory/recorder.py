@@ -143,6 +143,10 @@ class Reading:
     seconds: float = 0.0
     missing: int | None = None
     """Physical address of the first read that failed, if any."""
+    in_parts: int = 0
+    """Spans of the parts that have ended; two parts may have the same."""
+    counted: tuple[int, int] = (0, 0)
+    """Spans when blocks were last counted, and bytes of blocks then."""
 
     @property
     def blocks(self) -> set[int]:
@@ -297,6 +301,7 @@ class Recorder:
             spans.update(before.spans)
             reads.volatile |= before.volatile
         current.parts[part] = PartReads.pack(spans, reads.volatile)
+        current.in_parts += len(spans)
 
     def note_volatile(self) -> None:
         """Note that something was used that always changes, such as registers."""
@@ -446,7 +451,8 @@ class Recorder:
                 data = self.memory.read(address, count)
                 self._record(address << 12 | count - 1)
                 self._reads += 1
-                self._check()
+                if self._reads >= self._check_at or time.monotonic() > self._deadline:
+                    self._check()
                 return data
         except NotCapturedError as error:
             self.misses += 1
@@ -454,7 +460,8 @@ class Recorder:
             if self._current is not None and self._current.missing is None:
                 self._current.missing = address
             raise FaultError(str(error), address) from None
-        self._check_at = 0  # Check the budget now.
+        if time.monotonic() > self._deadline:  # Loading may take long.
+            self._check_at = 0
         return self.read(address, count, 0, True)
 
     def _check(self) -> None:
@@ -475,10 +482,16 @@ class Recorder:
         raise BudgetExceededError(f"the question took {problem}")
 
     def _exceeds(self, current: Reading, limit: int) -> bool:
-        parts = [it.spans for it in current.parts.values()]
-        spans = self._frame.spans, self._now.spans, *parts
-        # Blocks are counted only if they may be too many.
-        if sum(map(len, spans)) * (PAGE_SIZE + BLOCK_SIZE) <= limit:
+        own = self._now.spans if self._now is not self._frame else ()
+        count = current.in_parts + len(self._frame.spans) + len(own)
+        spans, size = current.counted
+        # Of 10,000 tasks, there are a million: blocks are counted only if those that
+        # are new may be too many.
+        if size + max(count - spans, 0) * (PAGE_SIZE + BLOCK_SIZE) <= limit:
             return False
-        blocks: set[int] = set().union(*map(span_blocks, spans))
-        return len(blocks) * BLOCK_SIZE > limit
+        parts = (it.spans for it in current.parts.values())
+        blocks: set[int] = set().union(
+            *map(span_blocks, (self._frame.spans, own, *parts))
+        )
+        current.counted = count, len(blocks) * BLOCK_SIZE
+        return current.counted[1] > limit

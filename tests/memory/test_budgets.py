@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a recorder's budget costs, where a machine has ten thousand tasks."""
+
+from itertools import count
+
+import pytest
+
+from kmemdump.errors import BudgetExceededError
+from kmemdump.memory import recorder as subject
+from kmemdump.memory.physical import PAGE_SIZE
+from kmemdump.memory.ranges import Range
+from kmemdump.memory.recorder import Budget, Recorder
+
+PARTS = 3000
+
+
+class Zeros:
+    """Memory that is zeros, of which each page can be read whole."""
+
+    ranges = (Range(0, 1 << 40),)
+
+    def read(self, address, size):
+        return bytes(size)
+
+    def close(self):
+        pass
+
+
+def put(recorder, parts=PARTS):
+    """Read a page of each of many parts, in 40 places."""
+    assert recorder.begin_loop("tasks")
+    for number in range(parts):
+        assert recorder.begin_part(("tasks", number))
+        for place in range(40):
+            recorder.read(number * PAGE_SIZE + place * 100, 8, 0, True)
+        recorder.end_part()
+
+
+def test_blocks_are_counted_a_few_times(monkeypatch):
+    """Not for each page that is read: that took minutes for 10,000 tasks."""
+    counted = count()
+    span_blocks = subject.span_blocks
+
+    def note(spans):
+        next(counted)
+        return span_blocks(spans)
+
+    monkeypatch.setattr(subject, "span_blocks", note)
+    recorder = Recorder(Zeros())
+    with recorder.reading(Budget(bytes=128 << 20)):
+        put(recorder)
+    assert next(counted) < 20 * PARTS
+
+
+def test_all_parts_together_are_limited():
+    recorder = Recorder(Zeros())
+    limit = PARTS * PAGE_SIZE // 2
+    with (
+        pytest.raises(BudgetExceededError, match=f"more than {limit} bytes"),
+        recorder.reading(Budget(bytes=limit)),
+    ):
+        put(recorder)
