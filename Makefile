@@ -11,6 +11,7 @@
 #   make newest   the kernels that are Debian's newest today, as a table (an hour)
 #   make soak     twenty VMs that die at random under one watch (half an hour)
 #   make kills    workers, the watch, QEMU and libvirtd killed at random (half an hour)
+#   make signatures 300 deaths by 29 bugs, grouped by signature (two hours)
 #   make campaign every death and what is none, on four kernels under one watch (an hour)
 #   make looks    looks that ask only for what changed, against full ones (an hour)
 #   make lint     ruff and mypy
@@ -41,7 +42,7 @@ PARALLEL := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .NOTPARALLEL:
-.PHONY: demo test check matrix newest soak kills campaign looks lint fuzz fuzz-fast damaged bench docs share release clean system system-demo system-test system-matrix
+.PHONY: demo test check matrix newest soak kills campaign signatures looks lint fuzz fuzz-fast damaged bench docs share release clean system system-demo system-test system-matrix
 
 demo: system-demo .venv/run
 	$(BIN)/kmemdump demo -o build/demo --arch $(ARCH) --backend $(BACKEND)
@@ -70,6 +71,9 @@ campaign: system-test .venv/dev
 
 looks: system-test .venv/dev
 	PYTHONPATH=tests $(BIN)/python tests/looks.py $(ARGS)
+
+signatures: system-test .venv/dev
+	PYTHONPATH=tests $(BIN)/python tests/signatures.py $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check

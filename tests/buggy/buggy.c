@@ -168,7 +168,8 @@ static noinline void buggy_take_reference(void)
 
 static noinline void buggy_copy_out(void)
 {
-	void *object = kzalloc(32, GFP_KERNEL);
+	/* Volatile: the compiler would find it, and only warn. */
+	void *volatile object = kzalloc(32, GFP_KERNEL);
 
 	buggy_sink = copy_to_user((void __user *)PAGE_SIZE, object, buggy_size);
 }

@@ -3,7 +3,7 @@
 
 import pytest
 
-from kmemdump.diagnosis.blame import blame_operation, blame_stack
+from kmemdump.diagnosis.blame import blame_operation, blame_recursion, blame_stack
 from kmemdump.diagnosis.log_cause import diagnose_log
 from kmemdump.diagnosis.log_line import LogLine
 from kmemdump.diagnosis.stack_lines import StackLine
@@ -74,3 +74,13 @@ def test_an_outer_call_of_the_function_that_failed():
         [LogLine(text, number, None, None) for number, text in enumerate(lines)]
     )
     assert found.function == "hdm_disconnect"
+
+
+@pytest.mark.parametrize("way", ["dev_store kernfs_fop_write_iter", "load_module"])
+def test_who_filled_the_stack(way):
+    once = stack(f"memset step find {way}")
+    assert blame_recursion(once) is None
+    each_other = stack(f"memset {'step descend ' * 30} find {way}")
+    assert blame_recursion(each_other) is None
+    frames = stack(f"memset {'descend ' * 30} find {way}")
+    assert blame_recursion(frames).function.name == "descend"

@@ -127,6 +127,7 @@ def test_nothing_wrong():
     report = report_of(BANNER.format("6.1", "6.1") + "[    1.000000] calm\n" * 9)
     assert "nothing wrong" in report.cause.sentence
     assert not report.cause.fatal
+    assert report.cause.signature is None
     check_schema(report.to_json())
 
 

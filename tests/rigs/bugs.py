@@ -87,7 +87,7 @@ BUGS = (
     Bug("refcount", _WARN, "buggy_take_reference"),
     Bug("usercopy", function="buggy_copy_out"),
     Bug("fortify", function="buggy_store_name"),
-    Bug("stack-overflow", function="buggy_search"),
+    Bug("stack-overflow", function="buggy_descend"),
     Bug("stack-smash", function="buggy_smash_frame"),
     Bug("atomic", _WARN, "buggy_sleep_in_bh"),
     Bug(
@@ -96,7 +96,7 @@ BUGS = (
         "buggy_wait_for_mutex",
         patience=90,
     ),
-    Bug("soft", "watchdog_thresh=3 softlockup_panic=1", "buggy_never_yields"),
+    Bug("soft", "watchdog_thresh=3 softlockup_panic=1", "buggy_thread"),
     Bug(
         "rcu",
         "softlockup_panic=0 panic_on_rcu_stall=1 "

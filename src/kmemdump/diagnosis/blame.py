@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from kmemdump.diagnosis.helpers import (
     is_dispatcher,
@@ -20,11 +21,14 @@ __all__ = [
     "Blame",
     "blame_operation",
     "blame_outermost",
+    "blame_recursion",
     "blame_stack",
     "waits_for_cpu",
 ]
 
 _MAX_NAMED = 8
+_RECURSION = 4
+"""Calls of a function by itself that are no part of its work."""
 _WAITS_FOR_CPU = re.compile(
     r"smp_call_function\w*|csd_lock\w*|generic_exec_single|on_each_cpu\w*"
 )
@@ -149,6 +153,21 @@ def blame_outermost(frames: Sequence[StackLine]) -> Blame | None:
         if _is_plain(sure[i]) and not is_generic_operation(name):
             return Blame(sure[i], sure[0], _names(sure))
     return blame_stack(sure)
+
+
+def blame_recursion(frames: Sequence[StackLine]) -> Blame | None:
+    """
+    Return the function that called itself until the stack was full, if one did.
+
+    Of several that call each other, none is more to blame than who began it.
+    """
+    sure = _sure(frames)
+    calls = groupby(filter(_is_plain, sure), key=lambda frame: frame.name)
+    for _, group in calls:
+        first, *outer = group
+        if len(outer) + 1 >= _RECURSION:
+            return Blame(first, sure[0], _names(sure[sure.index(first) :]))
+    return None
 
 
 def _interrupted(frames: Sequence[StackLine]) -> Sequence[StackLine]:

@@ -11,6 +11,7 @@ from kmemdump.diagnosis.blame import (
     Blame,
     blame_operation,
     blame_outermost,
+    blame_recursion,
     blame_stack,
 )
 from kmemdump.diagnosis.event_block import MAX_TEXT, Trace, traces_of
@@ -107,7 +108,7 @@ def find_place(root: Root) -> EventPlace:
     deep = root.kind in (EventKind.STACK_OVERFLOW, EventKind.STACK_CORRUPTION)
     if deep and frames and not root.match.groupdict().get("place"):
         # Who was called last need not be to blame.
-        blame = blame_outermost(frames) or blame
+        blame = blame_recursion(frames) or blame_outermost(frames) or blame
     place = _place(blame, frames, nowhere, lines)
     if root.place is Place.STACK and place.blamed:
         return replace(place, place=place.blamed, blamed="")

@@ -111,7 +111,7 @@ def _diagnose(boot: Sequence[LoggedLine]) -> tuple[tuple[LogRecord, ...], Cause]
             if diagnose_log(list(lines_of(records))) is None
             else cause.sentence
         )
-        cause = replace(cause, sentence=sentence, evidence=())
+        cause = replace(cause, sentence=sentence, evidence=(), signature=None)
     return records, cause
 
 
