@@ -291,6 +291,12 @@ class _Finder:
         for name in sorted(names):
             with suppress(*_ABSENT):
                 self._object(self._prog.variable(name))
+        # crash reads these for sys and net; the first has no type that drgn needs.
+        with suppress(*_ABSENT):
+            address = self._prog.symbol("shadow_timekeeper").address
+            self._object(Object(self._prog, "struct timekeeper", address=address))
+        with suppress(*_ABSENT):
+            self._object(self._prog["init_nsproxy"])
         for name in PER_CPU:
             for cpu in for_each_possible_cpu(self._prog):
                 with suppress(*_ABSENT):

@@ -13,6 +13,7 @@ from difflib import SequenceMatcher
 from kmemdump.arch.architecture import Arch, arch_from_elf
 from kmemdump.areas.contents import KINDS
 from kmemdump.coreimage import (
+    AreaRecord,
     CoreContents,
     CoreImage,
     Manifest,
@@ -49,6 +50,8 @@ _REGISTERS_AT = 112
 """Offset of ``pr_reg`` in ``struct elf_prstatus`` of 64-bit machines."""
 _SOURCE = "a core image"
 """What a report is made of: names of files and folders say whose it is."""
+_UNASKED = "removed: nobody asked for it"
+_UNANSWERED = "was not complete when it was marked"
 _OWN_REGION = re.compile(r"[\w-]+@[0-9a-f]{1,16}")
 
 
@@ -205,7 +208,7 @@ def redact(
     changes = [_change(*pair) for pair in zip(before, seen.answers, strict=True)]
     return Redacted(
         target=view,
-        manifest=_redacted_manifest(manifest, policy, masker, changes, seen.unasked),
+        manifest=_redacted_manifest(manifest, policy, masker, seen, changes),
         policy=policy,
         passes=number + 1,
         removed=_removed(tally.removed, tally),
@@ -289,36 +292,44 @@ def _redacted_manifest(
     manifest: Manifest,
     policy: Policy,
     masker: Masker,
+    seen: Look,
     changes: Sequence[Change],
-    unasked: Sequence[str],
 ) -> Manifest:
     names = [*filter(None, manifest.redacted.split(", ")), policy.name]
-    lost = {(it.area, it.question): it.problem for it in changes if it.problem}
+    # Of what is left: so no reason names what was removed.
+    problems = {(it.area, it.question): it.problem for it in seen.answers}
+    lost = {(it.area, it.question) for it in changes if it.problem is not None}
 
     def mask(text: str) -> str:
         return masker.mask_text("log-text", text)
 
     def redacted(area: str, question: QuestionRecord) -> QuestionRecord:
-        gone = (area, question.text) in lost or question.text in unasked
-        reason = mask(question.reason)
+        # Questions that can be asked stay, so that they can be asked again.
+        asked = question.text not in seen.unasked
+        problem = problems.get((area, question.text)) if asked else _UNASKED
+        gone = not asked or (area, question.text) in lost
+        complete = question.complete and not gone
         return question._replace(
-            # Questions that can be asked stay, so that they can be asked again.
-            text=mask(question.text) if question.text in unasked else question.text,
-            complete=question.complete and not gone,
-            reason=reason or ("redacted" if gone else ""),
+            text=question.text if asked else mask(question.text),
+            complete=complete,
+            reason="" if complete else problem or _UNANSWERED,
+        )
+
+    def of_area(area: AreaRecord) -> AreaRecord:
+        questions = [redacted(area.name, it) for it in area.questions]
+        reasons = [f"{it.text}: {it.reason}" for it in questions if it.reason]
+        complete = area.complete and not reasons
+        return area._replace(
+            complete=complete,
+            reason="" if complete else "; ".join(reasons) or _UNANSWERED,
+            questions=questions,
         )
 
     keeps_names = policy.kinds["device-names"] is Action.KEEP
     return manifest._replace(
         cause=mask(manifest.cause),
         vm=masker.mask_text("vm-names", manifest.vm),
-        areas=[
-            area._replace(
-                reason=mask(area.reason),
-                questions=[redacted(area.name, it) for it in area.questions],
-            )
-            for area in manifest.areas
-        ],
+        areas=[of_area(area) for area in manifest.areas],
         questions=[redacted("questions", it) for it in manifest.questions],
         regions=[
             it

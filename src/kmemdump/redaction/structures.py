@@ -24,6 +24,8 @@ _STATE_TYPES = frozenset(
         *("siphash_key_t", "siphash_aligned_key_t", "hsiphash_key_t"),
     )
 )
+_ADDRESS_TYPES = frozenset(("x86_hw_tss",))
+"""Addresses of stacks, at offsets that are no multiples of a word."""
 _ID_TYPES = frozenset(("kuid_t", "kgid_t"))
 _NETWORK_TYPES = frozenset(("__be32", "in6_addr"))
 _DATA_MEMBERS = {
@@ -98,6 +100,8 @@ class Structures:
     def _of_compound(self, type: Type, size: int) -> bytes:
         if type.tag in _STATE_TYPES:
             return bytes([STATE]) * size
+        if type.tag in _ADDRESS_TYPES:
+            return bytes([KEEP]) * size
         if type.tag in _NETWORK_TYPES:
             return bytes([NETWORK]) * size
         key = type.type_name() if type.tag else None
