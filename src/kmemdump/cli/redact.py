@@ -76,7 +76,7 @@ def command(
     number or an address that a question reads, or text that the policy keeps. Then all
     questions are asked again; which answers changed is printed.
     """
-    from kmemdump.cli.shared.builds import user_builds
+    from kmemdump.kernel.user_builds import user_builds
     from kmemdump.questions.parse import parse_questions
     from kmemdump.redaction.policy import load_policy
     from kmemdump.redaction.redact import redact

@@ -181,7 +181,7 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
 def _redacted_report(
     target: str, vmlinux: Path | None, reading: TargetOptions, name: str
 ) -> Report:
-    from kmemdump.cli.shared.builds import user_builds
+    from kmemdump.kernel.user_builds import user_builds
     from kmemdump.logs.read import open_log
     from kmemdump.redaction.log import redacted_log
     from kmemdump.redaction.policy import load_policy
