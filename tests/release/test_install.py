@@ -118,8 +118,9 @@ def test_deb(package, lab_cache):
         page = root.run("man -w kmemdump-watch").strip()
         assert page.endswith("man1/kmemdump-watch.1.gz")
         said = root.run(
+            # Debian 13's name of the function, and Debian 12's.
             "bash -c '. /usr/share/bash-completion/bash_completion; "
-            "(_comp_load kmemdump || _load_completion kmemdump) 2>/dev/null; "
+            "{ _comp_load kmemdump || __load_completion kmemdump; } 2>/dev/null; "
             "complete -p kmemdump'"
         )
         assert "_kmemdump_completion" in said
