@@ -21,11 +21,13 @@ from benchmarks.figures import write_docs
 from benchmarks.fleet import Fleet, measure_fleets
 from benchmarks.peers import measure_peers
 from benchmarks.scene import Plan, Scene, play
+from benchmarks.sealing import measure_sealing
 from benchmarks.tables import (
     print_collect,
     print_fleets,
     print_peers,
     print_scene,
+    print_sealing,
 )
 from kmemdump.errors import KmemdumpError
 from kmemdump.lab import PackageCache, default_folder
@@ -48,6 +50,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--collect", action="store_true", help="only what needs no VM: collecting"
+    )
+    parser.add_argument(
+        "--sealing", action="store_true", help="only what needs no VM: sealing"
     )
     parser.add_argument(
         "--peers", action="store_true", help="only what others leave: kdump, pstore"
@@ -100,6 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not options.fleets:
         runs = options.runs or (1 if options.quick else 5)
+        if not options.collect:
+            print_sealing(measure_sealing(options.folder, runs), console)
+        if options.sealing:
+            return 0
         print_collect(measure_collect(options.folder, runs), console)
         if options.collect:
             return 0

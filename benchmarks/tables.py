@@ -82,6 +82,23 @@ def print_fleets(fleets: Sequence[Fleet], console: Console) -> None:
     console.print(table)
 
 
+def print_sealing(figures: Sequence[Figure], console: Console) -> None:
+    """Print what sealing costs; each pair begins with what is not sealed."""
+    table = _table("From memory to a named file", "", "s", "times", "CPU s", "times")
+    for figure in figures:
+        if figure.peer:
+            plain = figure.cost
+        table.add_row(
+            figure.name,
+            f"{figure.cost.wall:.3f}",
+            "" if figure.peer else f"{figure.cost.wall / plain.wall:.2f}x",
+            f"{figure.cost.cpu:.3f}",
+            "" if figure.peer else f"{figure.cost.cpu / plain.cpu:.2f}x",
+        )
+    console.print()
+    console.print(table)
+
+
 def print_peers(peers: Sequence[Peer], console: Console) -> None:
     """Print what other tools leave."""
     table = _table(

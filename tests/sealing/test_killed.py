@@ -21,6 +21,7 @@ from kmemdump.coreimage import (
     write_core,
 )
 from kmemdump.errors import OutputError
+from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
 from kmemdump.memory.physical import PageMemory
 from kmemdump.memory.ranges import Region
 from kmemdump.sealing import make_seal
@@ -142,8 +143,11 @@ def test_the_verb_is_killed(tmp_path):
     key = age_key(tmp_path)
     dump, places = tmp_path / "dump", tmp_path / "places"
     dump.mkdir()
+    lines = []
     for i in range(20):
         (dump / f"md_r{i}.BIN").write_bytes((PLANTED * 164)[:4096] * 64)
+        lines.append(info_line(f"md_r{i}.BIN", 0x80000000 + i * 0x100000, 4096 * 64))
+    (dump / INFO_NAME).write_text("".join(lines))
     for name in ("out", "tmp", "cache", "run"):
         (places / name).mkdir(parents=True)
     environ = {

@@ -26,6 +26,7 @@ from kmemdump.opening import open_target
 from kmemdump.sealing import Seal, make_seal, read_sealed, unseal_into
 from kmemdump.sealing.folder_key import FolderKey
 from kmemdump.sealing.memory import is_in_memory
+from kmemdump.sealing.unseal import path_of_unsealed
 from kmemdump.targets.vmcore import core_of
 from rigs.keys import Key, age_key, ssh_key
 from rigs.small_core import BUILD_ID, TIME, write
@@ -232,6 +233,17 @@ def test_nothing_is_on_the_disk_while_it_is_open(tmp_path, core, key):
         assert sorted(tmp_path.rglob("*")) == before
         assert any("memfd:kmemdump-unsealed" in it for it in open_files())
     assert not any("kmemdump-unsealed" in it for it in open_files())
+
+
+def test_a_debugger_that_resolves_its_path_finds_it(core, key):
+    """drgn names it as the kernel does, which is no path."""
+    with open_target(str(core), identity=key.file):
+        (name,) = [it for it in open_files() if "kmemdump-unsealed" in it]
+        path = path_of_unsealed(name)
+        assert path is not None
+        assert Path(path).read_bytes()[:4] == b"\x7fELF"
+    assert path_of_unsealed(name) is None
+    assert path_of_unsealed("/etc/passwd") is None
 
 
 def test_it_cannot_be_written_to(core, key):

@@ -24,14 +24,13 @@ from kmemdump.kernel.debug_info import (
 )
 from kmemdump.kernel.drgn_finders import register_finders
 from kmemdump.kernel.program import NAME
+from kmemdump.sealing.unseal import path_of_unsealed
 from kmemdump.targets.file import noted_vmcoreinfo
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["drgn_prog_set"]
 
 _logger = logging.getLogger("drgn")
-_IN_MEMORY = "/proc/self/fd/"
-"""Where ``kmemdump open`` leaves what was sealed."""
 
 
 def drgn_prog_set(prog: Program) -> None:
@@ -39,8 +38,9 @@ def drgn_prog_set(prog: Program) -> None:
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL or NAME in prog.config:
         return
     path = prog.core_dump_path
-    if path is None or (path.startswith("/proc/") and not path.startswith(_IN_MEMORY)):
+    if path is None or path.startswith("/proc/"):
         return
+    path = path_of_unsealed(path) or path
     try:
         core = read_core(path)
     except KmemdumpError as error:

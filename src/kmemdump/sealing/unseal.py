@@ -18,8 +18,16 @@ from kmemdump.sealing.library import key_lines, library
 from kmemdump.sealing.streams import Input, Output
 from kmemdump.text import format_memory, printable
 
-__all__ = ["NoKeyError", "read_sealed", "unseal", "unseal_into"]
+__all__ = [
+    "NoKeyError",
+    "path_of_unsealed",
+    "read_sealed",
+    "unseal",
+    "unseal_into",
+]
 
+_NAME = "kmemdump-unsealed"
+_OPEN_FILES = "/proc/self/fd"
 _MAX_HEADER = 1 << 20
 """Most bytes of age's own header: a thousand recipients with keys of RSA."""
 _FOOTER = b"\n--- "
@@ -73,7 +81,7 @@ def unseal(file: OpenFile, sealed: Sealed, identities: Iterable[Path]) -> OpenFi
             f"{format_memory(room)} of memory for it\n"
             "--max-memory allows more; 'kmemdump unseal' writes it to a file"
         )
-    fd = os.memfd_create("kmemdump-unsealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as output:
             unseal_into(output, file, sealed, identities)
@@ -81,11 +89,28 @@ def unseal(file: OpenFile, sealed: Sealed, identities: Iterable[Path]) -> OpenFi
         if not size:
             raise FormatError(file.name, "nothing is sealed in it")
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK)
-        found = OpenFile(Path(f"/proc/self/fd/{fd}"))
+        found = OpenFile(Path(f"{_OPEN_FILES}/{fd}"))
     finally:
         os.close(fd)
     found.path, found.name = file.path, file.name
     return found
+
+
+def path_of_unsealed(name: str) -> str | None:
+    """
+    Return a path by which this process can open what was unsealed in memory.
+
+    :param name: What the kernel calls the file, which is no path.
+    :return: ``None`` if it is another file, or not open.
+    """
+    if not name.startswith(f"/memfd:{_NAME}"):
+        return None
+    for number in os.listdir(_OPEN_FILES):
+        path = f"{_OPEN_FILES}/{number}"
+        with suppress(OSError):
+            if os.readlink(path) == name:
+                return path
+    return None
 
 
 def unseal_into(
