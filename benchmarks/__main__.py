@@ -19,12 +19,14 @@ from rich.console import Console
 from benchmarks.collect import measure_collect
 from benchmarks.figures import write_docs
 from benchmarks.fleet import Fleet, measure_fleets
+from benchmarks.looks import measure_looks
 from benchmarks.peers import measure_peers
 from benchmarks.scene import Plan, Scene, play
 from benchmarks.sealing import measure_sealing
 from benchmarks.tables import (
     print_collect,
     print_fleets,
+    print_looks,
     print_peers,
     print_scene,
     print_sealing,
@@ -59,6 +61,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--fleets", action="store_true", help="only many VMs that die at once"
+    )
+    parser.add_argument(
+        "--looks", action="store_true", help="only looks at a kernel, and young tasks"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write this")
     parser.add_argument(
@@ -96,6 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=wide, highlight=False, record=True)
     for line in _surroundings():
         console.print(line)
+    if options.looks:
+        young = 10 if options.quick else 100
+        looks = [
+            measure_looks(it.series, it.tasks, it.runs, young, cache, progress.print)
+            for it in _plans(options)
+        ]
+        print_looks(looks, console)
+        return 0
     if options.peers:
         memory, random = _memory(options)
         peers = measure_peers(

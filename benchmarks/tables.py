@@ -10,10 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fleet import Fleet
+from benchmarks.looks import LookFigures
 from benchmarks.peers import Peer
 from benchmarks.scene import Figure, Scene
 
-__all__ = ["print_collect", "print_fleets", "print_peers", "print_scene"]
+__all__ = [
+    "print_collect",
+    "print_fleets",
+    "print_looks",
+    "print_peers",
+    "print_scene",
+]
 
 
 def print_scene(scene: Scene, console: Console) -> None:
@@ -94,6 +101,25 @@ def print_sealing(figures: Sequence[Figure], console: Console) -> None:
             "" if figure.peer else f"{figure.cost.wall / plain.wall:.2f}x",
             f"{figure.cost.cpu:.3f}",
             "" if figure.peer else f"{figure.cost.cpu / plain.cpu:.2f}x",
+        )
+    console.print()
+    console.print(table)
+
+
+def print_looks(figures: Sequence[LookFigures], console: Console) -> None:
+    """Print what looks cost, and how many young tasks they find memory for."""
+    table = _table(
+        "CPU ms of a look, where 20 tasks ran since the last one",
+        *("", "first", "full", "refresh", "stopped", "MB", "young tasks", "stacks"),
+    )
+    for it in figures:
+        times = (it.first, it.full, it.again, it.still)
+        table.add_row(
+            f"{it.release}, {it.tasks} tasks",
+            *(f"{time * 1000:.0f}" for time in times),
+            f"{it.memory / 1e6:.0f}",
+            f"{it.structures} of {it.young}",
+            f"{it.stacks} of {it.young}",
         )
     console.print()
     console.print(table)
