@@ -66,6 +66,13 @@ def pytest_collection_modifyitems(
             item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a file's bytes by their number: those of gzip are other ones each time."""
+    if isinstance(val, bytes) and len(val) > 64:
+        return f"{len(val)} bytes"
+    return None
+
+
 def _machine(item: pytest.Item) -> str:
     """Return a key that all tests of one machine share, or an empty string."""
     assert isinstance(item, pytest.Function)
