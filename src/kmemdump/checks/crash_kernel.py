@@ -43,7 +43,7 @@ def _check_kernel(root: Path) -> Iterator[Point]:
         yield missing(
             name,
             "there is no memory for one",
-            "boot with crashkernel=, which docs/howto/server.rst has figures for",
+            "boot with crashkernel=128M, and load it: kexec -p",
         )
     if state.survivable:
         settings = " ".join(f"kernel.{name}=1" for name in state.survivable)
