@@ -129,7 +129,7 @@ class Setup:
     @property
     def disk_modules(self) -> list[str]:
         """Modules of the kernel's package that read a disk, in the order to load."""
-        return [name for name in _DISK_MODULES if not self.kernel.has_builtin(name)]
+        return [name for name in _DISK_MODULES if self.kernel.has_module(name)]
 
 
 def prepare_firmware(setup: Setup, folder: Path) -> None:
