@@ -2,7 +2,6 @@
 """crash, gdb and drgn say of a redacted core image what they said before."""
 
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +16,9 @@ from rigs.dead_machine import DeadMachine
 from rigs.scenarios import each_older
 
 DRGN = Path(sys.executable).with_name("drgn")
-SAME = ("mod", "swap", "mach", "sym jiffies", "dis schedule", "p jiffies")
+SAME = ("mod", "swap", "irq", "runq", "sym jiffies", "dis schedule", "p jiffies")
 """Commands of crash whose answers hold nothing that a policy removes."""
-AS_MANY = ("sys", "log", "ps", "irq", "runq", "dev", "net", "files 1", "vm 1")
+AS_MANY = ("sys", "log", "ps", "dev", "net", "files 1", "vm 1")
 """Those that say as much as before, with names and numbers removed."""
 
 
@@ -46,9 +45,6 @@ def test_crash(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
     for command in AS_MANY:
         lines = len(before[command].splitlines()), len(after[command].splitlines())
         assert lines[0] == lines[1], (command, after[command][:2000])
-    # The functions on the stacks are the same; the values in registers are not.
-    frames = [re.findall(r"#\d+ \[\w+\] (\S+)", it["bt -a"]) for it in (before, after)]
-    assert frames[0] == frames[1] != []
 
 
 @each_older
