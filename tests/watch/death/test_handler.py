@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ import pytest
 from kmemdump.coreimage import read_core
 from kmemdump.coreimage.retention import Limits
 from kmemdump.diagnosis.death_kind import DeathKind
+from kmemdump.formats.sealed import CLEAR_LIMIT, find_sealed
+from kmemdump.sealing import make_seal
 from kmemdump.watch.death import handler as module
 from kmemdump.watch.death.facts import DeathFacts
 from kmemdump.watch.death.handler import DeathHandler
@@ -24,6 +27,7 @@ from kmemdump.watch.reporter import Reporter, StoppedError
 from kmemdump.watch.settings import Settings, VmAction
 from rigs import small_core
 from rigs.full_disk import fill, mounted_tmpfs, needs_root, remount
+from rigs.keys import age_key
 
 NOBODY = 65534
 INFO = SimpleNamespace(osrelease="6.1.0-test")
@@ -90,6 +94,7 @@ class Rig:
         self.signature = "panic: it"
         self.id = None
         self.fails = None
+        self.seal = None
 
     def next_event(self, timeout):
         self.now += timeout
@@ -108,7 +113,10 @@ class Rig:
 
     def handler(self, action=VmAction.RESET, **limits):
         settings = Settings(
-            self.folder, action=action, limits=Limits(**{"min_free": 0, **limits})
+            self.folder,
+            action=action,
+            limits=Limits(**{"min_free": 0, **limits}),
+            seal=self.seal,
         )
         reporter = Reporter(
             "vm", lambda news: self.lines.append(news.text), lambda: self.stopping
@@ -380,6 +388,54 @@ def test_the_same_death_is_not_dumped_twice(rig):
         path.unlink()
     rig.die(rig.handler(VmAction.PAUSE))
     assert rig.cores == []
+
+
+@pytest.fixture
+def sealed(rig, tmp_path):
+    rig.seal = make_seal([age_key(tmp_path).public])
+    rig.signature = "panic: a secret"
+    return rig
+
+
+def test_sealed(sealed):
+    """Neither the files nor what is said of a death have the kernel's words."""
+    sealed.die(sealed.handler(VmAction.PAUSE))
+    [path] = sealed.cores
+    with open(path, "rb") as file:
+        found = find_sealed(file.read(CLEAR_LIMIT), "core")
+    assert found.clear.tags is not None
+    assert found.clear.signature == ""
+    for file in sealed.folder.iterdir():
+        assert b"secret" not in file.read_bytes(), file
+    assert not any("words" in line for line in sealed.lines)
+    assert any(f"panic; {path}" in line for line in sealed.lines)
+    sealed.seal = replace(sealed.seal, show_cause=True)
+    sealed.die(sealed.handler(VmAction.PAUSE))
+    with open(sealed.cores[-1], "rb") as file:
+        shown = find_sealed(file.read(CLEAR_LIMIT), "core")
+    assert shown.clear.signature == "panic: a secret"
+    assert any("panic: words; " in line for line in sealed.lines)
+
+
+def test_sealed_core_images_are_told_apart(sealed):
+    """Without reading them: the same death is not dumped twice, the oldest goes."""
+    sealed.id = "death"
+    for _ in range(2):
+        sealed.die(sealed.handler(VmAction.PAUSE))
+        (sealed.folder / ".vm.deaths").unlink()
+    assert len(sealed.cores) == 1
+    names = [sealed.cores[0].name]
+    for number in range(3):
+        sealed.id = f"other{number}"
+        sealed.die(sealed.handler(VmAction.PAUSE, keep=2))
+        (sealed.folder / ".vm.deaths").unlink()
+        names.append(sealed.cores[-1].name)
+    assert [path.name for path in sealed.cores] == [names[0], names[-1]]
+    # Another cause is counted apart, and its first one stays.
+    sealed.id, sealed.signature = "of another", "oops: other"
+    sealed.die(sealed.handler(VmAction.PAUSE, keep=2))
+    assert sealed.cores[0].name == names[0]
+    assert len(sealed.cores) == 2
 
 
 def test_the_folder_has_another_name(rig, tmp_path):
