@@ -354,6 +354,7 @@ static noinline void buggy_lock_twice(void)
 {
 	spin_lock_irq(&buggy_lock);
 	spin_lock(&buggy_lock);
+	barrier();	/* As above. */
 }
 
 #ifdef CONFIG_X86

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watching VMs that live, idle, reboot, vanish and die."""
 
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from kmemdump.coreimage import read_core, verify
 from kmemdump.lab import AARCH64, ARCHITECTURES, X86_64, CrashType
 from kmemdump.lab.crashes import trigger_crash
 from rigs.manual import DOCS
-from rigs.programs import KMEMDUMP
+from rigs.programs import KMEMDUMP, run_kmemdump
 from rigs.scenarios import tells
 from rigs.watching import PATIENCE, seconds_of
 
@@ -215,6 +216,10 @@ def test_without_an_event(
     assert watched.end() == 0
     [core] = watched.cores
     check_core(core, expected, options=debug_info)
+    # By the watch's own look, of a hang, too, of which the log says nothing.
+    report = json.loads(run_kmemdump("report", core, "--json", *debug_info).stdout)
+    with read_core(core) as image:
+        assert image.manifest.signature == report["cause"]["signature"]["text"]
 
 
 def test_orderly_reboot_and_poweroff(booted, watch):
