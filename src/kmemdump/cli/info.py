@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +57,7 @@ def command(
     All of CORE is read and compared with its checksums, and kmemdump's own questions
     are tried on it.
     """
+    from kmemdump.kernel.user_builds import user_builds
     from kmemdump.report.inspect import inspect, shorten
     from kmemdump.report.schema import VERSION, to_plain
 
@@ -65,7 +67,12 @@ def command(
     path = Path(target.removeprefix("file:"))
     try:
         with opened_target(target, reading) as opened:
-            found = inspect(opened, path if path.is_file() else None, vmlinux=vmlinux)
+            found = inspect(
+                opened,
+                path if path.is_file() else None,
+                vmlinux=vmlinux,
+                builds=user_builds(os.environ, opened),
+            )
     except NoKeyError as error:
         return _print_sealed(path, error.sealed, as_json)
     if as_json:

@@ -26,6 +26,7 @@ from kmemdump.debuggers.compatibility import Debugger, describe_file, find_debug
 from kmemdump.diagnosis.records import ADDRESS
 from kmemdump.errors import BudgetExceededError, FormatError, KmemdumpError
 from kmemdump.kernel.attach import Kernel, attach
+from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.marking.mark import hindrance
 from kmemdump.questions.question import attempt, explain
 from kmemdump.report.sections import SECTION_BUDGET
@@ -121,13 +122,18 @@ def shorten(problems: Sequence[str]) -> list[str]:
 
 
 def inspect(
-    target: Target, path: Path | None, *, vmlinux: Path | None = None
+    target: Target,
+    path: Path | None,
+    *,
+    vmlinux: Path | None = None,
+    builds: BuildCache | None = None,
 ) -> Inspection:
     """
     Find out what is in a target, from its manifest and by putting questions.
 
     :param path: The target's file; ``None`` if the target is not a regular file.
     :param vmlinux: As for :func:`kmemdump.kernel.attach.attach`.
+    :param builds: Likewise.
     :raises KmemdumpError: If it cannot be read.
     """
     core = core_of(target)
@@ -135,7 +141,7 @@ def inspect(
     problems = verify(core) if core is not None else []
     found = _describe(target, path, problems)
     try:
-        kernel = attach(target, vmlinux=vmlinux)
+        kernel = attach(target, vmlinux=vmlinux, builds=builds, marking=False)
     except KmemdumpError as error:
         return replace(found, unanswerable=str(error))
     held = {area.name for area in found.areas}
