@@ -32,8 +32,9 @@ LOADS = (
 )
 """What a guest does between two looks; some of it may fail."""
 
-_PATIENT = Budget(seconds=600)
-"""A busy host is slow, and a look that was stopped proves nothing."""
+_PATIENCE = 600.0
+"""Seconds for a guest, and for a question: a busy host is slow."""
+_PATIENT = Budget(seconds=_PATIENCE)
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Looks:
     def round(self) -> None:
         """Let the machine work for a while, stop it anywhere, and look at it."""
         command = self.chance.choice(LOADS)
-        self.machine.run(f"({command}) >/dev/null 2>&1 & echo")
+        self.machine.run(f"({command}) >/dev/null 2>&1 & echo", timeout=_PATIENCE)
         time.sleep(self.chance.random() * 0.3)
         self.machine.pause()
         try:

@@ -15,6 +15,7 @@ from itertools import islice
 from drgn import Object, Program, cast
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import page_to_virt
+from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.nodemask import for_each_online_node
 from drgn.helpers.linux.percpu import per_cpu, per_cpu_ptr
 
@@ -22,7 +23,7 @@ from kmemdump.areas.readers import MAX_VARIABLE, cpus, read_pages
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.questions.objects import each
 
-__all__ = ["cached_stacks", "free_tasks"]
+__all__ = ["cached_stacks", "free_pages", "free_tasks"]
 
 _MAX_SLABS = 64
 """Slabs, of 32 KiB as a rule; the kernel takes the first ones first."""
@@ -30,6 +31,12 @@ _MAX_OBJECTS = 256
 _ORDER_SHIFT = 16
 """In struct kmem_cache_order_objects (OO_SHIFT, Linux mm/slub.c)."""
 _MAX_ORDER = 10
+_MOVABILITIES = 3
+"""Lists of each order; that of MIGRATE_UNMOVABLE, the kernel's own, is the first."""
+_NEXT_PAGES = ((0, 64), (3, 2))
+"""
+Orders, and how many of each are marked: pages for sixteen stacks, and two slabs.
+"""
 
 
 def free_tasks(prog: Program) -> None:
@@ -78,6 +85,31 @@ def _in_sheaves(prog: Program, cache: Object) -> Iterator[Object]:
             if sheaf:
                 for number in range(min(sheaf.size.value_(), _MAX_OBJECTS)):
                     yield sheaf.objects[number].read_()
+
+
+def free_pages(prog: Program) -> None:
+    """The pages that each CPU takes next, for stacks and slabs that are new."""
+    for zone in _zones(prog):
+        # Since Linux kernel commit 28f836b6777b ("mm/page_alloc: split per cpu page
+        # lists and zone stats") (in v5.14).
+        if not hasattr(zone, "per_cpu_pageset"):
+            return
+        for cpu in cpus(prog):
+            lists = per_cpu_ptr(zone.per_cpu_pageset, cpu).lists
+            for order, number in _NEXT_PAGES:
+                index = order * _MOVABILITIES
+                if index < lists.type_.length:
+                    head = lists[index].address_of_()
+                    pages = list_for_each_entry("struct page", head, "lru")
+                    for page in islice(pages, number):
+                        start = page_to_virt(page).value_()
+                        read_pages(prog, start, PAGE_SIZE << order)
+
+
+def _zones(prog: Program) -> Iterator[Object]:
+    for node in for_each_online_pgdat(prog):
+        for number in range(min(node.nr_zones.value_(), len(node.node_zones))):
+            yield node.node_zones[number]
 
 
 def cached_stacks(prog: Program) -> None:

@@ -10,7 +10,7 @@ from drgn.helpers.linux.sched import idle_task, task_state_to_char
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.area import area, read_bytes
-from kmemdump.areas.newcomers import cached_stacks
+from kmemdump.areas.newcomers import cached_stacks, free_pages
 from kmemdump.areas.register_stacks import stacks_in_registers
 from kmemdump.kernel.task_list import all_tasks
 from kmemdump.memory.physical import PAGE_SIZE
@@ -79,6 +79,7 @@ STACKS = area(
     exception_stacks,
     blocked_stacks,
     cached_stacks,
+    free_pages,
     # On x86_64, this locates each CPU's exception stacks. Only a trace from registers
     # reads it, and a machine that looks at itself has no registers.
     variables=("_cea_offset",),
