@@ -125,16 +125,20 @@ class Deaths:
         os.link(event["core"], core)
         found = {"event": str(event["signature"])}
         self._read(found, "core image", core)
-        # The watch pauses a VM while its console still prints.
+        if event["kind"] == "panic":
+            self._finish_console(machine)
+        console = self._folder / "console"
+        console.write_text(machine.console)
+        self._read(found, "console", console)
+        return found, ", ".join(about)
+
+    def _finish_console(self, machine: Machine) -> None:
+        """Let a panic print its end: the watch paused the VM before that."""
         machine.resume()
         deadline = time.monotonic() + 10
         while not PANIC_ENDS.search(machine.console) and time.monotonic() < deadline:
             time.sleep(0.2)
         machine.pause()
-        console = self._folder / "console"
-        console.write_text(machine.console)
-        self._read(found, "console", console)
-        return found, ", ".join(about)
 
     def _trigger(self, bug: Bug, machine: Machine) -> str:
         """Run into a bug, without waiting for it; return how."""
