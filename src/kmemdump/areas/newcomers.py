@@ -68,8 +68,14 @@ def _slabs(prog: Program, cache: Object) -> Iterator[Object]:
         kind = prog.type("struct slab")
     except LookupError:
         kind = prog.type("struct page")
-    for node in for_each_online_node(prog):
-        partial = cache.node[node].partial.address_of_()
+    for number in for_each_online_node(prog):
+        # Linux kernel commit "slab: decouple pointer to barn from kmem_cache_node" (in
+        # v7.1) put another structure around the pointer.
+        if hasattr(cache, "per_node"):
+            node = cache.per_node[number].node.read_()
+        else:
+            node = cache.node[number].read_()
+        partial = node.partial.address_of_()
         yield from list_for_each_entry(kind, partial, "slab_list")
 
 
