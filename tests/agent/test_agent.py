@@ -284,7 +284,7 @@ def test_systemd_is_notified(tmp_path):
         ("area = 'kmsg'", "area is 'kmsg', expected a list"),
         ("area = ['nosuch']", "no area 'nosuch'"),
         ("daemon = 1", "daemon is 1, expected true or false"),
-        ("refresh = 'often'", "'often' is not a valid float"),
+        ("refresh = 'often'", "line 1: refresh is 'often', expected seconds"),
         ("what?", "Expected '=' after a key"),
         (None, "No such file"),
     ],

@@ -32,6 +32,7 @@ ALLOWED = {
     "report/fault.py": "orders the registers that each has",
     "formats/cloud_hypervisor_state.py": "reads registers as KVM has them on one",
     "formats/firecracker_state.py": "likewise; the file says which",
+    "formats/kernel_image.py": "reads images, of which each has a format of its own",
     "formats/elf.py": "has their numbers in ELF files",
     "areas/coreinfo.py": "names variables, of which no kernel has all",
     "areas/crash_names.py": "names what a foreign program, crash, reads on each",
@@ -42,7 +43,10 @@ ALLOWED = {
     "kernel/partial_symbols.py": "names the unwind tables that it finds by content",
     "kernel/variables.py": "is a table of variables, of which no kernel has all",
     "marking/firmware_table.py": "tells a person how to reserve memory on each",
+    "redaction/known.py": "names variables and types that are data, of any kernel",
+    "redaction/structures.py": "likewise",
     "targets/unsupported.py": "knows a boot image by the magic number in it",
+    "targets/xen_core.py": "says of which machines it reads dumps",
 }
 
 

@@ -22,7 +22,7 @@ from rigs.crash_kernel import (
 )
 from rigs.dumps import answers
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.matrix]
 _BLAMED = {
     CrashType.PANIC: "sysrq",
     CrashType.NULL: "lab_null",
@@ -64,20 +64,15 @@ def copied(snapshots, make_setup, lab_cache, tmp_path_factory, request):
     shutil.rmtree(folder)
 
 
-EACH = [("6.12", CrashType.PANIC)]
-MORE = [
+CASES = [
     (kernel, death)
     for kernel in ("6.1", "6.12", "newest")
     for death in (CrashType.PANIC, CrashType.NULL, CrashType.NMI)
-    if (kernel, death) not in EACH
 ]
 
 
 def each(function):
-    cases = [pytest.param(it, id="-".join(it)) for it in EACH]
-    cases += [
-        pytest.param(it, id="-".join(it), marks=pytest.mark.matrix) for it in MORE
-    ]
+    cases = [pytest.param(it, id="-".join(it)) for it in CASES]
     return pytest.mark.parametrize("copied", cases, indirect=True)(function)
 
 

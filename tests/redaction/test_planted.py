@@ -46,7 +46,10 @@ def planted(request, snapshots, make_setup, tmp_path_factory):
     return folder / "vm.core", full
 
 
-@pytest.fixture(scope="module", params=["strict", "share"])
+@pytest.fixture(
+    scope="module",
+    params=["strict", pytest.param("share", marks=pytest.mark.matrix)],
+)
 def redacted(request, planted, tmp_path_factory):
     path = tmp_path_factory.mktemp("redacted") / f"{request.param}.core"
     with open_target(str(planted[0])) as target:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -23,7 +24,14 @@ __all__ = ["command"]
 @core_option
 @identity_option
 @force_option
-def command(core: Path, output: Path, identity: tuple[Path, ...], force: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    core: Path,
+    output: Path,
+    identity: tuple[Path, ...],
+    force: bool,
+    as_json: bool,
+) -> int:
     """
     Write what is sealed in CORE to a file, which only its owner can read.
 
@@ -42,5 +50,9 @@ def command(core: Path, output: Path, identity: tuple[Path, ...], force: bool) -
             raise UsageError(f"{core}: is not sealed")
         with PartialFile(output) as plain:
             unseal_into(plain, file, sealed, identity)
-    click.echo(f"{output}: {format_size(output.stat().st_size)}, not sealed")
+    size = output.stat().st_size
+    if as_json:
+        click.echo(json.dumps({"core": str(output), "size": size}, indent=2))
+    else:
+        click.echo(f"{output}: {format_size(size)}, not sealed")
     return 0
