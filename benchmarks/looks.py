@@ -76,7 +76,7 @@ def measure_looks(
     say(f"booting {package.release} with {tasks} tasks")
     with Machine(cache, Setup(package, tasks=tasks), timeout=900) as machine:
         target = open_target(f"qmp:{machine.qmp}")
-        selection = select()
+        selection = select(early=True)
         say("looking at it")
         first, marks = _timed(lambda: VmMarks(target, selection))
         marks.refresh()  # Learns what drgn keeps.

@@ -19,7 +19,10 @@ def names(areas: list[Area]) -> list[str]:
 
 def test_nothing_selects_the_default_areas():
     chosen = select()
-    assert names(chosen.areas) == [item.name for item in AREAS if item.default]
+    usual = [item for item in AREAS if item.default]
+    assert names(chosen.areas) == [item.name for item in usual if not item.early]
+    # Where no host looks after the death.
+    assert names(select(early=True).areas) == names(usual)
     assert not chosen.named
     assert not select(areas=["-symbols"]).named
 

@@ -13,6 +13,7 @@ from kmemdump.areas.irq import IRQ
 from kmemdump.areas.kmsg import KMSG
 from kmemdump.areas.memory import MEMORY
 from kmemdump.areas.modules import MODULES
+from kmemdump.areas.newcomers import FREE_PAGES, NEW_TASKS
 from kmemdump.areas.panic import PANIC
 from kmemdump.areas.sched import SCHED
 from kmemdump.areas.simple import DEVICES, IPC, KERNEL, MOUNTS, NET, SYMBOLS, TIMERS
@@ -31,6 +32,7 @@ AREAS: tuple[Area, ...] = (
     SCHED,
     STACKS,
     TASKS,
+    NEW_TASKS,
     IRQ,
     MODULES,
     TIMERS,
@@ -42,11 +44,14 @@ AREAS: tuple[Area, ...] = (
     SYMBOLS,
     CRASH,
     ALL_STACKS,
+    FREE_PAGES,
 )
 """All areas, the most important first."""
 
 
-def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
+def choose_areas(
+    wanted: Iterable[str | Area] = (), *, early: bool = False
+) -> list[Area]:
     """
     Return the areas that are wanted, or the default ones.
 
@@ -55,6 +60,7 @@ def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
     :param wanted: Names, instead of the default ones; ``+NAME`` adds an area to them,
         ``-NAME`` leaves one out, and ``FILE.py`` adds the areas in that file, see
         :func:`load_areas`. An :class:`Area` is used unchanged.
+    :param early: Whether nobody will look after the death, see :class:`Area`.
     :raises UsageError: If there is no such area.
     """
     by_name = {area.name: area for area in AREAS}
@@ -74,7 +80,9 @@ def choose_areas(wanted: Iterable[str | Area] = ()) -> list[Area]:
             )
     without = {name[1:] for name in names if name.startswith("-")}
     named = [name for name in names if name == _without_sign(name)]
-    chosen = named or [area.name for area in AREAS if area.default]
+    chosen = named or [
+        area.name for area in AREAS if area.default and (early or not area.early)
+    ]
     chosen += [name[1:] for name in names if name.startswith("+")]
     if COREINFO.name not in chosen:
         chosen.insert(0, COREINFO.name)

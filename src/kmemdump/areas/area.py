@@ -32,6 +32,8 @@ class Area:
     """Global variables that are recorded whole; a kernel may lack some."""
     default: bool = True
     """Whether it is marked if no area is named."""
+    early: bool = False
+    """Whether it helps only where nobody looks after the death: no host does."""
     packed: bool = False
     """Whether it never changes, so that a core image keeps it compressed."""
     for_crash: bool = True
@@ -44,6 +46,7 @@ def area(
     *questions: str | Question | Callable[[Program], None],
     variables: tuple[str, ...] = (),
     default: bool = True,
+    early: bool = False,
     packed: bool = False,
     for_crash: bool = True,
 ) -> Area:
@@ -54,6 +57,7 @@ def area(
         tuple(_question(question) for question in questions),
         variables,
         default,
+        early,
         packed,
         for_crash,
     )

@@ -54,6 +54,7 @@ CONTENTS: dict[str, tuple[str, ...]] = {
     "sched": ("task-names", "numbers", "addresses"),
     "stacks": ("task-names", "stacks", "registers", "addresses"),
     "tasks": ("paths", "task-names", "kernel-thread-names", "numbers", "addresses"),
+    "new-tasks": ("task-names", "stacks", "other-data"),
     "irq": ("device-names", "numbers"),
     "modules": ("module-names", "addresses"),
     "timers": (OTHER_TEXT, "numbers", "addresses"),
@@ -76,6 +77,7 @@ CONTENTS: dict[str, tuple[str, ...]] = {
         "addresses",
     ),
     "all-stacks": ("task-names", "stacks", "addresses"),
+    "free-pages": (OTHER_TEXT, "arguments", "slack"),
 }
 
 

@@ -19,11 +19,12 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat
 from drgn.helpers.linux.nodemask import for_each_online_node
 from drgn.helpers.linux.percpu import per_cpu, per_cpu_ptr
 
+from kmemdump.areas.area import area
 from kmemdump.areas.readers import MAX_VARIABLE, cpus, read_pages
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.questions.objects import each
 
-__all__ = ["cached_stacks", "free_pages", "free_tasks"]
+__all__ = ["FREE_PAGES", "NEW_TASKS"]
 
 _MAX_SLABS = 64
 """Slabs, of 32 KiB as a rule; the kernel takes the first ones first."""
@@ -130,3 +131,18 @@ def cached_stacks(prog: Program) -> None:
             area = stack.read_()
             if area:
                 read_pages(prog, area.addr.value_(), size)
+
+
+NEW_TASKS = area(
+    "new-tasks",
+    "where tasks that start later will be: free objects and stacks kept for reuse",
+    free_tasks,
+    cached_stacks,
+    early=True,
+)
+FREE_PAGES = area(
+    "free-pages",
+    "the next free pages, for more new tasks; they hold what programs left there",
+    free_pages,
+    default=False,
+)

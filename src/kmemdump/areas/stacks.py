@@ -10,7 +10,6 @@ from drgn.helpers.linux.sched import idle_task, task_state_to_char
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.area import area, read_bytes
-from kmemdump.areas.newcomers import cached_stacks, free_pages
 from kmemdump.areas.register_stacks import stacks_in_registers
 from kmemdump.kernel.task_list import all_tasks
 from kmemdump.memory.physical import PAGE_SIZE
@@ -69,7 +68,7 @@ def _unwind(prog: Program, task: Object) -> None:
 
 STACKS = area(
     "stacks",
-    "stacks of what runs on each CPU, of interrupts, of blocked and of new tasks",
+    "stacks of what runs on each CPU, of interrupts, and of blocked tasks",
     function(stacks_in_registers, bare=True),
     "bt -a",
     "bt 1",
@@ -78,8 +77,6 @@ STACKS = area(
     interrupt_stacks,
     exception_stacks,
     blocked_stacks,
-    cached_stacks,
-    free_pages,
     # On x86_64, this locates each CPU's exception stacks. Only a trace from registers
     # reads it, and a machine that looks at itself has no registers.
     variables=("_cea_offset",),

@@ -4,7 +4,6 @@
 from drgn import Program
 
 from kmemdump.areas.area import area
-from kmemdump.areas.newcomers import free_tasks
 from kmemdump.kernel.task_list import all_tasks
 from kmemdump.questions.objects import each
 
@@ -23,7 +22,7 @@ def task_lists(prog: Program) -> None:
 
 TASKS = area(
     "tasks",
-    "all tasks, and where new ones will be; files and memory map of the first",
+    "all tasks; files and memory map of the first",
     "ps",
     "ps -t",
     "task 1",
@@ -31,6 +30,5 @@ TASKS = area(
     "files 1",
     "vm 1",
     task_lists,
-    free_tasks,
     variables=("init_task",),
 )

@@ -235,7 +235,7 @@ def command(
         return _make_initramfs(crash_kernel)
     if table.backend == "kinfo":
         return _mark_kinfo(target, table, off, selected.vmlinux, as_json)
-    selection = parse_selection(selected)
+    selection = parse_selection(selected, early=True)
     return _mark_regions(target, table, off, stay, selection, as_json)
 
 

@@ -264,7 +264,7 @@ def mark_firmware(
     :raises KmemdumpError: If there is no table, or no kernel that can be looked at.
     """
     opened = FirmwareTable(target, table or TableOptions())
-    return register(target, select(**wanted), opened)
+    return register(target, select(**wanted, early=True), opened)
 
 
 def register(

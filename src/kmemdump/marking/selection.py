@@ -52,16 +52,18 @@ class Wanted(TypedDict, total=False):
     search: Mapping[str, str] | None
 
 
-def select(**given: Unpack[Wanted]) -> Selection:
+def select(*, early: bool = False, **given: Unpack[Wanted]) -> Selection:
     """
     Select what to mark.
 
+    :param early: Whether nobody will look after the death, see
+        :class:`~kmemdump.areas.Area`.
     :raises UsageError: If there is no such area, or a text is not a question.
     """
     wanted = list(given.get("areas", ()))
     vmlinux = given.get("vmlinux")
     return Selection(
-        choose_areas(wanted),
+        choose_areas(wanted, early=early),
         parse_questions(given.get("questions", ())),
         tuple(given.get("symbols", ())),
         tuple(given.get("regions", ())),

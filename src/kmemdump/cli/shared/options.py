@@ -190,7 +190,10 @@ def _note_what_is_left_out(
         out = [
             area.name
             for area in AREAS
-            if area.default and area not in chosen and f"-{area.name}" not in names
+            if area.default
+            and not area.early
+            and area not in chosen
+            and f"-{area.name}" not in names
         ]
         if out:
             print_message(
@@ -249,18 +252,23 @@ no_vmlinux_option = click.option(
 
 
 def parse_selection(
-    selected: SelectionOptions, search: Mapping[str, str] | None = None
+    selected: SelectionOptions,
+    search: Mapping[str, str] | None = None,
+    *,
+    early: bool = False,
 ) -> Selection:
     """
     Parse what to mark.
 
     :param search: As in :class:`~kmemdump.marking.selection.Selection`.
+    :param early: Whether nobody will look after the death.
     :raises UsageError: If one of the options makes no sense.
     """
     from kmemdump.marking.selection import select
 
     regions = [_parse_region(text) for text in selected.regions]
-    return select(**{**selected._asdict(), "regions": regions, "search": search})
+    given = {**selected._asdict(), "regions": regions, "search": search}
+    return select(**given, early=early)
 
 
 def _parse_region(text: str) -> tuple[str, int, int]:
