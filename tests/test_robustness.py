@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 import sys
+import tempfile
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -147,15 +148,23 @@ def test_a_file_that_is_no_dump(verb, kind, tmp_path, monkeypatch):
     assert not (tmp_path / "output.core").exists()
 
 
+@pytest.fixture
+def open_folder():
+    """A folder that others may enter; pytest's own is private."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 @each_verb
-def test_a_file_that_may_not_be_read(verb, tmp_path):
-    path = tmp_path / "secret"
+def test_a_file_that_may_not_be_read(verb, open_folder):
+    path = open_folder / "secret"
     options = ("-o", "output.core") if verb == "capture" else ()
     path.write_bytes(b"secret")
     path.chmod(0)
     ended = run(verb, path, *VERBS[verb], *options, nobody=os.geteuid() == 0)
     assert_refused(ended, "secret: Permission denied")
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and verb != "report":  # Which takes it for a log first.
         assert "readable by its owner only: run this as root" in ended.lines[0]
 
 

@@ -462,6 +462,7 @@ _manifests = st.builds(
         max_size=3,
     ).map(tuple),
     questions=st.lists(_questions, max_size=2).map(tuple),
+    redacted=_texts,
 )
 
 

@@ -127,6 +127,7 @@ def test_a_build_that_fails(cache, tmp_path):
 def test_tools_that_are_missing(cache, monkeypatch, tmp_path):
     for name in ("clang-19", "ld.lld-19"):
         (tmp_path / "archive/bin" / name).unlink()
+    (tmp_path / "archive/bin/dpkg-deb").symlink_to("/bin/true")
     monkeypatch.setenv("PATH", f"{tmp_path}/archive/bin")
     monkeypatch.setattr(it, "_LIBRARIES", {"no/such.h": "libelf-dev"})
     with pytest.raises(UnsupportedError) as error:

@@ -34,7 +34,7 @@ def redacted(dead: DeadMachine, core_image: Path) -> Path:
 
 
 @each_older
-def test_crash(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
+def test_crash_opens_it(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
     commands = [it for it in COMMANDS if it != "mount"]
     before, after = (
         run_crash(dead.vmlinux, path, commands, seconds=120, crash=CRASH)
@@ -48,7 +48,7 @@ def test_crash(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
 
 
 @each_older
-def test_gdb(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
+def test_gdb_opens_it(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
     commands = ("p init_uts_ns.name.release", "p jiffies", "info threads", "bt 3")
     arguments = [part for text in commands for part in ("-ex", text)]
 
@@ -62,7 +62,7 @@ def test_gdb(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
 
 
 @each_older
-def test_drgn(dead: DeadMachine, redacted: Path) -> None:
+def test_drgn_opens_it(dead: DeadMachine, redacted: Path) -> None:
     script = (
         "print(prog['init_uts_ns'].name.release.string_().decode(), "
         "prog['init_uts_ns'].name.nodename.string_().decode(), "

@@ -146,6 +146,8 @@ def test_events_are_as_the_schema_says():
         kind="panic",
         cause="x",
         signature="s",
+        signature_version=2,
+        signature_source="log",
         core=Path("/c/1.core"),
         size=1,
         seconds=0.5,

@@ -38,7 +38,6 @@ def test_watch_notices(booted, vmlinux, architecture, kernel, death, tmp_path):
     process = subprocess.Popen(
         [*command, "--until-dead", "--hang-after", "3", *options],
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
     )
     guard = threading.Timer(PATIENCE, process.kill)

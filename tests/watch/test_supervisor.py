@@ -89,7 +89,7 @@ def test_no_server(tmp_path):
     file.touch()
     outcomes, _ = watch(tmp_path / "o", make_selection, tmp_path / "none", file)
     assert "No such file" in outcomes["none"].problem
-    assert "Connection refused" in outcomes["file"].problem
+    assert "is a file, expected a QMP socket" in outcomes["file"].problem
     assert not outcomes["none"].watched
 
 
@@ -289,6 +289,7 @@ def test_qemu_that_misbehaves(tmp_path, answer, problem):
             text=True,
         )
         assert process.stdout is not None
+        assert "core images are not sealed" in process.stdout.readline()
         assert process.stdout.readline().startswith("qmp: found: ")
         line = process.stdout.readline()
         assert line.startswith("qmp: waiting for a kernel (")
