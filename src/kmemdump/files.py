@@ -22,7 +22,13 @@ from kmemdump.folders import open_folder_of
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["OpenFile", "PartialFile", "remove_partial_files"]
+__all__ = [
+    "OpenFile",
+    "PartialFile",
+    "is_own",
+    "read_own_file",
+    "remove_partial_files",
+]
 
 
 class OpenFile:
@@ -333,6 +339,27 @@ def remove_partial_files(folder: str | os.PathLike[str]) -> int:
         os.close(fd)
 
 
+def read_own_file(path: Path, limit: int) -> bytes | None:
+    """
+    Read a small file that this user has written, where others can make files, too.
+
+    :param limit: Bytes; what follows is not read.
+    :return: ``None`` if it is another user's, or no regular file.
+    :raises OSError: If it cannot be read, or is a link.
+    """
+    # Do not wait on a FIFO.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(fd, limit) if is_own(os.fstat(fd)) else None
+    finally:
+        os.close(fd)
+
+
+def is_own(status: os.stat_result) -> bool:
+    """Return whether a file is a regular one of this user's."""
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def _remove_stale(folder: int, is_partial: Callable[[str], bool]) -> int:
     """Remove partial files whose writers have died; return how many they were."""
     with os.scandir(folder) as entries:
@@ -344,8 +371,7 @@ def _remove_stale(folder: int, is_partial: Callable[[str], bool]) -> int:
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.open(name, flags, dir_fd=folder)
             try:
-                status = os.fstat(fd)
-                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                if is_own(os.fstat(fd)):
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(name, dir_fd=folder)
                     removed += 1

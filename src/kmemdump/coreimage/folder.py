@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import re
-import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -30,7 +29,7 @@ from kmemdump.coreimage.retention import (
     choose_surplus,
 )
 from kmemdump.errors import FormatError, KmemdumpError
-from kmemdump.files import PartialFile, remove_partial_files
+from kmemdump.files import PartialFile, is_own, remove_partial_files
 from kmemdump.formats.notes import NoteType, read_own
 from kmemdump.formats.sealed import CLEAR_LIMIT, ClearLine, find_sealed
 from kmemdump.sealing.folder_key import FolderKey
@@ -173,7 +172,7 @@ class CoreFolder:
         for name in names:
             with suppress(OSError):
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                size += status.st_size if _is_own(status) else 0
+                size += status.st_size if is_own(status) else 0
         return size
 
     def _reservation(self, size: int) -> PartialFile | None:
@@ -286,7 +285,7 @@ class CoreFolder:
             yield True
             return
         try:
-            yield not _is_own(os.fstat(fd)) or _lock(fd)
+            yield not is_own(os.fstat(fd)) or _lock(fd)
         finally:
             os.close(fd)
 
@@ -319,12 +318,8 @@ def _list(folder: int) -> Iterator[tuple[str, os.stat_result]]:
             if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
-                    if _is_own(status):
+                    if is_own(status):
                         yield entry.name, status
-
-
-def _is_own(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _read_death(folder: int, name: str, key: FolderKey) -> StoredDeath | None:
@@ -346,7 +341,7 @@ def _read_death(folder: int, name: str, key: FolderKey) -> StoredDeath | None:
             NoteType.MANIFEST,
             MAX_BYTES,
         )
-        if desc is None or not _is_own(status):
+        if desc is None or not is_own(status):
             return None
         return _parse_death(_read_start(desc), name, status, key)
     except (FormatError, OSError, OverflowError, ValueError, RecursionError):
@@ -372,7 +367,7 @@ def _sealed_death(
     """Return the facts about a death in a clear line; ``None`` if there are none."""
     if clear is None or clear.tags is None or not clear.tags.machine:
         return None
-    if not (key.known and _is_own(status)):
+    if not (key.known and is_own(status)):
         return None  # Another folder's: nothing can be told from its tags.
     machine, cause, id = clear.tags
     time = clear.time.timestamp()

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError
-from kmemdump.files import PartialFile
+from kmemdump.files import PartialFile, read_own_file
 from kmemdump.formats.sealed import DeathTags
 
 __all__ = ["FolderKey"]
@@ -43,7 +42,8 @@ class FolderKey:
         """Whether there is a key."""
         if not self._key:
             with suppress(OSError):
-                self._key = _read(self._path)
+                key = read_own_file(self._path, _BYTES + 1) or b""
+                self._key = key if len(key) == _BYTES else b""
         return bool(self._key)
 
     def make(self) -> None:
@@ -66,15 +66,3 @@ class FolderKey:
         if not self.known:
             return None
         return DeathTags(self.tag(machine), self.tag(cause), self.tag(id))
-
-
-def _read(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return b""
-        key = os.read(fd, _BYTES + 1)
-        return key if len(key) == _BYTES else b""
-    finally:
-        os.close(fd)

@@ -10,8 +10,6 @@ one that dies in each boot would be reset for ever, as fast as it boots.
 from __future__ import annotations
 
 import json
-import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kmemdump.errors import KmemdumpError
-from kmemdump.files import PartialFile
+from kmemdump.files import PartialFile, read_own_file
 
 __all__ = ["DeathHistory"]
 
@@ -213,19 +211,10 @@ def _cut(items: dict[str, Any]) -> None:
 def _load(path: Path) -> _State:
     """Read the file; what is missing or wrong in it was never noted."""
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(path, flags)
-    except OSError:
-        return _State()
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return _State()
-        fields = json.loads(os.read(fd, _MAX_BYTES))
+        data = read_own_file(path, _MAX_BYTES)
+        fields = None if data is None else json.loads(data)
     except (OSError, ValueError, RecursionError):
         return _State()
-    finally:
-        os.close(fd)
     if not isinstance(fields, dict) or fields.get("version") != _VERSION:
         return _State()
     dumped = _texts(fields.get("dumped"))
