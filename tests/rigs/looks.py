@@ -72,8 +72,7 @@ class Looks:
             self.full += found.history.looks == 0
             known = found.kernel.own_debug_info
             whole = look(target, selection, known, again=True)
-            assert _blocks(found) >= _blocks(whole), command
-            assert _blocks(found) <= _blocks(whole), command
+            assert _blocks(found) == _blocks(whole), command
             assert found.regions == whole.regions, command
             for region in found.regions:
                 expected = target.memory.read(region.address, region.size)

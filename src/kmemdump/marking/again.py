@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.program import REGISTERS
 from kmemdump.marking.asked import History
-from kmemdump.marking.capture import Capture, areas_for, look
-from kmemdump.marking.mark import Marking, find_hidden, mark
+from kmemdump.marking.capture import Capture, look, mark_selected
+from kmemdump.marking.mark import Marking, find_hidden
 from kmemdump.marking.selection import Selection
 from kmemdump.memory.physical import PAGE_SIZE, JoinedMemory
 from kmemdump.memory.recorder import BLOCK_SIZE
@@ -77,16 +77,7 @@ def _look(before: Capture, target: Target, selection: Selection) -> Capture | No
     changes = recorder.refresh()
     if kernel.base is None or kernel.base.changed(changes):
         return None
-    marking = mark(
-        kernel,
-        areas_for(kernel, selection, warn=False),
-        questions=selection.questions,
-        symbols=selection.symbols,
-        regions=selection.regions,
-        budget=selection.budget,
-        before=marking,
-        changes=changes,
-    )
+    marking = mark_selected(kernel, selection, before=marking, changes=changes)
     pages = recorder.size
     if pages > history.pages * _GROWTH:
         pages = _forget_pages(kernel, marking)

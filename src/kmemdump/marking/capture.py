@@ -40,12 +40,13 @@ from kmemdump.kernel.direct_map import direct_map
 from kmemdump.kernel.vmlinux_search import find_vmlinux
 from kmemdump.marking.asked import History
 from kmemdump.marking.facts import command_line, online_first, record_area
-from kmemdump.marking.mark import Marking, mark
+from kmemdump.marking.mark import NO_CHANGES, Marking, mark
 from kmemdump.marking.selection import Selection, select
 from kmemdump.marking.self_contained import mark_by_vmlinux
 from kmemdump.memory.physical import JoinedMemory, Memory
 from kmemdump.memory.ranges import Range, Region, parts_in
 from kmemdump.memory.recorder import Budget, Recorder, block_ranges
+from kmemdump.memory.spans import Changes
 from kmemdump.questions.question import Question
 from kmemdump.sealing import Seal, make_seal
 from kmemdump.targets import Target
@@ -270,14 +271,7 @@ def look(
         memory = JoinedMemory(kernel.recorder.recording(), target.memory)
         if packing and self_contained:
             packed = _start_packing(kernel, memory, builds)
-        marking = mark(
-            kernel,
-            areas_for(kernel, selection, warn=known is None),
-            questions=selection.questions,
-            symbols=selection.symbols,
-            regions=selection.regions,
-            budget=selection.budget,
-        )
+        marking = mark_selected(kernel, selection, warn=known is None)
         memory = JoinedMemory(kernel.recorder.recording(), target.memory)
     if not any(area.blocks for area in marking.areas):
         raise UnsupportedError(
@@ -327,7 +321,34 @@ def _start_packing(
         executor.shutdown(wait=False)
 
 
-def areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:
+def mark_selected(
+    kernel: Kernel,
+    selection: Selection,
+    *,
+    warn: bool = False,
+    before: Marking | None = None,
+    changes: Changes = NO_CHANGES,
+) -> Marking:
+    """
+    Mark the selection.
+
+    :param warn: Whether to say that area ``symbols`` is left out.
+    :param before: The last marks and what changed since, as for
+        :func:`~kmemdump.marking.mark.mark`.
+    """
+    return mark(
+        kernel,
+        _areas_for(kernel, selection, warn=warn),
+        questions=selection.questions,
+        symbols=selection.symbols,
+        regions=selection.regions,
+        budget=selection.budget,
+        before=before,
+        changes=changes,
+    )
+
+
+def _areas_for(kernel: Kernel, selection: Selection, *, warn: bool) -> list[Area]:
     """Leave out area ``symbols`` if it is not named and memory has no symbols."""
     areas = list(selection.areas)
     if (

@@ -45,6 +45,7 @@ from kmemdump.questions.objects import each
 from kmemdump.questions.question import Question, attempt, explain, function
 
 __all__ = [
+    "NO_CHANGES",
     "AreaResult",
     "Marking",
     "QuestionResult",
@@ -56,7 +57,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 _VARIABLES = "variables"
 """The question that reads an area's variables, which no user asked."""
-_NONE = Changes()
+NO_CHANGES = Changes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def mark(
     regions: Sequence[tuple[str, int, int]] = (),
     budget: Budget | None = None,
     before: Marking | None = None,
-    changes: Changes = _NONE,
+    changes: Changes = NO_CHANGES,
 ) -> Marking:
     """
     Put the questions of *areas*, and further ones, to *kernel*.
@@ -212,7 +213,7 @@ def _mark_area(
     area: Area,
     budget: Budget,
     before: AreaResult | None = None,
-    changes: Changes = _NONE,
+    changes: Changes = NO_CHANGES,
 ) -> AreaResult:
     """
     Mark an area.

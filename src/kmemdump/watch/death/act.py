@@ -29,9 +29,10 @@ def act_on_vm(
     :return: None if the same kernel may go on running.
     :raises StoppedError: If the watch should stop.
     """
-    if vm is not VmAfterDeath.ENDED:
-        _wait_for_answer(control, reporter)
-    if vm is VmAfterDeath.ENDED or control.gone:
+    if vm is VmAfterDeath.ENDED:
+        return WatchEnd()
+    _wait_for_answer(control, reporter)
+    if control.gone:
         return WatchEnd()
     if action is VmAction.PAUSE:  # The host wants it to boot.
         if vm is VmAfterDeath.RESET_BY_HOST:
