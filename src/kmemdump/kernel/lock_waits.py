@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 from drgn import FaultError, Object, Program, offsetof
-from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import task_state_to_char
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.kernel.limits import MAX_TASKS
 from kmemdump.kernel.optional import ABSENT, optional
 from kmemdump.kernel.symbol_names import base_name
+from kmemdump.kernel.task_list import all_tasks
 from kmemdump.kernel.tasks import task_address
 from kmemdump.memory.ranges import ADDRESS_SPACE
 
@@ -131,9 +131,7 @@ class _Stack:
 
 def find_lock_waits(prog: Program) -> Iterator[LockWait]:
     """Yield what each task in state D waits for, if that is a lock."""
-    tasks = {
-        task_address(task): task for task in islice(for_each_task(prog), MAX_TASKS)
-    }
+    tasks = {task_address(task): task for task in islice(all_tasks(prog), MAX_TASKS)}
     blocked = (task for task in tasks.values() if _is_blocked(task))
     for task in islice(blocked, _MAX_WAITS):
         try:
