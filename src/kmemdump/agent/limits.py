@@ -34,7 +34,7 @@ def limit_looks(folder: Path | None, name: str) -> None:
     """
     Limit each step of this process from now on.
 
-    :param folder: For the file that outlives the process; ``None``: there is none.
+    :param folder: Where the file is that outlives the process; ``None`` keeps none.
     :param name: Of the table, in file names. This process must have locked it.
     :raises TargetError: If the file cannot be made.
     """

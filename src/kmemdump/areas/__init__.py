@@ -60,7 +60,7 @@ def choose_areas(
     :param wanted: Names, instead of the default ones; ``+NAME`` adds an area to them,
         ``-NAME`` leaves one out, and ``FILE.py`` adds the areas in that file, see
         :func:`load_areas`. An :class:`Area` is used unchanged.
-    :param early: Whether nobody will look after the death, see :class:`Area`.
+    :param early: Whether the dump has only what was marked before, see :class:`Area`.
     :raises UsageError: If there is no such area.
     """
     by_name = {area.name: area for area in AREAS}

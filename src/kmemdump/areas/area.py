@@ -33,7 +33,7 @@ class Area:
     default: bool = True
     """Whether it is marked if no area is named."""
     early: bool = False
-    """Whether it helps only where nobody looks after the death: no host does."""
+    """Whether it helps only a dump of what was marked before: no host looks again."""
     packed: bool = False
     """Whether it never changes, so that a core image keeps it compressed."""
     for_crash: bool = True

@@ -261,7 +261,7 @@ def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) ->
 
 def _check_crash_kernel(table: _Table, wanted: _CrashKernel) -> None:
     """
-    Refuse options of the crash kernel where there is none.
+    Refuse options of the crash kernel with another backend.
 
     :raises UsageError: If there are any.
     """

@@ -56,7 +56,7 @@ def select(*, early: bool = False, **given: Unpack[Wanted]) -> Selection:
     """
     Select what to mark.
 
-    :param early: Whether nobody will look after the death, see
+    :param early: Whether the dump has only what was marked before, see
         :class:`~kmemdump.areas.Area`.
     :raises UsageError: If there is no such area, or a text is not a question.
     """

@@ -261,7 +261,7 @@ def parse_selection(
     Parse what to mark.
 
     :param search: As in :class:`~kmemdump.marking.selection.Selection`.
-    :param early: Whether nobody will look after the death.
+    :param early: Whether the dump has only what was marked before.
     :raises UsageError: If one of the options makes no sense.
     """
     from kmemdump.marking.selection import select
