@@ -244,8 +244,10 @@ def _problem(target):
 
 def test_source(libvirtd, guest):
     """What is listed: by name and metadata, with another life for each start."""
-    for number in (1, 2):
+    web1, web2 = (
         Domain(libvirtd, f"web{number}", guest, title=f"shop {number}")
+        for number in (1, 2)
+    )
     source = LibvirtSource(libvirtd.uri, DomainFilter(("web*",)))
     titled = DomainFilter(metadata=(MetadataFilter.parse("title=*2"),))
     second = LibvirtSource(libvirtd.uri, titled)
@@ -260,15 +262,14 @@ def test_source(libvirtd, guest):
     try:
         wait_for(lambda: source.vms() or source.settled)
         assert source.vms() == []
-        connection = libvirtd.connect()
-        for name in ("web1", "web2"):
-            connection.lookupByName(name).create()
+        for domain in (web1, web2):
+            domain.raw.create()
         wait_for(lambda: names(source) == ["web1", "web2"])
         wait_for(lambda: names(second) == ["web2"])
         before = source.vms()
-        connection.lookupByName("web1").destroy()
+        web1.destroy()
         wait_for(lambda: names(source) == ["web2"])
-        connection.lookupByName("web1").create()
+        web1.raw.create()
         wait_for(lambda: names(source) == ["web1", "web2"])
         after = source.vms()
         assert after[0].life != before[0].life
@@ -287,7 +288,7 @@ def test_source(libvirtd, guest):
         source._process.kill()
         wait_for(said)
         assert source.vms() == after
-        libvirtd.connect().lookupByName("web2").destroy()
+        web2.destroy()
         wait_for(lambda: names(source) == ["web1"])
     finally:
         source.close()

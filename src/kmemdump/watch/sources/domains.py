@@ -82,6 +82,8 @@ class _Finder:
         self._changed = threading.Event()
         self._known: Sequence[Domain] | None = None
         self._daemon = 0
+        self._lives: dict[tuple[str, int], str] = {}
+        """Of the domains that were listed last, by UUID and libvirt's number."""
         self._pending: dict[str, float] = {}
         """Since when domains without a known process are there, by UUID."""
 
@@ -139,22 +141,36 @@ class _Finder:
     def _list(self, connection: LibvirtConnection) -> list[Domain]:
         libvirt, raw = connection.libvirt, connection.raw
         found = []
+        lives: dict[tuple[str, int], str] = {}
         pending: dict[str, float] = {}
         active = raw.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         for domain in active[:_MAX_DOMAINS]:
-            with suppress(libvirt.libvirtError):  # It ended meanwhile.
-                name, number, uuid = domain.name(), domain.ID(), domain.UUIDString()
-                describe = partial(domain.XMLDesc, 0)
-                if number < 0 or not self._choice.accepts(name, describe):
-                    continue
-                # libvirt names the process only a moment after it lists the domain.
-                pid = find_process(name, self._daemon)
-                if pid == 0:
-                    pending[uuid] = self._pending.get(uuid, time.monotonic())
-                    if time.monotonic() - pending[uuid] < _PROCESS_WAIT:
-                        continue
-                # A daemon that starts again may use the number of an ended domain.
-                life = f"{number}-{pid}-{start_time(pid)}"
+            name, number, uuid = domain.name(), domain.ID(), domain.UUIDString()
+            try:
+                chosen = self._choice.accepts(name, partial(domain.XMLDesc, 0))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise  # Nothing is known of the domain: its daemon may have ended.
+                continue  # It ended meanwhile.
+            if number < 0 or not chosen:
+                continue
+            life = self._life(name, uuid, number)
+            if life is None:
+                pending[uuid] = self._pending.get(uuid, time.monotonic())
+            elif life:
                 found.append(Domain(name, uuid, life))
-        self._pending = pending
+                lives[uuid, number] = life
+        self._lives, self._pending = lives, pending
         return sorted(found, key=lambda item: (item.name, item.uuid))
+
+    def _life(self, name: str, uuid: str, number: int) -> str | None:
+        """Return a domain's life; empty if it ended, None if it is not known yet."""
+        if pid := find_process(name, self._daemon):
+            # A daemon that starts again may use the number of an ended domain.
+            start = start_time(pid)
+            return f"{number}-{pid}-{start}" if start else ""
+        if life := self._lives.get((uuid, number)):
+            return life  # A daemon that has ended hides its files.
+        # libvirt names the process only a moment after it lists the domain.
+        since = self._pending.get(uuid, time.monotonic())
+        return f"{number}-0-0" if time.monotonic() - since >= _PROCESS_WAIT else None
