@@ -56,7 +56,7 @@ from rigs.scenarios import (
     each_newest_crash,
     each_older,
     each_scenario,
-    each_series,
+    each_series_once,
     each_silent,
     each_with_debug_info,
 )
@@ -504,7 +504,7 @@ def test_gdb(dead: DeadMachine, core: Path) -> None:
     assert known <= {(pid, state, cpu) for pid, state, cpu, *_ in tasks}
 
 
-@each_series
+@each_series_once
 def test_open_starts_crash_and_drgn(dead: DeadMachine, core: Path) -> None:
     opened = ("open", core, "--vmlinux", dead.vmlinux, "--with")
     release = dead.machine.setup.kernel.release

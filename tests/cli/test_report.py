@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
 
 from kmemdump.cli import main
 from kmemdump.diagnosis.records import Cause, CauseKind
@@ -245,7 +246,7 @@ def test_healthy_and_damaged_memory(booted, tmp_path, capsys, vmlinux):
     whole = core.read_bytes()
     damaged = tmp_path / "damaged"
     chance = random.Random(1)
-    for _ in range(15):
+    for _ in range(settings.default.max_examples // 8):
         data = bytearray(whole)
         for _ in range(chance.choice((1, 20, 400))):
             at = chance.randrange(len(data) // 2, len(data) - 64)

@@ -12,7 +12,7 @@ import pytest
 
 from kmemdump.lab import CrashType
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series, once
+from rigs.scenarios import each_series_once, once
 from rigs.synthetic import (
     elf_core,
     kdump,
@@ -138,7 +138,7 @@ def test_a_core_image_with_broken_notes(tmp_path):
 OPTIONS = [(), ("--no-default-symbols",), ("-q",)]
 
 
-@each_series
+@each_series_once
 def test_a_core_image_without_debug_info(dead: DeadMachine, core_image: Path) -> None:
     for options in OPTIONS:
         ended = drgn(*options, "-c", core_image, script=RELEASE)
@@ -166,7 +166,7 @@ def test_a_core_image_with_debug_info(dead: DeadMachine, core_image: Path) -> No
 SYSCALL = {"x86_64": "do_syscall_64", "aarch64": "do_el0_svc"}
 
 
-@each_series
+@each_series_once
 def test_stacks_without_debug_info(dead: DeadMachine, core_image: Path) -> None:
     script = (
         "from drgn.helpers.linux.pid import find_task\n"

@@ -27,7 +27,7 @@ from kmemdump.memory.recorder import Recorder
 from kmemdump.opening import open_target
 from rigs.btf_writer import BtfWriter
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series_once
 
 TEXT = 0xFFFFFFFF81000000
 PER_CPU = 0x1F000
@@ -153,7 +153,7 @@ def test_digests() -> None:
     assert digest_of(b"ab") == digest_of(bytearray(b"ab"))
 
 
-@each_series
+@each_series_once
 def test_a_real_kernel(dead: DeadMachine, tmp_path: Path) -> None:
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
@@ -181,7 +181,7 @@ def test_a_real_kernel(dead: DeadMachine, tmp_path: Path) -> None:
         target.close()
 
 
-@each_series
+@each_series_once
 def test_a_core_image(core_image: Path, tmp_path: Path) -> None:
     """Its own note is read once; the next time, the file has it."""
     cache = BuildCache(tmp_path / "builds")

@@ -23,7 +23,7 @@ from kmemdump.questions.question import attempt, explain
 from kmemdump.report import gather
 from rigs.dead_machine import DeadMachine
 from rigs.lacking_memory import attach_without
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series, each_series_once
 
 _TASKS = 12
 _WHOLE = re.compile(
@@ -109,7 +109,7 @@ def test_a_trace_lacks_a_block_that_it_read(dead: DeadMachine) -> None:
         target.close()
 
 
-@each_series
+@each_series_once
 def test_a_report_says_which_stack_is_cut_off(dead: DeadMachine) -> None:
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
@@ -128,7 +128,7 @@ def test_a_report_says_which_stack_is_cut_off(dead: DeadMachine) -> None:
         target.close()
 
 
-@each_series
+@each_series_once
 def test_all_traces_where_some_are_missing(dead: DeadMachine) -> None:
     """Those that are left are printed; a task without a stack is no gap."""
     target = open_target(f"qmp:{dead.machine.qmp}")

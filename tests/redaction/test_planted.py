@@ -96,6 +96,7 @@ def test_answers_are_the_same_but_for_what_was_removed(redacted):
         assert change.gone == 0, question
 
 
+@pytest.mark.matrix
 def test_a_second_time_changes_nothing(redacted, tmp_path):
     policy, path, _ = redacted
     again = tmp_path / "again.core"
