@@ -10,7 +10,7 @@ from kmemdump.lab.machine_folder import copy_sparse
 from kmemdump.opening import open_target
 from rigs.dead_machine import DeadMachine
 from rigs.dumps import answers
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series_once
 
 pytestmark = pytest.mark.vm
 
@@ -36,7 +36,7 @@ def wipe(path: Path) -> int:
     return wiped
 
 
-@each_series
+@each_series_once
 def test_known_by_its_contents(dead: DeadMachine, core_image: Path, tmp_path) -> None:
     with open_target(str(core_image)) as target:
         theirs = target.vmcoreinfo().values

@@ -194,9 +194,8 @@ def test_deaths(dead, tmp_path, capsys):
 
 
 @pytest.mark.vm
-@pytest.mark.parametrize(
-    "series", [pytest.param("6.1", marks=pytest.mark.matrix), "6.12"]
-)
+@pytest.mark.matrix
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
 def test_hang_noticed_while_others_block(booted, series, tmp_path, capsys):
     machine = booted(series)
     # Whoever is to go on must not wait for the CPU that spins.
@@ -224,7 +223,7 @@ def test_hang_noticed_while_others_block(booted, series, tmp_path, capsys):
 
 
 @pytest.mark.vm
-def test_healthy_and_damaged_memory(booted, tmp_path, capsys, vmlinux):
+def test_healthy_memory(booted, tmp_path, capsys):
     machine = booted("6.12")
     live = tmp_path / "live"
     capture = ["capture", f"qmp:{machine.qmp}", "-o", str(live)]
@@ -235,6 +234,12 @@ def test_healthy_and_damaged_memory(booted, tmp_path, capsys, vmlinux):
     assert machine.control.status() == "running"
     status, report = report_on(live)
     assert (status, report["cause"]["kind"]) == (0, "alive")
+
+
+@pytest.mark.vm
+@pytest.mark.matrix
+def test_source_lines_and_damaged_memory(booted, tmp_path, capsys, vmlinux):
+    machine = booted("6.12")
     crash_guest(machine, CrashType.NULL)
     machine.pause()
     core = tmp_path / "core"

@@ -24,7 +24,7 @@ from kmemdump.questions.question import answer
 from kmemdump.targets import Target
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series, each_series_once
 
 
 def make_fifo(path: Path) -> None:
@@ -97,7 +97,7 @@ def physical(target: Altered, virtual: int) -> int:
     return image_address(info, virtual)
 
 
-@each_series
+@each_series_once
 def test_a_looping_list_of_modules(dead: DeadMachine, altered: Altered) -> None:
     prog = attach(altered).prog
     first, second = list(for_each_module(prog))[:2]
@@ -110,7 +110,7 @@ def test_a_looping_list_of_modules(dead: DeadMachine, altered: Altered) -> None:
     assert len(list(for_each_task(kernel.prog))) > 50
 
 
-@each_series
+@each_series_once
 def test_without_registers(dead: DeadMachine, altered: Altered) -> None:
     marks = mark(attach(altered), choose_areas(["stacks"]))
     questions = {it.text: it for area in marks.areas for it in area.questions}
@@ -156,7 +156,7 @@ def test_damaged_btf(dead: DeadMachine, altered: Altered) -> None:
     assert kernel.own_debug_info.found is None
 
 
-@each_series
+@each_series_once
 def test_another_kernels_debug_file(
     dead: DeadMachine, altered: Altered, vmlinux: Callable[..., Path]
 ) -> None:
@@ -165,7 +165,7 @@ def test_another_kernels_debug_file(
         attach(altered, vmlinux=vmlinux(other))
 
 
-@each_series
+@each_series_once
 def test_what_is_known_is_not_read_again(dead: DeadMachine, altered: Altered) -> None:
     first = attach(altered)
     again = attach(altered, known=first)

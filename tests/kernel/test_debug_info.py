@@ -11,7 +11,7 @@ from drgn.helpers.linux.module import find_module, module_address_regions
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.opening import open_target
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series, each_series_once
 
 NAMES = """
 _stext _etext _edata init_task linux_banner schedule vfs_write panic runqueues
@@ -49,7 +49,7 @@ def test_symbols_are_those_of_the_debug_file(
         target.close()
 
 
-@each_series
+@each_series_once
 def test_what_is_not_there(dead: DeadMachine, kernel: Kernel) -> None:
     for wanted in ("nosuch", "", 0, 16, 1 << 63, (1 << 64) - 1):
         with pytest.raises(LookupError):
@@ -64,7 +64,7 @@ def test_what_is_not_there(dead: DeadMachine, kernel: Kernel) -> None:
         kernel.prog.variable("init_task", "init_task.c")
 
 
-@each_series
+@each_series_once
 def test_symbols_of_modules(dead: DeadMachine, kernel: Kernel) -> None:
     (start, size), *_ = module_address_regions(find_module(kernel.prog, "dummy"))
     found = {
@@ -75,7 +75,7 @@ def test_symbols_of_modules(dead: DeadMachine, kernel: Kernel) -> None:
     assert {name for name in found if name.startswith("dummy_")}
 
 
-@each_series
+@each_series_once
 def test_functions_and_constants(dead: DeadMachine, kernel: Kernel) -> None:
     prog = kernel.prog
     schedule = prog.function("schedule")
@@ -86,7 +86,7 @@ def test_functions_and_constants(dead: DeadMachine, kernel: Kernel) -> None:
     assert prog.constant("PIDTYPE_TGID").value_() == 1
 
 
-@each_series
+@each_series_once
 def test_bounds(dead: DeadMachine, kernel: Kernel) -> None:
     found = kernel.own_debug_info.found
     assert found is not None

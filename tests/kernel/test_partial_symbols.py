@@ -12,7 +12,7 @@ from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
 from rigs.dead_machine import DeadMachine
-from rigs.scenarios import each_series
+from rigs.scenarios import each_series_once
 
 NAMES = (
     "init_task",
@@ -26,7 +26,7 @@ NAMES = (
 QUESTIONS = ("ps", "runq", "bt -a", "bt 1", "mod")
 
 
-@each_series
+@each_series_once
 def test_what_is_found_is_right(
     dead: DeadMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

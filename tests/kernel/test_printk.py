@@ -34,7 +34,7 @@ from rigs.printk_ring import (
     Writer,
     memory,
 )
-from rigs.scenarios import each_kernel, tells
+from rigs.scenarios import each_kernel_once, tells
 from rigs.writers.printk import COMMITTED, FINALIZED, IDS
 
 TEXTS = st.one_of(
@@ -294,7 +294,7 @@ def kmemdump(*arguments):
 
 
 @pytest.mark.vm
-@each_kernel
+@each_kernel_once
 def test_wrapped_log_of_a_real_kernel(booted, vmlinux, architecture, kernel, tmp_path):
     machine = booted(kernel, architecture=architecture)
     options = []

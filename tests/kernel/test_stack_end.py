@@ -23,7 +23,7 @@ from kmemdump.questions.question import attempt, explain
 from kmemdump.report import gather
 from rigs.dead_machine import DeadMachine
 from rigs.lacking_memory import attach_without
-from rigs.scenarios import each_series, each_series_once
+from rigs.scenarios import each_series_once
 
 _TASKS = 12
 _WHOLE = re.compile(
@@ -64,7 +64,7 @@ def some_tasks(kernel: Kernel) -> list[Object]:
     return [*current, *tasks[:: len(tasks) // _TASKS + 1]]
 
 
-@each_series
+@each_series_once
 def test_all_traces_of_all_memory_are_whole(dead: DeadMachine) -> None:
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
@@ -82,7 +82,7 @@ def test_all_traces_of_all_memory_are_whole(dead: DeadMachine) -> None:
         target.close()
 
 
-@each_series
+@each_series_once
 def test_a_trace_lacks_a_block_that_it_read(dead: DeadMachine) -> None:
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:

@@ -151,6 +151,7 @@ def test_reboot_keeps_the_memory(booted):
     assert machine.control.status() == "shutdown"
 
 
+@pytest.mark.matrix
 def test_full_dump(booted, tmp_path):
     machine = booted(memory=256, cpus=2, tasks=0)
     machine.pause()

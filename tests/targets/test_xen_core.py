@@ -87,6 +87,7 @@ def contexts(told):
 
 
 @pytest.mark.vm
+@pytest.mark.matrix
 def test_a_real_kernel(booted, tmp_path):
     """Xen's dump of a guest says what the guest's monitor says."""
     machine = booted("6.12", share=True)

@@ -59,7 +59,7 @@ def start_tasks(machine: Machine) -> None:
     machine.run(f"i=0; while [ $i -lt {TASKS} ]; do sleep 9999 & i=$((i+1)); done")
 
 
-@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("share", [pytest.param(False, marks=pytest.mark.matrix), True])
 def test_panic_after_memory_was_added(booted, watch, share):
     """The tasks are in the core image although no refresh saw them."""
     machine = booted("6.12", memory=512, more_memory=1024, tasks=8)

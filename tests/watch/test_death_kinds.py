@@ -13,7 +13,7 @@ pytestmark = pytest.mark.vm
 
 MARKED = r"marked .* areas, .* regions"
 KERNELS = (("6.12", X86_64), ("newest", X86_64), ("6.1", X86_64), ("6.12", AARCH64))
-QUICK = ("halt", "jump", "triple", "emergency")
+QUICK = ("triple", "emergency")
 """Those of ``make test``, of the first kernel."""
 
 

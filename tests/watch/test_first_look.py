@@ -76,7 +76,8 @@ def test_watched_from_the_first_instruction(
         watched.wait_for("reset the VM")
 
 
-@each_architecture
+@pytest.mark.matrix
+@pytest.mark.parametrize("architecture", [X86_64, AARCH64], ids=lambda item: item.name)
 def test_dead_before(booted, watch, architecture):
     """It is dumped, and nothing acts on it."""
     machine = booted("6.12", architecture=architecture)

@@ -60,7 +60,12 @@ def check_core(path, vmlinux, *expected):
 
 @pytest.mark.parametrize(
     ("table", "size", "problem"),
-    [("BTF", 0, "BTF at .*: magic 0x0"), ("kallsyms_token_table", 512, "no kallsyms")],
+    [
+        ("BTF", 0, "BTF at .*: magic 0x0"),
+        pytest.param(
+            *("kallsyms_token_table", 512, "no kallsyms"), marks=pytest.mark.matrix
+        ),
+    ],
 )
 def test_panic(booted, watch, vmlinux, table, size, problem):
     machine = booted("6.12")
@@ -138,6 +143,7 @@ def test_kernel_without_names(booted, watch, vmlinux, death, cause, expected):
     assert expected in report
 
 
+@pytest.mark.matrix
 def test_hang_on_aarch64(booted, watch):
     """QEMU does not show whether a CPU of Arm waits; its instruction does."""
     machine = booted("6.12", architecture=AARCH64)

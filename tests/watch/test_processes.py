@@ -53,6 +53,7 @@ def test_panic(booted, watch):
     assert len(watched.cores) == 1
 
 
+@pytest.mark.matrix
 def test_hang_and_end(booted, watch):
     """A hang is known by the kernel's clock; what was copied is left of an end."""
     machine = booted("6.12", pvpanic=True, share=False)

@@ -185,7 +185,10 @@ RESET = "echo 1 >/proc/sys/kernel/panic"
             *(AARCH64, "6.12", 2, CrashType.PANIC, "", "panic: ", "sysrq_handle_crash"),
             marks=pytest.mark.matrix,
         ),
-        (AARCH64, "6.12", 2, CrashType.SPIN, "", FROZEN, "lab_spin"),
+        pytest.param(
+            *(AARCH64, "6.12", 2, CrashType.SPIN, "", FROZEN, "lab_spin"),
+            marks=pytest.mark.matrix,
+        ),
         pytest.param(
             *(AARCH64, "6.12", 8, CrashType.SPIN, "", FROZEN, "lab_spin"),
             marks=pytest.mark.matrix,
