@@ -207,6 +207,38 @@ def test_panic_that_logged_nothing():
     assert "no line of the log says why" in cause.sentence
 
 
+def test_an_oops_that_started_the_crash_kernel():
+    """crash_kexec() comes before panic() and "end trace": no line says more."""
+    lines = """\
+BUG: kernel NULL pointer dereference, address: 0000000000000008
+#PF: supervisor write access in kernel mode
+#PF: error_code(0x0002) - not-present page
+Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI
+CPU: 0 UID: 0 PID: 116 Comm: sh Tainted: G           OE      6.12.117 #1
+RIP: 0010:lab_null+0x15/0x20 [kmemdump_lab]
+Call Trace:
+ <TASK>
+ lab_die+0x5e/0x90 [kmemdump_lab]
+ param_attr_store+0x8f/0xd0
+ </TASK>
+CR2: 0000000000000008"""
+    log = [
+        LogRecord(10 + i, 6 * 10**9, 1, 0, 116, False, line)
+        for i, line in enumerate(lines.splitlines())
+    ]
+    cause = find_cause(observe(SPINS, IDLE, panic_cpu=0, log=[*LOG, *log]))
+    assert (cause.kind, cause.cpu, cause.fatal) == (CauseKind.NULL, 0, True)
+    assert cause.function == "lab_null"
+    assert "in task sh (pid 116)" in cause.sentence
+    assert cause.sentence.endswith(
+        " The kernel ended there without logging a panic, as it does when it starts a "
+        "crash kernel."
+    )
+    survived = find_cause(observe(IDLE, log=[*LOG, *log]))
+    assert not survived.fatal
+    assert survived.signature.text == cause.signature.text
+
+
 def test_nothing_is_known():
     assert find_cause(Observations(None, ())).kind == CauseKind.UNKNOWN
     assert "log could not be read" in find_cause(Observations(None, ())).sentence

@@ -68,10 +68,12 @@ def find_cause(seen: Observations) -> Cause:
 def _find_cause(seen: Observations) -> Cause:
     log = seen.log or ()
     cause = find_panic(log)
+    if cause is None and seen.panic_cpu is not None:
+        # With a crash kernel, a fatal oops goes there before panic() says a word:
+        # crash_kexec() in oops_end() (x86) and die() (arm64).
+        cause = find_oops(log, fatal=True) or _silent_panic(seen)
     if cause is not None:
         return replace(cause, cpu=seen.panic_cpu) if cause.cpu is None else cause
-    if seen.panic_cpu is not None:
-        return _silent_panic(seen)
     emergency = find_emergency(log)
     reboot = emergency or find_reboot(log)
     if reboot is not None and emergency is None:

@@ -127,6 +127,11 @@ def _end(root: Root) -> str:
     """
     panic = root.panic
     if panic is None:
+        if root.ended:
+            return (
+                "The kernel ended there without logging a panic, as it does when it "
+                "starts a crash kernel."
+            )
         if root.weight is Weight.OOPS:
             return "The task was killed, and the kernel went on."
         return "The kernel went on."

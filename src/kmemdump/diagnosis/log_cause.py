@@ -92,5 +92,5 @@ def explain(root: Root) -> LogCause:
         told.cpu,
         told.task,
         told.pid,
-        root.panic is not None,
+        root.panic is not None or root.ended,
     )

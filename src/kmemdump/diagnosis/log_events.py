@@ -74,15 +74,22 @@ class Root:
     refined_by: LogLine | None = None
     hints: Sequence[LogLine] = ()
     """Other lines that say more."""
+    ended: bool = False
+    """Whether the kernel ended without a panic in the log."""
 
 
-def find_root(lines: Sequence[LogLine]) -> Root | None:
-    """Return the event that is the root of the others; ``None`` if there is none."""
+def find_root(lines: Sequence[LogLine], *, ended: bool = False) -> Root | None:
+    """
+    Return the event that is the root of the others; ``None`` if there is none.
+
+    :param ended: Whether the kernel is known to have ended after the last line.
+    """
     events, panic = _scan(lines)
     chosen = _choose(lines, events, panic)
     if chosen is None:
         return None if panic is None else _of_panic(lines, panic)
-    return _of_event(lines, events, chosen, panic)
+    root = _of_event(lines, events, chosen, panic)
+    return replace(root, ended=ended) if panic is None else root
 
 
 def _scan(lines: Sequence[LogLine]) -> tuple[list[_Event], Panic | None]:

@@ -32,9 +32,13 @@ def find_panic(records: Sequence[LogRecord]) -> Cause | None:
     return None if root is None or root.panic is None else _cause(root, records)
 
 
-def find_oops(records: Sequence[LogRecord]) -> Cause | None:
-    """Find the first oops: later ones often come of it."""
-    root = find_root(list(lines_of(records)))
+def find_oops(records: Sequence[LogRecord], *, fatal: bool = False) -> Cause | None:
+    """
+    Find the first oops: later ones often come of it.
+
+    :param fatal: Whether the kernel is known to have ended after the last record.
+    """
+    root = find_root(list(lines_of(records)), ended=fatal)
     return (
         None
         if root is None or root.weight is not Weight.OOPS
