@@ -207,6 +207,7 @@ PER_CPU: dict[str, Spelling | tuple[Spelling, ...]] = {
     "__irq_regs": "struct pt_regs *",
     "__preempt_count": "int",
     "_cea_offset": "unsigned long",
+    "cached_stacks": "struct vm_struct *[2]",
     "cpu_tss_rw": "struct tss_struct",
     "current_task": "struct task_struct *",
     "exception_stacks": "struct exception_stacks",
