@@ -18,6 +18,8 @@ _MAX_SIZE = 1 << 20
 """Most bytes up to the next symbol that are taken for a symbol's own."""
 _MAX_FOUND = 4096
 """Most names of which the result of a look-up is kept."""
+_MAX_SEARCHES = 32
+"""Most names that are looked for one by one; sorting takes as long as 50 of them."""
 _MAX_BACK = 64
 """Most symbols to look at for one that spans others."""
 
@@ -48,10 +50,9 @@ class SymbolTable:
     offsets: Sequence[int] = field(default=(), repr=False)
     """Where each name begins, and the last one ends; found at first use."""
     by_name: Sequence[int] = field(default=(), repr=False)
-    """
-    The symbols by name, those of one name by address. Sorting takes as long as hundreds
-    of look-ups without it: see :meth:`sort`.
-    """
+    """The symbols by name, those of one name by address: see :meth:`sort`."""
+    _searches: int = field(default=0, repr=False)
+    """How many names were looked for without it."""
     _found: dict[tuple[str, bool], list[SymbolRow]] = field(
         default_factory=dict, repr=False
     )
@@ -98,7 +99,11 @@ class SymbolTable:
         """Yield the symbols whose names, with the NULs behind them, begin so."""
         raw = prefix.encode("utf-8", "replace")
         self.find_offsets()
-        return self._look_up(raw) if self.by_name else self._search(raw)
+        if not self.by_name and self._searches < _MAX_SEARCHES:
+            self._searches += 1
+            return self._search(raw)
+        self.sort()
+        return self._look_up(raw)
 
     def _look_up(self, raw: bytes) -> Iterator[int]:
         for place in range(bisect_left(self.by_name, raw, key=self._raw), len(self)):
