@@ -14,6 +14,7 @@ import pytest
 
 from kmemdump.lab import AARCH64, CrashType, crash_guest
 from kmemdump.targets.qmp_client import QmpClient
+from rigs.keys import age_key
 from rigs.programs import KMEMDUMP, run, run_kmemdump
 from rigs.watching import AREAS, Watch
 
@@ -60,7 +61,12 @@ def point(target, name):
 
 
 def test_a_healthy_vm(machine, tmp_path):
-    (target,) = check(f"qmp:{machine.qmp}", "-o", tmp_path)
+    """Which would be sealed, as the service's configuration says."""
+    config, cores = tmp_path / "kmemdump.toml", tmp_path / "cores"
+    key = age_key(tmp_path)
+    config.write_text(f'[watch]\noutput = "{cores}"\nseal = ["{key.public}"]\n')
+    cores.mkdir()
+    (target,) = check(f"qmp:{machine.qmp}", "--config", config)
     # The lab's guests have no such device by default.
     assert not_well(target) == {"pvpanic": "warning"}
     assert target["state"] == "warning"
@@ -69,7 +75,9 @@ def test_a_healthy_vm(machine, tmp_path):
     assert 1e6 < target["core"]["size"] < 20e6
     assert 0 < target["core"]["named"] < target["core"]["finished"]
     assert {"events", "hang", "panic", "questions", "disk"} <= states(target).keys()
-    assert list(tmp_path.iterdir()) == []
+    assert "(sealed)" in point(target, "core image")["text"]
+    assert str(cores) in point(target, "disk")["text"]
+    assert list(cores.iterdir()) == []
     assert machine.control.status() == "running"
 
 
@@ -93,7 +101,8 @@ def test_a_vm_that_another_client_has(machine):
 
 def test_a_watched_vm(machine, tmp_path):
     """Its watch answers, and does not count the core image."""
-    watch = Watch(tmp_path / "cores", machine.qmp)
+    key = age_key(tmp_path)
+    watch = Watch(tmp_path / "cores", machine.qmp, arguments=["--seal", key.public])
     try:
         watch.wait_for(r"marked \d")
         (target,) = check(f"qmp:{machine.qmp}", status=0)
@@ -105,8 +114,10 @@ def test_a_watched_vm(machine, tmp_path):
     assert str(tmp_path / "cores") in point(target, "disk")["text"]
     assert target["release"] == machine.setup.kernel.release
     assert target["core"]["size"] > 1e6
+    assert "(sealed)" in point(target, "core image")["text"]
     assert len(lines) == 1
-    assert list((tmp_path / "cores").iterdir()) == []
+    # The key of the folder, which is no key to what is sealed.
+    assert [it.name for it in (tmp_path / "cores").iterdir()] == [".kmemdump.key"]
 
 
 @pytest.fixture

@@ -92,6 +92,23 @@ def test_what_counts_more(config, tmp_path, capsys):
         assert complaint in capsys.readouterr().err
 
 
+def test_check_rehearses_what_watch_is_configured_to_do(config, capsys):
+    for table, complaint in (
+        ("[watch]\narea = ['nosuch']\n", "no area 'nosuch'"),
+        ("[check]\narea = ['nosuch2']\n[watch]\narea = ['nosuch']\n", "'nosuch2'"),
+        ("[watch]\nseal = ['nokey']\n", "nokey: No such file"),
+        # Not which VMs, nor how death is detected.
+        ("[watch]\nname = ['web*']\nlibvirt = ['']\ninterval = 5\n", "VM nowhere"),
+    ):
+        config.write_text(table)
+        assert main(["check", "nowhere"]) in (2, 3)
+        out, err = capsys.readouterr()
+        assert complaint.removeprefix("VM ") in out + err
+        assert "web" not in out + err
+        assert main(["regions", "nowhere"]) == 3
+        assert complaint not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Rehearse a death: write the core image of a kernel that lives, and inspect it."""
+"""
+Rehearse a death: write the core image of a kernel that lives, and inspect it.
+
+It is sealed if those of deaths are; then for a key of this process, too, by which it is
+inspected in memory.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,12 @@ from pathlib import Path
 
 from kmemdump.checks.point import Point, Rehearsal, missing, ok, warning
 from kmemdump.errors import KmemdumpError
-from kmemdump.opening import open_target
+from kmemdump.opening import open_target, was_sealed
 from kmemdump.report.inspect import Inspection, inspect, shorten
+from kmemdump.sealing.process_key import process_key
 from kmemdump.text import format_size, printable
 
-__all__ = ["Rehearsed", "Written", "rehearse"]
+__all__ = ["Rehearsed", "Write", "Written", "rehearse"]
 
 _PREFIX = ".kmemdump-check-"
 _NAME = "rehearsal.core"
@@ -33,6 +39,10 @@ class Written:
     """Why it holds only what was marked before."""
 
 
+Write = Callable[[Path, str | None], Written]
+"""Writes a core image to a path; if it is sealed, for this public key, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
     """The result of a rehearsal."""
@@ -42,11 +52,11 @@ class Rehearsed:
     inspection: Inspection | None = None
 
 
-def rehearse(write: Callable[[Path], Written], folder: Path | None) -> Rehearsed:
+def rehearse(write: Write, folder: Path | None) -> Rehearsed:
     """
     Write a core image as after a death, inspect it, and remove it.
 
-    :param write: Writes it to a path.
+    :param write: Writes it.
     :param folder: Where core images are to be written. If it does not exist yet, or
         cannot be written to, temporary files take its place.
     """
@@ -54,11 +64,14 @@ def rehearse(write: Callable[[Path], Written], folder: Path | None) -> Rehearsed
     problems: list[str] = []
     for place in (*places, None):
         try:
-            written, inspection, damage = _write_and_inspect(write, place)
+            written, inspection, how = _write_and_inspect(write, place)
         except (KmemdumpError, OSError) as error:
             problems.append(printable(str(error).splitlines()[0]))
             continue
-        points = [_describe(written, damage, "" if place else " (a temporary file)")]
+        if place is None:
+            how = (*how, "a temporary file")
+        damage = shorten(inspection.problems)
+        points = [_describe(written, damage, how)]
         if problems:
             points.insert(0, missing("writing", problems[0], "make room, or see why"))
         return Rehearsed(tuple(points), written.core, inspection)
@@ -66,22 +79,27 @@ def rehearse(write: Callable[[Path], Written], folder: Path | None) -> Rehearsed
 
 
 def _write_and_inspect(
-    write: Callable[[Path], Written], place: Path | None
-) -> tuple[Written, Inspection, list[str]]:
+    write: Write, place: Path | None
+) -> tuple[Written, Inspection, tuple[str, ...]]:
+    """Return what was written, what is in it, and how it is written."""
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     try:
         path = scratch / _NAME
-        written = write(path)
-        with open_target(str(path)) as target:
-            inspection = inspect(target, path)
-        return written, inspection, shorten(inspection.problems)
+        with process_key() as key:
+            written = write(path, key and key.public)
+            identity = [] if key is None else [key.identity]
+            with open_target(str(path), identity=identity) as target:
+                how = ("sealed",) if was_sealed(target) else ()
+                return written, inspect(target, path), how
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _describe(written: Written, damage: list[str], where: str) -> Point:
+def _describe(written: Written, damage: list[str], how: tuple[str, ...]) -> Point:
     core = written.core
-    text = f"{format_size(core.size)} in {core.finished:.2f} s{where}"
+    text = f"{format_size(core.size)} in {core.finished:.2f} s"
+    if how:
+        text += f" ({', '.join(how)})"
     if core.named < core.finished:
         text += f", what was marked before after {core.named:.2f} s"
     if damage:

@@ -25,6 +25,7 @@ from kmemdump.checks.point import Check, Point
 from kmemdump.checks.wanted import Wanted
 from kmemdump.errors import KmemdumpError
 from kmemdump.opening import open_target
+from kmemdump.sealing.memory import keep_off_disk
 from kmemdump.targets.live import LiveTarget
 from kmemdump.text import printable
 from kmemdump.watch.control.client import find_watch
@@ -141,7 +142,10 @@ def _work(
     findings = Findings(target, connection.send)
     problem = None
     try:
-        _check(target, make_wanted(), findings)
+        wanted = make_wanted()
+        if wanted.seal is not None:
+            keep_off_disk()
+        _check(target, wanted, findings)
     except KeyboardInterrupt:
         return
     except (KmemdumpError, OSError, MemoryError) as error:

@@ -46,7 +46,7 @@ def check_this_machine(target: LiveTarget, wanted: Wanted, findings: Findings) -
     capture = look(target, wanted.selection, packing=True)
     findings.release = capture.kernel.vmcoreinfo.osrelease
     findings.add(*check_kernel(capture))
-    rehearsed = rehearse(partial(_write, capture), wanted.folder)
+    rehearsed = rehearse(partial(_write, capture, wanted), wanted.folder)
     findings.core = rehearsed.core
     findings.add(
         check_questions(capture, rehearsed.inspection, with_registers=False),
@@ -57,9 +57,9 @@ def check_this_machine(target: LiveTarget, wanted: Wanted, findings: Findings) -
         findings.add(check_disk(wanted, rehearsed.core))
 
 
-def _write(capture: Capture, path: Path) -> Written:
+def _write(capture: Capture, wanted: Wanted, path: Path, reader: str | None) -> Written:
     start = time.monotonic()
-    lacking = capture.save(path)
+    lacking = capture.save(path, seal=wanted.seal_for(reader))
     seconds = time.monotonic() - start
     core = Rehearsal(path.stat().st_size, seconds, seconds)
     return Written(core, len(lacking), None)

@@ -70,7 +70,7 @@ def check_vm(target: VmTarget, wanted: Wanted, findings: Findings) -> None:
     )
     if isinstance(target, QmpTarget):
         findings.add(check_events(target.client, status))
-    rehearsed = rehearse(partial(_write, marks), wanted.folder)
+    rehearsed = rehearse(partial(_write, marks, wanted), wanted.folder)
     findings.core = rehearsed.core
     findings.add(
         check_questions(marks.capture, rehearsed.inspection),
@@ -79,10 +79,10 @@ def check_vm(target: VmTarget, wanted: Wanted, findings: Findings) -> None:
     )
 
 
-def _write(marks: VmMarks, path: Path) -> Written:
+def _write(marks: VmMarks, wanted: Wanted, path: Path, reader: str | None) -> Written:
     """Write the core image as after a death, but of a kernel that goes on."""
     start = time.monotonic()
-    dump = write_dump(marks, path, Death())
+    dump = write_dump(marks, path, Death(), wanted.seal_for(reader))
     core = Rehearsal(dump.size, dump.named - start, dump.finished - start)
     return Written(core, len(dump.missing), dump.problem)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kmemdump.coreimage.retention import Limits
 from kmemdump.marking.selection import Selection
+from kmemdump.sealing import Seal
 
 __all__ = ["Wanted"]
 
@@ -26,3 +27,15 @@ class Wanted:
     """How much room core images may take, as for ``watch``."""
     run_folder: Path | None = None
     """Where agents on this machine leave their status."""
+    seal: Seal | None = None
+    """Who can read core images; ``None``: whoever can read the files."""
+
+    def seal_for(self, reader: str | None) -> Seal | None:
+        """
+        Return how a core image is sealed that is written for a rehearsal.
+
+        :param reader: A public key of who reads it again.
+        """
+        if self.seal is None or reader is None:
+            return self.seal
+        return self.seal.and_for([reader])

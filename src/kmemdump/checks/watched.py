@@ -59,10 +59,11 @@ def _find(control: Path, name: str) -> tuple[WatchStatus, VmRecord]:
     raise TargetError(f"{name}: is not watched any more")
 
 
-def _capture(control: Path, name: str, path: Path) -> Written:
+def _capture(control: Path, name: str, path: Path, reader: str | None) -> Written:
     """Let the watch write a core image, which it does not count."""
     start = time.monotonic()
-    answer = ask(control, do="rehearse", vm=name, path=str(path))
+    seal = [] if reader is None else [reader]
+    answer = ask(control, do="rehearse", vm=name, path=str(path), seal=seal)
     seconds = time.monotonic() - start
     if answer.get("event") != "captured":
         raise TargetError(f"{name}: {answer.get('text')}")

@@ -25,6 +25,7 @@ from kmemdump.cli.shared.options import (
     parse_selection,
     path_option,
 )
+from kmemdump.cli.shared.sealing import seal_options
 from kmemdump.cli.shared.vm_sources import (
     SourceOptions,
     source_options,
@@ -36,6 +37,7 @@ from kmemdump.text import format_size, printable
 if TYPE_CHECKING:
     from kmemdump.checks import Check, Point, Wanted
     from kmemdump.coreimage.retention import Limits
+    from kmemdump.sealing import Seal
 
 __all__ = ["command"]
 
@@ -64,12 +66,14 @@ _WIDTH = 21
     help="Number of core images for which there should be room.",
 )
 @watching_options
+@seal_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     where: SourceOptions,
     folder: Path | None,
     deaths: int,
     limits: Limits,
+    seal: Seal | None,
     selected: SelectionOptions,
     no_vmlinux: bool,
     as_json: bool,
@@ -80,7 +84,8 @@ def command(
     VMs are named as for watch: sockets, folders and patterns of sockets, domains of
     libvirt. live is this machine, and so is nothing at all. A core image is written
     as after a death, its questions are tried, and it is removed. A VM goes on; its
-    registers are read as watch reads them, which stops it for some milliseconds.
+    registers are read as watch reads them, which stops it for some milliseconds. What
+    configuration files say for watch is for check, too, but for which VMs are meant.
 
     The exit status is 0 if a death now would leave what is asked for, 1 if it would
     leave less, and 3 if a target cannot be read.
@@ -88,7 +93,7 @@ def command(
     from kmemdump.checks import find_targets, run_checks
 
     make_wanted = functools.partial(
-        _wanted, selected, None if no_vmlinux else {}, folder, deaths, limits
+        _wanted, selected, None if no_vmlinux else {}, folder, deaths, limits, seal
     )
     make_wanted()  # Report a wrong option now, and once.
     names = find_targets(*where)
@@ -110,11 +115,12 @@ def _wanted(
     folder: Path | None,
     deaths: int,
     limits: Limits,
+    seal: Seal | None,
 ) -> Wanted:
     from kmemdump.checks import Wanted
 
     selection = parse_selection(selected, search)
-    return Wanted(selection, folder, deaths, limits, run_folder(os.environ))
+    return Wanted(selection, folder, deaths, limits, run_folder(os.environ), seal)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,6 +43,10 @@ class Seal:
         :raises UnsupportedError: If it is not installed.
         """
         return [_parse(text) for text in self.recipients]
+
+    def and_for(self, recipients: Iterable[str]) -> Seal:
+        """Return how to seal for these, too."""
+        return replace(self, recipients=(*self.recipients, *recipients))
 
 
 def make_seal(given: Iterable[str], *, show_cause: bool = False) -> Seal:

@@ -108,7 +108,11 @@ class Refresher:
         if problem is not None:
             return problem
         capture, registry = self._marks.capture, self._marks.registry
-        seal = Seal(command.recipients) if command.recipients else self._seal
+        seal = self._seal
+        if command.rehearsal:
+            seal = seal and seal.and_for(command.recipients)
+        elif command.recipients:
+            seal = Seal(command.recipients)
         try:
             missing = capture.save(
                 command.path,

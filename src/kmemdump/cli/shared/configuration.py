@@ -3,7 +3,9 @@
 Options from TOML files: those in the usual places, and the one that ``--config`` names.
 
 An option before any table is for every verb that has it; one in a table ``[VERB]`` is
-for that verb. A later file overrides an earlier one; the command line, all.
+for that verb. ``check`` rehearses what ``watch`` will do, so it takes what a table
+``[watch]`` says of that, unless a table of its own says something else. A later file
+overrides an earlier one; the command line, all.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from kmemdump.user_folders import user_folder
 __all__ = ["config_option", "read_usual_places", "usual_places"]
 
 _MAX_BYTES = 1 << 20
+_REHEARSED = {"check": "watch"}
+"""What a verb rehearses, whose table it takes, too."""
+_WHICH_VMS = frozenset(("libvirt", "name", "metadata"))
+"""Options of that table that it does not take: they are no part of what is done."""
 _HEADER = re.compile(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]")
 
 
@@ -123,6 +129,7 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
                 f"{_place(path, name)}: {no_such('option', name, known)}; "
                 f"there are {', '.join(known)}"
             )
+    own: dict[str, Any] = {}
     for other, table in tables.items():
         options = _known(context, other)
         for name, value in table.items():
@@ -134,8 +141,10 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
                 )
             one = _one(_place(path, name, other), options, name, value)
             if other == verb:
+                own |= one
+            elif other == _REHEARSED.get(verb) and name in known.keys() - _WHICH_VMS:
                 found |= one
-    return found
+    return found | own
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -28,7 +28,10 @@ class CaptureCommand:
     rehearsal: bool = False
     """Whether it is not kept, and so not counted."""
     recipients: tuple[str, ...] = ()
-    """For whom it is sealed; if there are none, the watch's settings say."""
+    """
+    For whom it is sealed; if there are none, the watch's settings say. In a rehearsal,
+    for whom it is sealed beside those of the settings, if these seal.
+    """
 
 
 Command = RefreshCommand | CaptureCommand
