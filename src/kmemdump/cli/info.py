@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.cli.shared.messages import print_message
@@ -20,7 +21,7 @@ from kmemdump.errors import ExitCode, UnsupportedError
 from kmemdump.formats.sealed import Sealed
 from kmemdump.sealing import NoKeyError
 from kmemdump.targets import Target
-from kmemdump.text import format_duration
+from kmemdump.text import format_duration, printable
 
 if TYPE_CHECKING:
     from kmemdump.coreimage import AreaRecord
@@ -134,7 +135,8 @@ def _show_contents(target: Target, as_json: bool) -> int:
         return ExitCode.DONE
     console = Console(highlight=False)
     state = f"redacted by policy {found.redacted}" if found.redacted else "not redacted"
-    print_lines(console, f"{target.name}: {state}")
+    # A path is not wrapped.
+    console.print(Text(printable(f"{target.name}: {state}")), soft_wrap=True)
     for kind in found.kinds:
         console.print()
         console.print(kind.kind, style="bold")
