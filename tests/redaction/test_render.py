@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.ranges import Range
 from kmemdump.redaction import codes
-from kmemdump.redaction.known import Known
+from kmemdump.redaction.changed import ChangedMemory
+from kmemdump.redaction.places import Known
 from kmemdump.redaction.policy import load_policy
 from kmemdump.redaction.reads import ByteRecorder, TextRun
-from kmemdump.redaction.render import ChangedMemory, only_structure, render
+from kmemdump.redaction.render import only_structure, render
 from kmemdump.redaction.structures import Part
 from kmemdump.redaction.text import Masker
 
@@ -56,6 +57,27 @@ def test_text_is_masked_at_equal_length():
     left, tally = rendered(b"hunter2\0proc\0", [(i, 1) for i in range(13)])
     assert left == b"xxxxxxx\0proc\0"
     assert tally.removed["other-text"] == 7
+
+
+def test_text_that_goes_on_in_the_next_page_is_masked_there_too():
+    start = 2 * PAGE_SIZE - 8
+    data = bytes(PAGE_SIZE - 8) + b"password" + b"=hunter2\0"
+    memory = PageMemory(
+        {1: data[:PAGE_SIZE], 2: data[PAGE_SIZE:].ljust(PAGE_SIZE, b"\0")}
+    )
+    recorder = ByteRecorder(memory)
+    for at in range(start, start + 17):
+        recorder.read(at, 1, 0, True)
+    held = [Range(PAGE_SIZE, 2 * PAGE_SIZE)]
+    for known in (Known(), Known(texts=[TextRun(start, 17, "log-text")])):
+        for policy, left in (
+            (STRICT, b"xxxxxxxx=xxxxxxx\0"),
+            (load_policy("share"), b"password=xxxxxxx\0"),
+        ):
+            changed = ChangedMemory(memory)
+            render(changed, held, recorder, known, Masker(policy), is_kernel)
+            if known.texts or policy is STRICT:
+                assert changed.read(start, 17) == left
 
 
 def test_numbers_of_a_byte_are_no_text():

@@ -5,20 +5,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 
 from kmemdump.arch.architecture import Arch, arch_from_elf
 from kmemdump.areas.contents import KINDS
 from kmemdump.coreimage import (
-    AreaRecord,
     CoreContents,
     CoreImage,
     Manifest,
     Packed,
-    QuestionRecord,
     write_core,
 )
 from kmemdump.coreimage.layout import UNNAMED
@@ -31,10 +27,16 @@ from kmemdump.marking.facts import command_line
 from kmemdump.memory.ranges import Alias, Region, intersect
 from kmemdump.progress import report_progress
 from kmemdump.questions.question import Question
-from kmemdump.redaction.known import Known, find_known, is_known_symbol
+from kmemdump.redaction.changed import ChangedMemory
+from kmemdump.redaction.changes import Change, compare
+from kmemdump.redaction.known import find_known
 from kmemdump.redaction.look import Answer, Look, look
-from kmemdump.redaction.policy import Action, Policy
-from kmemdump.redaction.render import ChangedMemory, Tally, only_structure, render
+from kmemdump.redaction.manifest import redacted_manifest
+from kmemdump.redaction.own import is_known_symbol
+from kmemdump.redaction.places import Known
+from kmemdump.redaction.policy import Policy
+from kmemdump.redaction.render import only_structure, render
+from kmemdump.redaction.tally import Tally
 from kmemdump.redaction.text import Masker
 from kmemdump.report import Report, gather
 from kmemdump.sealing import Seal
@@ -42,7 +44,7 @@ from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget
 from kmemdump.targets.vmcore import CoreTarget
 
-__all__ = ["Change", "Redacted", "Removed", "redact"]
+__all__ = ["Redacted", "Removed", "redact"]
 
 _logger = logging.getLogger(__name__)
 _MOST_PASSES = 8
@@ -50,9 +52,6 @@ _REGISTERS_AT = 112
 """Offset of ``pr_reg`` in ``struct elf_prstatus`` of 64-bit machines."""
 _SOURCE = "a core image"
 """What a report is made of: names of files and folders say whose it is."""
-_UNASKED = "removed: nobody asked for it"
-_UNANSWERED = "was not complete when it was marked"
-_OWN_REGION = re.compile(r"[\w-]+@[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +63,6 @@ class Removed:
     bytes: int
     places: int
     """Texts that were changed; 0 for what is no text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """How the answer to a question changed."""
-
-    area: str
-    question: str
-    same: bool
-    lines: int
-    """Lines of the answer now."""
-    changed: int
-    """Those of them that are others, or new."""
-    gone: int
-    """Lines that there were before, and no others in their place."""
-    problem: str | None = None
-    """Why there is no answer any more, or only a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +187,12 @@ def redact(
             f"{target.name}: does not settle: each of {_MOST_PASSES} passes removed "
             "more, so the kernel's memory contradicts itself"
         )
-    changes = [_change(*pair) for pair in zip(before, seen.answers, strict=True)]
+    changes = [compare(*pair) for pair in zip(before, seen.answers, strict=True)]
     return Redacted(
         target=view,
-        manifest=_redacted_manifest(manifest, policy, masker, seen, changes),
+        manifest=redacted_manifest(
+            manifest, masker, seen.answers, seen.unasked, changes
+        ),
         policy=policy,
         passes=number + 1,
         removed=_removed(tally.removed, tally),
@@ -288,76 +272,9 @@ def _without_registers(notes: Sequence[Note], arch: Arch) -> tuple[list[Note], i
     return found, gone
 
 
-def _redacted_manifest(
-    manifest: Manifest,
-    policy: Policy,
-    masker: Masker,
-    seen: Look,
-    changes: Sequence[Change],
-) -> Manifest:
-    names = [*filter(None, manifest.redacted.split(", ")), policy.name]
-    # Of what is left: so no reason names what was removed.
-    problems = {(it.area, it.question): it.problem for it in seen.answers}
-    lost = {(it.area, it.question) for it in changes if it.problem is not None}
-
-    def mask(text: str) -> str:
-        return masker.mask_text("log-text", text)
-
-    def redacted(area: str, question: QuestionRecord) -> QuestionRecord:
-        # Questions that can be asked stay, so that they can be asked again.
-        asked = question.text not in seen.unasked
-        problem = problems.get((area, question.text)) if asked else _UNASKED
-        gone = not asked or (area, question.text) in lost
-        complete = question.complete and not gone
-        return question._replace(
-            text=question.text if asked else mask(question.text),
-            complete=complete,
-            reason="" if complete else problem or _UNANSWERED,
-        )
-
-    def of_area(area: AreaRecord) -> AreaRecord:
-        questions = [redacted(area.name, it) for it in area.questions]
-        reasons = [f"{it.text}: {it.reason}" for it in questions if it.reason]
-        complete = area.complete and not reasons
-        return area._replace(
-            complete=complete,
-            reason="" if complete else "; ".join(reasons) or _UNANSWERED,
-            questions=questions,
-        )
-
-    keeps_names = policy.kinds["device-names"] is Action.KEEP
-    return manifest._replace(
-        cause=mask(manifest.cause),
-        vm=masker.mask_text("vm-names", manifest.vm),
-        areas=[of_area(area) for area in manifest.areas],
-        questions=[redacted("questions", it) for it in manifest.questions],
-        regions=[
-            it
-            if keeps_names or _OWN_REGION.fullmatch(it.name)
-            else it._replace(name=masker.mask_text("device-names", it.name))
-            for it in manifest.regions
-        ],
-        redacted=", ".join(dict.fromkeys(names)),
-    )
-
-
 def _removed(counts: dict[str, int], tally: Tally) -> list[Removed]:
     return [
         Removed(kind, meaning, counts[kind], tally.places.get(kind, 0))
         for kind, meaning in KINDS.items()
         if counts.get(kind)
     ]
-
-
-def _change(before: Answer, after: Answer) -> Change:
-    old, new = before.text.splitlines(), after.text.splitlines()
-    changed = gone = 0
-    if old != new:
-        blocks = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-        for tag, i, j, k, m in blocks:
-            if tag != "equal":
-                changed += m - k
-                gone += max(j - i - (m - k), 0)
-    same = old == new and before.problem == after.problem
-    problem = after.problem if before.problem is None else None
-    return Change(before.area, before.question, same, len(new), changed, gone, problem)

@@ -31,7 +31,7 @@ class Masker:
         modules: Collection[str] = (),
     ) -> None:
         self.policy = policy
-        self._is_symbol = is_symbol
+        self.is_symbol = is_symbol
         self._modules = frozenset(modules)
         self._values: set[str] = set()
         self._spread: re.Pattern[str] | None = None
@@ -100,7 +100,7 @@ class Masker:
     def _is_known(self, match: re.Match[str]) -> bool:
         groups = match.groupdict()
         symbol, module = groups.get("symbol"), groups.get("module")
-        return (symbol is None or self._is_symbol(symbol)) and (
+        return (symbol is None or self.is_symbol(symbol)) and (
             module is None or module in self._modules
         )
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from kmemdump.redaction.redact import Change, Redacted
+from kmemdump.redaction.changes import Change
+from kmemdump.redaction.redact import Redacted
 
 __all__ = ["to_json", "to_text"]
 
