@@ -20,6 +20,7 @@ ROOMS = [
     "folders",
     "user_folders",
     "files",
+    "proc",
     "bounds",
     "vmcoreinfo",
     # Bytes and what they mean: nothing of drgn but in the recorder.

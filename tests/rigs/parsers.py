@@ -41,6 +41,8 @@ from kmemdump.formats.sahara_host import SaharaHost, Send
 from kmemdump.formats.smem import HOST_ANY, parse_smem
 from kmemdump.kernel_search.layout_lines import layout_lines
 from kmemdump.lab.fdt_writer import pack_fdt
+from kmemdump.proc.mounts import parse_mountinfo
+from kmemdump.proc.process_stat import parse_stat
 from rigs.dump_parsers import DUMP_PARSERS
 from rigs.log_parsers import LOG_PARSERS
 from rigs.parser import Parser
@@ -361,6 +363,22 @@ PARSERS = (
         "sahara device",
         _device,
         (write_packet(0x11, 0x2000, 8, wide=True) * 2 + write_packet(7),),
+    ),
+    Parser(
+        "mounts",
+        lambda data: parse_mountinfo(data.decode("utf-8", "surrogateescape"), "mounts"),
+        (
+            b"36 35 98:0 / /a\\040b rw master:1 - ext3 /dev/root rw,errors=x\n",
+            b"40 29 0:33 / /dev/huge rw - hugetlbfs none rw,pagesize=2M\n",
+        ),
+    ),
+    Parser(
+        "state of a process",
+        lambda data: parse_stat(data, "stat"),
+        (
+            b"12 (a) R 1) S 1 2 3 4 5 6 7 8 9 10 70 5 -1 -2 20 0 1 0 4321 99\n",
+            b"1 () Z " + b" ".join(b"%d" % i for i in range(49)) + b"\n",
+        ),
     ),
     Parser(
         "maps of a process",

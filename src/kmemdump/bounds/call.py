@@ -17,13 +17,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from kmemdump.bounds.attempts import OUT_OF_TIME, Attempts
 from kmemdump.bounds.page import SharedPage, StatePage
 from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.errors import BudgetExceededError, KmemdumpError
+from kmemdump.proc.process_stat import read_stat
 
 __all__ = ["call_in_child", "cpu_of", "end_with_parent"]
 
@@ -131,12 +131,8 @@ class _Call:
 
 def cpu_of(pid: int | None) -> float:
     """Return the CPU seconds of a process; 0 if it is gone."""
-    try:
-        # The name, in parentheses, may have spaces (proc(5)).
-        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    found = read_stat(f"/proc/{pid}/stat")
+    return 0.0 if found is None else found.cpu_seconds
 
 
 def _work(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kmemdump.errors import TargetError, UsageError
+from kmemdump.proc.mounts import read_mounts
 
 __all__ = ["Place", "find_copies", "find_device", "parse_place"]
 
@@ -22,7 +23,7 @@ _PLACE = re.compile(
     r"|file:(?P<folder>/[^\s@]*)(?:@(?P<type>[a-z0-9]+):(?P<disk>\S+))?"
 )
 _LINKS = {"PARTLABEL": "by-partlabel", "PARTUUID": "by-partuuid"}
-_COPY = re.compile(r"kmemdump-\d{1,20}\.elf")
+_COPY = re.compile(r"kmemdump-(\d{1,20})\.elf")
 
 
 class Place(NamedTuple):
@@ -85,18 +86,15 @@ def find_copies(place: Place, root: Path = Path("/")) -> Iterator[Path]:
         base = _mounted(find_device(place, root), root)
     folder = base / place.folder.removeprefix("/")
     if folder.is_dir():
-        names = [name for name in os.listdir(folder) if _COPY.fullmatch(name)]
-        for name in sorted(names, key=lambda it: int(it[9:-4]), reverse=True):
-            yield folder / name
+        copies = filter(None, map(_COPY.fullmatch, os.listdir(folder)))
+        for copy in sorted(copies, key=lambda it: int(it[1]), reverse=True):
+            yield folder / copy[0]
 
 
 def _mounted(device: Path, root: Path) -> Path:
     status = device.stat()
-    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    text = (root / "proc/self/mountinfo").read_text(errors="replace")
-    for line in text.splitlines():
-        fields = line.split()
-        # ID PARENT MAJOR:MINOR ROOT PLACE …
-        if len(fields) > 4 and fields[2:4] == [number, "/"]:
-            return root / fields[4].removeprefix("/")
+    number = os.major(status.st_rdev), os.minor(status.st_rdev)
+    for mount in read_mounts(root):
+        if mount.device == number and mount.root == "/":
+            return root / mount.place.removeprefix("/")
     raise TargetError(f"{device}: is not mounted\nmount it, to read what is there")

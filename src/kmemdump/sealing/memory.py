@@ -10,6 +10,8 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 
+from kmemdump.proc.mounts import read_mounts
+
 __all__ = ["folder_in_memory", "is_in_memory", "keep_off_disk"]
 
 _CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
@@ -41,16 +43,11 @@ def is_in_memory(folder: Path) -> bool:
     there = next((it for it in (folder, *folder.parents) if it.is_dir()), folder)
     try:
         device = there.stat().st_dev
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return False
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in mounts:
-        # proc_pid_mountinfo(5): optional fields end with a dash.
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2] == number:
-            return rest.split()[0] in _IN_MEMORY
-    return False
+    number = os.major(device), os.minor(device)
+    kinds = (it.kind for it in read_mounts() if it.device == number)
+    return next(kinds, None) in _IN_MEMORY
 
 
 def folder_in_memory(places: Iterable[Path]) -> Path | None:

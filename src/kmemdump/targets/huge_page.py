@@ -15,7 +15,6 @@ import ctypes
 import errno
 import mmap
 import os
-import re
 import struct
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 from kmemdump.errors import TargetError, UnsupportedError
 from kmemdump.memory.mapped import MappedMemory
 from kmemdump.memory.ranges import Extent, Range
+from kmemdump.proc.mounts import read_mounts
 
 __all__ = ["HugePage", "open_huge_page"]
 
@@ -32,11 +32,6 @@ _COUNT = "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 _ENTRY = struct.Struct("<Q")
 _PRESENT = 1 << 63
 _FRAME = (1 << 55) - 1
-# ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS … - TYPE SOURCE SUPER-OPTIONS
-_MOUNT = re.compile(
-    r"^\S+ \S+ \S+ / (?P<place>\S+) .*? - hugetlbfs \S+ \S*\bpagesize=2M\b",
-    re.MULTILINE,
-)
 
 
 class HugePage:
@@ -161,13 +156,9 @@ def _ask_for_one(path: Path) -> None:
 
 def _find_folder(root: Path) -> Path:
     """Return where a hugetlbfs of 2 MiB is mounted; systemd mounts one."""
-    try:
-        mounts = (root / "proc/self/mountinfo").read_text(errors="replace")
-    except OSError as error:
-        raise TargetError(f"{root}proc/self/mountinfo: {error.strerror}") from error
-    found = _MOUNT.search(mounts)
-    if found is not None:
-        return Path(found["place"])
+    for mount in read_mounts(root):
+        if mount.kind == "hugetlbfs" and "pagesize=2M" in mount.options:
+            return Path(mount.place)
     raise UnsupportedError(
         "no hugetlbfs with pages of 2 MiB is mounted, expected one for the list\n"
         "mount -t hugetlbfs -o pagesize=2M,mode=0700 none /dev/hugepages"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from kmemdump.errors import TargetError
+from kmemdump.proc.process_stat import read_stat
 from kmemdump.targets.process_pause import ProcessPause
 from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 
@@ -43,7 +44,7 @@ class ProcessChannel(QmpChannel):
             self._process = os.pidfd_open(pid)
         except OSError as error:
             raise TargetError(f"process {pid}: {error.strerror}") from error
-        if not self._read("stat"):
+        if read_stat("stat", folder=folder) is None:
             os.close(self._process)
             raise TargetError(f"process {pid}: it has ended")
         self._ended = select.poll()
@@ -95,10 +96,8 @@ class ProcessChannel(QmpChannel):
             self._process = -1
 
     def _status(self) -> object:
-        stopped = self._pause.stopped or self._read("stat").rpartition(")")[2][1:2] in (
-            "T",
-            "t",
-        )
+        found = read_stat("stat", folder=self._folder)
+        stopped = self._pause.stopped or (found is not None and found.stopped)
         return {"status": "paused" if stopped else "running"}
 
     def _threads(self) -> object:

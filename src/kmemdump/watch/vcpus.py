@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from kmemdump.arch.architecture import Arch
 from kmemdump.errors import TargetError
+from kmemdump.proc.process_stat import read_stat
 from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 from kmemdump.watch.hang_detector import Vcpu
 
@@ -87,33 +88,18 @@ class VcpuThreads:
             times = [self._cpu_time(index) for index in range(count)]
             return [Vcpu(None, None, None, seconds) for seconds in times]
         # Without names, the time of the whole process is theirs.
-        found = _read_stat(f"/proc/{self._client.peer}/stat")
-        first = Vcpu(None, None, None, found[1] if found else None)
+        found = read_stat(f"/proc/{self._client.peer}/stat")
+        first = Vcpu(None, None, None, found.cpu_seconds if found else None)
         return [first, *[Vcpu(None, None, None, 0.0)] * (MAX_CPUS - 1)]
 
     def _cpu_time(self, index: int) -> float | None:
         thread = self._threads.get(index)
         # Of the thread alone: /proc/THREAD/stat is of its whole process.
-        found = _read_stat(f"/proc/{thread}/task/{thread}/stat") if thread else None
+        found = read_stat(f"/proc/{thread}/task/{thread}/stat") if thread else None
         if found is None:
             return None
-        name, seconds = found
         # A QEMU in a container may report thread ids that belong to others here.
         own = os.path.exists(f"/proc/{self._client.peer}/task/{thread}")
-        if not own and not name.startswith((b"qemu", b"CPU ", b"ALL CPUs")):
+        if not own and not found.name.startswith((b"qemu", b"CPU ", b"ALL CPUs")):
             return None
-        return seconds
-
-
-def _read_stat(path: str) -> tuple[bytes, float] | None:
-    """Return the name of a thread or process, and its CPU time in seconds."""
-    try:
-        with open(path, "rb") as file:
-            # The name, in parentheses, may hold anything.
-            head, _, rest = file.read(4096).rpartition(b")")
-        fields = rest.split()
-        # utime and stime; the guest's time is in utime (proc_pid_stat(5)).
-        ticks = int(fields[11]) + int(fields[12])
-    except (OSError, ValueError, IndexError):
-        return None
-    return head.partition(b"(")[2], ticks / os.sysconf("SC_CLK_TCK")
+        return found.cpu_seconds

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from kmemdump.proc.process_stat import read_stat
 from kmemdump.targets import Closing
 from kmemdump.targets.peer import peer_of
 from kmemdump.targets.qmp_client import socket_address
@@ -114,13 +115,8 @@ def _inner_pid(pid: int) -> int:
 
 def start_time(pid: int) -> int:
     """Return when a process started, in ticks since the boot; 0 if it ended."""
-    with (
-        suppress(OSError, ValueError, IndexError),
-        open(f"/proc/{pid}/stat", "rb") as file,
-    ):
-        # The name, in parentheses, may hold anything (man 5 proc).
-        return int(file.read(4096).rpartition(b")")[2].split()[19])
-    return 0
+    found = read_stat(f"/proc/{pid}/stat")
+    return 0 if found is None else found.started
 
 
 class ProcessEnd(Closing):

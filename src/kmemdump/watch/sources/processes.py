@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.opening import parse_pid
+from kmemdump.proc.process_stat import read_stat
 from kmemdump.targets.api_target import CloudHypervisorTarget, FirecrackerTarget
 from kmemdump.targets.process import ProcessTarget
 from kmemdump.targets.qmp_client import socket_address
@@ -146,12 +147,5 @@ def _find_process(pid: int) -> ProcessVm:
 
 def _start_time(pid: int) -> str | None:
     """Return when a process was started; None if it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in parentheses, may hold anything.
-            fields = file.read(4096).rpartition(b")")[2].split()
-    except OSError:
-        return None
-    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
-        return None
-    return fields[19].decode()  # starttime, proc_pid_stat(5)
+    found = read_stat(f"/proc/{pid}/stat")
+    return None if found is None or found.ended else str(found.started)
