@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kmemdump.cli.shared.watch_lines import vm_is_ill, watch_lines
 from kmemdump.coreimage import read_core, verify
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.watch import Event, EventName
@@ -110,6 +111,10 @@ def test_status_is_made_of_events():
     status.take(event(EventName.REFRESHED, regions=4, size=8, seconds=0.5))
     assert (status.state, status.release, status.regions) == ("watched", "6.12", 4)
     assert (status.refreshes, status.refresh_seconds) == (1, 0.5)
+    assert status.interval == 5.0
+    status.take(event(EventName.REFRESHED, seconds=0.5, interval=80.0))
+    status.take(event(EventName.MARKED, seconds=0.5))
+    assert status.interval == 80.0
     status.take(event(EventName.DEATH, kind="panic", core=Path("/c/1.core")))
     status.take(event(EventName.DEATH, kind="panic", core=Path("/c/2.core")))
     status.take(event(EventName.NO_CORE, kind="hang"))
@@ -151,6 +156,7 @@ def test_events_are_as_the_schema_says():
         core=Path("/c/1.core"),
         size=1,
         seconds=0.5,
+        interval=40.0,
         complete=True,
         regions=2,
         samples=3,
@@ -161,11 +167,22 @@ def test_events_are_as_the_schema_says():
     assert json.loads(json.dumps(full.record())) == full.record()
 
 
+def test_a_vm_whose_looks_are_dear_is_looked_at_less_often():
+    """It is late by its own interval."""
+    status = VmStatus("db", "qmp:/db", START)
+    status.take(event(EventName.REFRESHED, interval=80.0))
+    vm, marked = record(status), START.timestamp()
+    assert not vm_is_ill(vm, marked + 219)
+    assert vm_is_ill(vm, marked + 221)
+    watch = WatchStatus(1, 0.0, "/c", [vm])
+    assert ", every 1 min 20 s" in "".join(watch_lines(watch, marked))
+
+
 def test_metrics():
     status = VmStatus('d"b\n', "qmp:/db", START)
     status.take(event(EventName.MARKED, size=5))
     status.take(event(EventName.DEATH, kind="hang"))
-    page = metrics([WatchStatus(1, 0.0, "/c", 30.0, [record(status)])])
+    page = metrics([WatchStatus(1, 0.0, "/c", [record(status)])])
     assert '\nkmemdump_vm_deaths_total{vm="d\\"b\\n",kind="hang"} 1\n' in page
     assert '\nkmemdump_vm_marked_bytes{vm="d\\"b\\n"} 5\n' in page
     assert f'seconds{{vm="d\\"b\\n"}} {START.timestamp():.0f}\n' in page

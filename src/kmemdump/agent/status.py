@@ -13,6 +13,7 @@ from pathlib import Path
 from kmemdump.errors import FormatError, TargetError
 from kmemdump.files import PartialFile
 from kmemdump.marking.lock import lock_holder
+from kmemdump.marking.pace import is_late
 
 __all__ = ["Cost", "Meter", "Status", "read_all", "remove", "write"]
 
@@ -62,6 +63,10 @@ class Status:
     cost: Cost
     alive: bool = field(default=True)
     """Whether its process runs; not in the file."""
+
+    def is_late(self, now: float) -> bool:
+        """Return whether it should have looked since."""
+        return is_late(self.marked, self.interval, now)
 
 
 class Meter:

@@ -30,8 +30,6 @@ from kmemdump.text import format_duration, format_memory, format_size, printable
 __all__ = ["check_this_machine"]
 
 _OUTSIDE = "if this machine is a VM, check it from its host: kmemdump check qmp:SOCKET"
-_LATE = 2.0
-"""A look is late after this many intervals, and a minute."""
 _START = "start it: kmemdump mark live --daemon, or the unit kmemdump.service"
 
 
@@ -118,14 +116,15 @@ def _check_agent(folder: Path | None, capture: Capture) -> list[Point]:
 
 def _judge(status: Status) -> Point:
     name = "agent"
-    age = max(time.time() - status.marked, 0)
+    now = time.time()
+    age = max(now - status.marked, 0)
     text = (
         f"process {status.pid} holds {status.regions} regions, "
         f"{format_size(status.bytes)}, looked at {format_duration(age)} ago"
     )
     if status.failure:
         return missing(name, f"{text}; the last look failed: {status.failure}")
-    if age > _LATE * status.interval + 60:
+    if status.is_late(now):
         return missing(name, f"{text}, every {format_duration(status.interval)}: late")
     if status.problems:
         return missing(name, f"{text}; {'; '.join(status.problems)}")

@@ -21,9 +21,6 @@ from kmemdump.watch.control.status import VmRecord, WatchStatus, read_watch
 
 __all__ = ["check_watched"]
 
-_LATE = 2.0
-"""A refresh is late after this many intervals, and a minute."""
-
 
 def check_watched(control: Path, name: str, wanted: Wanted, findings: Findings) -> None:
     """
@@ -35,7 +32,7 @@ def check_watched(control: Path, name: str, wanted: Wanted, findings: Findings) 
     """
     watch, vm = _find(control, name)
     findings.release = vm.release
-    findings.add(_check_watch(watch, vm), _check_marks(watch, vm))
+    findings.add(_check_watch(watch, vm), _check_marks(vm))
     if vm.error is not None and vm.error_time is not None:
         age = format_duration(max(time.time() - vm.error_time, 0))
         findings.add(
@@ -81,16 +78,17 @@ def _check_watch(watch: WatchStatus, vm: VmRecord) -> Point:
     return ok(name, text)
 
 
-def _check_marks(watch: WatchStatus, vm: VmRecord) -> Point:
+def _check_marks(vm: VmRecord) -> Point:
     name = "marks"
     if vm.marked is None:
         return missing(name, "its kernel is not marked")
-    age = max(time.time() - vm.marked, 0)
+    now = time.time()
+    age = max(now - vm.marked, 0)
     text = (
         f"{vm.regions} regions, {format_size(vm.size)}, looked at "
         f"{format_duration(age)} ago"
     )
-    if age > _LATE * watch.interval + 60:
-        every = format_duration(watch.interval)
+    if vm.is_late(now):
+        every = format_duration(vm.interval)
         return missing(name, f"{text}, expected every {every}")
     return ok(name, text)

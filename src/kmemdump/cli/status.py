@@ -64,6 +64,6 @@ def command(as_json: bool, metrics: bool, refresh: bool) -> int:
         lines += [line for watch in watches for line in watch_lines(watch, now)]
         click.echo("\n".join(lines))
     ill = any(agent_is_ill(status, now) for status in agents) or any(
-        vm_is_ill(vm, watch.interval, now) for watch in watches for vm in watch.vms
+        vm_is_ill(vm, now) for watch in watches for vm in watch.vms
     )
     return ExitCode.INCOMPLETE if ill else ExitCode.DONE

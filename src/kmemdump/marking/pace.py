@@ -3,12 +3,26 @@
 
 from __future__ import annotations
 
-__all__ = ["Pace"]
+__all__ = ["Pace", "is_late"]
 
 _MOST = 0.01
 """CPU seconds of looks per second."""
 _SAVED = 100
 """Intervals whose unused CPU time a dear look may take."""
+_LATE = 2.0
+"""A look is late after this many intervals, and :data:`_PATIENCE`."""
+_PATIENCE = 60.0
+"""Seconds that a look may take on a busy host, or a failed one until the next."""
+
+
+def is_late(last: float, interval: float, now: float) -> bool:
+    """
+    Return whether there should have been another look.
+
+    :param last: Time of the last look, in seconds, as *now*.
+    :param interval: Seconds from its start to the next.
+    """
+    return now - last > _LATE * interval + _PATIENCE
 
 
 class Pace:

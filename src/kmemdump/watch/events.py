@@ -54,6 +54,7 @@ class EventFields(TypedDict, total=False):
     core: Path | None
     size: int
     seconds: float
+    interval: float
     complete: bool
     regions: int
     samples: int
@@ -88,6 +89,8 @@ class Event:
     """Of the core image, or of what is marked, in bytes."""
     seconds: float | None = None
     """From the death to the core image, or of a refresh."""
+    interval: float | None = None
+    """Of a refresh: seconds from its start to that of the next."""
     complete: bool | None = None
     """Whether all is there that was asked for."""
     regions: int | None = None

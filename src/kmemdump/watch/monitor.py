@@ -85,7 +85,7 @@ class Monitor:
         self._next_sample = time.monotonic()
         self._pace = Pace(settings.interval, INTERVAL)
         self._next_refresh = self._next_sample + self._pace.interval
-        self._refresher = Refresher(control, marks, reporter, settings.seal)
+        self._refresher = Refresher(control, marks, reporter, self._pace, settings.seal)
 
     def postpone_oops(self) -> None:
         """Find the last oops again after a while, since it has no core image yet."""
@@ -217,10 +217,8 @@ class Monitor:
                 return DumpCause(DeathKind.HANG, cause, now, vm, hang.cpus, found)
         if now >= self._next_refresh or (kernel.booted and not self._booted):
             self._booted = self._booted or kernel.booted
-            cpu = time.process_time()
             self._refresher.refresh()
-            cost = time.process_time() - cpu
-            self._next_refresh = now + self._pace.count(cost)
+            self._next_refresh = now + self._pace.interval
             if self._sampler.count:
                 self._reporter.report_samples(self._sampler.count)
         return None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from kmemdump.coreimage import Death
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.marking.pace import Pace
 from kmemdump.sealing import Seal
 from kmemdump.text import format_size
 from kmemdump.watch.answers import describe_lost
@@ -25,6 +26,7 @@ class Refresher:
     """
     Looks at one kernel again and again.
 
+    :param pace: Counts what looks cost, also those that somebody asks for.
     :param seal: How core images are sealed, if who asks for one does not say.
     """
 
@@ -33,11 +35,13 @@ class Refresher:
         control: VmControl,
         marks: VmMarks,
         reporter: Reporter,
+        pace: Pace,
         seal: Seal | None = None,
     ) -> None:
         self._control = control
         self._marks = marks
         self._reporter = reporter
+        self._pace = pace
         self._seal = seal
         self._failed = False
 
@@ -52,7 +56,7 @@ class Refresher:
         if control.status() != "running":
             return "the VM does not run, or QEMU does not answer"  # Nothing changes.
         marks = self._marks
-        started = time.monotonic()
+        started, cpu = time.monotonic(), time.process_time()
         lacking, lost = marks.lacking, marks.answers.lost
         try:
             marks.refresh()
@@ -65,6 +69,8 @@ class Refresher:
                 )
             self._failed = True
             return first_line(error)
+        finally:
+            interval = self._pace.count(time.process_time() - cpu)
         self._failed = False
         if lacking is not None and marks.lacking is None:
             self._reporter.report("its variables and types were found after all")
@@ -79,6 +85,7 @@ class Refresher:
             regions=len(marks.registry),
             size=marks.size,
             seconds=round(seconds, 3),
+            interval=round(interval, 3),
             request=request,
         )
         return None

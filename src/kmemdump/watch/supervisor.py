@@ -58,9 +58,11 @@ _PROVEN = 30.0
 class _Vm:
     """A VM that a source has found."""
 
-    def __init__(self, address: VmAddress) -> None:
+    def __init__(self, address: VmAddress, interval: float) -> None:
         self.address = address
-        self.status = VmStatus(address.name, address.spec, datetime.now(UTC))
+        self.status = VmStatus(
+            address.name, address.spec, datetime.now(UTC), interval=interval
+        )
         self.worker: Worker | None = None
         self.outcome: Outcome | None = None
         """How the last watch ended, if its worker said so."""
@@ -201,7 +203,8 @@ class Supervisor:
         for name, address in found.items():
             known = self._vms.get(name)
             if known is None:
-                vm = self._vms[name] = _Vm(address)
+                interval = self._settings.interval or INTERVAL
+                vm = self._vms[name] = _Vm(address, interval)
                 text = f"found: {address.spec}"
                 self._take(vm, Event(event=EventName.FOUND, vm=name, text=text))
             elif known.address != address and known.worker is None:
@@ -300,11 +303,10 @@ class Supervisor:
         do, name = request.body.get("do"), request.body.get("vm")
         if do == "status":
             request.reply(
-                version=1,
+                version=2,
                 pid=os.getpid(),
                 started=self._started,
                 folder=str(self._settings.folder.absolute()),
-                interval=self._settings.interval or INTERVAL,
                 vms=[vm.record() for vm in self._vms.values()],
             )
             return

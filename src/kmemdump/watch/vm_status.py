@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kmemdump.watch.events import Event, EventName
+from kmemdump.watch.settings import INTERVAL
 
 __all__ = ["VmStatus"]
 
@@ -46,6 +47,8 @@ class VmStatus:
     """Of the marks, in bytes."""
     refresh_seconds: float = 0.0
     """What the last refresh took."""
+    interval: float = INTERVAL
+    """Seconds from the start of the last refresh to that of the next."""
     refreshes: int = 0
     deaths: dict[str, int] = field(default_factory=dict)
     """Number of deaths, by their kind."""
@@ -92,6 +95,7 @@ class VmStatus:
         self.regions = event.regions or self.regions
         self.size = event.size or self.size
         self.refresh_seconds = event.seconds or 0.0
+        self.interval = event.interval or self.interval
         if event.event is EventName.REFRESHED:
             self.refreshes += 1
 

@@ -11,14 +11,11 @@ from kmemdump.text import format_duration, format_size
 
 __all__ = ["agent_is_ill", "agent_lines", "agent_record"]
 
-_LATE = 2.0
-"""A look is late after this many intervals."""
-
 
 def agent_is_ill(status: Status, now: float) -> bool:
     """Return whether something of an agent is missing, late or dead."""
-    late = now - status.marked > _LATE * status.interval + 60
-    return not status.alive or bool(status.failure) or bool(status.problems) or late
+    failed = bool(status.failure) or bool(status.problems)
+    return not status.alive or failed or status.is_late(now)
 
 
 def agent_record(status: Status) -> dict[str, object]:

@@ -10,14 +10,10 @@ from kmemdump.watch.control.status import VmRecord, WatchStatus
 
 __all__ = ["vm_is_ill", "watch_lines"]
 
-_LATE = 2.0
-"""A refresh is late after this many intervals."""
 
-
-def vm_is_ill(vm: VmRecord, interval: float, now: float) -> bool:
+def vm_is_ill(vm: VmRecord, now: float) -> bool:
     """Return whether a death of a VM now might leave less than was asked for."""
-    late = vm.marked is None or now - vm.marked > _LATE * interval + 60
-    return vm.state != "watched" or late
+    return vm.state != "watched" or vm.is_late(now)
 
 
 def watch_lines(watch: WatchStatus, now: float) -> Iterator[str]:
@@ -39,7 +35,7 @@ def _vm_lines(vm: VmRecord, now: float) -> Iterator[str]:
         yield (
             f"  holds   {vm.regions} regions, {format_size(vm.size)}, looked at "
             f"{format_duration(max(now - vm.marked, 0))} ago in "
-            f"{vm.refresh_seconds:.2f} s"
+            f"{vm.refresh_seconds:.2f} s, every {format_duration(vm.interval)}"
         )
     if vm.pid is not None:
         yield (

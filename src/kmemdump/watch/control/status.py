@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kmemdump.errors import FormatError, TargetError
+from kmemdump.marking.pace import is_late
 from kmemdump.watch.control.client import ask, watches
 
 __all__ = ["VmRecord", "WatchStatus", "read_watch", "read_watches"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class VmRecord:
     regions: int
     size: int
     refresh_seconds: float
+    interval: float
+    """Seconds from the start of the last refresh to that of the next."""
     refreshes: int
     deaths: Mapping[str, int]
     cores: int
@@ -45,6 +48,10 @@ class VmRecord:
     cpu_seconds: float
     """CPU time of its worker."""
 
+    def is_late(self, now: float) -> bool:
+        """Return whether its marks should have been refreshed since."""
+        return self.marked is None or is_late(self.marked, self.interval, now)
+
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
@@ -54,8 +61,6 @@ class WatchStatus:
     started: float
     folder: str
     """Where core images are written."""
-    interval: float
-    """Seconds between two refreshes of the marks."""
     vms: Sequence[VmRecord] = field(default_factory=tuple)
 
 
