@@ -20,13 +20,13 @@ from kmemdump.errors import BudgetExceededError
 
 def put(what, work):
     try:
-        with steps.step(what, 1.0):
+        with steps.step(what, 1.0, 10.0):
             work()
         print(what, "done", flush=True)
     except BudgetExceededError as error:
         print(f"{what}: {error}", flush=True)
 
-steps._CPU_MARGIN = 0
+steps._MARGIN = 0
 limit_looks(Path(sys.argv[1]) if len(sys.argv) > 1 else None, "table")
 put("before", lambda: None)
 put("bomb", lambda: sum(range(1 << 60)))

@@ -24,14 +24,14 @@ def forever():
 def put(what, work, seconds=1.0):
     page = steps.state()
     try:
-        with steps.step(what, seconds):
+        with steps.step(what, seconds, 10 * seconds):
             work()
         print(what, "done", flush=True)
     except BudgetExceededError as error:
         print(what, "left out:", error, flush=True)
 
 def run(work, **limits):
-    steps._CPU_MARGIN = 0
+    steps._MARGIN = 0
     try:
         child.go_on_in_child(
             steps.Limits(**limits), lambda held: print("cleaned up", held), print

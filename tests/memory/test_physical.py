@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Physical memory: reading it, joining it, and recording what was read."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, repeat
@@ -306,15 +307,33 @@ def test_a_budget_of_bytes():
 
 
 def test_a_budget_of_seconds(monkeypatch):
-    now = 1000.0
+    """It is CPU time: on a busy host, a question takes longer, and is answered."""
+    now, cpu = 1000.0, 1.0
     monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.thread_time", lambda: cpu)
     rec = recorder()
     with rec.reading(Budget(seconds=2.5)) as reading:
         read(rec, 0, 8)
-        now += 3
-        with pytest.raises(BudgetExceededError, match=r"more than 2\.5 s"):
+        now += 20
+        read(rec, 5 * PAGE_SIZE, 8)
+        cpu += 3
+        with pytest.raises(BudgetExceededError, match=r"more than 2\.5 s of CPU time$"):
+            read(rec, 6 * PAGE_SIZE, 8)
+    assert reading.seconds == 20
+
+
+@pytest.mark.parametrize(("patience", "most"), [(math.inf, 25), (4.0, 4), (90.0, 25)])
+def test_a_question_that_waits(monkeypatch, patience, most):
+    """As for a disk that is gone: no CPU time is spent."""
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    rec = recorder()
+    with rec.reading(Budget(seconds=2.5, patience=patience)):
+        now += most
+        read(rec, 0, 8)
+        now += 0.5
+        with pytest.raises(BudgetExceededError, match=f"more than {most} s$"):
             read(rec, 5 * PAGE_SIZE, 8)
-    assert reading.seconds == 3
 
 
 def test_a_budget_is_not_forgotten_by_who_catches_the_error():

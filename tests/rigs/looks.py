@@ -9,7 +9,6 @@ from kmemdump.lab import Machine
 from kmemdump.marking.again import look_again
 from kmemdump.marking.capture import Capture, look
 from kmemdump.marking.selection import select
-from kmemdump.memory.recorder import Budget
 from kmemdump.opening import open_target
 
 __all__ = ["LOADS", "Looks"]
@@ -33,8 +32,7 @@ LOADS = (
 """What a guest does between two looks; some of it may fail."""
 
 _PATIENCE = 600.0
-"""Seconds for a guest, and for a question: a busy host is slow."""
-_PATIENT = Budget(seconds=_PATIENCE)
+"""Seconds for a guest: a busy host is slow."""
 
 
 @dataclass
@@ -62,7 +60,7 @@ class Looks:
     def _compare(self, command: str) -> None:
         target = open_target(f"qmp:{self.machine.qmp}")
         try:
-            selection = select(budget=_PATIENT)
+            selection = select()
             if self.last is None:
                 self.last = look(target, selection, again=True)
                 return

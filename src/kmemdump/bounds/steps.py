@@ -38,10 +38,8 @@ __all__ = [
 _CPU = 900.0
 _MEMORY_OF_VMLINUX = 4 << 30
 """Bytes that drgn may take for a debug file, which is the user's own."""
-_CPU_MARGIN = 5
-"""CPU seconds beyond a budget, which stops a question sooner if that reads memory."""
-_WALL_FACTOR = 10
-"""A step may take so much longer if others use the CPU, or a disk is slow."""
+_MARGIN = 5
+"""Seconds beyond a budget, which stops a question sooner if that reads memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Limits:
     memory: int = 2 << 30
     """Bytes that it may allocate (RLIMIT_DATA)."""
     cpu: float = _CPU
-    """CPU seconds for all of its work."""
+    """CPU seconds for all of its work, from when it is limited."""
     seconds: float = 7200.0
     """Seconds that it may take."""
 
@@ -85,7 +83,7 @@ class _State:
         self.limits = limits
         self._refused = refused
         self._last = last
-        self._total = total
+        self._end = cpu_used() + limits.cpu if total else math.inf
         self._over = ""
         self.before = {
             which: resource.getrlimit(which)[0]
@@ -96,7 +94,7 @@ class _State:
             )
         }
 
-    def begin(self, what: str, seconds: float) -> None:
+    def begin(self, what: str, cpu: float, wall: float) -> None:
         if what == self._last:
             self._over = f"left out: all before took what it may (at {what})"
         found = self._refused.get(what)
@@ -104,20 +102,24 @@ class _State:
             raise BudgetExceededError(found.reason)
         if self._over:
             raise BudgetExceededError(self._over)
-        seconds *= self.limits.factor
+        factor = self.limits.factor
         self.page.begin(what)
-        self._set_cpu(cpu_used() + seconds + _CPU_MARGIN)
-        signal.setitimer(signal.ITIMER_REAL, seconds * _WALL_FACTOR)
+        self.limit_cpu(cpu_used() + cpu * factor + _MARGIN)
+        signal.setitimer(signal.ITIMER_REAL, wall * factor + _MARGIN)
 
     def end(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._set_cpu(math.inf)
+        self.limit_cpu()
         self.page.end()
 
-    def _set_cpu(self, seconds: float) -> None:
-        if self._total:
-            seconds = min(seconds, self.limits.cpu)
-        soft = resource.RLIM_INFINITY if math.isinf(seconds) else math.ceil(seconds)
+    def limit_cpu(self, seconds: float = math.inf) -> None:
+        """
+        Limit the CPU time of this process.
+
+        :param seconds: Since it was started; less if that is all that it may take.
+        """
+        seconds = min(seconds, self._end)
+        soft = resource.RLIM_INFINITY if math.isinf(seconds) else round(seconds)
         set_soft_limit(resource.RLIMIT_CPU, soft)
 
 
@@ -147,8 +149,7 @@ def limit_process(
         signal.signal(number, signal.SIG_DFL)
     set_soft_limit(resource.RLIMIT_CORE, 0)  # It would hold a guest's memory.
     set_soft_limit(resource.RLIMIT_DATA, limits.memory)
-    if total:
-        set_soft_limit(resource.RLIMIT_CPU, math.ceil(limits.cpu))
+    _state.limit_cpu()
 
 
 def state() -> StatePage | None:
@@ -157,19 +158,20 @@ def state() -> StatePage | None:
 
 
 @contextlib.contextmanager
-def step(what: str, seconds: float) -> Iterator[None]:
+def step(what: str, cpu: float, wall: float) -> Iterator[None]:
     """
     Limit the body of the ``with`` statement, which nothing else is to interrupt.
 
     :param what: Names the step; the same work has the same name.
-    :param seconds: CPU time that it may take.
+    :param cpu: CPU seconds that it may take.
+    :param wall: Seconds that it may take, if others use the CPU, or a disk is slow.
     :raises BudgetExceededError: If the step is left out.
     """
     current = _state
     if current is None:
         yield
         return
-    current.begin(what, seconds)
+    current.begin(what, cpu, wall)
     try:
         yield
     finally:

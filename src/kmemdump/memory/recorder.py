@@ -12,6 +12,7 @@ need.
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Set
@@ -49,6 +50,8 @@ __all__ = [
 _BLOCKS = PAGE_SIZE // BLOCK_SIZE
 
 _READS_BETWEEN_CHECKS = 1000
+_WALL_FACTOR = 10
+"""How much longer than its CPU time a question may take."""
 _MAX_PAGES = (512 << 20) // PAGE_SIZE
 """Most pages that a recorder keeps, even if a damaged kernel makes it read more."""
 _MAX_MEMOS = 1 << 18
@@ -66,12 +69,23 @@ class Budget:
     """
     Limits for one question: inconsistent (live) or corrupt (dead) memory could make it
     read without end.
+
+    What bounds its work is CPU time: on a busy host, an honest question takes no more
+    of it. It may take much longer, unless something waits for it.
     """
 
     reads: int = 4_000_000
     bytes: int = 128 << 20
     """Bytes of distinct blocks."""
     seconds: float = 30.0
+    """CPU seconds of the thread that puts it."""
+    patience: float = math.inf
+    """Seconds that it may take, for who waits; at most ten times :attr:`seconds`."""
+
+    @property
+    def wall(self) -> float:
+        """Seconds that it may take, however busy the host is, or slow its disk."""
+        return min(self.patience, _WALL_FACTOR * self.seconds)
 
 
 class _Reads:
@@ -141,6 +155,7 @@ class Reading:
     """Parts that were met and left out, since they are unchanged."""
     reads: int = 0
     seconds: float = 0.0
+    """How long it took: not CPU time."""
     missing: int | None = None
     """Physical address of the first read that failed, if any."""
     in_parts: int = 0
@@ -195,7 +210,7 @@ class Recorder:
         self._loops: set[str] = set()
         self._looping = False
         self._part: Part | None = None
-        self._deadline = 0.0
+        self._deadline = self._cpu_deadline = 0.0
         self._reads = 0
         self._check_at = 0
         self._memos: dict[Hashable, _Memo] = {}
@@ -232,7 +247,8 @@ class Recorder:
             raise RuntimeError("readings do not nest")
         current = self._current = Reading(budget or Budget())
         start = time.monotonic()
-        self._deadline = start + current.budget.seconds
+        self._deadline = start + current.budget.wall
+        self._cpu_deadline = time.thread_time() + current.budget.seconds
         self._unchanged = unchanged
         self._loops, self._looping = set(), False
         self._frame = _Reads()
@@ -240,7 +256,7 @@ class Recorder:
         self._reads = self._check_at = 0
         token = _current.set(self)
         try:
-            with step(what, current.budget.seconds):
+            with step(what, current.budget.seconds, current.budget.wall):
                 yield current
         finally:
             _current.reset(token)
@@ -451,7 +467,7 @@ class Recorder:
                 data = self.memory.read(address, count)
                 self._record(address << 12 | count - 1)
                 self._reads += 1
-                if self._reads >= self._check_at or time.monotonic() > self._deadline:
+                if self._reads >= self._check_at or self._is_late():
                     self._check()
                 return data
         except NotCapturedError as error:
@@ -460,9 +476,13 @@ class Recorder:
             if self._current is not None and self._current.missing is None:
                 self._current.missing = address
             raise FaultError(str(error), address) from None
-        if time.monotonic() > self._deadline:  # Loading may take long.
+        if self._is_late():  # Loading may take long.
             self._check_at = 0
         return self.read(address, count, 0, True)
+
+    def _is_late(self) -> bool:
+        late = time.monotonic() > self._deadline
+        return late or time.thread_time() > self._cpu_deadline
 
     def _check(self) -> None:
         self._check_at = self._reads + _READS_BETWEEN_CHECKS
@@ -474,8 +494,10 @@ class Recorder:
             problem = f"more than {budget.reads} reads"
         elif self._exceeds(current, budget.bytes):
             problem = f"more than {budget.bytes} bytes"
+        elif time.thread_time() > self._cpu_deadline:
+            problem = f"more than {budget.seconds:g} s of CPU time"
         elif time.monotonic() > self._deadline:
-            problem = f"more than {budget.seconds:g} s"
+            problem = f"more than {budget.wall:g} s"
         else:
             return
         self._check_at = 0  # Reading fails again if this is caught.

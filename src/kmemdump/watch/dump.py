@@ -33,7 +33,9 @@ from kmemdump.watch.vm_marks import VmMarks
 __all__ = ["DumpWriter", "WrittenDump", "write_dump"]
 
 _SECOND_LOOK_SECONDS = 5.0
-"""Limit for each question, while the VM stands still."""
+"""CPU seconds for each question, while the VM stands still."""
+_SECOND_LOOK_PATIENCE = 15.0
+"""Seconds for each, since the VM waits: what was marked is written already."""
 _EXTRA = 1 << 20
 """Bytes of a core image beside the memory: notes, and what the second look adds."""
 _GONE = "the kernel's memory is gone"
@@ -257,7 +259,11 @@ def _second_look(
     """Put the questions to the dead kernel; return the marks, or the problem."""
     # Only the memory of the VM is still read. Its target closes it.
     dead = dead_target(marks, marks.target.memory, registers)
-    budget = replace(marks.selection.budget, seconds=_SECOND_LOOK_SECONDS)
+    budget = replace(
+        marks.selection.budget,
+        seconds=_SECOND_LOOK_SECONDS,
+        patience=_SECOND_LOOK_PATIENCE,
+    )
     selection = replace(marks.selection, budget=budget)
     if marks.capture.kernel.own_debug_info.found is not None:
         # Loading a vmlinux again takes more than a second. The last refresh

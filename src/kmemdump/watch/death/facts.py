@@ -41,7 +41,7 @@ _MAX_WORDS = 200
 _RECORDS = 32
 """Records before a death whose times tell it from that of another boot."""
 _ID_BYTES = 16
-_BUDGET = Budget(seconds=5.0)
+_BUDGET = Budget(seconds=5.0, patience=15.0)
 """For each thing that is looked for, while the VM stands still."""
 _SEEN_ONCE = (DeathKind.QEMU_ENDED, DeathKind.VANISHED, DeathKind.REQUESTED)
 """Of these nothing is left at which one could look twice."""
