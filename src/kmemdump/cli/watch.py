@@ -14,7 +14,6 @@ import click
 
 from kmemdump.cli.catalogue.options import check_catalogue
 from kmemdump.cli.shared.agent_output import run_folder
-from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
     parse_selection,
@@ -34,6 +33,11 @@ from kmemdump.sealing import Seal
 from kmemdump.sealing.memory import is_in_memory
 
 __all__ = ["command"]
+
+_NOT_SEALED = (
+    "core images are not sealed: who can read them reads the guests' memory "
+    "(--seal RECIPIENT)"
+)
 
 
 @click.command("watch")
@@ -172,12 +176,9 @@ def command(
 
         check_catalogue(catalogue)
         followers.append(CatalogueAdder(catalogue, os.environ))
-    if seal is None:
-        print_message(
-            "core images are not sealed: who can read them reads the guests' memory "
-            "(--seal RECIPIENT)"
-        )
     with WatchOutput(os.environ, verbose=verbose, as_json=as_json) as output:
+        if seal is None:
+            output.show(Event(event=EventName.NOTE, vm="", text=_NOT_SEALED))
         supervisor = Supervisor(
             sources, make_selection, settings, output.show, output.tick, followers
         )
