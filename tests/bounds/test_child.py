@@ -82,7 +82,7 @@ def test_what_is_found_is_kept() -> None:
     assert lines[0] == "before done"
     assert lines[1] == "before done"
     assert lines[2].startswith("bomb left out: took ")
-    assert "s of CPU, and was ended" in lines[2]
+    assert "s of CPU, ended by SIG" in lines[2]
     assert lines[3:] == ["after done"]
 
 
@@ -114,7 +114,7 @@ def test_work_between_steps_is_limited() -> None:
 def test_waiting_is_limited() -> None:
     status, lines = run("run(lambda: time.sleep(600), seconds=1)")
     assert status == 3
-    assert lines[0].startswith("BudgetExceededError: ended after 1 s")
+    assert lines[0].startswith("BudgetExceededError: took 0 s of CPU, ended after 1 s")
 
 
 def test_memory_is_limited() -> None:
@@ -140,7 +140,10 @@ def test_a_crash_is_no_end() -> None:
         run(work)
         """
     )
-    assert (status, lines) == (7, ["crash left out: ended by SIGSEGV", "after done"])
+    assert (status, lines) == (
+        7,
+        ["crash left out: took 0 s of CPU, ended by SIGSEGV", "after done"],
+    )
 
 
 def test_what_it_held_is_let_go() -> None:

@@ -220,7 +220,7 @@ def test_asked_while_it_watches(booted, tmp_path, monkeypatch):
         assert run_kmemdump("status", "--refresh").returncode == 0
         lines = len(watch.lines)
         os.kill(vm["pid"], signal.SIGKILL)
-        watch.wait_for(r"its process died \(SIGKILL\)", after=lines)
+        watch.wait_for(r"its process died \(ended by SIGKILL: maybe for", after=lines)
         watch.wait_for("marked .* regions", after=lines)
         lines = run_kmemdump("status").stdout
         assert "worker  died 1 times" in lines

@@ -1,19 +1,48 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a child left behind that was ended, and what the next one leaves out."""
+"""How a process with limits ended, and what the next one leaves out."""
 
 from __future__ import annotations
 
 import signal
+from dataclasses import dataclass
 
 from kmemdump.bounds.steps import Limits, Refusal
 from kmemdump.errors import BudgetExceededError
 
-__all__ = ["OUT_OF_TIME", "Attempts", "describe_end", "describe_status"]
+__all__ = ["OUT_OF_TIME", "Attempts", "End", "describe_status"]
 
 OUT_OF_TIME = -1
 """Stands for the exit status of a child that was ended after :attr:`Limits.seconds`."""
 _MAX_REFUSED = 3
 """Steps that may each end a child; the next one ends at the first such step."""
+_TOO_LONG = "no healthy kernel takes so long, or the host is busy"
+_REASONS: dict[int, str] = {
+    signal.SIGXCPU: _TOO_LONG,
+    signal.SIGALRM: _TOO_LONG,
+    signal.SIGKILL: "maybe for lack of memory",
+}
+"""Why the kernel sends signals to a process with limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process with limits ended."""
+
+    status: int
+    """Its exit status, or minus the number of the signal that ended it."""
+    step: str = ""
+    """The step in which it was; empty if it was in none."""
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was ended, and did not end by itself."""
+        return self.status < 0
+
+    def __str__(self) -> str:
+        reason = _REASONS.get(-self.status)
+        because = f": {reason}" if reason else ""
+        where = f", in {self.step}" if self.killed and self.step else ""
+        return f"{describe_status(self.status)}{because}{where}"
 
 
 class Attempts:
@@ -42,7 +71,7 @@ class Attempts:
         :raises BudgetExceededError: If another child would end in the same way.
         """
         self._spent += spent
-        reason = describe_end(status, self._limits, spent)
+        reason = self.describe(status, spent)
         if not step or step in self.refused or self.last is not None:
             where = f"{step}: " if step else ""
             raise BudgetExceededError(f"{where}{reason}\n{advice}")
@@ -51,21 +80,18 @@ class Attempts:
         if out or len(self.refused) > _MAX_REFUSED:
             self.last = step
 
+    def describe(self, status: int, spent: float) -> str:
+        """
+        Return why a child was ended.
 
-def describe_end(status: int, limits: Limits, spent: float) -> str:
-    """
-    Return why a process was ended.
-
-    :param status: Minus the number of a signal, or :data:`OUT_OF_TIME`.
-    :param spent: CPU seconds that it took.
-    """
-    if status in (-signal.SIGXCPU, -signal.SIGALRM, OUT_OF_TIME):
-        cpu = f"took {spent:.0f} s of CPU"
+        :param status: Minus the number of a signal, or :data:`OUT_OF_TIME`.
+        :param spent: CPU seconds that it took.
+        """
         if status == OUT_OF_TIME:
-            return f"ended after {limits.seconds:.0f} s: {cpu}"
-        return f"{cpu}, and was ended: that is no healthy kernel, or a busy host"
-    reason = f"ended by {describe_status(status)}"
-    return f"{reason}, as for lack of memory" if status == -signal.SIGKILL else reason
+            end = f"ended after {self._limits.seconds:.0f} s"
+        else:
+            end = str(End(status))
+        return f"took {spent:.0f} s of CPU, {end}"
 
 
 def describe_status(status: int | None) -> str:
@@ -73,6 +99,6 @@ def describe_status(status: int | None) -> str:
     if status is None or status >= 0:
         return f"exit status {status}"
     try:
-        return signal.Signals(-status).name
+        return f"ended by {signal.Signals(-status).name}"
     except ValueError:
-        return f"signal {-status}"
+        return f"ended by signal {-status}"

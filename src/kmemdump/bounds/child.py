@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from kmemdump.bounds.attempts import OUT_OF_TIME, Attempts, describe_end
+from kmemdump.bounds.attempts import OUT_OF_TIME, Attempts
 from kmemdump.bounds.page import Partner, StatePage
 from kmemdump.bounds.steps import Limits, limit_process, state
 from kmemdump.errors import IncompleteAnswerError
@@ -103,12 +103,11 @@ def go_on_in_child(
             what, partner = page.step, page.partner
             printed, failed = page.printed, page.failed
         spent = _children_cpu() - before
+        reason = attempts.describe(status, spent)
         if partner is Partner.PERSON:
-            reason = describe_end(status, limits, spent)
             print_problem(f"{reason}; what was defined is forgotten")
             continue
         if partner is Partner.STREAM:
-            reason = describe_end(status, limits, spent)
             raise IncompleteAnswerError(f"{reason}; the questions after it are not put")
         attempts.note(what, status, spent, _ADVICE)
 

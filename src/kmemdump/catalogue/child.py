@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from kmemdump.bounds.attempts import describe_status
+from kmemdump.bounds.attempts import End
+from kmemdump.bounds.page import StatePage
 from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.content import Content
 from kmemdump.catalogue.messages import LateError, receive, send, to_json
@@ -47,6 +48,8 @@ class Child:
         self._host = host
         self._identity = [os.path.abspath(path) for path in identity]
         self._process: subprocess.Popen[bytes] | None = None
+        self._page: StatePage | None = None
+        """What the process does."""
         self._count = 0
 
     def examine(
@@ -99,35 +102,37 @@ class Child:
             self.close()
         if self._process is None:
             limits = self._limits
+            self._page = page = StatePage()
             self._process = subprocess.Popen(
                 [
                     sys.executable,
                     "-m",
                     "kmemdump.catalogue.examiner",
+                    str(page.fd),
                     str(limits.memory),
                     str(int(limits.seconds)),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                pass_fds=[page.fd],
             )
+            page.detach()
             self._count = 0
         self._count += 1
         return self._process
 
     def _end(self) -> str:
-        """End the process; return why it died."""
-        process = self._process
+        """End the process; return how it ended by itself."""
+        process, page = self._process, self._page
         assert process is not None
+        assert page is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_REAPING)
-        status = process.poll()
+        status, step = process.poll(), page.step
         self.close()
-        if status is not None and status < 0:
-            return (
-                f"the process that examined it was ended by {describe_status(status)}"
-            )
-        return "the process that examined it ended"
+        how = "it hung" if status is None else str(End(status, step))
+        return f"the process that examined it: {how}"
 
     def kill(self) -> None:
         """End the process, from another thread: what is examined has no result."""
@@ -138,6 +143,9 @@ class Child:
     def close(self) -> None:
         """End the process now."""
         process, self._process = self._process, None
+        page, self._page = self._page, None
+        if page is not None:
+            page.close()
         if process is None:
             return
         process.kill()

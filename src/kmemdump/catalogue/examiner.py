@@ -9,14 +9,14 @@ hold even inside C code; if this process dies, its parent knows of which source.
 from __future__ import annotations
 
 import os
-import resource
 import select
 import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
 
-from kmemdump.bounds.steps import cpu_used, set_soft_limit
+from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.catalogue.content import fetched
 from kmemdump.catalogue.examine import examine
 from kmemdump.catalogue.messages import from_json, receive, send
@@ -29,18 +29,17 @@ __all__: list[str] = []
 
 
 def _main() -> None:
-    memory, seconds = (int(text) for text in sys.argv[1:3])
+    page_fd, memory, seconds = (int(text) for text in sys.argv[1:4])
+    page, limits = StatePage(page_fd), Limits(memory, seconds + 1)
     requests, answers = os.dup(0), os.dup(1)
     # What drgn or a library prints is no answer.
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
-    set_soft_limit(resource.RLIMIT_DATA, memory)
-    set_soft_limit(resource.RLIMIT_CORE, 0)
     _end_with_parent(answers)
     while (message := receive(requests)) is not None:
         source, host = from_json(message[0]["source"]), message[0]["host"]
         identity = message[0]["identity"]
-        set_soft_limit(resource.RLIMIT_CPU, int(cpu_used()) + seconds + 1)
+        limit_process(page, limits, {})
         _examine(requests, answers, source, host, identity)
 
 

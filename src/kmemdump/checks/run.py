@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
-from kmemdump.bounds.attempts import describe_status
+from kmemdump.bounds.attempts import End
 from kmemdump.bounds.page import StatePage
 from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.checks.findings import Findings
@@ -107,7 +107,7 @@ def _receive(
                 message = connection.recv()
             except (EOFError, OSError):
                 item.process.join()
-                problem = f"its process died ({describe_status(item.process.exitcode)})"
+                problem = f"its process died ({End(item.process.exitcode or 0)})"
             else:
                 if isinstance(message, Point):
                     item.points.append(message)

@@ -203,9 +203,7 @@ class ProgramRunner:
             status = process.wait()
         if late:
             return f"killed after {self._seconds:g} s"
-        if status < 0:
-            return f"ended by {describe_status(status)}"
-        return f"exit status {status}" if status else ""
+        return describe_status(status) if status else ""
 
     def _fail(self, vm: str, problem: str) -> None:
         text = f"{self._program}: {problem}"

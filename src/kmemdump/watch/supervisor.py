@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from kmemdump.bounds.attempts import End
 from kmemdump.bounds.steps import Refusal
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
@@ -31,7 +32,7 @@ from kmemdump.watch.settings import INTERVAL, Settings
 from kmemdump.watch.sources import Source, VmAddress
 from kmemdump.watch.vm_status import VmStatus
 from kmemdump.watch.watcher import Outcome
-from kmemdump.watch.worker import End, Usage, Worker, worker_context
+from kmemdump.watch.worker import Usage, Worker, worker_context
 
 __all__ = ["Supervisor"]
 
@@ -87,7 +88,7 @@ class _Vm:
         if not end.killed:
             return
         if end.step and len(self.refused) < _MAX_REFUSED:
-            reason = f"left out: the process that did it was ended ({end.reason})"
+            reason = f"left out: the process that did it was ended ({end})"
             self.refused[end.step] = Refusal(reason, now + _FORGET)
         elif end.step:
             # A guest that wants to cost its host a CPU costs it a twentieth.
@@ -266,12 +267,12 @@ class Supervisor:
         else:
             end = vm.worker.close()
             vm.worker = None
-            now, reason = time.monotonic(), end.reason
+            now = time.monotonic()
             vm.schedule(now)
             vm.refuse(end, now)
-            self._pending.refuse_all(vm.address.name, f"its worker ended ({reason})")
+            self._pending.refuse_all(vm.address.name, f"its worker ended ({end})")
             if vm.outcome is None:
-                text = f"its process died ({reason})"
+                text = f"its process died ({end})"
                 event = EventName.WORKER_DIED
                 self._take(vm, Event(event=event, vm=vm.address.name, text=text))
                 if self._settings.until_dead:

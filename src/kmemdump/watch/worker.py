@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from kmemdump.bounds.attempts import describe_status
+from kmemdump.bounds.attempts import End
 from kmemdump.bounds.call import cpu_of, end_with_parent
 from kmemdump.bounds.page import SharedPage, StatePage
 from kmemdump.bounds.steps import Limits, Refusal, limit_process
@@ -28,10 +28,7 @@ from kmemdump.watch.settings import Settings
 from kmemdump.watch.sources import VmAddress
 from kmemdump.watch.watcher import Outcome, Watcher
 
-__all__ = ["End", "Usage", "Worker", "worker_context"]
-
-_LIMITED = (signal.SIGXCPU, signal.SIGALRM)
-"""What ends a process that exceeds the limits of a step."""
+__all__ = ["Usage", "Worker", "worker_context"]
 
 
 def worker_context() -> ForkServerContext:
@@ -49,17 +46,6 @@ class Usage:
     memory: int
     """Resident, in bytes."""
     cpu_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How the process of a worker ended."""
-
-    reason: str
-    killed: bool
-    """Whether it was ended by a signal."""
-    step: str
-    """The step in which it was; empty if it was in none."""
 
 
 class Worker:
@@ -133,21 +119,13 @@ class Worker:
             self._process.kill()
 
     def close(self) -> End:
-        """Wait until it has ended; return why it did."""
+        """Wait until it has ended; return how it did."""
         self.connection.close()
         self._process.join()
-        code = self._process.exitcode or 0
+        end = End(self._process.exitcode or 0, self.page.step)
         self._process.close()
-        step = self.page.step
         self.page.close()
-        reason = describe_status(code)
-        if code >= 0:
-            return End(reason, False, step)
-        if -code in _LIMITED:
-            reason += ": it took longer than a healthy kernel takes"
-        if step:
-            reason += f", in {step}"
-        return End(reason, True, step)
+        return end
 
 
 def _work(
