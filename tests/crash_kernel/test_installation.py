@@ -52,6 +52,15 @@ def test_modules_come_in_the_order_to_load_them(root):
         read_modules("5.0", ["xfs"], root)
 
 
+@pytest.mark.parametrize("suffix", ["xz", "gz"])
+def test_a_damaged_module(root, suffix):
+    folder = root / "lib/modules" / RELEASE
+    (folder / f"bad.ko.{suffix}").write_bytes(b"not compressed")
+    (folder / "modules.dep").write_text(f"bad.ko.{suffix}:\n")
+    with pytest.raises(UnsupportedError, match=rf"bad\.ko\.{suffix}: is damaged"):
+        read_modules(RELEASE, ["bad"], root)
+
+
 def test_installs_a_root_file_system(root, tmp_path):
     places = ("file:/crash@xfs:PARTLABEL=dumps", "raw:PARTLABEL=dumps")
     out = tmp_path / "image"

@@ -106,10 +106,13 @@ def _read(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise UnsupportedError(f"{path}: {error.strerror}") from error
-    if path.suffix == ".xz":
-        return lzma.decompress(data)
-    if path.suffix == ".gz":
-        return zlib.decompress(data, 31)
+    try:
+        if path.suffix == ".xz":
+            return lzma.decompress(data)
+        if path.suffix == ".gz":
+            return zlib.decompress(data, 31)
+    except (lzma.LZMAError, zlib.error) as error:
+        raise UnsupportedError(f"{path}: is damaged: {error}") from error
     if path.suffix == ".zst":
         return _unzstd(path)
     return data

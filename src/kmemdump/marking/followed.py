@@ -13,17 +13,17 @@ from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.percpu import per_cpu
 
 from kmemdump.formats.followed import Followed
+from kmemdump.kernel.limits import MAX_CPUS
 
 __all__ = ["find_followed"]
 
 _logger = logging.getLogger(__name__)
-_MAX_CPUS = 8192
 
 
 def find_followed(prog: Program) -> list[Followed]:
     """Return the pointers; none if the kernel does not say where they are."""
     try:
-        return list(islice(_current_tasks(prog), _MAX_CPUS))
+        return list(islice(_current_tasks(prog), MAX_CPUS))
     except Exception as error:  # drgn's helpers may raise any on live memory.
         _logger.info("current tasks are not followed: %s", error)
         return []
