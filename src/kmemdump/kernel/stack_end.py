@@ -12,7 +12,8 @@ memory was missing while drgn unwound. By a kernel's own unwind tables, drgn rea
 nothing but what it needs: then the trace is cut off, if not before, at its end. By a
 vmlinux, it also reads the values of registers that the trace does not need: then each
 frame must have its program counter from memory that is there, and the last one must not
-need memory that is missing.
+need memory that is missing. A kernel that has tables may use the frame pointer for
+anything: a caller that only this leads to, past memory that is missing, is a guess.
 """
 
 from __future__ import annotations
@@ -91,6 +92,15 @@ def cut_off(prog: Program, frames: Sequence[StackFrame], before: int) -> CutOff 
     return CutOff(right, _missing_address(prog, places), missing)
 
 
+def _has_tables(prog: Program) -> bool:
+    """Return whether drgn unwinds by tables, and not by the frame pointer alone."""
+    try:
+        prog.symbol("__start_orc_unwind")
+    except LookupError:
+        return _has_debug_file(prog)
+    return True
+
+
 def _has_debug_file(prog: Program) -> bool:
     try:
         return prog.main_module().debug_file_path is not None
@@ -114,6 +124,7 @@ class _Place:
 
 def _count_right(prog: Program, places: Sequence[_Place], in_doubt: bool) -> int:
     """Return how many frames are right, from the first one on."""
+    has_tables = in_doubt and _has_tables(prog)
     for number, place in enumerate(places):
         if place.pc is None:
             return number
@@ -121,6 +132,8 @@ def _count_right(prog: Program, places: Sequence[_Place], in_doubt: bool) -> int
         if in_doubt and number:
             callee = places[number - 1]
             if not _is_caller(prog, callee, place, is_last):
+                return number
+            if has_tables and _is_guess(prog, callee, place):
                 return number
     return len(places)
 
@@ -148,6 +161,16 @@ def _is_caller(prog: Program, place: _Place, caller: _Place, is_last: bool) -> b
         (word ^ pc) & _UNSIGNED == 0
         for start, size in ranges
         for word in _words(prog, start, size)
+    )
+
+
+def _is_guess(prog: Program, place: _Place, caller: _Place) -> bool:
+    """Return whether the frame pointer leads to a caller past missing memory."""
+    record = _frame_record(prog, place)
+    if record is None or place.sp is None or caller.sp != record + 2 * _WORD:
+        return False
+    return any(
+        _is_missing(prog, address, _WORD) for address in range(place.sp, record, _WORD)
     )
 
 
