@@ -3,12 +3,14 @@
 
 import contextlib
 import gc
+import lzma
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,8 @@ from kmemdump.errors import TargetError
 HOST = "here"
 PATIENCE = 120
 SOURCES = 30
+CORE = Path(__file__).parents[1] / "release/cores/first/log.core.xz"
+"""Of a real kernel."""
 
 
 class Cluster:
@@ -80,26 +84,39 @@ def cluster(tmp_path):
 
 
 @pytest.fixture
-def logs(tmp_path) -> str:
-    folder = tmp_path / "logs"
-    folder.mkdir()
+def catalogue(tmp_path) -> Catalogue:
+    return Catalogue(Place(str(tmp_path / "place")))
+
+
+def make_logs(folder):
     for number in range(SOURCES):
-        (folder / f"{number}.log").write_text(f"[    1.0] Linux version 6.1.{number}\n")
-    return str(folder)
+        (folder / f"{number}.log").write_text(
+            f"[    0.000000] Linux version 6.1.{number} (a@b) #1 SMP\n"
+            "[    9.000000] BUG: kernel NULL pointer dereference, address: 0\n"
+            "[    9.000001] RIP: 0010:f+0x1/0x10\n"
+        )
 
 
-def add(cluster, logs, tmp_path, on_row) -> list[str]:
-    catalogue = Catalogue(Place(str(tmp_path / "place")))
+def make_core_images(folder):
+    data = lzma.decompress(CORE.read_bytes())
+    for number in range(SOURCES):
+        (folder / f"{number}.core").write_bytes(data + b"%016d" % number)
+
+
+def add(cluster, catalogue, folder, on_row=lambda _: None):
     runner = ClusterRunner(cluster.address, Limits(), HOST, patience=PATIENCE)
-    done = add_sources(catalogue, find_sources([logs]), runner, HOST, show=on_row)
-    assert done.added == SOURCES
-    sql = "SELECT source FROM deaths ORDER BY 1"
-    return [source for (source,) in catalogue.ask(lambda it: it.rows(sql))]
+    sources = find_sources([str(folder)])
+    return add_sources(catalogue, sources, runner, HOST, show=on_row)
 
 
 @pytest.mark.filterwarnings("ignore")  # Those of the client that loses a scheduler.
-@pytest.mark.parametrize("victim", ["worker", "scheduler"])
-def test_what_dies_in_the_middle(victim, cluster, logs, tmp_path):
+@pytest.mark.parametrize(
+    ("victim", "make"), [("worker", make_core_images), ("scheduler", make_logs)]
+)
+def test_what_dies_in_the_middle(victim, make, cluster, catalogue, tmp_path):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    make(folder)
     scheduler = cluster.scheduler()
     workers = [cluster.worker(), cluster.worker()]
     rows = []
@@ -118,9 +135,25 @@ def test_what_dies_in_the_middle(victim, cluster, logs, tmp_path):
             cluster.scheduler(port)
             cluster.worker()
 
-    found = add(cluster, logs, tmp_path, on_row)
-    assert found == sorted(f"{logs}/{number}.log" for number in range(SOURCES))
-    assert len(rows) == SOURCES
+    done = add(cluster, catalogue, folder, on_row)
+    assert (done.added, done.failed, len(rows)) == (SOURCES, 0, SOURCES)
+    sql = "SELECT source, release FROM deaths ORDER BY 1"
+    found = catalogue.ask(lambda it: it.rows(sql))
+    assert [source for source, _ in found] == sorted(map(str, folder.iterdir()))
+    assert {release[:2] for _, release in found} == {"6."}
+
+
+def test_a_content_that_has_no_report_is_known_by_another_name(
+    cluster, catalogue, tmp_path
+):
+    cluster.scheduler()
+    cluster.worker()
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    for name in ("1", "2"):
+        (folder / name).write_text("text of no kernel\n" * 9)
+    done = add(cluster, catalogue, folder)
+    assert (done.added, done.failed, done.known) == (1, 1, 1)
 
 
 def test_no_scheduler():

@@ -23,7 +23,7 @@ from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.child import Child
 from kmemdump.catalogue.messages import from_json, to_json
 from kmemdump.catalogue.problem import Examined, problem_row
-from kmemdump.catalogue.row import Row
+from kmemdump.catalogue.row import UNREAD, Row
 from kmemdump.catalogue.sources import Source
 from kmemdump.errors import TargetError
 
@@ -85,7 +85,7 @@ class ClusterRunner:
                     result = self._result(future, source)
                     if result is None:
                         waiting[self._submit(source)] = source
-                    elif result[1] is None or wanted(result[0].content):
+                    elif _is_unread(result[0]) or wanted(result[0].content):
                         yield result
                     else:
                         yield None
@@ -155,6 +155,10 @@ class ClusterRunner:
         except (distributed.CancelledError, TimeoutError, OSError):
             return None
         return Row.from_json(fields, source.name), page
+
+
+def _is_unread(row: Row) -> bool:
+    return row.content.startswith(UNREAD)
 
 
 def _examine(
