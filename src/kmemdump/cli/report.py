@@ -21,9 +21,9 @@ from kmemdump.cli.shared.options import (
     target_options,
 )
 from kmemdump.cli.shared.outputs import check_output, force_option
-from kmemdump.errors import ExitCode, UsageError
+from kmemdump.errors import ExitCode, TargetError, UsageError
 from kmemdump.files import PartialFile
-from kmemdump.text import printable
+from kmemdump.text import format_memory, printable
 
 if TYPE_CHECKING:
     from kmemdump.report import Report
@@ -62,6 +62,12 @@ __all__ = ["command"]
     help="Number of last log records to show; by default, those before the death.",
 )
 @click.option(
+    "--source-lines",
+    is_flag=True,
+    help="Find the kernel's debug file, for file and line of functions: in the usual "
+    "places, then by debuginfod if DEBUGINFOD_URLS is set.",
+)
+@click.option(
     "--redact",
     is_flag=True,
     help="Remove data first, as 'kmemdump redact' does, by policy share.",
@@ -80,6 +86,7 @@ def command(
     force: bool,
     form: str | None,
     lines: int | None,
+    source_lines: bool,
     redact: bool,
     policy: str | None,
 ) -> int:
@@ -90,6 +97,7 @@ def command(
     kmemdump report vm.core
     kmemdump report /var/log/serial.log
     kmemdump report vm.core --redact --html share.html
+    kmemdump report vm.core --source-lines
     kmemdump report /var/lib/systemd/pstore
     journalctl -k -b -1 -o export | kmemdump report -
 
@@ -104,8 +112,13 @@ def command(
 
     check_output(page, force)
     check_output(output, force)
+    source_lines = source_lines and vmlinux is None
     if redact or policy is not None:
+        if source_lines:
+            raise UsageError("--source-lines is not allowed with --redact")
         report = _redacted_report(target, vmlinux, reading, policy or "share")
+    elif source_lines:
+        report = _report_with_lines(target, reading)
     else:
         report = _report(target, vmlinux, reading)
     if page is not None:
@@ -176,6 +189,31 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
     with opened_target(target, reading) as opened:
         builds = user_builds(os.environ, opened)
         return Core(opened, vmlinux=vmlinux, builds=builds).report()
+
+
+def _report_with_lines(target: str, reading: TargetOptions) -> Report:
+    """Make a report; find the kernel's debug file; add what that has."""
+    from kmemdump.bounds.steps import raise_memory
+    from kmemdump.kernel.vmlinux_search import find_vmlinux
+    from kmemdump.report.records import Loss
+    from kmemdump.report.source_lines import add_source_lines
+
+    report = _report(target, None, reading)
+    kernel = report.kernel
+    try:
+        if kernel.release is None:
+            raise TargetError("it names no kernel")
+        vmlinux = find_vmlinux(kernel.release, kernel.build_id, os.environ)
+    except TargetError as error:
+        loss = Loss("the source lines", "; ".join(str(error).splitlines()))
+        return replace(report, missing=(*report.missing, loss))
+    size = format_memory(vmlinux.stat().st_size)
+    print_message(f"{target}: source lines by {vmlinux} ({size})")
+    raise_memory()
+    if report.cpus:  # In memory, and not in a log.
+        return _report(target, vmlinux, reading)
+    trace, losses = add_source_lines(report.trace, vmlinux)
+    return replace(report, trace=trace, missing=(*report.missing, *losses))
 
 
 def _redacted_report(

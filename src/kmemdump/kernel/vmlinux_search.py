@@ -18,6 +18,8 @@ __all__ = ["debug_file_paths", "find_vmlinux"]
 _DEBUGINFOD = "debuginfod-find"
 _SERVERS = "https://debuginfod.elfutils.org/"
 """Asks those of the distributions."""
+_BOUNDS = {"DEBUGINFOD_MAXSIZE": str(4 << 30), "DEBUGINFOD_MAXTIME": "3600"}
+"""Bytes and seconds of a download, if the user sets no others: debuginfod-find(1)."""
 
 
 def debug_file_paths(
@@ -93,14 +95,22 @@ def _ask_debuginfod(
     # Hundreds of megabytes: the client shows its own progress.
     done = subprocess.run(
         (program, "debuginfo", build_id),
-        env={"DEBUGINFOD_PROGRESS": "1", **environ},
+        env={"DEBUGINFOD_PROGRESS": "1", **_BOUNDS, **environ},
+        umask=0o077,  # Of the cache, which other programs of this user share.
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=None if os.isatty(2) else subprocess.PIPE,
         text=True,
         errors="replace",
     )
-    if done.returncode == 0:
-        return Path(done.stdout.strip()), ""
-    lines = (done.stderr or "").strip().splitlines()
-    return None, lines[-1] if lines else "no server has the file"
+    if done.returncode:
+        lines = (done.stderr or "").strip().splitlines()
+        return None, lines[-1] if lines else "no server has the file"
+    path = Path(done.stdout.strip())
+    try:
+        found = debug_file_build_id(path)
+    except KmemdumpError as error:
+        return None, str(error)
+    if found != build_id:
+        return None, f"{path} is of build {found}, which a server gave for it"
+    return path, ""
