@@ -73,6 +73,7 @@ STACKS = area(
     "bt -a",
     "bt 1",
     "waits",
+    "locks",
     running_stacks,
     interrupt_stacks,
     exception_stacks,

@@ -66,10 +66,11 @@ def command(
 
     A QUESTION is one of drgn's crash commands ("ps", "bt -a", …), "dis FUNCTION", which
     shows machine code ("dis schedule", "dis vfs_write+0x25d"), "waits", which says what
-    lock each blocked task waits for, a Python expression with "prog" and drgn's
-    helpers, or FILE.py, whose public functions are called with a drgn.Program. Without
-    one, questions are read from the terminal or from standard input, one per line;
-    there, a line may be any Python.
+    lock each blocked task waits for, "locks", which lists those that tasks hold (of a
+    kernel with lockdep), a Python expression with "prog" and drgn's helpers, or
+    FILE.py, whose public functions are called with a drgn.Program. Without one,
+    questions are read from the terminal or from standard input, one per line; there, a
+    line may be any Python.
 
     "ramoops", as the only question, prints the text that ramoops kept in memory. It
     needs no kernel: CORE may be a file of that RAM alone.

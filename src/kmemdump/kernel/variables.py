@@ -57,6 +57,7 @@ VARIABLES: dict[str, Spelling | tuple[Spelling, ...]] = {
     "cpu_bit_bitmap": elements_of("struct cpumask", "bits", 65),
     "crash_notes": "note_buf_t *",
     "crashing_cpu": "int",
+    "debug_locks": "int",
     "dentry_hashtable": "struct hlist_bl_head *",
     "device_ktype": "struct kobj_type",
     "die_counter": "int",
@@ -95,6 +96,7 @@ VARIABLES: dict[str, Spelling | tuple[Spelling, ...]] = {
     "kthreadd_task": "struct task_struct *",
     "last_jiffies_update": "ktime_t",
     "link_idr": "struct idr",
+    "lock_classes": "struct lock_class []",
     # Its length is unknown: tables without symbols may follow it.
     "linux_banner": at_most(512, "const char []"),
     "log_buf": "char *",

@@ -4,7 +4,8 @@ Kernels that no archive has, built from Debian's sources: small, and once.
 
 They stand for kernels that are built otherwise than Debian's: for phones, and for
 distributions whose stack traces need frame pointers; one finds the bugs of modules
-(KASAN and lockdep). Each takes about 8 minutes on two CPUs and 2.5 GB meanwhile.
+(KASAN and lockdep), one notes who holds which lock, and describes itself. Each takes
+about 8 minutes on two CPUs and 2.5 GB meanwhile.
 """
 
 from __future__ import annotations
@@ -159,6 +160,20 @@ BUILT_KERNELS = {
             ),
             without=("UNWINDER_ORC", "NUMA", "CPU_MITIGATIONS", "DEBUG_INFO"),
             debug_info=False,
+            headers=True,
+        ),
+        BuiltKernel(
+            name="lockdep",
+            architecture=X86_64,
+            source="linux-source-6.12",
+            toolchain=(f"CROSS_COMPILE={X86_64.compiler}",),
+            tools={f"{X86_64.compiler}gcc": X86_64.compiler_package},
+            image="bzImage",
+            options=(
+                *("64BIT", "UNWINDER_ORC", "ACPI", "HYPERVISOR_GUEST", "PARAVIRT"),
+                *("KEXEC", "CRASH_DUMP", "RANDOMIZE_MEMORY", "PROVE_LOCKING"),
+            ),
+            without=("NUMA",),
             headers=True,
         ),
     )

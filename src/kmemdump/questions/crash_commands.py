@@ -30,6 +30,7 @@ from kmemdump.questions.drgn_internals import (
     run_command,
 )
 from kmemdump.questions.faster_helpers import FASTER_HELPERS
+from kmemdump.questions.locks import LOCKS
 from kmemdump.questions.question import Question
 from kmemdump.questions.stack_traces import checked_stack_traces
 from kmemdump.questions.tolerant_commands import TOLERANT_COMMANDS
@@ -90,6 +91,8 @@ _OURS = "kmemdump_context"
 
 _DISASSEMBLY = "dis"
 """One of crash's commands that drgn does not have."""
+_OURS_ALONE = {question.text: question for question in (LOCKS, WAITS)}
+"""Questions that crash and drgn do not have."""
 _SAFE_WORDS = re.compile(r"(?: [A-Za-z0-9_.,:+\- ]*)?")
 _NAME = re.compile(r"[A-Za-z0-9_]+|\*")
 
@@ -110,8 +113,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
     name = match.group() if match else text
     if name == _DISASSEMBLY:
         return disassembly(text)
-    if text == WAITS.text:
-        return WAITS
+    if text in _OURS_ALONE:
+        return _OURS_ALONE[text]
     arguments = text[len(name) :]
     safe = name in _SAFE_COMMANDS and _SAFE_WORDS.fullmatch(arguments)
     if not (trusted or safe or text in _SAFE_LINES):
@@ -122,7 +125,9 @@ def command(text: str, *, trusted: bool = False) -> Question:
     if name not in command_names():
         raise UsageError(
             f"question {text!r}: "
-            + no_such("crash command", name, [*command_names(), _DISASSEMBLY])
+            + no_such(
+                "crash command", name, [*command_names(), _DISASSEMBLY, *_OURS_ALONE]
+            )
             + "; 'help' lists them, and FILE.py asks in Python"
         )
     parsed = _parse(text, name, arguments)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 
 from drgn import Program
 from drgn.helpers.linux.sched import loadavg
@@ -18,6 +19,7 @@ from kmemdump.diagnosis.cause import find_cause
 from kmemdump.diagnosis.death_kind import parse_death
 from kmemdump.diagnosis.records import Cause, Cpu
 from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.held_locks import lockdep_stopped
 from kmemdump.kernel.iomem import find_system_ram
 from kmemdump.kernel.lock_waits import find_lock_waits
 from kmemdump.kernel.optional import optional
@@ -64,7 +66,7 @@ from kmemdump.report.tasks import (
     make_task,
     sleeping_tasks,
 )
-from kmemdump.report.waits import join_waits, make_wait
+from kmemdump.report.waits import find_locks, join_waits, make_locks, make_wait
 
 __all__ = ["gather"]
 
@@ -119,6 +121,8 @@ def gather(
         "the blocked tasks", lambda: blocked_tasks(prog), make_blocked_task
     )
     waits = collect("the waits for locks", lambda: find_lock_waits(prog), make_wait)
+    held_by = collect("the locks held", lambda: find_locks(prog), make_locks)
+    locks = tuple(chain.from_iterable(held_by))
     names = _names(sections, prog)
     failure = lines_of_failure(log.records if log else (), cause)
     logged = fault_in_log(failure, names.get("machine"))
@@ -136,7 +140,8 @@ def gather(
         trace=trace_in_log(failure),
         blocked=blocked,
         waits=join_waits(waits, waits_in_log(log.records if log else ())),
-        locks=held_locks_in_log(log.records if log else ()),
+        locks=locks or held_locks_in_log(log.records if log else ()),
+        locks_stopped=bool(locks) and lockdep_stopped(prog),
         tasks=collect("the tasks", lambda: all_tasks(prog), make_task),
         stacks=_stacks(sections, prog, manifest),
         load=find("the load", lambda: loadavg(prog), None),

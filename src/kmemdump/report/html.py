@@ -89,6 +89,7 @@ def _template() -> Template:
             "cpu_problem",
             "fault_source",
             "interruption",
+            "locks_notes",
             "shown_code",
             "some_tasks",
             "stack_problem",

@@ -240,12 +240,17 @@ class StackGroup:
 
 @dataclass(frozen=True, slots=True)
 class HeldLock:
-    """A lock that a task holds, according to lockdep."""
+    """A lock that a task holds, or waits for, according to lockdep."""
 
     task: Task
     lock: str
+    """Name of its class."""
     at: str | None = None
     """Where it was taken."""
+    address: int | None = field(default=None, metadata=ADDRESS)
+    """Of lockdep's map, which is in the lock."""
+    waiting: bool = False
+    """Whether it is known that the task waits for it."""
 
 
 UNDAMAGED = "undamaged memory"
@@ -278,6 +283,8 @@ class Findings:
     waits: Sequence[Wait] = ()
     """A task that another one waits for comes after that."""
     locks: Sequence[HeldLock] = ()
+    locks_stopped: bool = False
+    """Whether lockdep had stopped, so that the locks may be of an earlier moment."""
     tasks: Sequence[Task] = ()
     stacks: Sequence[StackGroup] = ()
     """Of all tasks that do not run, if their stacks are there; large groups first."""

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 
-from drgn import FaultError, MainModule, Object, Program, StackFrame, StackTrace
+from drgn import FaultError, Object, Program, StackFrame, StackTrace
 from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.diagnosis.records import Frame
 from kmemdump.kernel.stack_end import cut_off, missing_reads
-from kmemdump.kernel.symbol_names import plain_name
+from kmemdump.kernel.symbol_at import find_symbol
 from kmemdump.kernel.tasks import stack_of_registers
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Stack", "find_frames", "find_frames_without_task", "find_symbol"]
+__all__ = ["Stack", "find_frames", "find_frames_without_task"]
 
 _MAX_FRAMES = 200
 _ENTRY = re.compile(r"el1[ht]_64_(sync|irq|fiq|error)")
@@ -135,23 +135,3 @@ def _frame(
     return Frame(
         pc, symbol, offset, module, source, interrupted=interrupted, stack=kind
     )
-
-
-def find_symbol(
-    prog: Program, address: int
-) -> tuple[str | None, int | None, str | None]:
-    """Return the symbol of an address, the offset in it, and the module, if known."""
-    name = offset = module = None
-    try:
-        symbol = prog.symbol(address)
-        # A vmlinux has the names that the compiler made.
-        name, offset = plain_name(symbol.name), address - symbol.address
-    except LookupError:
-        pass
-    try:
-        found = prog.module(address)
-        if not isinstance(found, MainModule):
-            module = found.name
-    except LookupError:
-        pass
-    return name, offset, module

@@ -21,6 +21,8 @@ from kmemdump.report.wording import (
     fault_source,
     heading,
     interruption,
+    lock_words,
+    locks_notes,
     log_notes,
     shown_code,
     split_cpus,
@@ -241,10 +243,9 @@ class _Printer:
                 self.line(wait_words(wait))
         if report.locks:
             self._console.print()
-            self.heading("Locks held", " (by lockdep)")
+            self.heading("Locks held", f" ({locks_notes(report)})")
             for lock in report.locks[:_SHOWN_LOCKS]:
-                at = f", taken in {lock.at}" if lock.at else ""
-                self.line(f"{lock.task.title}: {lock.lock}{at}")
+                self.line(lock_words(lock))
             if len(report.locks) > _SHOWN_LOCKS:
                 self.line(f"and {len(report.locks) - _SHOWN_LOCKS} more")
 

@@ -15,6 +15,7 @@ from kmemdump.kernel.symbol_names import base_name
 from kmemdump.report.records import (
     Fault,
     Findings,
+    HeldLock,
     Instruction,
     MemoryUse,
     Taint,
@@ -35,6 +36,8 @@ __all__ = [
     "idle_frames",
     "interruption",
     "letters",
+    "lock_words",
+    "locks_notes",
     "log_notes",
     "memory_parts",
     "shown_code",
@@ -205,6 +208,20 @@ def wait_words(wait: Wait) -> str:
             owner += f", which is {STATES.get(state, f'in state {state}')}"
     lock = f"an {wait.lock}" if wait.lock.startswith(("rt", "rw")) else f"a {wait.lock}"
     return f"{wait.waiter.title} waits for {lock}{name}{address}, {owner}"
+
+
+def lock_words(lock: HeldLock) -> str:
+    """Return in words who holds, or waits for, a lock of which lockdep knows."""
+    how = "waits for it" if lock.waiting else "taken"
+    where = f", {how} in {lock.at}" if lock.at else ", waits for it" * lock.waiting
+    return f"{lock.task.title}: {lock.lock}{where}"
+
+
+def locks_notes(report: Findings) -> str:
+    """Say where the locks come from, and whether they may be old."""
+    if report.locks_stopped:
+        return "by lockdep, as of when it stopped: its first report, an oops or a panic"
+    return "by lockdep"
 
 
 def log_notes(report: Findings, shown: range) -> str:
