@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Build", "BuildCache", "digest_of"]
 
+_KERNEL = 1 << 63
+"""Kernel addresses begin above it, also of symbols that precede ``_stext`` on arm64."""
 _VERSION = 2
 _MAX_SIZE = 64 << 20
 """Bytes of a file; builds have 11 to 17 MB."""
@@ -156,8 +158,8 @@ def _build(file: Columns, place: int) -> Build:
     start, shift = about["start"], place - about["place"]
     names, by_name = columns["names"], file.numbers("by_name", "I")
     addresses: Sequence[int] = file.numbers("addresses", "Q")
-    if shift:  # Per-CPU offsets stay where they are.
-        moved = [it + shift if it >= start else it for it in addresses]
+    if shift:  # Per-CPU offsets and other small numbers stay as they are.
+        moved = [it + shift if it >= _KERNEL else it for it in addresses]
         addresses = array("Q", moved)
     symbols = SymbolTable(
         # Without an order, they are searched, which is slow in a file that is mapped.
