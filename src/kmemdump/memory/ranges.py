@@ -158,15 +158,20 @@ def merge(ranges: Iterable[Range], gap: int = 0) -> list[Range]:
 
     :param gap: Most bytes between two ranges that are joined.
     """
+    # A file waits for this after a death, with thousands of ranges.
     merged: list[Range] = []
-    for item in sorted(ranges):
-        if item.size <= 0:
+    first = end = 0  # Of the range at hand; none yet.
+    for start, size in sorted(ranges):
+        if size <= 0:
             continue
-        if merged and item.start <= merged[-1].end + gap:
-            last = merged[-1]
-            merged[-1] = Range(last.start, max(last.end, item.end) - last.start)
-        else:
-            merged.append(item)
+        if end > first and start <= end + gap:
+            end = max(end, start + size)
+            continue
+        if end > first:
+            merged.append(Range(first, end - first))
+        first, end = start, start + size
+    if end > first:
+        merged.append(Range(first, end - first))
     return merged
 
 
@@ -187,10 +192,11 @@ def intersect(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
     common: list[Range] = []
     i = j = 0
     while i < len(a) and j < len(b):
-        start, end = max(a[i].start, b[j].start), min(a[i].end, b[j].end)
+        a_end, b_end = a[i].end, b[j].end
+        start, end = max(a[i].start, b[j].start), min(a_end, b_end)
         if start < end:
             common.append(Range(start, end - start))
-        if a[i].end <= b[j].end:
+        if a_end <= b_end:
             i += 1
         else:
             j += 1
@@ -201,19 +207,19 @@ def subtract(left: Iterable[Range], right: Iterable[Range]) -> list[Range]:
     """Return the memory that is in *left* and not in *right*."""
     holes = merge(right)
     rest: list[Range] = []
-    first = 0  # Holes before this one end before the range at hand.
-    for item in merge(left):
-        start = item.start
-        while first < len(holes) and holes[first].end <= start:
-            first += 1
-        for hole in holes[first:]:
-            if hole.start >= item.end:
-                break
-            if hole.start > start:
-                rest.append(Range(start, hole.start - start))
-            start = max(start, hole.end)
-        if start < item.end:
-            rest.append(Range(start, item.end - start))
+    at = 0  # Holes before this one end before the range at hand.
+    for start, size in merge(left):
+        end = start + size
+        while at < len(holes) and holes[at].start < end:
+            hole, hole_end = holes[at].start, holes[at].end
+            if hole > start:
+                rest.append(Range(start, hole - start))
+            start = max(start, hole_end)
+            if hole_end > end:
+                break  # It goes on in the next range.
+            at += 1
+        if start < end:
+            rest.append(Range(start, end - start))
     return rest
 
 
