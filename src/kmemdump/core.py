@@ -122,9 +122,11 @@ class Core(Closing):
         from kmemdump.report.inspect import read_manifest
 
         name = self.target.name
+        # First: what this reads of the file need not be read once more to verify it.
+        kernel = self.kernel
         manifest, damage = read_manifest(self.target)
         return gather(
-            self.kernel,
+            kernel,
             name,
             manifest,
             damage,

@@ -58,6 +58,18 @@ def test_help_does_not_wait_for_drgn(arguments):
     assert ended.stdout.startswith("Usage: kmemdump")
 
 
+def test_a_verb_does_not_wait_for_what_only_others_need():
+    script = (
+        "import sys, kmemdump.cli.ask, kmemdump.report\n"
+        "others = {'multiprocessing', 'tomllib', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(f'imported {others}' if others else 0)"
+    )
+    ended = subprocess.run(
+        (sys.executable, "-c", script), capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_the_list_of_verbs(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out

@@ -218,6 +218,8 @@ def test_damaged_types_stay_refused(tmp_path: Path, size: int, good: bool) -> No
     cache = BuildCache(tmp_path)
     for _ in range(2):
         found = debug_info_of_core(cast(CoreImage, core), cache)
+        assert found.symbols.by_name, "each look-up searches all names"
         with nullcontext() if good else pytest.raises(FormatError, match="expected"):
             found.btf.type(2)
     assert len([*tmp_path.glob("*.build")]) == 1
+    assert core.debug_info_is_whole

@@ -60,3 +60,12 @@ def test_all_parts_together_are_limited():
         recorder.reading(Budget(bytes=limit)),
     ):
         put(recorder)
+
+
+def test_who_looks_once_needs_no_parts():
+    recorder = Recorder(Zeros(), divided=False)
+    with recorder.reading() as reading:
+        assert not recorder.begin_loop("tasks")
+        recorder.read(PAGE_SIZE, 8, 0, True)
+    assert not reading.parts
+    assert reading.ranges == [Range(PAGE_SIZE, 512)]

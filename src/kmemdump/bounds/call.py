@@ -20,7 +20,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from kmemdump.bounds.attempts import OUT_OF_TIME, Attempts
-from kmemdump.bounds.page import SharedPage, StatePage
+from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.shared_page import SharedPage
 from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.errors import BudgetExceededError, KmemdumpError
 from kmemdump.proc.process_stat import read_stat

@@ -7,10 +7,8 @@ import mmap
 import os
 import struct
 from enum import IntEnum
-from multiprocessing.reduction import DupFd
-from typing import Any
 
-__all__ = ["STATE_SIZE", "Partner", "SharedPage", "StatePage"]
+__all__ = ["STATE_SIZE", "Partner", "StatePage"]
 
 STATE_SIZE = 4096
 """Bytes of a page."""
@@ -147,14 +145,3 @@ class StatePage:
     @partner.setter
     def partner(self, value: Partner) -> None:
         self._set(6, value)
-
-
-class SharedPage(StatePage):
-    """A page that is passed to a process that multiprocessing starts."""
-
-    def __reduce__(self) -> Any:
-        return _open_page, (DupFd(self.fd),)
-
-
-def _open_page(fd: Any) -> SharedPage:
-    return SharedPage(fd.detach())

@@ -45,6 +45,8 @@ class CoreImage:
         self.path = file.path
         self.size = file.size
         """Size of the file in bytes."""
+        self.debug_info_is_whole = False
+        """Whether the note of symbols and types is known to be undamaged."""
         self.machine = core.machine
         """``e_machine``."""
         self.headers = core.headers
@@ -85,7 +87,10 @@ class CoreImage:
 
         :raises FormatError: If there are none, or they are damaged.
         """
-        return parse_debug_info(self.debug_info_note(), f"{self.name}: note {OWNER}")
+        note = self.debug_info_note()
+        found = parse_debug_info(note, f"{self.name}: note {OWNER}")
+        self.debug_info_is_whole = True
+        return found
 
     def debug_info_note(self) -> bytes:
         """

@@ -45,7 +45,7 @@ def verify(core: CoreImage) -> list[str]:
     try:
         if core.packed is not None and core.packed.ranges:
             core.packed.read(core.packed.ranges[0].start, 1)
-        if core.has_debug_info:
+        if core.has_debug_info and not core.debug_info_is_whole:
             core.debug_info()
     except FormatError as error:
         problems.append(str(error))

@@ -135,7 +135,7 @@ def attach(
     :raises KmemdumpError: If there is no kernel that drgn can look at.
     """
     _logger.info("attaching to %s", target.name)
-    recorder = recorder or Recorder(target.memory)
+    recorder = recorder or Recorder(target.memory, divided=marking)
     registers = target.registers()
     # Of a crash, drgn knows where the kernel wrote the registers, which do not change.
     changing = lasting and CRASH_TIME.keys().isdisjoint(target.vmcoreinfo().values)

@@ -178,14 +178,16 @@ def debug_info_of_core(core: CoreImage, builds: BuildCache | None = None) -> Deb
     :param builds: Keeps what is made of it, for the next time.
     :raises FormatError: If it is damaged.
     """
-    if builds is None:
-        return debug_info_of_note(core.debug_info(), core.name)
-    key = digest_of(core.debug_info_note())
-    known = builds.find(key, 0)
-    if known is not None:
-        return _of_build(known)
+    key = ""
+    if builds is not None:
+        key = digest_of(core.debug_info_note())
+        known = builds.find(key, 0)
+        if known is not None:
+            core.debug_info_is_whole = True
+            return _of_build(known)
     found = debug_info_of_note(core.debug_info(), core.name)
-    return _keep(builds, key, 0, found)
+    found.symbols.sort()  # A question looks up some fifty names.
+    return found if builds is None else _keep(builds, key, 0, found)
 
 
 def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:

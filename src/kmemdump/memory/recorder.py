@@ -196,10 +196,14 @@ class Recorder:
 
     drgn caches some look-ups in its program, so a later question may read less than it
     would alone: only the union over all readings is meaningful.
+
+    :param divided: Whether to keep the reads of each part apart, for those who look
+        again.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, *, divided: bool = True) -> None:
         self.memory = memory
+        self._divided = divided
         self.misses = 0
         """How many reads failed because *memory* lacks what they asked for."""
         self.last_missing = 0
@@ -275,7 +279,9 @@ class Recorder:
         :param name: Unlike that of other loops of the same question.
         :return: Whether it can be divided: not if it is inside of another one.
         """
-        if self._current is None or self._looping or name in self._loops:
+        if not self._divided or self._current is None:
+            return False
+        if self._looping or name in self._loops:
             return False
         if self._now is not self._frame:
             return False

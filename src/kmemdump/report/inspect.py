@@ -136,14 +136,18 @@ def inspect(
     :param builds: Likewise.
     :raises KmemdumpError: If it cannot be read.
     """
+    kernel, hindered = None, None
+    try:
+        # First: what this reads of the file need not be read once more to verify it.
+        kernel = attach(target, vmlinux=vmlinux, builds=builds, marking=False)
+    except KmemdumpError as error:
+        hindered = str(error)
     core = core_of(target)
     _logger.info("comparing checksums")
     problems = verify(core) if core is not None else []
     found = _describe(target, path, problems)
-    try:
-        kernel = attach(target, vmlinux=vmlinux, builds=builds, marking=False)
-    except KmemdumpError as error:
-        return replace(found, unanswerable=str(error))
+    if kernel is None:
+        return replace(found, unanswerable=hindered)
     held = {area.name for area in found.areas}
     # Another program's dump has all memory: try the areas marked by default.
     areas = [a for a in AREAS if (a.name in held if held else a.default)]

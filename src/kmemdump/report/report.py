@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kmemdump.report.html import to_html
 from kmemdump.report.mail import to_mail
 from kmemdump.report.records import Findings
 from kmemdump.report.schema import to_json
@@ -51,4 +50,7 @@ class Report(Findings):
 
     def to_html(self) -> str:
         """Return the report as one self-contained page for a browser."""
+        # It loads Jinja, which takes a tenth of the time of a report as text.
+        from kmemdump.report.html import to_html
+
         return to_html(self)

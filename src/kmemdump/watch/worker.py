@@ -16,7 +16,8 @@ from pathlib import Path
 
 from kmemdump.bounds.attempts import End
 from kmemdump.bounds.call import cpu_of, end_with_parent
-from kmemdump.bounds.page import SharedPage, StatePage
+from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.shared_page import SharedPage
 from kmemdump.bounds.steps import Limits, Refusal, limit_process
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -148,6 +147,8 @@ def _options(context: click.Context, path: Path, verb: str) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    import tomllib  # Most users have no such file.
+
     try:
         return tomllib.loads(_read(path))
     except tomllib.TOMLDecodeError as error:
