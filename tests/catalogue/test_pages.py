@@ -38,6 +38,21 @@ def browser(request) -> Iterator[Chrome]:
         yield found
 
 
+def test_what_is_not_known_is_no_number(catalogue, browser, tmp_path):
+    """A group without names of kernels or machines does not have none of them."""
+    bare = {"signature": "panic: bare", "release": None, "machine": None}
+    catalogue.add([made_row(300, **bare)])
+    write_pages(catalogue, tmp_path / "site")
+    browser.get((tmp_path / "site/index.html").as_uri())
+    row = browser.find_element(By.XPATH, "//tr[contains(., 'panic: bare')]")
+    cells = row.find_elements(By.CSS_SELECTOR, "td.few")
+    assert [cell.text for cell in cells] == ["", ""]
+    browser.find_element(By.LINK_TEXT, "panic: bare").click()
+    [title] = browser.find_elements(By.XPATH, "//h2[contains(., 'panic: bare')]")
+    assert title.text == "panic: bare"
+    assert "not known" in browser.find_element(By.TAG_NAME, "main").text
+
+
 def test_from_the_index_to_a_report(catalogue, browser, tmp_path):
     written = write_pages(catalogue, tmp_path / "site", reports=2)
     assert (written.groups, written.reports) == (2, 2)

@@ -20,7 +20,7 @@ from kmemdump.formats.sealed import Sealed
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.logs.read import open_log
 from kmemdump.opening import open_target
-from kmemdump.report import Report, gather_from_log
+from kmemdump.report import Report, gather_from_log, wording
 from kmemdump.sealing import NoKeyError
 from kmemdump.targets import Target
 
@@ -112,7 +112,7 @@ def _row(
             release=report.kernel.release or None,
             build_id=report.kernel.build_id,
             architecture=report.kernel.machine,
-            machine=(manifest.vm if manifest else "") or report.kernel.hostname,
+            machine=(manifest.vm if manifest else "") or wording.host(report),
             hardware=report.hardware.name if report.hardware else None,
             death_id=(manifest.death_id if manifest else "") or None,
             redacted=report.redacted,
