@@ -110,9 +110,10 @@ def test_a_looping_list_of_modules(dead: DeadMachine, altered: Altered) -> None:
     assert len(list(for_each_task(kernel.prog))) > 50
 
 
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "again"])
 @each_series_once
-def test_without_registers(dead: DeadMachine, altered: Altered) -> None:
-    marks = mark(attach(altered), choose_areas(["stacks"]))
+def test_without_registers(dead: DeadMachine, altered: Altered, lasting: bool) -> None:
+    marks = mark(attach(altered, lasting=lasting), choose_areas(["stacks"]))
     questions = {it.text: it for area in marks.areas for it in area.questions}
     assert "registers for CPU" in (questions["bt -a"].reason or "")
     assert questions["bt -a"].without_registers

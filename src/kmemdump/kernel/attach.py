@@ -137,8 +137,10 @@ def attach(
     _logger.info("attaching to %s", target.name)
     recorder = recorder or Recorder(target.memory, divided=marking)
     registers = target.registers()
+    # A machine that looks at itself has none, and drgn then says so.
+    changing = lasting and bool(registers)
     # Of a crash, drgn knows where the kernel wrote the registers, which do not change.
-    changing = lasting and CRASH_TIME.keys().isdisjoint(target.vmcoreinfo().values)
+    changing &= CRASH_TIME.keys().isdisjoint(target.vmcoreinfo().values)
     prog = _program(target, recorder, registers, changing=changing)
     own = OwnDebugInfo(None, frozenset(), None)
     if known is not None:
