@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What a guest without Python needs for a crash kernel:
+ * Hold a huge page for the list, in a guest without Python, and print its address:
  *
- *	helper hold FILE				a huge page; prints its address
- *	helper load KERNEL INITRAMFS COMMAND-LINE	as kexec -p -s does
+ *	helper hold FILE
  */
 #include <fcntl.h>
-#include <linux/kexec.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PAGE (2UL << 20)
@@ -35,25 +32,9 @@ static int hold(const char *path)
 	return 0;
 }
 
-static int load(char **arguments)
-{
-#ifdef SYS_kexec_file_load
-	int kernel = open(arguments[0], O_RDONLY);
-	int initramfs = open(arguments[1], O_RDONLY);
-
-	if (!syscall(SYS_kexec_file_load, kernel, initramfs,
-		     strlen(arguments[2]) + 1, arguments[2],
-		     KEXEC_FILE_ON_CRASH))
-		return 0;
-#endif
-	return perror("kexec_file_load"), 1;
-}
-
 int main(int count, char **arguments)
 {
 	if (count == 3 && !strcmp(arguments[1], "hold"))
 		return hold(arguments[2]);
-	if (count == 5 && !strcmp(arguments[1], "load"))
-		return load(arguments + 2);
 	return 2;
 }

@@ -20,14 +20,22 @@ from kmemdump.cli import main
 from kmemdump.collect.source import Options, open_source
 from kmemdump.core import open_core
 from kmemdump.errors import BackendError
-from kmemdump.formats.copied import check_copy, read_copied
+from kmemdump.formats.copied import read_copied
 from kmemdump.formats.followed import Followed, pack_followed
 from kmemdump.formats.kdump_list import LIST_SIZE, half_places, parse_list
 from kmemdump.lab import AARCH64, X86_64, get_architecture
 from kmemdump.lab.copier import build_copier
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
-from rigs.copier import INFO, LIST, Ram, run_copier, write_vmcore
+from rigs.copier import (
+    INFO,
+    LIST,
+    Ram,
+    assert_whole,
+    run_copier,
+    valid_raw,
+    write_vmcore,
+)
 from rigs.synthetic import vmcoreinfo
 
 MARKED = 1_700_000_000
@@ -381,22 +389,13 @@ def test_killed_at_any_moment(copier, tmp_path, kind):
         time.sleep(chance.uniform(0, most))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        start, path = 0, disk
+        found = valid_raw(disk.read_bytes())
         if kind == "file":
             names = written(out) if out.exists() else []
             path = out / "kmemdump-1700000000.elf"
-            if path.name not in names:
-                continue
-        else:
-            if not disk.read_bytes()[12] & 1:  # RAW_VALID
-                continue
-            (start,) = struct.unpack_from("<Q", disk.read_bytes(), 56 + 12)
-        data = path.read_bytes()[start:]
-
-        def read(at: int, count: int, data: bytes = data) -> bytes:
-            return data[at : at + count]
-
-        copied = read_copied(read, len(data), "copy")
-        assert check_copy(read, copied, "copy") == []
+            found = path.read_bytes() if path.name in names else None
+        if found is None:
+            continue
+        assert_whole(found)
         whole += 1
     assert whole < 100

@@ -3,15 +3,19 @@
 
 import re
 import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from kmemdump.cli import main
 from kmemdump.core import open_core
-from kmemdump.lab import CrashType
+from kmemdump.lab import AARCH64, X86_64, Setup
 from kmemdump.lab.copier import build_copier
-from kmemdump.lab.crashes import trigger_crash
 from kmemdump.opening import open_target
+from rigs.crash_compare import COMMANDS, compare
 from rigs.crash_kernel import (
     FULL_COPY_AT,
     judged_initramfs,
@@ -20,27 +24,47 @@ from rigs.crash_kernel import (
     marked_from_outside,
     wait_for_reboot,
 )
+from rigs.deaths import BY_NAME
 from rigs.dumps import answers
+from rigs.programs import run_kmemdump
 
 pytestmark = [pytest.mark.vm, pytest.mark.matrix]
 _BLAMED = {
-    CrashType.PANIC: "sysrq",
-    CrashType.NULL: "lab_null",
-    CrashType.NMI: "CPU",
+    "sysrq-c": "sysrq",
+    "null": "NULL pointer .*lab_null",
+    "nmi": "non-maskable interrupt",
+    "soft": "was stuck for .*lab_hog",
 }
-"""A word of the cause of each death."""
+"""How the report begins after each death."""
 QUESTIONS = ("log", "sys", "ps", "mod", "bt -a", "bt 1", "irq", "mount", "runq")
+
+
+class Copied(NamedTuple):
+    """What a crash kernel left."""
+
+    folder: Path
+    """With what the copier wrote, and all of /proc/vmcore, from one crash kernel."""
+    said: str
+    problems: Sequence[str]
+    """Of marking."""
+    blamed: str
+    setup: Setup
+
+    @property
+    def core(self) -> Path:
+        """The core image, collected."""
+        path = self.folder / "core.elf"
+        if not path.exists():
+            source = str(self.folder / "partition")
+            assert main(["collect", source, "-o", str(path)]) == 0
+        return path
 
 
 @pytest.fixture(scope="module")
 def copied(snapshots, make_setup, lab_cache, tmp_path_factory, request):
-    """
-    What the copier left of a dead kernel, and /proc/vmcore whole: both from the same
-    crash kernel.
-    """
-    kernel, death = request.param
-    folder = tmp_path_factory.mktemp("crash")
-    plain = make_setup(kernel)
+    kernel, architecture, name = request.param
+    folder, death = tmp_path_factory.mktemp("crash"), BY_NAME[name]
+    plain = make_setup(kernel, architecture=architecture)
     setup = make_setup(kernel, **make_setup_fields(lab_cache, plain))
     modules = {it: setup.kernel.module(it) for it in setup.disk_modules}
     initramfs = judged_initramfs(
@@ -53,49 +77,81 @@ def copied(snapshots, make_setup, lab_cache, tmp_path_factory, request):
         page = load_crash_kernel(machine, initramfs)
         with marked_from_outside(machine, page) as registration:
             problems = registration.last.problems
-        said = wait_for_reboot(machine, lambda: trigger_crash(machine, death))
+        if death.prepare:
+            machine.run(death.prepare)
+        said = wait_for_reboot(machine, lambda: death.start(machine))
         with open(machine.folder / "disk", "rb") as disk:
             disk.seek(FULL_COPY_AT << 20)
             with open(folder / "vmcore", "wb") as whole:
                 shutil.copyfileobj(disk, whole, 1 << 20)
             disk.seek(0)
             (folder / "partition").write_bytes(disk.read(32 << 20))
-    yield folder, said, problems, _BLAMED[death]
+    yield Copied(folder, said, problems, _BLAMED[name], setup)
     shutil.rmtree(folder)
 
 
 CASES = [
-    (kernel, death)
-    for kernel in ("6.1", "6.12", "newest")
-    for death in (CrashType.PANIC, CrashType.NULL, CrashType.NMI)
+    *((it, X86_64, "sysrq-c") for it in ("6.1", "6.12", "newest")),
+    *((it, X86_64, "null") for it in ("6.1", "6.12", "newest")),
+    *((it, X86_64, "nmi") for it in ("6.1", "6.12", "newest")),
+    ("6.12", X86_64, "soft"),
+    *(("6.12", AARCH64, it) for it in ("sysrq-c", "null")),
 ]
 
 
-def each(function):
-    cases = [pytest.param(it, id="-".join(it)) for it in CASES]
-    return pytest.mark.parametrize("copied", cases, indirect=True)(function)
+def each(function, cases=CASES):
+    named = [
+        pytest.param(it, id=f"{it[0]}-{it[1].name}-{it[2]}")
+        for it in CASES
+        if it in cases
+    ]
+    return pytest.mark.parametrize("copied", named, indirect=True)(function)
 
 
 @each
 def test_the_copy_answers_as_the_whole_memory_does(copied):
-    folder, said, problems, blamed = copied
-    assert not problems
-    found = re.search(r"kmemdump: /dev/vda: (\d+) bytes, (\d+) regions", said)
-    assert found, said
+    assert not copied.problems
+    found = re.search(r"kmemdump: /dev/vda: (\d+) bytes, (\d+) regions", copied.said)
+    assert found, copied.said
     assert 1 << 20 < int(found[1]) < 32 << 20
-    assert "could not be read" not in said
-    core = folder / "core.elf"
-    assert main(["collect", str(folder / "partition"), "-o", str(core)]) == 0
-    with open_target(str(folder / "vmcore")) as whole, open_target(str(core)) as copy:
+    assert "could not be read" not in copied.said
+    core, vmcore = copied.core, copied.folder / "vmcore"
+    with open_target(str(vmcore)) as whole, open_target(str(core)) as copy:
         for item in copy.memory.ranges:
             for at in range(item.start, item.end, 1 << 20):
                 size = min(1 << 20, item.end - at)
                 assert copy.memory.read(at, size) == whole.memory.read(at, size)
         assert copy.registers() == whole.registers()
         assert copy.vmcoreinfo().raw == whole.vmcoreinfo().raw
-    expected = answers(folder / "vmcore", QUESTIONS)
+    expected = answers(vmcore, QUESTIONS)
     assert answers(core, QUESTIONS) == expected
     assert len(expected["ps"].splitlines()) > 200
     with open_core(core) as opened:
         assert opened.manifest.backend == "kdump"
-        assert blamed in opened.report().cause.sentence
+        assert re.search(copied.blamed, opened.report().cause.sentence)
+
+
+each_opened = partial(each, cases=[it for it in CASES if it[:2] == ("6.12", X86_64)])
+
+
+@each_opened
+def test_crash_opens_it(copied, vmlinux):
+    """The crash of this machine says the same of both."""
+    found = compare(
+        vmlinux(copied.setup.kernel.name),
+        copied.folder / "vmcore",
+        copied.core,
+        [it for it in COMMANDS if it != "mount"],
+        seconds=120,
+    )
+    assert len(found.identical) >= 17, found.different
+
+
+@each_opened
+def test_gdb_opens_it(copied, vmlinux):
+    opened = ("open", copied.core, "--with", "gdb", "--vmlinux")
+    options = ("-nx", "-batch", "-iex", "set auto-load off", "-ex", "log")
+    said = run_kmemdump(*opened, vmlinux(copied.setup.kernel.name), "--", *options)
+    log = run_kmemdump("ask", copied.core, "log").stdout
+    assert "Linux version" in log
+    assert said.stdout.endswith(log), said

@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A dead kernel's memory in a file like /proc/vmcore, and the copier that reads it."""
 
+import struct
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kmemdump.formats.copied import check_copy, read_copied
 from kmemdump.memory.ranges import Range
 from rigs.synthetic import elf_core, note, prstatus, vmcoreinfo, vmcoreinfo_note
 
-__all__ = ["INFO", "LIST", "Ram", "run_copier", "write_vmcore"]
+__all__ = [
+    "INFO",
+    "LIST",
+    "Ram",
+    "assert_whole",
+    "run_copier",
+    "valid_raw",
+    "write_vmcore",
+]
 
 LIST = Range(4 << 20, 2 << 20)
 """Where the list is."""
@@ -52,6 +62,25 @@ def write_vmcore(
     """Write what the crash kernel would show of some memory."""
     notes = b"".join(note(b"CORE", 1, prstatus(cpu)) for cpu in range(cpus))
     path.write_bytes(elf_core(memory, notes + vmcoreinfo_note(info)))
+
+
+def valid_raw(disk: bytes) -> bytes | None:
+    """Return the copy of a partition, from its first section on, if it is valid."""
+    if not disk[12] & 1:  # RAW_VALID
+        return None
+    (start,) = struct.unpack_from("<Q", disk, 56 + 12)
+    return disk[start:]
+
+
+def assert_whole(copy: bytes) -> None:
+    """Check a copy by its own checksums."""
+
+    def read(at: int, count: int) -> bytes:
+        return copy[at : at + count]
+
+    copied = read_copied(read, len(copy), "copy")
+    assert copied is not None
+    assert check_copy(read, copied, "copy") == []
 
 
 def run_copier(

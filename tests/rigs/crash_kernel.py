@@ -11,7 +11,8 @@ from pathlib import Path
 from kmemdump.backends.kdump import KdumpBackend
 from kmemdump.errors import TargetError
 from kmemdump.formats.cpio import Entry, pack_cpio
-from kmemdump.lab import Architecture, Machine, PackageCache, Setup
+from kmemdump.lab import X86_64, Architecture, Machine, PackageCache, Setup
+from kmemdump.lab.kexec import kexec_command, kexec_files
 from kmemdump.lab.module import find_compiler
 from kmemdump.marking.registration import Registration
 from kmemdump.marking.selection import select
@@ -37,7 +38,7 @@ _SOURCE = Path(__file__).parents[1] / "crash_kernel/helper.c"
 _LIST_SIZE = 2 << 20
 _PATIENCE = 900.0
 
-ARGUMENTS = "console=ttyS0 nr_cpus=1 reset_devices panic=10 no_timer_check"
+_ARGUMENTS = "nr_cpus=1 reset_devices panic=10"
 """What kdump-tools adds to a crash kernel's command line, and no more."""
 
 _JUDGED = """#!/bin/busybox sh
@@ -130,9 +131,14 @@ def load_crash_kernel(machine: Machine, initramfs: bytes) -> Range:
         "echo 1 >/proc/sys/vm/nr_hugepages"
     )
     start = int(machine.run("/files/helper hold /huge/list"), 16)
-    kernel = f"/files/{machine.setup.kernel.vmlinuz.name}"
+    arch = machine.setup.architecture
+    arguments = " ".join((f"console={arch.console}", *arch.command_line, _ARGUMENTS))
+    # -a: kexec_file_load() where the kernel has it; Debian's for arm64 have not.
     machine.run(
-        f"/files/helper load {kernel} /run/second '{ARGUMENTS}'", timeout=_PATIENCE
+        f"{kexec_command(machine.setup.files)} -a -p "
+        f"/files/{machine.setup.kernel.vmlinuz.name} --initrd=/run/second "
+        f"--append='{arguments}'",
+        timeout=_PATIENCE,
     )
     assert machine.run("cat /sys/kernel/kexec_crash_loaded") == "1"
     return Range(start, _LIST_SIZE)
@@ -161,10 +167,14 @@ def wait_for_reboot(machine: Machine, crash: Callable[[], None]) -> str:
 
 def make_setup_fields(cache: PackageCache, setup: Setup) -> dict[str, object]:
     """Return the fields of a setup with a crash kernel."""
-    helper = build_helper(cache, setup.architecture)
+    architecture = setup.architecture
+    helper = build_helper(cache, architecture)
+    # An Image for arm64 is not compressed, and is loaded twice for a moment.
+    memory, reserved = (512, 128) if architecture is X86_64 else (768, 256)
     return {
-        "memory": 512,
-        "disk": FULL_COPY_AT + 512 + 32,
-        "arguments": ("crashkernel=128M",),
-        "files": (helper, setup.kernel.vmlinuz),
+        "architecture": architecture,
+        "memory": memory,
+        "disk": FULL_COPY_AT + memory + 32,
+        "arguments": (f"crashkernel={reserved}M",),
+        "files": (helper, setup.kernel.vmlinuz, *kexec_files(cache, architecture)),
     }

@@ -161,6 +161,8 @@ class Machine:
 
     def _make_disks(self) -> None:
         sizes = {"disk": self.setup.disk << 20}
+        if self.setup.disk_log:
+            (self.folder / "disk-log").touch()
         if self.setup.python is not None:
             sizes["outbox"] = _OUTBOX
         for name, size in sizes.items():

@@ -84,6 +84,8 @@ class Setup:
     """More devices, as QEMU's option ``-device`` takes them."""
     disk: int = 0
     """MiB of an empty disk, ``disk`` in the machine's folder; 0 for none."""
+    disk_log: bool = False
+    """Whether each write to it is logged, in ``disk-log`` in the machine's folder."""
     python: Path | None = None
     """An image with Python, see `python_image`: the guest then has ``kmemdump``."""
 
@@ -130,6 +132,17 @@ class Setup:
     def disk_modules(self) -> list[str]:
         """Modules of the kernel's package that read a disk, in the order to load."""
         return [name for name in _DISK_MODULES if self.kernel.has_module(name)]
+
+
+def _disk(setup: Setup, place: str) -> str:
+    if not setup.disk_log:
+        return f"format=raw,file={place}/disk"
+    # QEMU docs/system/qemu-block-drivers: the log is that of dm-log-writes.
+    return (
+        "driver=blklogwrites,file.driver=raw,file.file.driver=file,"
+        f"file.file.filename={place}/disk,log.driver=raw,log.file.driver=file,"
+        f"log.file.filename={place}/disk-log"
+    )
 
 
 def prepare_firmware(setup: Setup, folder: Path) -> None:
@@ -226,7 +239,7 @@ def qemu_arguments(
         for disk in (f"{image},readonly=on", f"{place}/outbox"):
             arguments += ["-drive", f"if=virtio,format=raw,file={disk}"]
     if setup.disk:
-        arguments += ["-drive", f"if=virtio,format=raw,file={place}/disk"]
+        arguments += ["-drive", f"if=virtio,{_disk(setup, place)}"]
     arguments += ["-kernel", str(setup.kernel.vmlinuz)]
     arguments += ["-initrd", str(folder / "initramfs"), "-append", command_line]
     return arguments
