@@ -2,8 +2,9 @@
 # Everything works on a fresh Debian 12 machine as root, with nothing done before.
 #
 #   make demo     a kernel is marked, dies, and answers from its core image;
-#                 make demo ARCH=aarch64 does it on an Arm machine, and
-#                 make demo BACKEND=minidump with the firmware of a phone
+#                 make demo ARCH=aarch64 does it on an Arm machine,
+#                 make demo BACKEND=minidump with the firmware of a phone, and
+#                 make demo BACKEND=kdump with a crash kernel, as on a server
 #   make test     all tests but the full matrix (boots machines, minutes)
 #   make check    the tests that boot nothing (a minute)
 #   make matrix   all tests, with every kernel, CPU count, memory size and death, and
@@ -31,7 +32,7 @@
 PYTHON ?= python3
 ARGS ?=
 BACKEND ?= vm
-ARCH ?= $(if $(filter vm,$(BACKEND)),x86_64,aarch64)
+ARCH ?= $(if $(filter minidump,$(BACKEND)),aarch64,x86_64)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Two processes more than CPUs, since many wait for a machine; each may have one of 4 GiB
@@ -110,7 +111,7 @@ system:
 	@tools/bootstrap
 
 system-demo:
-	@tools/bootstrap demo $(ARCH)
+	@tools/bootstrap demo $(filter kdump,$(BACKEND)) $(ARCH)
 
 system-test:
 	@tools/bootstrap test x86_64 aarch64

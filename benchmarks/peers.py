@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Measure what kdump and pstore leave of a guest, and when it can be read.
+Measure what kdump, a crash kernel of ours and pstore leave of a guest, and when.
 
 kdump: a second kernel is loaded as ``kexec -p -s`` does it, by the same system call;
-its initramfs holds only what makedumpfile needs. pstore: ramoops keeps
+its initramfs holds only what makedumpfile needs. Ours copies what was marked from
+inside. pstore: ramoops keeps
 the log in RAM, and the next boot reads it. Both boots are emulated.
 """
 
@@ -18,8 +19,16 @@ from pathlib import Path
 
 from kmemdump.errors import TargetError
 from kmemdump.formats.cpio import Entry, pack_cpio
-from kmemdump.lab import CrashType, Machine, PackageCache, Setup, python_image
+from kmemdump.lab import (
+    CrashType,
+    KernelPackage,
+    Machine,
+    PackageCache,
+    Setup,
+    python_image,
+)
 from kmemdump.lab.apt import run
+from kmemdump.lab.crash_kernel_demo import CRASH_KERNEL, run_crash_kernel_demo
 from kmemdump.lab.crashes import crash_guest, trigger_crash
 from kmemdump.lab.shared_libraries import libraries
 from kmemdump.memory.ranges import Range
@@ -61,7 +70,7 @@ poweroff -f
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What kdump or pstore left."""
+    """What one of them left."""
 
     name: str
     seconds: float
@@ -81,11 +90,11 @@ def measure_peers(
     say: Callable[[str], None],
 ) -> list[Peer]:
     """
-    Measure both, each on a machine of its own.
+    Measure them, each on a machine of its own.
 
     :param memory: MiB.
     :param random: MiB of random data.
-    :param folder: Keeps ``kdump.vmcore`` and ``pstore.txt``, for inspection.
+    :param folder: Keeps ``kdump.vmcore``, ``core.elf`` and ``pstore.txt``.
     :param say: Called with a line about each step.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
@@ -103,6 +112,8 @@ def measure_peers(
     load.write_text(_LOAD)
     second.write_bytes(pack_cpio(_second_system(setup, cache)))
     kdump = _kdump(Machine(cache, setup, timeout=_PATIENCE), folder)
+    say("a crash kernel that copies what is marked")
+    ours = _ours(kernel, memory, random, cache, folder)
     say("pstore")
     modules = []
     for name in ("reed_solomon", "ramoops"):
@@ -119,7 +130,7 @@ def measure_peers(
     pstore = _pstore(Machine(cache, setup, timeout=_PATIENCE), folder)
     for path in (load, second, *modules):
         path.unlink()
-    return [kdump, pstore]
+    return [kdump, ours, pstore]
 
 
 def _kdump(machine: Machine, folder: Path) -> Peer:
@@ -145,6 +156,19 @@ def _kdump(machine: Machine, folder: Path) -> Peer:
             stderr=subprocess.DEVNULL,
         )
     return Peer("kdump, makedumpfile -c -d 31", seconds, path.stat().st_size, reserved)
+
+
+def _ours(
+    kernel: KernelPackage, memory: int, random: int, cache: PackageCache, folder: Path
+) -> Peer:
+    def ignore(_: str) -> None:
+        pass
+
+    found = run_crash_kernel_demo(
+        folder, cache, ignore, kernel, memory=memory, random=random
+    )
+    size = found.core.stat().st_size
+    return Peer("kdump, what is marked", found.seconds, size, CRASH_KERNEL << 20)
 
 
 def _second_system(setup: Setup, cache: PackageCache) -> Iterator[Entry]:

@@ -124,6 +124,7 @@ RECIPES = {
     "make demo BACKEND=minidump": (
         "kmemdump demo -o build/demo --arch aarch64 --backend minidump"
     ),
+    "make demo BACKEND=kdump": "kmemdump demo -o build/demo --backend kdump",
 }
 """The Makefile's, without making a second virtual environment."""
 
@@ -295,8 +296,8 @@ def test_arm_session(session: Session, arm: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.vm
-@parametrize("arm-demo")
-def test_arm_demo_session(session: Session, tmp_path: Path) -> None:
+@parametrize("arm-demo", "server-demo")
+def test_other_demo_session(session: Session, tmp_path: Path) -> None:
     run_session(session, tmp_path, lab_environment())
 
 

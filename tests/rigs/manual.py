@@ -24,6 +24,7 @@ KINDS = {
     "arm": "beside phone.qmp, an Arm VM with firmware that dumps regions",
     "arm-dead": "beside what it left: dump, rawdump.img, and phone.sock, a device",
     "arm-demo": "where 'make demo BACKEND=minidump' works",
+    "server-demo": "where 'make demo BACKEND=kdump' works",
 }
 
 _MARKER = re.compile(r" *(?:\.\.|<!--) session: ([\w-]+)(?:, status (\d))?(?: -->)?")

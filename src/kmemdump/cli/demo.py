@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from kmemdump.cli.shared.options import path_option
 from kmemdump.errors import ExitCode, UsageError
@@ -58,8 +59,9 @@ _RECORDS = 15
     "--backend",
     default="vm",
     show_default=True,
-    type=click.Choice(["vm", "minidump"]),
-    help="What dumps the marked memory: the VM's host, or simulated phone firmware.",
+    type=click.Choice(["vm", "minidump", "kdump"]),
+    help="What dumps the marked memory: the VM's host, simulated phone firmware, or a "
+    "crash kernel in the VM.",
 )
 @click.option(
     "--json",
@@ -83,9 +85,12 @@ def command(
     kmemdump demo
     kmemdump demo --vmlinuz /boot/vmlinuz-$(uname -r)
     kmemdump demo --backend minidump
+    kmemdump demo --backend kdump
 
     With --backend minidump, its regions are registered with simulated boot firmware,
-    which leaves files like a phone's; the core image is made from them.
+    which leaves files like a phone's; the core image is made from them. With --backend
+    kdump, the kernel is marked inside the VM, its crash kernel copies the regions, and
+    the next boot collects them.
 
     On Debian, Debian's kernel is downloaded if needed, elsewhere this machine's own is
     taken. QEMU must be installed, and the VM needs no root. Nothing is done to this
@@ -93,6 +98,7 @@ def command(
     """
     from kmemdump.core import open_core
     from kmemdump.lab import PackageCache, default_folder
+    from kmemdump.lab.crash_kernel_demo import run_crash_kernel_demo
     from kmemdump.lab.demo import run_demo, run_firmware_demo
     from kmemdump.report import print_report
 
@@ -101,9 +107,13 @@ def command(
     screen = Console(highlight=False, stderr=as_json)
 
     def say(line: str) -> None:
-        screen.print(f"[bold]==[/] {line}")
+        screen.print(f"[bold]==[/] {escape(line)}")
 
-    run = run_demo if backend == "vm" else run_firmware_demo
+    run = {
+        "vm": run_demo,
+        "minidump": run_firmware_demo,
+        "kdump": run_crash_kernel_demo,
+    }[backend]
     cache = PackageCache(default_folder(os.environ))
     result = run(output, cache, say, kernel)
     with open_core(result.core) as core:
@@ -141,7 +151,7 @@ def _choose_kernel(
     if vmlinuz is None and series is None and arch is None and not have_apt():
         vmlinuz = find_own_image(os.uname().release)
     if vmlinuz is None:
-        name = arch or ("x86_64" if backend == "vm" else "aarch64")
+        name = arch or ("aarch64" if backend == "minidump" else "x86_64")
         cache = PackageCache(default_folder(os.environ))
         return cache.kernel(series or "6.12", get_architecture(name))
     kernel = own_kernel(vmlinuz, modules)

@@ -37,7 +37,7 @@ from kmemdump.text import format_size
 from kmemdump.watch.dump import write_dump
 from kmemdump.watch.vm_marks import VmMarks
 
-__all__ = ["DemoResult", "run_demo", "run_firmware_demo"]
+__all__ = ["DemoResult", "run_demo", "run_firmware_demo", "whose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,10 @@ class DemoResult:
     complete: bool
     """Whether it holds all memory that was marked."""
     seconds: float
-    """Seconds from the death, or from the firmware's files, to a core image."""
+    """
+    Seconds from the death, or from the firmware's files, to a core image; with a crash
+    kernel, until that has written it.
+    """
     finished: float | None = None
     """Seconds from the death to the end of the second look, if there was one."""
     dump: Path | None = None
@@ -71,7 +74,7 @@ def run_demo(
     require_programs(kernel.architecture.qemu, "setpriv")
     setup = Setup(kernel)
     say(
-        f"booting {_whose(kernel)}{kernel.release} in QEMU: {setup.cpus} CPUs, "
+        f"booting {whose(kernel)}{kernel.release} in QEMU: {setup.cpus} CPUs, "
         f"{setup.memory} MiB, {setup.tasks} sleeping tasks"
     )
     with (
@@ -95,7 +98,8 @@ def run_demo(
     return DemoResult(dump.path, not dump.missing, named, finished)
 
 
-def _whose(kernel: KernelPackage) -> str:
+def whose(kernel: KernelPackage) -> str:
+    """Return the beginning of a kernel's name, for a step."""
     return "Debian's " if kernel.image is None else ""
 
 
@@ -139,7 +143,7 @@ def run_firmware_demo(
     setup = Setup(kernel, firmware=True)
     smem, scratch = smem_range(architecture), scratch_range(architecture)
     say(
-        f"booting {_whose(kernel)}{kernel.release} in QEMU: {setup.cpus} CPUs, "
+        f"booting {whose(kernel)}{kernel.release} in QEMU: {setup.cpus} CPUs, "
         f"{setup.memory} MiB, SMEM at {smem.start:#x}"
     )
     with Machine(cache, setup) as machine:

@@ -33,7 +33,17 @@ from kmemdump.lab.shared_libraries import libraries
 
 __all__ = ["kmemdump_entries", "python_image"]
 
-_FOLDERS = ("dev", "kmemdump", "packages", "proc", "run", "sys", "tmp", "usr/bin")
+_FOLDERS = (
+    "dev",
+    "etc",
+    "kmemdump",
+    "packages",
+    "proc",
+    "run",
+    "sys",
+    "tmp",
+    "usr/bin",
+)
 _UNUSED = (
     "__pycache__",
     "site-packages",
