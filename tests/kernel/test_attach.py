@@ -13,8 +13,10 @@ from drgn.helpers.linux.pid import for_each_task
 
 from kmemdump.arch.architecture import image_address
 from kmemdump.areas import choose_areas
+from kmemdump.areas.modules import MODULES
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.kernel.attach import attach, debug_file_build_id
+from kmemdump.kernel.loaded_modules import loaded_modules
 from kmemdump.marking.mark import mark
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
@@ -178,3 +180,34 @@ def test_what_is_known_is_not_read_again(dead: DeadMachine, altered: Altered) ->
     )
     assert rest < whole / 2
     assert answer(again.prog, command("ps")) == answer(first.prog, command("ps"))
+
+
+@each_series
+def test_a_module_that_is_being_loaded(
+    dead: DeadMachine, altered: Altered, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left out, as the kernel leaves it out, and no other module with it."""
+    prog = attach(altered).prog
+    modules = list(for_each_module(prog))
+    assert len(modules) > 2
+    names = [module.name.string_().decode() for module in modules]
+    whole = answer(prog, command("mod"))
+    assert all(name in whole for name in names)
+    early = modules[1]
+    # struct module begins with its state, and 4 bytes of nothing.
+    assert prog.type("struct module").members[1].offset == 8
+    values = {"state": prog.constant("MODULE_STATE_UNFORMED"), "kallsyms": 0}
+    values |= {"sect_attrs": 0, "notes_attrs": 0}
+    for name, value in values.items():
+        place = early.member_(name).address_
+        page = page_to_phys(vmalloc_to_page(prog, place)).value_()
+        altered.words[page + place % 4096] = value
+    caplog.clear()
+    kernel = attach(altered)
+    found = [module.value_() for module in loaded_modules(kernel.prog)]
+    assert found == [module.value_() for module in modules if module is not early]
+    (area,) = mark(kernel, [MODULES]).areas
+    assert [it.reason for it in area.questions if it.reason] == []
+    text = answer(kernel.prog, command("mod"))
+    assert [name for name in names if name not in text] == [names[1]]
+    assert "ignoring module" not in caplog.text

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Loaded modules, with the tables for naming and unwinding their code."""
 
-from itertools import islice
-
 from drgn import FaultError, Program
-from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas.area import area, read_bytes
-from kmemdump.kernel.limits import MAX_MODULES
+from kmemdump.kernel.loaded_modules import loaded_modules
 from kmemdump.questions.objects import each
 
 __all__ = ["MODULES"]
@@ -19,7 +16,7 @@ _MAX_SYMTAB = 1 << 24
 def module_tables(prog: Program) -> None:
     """Symbols and unwind tables of each module."""
     arch = arch_from_program(prog)
-    for module in each("modules", islice(for_each_module(prog), MAX_MODULES)):
+    for module in each("modules", loaded_modules(prog)):
         print(module.name.string_().decode("ascii", "backslashreplace"))
         read_bytes(prog, module.value_(), module.type_.type.size, 1 << 16)
         try:
@@ -30,7 +27,7 @@ def module_tables(prog: Program) -> None:
             read_bytes(prog, tables.strtab.value_(), strings, _MAX_SYMTAB)
             read_bytes(prog, tables.typetab.value_(), symbols, _MAX_SYMTAB)
         except (FaultError, AttributeError, LookupError):
-            pass  # A module without CONFIG_KALLSYMS, or one that is being loaded.
+            pass  # A kernel without CONFIG_KALLSYMS.
         for table in arch.module_tables(module):
             read_bytes(prog, table.start, table.size, _MAX_SYMTAB)
 

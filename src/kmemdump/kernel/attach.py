@@ -27,6 +27,7 @@ from kmemdump.kernel.debug_info import (
 )
 from kmemdump.kernel.direct_map import add_linear_maps
 from kmemdump.kernel.drgn_finders import register_finders
+from kmemdump.kernel.loaded_modules import without_early_warnings
 from kmemdump.kernel.mapped_memory import add_mapped_memory
 from kmemdump.kernel.program import RECORDER, REGISTERS, core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
@@ -335,7 +336,7 @@ def describe_modules(
     # A damaged list of modules only costs stack traces through modules. drgn may raise
     # any exception for such a list.
     if info is None or info.symbol("modules") is not None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), without_early_warnings(prog):
             prog.create_loaded_modules()
     if info is None:
         return

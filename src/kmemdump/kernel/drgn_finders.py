@@ -18,9 +18,10 @@ from drgn import (
     TypeKindSet,
 )
 from drgn.helpers.linux.kallsyms import module_kallsyms
-from drgn.helpers.linux.module import for_each_module, module_address_regions
+from drgn.helpers.linux.module import module_address_regions
 
 from kmemdump.kernel.debug_info import DebugInfo, plain_symbol
+from kmemdump.kernel.loaded_modules import loaded_modules
 from kmemdump.kernel.partial_symbols import find_thread_size
 from kmemdump.kernel.types import BtfTypes
 from kmemdump.kernel.variables import variable
@@ -167,7 +168,7 @@ class _ModuleSymbols:
 
     def _find_regions(self) -> list[tuple[int, int, Object]]:
         self._regions = []
-        for module in for_each_module(self._prog):
+        for module in loaded_modules(self._prog):
             for start, size in module_address_regions(module):
                 self._regions.append((start, size, module))
         return self._regions

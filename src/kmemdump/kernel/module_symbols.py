@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from drgn import Program, Symbol
 from drgn.helpers.linux.kallsyms import module_kallsyms
-from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.kernel.debug_info import plain_symbol
+from kmemdump.kernel.loaded_modules import loaded_modules
 from kmemdump.kernel.optional import ABSENT
 
 __all__ = ["find_module_symbol"]
-
-_MAX_MODULES = 2000
 
 
 def find_module_symbol(prog: Program, name: str) -> Symbol | None:
@@ -26,7 +22,7 @@ def find_module_symbol(prog: Program, name: str) -> Symbol | None:
     :return: ``None`` if no module has one, or the list of modules cannot be read.
     """
     try:
-        for module in islice(for_each_module(prog), _MAX_MODULES):
+        for module in loaded_modules(prog):
             try:
                 for symbol in map(plain_symbol, module_kallsyms(module)):
                     if symbol.name == name:

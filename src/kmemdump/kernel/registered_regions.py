@@ -13,15 +13,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from drgn import FaultError, Object, Program, Type, cast, sizeof
 from drgn.helpers.linux.idr import idr_for_each
 from drgn.helpers.linux.mm import follow_phys
-from drgn.helpers.linux.module import for_each_module
 
 from kmemdump.arch.architecture import arch_from_program
-from kmemdump.kernel.limits import MAX_MODULES
+from kmemdump.kernel.loaded_modules import loaded_modules
 from kmemdump.kernel.spelling import make_struct
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
@@ -235,7 +233,7 @@ def _exported(prog: Program, name: str) -> int | None:
     """
     wanted = name.encode() + b"\0"
     try:
-        for module in islice(for_each_module(prog), MAX_MODULES):
+        for module in loaded_modules(prog):
             for symbols, number in _export_tables(module):
                 for i in range(min(number, _MAX_EXPORTS)):
                     symbol = symbols[i]

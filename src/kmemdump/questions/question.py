@@ -17,8 +17,8 @@ from drgn import FaultError, ObjectNotFoundError, Program
 from drgn.commands import CommandError, CommandExitStatusError
 
 from kmemdump.errors import IncompleteAnswerError, KmemdumpError
+from kmemdump.kernel.drgn_warnings import collected_warnings
 from kmemdump.kernel.program import NAME
-from kmemdump.questions.drgn_warnings import collected_warnings
 
 __all__ = ["Question", "answer", "attempt", "explain", "function"]
 

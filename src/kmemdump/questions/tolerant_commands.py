@@ -5,7 +5,8 @@ drgn's crash commands, changed to go on where memory is missing or damaged.
 drgn's own commands end at the first missing object. A task that started after the
 memory was marked is in the kernel's lists, and on its CPU, but not in the core image.
 drgn's ``irq`` does not end if the number of interrupts is damaged, and ``sys`` takes
-gigabytes if the log's sizes are. ``log`` needs neither symbols nor types.
+gigabytes if the log's sizes are. ``log`` needs neither symbols nor types. ``mod`` warns
+of modules that the kernel itself leaves out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from drgn.helpers.linux.timekeeping import ktime_get_coarse_ns, ktime_get_coarse
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_TASKS
+from kmemdump.kernel.loaded_modules import without_early_warnings
 from kmemdump.kernel.printk import (
     LogRecord,
     format_record,
@@ -166,6 +168,12 @@ def _irq(prog: Program, run: Run) -> None:
     run([])
 
 
+def _mod(prog: Program, run: Run) -> None:
+    """List the modules; of one that is being loaded, there is nothing to list."""
+    with without_early_warnings(prog):
+        run([])
+
+
 def _by_namespace(kind: str) -> Callable[[Program, Run], None]:
     """
     Return a command about the namespace of the current task.
@@ -249,6 +257,7 @@ TOLERANT_COMMANDS: dict[tuple[str, ...], Callable[[Program, Run], None]] = {
     ("bt", "-a"): _bt_a,
     ("foreach", "bt"): _foreach_bt,
     ("irq",): _irq,
+    ("mod",): _mod,
     ("mount",): _by_namespace("mnt_ns"),
     ("ipcs",): _by_namespace("ipc_ns"),
 }

@@ -21,6 +21,7 @@ from kmemdump.diagnosis.records import Cause, Cpu
 from kmemdump.kernel.attach import Kernel
 from kmemdump.kernel.held_locks import lockdep_stopped
 from kmemdump.kernel.iomem import find_system_ram
+from kmemdump.kernel.loaded_modules import loaded_modules
 from kmemdump.kernel.lock_waits import find_lock_waits
 from kmemdump.kernel.optional import optional
 from kmemdump.memory.ranges import Range
@@ -56,7 +57,6 @@ from kmemdump.report.system import (
     interrupts,
     make_interrupt,
     make_module,
-    modules,
 )
 from kmemdump.report.tasks import (
     all_tasks,
@@ -148,7 +148,7 @@ def gather(
         memory=_memory(sections, prog, info.page_size),
         memory_map=map_memory(manifest, held, ram),
         hardware=find_machine_name(log.records if log else ()),
-        modules=collect("the modules", lambda: modules(prog), make_module),
+        modules=collect("the modules", lambda: loaded_modules(prog), make_module),
         taints=find("the taints", lambda: find_taints(prog), ()),
         interrupts=busiest(
             collect("the interrupts", lambda: interrupts(prog), make_interrupt)

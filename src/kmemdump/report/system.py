@@ -17,7 +17,6 @@ from drgn.helpers.linux.irq import (
 )
 from drgn.helpers.linux.mm import totalram_pages
 from drgn.helpers.linux.module import (
-    for_each_module,
     module_address_regions,
     module_taints,
 )
@@ -29,7 +28,7 @@ from drgn.helpers.linux.timekeeping import (
 )
 from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
 
-from kmemdump.kernel.limits import MAX_INTERRUPTS, MAX_MODULES
+from kmemdump.kernel.limits import MAX_INTERRUPTS
 from kmemdump.report.records import (
     Interrupt,
     Module,
@@ -47,7 +46,6 @@ __all__ = [
     "interrupts",
     "make_interrupt",
     "make_module",
-    "modules",
     "taints_of_letters",
 ]
 
@@ -139,11 +137,6 @@ def _taints(letters: str) -> tuple[Taint, ...]:
         Taint(letter, _TAINTS.get(letter, "a mark that kmemdump does not know"))
         for letter in letters
     )
-
-
-def modules(prog: Program) -> Iterator[Object]:
-    """Yield the loaded modules, the newest first."""
-    yield from islice(for_each_module(prog), MAX_MODULES)
 
 
 def taints_of_letters(letters: str) -> tuple[Taint, ...]:
