@@ -5,6 +5,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -158,7 +159,8 @@ def test_what_ended_a_worker_is_left_out_by_the_next(tmp_path):
     finally:
         qemu.close()
     [died] = [text for text in texts if "died" in text]
-    assert died.startswith("its process died (ended by SIGXCPU: no healthy kernel")
+    # On a busy host, its time is over before its CPU time.
+    assert re.match(r"its process died \(ended by SIG(XCPU|ALRM): no healthy ", died)
     assert died.endswith(", in bomb)")
 
 
