@@ -182,7 +182,7 @@ def test_what_is_known_is_not_read_again(dead: DeadMachine, altered: Altered) ->
     assert answer(again.prog, command("ps")) == answer(first.prog, command("ps"))
 
 
-@each_series
+@each_series_once
 def test_a_module_that_is_being_loaded(
     dead: DeadMachine, altered: Altered, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,13 +9,16 @@ must stay as it was.
 
 import re
 
-from drgn import Object
+import pytest
+from drgn import Object, StackTrace
 from drgn.helpers.linux.cpumask import for_each_online_cpu
 from drgn.helpers.linux.mm import follow_phys
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.sched import cpu_curr
 
+from kernel.test_attach import Altered
 from kmemdump.kernel.attach import Kernel, attach
+from kmemdump.memory.ranges import Range
 from kmemdump.memory.recorder import BLOCK_SIZE
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
@@ -149,5 +152,49 @@ def test_all_traces_where_some_are_missing(dead: DeadMachine) -> None:
             )
         assert text.count("PID: ") == expected.count("PID: ")
         assert 0 < len(frames(expected)) - len(frames(text)) < 60
+    finally:
+        target.close()
+
+
+def _trace(kernel: Kernel, task: Object) -> StackTrace:
+    """Return what drgn itself says of a task."""
+    kind = "struct task_struct *"
+    return kernel.prog.stack_trace(Object(kernel.prog, kind, value=task.value_()))
+
+
+@each_series_once
+def test_a_guess_by_the_frame_pointer_is_left_out(dead: DeadMachine) -> None:
+    """The return address is missing, and the register leads to a word like one."""
+    target = Altered(open_target(f"qmp:{dead.machine.qmp}"))
+    try:
+        whole = attach(target)
+        prog = whole.prog
+        if not prog.symbols("__start_orc_unwind"):
+            pytest.skip("frame records are all that it has")
+
+        def physical(address: int) -> int:
+            return int(follow_phys(prog["init_mm"].address_of_(), address).value_())
+
+        task = next(it for it in for_each_task(prog) if it.comm.string_() == b"sleep")
+        expected, _, _ = ask(whole, f"bt {task.value_():x}")
+        sleeping = Object(
+            prog, "struct inactive_task_frame *", value=task.thread.sp.value_()
+        )
+        # __schedule() has a frame record; schedule(), which called it, has none.
+        own = sleeping.bp.value_()
+        guessed = task.stack.value_() + prog["THREAD_SIZE"].value_() - 1024
+        guess = prog.symbol("vfs_read").address + 16
+        target.words[physical(own)] = guessed
+        target.words[physical(guessed)] = 0
+        target.words[physical(guessed + 8)] = guess
+        target.gone += [
+            Range(physical(address), 8) for address in range(own + 16, guessed, 8)
+        ]
+        lacking = attach(target, known=whole.own_debug_info)
+        pcs = [frame.pc for frame in _trace(lacking, task)]
+        assert guess in pcs, "or this test would prove nothing"
+        text, error, _ = ask(lacking, f"bt {task.value_():x}")
+        assert error is not None
+        assert frames(text) == frames(expected)[: len(frames(text))] != []
     finally:
         target.close()
