@@ -3,23 +3,34 @@
 
 import re
 import shutil
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from kmemdump.core import open_core
 from kmemdump.coreimage import read_core, verify
+from kmemdump.errors import FormatError
 from kmemdump.lab import CrashType, crash_guest
 from kmemdump.marking.capture import capture
 from kmemdump.opening import open_target
 from kmemdump.redaction.policy import load_policy
 from kmemdump.redaction.redact import redact
-from rigs.planted import ADDRESS, WORD, count, plant, secret
+from kmemdump.sealing import make_seal
+from rigs.keys import Key, age_key
+from rigs.planted import WORD, memory_of, needles, needles_left, plant, secret
+from rigs.programs import KMEMDUMP, run, run_kmemdump
 
 
-def needles_left(data: bytes) -> set[str]:
-    """Return the kinds of secrets that are found, and whether a part of one is."""
-    found = {kind for kind, number in count(data).items() if number}
-    parts = {"SECRET": b"SECRET", "word": WORD.encode(), "written": ADDRESS.encode()}
-    return found | {name for name, it in parts.items() if it in data}
+class Planted(NamedTuple):
+    """The core image of a dead machine that had the secrets."""
+
+    core: Path
+    sealed: Path
+    """The same, sealed."""
+    key: Key
+    full: bytes
+    """The machine's whole memory."""
 
 
 @pytest.fixture(
@@ -31,7 +42,7 @@ def needles_left(data: bytes) -> set[str]:
     ],
 )
 def planted(request, snapshots, make_setup, tmp_path_factory):
-    """The core image of a dead machine that had the secrets, and its whole memory."""
+    """A core image of a dead machine that had the secrets."""
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not here")
     folder = tmp_path_factory.mktemp("planted")
@@ -40,10 +51,13 @@ def planted(request, snapshots, make_setup, tmp_path_factory):
         crash_guest(machine, CrashType.PANIC)
         machine.pause()
         full = machine.ram.read_bytes()
+        core, sealed, key = folder / "vm.core", folder / "sealed.core", age_key(folder)
         with open_target(f"qmp:{machine.qmp}") as target:
             # Programs' arguments and environment are kept only on request.
-            capture(target, questions=["ps -a"]).save(folder / "vm.core")
-    return folder / "vm.core", full
+            captured = capture(target, questions=["ps -a"])
+            captured.save(core)
+            captured.save(sealed, seal=[key.public])
+    return Planted(core, sealed, key, full)
 
 
 @pytest.fixture(
@@ -51,17 +65,18 @@ def planted(request, snapshots, make_setup, tmp_path_factory):
     params=["strict", pytest.param("share", marks=pytest.mark.matrix)],
 )
 def redacted(request, planted, tmp_path_factory):
+    """Of the sealed one: so what is sealed is redacted, too."""
     path = tmp_path_factory.mktemp("redacted") / f"{request.param}.core"
-    with open_target(str(planted[0])) as target:
+    with open_target(str(planted.sealed), identity=planted.key.file) as target:
         found = redact(target, load_policy(request.param))
         found.save(path)
-    return request.param, path, found
+        yield request.param, path, found
 
 
 def test_the_secrets_were_there(planted):
-    core, full = planted
-    assert {kind for kind, number in count(full).items() if not number} == set()
-    held = needles_left(core.read_bytes())
+    missing = {*needles()} - needles_left(planted.full)
+    assert missing == set()
+    held = needles_left(planted.core.read_bytes())
     assert held >= {
         *("argv", "envi", "logl", "host", "comm", "addr", "mntd"),
         *("SECRET", "word", "written"),
@@ -70,7 +85,8 @@ def test_the_secrets_were_there(planted):
 
 def test_no_secret_is_left_but_what_share_keeps(redacted):
     policy, path, _ = redacted
-    data = path.read_bytes()
+    # In the file, and in the memory that is compressed there.
+    data = path.read_bytes() + memory_of(path)
     if policy == "strict":
         assert needles_left(data) == set()
         return
@@ -115,3 +131,40 @@ def test_what_is_left_is_a_whole_core_image(redacted):
         assert verify(core) == []
         assert core.manifest is not None
         assert core.manifest.redacted == policy
+
+
+def test_it_can_be_sealed_for_another_key(planted, redacted, tmp_path):
+    policy, path, found = redacted
+    theirs, core = age_key(tmp_path), tmp_path / "public.core"
+    found.save(core, make_seal([theirs.public]))
+    with open_core(core, identity=theirs.file) as opened:
+        assert opened.verify() == []
+        assert opened.manifest.redacted == policy
+    with pytest.raises(FormatError, match="sealed for other keys"):
+        open_core(core, identity=planted.key.file)
+    plain, identity = tmp_path / "plain.core", ("--identity", theirs.file)
+    assert run_kmemdump("unseal", core, "-o", plain, *identity).returncode == 0
+    assert plain.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.matrix
+def test_the_verbs_go_from_sealed_to_sealed(planted, redacted, tmp_path):
+    """And no file on the way has a secret."""
+    policy, path, _ = redacted
+    theirs, core = age_key(tmp_path), tmp_path / "public.core"
+    given = ("--identity", planted.key.file, "--policy", policy)
+    folders = {"TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    redact = (*KMEMDUMP, "redact", planted.sealed, "-o", core)
+    said = run(*redact, *given, "--seal", theirs.public, **folders)
+    assert said.returncode == 0, said.stderr
+    report = run_kmemdump("report", planted.sealed, "--redact", *given)
+    plain, identity = tmp_path / "plain.core", ("--identity", theirs.file)
+    before = [it for it in tmp_path.rglob("*") if it.is_file()]
+    assert core in before
+    assert run_kmemdump("unseal", core, "-o", plain, *identity).returncode == 0
+    assert plain.read_bytes() == path.read_bytes()
+    kept = needles_left(path.read_bytes()) if policy == "share" else set()
+    for text in (said.stdout, said.stderr, report.stdout, report.stderr):
+        assert needles_left(text.encode()) <= kept
+    for file in before:
+        assert needles_left(file.read_bytes()) == set(), file

@@ -29,7 +29,17 @@ from kmemdump.redaction.policy import POLICIES, load_policy
 from kmemdump.redaction.redact import redact
 from rigs.snapshots import Snapshots
 
-__all__ = ["ADDRESS", "KINDS", "WORD", "count", "needles", "plant", "secret"]
+__all__ = [
+    "ADDRESS",
+    "KINDS",
+    "WORD",
+    "count",
+    "memory_of",
+    "needles",
+    "needles_left",
+    "plant",
+    "secret",
+]
 
 WORD = "Qz7xW9kJ"
 """A part of each secret."""
@@ -82,6 +92,20 @@ def needles() -> dict[str, bytes]:
 def count(data: bytes) -> dict[str, int]:
     """Return how often each secret is in memory."""
     return {kind: data.count(needle) for kind, needle in needles().items()}
+
+
+def needles_left(data: bytes) -> set[str]:
+    """Return the kinds of secrets that are found, and whether a part of one is."""
+    found = {kind for kind, number in count(data).items() if number}
+    parts = {"SECRET": b"SECRET", "word": WORD.encode(), "written": ADDRESS.encode()}
+    return found | {name for name, it in parts.items() if it in data}
+
+
+def memory_of(core: Path) -> bytes:
+    """Return all memory of a core image, also what is compressed in it."""
+    with open_target(str(core)) as target:
+        held = target.memory
+        return b"".join(held.read(it.start, it.size) for it in held.ranges)
 
 
 def plant(machine: Machine, folder: Path) -> None:
