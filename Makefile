@@ -54,7 +54,7 @@ test: system-test .venv/dev .venv/libvirt
 check: .venv/dev
 	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix' $(ARGS)
 
-matrix: system-matrix .venv/dev .venv/libvirt
+matrix: system-matrix .venv/dev .venv/docs .venv/libvirt
 	$(PYTEST) $(PARALLEL) --hypothesis-profile=thorough \
 		--results build/kernels.json $(ARGS)
 

@@ -15,6 +15,8 @@ from kmemdump.lab import X86_64, PackageCache
 __all__ = ["DebianRoot", "debian_root", "have_roots"]
 
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_OWN_CERTIFICATES = Path("/usr/local/share/ca-certificates")
+"""Of authorities that only this machine trusts: package ca-certificates adds them."""
 _NETWORK = ("PIP_", "SSL_CERT", "http_proxy", "https_proxy", "no_proxy", "REQUESTS_CA")
 """Variables by which this machine reaches the network begin so."""
 
@@ -117,6 +119,9 @@ def debian_root(cache: PackageCache, suite: str) -> Iterator[DebianRoot]:
         if _CERTIFICATES.exists():
             (path / "etc/ssl/certs").mkdir(parents=True, exist_ok=True)
             shutil.copy(_CERTIFICATES, path / str(_CERTIFICATES).lstrip("/"))
+        own = path / str(_OWN_CERTIFICATES).lstrip("/")
+        if _OWN_CERTIFICATES.is_dir():
+            shutil.copytree(_OWN_CERTIFICATES, own, dirs_exist_ok=True)
         yield DebianRoot(path)
 
 
