@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from kmemdump.questions.objects import each as each
     from kmemdump.questions.question import Question as Question
     from kmemdump.questions.question import function as function
-    from kmemdump.report import Report as Report
+    from kmemdump.report.report import Report as Report
     from kmemdump.targets import Target as Target
     from kmemdump.vmcoreinfo import VmcoreInfo as VmcoreInfo
 
@@ -109,7 +109,7 @@ _HOMES = {
     "questions.crash_commands": "command",
     "questions.objects": "each",
     "questions.question": "Question function",
-    "report": "Report",
+    "report.report": "Report",
     "targets": "Target",
     "vmcoreinfo": "VmcoreInfo",
 }

@@ -24,7 +24,7 @@ from kmemdump.targets.vmcore import core_of
 
 if TYPE_CHECKING:
     from kmemdump.kernel.build_cache import BuildCache
-    from kmemdump.report import Report
+    from kmemdump.report.report import Report
 
 __all__ = ["Core", "open_core"]
 
@@ -118,7 +118,7 @@ class Core(Closing):
         :raises KmemdumpError: If there is no kernel that can be looked at.
         """
         # Loading it takes longer than a question.
-        from kmemdump.report import gather
+        from kmemdump.report.gather import gather
         from kmemdump.report.inspect import read_manifest
 
         name = self.target.name

@@ -19,8 +19,9 @@ from kmemdump.kernel.attach import attach
 from kmemdump.lab import CrashType, crash_guest
 from kmemdump.lab.built_kernels import BUILT_KERNELS
 from kmemdump.opening import open_target
-from kmemdump.report import Report, gather
+from kmemdump.report.gather import gather
 from kmemdump.report.records import UNDAMAGED, KernelIdentity, Loss, Times
+from kmemdump.report.report import Report
 from rigs.scenarios import each_death
 from rigs.schema import check_schema
 

@@ -23,7 +23,7 @@ from kmemdump.memory.recorder import BLOCK_SIZE
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import attempt, explain
-from kmemdump.report import gather
+from kmemdump.report.gather import gather
 from rigs.dead_machine import DeadMachine
 from rigs.lacking_memory import attach_without
 from rigs.scenarios import each_series_once

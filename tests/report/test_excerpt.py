@@ -5,8 +5,8 @@ import pytest
 
 from kmemdump.diagnosis.records import Cause, CauseKind
 from kmemdump.kernel.printk import LogRecord
-from kmemdump.report import Report
 from kmemdump.report.records import KernelIdentity, Times
+from kmemdump.report.report import Report
 from kmemdump.report.text import find_excerpt
 
 FIRST = 1000  # Older ones were overwritten.

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from kmemdump.cli import main
 from kmemdump.diagnosis.records import Cpu, Frame
 from kmemdump.logs.read import parse_log
-from kmemdump.report import gather_from_log
+from kmemdump.report.from_log import gather_from_log
 from report.test_from_log import BANNER, END, OOPS, report_of
 from rigs.console_logs import log_files
 from rigs.satyr import read_ureport

@@ -10,7 +10,7 @@ import pytest
 from kmemdump.cli import main
 from kmemdump.errors import TargetError
 from kmemdump.logs.read import parse_log
-from kmemdump.report import gather_from_log
+from kmemdump.report.from_log import gather_from_log
 from rigs.console_logs import log_files
 from rigs.schema import check_schema
 

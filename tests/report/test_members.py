@@ -11,7 +11,8 @@ from kmemdump.kernel.attach import attach
 from kmemdump.kernel.types import BtfTypes
 from kmemdump.memory.recorder import BLOCK_SIZE
 from kmemdump.opening import open_target
-from kmemdump.report import Report, gather
+from kmemdump.report.gather import gather
+from kmemdump.report.report import Report
 from kmemdump.targets import Target
 from rigs.dead_machine import DeadMachine
 from rigs.lacking_memory import attach_without

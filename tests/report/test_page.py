@@ -18,7 +18,6 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame, Task
 from kmemdump.kernel.printk import LogRecord
-from kmemdump.report import Report
 from kmemdump.report.memory_map import draw_map
 from kmemdump.report.records import (
     AreaMemory,
@@ -40,6 +39,7 @@ from kmemdump.report.records import (
     Times,
     Wait,
 )
+from kmemdump.report.report import Report
 from kmemdump.report.text import find_excerpt
 from rigs.browser import browse
 

@@ -16,7 +16,6 @@ from rich.console import Console
 from kmemdump.diagnosis.records import Cause, CauseKind, Cpu, Frame, Task
 from kmemdump.diagnosis.records import __all__ as DIAGNOSED
 from kmemdump.kernel.printk import LogRecord
-from kmemdump.report import Report, print_report
 from kmemdump.report.records import (
     AreaMemory,
     BlockedTask,
@@ -31,6 +30,8 @@ from kmemdump.report.records import (
     Times,
 )
 from kmemdump.report.records import __all__ as REPORTED
+from kmemdump.report.report import Report
+from kmemdump.report.text import print_report
 from rigs.schema import check_schema, validator
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]x[/bold]\u202egnp.exe\x9b31m"

@@ -20,7 +20,9 @@ from kmemdump.formats.sealed import Sealed
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.logs.read import open_log
 from kmemdump.opening import open_target
-from kmemdump.report import Report, gather_from_log, wording
+from kmemdump.report import wording
+from kmemdump.report.from_log import gather_from_log
+from kmemdump.report.report import Report
 from kmemdump.sealing import NoKeyError
 from kmemdump.targets import Target
 

@@ -20,7 +20,7 @@ from kmemdump.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from kmemdump.lab import KernelPackage
     from kmemdump.lab.demo import DemoResult
-    from kmemdump.report import Report
+    from kmemdump.report.report import Report
 
 __all__ = ["command"]
 
@@ -100,7 +100,7 @@ def command(
     from kmemdump.lab import PackageCache, default_folder
     from kmemdump.lab.crash_kernel_demo import run_crash_kernel_demo
     from kmemdump.lab.demo import run_demo, run_firmware_demo
-    from kmemdump.report import print_report
+    from kmemdump.report.text import print_report
 
     kernel = _choose_kernel(series, vmlinuz, modules, arch, backend)
     output.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from kmemdump.files import PartialFile
 from kmemdump.text import format_memory, printable
 
 if TYPE_CHECKING:
-    from kmemdump.report import Report
+    from kmemdump.report.report import Report
 
 __all__ = ["command"]
 
@@ -162,7 +162,7 @@ _FORMS: dict[str, Callable[[Report], str]] = {
 
 
 def _show(report: Report, lines: int | None) -> None:
-    from kmemdump.report import print_cause, print_report
+    from kmemdump.report.text import print_cause, print_report
 
     console = Console(highlight=False)
     with console.capture() as shown:
@@ -178,7 +178,7 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
     from kmemdump.core import Core
     from kmemdump.kernel.user_builds import user_builds
     from kmemdump.logs.read import open_log
-    from kmemdump.report import gather_from_log
+    from kmemdump.report.from_log import gather_from_log
 
     # With a memory map, the user says that it is a raw RAM image.
     log = None if reading.memory_map else open_log(target)
@@ -224,7 +224,7 @@ def _redacted_report(
     from kmemdump.redaction.log import redacted_log
     from kmemdump.redaction.policy import load_policy
     from kmemdump.redaction.redact import redact
-    from kmemdump.report import gather_from_log
+    from kmemdump.report.from_log import gather_from_log
 
     policy = load_policy(name)
     log = None if reading.memory_map else open_log(target)

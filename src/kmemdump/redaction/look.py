@@ -23,7 +23,7 @@ from kmemdump.memory.recorder import Budget
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import Question, attempt, explain
 from kmemdump.redaction.reads import ByteRecorder
-from kmemdump.report import gather
+from kmemdump.report.gather import gather
 from kmemdump.targets.file import FileTarget
 
 __all__ = ["Answer", "Look", "look"]

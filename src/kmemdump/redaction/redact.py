@@ -38,7 +38,8 @@ from kmemdump.redaction.policy import Policy
 from kmemdump.redaction.render import only_structure, render
 from kmemdump.redaction.tally import Tally
 from kmemdump.redaction.text import Masker
-from kmemdump.report import Report, gather
+from kmemdump.report.gather import gather
+from kmemdump.report.report import Report
 from kmemdump.sealing import Seal
 from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget
