@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A catalogue at scale: ``python -m benchmarks.catalogue CORES [--images N] [--rows N]``.
+A catalogue at scale: ``python -m benchmarks.catalogue CORES``.
 
 CORES is a folder of core images. Copies of them, each with other bytes at its end, are
-added in parts, so that the disk need not hold all; then rows that nobody died for are
-written, and questions are put to them. Times are of CPU, with the program's start.
+added in parts, so that the disk need not hold all. Each part costs the same, so a few
+are enough (``--examined``): what they say is then stored again, under other hashes, for
+as many images as a catalogue should have (``--images``). Rows that nobody died for
+(``--rows``) make a larger one. Questions are put to both. Times are of CPU, with the
+program's start.
 """
 
 from __future__ import annotations
@@ -18,15 +21,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from kmemdump.bounds.steps import Limits
+from kmemdump.catalogue.child import Child
 from kmemdump.catalogue.place import Place
 from kmemdump.catalogue.row import Row
+from kmemdump.catalogue.sources import find_file
 from kmemdump.catalogue.store import Catalogue
 
-_PART = 200
+_PART = 100
 _ROWS = 50_000
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _DAYS = 330
@@ -49,7 +57,7 @@ def _run(*words: str) -> tuple[str, float, int]:
 
 
 def _add_images(cores: list[Path], count: int, folder: Path) -> None:
-    place, total = folder / "images", 0.0
+    place = folder / "images"
     for start in range(0, count, _PART):
         part = folder / "part"
         part.mkdir()
@@ -61,15 +69,42 @@ def _add_images(cores: list[Path], count: int, folder: Path) -> None:
                 file.write(b"%016d" % number)
         said, spent, memory = _run("add", str(part), "--to", str(place), "--json")
         shutil.rmtree(part)
-        total += spent
         added = json.loads(said)["added"]
         print(
             f"{end} of {count} images: {added} of {end - start} added, "
-            f"{total / end:.3f} s each, {memory >> 10} MiB",
+            f"{spent / (end - start):.3f} s each, {memory >> 10} MiB",
             flush=True,
         )
         if added != end - start:
             raise SystemExit("not all were added")
+
+
+def _store_images(cores: list[Path], numbers: range, folder: Path) -> None:
+    """Store what core images say, as adding does, without examining each."""
+    catalogue = Catalogue(Place(str(folder / "images")))
+    examined = []
+    with Child(Limits(), "collector") as child:
+        for core in cores:
+            found = child.examine(find_file(str(core)))
+            if found is None or found[1] is None:
+                raise SystemExit(f"{core}: has no report")
+            examined.append((found[0], found[1]))
+    random.seed(2)
+    begun = time.process_time()
+    rows = []
+    for number in numbers:
+        row, page = examined[number % len(examined)]
+        content = hashlib.sha256(b"image %d" % number).hexdigest()
+        catalogue.add_page(content, page)
+        died = _START + timedelta(seconds=random.randrange(_DAYS * 86_400))
+        rows.append(replace(row, content=content, died=died, added=died))
+        if len(rows) == _PART or number == numbers[-1]:
+            catalogue.add(rows)
+            rows = []
+    catalogue.merge()
+    if numbers:
+        spent = (time.process_time() - begun) / len(numbers)
+        print(f"{len(numbers)} more stored: {spent * 1000:.1f} ms each", flush=True)
 
 
 def _rows(numbers: range) -> Iterator[Row]:
@@ -106,13 +141,17 @@ def _ask_rows(count: int, folder: Path) -> None:
     random.seed(1)
     for start in range(0, count, _ROWS):
         catalogue.add(list(_rows(range(start, min(start + _ROWS, count)))))
-    size = sum(catalogue.files().values())
+    _ask(count, place, folder / "pages")
+
+
+def _ask(count: int, place: Path, pages: Path) -> None:
+    size = sum(Catalogue(Place(str(place))).files().values())
     print(f"{count} rows: {size / count:.0f} bytes each")
     for words in (
         ("compact",),
         ("list",),
         ("new", "--since", "2026-11-20"),
-        ("page", "-o", str(folder / "pages")),
+        ("page", "-o", str(pages)),
     ):
         _, spent, memory = _run(*words, "--from", str(place))
         print(f"{words[0]}: {spent:.2f} s, at most {memory >> 10} MiB", flush=True)
@@ -121,6 +160,7 @@ def _ask_rows(count: int, folder: Path) -> None:
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cores", type=Path)
+    parser.add_argument("--examined", type=int, default=1000)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
     given = parser.parse_args()
@@ -129,7 +169,9 @@ def _main() -> None:
         raise SystemExit(f"{given.cores}: no *.core in it")
     with tempfile.TemporaryDirectory(prefix="kmemdump-") as folder:
         _ask_rows(given.rows, Path(folder))
-        _add_images(cores, given.images, Path(folder))
+        _add_images(cores, given.examined, Path(folder))
+        _store_images(cores, range(given.examined, given.images), Path(folder))
+        _ask(given.images, Path(folder) / "images", Path(folder) / "image-pages")
 
 
 if __name__ == "__main__":

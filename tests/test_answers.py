@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ from rigs.crash_compare import (
 )
 from rigs.crash_packages import NEWER_RELEASE, NEWEST_RELEASE, unpacked_crash
 from rigs.dead_machine import DeadMachine
+from rigs.debuginfod import server
 from rigs.dumps import answers
 from rigs.programs import KMEMDUMP, run, run_kmemdump
 from rigs.scenarios import (
@@ -283,6 +285,31 @@ def test_debug_file_is_found(dead: DeadMachine, tmp_path: Path) -> None:
         found = run(*capture, *options, PATH=path, DEBUGINFOD_URLS=name)
         assert found.returncode == 1
         assert "CONFIG_KALLSYMS_ALL is not set" in found.stderr
+
+
+@pytest.mark.matrix  # Loading a debug file takes seconds.
+@each_with_debug_info
+def test_source_lines_by_debuginfod(
+    dead: DeadMachine, core: Path, tmp_path: Path
+) -> None:
+    """They are those of the same debug file that is given."""
+    if not shutil.which("debuginfod-find"):
+        pytest.skip("install debuginfod")
+    report = (*KMEMDUMP, "report", core, "--json")
+    given = run(*report, "--vmlinux", dead.vmlinux)
+    with server(dead.vmlinux) as (url, asked):
+        found = run(
+            *report,
+            "--source-lines",
+            DEBUGINFOD_URLS=url,
+            DEBUGINFOD_CACHE_PATH=str(tmp_path / "cache"),
+        )
+    assert len(asked) == 1
+    [line] = (it for it in found.stderr.splitlines() if "source lines by" in it)
+    assert str(tmp_path / "cache") in line
+    expected, ours = json.loads(given.stdout), json.loads(found.stdout)
+    assert ours["cpus"] == expected["cpus"]
+    assert re.search(r'"source": "\S+\.[chS]:\d+"', json.dumps(ours["cpus"]))
 
 
 @each_scenario

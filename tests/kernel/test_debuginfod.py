@@ -5,11 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -17,6 +13,7 @@ from kmemdump.cli import main
 from kmemdump.errors import ExitCode, TargetError
 from kmemdump.kernel.attach import debug_file_build_id
 from kmemdump.kernel.vmlinux_search import find_vmlinux
+from rigs.debuginfod import server
 
 RELEASE = "6.12.0-of-nobody"
 pytestmark = [
@@ -35,33 +32,6 @@ def debug_file(tmp_path_factory) -> Path:
     argv = ("gcc", *options, "-o", "vmlinux")
     subprocess.run(argv, input=source, text=True, cwd=folder, check=True)
     return folder / "vmlinux"
-
-
-@contextmanager
-def server(debug_file: Path, size: int | None = None) -> Iterator[tuple[str, list]]:
-    """Run one that has a file for each build; yield its URL, and what is asked."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            data = debug_file.read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(size or len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        thread = Thread(target=found.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{found.server_port}", asked
-        finally:
-            found.shutdown()
-            thread.join()
 
 
 def environment(folder: Path, url: str) -> dict[str, str]:
