@@ -43,7 +43,7 @@ ALLOWED = {
     "kernel/partial_symbols.py": "names the unwind tables that it finds by content",
     "kernel/variables.py": "is a table of variables, of which no kernel has all",
     "marking/firmware_table.py": "tells a person how to reserve memory on each",
-    "redaction/known.py": "names variables and types that are data, of any kernel",
+    "redaction/own.py": "names variables and types that are data, of any kernel",
     "redaction/structures.py": "likewise",
     "targets/unsupported.py": "knows a boot image by the magic number in it",
     "targets/xen_core.py": "says of which machines it reads dumps",

@@ -73,3 +73,17 @@ def test_what_was_not_added_is_said_in_the_end(adder, tmp_path):
     wait_for(adder.failures)
     adder.close(PATIENCE)
     assert any("1 deaths were not added" in it.text for it in adder.failures())
+
+
+def test_nothing_is_lost_if_the_watch_ends_while_a_death_is_added(adder, tmp_path):
+    """A first process still waits for a source; the other deaths get another one."""
+    slow = tmp_path / "slow.core"
+    os.mkfifo(slow)
+    adder.take(died("web1", core=slow))
+    wait_for(lambda: adder._process)
+    adder.take(died("web2", cause="x"))
+    adder.close(0)
+    wait_for(lambda: "watch of web2" in sources(tmp_path / "place"))
+    assert any("adds the other deaths" in it.text for it in adder.failures())
+    (process,) = adder._last
+    assert process.wait(PATIENCE) == 0

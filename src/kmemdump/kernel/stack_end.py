@@ -19,6 +19,7 @@ anything: a caller that only this leads to, past memory that is missing, is a gu
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from drgn import FaultError, Program, StackFrame
@@ -32,7 +33,7 @@ __all__ = ["CutOff", "cut_off", "missing_reads"]
 _WORD = 8
 _FRAME = 512  # More than struct pt_regs, and than most frames.
 _STACK = 16 << 10
-"""Most bytes of a frame; stacks of x86_64 and most others are as large."""
+"""Most bytes of a frame; most stacks are as large."""
 _RED = 64
 """Bytes that a stack pointer may have moved since it was saved."""
 _UNSIGNED = (1 << 36) - 1
@@ -94,11 +95,11 @@ def cut_off(prog: Program, frames: Sequence[StackFrame], before: int) -> CutOff 
 
 def _has_tables(prog: Program) -> bool:
     """Return whether drgn unwinds by tables, and not by the frame pointer alone."""
-    try:
-        prog.symbol("__start_orc_unwind")
-    except LookupError:
-        return _has_debug_file(prog)
-    return True
+    for name in arch_from_program(prog).unwind_tables:
+        with suppress(LookupError):
+            prog.symbol(f"__start_{name}")
+            return True
+    return _has_debug_file(prog)
 
 
 def _has_debug_file(prog: Program) -> bool:

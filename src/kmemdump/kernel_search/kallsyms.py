@@ -153,6 +153,9 @@ def is_proven(info: VmcoreInfo, memory: Memory) -> bool:
     def read_up_to(name: str, size: int) -> bytes:
         return _read_up_to(memory, arch.image_address(info, at[name]), size)
 
+    # The names follow their number, aligned (Linux scripts/kallsyms.c).
+    if not 4 <= at["names"] - at["num_syms"] <= 8:
+        return False
     count = int.from_bytes(read("num_syms", 4), "little")
     if not 0 < count <= MAX_SYMBOLS:
         return False

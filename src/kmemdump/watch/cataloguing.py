@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from tempfile import TemporaryFile
 
 from kmemdump.errors import ExitCode
 from kmemdump.text import printable
@@ -53,6 +54,8 @@ class CatalogueAdder:
         self._failures: queue.SimpleQueue[ProgramFailure] = queue.SimpleQueue()
         self._ending = threading.Event()
         self._process: subprocess.Popen[str] | None = None
+        self._last: list[subprocess.Popen[str]] = []
+        """Those that nobody waits for."""
         self._thread = threading.Thread(
             target=self._work, name="catalogue", daemon=True
         )
@@ -82,7 +85,8 @@ class CatalogueAdder:
         """
         Add what waits.
 
-        A process that takes longer goes on by itself: a death would be lost else.
+        A process that takes longer goes on by itself, and another one adds what waits
+        for it: deaths would be lost else.
 
         :param patience: Seconds.
         """
@@ -91,8 +95,18 @@ class CatalogueAdder:
             self._waiting.put_nowait(None)
         self._thread.join(patience)
         process = self._process
-        if self._thread.is_alive() and process is not None:
-            self._fail("", f"process {process.pid} still adds deaths, and goes on")
+        if not self._thread.is_alive() or process is None:
+            return
+        self._fail("", f"process {process.pid} still adds deaths, and goes on")
+        while deaths := self._take_waiting(block=False):
+            try:
+                process = self._start(deaths)
+            except OSError as error:
+                text = f"{len(deaths)} deaths were not added: {error.strerror}"
+                self._fail(deaths[-1][0], text)
+            else:
+                self._last.append(process)
+                self._fail("", f"process {process.pid} adds the other deaths")
 
     def _work(self) -> None:
         attempt = 0
@@ -126,25 +140,12 @@ class CatalogueAdder:
 
     def _add(self, deaths: Sequence[tuple[str, bytes]]) -> str | None:
         """Add deaths; return what went wrong."""
-        program = [sys.executable, "-m", "kmemdump", "catalogue", "add"]
         try:
-            process = self._process = subprocess.Popen(
-                [*program, "--events", "-", "--to", self._place, "--jobs", "1"],
-                env=self._environ,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                start_new_session=True,  # A Ctrl-C is for the watch.
-            )
+            process = self._process = self._start(deaths, stderr=subprocess.PIPE)
         except OSError as error:
             return error.strerror or str(error)
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
-        lines = b"".join(line for _, line in deaths).decode()
         try:
-            _, said = process.communicate(lines, _SECONDS)
+            _, said = process.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -153,6 +154,28 @@ class CatalogueAdder:
             return None
         last = said.strip().splitlines()[-1:] or [f"status {process.returncode}"]
         return last[0].removeprefix("kmemdump: ")
+
+    def _start(
+        self, deaths: Sequence[tuple[str, bytes]], stderr: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
+        """Start a process that adds deaths, and that needs nobody."""
+        program = [sys.executable, "-m", "kmemdump", "catalogue", "add"]
+        with TemporaryFile() as lines:
+            lines.writelines(line for _, line in deaths)
+            lines.seek(0)
+            process = subprocess.Popen(
+                [*program, "--events", "-", "--to", self._place, "--jobs", "1"],
+                env=self._environ,
+                stdin=lines,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # A Ctrl-C is for the watch.
+            )
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+        return process
 
     def _fail(self, vm: str, problem: str) -> None:
         text = f"catalogue {self._place}: {problem}"
