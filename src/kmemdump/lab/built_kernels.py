@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -110,6 +111,14 @@ class BuiltKernel:
         return f"kernel-{self.name}-{digest}"
 
 
+_built_by_gcc = partial(
+    BuiltKernel,
+    architecture=X86_64,
+    source="linux-source-6.12",
+    toolchain=(f"CROSS_COMPILE={X86_64.compiler}",),
+    tools={f"{X86_64.compiler}gcc": X86_64.compiler_package},
+    image="bzImage",
+)
 BUILT_KERNELS = {
     kernel.name: kernel
     for kernel in (
@@ -131,26 +140,16 @@ BUILT_KERNELS = {
             ),
             without=("KEXEC", "KEXEC_FILE", "CRASH_DUMP", "PROC_KCORE", "VMCORE_INFO"),
         ),
-        BuiltKernel(
+        _built_by_gcc(
             name="frame-pointers",
-            architecture=X86_64,
-            source="linux-source-6.12",
-            toolchain=(f"CROSS_COMPILE={X86_64.compiler}",),
-            tools={f"{X86_64.compiler}gcc": X86_64.compiler_package},
-            image="bzImage",
             options=(
                 *("64BIT", "UNWINDER_FRAME_POINTER", "KEXEC", "CRASH_DUMP", "ACPI"),
                 *("HYPERVISOR_GUEST", "PARAVIRT", "RANDOMIZE_MEMORY"),
             ),
             without=("UNWINDER_ORC", "NUMA"),
         ),
-        BuiltKernel(
+        _built_by_gcc(
             name="sanitizers",
-            architecture=X86_64,
-            source="linux-source-6.12",
-            toolchain=(f"CROSS_COMPILE={X86_64.compiler}",),
-            tools={f"{X86_64.compiler}gcc": X86_64.compiler_package},
-            image="bzImage",
             options=(
                 *("64BIT", "UNWINDER_FRAME_POINTER", "ACPI", "HYPERVISOR_GUEST"),
                 *("PARAVIRT", "FTRACE", "ENABLE_DEFAULT_TRACERS", "TRACEPOINTS"),
@@ -162,13 +161,8 @@ BUILT_KERNELS = {
             debug_info=False,
             headers=True,
         ),
-        BuiltKernel(
+        _built_by_gcc(
             name="lockdep",
-            architecture=X86_64,
-            source="linux-source-6.12",
-            toolchain=(f"CROSS_COMPILE={X86_64.compiler}",),
-            tools={f"{X86_64.compiler}gcc": X86_64.compiler_package},
-            image="bzImage",
             options=(
                 *("64BIT", "UNWINDER_ORC", "ACPI", "HYPERVISOR_GUEST", "PARAVIRT"),
                 *("KEXEC", "CRASH_DUMP", "RANDOMIZE_MEMORY", "PROVE_LOCKING"),
