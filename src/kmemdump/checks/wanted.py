@@ -28,7 +28,7 @@ class Wanted:
     run_folder: Path | None = None
     """Where agents on this machine leave their status."""
     seal: Seal | None = None
-    """Who can read core images; ``None``: whoever can read the files."""
+    """Who can read core images; ``None``: all who can read the files."""
 
     def seal_for(self, reader: str | None) -> Seal | None:
         """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-A demonstration in which nobody outside looks at the VM.
+A demonstration in which the host does not read the VM's memory.
 
 As on a server, all is done inside: a crash kernel is loaded, the kernel is marked and
 dies, its crash kernel copies what was marked and reboots, the next boot collects it.

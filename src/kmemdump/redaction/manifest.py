@@ -32,7 +32,7 @@ def redacted_manifest(
     Return what is left of a manifest.
 
     :param answers: Those of what is left: so no reason names what was removed.
-    :param unasked: Questions that nobody could ask.
+    :param unasked: Questions that could not be asked.
     :param changes: How the answers changed.
     """
     policy = masker.policy

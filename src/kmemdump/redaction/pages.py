@@ -48,7 +48,7 @@ class CodedPages:
             found[low:high] = bytes([code]) * (high - low)
 
     def demote(self, item: Range) -> None:
-        """Let only addresses and small numbers stay of a stack, whoever read it."""
+        """Keep only addresses and small numbers of a stack, also where it was read."""
         for found, low, high in self._cut(item):
             found[low:high] = found[low:high].translate(_TO_STACK)
 

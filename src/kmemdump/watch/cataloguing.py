@@ -55,7 +55,7 @@ class CatalogueAdder:
         self._ending = threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._last: list[subprocess.Popen[str]] = []
-        """Those that nobody waits for."""
+        """Processes that go on after the watch."""
         self._thread = threading.Thread(
             target=self._work, name="catalogue", daemon=True
         )
@@ -158,7 +158,7 @@ class CatalogueAdder:
     def _start(
         self, deaths: Sequence[tuple[str, bytes]], stderr: int = subprocess.DEVNULL
     ) -> subprocess.Popen[str]:
-        """Start a process that adds deaths, and that needs nobody."""
+        """Start a process that adds deaths, also after the watch has ended."""
         program = [sys.executable, "-m", "kmemdump", "catalogue", "add"]
         with TemporaryFile() as lines:
             lines.writelines(line for _, line in deaths)

@@ -50,4 +50,4 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     """How much room core images may take."""
     seal: Seal | None = None
-    """Who can read the core images; ``None``: whoever can read the files."""
+    """Who can read the core images; ``None``: all who can read the files."""

@@ -29,8 +29,8 @@ class CaptureCommand:
     """Whether it is not kept, and so not counted."""
     recipients: tuple[str, ...] = ()
     """
-    For whom it is sealed; if there are none, the watch's settings say. In a rehearsal,
-    for whom it is sealed beside those of the settings, if these seal.
+    Who can open it; if there are none, those of the watch's settings. A rehearsal adds
+    them to those of the settings, if these seal.
     """
 
 
