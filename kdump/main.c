@@ -4,6 +4,7 @@
  *
  *	kmemdump-kdump to=file:/var/crash
  *	kmemdump-kdump config=/etc/kmemdump/kdump.conf
+ *	kmemdump-kdump /proc/vmcore FILE
  *
  * As process 1 it is all that a crash kernel needs: it reads its settings from
  * /kmemdump.conf and the kernel's command line, copies, and reboots. README.md
@@ -33,6 +34,7 @@ struct settings {
 	uint64_t patience;	/* seconds, for a device */
 	const char *then;	/* when the image is written */
 	const char *otherwise;	/* when there is none */
+	uint64_t started;	/* milliseconds: first user space, as process 1 */
 };
 
 static const char *const ends[] = { "return", "reboot", "poweroff", "halt" };
@@ -140,7 +142,6 @@ static long read_file(struct source *source, void *data, size_t size,
 static int copy_to(const char *spec, const struct settings *settings,
 		   struct image *image, struct vmcore *vmcore)
 {
-	uint64_t start = os_clock();
 	const char *problem;
 	struct place place;
 
@@ -153,7 +154,7 @@ static int copy_to(const char *spec, const struct settings *settings,
 		say("%s: %lu bytes, %lu regions, list %lu, in %lu ms",
 		    place.name, image->copied->size,
 		    (unsigned long)image->count, image->copied->sequence,
-		    os_clock() - start);
+		    os_clock() - settings->started);
 	place_close(&place);
 	if (problem)
 		return NOT_WRITTEN;
@@ -279,12 +280,30 @@ static void be_init(struct settings *settings)
 	}
 }
 
+/* makedumpfile's form: the dead kernel's memory, and the name of the image. */
+static const char *set_path(struct settings *settings, const char *path)
+{
+	static char named[260];
+	static unsigned int paths;
+
+	if (paths++ > 1 || settings->to_count == MAX_TO)
+		return "expected at most two paths: /proc/vmcore FILE";
+	if (paths == 1) {
+		settings->vmcore = path;
+		return NULL;
+	}
+	if (format(named, sizeof(named), "as:%s", path) == sizeof(named) - 1)
+		return "the name of the image is too long";
+	settings->to[settings->to_count++] = named;
+	return NULL;
+}
+
 /* The kernel's stack: the number of arguments, the arguments. */
 __attribute__((noreturn, used)) void start(long *stack)
 {
 	struct settings settings = {
 		.vmcore = "/proc/vmcore", .timeout = 60, .patience = 10,
-		.then = "return",
+		.then = "return", .started = os_clock(),
 	};
 	char **arguments = (char **)(stack + 1);
 	bool first = os_pid() == 1;
@@ -304,15 +323,17 @@ __attribute__((noreturn, used)) void start(long *stack)
 				os_exit(WRONG_USE);
 			continue;
 		}
-		problem = set(&settings, arguments[i]);
+		problem = arguments[i][0] == '/' ?
+				  set_path(&settings, arguments[i]) :
+				  set(&settings, arguments[i]);
 		if (problem) {
 			say("%s", problem);
 			os_exit(WRONG_USE);
 		}
 	}
 	if (!settings.to_count) {
-		say("nowhere to write: expected to=file:, to=raw: or "
-		    "to=console:");
+		say("nowhere to write: expected to=file:, to=as:, "
+		    "to=raw: or to=console:");
 		status = WRONG_USE;
 	} else {
 		status = copy_in_time(&settings);

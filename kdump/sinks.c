@@ -5,6 +5,7 @@
 
 #define MOUNTED	"/mnt"
 #define BLOCK	4096
+#define MAX_FOLDER	200	/* with what follows it in struct place */
 
 #define place_of(it) ((struct place *)(it))
 
@@ -384,6 +385,17 @@ static const char *open_folder(struct place *place, char *spec,
 	return NULL;
 }
 
+/* A name of somebody else's choice; its folder is there. */
+static const char *open_named(struct place *place, const char *path)
+{
+	if (*path != '/' || strlen(path) > sizeof(place->name) - 6)
+		return "as: expected as:FILE, its whole path";
+	format(place->name, sizeof(place->name), "%s.part", path);
+	format(place->final, sizeof(place->final), "%s", path);
+	place->sink = (struct sink){ file_begin, write_at, file_finish };
+	return NULL;
+}
+
 static const char *open_partition(struct place *place)
 {
 	char magic[8];
@@ -417,16 +429,20 @@ const char *place_open(struct place *place, const char *spec,
 	memset(place, 0, sizeof(*place));
 	place->fd = -1;
 	if (starts_with(spec, "file:")) {
+		if (strlen(spec) > MAX_FOLDER)
+			return "file: the path is too long";
 		format(copy, sizeof(copy), "%s", spec + 5);
 		return open_folder(place, copy, patience, vmcore);
 	}
+	if (starts_with(spec, "as:"))
+		return open_named(place, spec + 3);
 	if (starts_with(spec, "raw:")) {
 		problem = find_device(place->name, sizeof(place->name),
 				      spec + 4, patience);
 		return problem ? problem : open_partition(place);
 	}
 	if (!starts_with(spec, "console:"))
-		return "to: expected file:, raw: or console:";
+		return "to: expected file:, as:, raw: or console:";
 	problem = find_device(place->name, sizeof(place->name), spec + 8,
 			      patience);
 	if (problem)

@@ -16,7 +16,7 @@ struct place {
 
 /**
  * place_open() - open a destination
- * @spec: file:FOLDER[@FSTYPE:DEVICE], raw:DEVICE or console:DEVICE
+ * @spec: file:FOLDER[@FSTYPE:DEVICE], as:FILE, raw:DEVICE or console:DEVICE
  * @patience: milliseconds in which a device may appear
  *
  * Return: NULL, or what is wrong.

@@ -120,6 +120,21 @@ def test_copies_into_a_folder(copier, ram, tmp_path):
     assert zlib.crc32(data[copied.data :]) == copied.data_check
 
 
+def test_copies_to_a_name_as_makedumpfile_does(copier, ram, tmp_path):
+    vmcore, out = dump(ram, tmp_path / "vmcore"), tmp_path / "vmcore-incomplete"
+    done = run_copier(copier, str(vmcore), str(out))
+    assert done.returncode == 0, done
+    assert written(tmp_path) == ["vmcore", "vmcore-incomplete"]
+    check(out, ram, tmp_path / "core")
+    done = run_copier(copier, str(vmcore), f"/{'long' * 100}")
+    assert (done.returncode, "is too long" in done.stderr) == (2, True)
+    done = run_copier(copier, str(vmcore), str(out), "/more")
+    assert (done.returncode, "at most two paths" in done.stderr) == (2, True)
+    for place in ("as:relative", f"as:/{'long' * 63}", f"file:/{'long' * 60}"):
+        done = run_copier(copier, str(vmcore), f"to={place}")
+        assert (done.returncode, "not written: " in done.stderr) == (4, True)
+
+
 def test_copies_into_a_partition(copier, ram, tmp_path):
     vmcore, disk = dump(ram, tmp_path / "vmcore"), tmp_path / "disk"
     disk.write_bytes(b"Raw_Dmp!".ljust(1 << 20, b"\0"))

@@ -24,6 +24,7 @@ from kmemdump.targets.writable import open_writable
 __all__ = [
     "FULL_COPY_AT",
     "build_helper",
+    "hold_page",
     "judged_initramfs",
     "load_crash_kernel",
     "marked_from_outside",
@@ -126,11 +127,7 @@ def load_crash_kernel(machine: Machine, initramfs: bytes) -> Range:
         " 2>/dev/null",
         timeout=_PATIENCE,
     )
-    machine.run(
-        "mkdir /huge && mount -t hugetlbfs -o pagesize=2M none /huge && "
-        "echo 1 >/proc/sys/vm/nr_hugepages"
-    )
-    start = int(machine.run("/files/helper hold /huge/list"), 16)
+    page = hold_page(machine)
     arch = machine.setup.architecture
     arguments = " ".join((f"console={arch.console}", *arch.command_line, _ARGUMENTS))
     # -a: kexec_file_load() where the kernel has it; Debian's for arm64 have not.
@@ -141,6 +138,16 @@ def load_crash_kernel(machine: Machine, initramfs: bytes) -> Range:
         timeout=_PATIENCE,
     )
     assert machine.run("cat /sys/kernel/kexec_crash_loaded") == "1"
+    return page
+
+
+def hold_page(machine: Machine) -> Range:
+    """Return a page that a guest holds for the list."""
+    machine.run(
+        "mkdir /huge && mount -t hugetlbfs -o pagesize=2M none /huge && "
+        "echo 1 >/proc/sys/vm/nr_hugepages"
+    )
+    start = int(machine.run("/files/helper hold /huge/list"), 16)
     return Range(start, _LIST_SIZE)
 
 
