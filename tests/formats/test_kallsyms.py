@@ -5,12 +5,15 @@ import pytest
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.kallsyms import (
-    TOKEN_DIGITS,
     Kallsyms,
     SymbolAddresses,
+    kallsyms_at,
+    parse_tokens,
+)
+from kmemdump.formats.kallsyms_search import (
+    TOKEN_DIGITS,
     find_kallsyms,
     find_name,
-    parse_tokens,
     tokens_at,
 )
 from rigs.writers.kallsyms import NEW, OLD, PLACE, SORTED, Written, write_kallsyms
@@ -27,6 +30,9 @@ SYMBOLS = [
     *((TEXT + 0x5000 + 8 * i, f"dkmem_{i:x}") for i in range(1300)),
 ]
 PER_CPU = [(8 * i, f"Dper_cpu_{i}") for i in range(40)]
+OBJECT, FUNCTION = 1, 2
+GLOBAL, UNKNOWN = 1 << 4, 15 << 4
+"""``st_info`` of <elf.h>; 15 is no binding of ELF."""
 LAYOUTS = [
     pytest.param(OLD, 8, PER_CPU, id="5.10"),
     pytest.param(OLD, 8, [], id="5.10-aarch64"),
@@ -83,6 +89,47 @@ def test_each_layout_is_found_and_read(order, alignment, per_cpu):
     assert numbers == {"_stext": [at + 900], "sys_7_init_read_49": [at + 7]}
 
 
+def known(written: Written) -> Kallsyms:
+    at = written.places
+    places = (at["names"], at["count"], at["tokens"], at["index"])
+    return kallsyms_at(written.data, *places, "data")
+
+
+@pytest.mark.parametrize(("order", "alignment", "per_cpu"), LAYOUTS)
+def test_symbols_whose_tables_are_known(order, alignment, per_cpu):
+    written, _ = write(order, alignment, per_cpu)
+    at = written.places
+    symbols = known(written).symbols(at["offsets"], at.get("base"), VIRTUAL)
+    rows = [(row.address, row.name, row.info) for row in symbols]
+    kinds = {"T": GLOBAL | FUNCTION, "t": UNKNOWN | FUNCTION}
+    kinds |= {"D": GLOBAL | OBJECT, "d": UNKNOWN | OBJECT}
+    assert rows == [
+        (address, name[1:], kinds[name[0]]) for address, name in [*per_cpu, *SYMBOLS]
+    ]
+
+
+def test_lengths_of_one_byte():
+    """Before v6.1, a length of 128 or more is one byte, too."""
+    long = "tz" + "q#" * 70
+    short = [it for it in SYMBOLS if it[1] != LONG]
+    written = write_kallsyms([*short, (TEXT + 0x90000, long)], OLD, VIRTUAL)
+    packed = bytes([142 & 127 | 128, 142 >> 7])
+    before = written.data.index(packed, written.places["names"])
+    data = bytearray(written.data)
+    data[before : before + 2] = bytes([142])
+    data.insert(written.places["markers"] - 1, 0)
+    found = known(Written(bytes(data), written.places))
+    assert not found.long_names
+    assert list(found.decoded())[-1].decode() == long
+
+
+def test_names_that_would_fill_memory():
+    names = [(TEXT + i, "T" + "vfs" * 200) for i in range(300)]
+    written = write_kallsyms(names, NEW, VIRTUAL)
+    with pytest.raises(FormatError, match="a name of kallsyms of 601 bytes"):
+        known(written).symbols(written.places["offsets"], written.places["base"], 0)
+
+
 def test_an_index_that_is_cut_short():
     with pytest.raises(FormatError, match="511 bytes of kallsyms' index"):
         parse_tokens(bytes(511), b"", "data")
@@ -131,9 +178,13 @@ def damage(written: Written, part: str, at: int, byte: int = 0x5A) -> bytes:
     ],
 )
 def test_damaged_names_are_refused(order, part, at):
-    data = damage(write_kallsyms(SYMBOLS, order, VIRTUAL), part, at)
+    written = write_kallsyms(SYMBOLS, order, VIRTUAL)
+    data = damage(written, part, at)
     with pytest.raises(FormatError, match="names that agree with their markers"):
         find(data)
+    if part != "count":
+        with pytest.raises(FormatError, match="do not agree with their markers"):
+            known(Written(data, written.places))
 
 
 @pytest.mark.parametrize("part", ["tokens", "index"])
@@ -154,7 +205,11 @@ def test_addresses_must_ascend(order):
         return [it for it in find(data).addresses() if it.offsets in places]
 
     assert read(written.data)
-    assert not read(damage(written, "offsets", 4 * 500 + 2))
+    damaged = damage(written, "offsets", 4 * 500 + 2)
+    assert not read(damaged)
+    at = written.places
+    with pytest.raises(FormatError, match="addresses of kallsyms that do not ascend"):
+        known(Written(damaged, at)).symbols(at["offsets"], at.get("base"), VIRTUAL)
 
 
 def test_a_base_in_user_space_is_none():

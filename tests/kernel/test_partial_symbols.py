@@ -6,8 +6,8 @@ from collections import defaultdict
 import pytest
 
 from kmemdump.formats.symbols import SymbolTable, make_symbols
-from kmemdump.kernel import debug_info
 from kmemdump.kernel.attach import attach
+from kmemdump.kernel.kallsyms import KallsymsTables
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
@@ -33,10 +33,10 @@ def test_what_is_found_is_right(
     target = open_target(f"qmp:{dead.machine.qmp}")
     try:
         whole = attach(target)
-        read = debug_info._read_kallsyms
+        read = KallsymsTables.symbols
 
-        def functions_only(*arguments) -> SymbolTable:
-            symbols = read(*arguments)
+        def functions_only(tables: KallsymsTables) -> SymbolTable:
+            symbols = read(tables)
             at = {
                 name: symbols.find(name, one=True)[0].address
                 for name in ("_stext", "_etext", "_sinittext", "_einittext")
@@ -48,7 +48,7 @@ def test_what_is_found_is_right(
                 or at["_sinittext"] <= row.address <= at["_einittext"]
             )
 
-        monkeypatch.setattr(debug_info, "_read_kallsyms", functions_only)
+        monkeypatch.setattr(KallsymsTables, "symbols", functions_only)
         partial = attach(target)
         known, found = whole.own_debug_info.found, partial.own_debug_info.found
         assert known is not None

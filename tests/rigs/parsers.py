@@ -6,6 +6,8 @@ Add each new parser here, or to the tables of its kind that are imported: tests 
 fuzzer walk the table, and a test fails for a parser that is not in it.
 """
 
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,7 +22,8 @@ from kmemdump.formats.debug_info import parse_debug_info
 from kmemdump.formats.elf import PT_NOTE, ProgramHeader, pack_header
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.fdt import parse_fdt, reserved_ranges
-from kmemdump.formats.kallsyms import (
+from kmemdump.formats.kallsyms import kallsyms_at
+from kmemdump.formats.kallsyms_search import (
     TOKEN_DIGITS,
     find_kallsyms,
     find_name,
@@ -121,6 +124,23 @@ def _kallsyms(data: bytes) -> None:
             assert len(addresses.values) == found.count
         found.find({"_stext", "absent"})
         find_name(data[found.names :], tokens.strings, b"_stext", found.long_names)
+
+
+_PLACES = struct.Struct("<6I")
+
+
+def _kallsyms_of(order: Sequence[str]) -> bytes:
+    """Return tables of kallsyms, with their places before them."""
+    written = write_kallsyms(_SYMBOLS, order, _TEXT)
+    names = ("names", "count", "tokens", "index", "offsets", "base")
+    return _PLACES.pack(*(written.places.get(it, 0) for it in names)) + written.data
+
+
+def _known_kallsyms(data: bytes) -> None:
+    places, data = data[: _PLACES.size].ljust(_PLACES.size, b"\0"), data[_PLACES.size :]
+    names, count, table, index, offsets, base = _PLACES.unpack(places)
+    found = kallsyms_at(data, names, count, table, index, "tables")
+    found.symbols(offsets, base or None, _TEXT)
 
 
 def _layout(data: bytes) -> None:
@@ -318,6 +338,12 @@ PARSERS = (
         tuple(
             write_kallsyms(_SYMBOLS, order, _TEXT).data for order in (OLD, NEW, PLACE)
         ),
+        200_000,
+    ),
+    Parser(
+        "kallsyms tables",
+        _known_kallsyms,
+        (_kallsyms_of(NEW), _kallsyms_of(PLACE)),
         200_000,
     ),
     Parser(

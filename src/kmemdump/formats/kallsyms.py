@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The kernel's table of its symbols, found and decoded by its contents.
+The kernel's table of its symbols, kallsyms.
 
 scripts/kallsyms.c writes five tables next to each other. Their order, their alignment
 and the meaning of addresses differ between kernels:
@@ -11,15 +11,11 @@ and the meaning of addresses differ between kernels:
 - without a base, since commit a081b5789255 ("kallsyms: Get rid of kallsyms relative
   base") (in v7.0): an offset is relative to its own place.
 
-So nothing is believed of their order. The tokens show themselves: each character that
-a symbol uses is a token of its own, so the ten digits follow each other. All else is
-proven from there: the index says where each token starts, the markers say where each
-256th name starts, and addresses ascend.
+The markers, which say where each 256th name starts, prove the names.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 import sys
 from array import array
@@ -28,46 +24,56 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from kmemdump.errors import FormatError
+from kmemdump.formats.symbols import SymbolTable
 
 __all__ = [
+    "INDEX_SIZE",
     "MAX_SYMBOLS",
-    "TOKEN_DIGITS",
+    "MAX_TOKEN",
+    "NAMES_PER_MARKER",
+    "TABLE_ALIGNMENTS",
     "Kallsyms",
     "SymbolAddresses",
     "Tokens",
-    "find_kallsyms",
-    "find_name",
+    "kallsyms_at",
+    "name_spans",
     "parse_tokens",
     "size_of_sequences",
-    "tokens_at",
 ]
-
-TOKEN_DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
-"""What each token table contains, and hardly anything else."""
 
 MAX_SYMBOLS = 4 << 20
 """Most symbols that are believed; Debian's kernels have 200,000."""
-_STEP = 256  # Names between two markers.
-_MIN_MARKERS = 3  # No kernel has as few as 512 functions.
+MAX_TOKEN = 512
+"""Limit in bytes of a token, and of a name: ``KSYM_NAME_LEN``."""
+NAMES_PER_MARKER = 256
+TABLE_ALIGNMENTS = (1, 2, 4, 8)
 _INDEX = struct.Struct("<256H")
-_MAX_TOKEN = 512  # KSYM_NAME_LEN
-_MAX_NAME = 2 * _MAX_TOKEN
-"""Limit in bytes of a name as it is stored."""
-_MAX_TAIL = 64 << 10
-"""Limit in bytes of the names behind the last marker: at most 256 of them."""
-_ALIGNMENTS = (1, 2, 4, 8)
-_FIRST_MARKERS = re.compile(rb"(?=\0{4}.[\x02-\xff].\0..[\0-\x0f]\0)", re.DOTALL)
-"""The first three: 0, and the places of names 256 and 512."""
-_MAX_WALKED = 2 * MAX_SYMBOLS
-"""Most names that are walked before no more are tried."""
-_MAX_TRIED = 64
-"""Most places of markers that are tried."""
-_REACHES = (1 << 20, 15 << 20)
-"""Bytes before the tokens in which markers start, the likely part first."""
+INDEX_SIZE = _INDEX.size
+_MAX_NAMES = 256 << 20
+"""Limit in bytes of all names; Debian's kernels have 5 MB."""
 _PROMOTED = b".llvm."
 """Precedes the hash in the name of a static symbol that thin LTO made global."""
 _KERNEL = 1 << 63
 """Kernel addresses are in the upper half."""
+_OBJECT, _FUNCTION = 1, 2
+_GLOBAL, _WEAK, _UNIQUE, _UNKNOWN = 1, 2, 10, 15
+
+
+def _symbol_info(letter: int) -> int:
+    """Return ``st_info`` of a type as ``nm`` prints it; see :class:`SymbolRow`."""
+    small = chr(letter).lower()
+    kind = _OBJECT if small in "bcdgrv" else _FUNCTION if small == "t" else 0
+    if letter == ord("u"):
+        binding = _UNIQUE
+    elif small in "vw":
+        binding = _WEAK
+    else:
+        # Those of lower case are local most of the time, but not always.
+        binding = _GLOBAL if chr(letter).isupper() else _UNKNOWN
+    return binding << 4 | kind
+
+
+_SYMBOL_INFO = bytes(map(_symbol_info, range(256)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +172,10 @@ class Kallsyms:
         :return: Its offset; ``None`` if it is not found.
         """
         size = size_of_sequences(self.count)
-        markers = 4 * -(-self.count // _STEP)
+        markers = 4 * _number_of_markers(self.count)
         after = (self.names_end, self.markers + markers, *ends)
         places = [self.tokens.table - size - padding for padding in range(8)]
-        places += [-(-end // unit) * unit for end in after for unit in _ALIGNMENTS]
+        places += [-(-end // unit) * unit for end in after for unit in TABLE_ALIGNMENTS]
         for place in dict.fromkeys(places):
             raw = self.data[place : place + size] if place >= 0 else b""
             if len(raw) == size and _is_order(raw, self.count):
@@ -178,16 +184,47 @@ class Kallsyms:
 
     def decoded(self) -> Iterator[bytes]:
         """Yield each symbol's type (a letter, as ``nm`` prints it) and name."""
-        data, strings, long_names = self.data, self.tokens.strings, self.long_names
-        at = self.names
-        for _ in range(self.count):
-            size = data[at]
-            at += 1
-            if size & 0x80 and long_names:
-                size = size & 0x7F | data[at] << 7
-                at += 1
-            yield b"".join([strings[byte] for byte in data[at : at + size]])
-            at += size
+        data, string = self.data, self.tokens.strings.__getitem__
+        for at, end in name_spans(data, self.names, self.count, self.long_names):
+            yield b"".join(map(string, data[at:end]))
+
+    def symbols(self, offsets: int, base: int | None, place: int) -> SymbolTable:
+        """
+        Return all symbols.
+
+        :param offsets: Offset of the table of addresses.
+        :param base: Offset of the relative base, if there is one.
+        :param place: Virtual address of the data.
+        :raises FormatError: If addresses do not ascend, or names are too long.
+        """
+        read = (
+            self._from_place(offsets)
+            if base is None
+            else self._from_base(offsets, base)
+        )
+        found = next(read, None)
+        if found is None:
+            raise FormatError(
+                f"{self.source}+{offsets:#x}",
+                "addresses of kallsyms that do not ascend",
+            )
+        addresses = found.values
+        if base is None:
+            addresses = array("Q", [(it + place) % (1 << 64) for it in addresses])
+        names, letters, left = [], bytearray(), _MAX_NAMES
+        for name in self.decoded():
+            left -= len(name)
+            if not 1 < len(name) <= MAX_TOKEN or left < 0:
+                raise FormatError(
+                    f"{self.source}+{self.names:#x}",
+                    f"a name of kallsyms of {len(name)} bytes, of "
+                    f"{_MAX_NAMES - left} in all",
+                )
+            letters.append(name[0])
+            names.append(name[1:])
+        names.append(b"")
+        info = letters.translate(_SYMBOL_INFO)
+        return SymbolTable(b"\0".join(names), bytes(info), addresses, array("I"))
 
     def _from_base(self, offsets: int, base: int) -> Iterator[SymbolAddresses]:
         raw = _words(self.data, "I", offsets, self.count)
@@ -234,65 +271,6 @@ def _is_order(raw: bytes, count: int) -> bool:
     return len(numbers) == count and max(numbers) == count - 1
 
 
-def tokens_at(data: bytes, digits: int) -> Tokens | None:
-    """
-    Return the token table around the tokens of the digits, if its index proves it.
-
-    :param digits: Offset of :data:`TOKEN_DIGITS`.
-    """
-    end = digits
-    for _ in range(_STEP - ord("0")):
-        end = data.find(b"\0", end, end + _MAX_TOKEN + 1) + 1
-        if end == 0:
-            return None
-    for index in {-(-end // unit) * unit for unit in _ALIGNMENTS}:
-        raw = data[index : index + _INDEX.size]
-        if len(raw) < _INDEX.size:
-            continue
-        table = digits - int.from_bytes(raw[2 * ord("0") :][:2], "little")
-        if table < 0:
-            continue
-        try:
-            strings = parse_tokens(raw, data[table:end], "tokens")
-        except FormatError:
-            continue
-        return Tokens(table, index, strings)
-    return None
-
-
-def find_kallsyms(data: bytes, tokens: Tokens, source: str) -> Kallsyms:
-    """
-    Find the names that belong to a token table.
-
-    :param data: Where the table was found.
-    :param source: Name of the data, for messages.
-    :raises FormatError: If there are none.
-    """
-    walked = tried = 0
-    for markers in _likely_markers(data, tokens.table):
-        run = _run(data, markers, tokens.table)
-        if len(run) < _MIN_MARKERS:
-            continue
-        tried += 1
-        for names, num_syms, count in _likely_names(data, markers, run):
-            for long_names in (True, False):
-                end, steps = _walk(data, names, count, run, long_names)
-                walked += steps
-                if end is not None and end <= markers < end + 8:
-                    return Kallsyms(
-                        data, source, tokens, num_syms, count, names, end, markers,
-                        long_names,
-                    )  # fmt: skip
-            if walked > _MAX_WALKED:
-                break
-        if walked > _MAX_WALKED or tried == _MAX_TRIED:
-            break
-    raise FormatError(
-        f"{source}+{tokens.table:#x}",
-        "tokens of kallsyms without names that agree with their markers",
-    )
-
-
 def parse_tokens(index: bytes, table: bytes, source: str) -> list[bytes]:
     """
     Return the strings of a token table whose index is known.
@@ -308,95 +286,13 @@ def parse_tokens(index: bytes, table: bytes, source: str) -> list[bytes]:
     strings = table.split(b"\0", len(starts))[: len(starts)]
     at = 0
     for start, string in zip(starts, strings, strict=False):
-        if start != at or len(string) > _MAX_TOKEN:
+        if start != at or len(string) > MAX_TOKEN:
             break
         at += len(string) + 1
     else:
         if len(strings) == len(starts) and at <= len(table):
             return strings
     raise FormatError(source, "the index of kallsyms' tokens does not agree with them")
-
-
-def find_name(
-    names: bytes, strings: list[bytes], wanted: bytes, long_names: bool
-) -> int | None:
-    """
-    Return the number of the first symbol with a name; ``None`` if it is not there.
-
-    :param names: The beginning of the table of names.
-    """
-    at = number = 0
-    while at < len(names) - 1:
-        size = names[at]
-        at += 1
-        if size & 0x80 and long_names:
-            size = size & 0x7F | names[at] << 7
-            at += 1
-        if not size or at + size > len(names):
-            return None
-        if b"".join([strings[byte] for byte in names[at : at + size]])[1:] == wanted:
-            return number
-        at, number = at + size, number + 1
-    return None
-
-
-def _likely_markers(data: bytes, end: int) -> Iterator[int]:
-    """Yield where the markers may start, the last place before *end* first."""
-    for reach in _REACHES:
-        start = max(end - reach, 0)
-        found = _FIRST_MARKERS.finditer(data, start, end)
-        yield from reversed([it.start() for it in found if it.start() % 4 == 0])
-        end = start
-
-
-def _likely_names(
-    data: bytes, markers: int, run: list[int]
-) -> Iterator[tuple[int, int, int]]:
-    """Yield offsets of names and of their number, and that number, if it can be it."""
-    # What follows the markers may look like one more.
-    for length in range(len(run), max(len(run) - 3, _MIN_MARKERS - 1), -1):
-        last = markers - run[length - 1]
-        for names in range(last & -4, max(last - _MAX_TAIL, 8) - 1, -4):
-            for num_syms in (names - 4, names - 8):
-                count = int.from_bytes(data[num_syms : num_syms + 4], "little")
-                if -(-count // _STEP) == length:
-                    yield names, num_syms, count
-
-
-def _run(data: bytes, markers: int, end: int) -> list[int]:
-    """Return the words from an offset on that can be markers."""
-    run = [0]
-    for at in range(markers + 4, end - 3, 4):
-        word = int.from_bytes(data[at : at + 4], "little")
-        if not 2 * _STEP <= word - run[-1] <= _MAX_NAME * _STEP:
-            break
-        if len(run) > MAX_SYMBOLS // _STEP or word > markers:
-            break
-        run.append(word)
-    return run
-
-
-def _walk(
-    data: bytes, names: int, count: int, markers: list[int], long_names: bool
-) -> tuple[int | None, int]:
-    """
-    Walk all names, while each 256th is where its marker says.
-
-    :return: Where they end, if all are there; and the number of those walked.
-    """
-    at, end = names, len(data)
-    for i in range(count):
-        if (not i % _STEP and at - names != markers[i // _STEP]) or at + 1 >= end:
-            return None, i
-        size = data[at]
-        at += 1
-        if size & 0x80 and long_names:
-            size = size & 0x7F | data[at] << 7
-            at += 1
-        if not size:
-            return None, i
-        at += size
-    return at if at <= end else None, count
 
 
 def _words(data: bytes, code: str, at: int, count: int) -> array[int] | None:
@@ -411,3 +307,78 @@ def _words(data: bytes, code: str, at: int, count: int) -> array[int] | None:
 
 def _ascends(values: array[int]) -> bool:
     return all(a <= b for a, b in pairwise(values))
+
+
+def kallsyms_at(
+    data: bytes, names: int, num_syms: int, table: int, index: int, source: str
+) -> Kallsyms:
+    """
+    Return the kallsyms whose tables are known.
+
+    :param names: Offset of the names; the markers follow them.
+    :param num_syms: Offset of the number of symbols.
+    :param table: Offset of the tokens.
+    :param index: Offset of the tokens' index.
+    :raises FormatError: If the tables do not agree with each other.
+    """
+    strings = parse_tokens(data[index : index + INDEX_SIZE], data[table:], source)
+    count = int.from_bytes(data[num_syms : num_syms + 4], "little")
+    if not 0 < count <= MAX_SYMBOLS:
+        raise FormatError(f"{source}+{num_syms:#x}", f"{count} symbols in kallsyms")
+    # Linux kernel commit 73bbb94466fd ("kallsyms: support "big" kernel symbols") (in
+    # v6.1) cannot be seen but by its effect, and distributions have it in older ones.
+    for long_names in (True, False):
+        expected, end = _walk(data, names, count, long_names)
+        for alignment in TABLE_ALIGNMENTS:
+            markers = -(-end // alignment) * alignment
+            if _words(data, "I", markers, _number_of_markers(count)) == expected:
+                tokens = Tokens(table, index, strings)
+                return Kallsyms(
+                    data, source, tokens, num_syms, count, names, end, markers,
+                    long_names,
+                )  # fmt: skip
+    raise FormatError(
+        f"{source}+{names:#x}", "names of kallsyms that do not agree with their markers"
+    )
+
+
+def name_spans(
+    data: bytes, names: int, count: int, long_names: bool
+) -> Iterator[tuple[int, int]]:
+    """
+    Yield where the bytes of each name begin and end, as long as *data* has them.
+
+    :param names: Offset of the names.
+    :param long_names: Whether a length of 128 or more takes two bytes.
+    """
+    at, last = names, len(data) - 1
+    for _ in range(count):
+        if at >= last:
+            return
+        size = data[at]
+        at += 1
+        if size & 0x80 and long_names:
+            size = size & 0x7F | data[at] << 7
+            at += 1
+        end = at + size
+        if not size or end > last + 1:
+            return
+        yield at, end
+        at = end
+
+
+def _walk(
+    data: bytes, names: int, count: int, long_names: bool
+) -> tuple[array[int] | None, int]:
+    """Return what the markers are, if all names are there; and where names end."""
+    markers, end, number = array("I"), names, 0
+    for _, after in name_spans(data, names, count, long_names):
+        if not number % NAMES_PER_MARKER:
+            markers.append(end - names)
+        end = after
+        number += 1
+    return markers if number == count else None, end
+
+
+def _number_of_markers(count: int) -> int:
+    return -(-count // NAMES_PER_MARKER)

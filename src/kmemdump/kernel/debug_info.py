@@ -12,13 +12,10 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
-from drgn import FaultError, Program, Symbol, SymbolBinding, SymbolIndex, SymbolKind
-from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
+from drgn import FaultError, Program, Symbol, SymbolBinding, SymbolKind
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage.read import CoreImage
@@ -30,24 +27,20 @@ from kmemdump.errors import (
 )
 from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, pack_btf, parse_btf
 from kmemdump.formats.debug_info import DebugInfoNote
-from kmemdump.formats.kallsyms import MAX_SYMBOLS
 from kmemdump.formats.symbols import (
     SymbolRow,
     SymbolTable,
-    join_columns,
-    make_symbols,
 )
 from kmemdump.kernel.build_cache import Build, BuildCache, digest_of
 from kmemdump.kernel.debug_packages import find_debug_package
+from kmemdump.kernel.kallsyms import read_kallsyms_tables
 from kmemdump.kernel.partial_symbols import (
     add_per_cpu_variables,
     find_variables,
     lacks_unwind_tables,
 )
-from kmemdump.kernel.program import core_program
 from kmemdump.kernel.symbol_names import find_changed_names, plain_name
 from kmemdump.memory.physical import PAGE_SIZE, Memory
-from kmemdump.memory.ranges import ADDRESS_SPACE
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = [
@@ -59,10 +52,8 @@ __all__ = [
     "plain_symbol",
     "read_debug_info",
     "read_unwind_tables",
-    "symbol_info",
 ]
 
-_MAX_KALLSYMS = 128 << 20
 _ADDRESS = struct.Struct("<Q")
 
 
@@ -244,7 +235,7 @@ def read_debug_info(
     :raises FormatError: If one of them is damaged.
     """
     try:
-        tables = _read_tables(prog, info)
+        tables = read_kallsyms_tables(prog, info)
     except BudgetExceededError:
         raise
     except (LookupError, ValueError, FaultError, NotCapturedError) as error:
@@ -255,7 +246,10 @@ def read_debug_info(
         data = _read_btf(prog, info, known.symbols)
         if digest_of(data) == known.btf_digest:
             return _of_build(known)
-    symbols = _read_kallsyms(tables, info, machine)
+    try:
+        symbols = tables.symbols()
+    except FormatError as error:
+        raise _no_kallsyms(info, error) from error
     lacks = ""
     if _address(symbols, "init_uts_ns") is None and memory is not None:
         count = len(symbols)
@@ -305,40 +299,6 @@ def _no_kallsyms(info: VmcoreInfo, error: Exception) -> UnsupportedError:
     return UnsupportedError(
         f"{info.source}: no kallsyms in the kernel's memory ({error}); {_advice(info)}"
     )
-
-
-def _read_kallsyms(tables: _Tables, info: VmcoreInfo, machine: int) -> SymbolTable:
-    # drgn reads kallsyms a few bytes at a time, half a million times, which is slow
-    # through a Python callback. Give drgn a copy of the tables.
-    segments = [(tables.start, tables.data)]
-    try:
-        prog = core_program(machine, info, info.source, segments=segments)
-        return _table(load_vmlinux_kallsyms(prog))
-    except Exception as error:  # drgn raises many kinds if tables are damaged.
-        raise _no_kallsyms(info, error) from error
-
-
-def _table(index: SymbolIndex) -> SymbolTable:
-    every: Sequence[Symbol] = index(None, None, None, False)
-    addresses = array("Q", [symbol.address for symbol in every])
-    if any(before > after for before, after in pairwise(addresses)):
-        return make_symbols(
-            SymbolRow(it.address, it.name, symbol_info(it)) for it in every
-        )
-    info = bytes([symbol_info(symbol) for symbol in every])
-    return join_columns([it.name for it in every], info, addresses, array("I"))
-
-
-# By identity: an enumeration's members are slow to hash, and there are half a million.
-_KINDS: dict[int, int] = {id(kind): kind.value & 15 for kind in SymbolKind}
-_BOUND: dict[int, int] = {
-    id(binding): (binding.value - 1 & 15) << 4 for binding in SymbolBinding
-}
-
-
-def symbol_info(symbol: Symbol) -> int:
-    """Return ``st_info`` of a symbol; see :class:`SymbolRow`."""
-    return _KINDS[id(symbol.kind)] | _BOUND[id(symbol.binding)]
 
 
 def _address(symbols: SymbolTable, name: str) -> int | None:
@@ -392,46 +352,3 @@ def read_unwind_tables(prog: Program, info: DebugInfo, machine: int) -> None:
         if start is not None and stop is not None and 0 < stop - start <= MAX_SIZE:
             with contextlib.suppress(FaultError):
                 prog.read(start, stop - start)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    """The tables of kallsyms, which lie together."""
-
-    start: int
-    data: bytes
-    places: tuple[int, ...]
-    """Where in *data* each table begins."""
-    base: int | None
-    """Where in *data* the address is that addresses are relative to, if there is."""
-
-    def key(self, machine: int) -> str:
-        """Return what is the same for one build wherever it lies, and for no other."""
-        data, distance = self.data, 0
-        if self.base is not None:
-            (address,) = _ADDRESS.unpack_from(data, self.base)
-            distance = address - self.start & ADDRESS_SPACE - 1
-            data = data[: self.base] + data[self.base + 8 :]
-        return digest_of(data, array("Q", [machine, distance, *self.places]))
-
-
-def _read_tables(prog: Program, info: VmcoreInfo) -> _Tables:
-    names = ("names", "num_syms", "token_table", "token_index", "offsets")
-    tables = {name: info.symbol(f"kallsyms_{name}") for name in names}
-    count = prog.read_u32(tables["num_syms"])
-    if not 0 < count <= MAX_SYMBOLS:
-        raise ValueError(f"{count} symbols")
-    ends = [tables["token_index"] + 512, tables["offsets"] + 4 * count]
-    base = None
-    with contextlib.suppress(NotCapturedError):
-        # Removed in Linux kernel commit a081b5789255 ("kallsyms: Get rid of kallsyms
-        # relative base") (in v7.0). drgn reads both kinds.
-        base = tables["relative_base"] = info.symbol("kallsyms_relative_base")
-        ends.append(base + 8)
-    start = min(tables.values())
-    end = max(ends)
-    if tables["names"] >= end or end - start > _MAX_KALLSYMS:
-        raise ValueError(f"tables from {start:#x} to {end:#x}")
-    data = prog.read(start, end - start)
-    places = tuple(address - start for address in tables.values())
-    return _Tables(start, data, places, None if base is None else base - start)

@@ -3,33 +3,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 from drgn import FaultError, Program, Type
 
 from kmemdump.arch.architecture import image_address
 from kmemdump.errors import FormatError, NotCapturedError, UnsupportedError
-from kmemdump.formats.kallsyms import (
-    MAX_SYMBOLS,
-    Tokens,
-    find_kallsyms,
-    parse_tokens,
-    size_of_sequences,
-)
 from kmemdump.formats.kinfo import ADDRESSES, Kinfo, KinfoLayout, fields_of
 from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.kallsyms import read_kallsyms_tables
 from kmemdump.memory.physical import PAGE_SIZE
-from kmemdump.memory.ranges import Region, round_up
+from kmemdump.memory.ranges import Region
 
 __all__ = ["kinfo_facts", "kinfo_regions"]
 
 _logger = logging.getLogger(__name__)
 _BITS = 64
-_INDEX = 512
-"""Size of kallsyms_token_index in bytes."""
-_MAX_KALLSYMS = 128 << 20
-_TABLES = ("names", "num_syms", "token_table", "token_index", "offsets")
 
 
 def kinfo_facts(kernel: Kernel, layout: KinfoLayout) -> Kinfo:
@@ -113,28 +102,12 @@ def _find_tables(kernel: Kernel) -> dict[str, int]:
 
 
 def _find_unlisted(kernel: Kernel) -> dict[str, int]:
-    prog, info = kernel.prog, kernel.vmcoreinfo
-    at = {name: info.symbol(f"kallsyms_{name}") for name in _TABLES}
-    count = prog.read_u32(at["num_syms"])
-    if not 0 < count <= MAX_SYMBOLS:
-        raise NotCapturedError(f"{count} symbols")
-    ends = [at["token_index"] + _INDEX, at["offsets"] + 4 * count]
-    with contextlib.suppress(NotCapturedError):
-        ends.append(info.symbol("kallsyms_relative_base") + 8)
-    start = min(*at.values(), *ends) & -8
-    # The table that orders the names may be after all others.
-    end = round_up(max(ends), 8) + size_of_sequences(count)
-    if end - start > _MAX_KALLSYMS:
-        raise NotCapturedError(f"kallsyms from {start:#x} to {end:#x}")
-    data = prog.read(start, end - start)
-    index, table = at["token_index"] - start, at["token_table"] - start
-    strings = parse_tokens(data[index : index + _INDEX], data[table:], info.source)
-    tokens = Tokens(table, index, strings)
-    tables = find_kallsyms(data, tokens, info.source)
-    found = {"kallsyms_markers": start + tables.markers}
-    sequences = tables.find_sequences(item - start for item in ends)
+    raw = read_kallsyms_tables(kernel.prog, kernel.vmcoreinfo, sequences=True)
+    tables = raw.parse()
+    found = {"kallsyms_markers": raw.start + tables.markers}
+    sequences = tables.find_sequences(raw.ends)
     if sequences is not None:
-        found["kallsyms_seqs_of_names"] = start + sequences
+        found["kallsyms_seqs_of_names"] = raw.start + sequences
     return found
 
 

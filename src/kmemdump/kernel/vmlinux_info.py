@@ -12,12 +12,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from drgn import FindObjectFlags, Program, Symbol, SymbolKind, TypeKind, TypeKindSet
+from drgn import (
+    FindObjectFlags,
+    Program,
+    Symbol,
+    SymbolBinding,
+    SymbolKind,
+    TypeKind,
+    TypeKindSet,
+)
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.btf import parse_btf
 from kmemdump.formats.symbols import SymbolRow, SymbolTable, make_symbols
-from kmemdump.kernel.debug_info import DebugInfo, per_cpu_types, symbol_info
+from kmemdump.kernel.debug_info import DebugInfo, per_cpu_types
 from kmemdump.kernel.optional import optional
 from kmemdump.kernel.type_encoder import TypeEncoder
 from kmemdump.kernel.variables import VARIABLES
@@ -130,9 +138,19 @@ def _symbols(prog: Program, info: VmcoreInfo, start: int, end: int) -> SymbolTab
                 start <= address + shift < end + _BEYOND
             ):
                 address += shift
-            yield SymbolRow(address, name, symbol_info(symbol), symbol.size)
+            yield SymbolRow(address, name, _info(symbol), symbol.size)
 
     return make_symbols(rows())
 
 
 _NO_PLACE = (SymbolKind.FILE, SymbolKind.SECTION)
+# By identity: an enumeration's members are slow to hash, and there are half a million.
+_KINDS: dict[int, int] = {id(kind): kind.value & 15 for kind in SymbolKind}
+_BOUND: dict[int, int] = {
+    id(binding): (binding.value - 1 & 15) << 4 for binding in SymbolBinding
+}
+
+
+def _info(symbol: Symbol) -> int:
+    """Return ``st_info`` of a symbol; see :class:`SymbolRow`."""
+    return _KINDS[id(symbol.kind)] | _BOUND[id(symbol.binding)]

@@ -2,8 +2,8 @@
 """
 Find a kernel by what its memory contains, and make the VMCOREINFO that it has not.
 
-kallsyms shows itself (:mod:`kmemdump.formats.kallsyms`). It has addresses, but not
-where in memory they are; or, since v7.0, places in memory, but not their addresses.
+kallsyms shows itself (:mod:`kmemdump.formats.kallsyms_search`). It has addresses, but
+not where in memory they are; or, since v7.0, places in memory, but not their addresses.
 The banner gives the one, ``init_mm.pgd`` the other. What follows is proven: the name of
 the system must be where ``init_uts_ns`` is, and the page table must map the image to
 itself. A copy of an image, as boot loaders leave it, has no such page table.

@@ -13,12 +13,14 @@ from kmemdump.arch.architecture import arch_from_info
 from kmemdump.errors import FormatError, NotCapturedError
 from kmemdump.formats.kallsyms import (
     MAX_SYMBOLS,
-    TOKEN_DIGITS,
     Kallsyms,
     SymbolAddresses,
+    parse_tokens,
+)
+from kmemdump.formats.kallsyms_search import (
+    TOKEN_DIGITS,
     find_kallsyms,
     find_name,
-    parse_tokens,
     tokens_at,
 )
 from kmemdump.memory.physical import PAGE_SIZE, Memory
