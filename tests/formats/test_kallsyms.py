@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kallsyms are found by their contents, in each layout, and damage is noticed."""
 
+import struct
+
 import pytest
 
 from kmemdump.errors import FormatError
@@ -123,11 +125,27 @@ def test_lengths_of_one_byte():
     assert list(found.decoded())[-1].decode() == long
 
 
-def test_names_that_would_fill_memory():
+def test_names_that_are_too_long():
     names = [(TEXT + i, "T" + "vfs" * 200) for i in range(300)]
     written = write_kallsyms(names, NEW, VIRTUAL)
-    with pytest.raises(FormatError, match="a name of kallsyms of 601 bytes"):
+    with pytest.raises(FormatError, match="kallsyms of 601 to 601 bytes"):
         known(written).symbols(written.places["offsets"], written.places["base"], 0)
+
+
+def test_names_that_would_fill_memory():
+    """A token of 500 bytes, in a million bytes of names."""
+    count, stored = 1 << 20, b"\x01A"
+    tokens = [b"T" * 500 if i == ord("A") else b"%c" % max(i, 1) for i in range(256)]
+    table = b"".join(token + b"\0" for token in tokens)
+    starts = [sum(len(token) + 1 for token in tokens[:i]) for i in range(256)]
+    markers = [i * 256 * len(stored) for i in range(count // 256)]
+    parts = [struct.pack("<II", count, 0), stored * count]
+    parts += [struct.pack(f"<{len(markers)}I", *markers), struct.pack("<256H", *starts)]
+    parts += [table, bytes(8 * count)]
+    at = [len(b"".join(parts[:i])) for i in range(len(parts))]
+    found = kallsyms_at(b"".join(parts), at[1], at[0], at[4], at[3], "data")
+    with pytest.raises(FormatError, match="may take more than 268435456 bytes"):
+        found.symbols(at[5], None, 0)
 
 
 def test_an_index_that_is_cut_short():

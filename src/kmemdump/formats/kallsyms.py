@@ -50,7 +50,10 @@ TABLE_ALIGNMENTS = (1, 2, 4, 8)
 _INDEX = struct.Struct("<256H")
 INDEX_SIZE = _INDEX.size
 _MAX_NAMES = 256 << 20
-"""Limit in bytes of all names; Debian's kernels have 5 MB."""
+"""
+Limit in bytes of all names, if each byte stands for the longest token. Debian's
+kernels have 5 MB, which would be 30 MB so.
+"""
 _PROMOTED = b".llvm."
 """Precedes the hash in the name of a static symbol that thin LTO made global."""
 _KERNEL = 1 << 63
@@ -195,7 +198,7 @@ class Kallsyms:
         :param offsets: Offset of the table of addresses.
         :param base: Offset of the relative base, if there is one.
         :param place: Virtual address of the data.
-        :raises FormatError: If addresses do not ascend, or names are too long.
+        :raises FormatError: If addresses do not ascend, or names are too long or short.
         """
         read = (
             self._from_place(offsets)
@@ -211,20 +214,23 @@ class Kallsyms:
         addresses = found.values
         if base is None:
             addresses = array("Q", [(it + place) % (1 << 64) for it in addresses])
-        names, letters, left = [], bytearray(), _MAX_NAMES
-        for name in self.decoded():
-            left -= len(name)
-            if not 1 < len(name) <= MAX_TOKEN or left < 0:
-                raise FormatError(
-                    f"{self.source}+{self.names:#x}",
-                    f"a name of kallsyms of {len(name)} bytes, of "
-                    f"{_MAX_NAMES - left} in all",
-                )
-            letters.append(name[0])
-            names.append(name[1:])
-        names.append(b"")
-        info = letters.translate(_SYMBOL_INFO)
-        return SymbolTable(b"\0".join(names), bytes(info), addresses, array("I"))
+        stored = self.names_end - self.names
+        if stored * max(map(len, self.tokens.strings)) > _MAX_NAMES:
+            raise FormatError(
+                f"{self.source}+{self.names:#x}",
+                f"names of kallsyms that may take more than {_MAX_NAMES} bytes",
+            )
+        every = list(self.decoded())
+        sizes = set(map(len, every))
+        if not 1 < min(sizes) <= max(sizes) <= MAX_TOKEN:
+            raise FormatError(
+                f"{self.source}+{self.names:#x}",
+                f"names of kallsyms of {min(sizes)} to {max(sizes)} bytes, "
+                f"expected 2 to {MAX_TOKEN}",
+            )
+        names = b"".join([name[1:] + b"\0" for name in every])
+        info = bytes([name[0] for name in every]).translate(_SYMBOL_INFO)
+        return SymbolTable(names, info, addresses, array("I"))
 
     def _from_base(self, offsets: int, base: int) -> Iterator[SymbolAddresses]:
         raw = _words(self.data, "I", offsets, self.count)
