@@ -19,6 +19,7 @@ ROOMS = [
     "progress",
     "folders",
     "user_folders",
+    "installing",
     "files",
     "proc",
     "bounds",

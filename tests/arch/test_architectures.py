@@ -39,6 +39,7 @@ ALLOWED = {
     "areas/crash_stacks.py": "likewise",
     "cli/demo.py": "lists the lab's machines, without loading the lab for --help",
     "firmware_dumps/assemble.py": "takes a dump that does not tell for that of a phone",
+    "installing/distributions.py": "names packages of the machines that QEMU plays",
     "kernel/debug_packages.py": "knows how distributions name kernels",
     "kernel/partial_symbols.py": "names the unwind tables that it finds by content",
     "kernel/variables.py": "is a table of variables, of which no kernel has all",

@@ -133,5 +133,5 @@ def test_without_libusb(monkeypatch: pytest.MonkeyPatch) -> None:
         raise usb.core.NoBackendError("No backend available")
 
     monkeypatch.setattr(usb.core, "find", find)
-    with pytest.raises(UnsupportedError, match="libusb is not installed"):
+    with pytest.raises(UnsupportedError, match=r"libusb 1\.0 is not installed"):
         UsbConnection()

@@ -306,7 +306,7 @@ def test_suites_without_security_updates_of_their_own(archive, cache, suite):
 def test_other_suites_without_lists_of_ones_own(archive, cache):
     get = archive.folder / "bin/apt-get"
     get.write_text("#!/bin/sh\ntrue\n")
-    with pytest.raises(UnsupportedError, match=r"no archive .*\nrun 'apt-get update'"):
+    with pytest.raises(UnsupportedError, match=r"no archive\nrun 'apt-get update'"):
         cache.apt(X86_64, "trixie").show("crash")
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from kmemdump.cli import main
 from kmemdump.errors import UnsupportedError, UsageError
+from kmemdump.installing import require_programs
 from kmemdump.lab import AARCH64, X86_64, Setup, apt
 from kmemdump.lab.busybox import find_busybox
-from kmemdump.lab.distributions import describe_install, require_programs
 from kmemdump.lab.own_kernel import find_own_image, own_kernel
+from rigs.fake_archive import OWN, FakeArchive
 from rigs.writers.kernel_image import write_arm64, write_x86, write_zboot
 
 FEDORA = "6.11.4-301.fc41.x86_64"
@@ -78,36 +79,6 @@ def test_the_hosts_own_is_not_there(tmp_path, monkeypatch):
         find_own_image(FEDORA, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "like", "command"),
-    [
-        ("debian", "", "apt install qemu-system-x86 util-linux"),
-        ("linuxmint", "ubuntu debian", "apt install qemu-system-x86 util-linux"),
-        ("fedora", "", "dnf install qemu-system-x86-core util-linux"),
-        ("arch", "", "pacman -S qemu-system-x86 util-linux"),
-        ("opensuse-tumbleweed", "opensuse suse", "zypper install qemu-x86 util-linux"),
-        ("alpine", "", "apk add qemu-system-x86_64 setpriv"),
-    ],
-)
-def test_what_to_install(name, like, command, monkeypatch):
-    monkeypatch.setattr(
-        platform, "freedesktop_os_release", lambda: {"ID": name, "ID_LIKE": like}
-    )
-    assert describe_install("qemu-system-x86_64", "setpriv") == command
-
-
-def test_what_to_install_who_knows_where(monkeypatch):
-    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "nixos"})
-    found = describe_install("busybox")
-    assert found.split("; ") == [
-        "Debian, Ubuntu: apt install busybox-static",
-        "Fedora: dnf install busybox",
-        "Arch: pacman -S busybox",
-        "SUSE: zypper install busybox-static",
-        "Alpine: apk add busybox-static",
-    ]
-
-
 @pytest.fixture
 def no_debian(tmp_path, monkeypatch) -> Path:
     """A host with an empty PATH, of which a folder is returned."""
@@ -134,6 +105,31 @@ def test_a_demo_says_what_to_install(no_debian, tmp_path, capsys):
         "with which Debian's kernels are fetched; another kernel, such as this" in err
     )
     assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "debian"), [("Debian", True), ("Ubuntu", False), ("none", True)]
+)
+def test_apt_of_another_distribution(label, debian, tmp_path, monkeypatch, capsys):
+    archive = FakeArchive(tmp_path / "archive", label=label)
+    archive.add(OWN, "linux-image-generic")
+    monkeypatch.setenv("PATH", f"{tmp_path}/archive/bin:/usr/bin:/bin")
+    monkeypatch.setenv("KMEMDUMP_LAB", str(tmp_path / "lab"))
+    assert apt.have_debian() == debian
+    if debian:
+        return
+
+    def find(release: str) -> Path:
+        raise UnsupportedError(f"{release} is asked for")
+
+    monkeypatch.setattr("kmemdump.lab.own_kernel.find_own_image", find)
+    demo = ["demo", "-o", str(tmp_path / "out")]
+    assert main(demo) == 3
+    assert f"{os.uname().release} is asked for" in capsys.readouterr().err
+    assert main([*demo, "--kernel", "6.12"]) == 3
+    err = capsys.readouterr().err
+    assert "archives are of Ubuntu-Security, Ubuntu, not Debian's, whose kernels" in err
+    assert "kmemdump demo --vmlinuz FILE" in err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def test_one_version():
     changes = (ROOT / "CHANGELOG.md").read_text()
     heading = re.search(r"^## \[(\S+)\]\n\n(.*)", changes, re.M)
     assert heading[1] == VERSION or VERSION in heading[2]
+
+
+def test_one_home():
+    """What pip show and apt show say, and who maintains it there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    home = project["urls"]["Homepage"]
+    control = (ROOT / "debian/control").read_text()
+    assert re.search(r"^Homepage: (.*)$", control, re.M)[1] == home
+    maintainer = re.search(r"^Maintainer: (.*)$", control, re.M)[1]
+    changes = (ROOT / "debian/changelog").read_text()
+    assert f" -- {maintainer}  " in changes
 
 
 @pytest.fixture(scope="module")
@@ -99,4 +111,5 @@ def test_the_wheel_has_what_the_system_looks_for(copy, tmp_path):
     ):
         assert f"{data}/{file}" in names
     assert "License-Expression: GPL-2.0-or-later" in described
+    assert "Project-URL: Homepage, https://" in described
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name]

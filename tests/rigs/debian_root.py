@@ -116,6 +116,8 @@ def debian_root(cache: PackageCache, suite: str) -> Iterator[DebianRoot]:
         for part in Path("/etc/apt/apt.conf.d").glob("*"):
             if part.is_file() and b"proxy" in part.read_bytes().lower():
                 shutil.copy(part, path / "etc/apt/apt.conf.d")
+        # It is removed soon, and each file of each package would be synced.
+        (path / "etc/dpkg/dpkg.cfg.d/no-sync").write_text("force-unsafe-io\n")
         if _CERTIFICATES.exists():
             (path / "etc/ssl/certs").mkdir(parents=True, exist_ok=True)
             shutil.copy(_CERTIFICATES, path / str(_CERTIFICATES).lstrip("/"))

@@ -2,7 +2,7 @@
 """
 An archive of Debian packages, and an ``apt`` that has it; packages are real ones.
 
-Also that ``apt``: ``python tests/rigs/fake_archive.py FOLDER PROGRAM ARGUMENT...``.
+Also that ``apt``: ``python fake_archive.py FOLDER LABEL PROGRAM ARGUMENT...``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ class FakeArchive:
 
     folder: Path
     suites: dict[str, dict[str, dict[str, object]]] = field(default_factory=dict)
+    label: str = "Debian"
+    """Whose archive it is."""
 
     def __post_init__(self) -> None:
         programs = self.folder / "bin"
         programs.mkdir(parents=True)
         for name in ("apt-cache", "apt-get"):
             path = programs / name
-            start = f"{sys.executable} {__file__} {self.folder} {name}"
+            start = f"{sys.executable} {__file__} {self.folder} {self.label} {name}"
             path.write_text(f'#!/bin/sh\nexec {start} "$@"\n')
             path.chmod(0o755)
 
@@ -52,7 +54,7 @@ class FakeArchive:
         (self.folder / "archive.json").write_text(json.dumps(self.suites))
 
 
-def main(folder: Path, program: str, arguments: list[str]) -> int:
+def main(folder: Path, label: str, program: str, arguments: list[str]) -> int:
     options = [it for it in arguments if it.startswith("-")]
     words = [it for it in arguments if not it.startswith("-")]
     with open(folder / "said", "a") as said:
@@ -62,7 +64,10 @@ def main(folder: Path, program: str, arguments: list[str]) -> int:
     suites = json.loads((folder / "archive.json").read_text())
     packages = suites.get(suite)
     if words[0] == "indextargets":
-        print("Debian-Security main http://a.test/s\nDebian main http://a.test/d/")
+        if label != "none":  # Lists were fetched.
+            print(
+                f"{label}-Security main http://a.test/s\n{label} main http://a.test/d/"
+            )
     elif words[0] == "update":
         return 0 if packages is not None else fail(f"no Release file of {suite}")
     elif words[0] == "pkgnames":
@@ -113,4 +118,4 @@ def fail(problem: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:4], sys.argv[4:]))

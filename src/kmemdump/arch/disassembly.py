@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmemdump.errors import UnsupportedError
+from kmemdump.installing import describe_extra
 
 __all__ = ["Decoded", "disassemble", "disassemble_around"]
 
@@ -79,7 +80,7 @@ def _engine(machine: str) -> Any:
         import capstone
     except ImportError as error:
         raise UnsupportedError(
-            "disassembly needs capstone: pip install 'kmemdump[disassembly]'"
+            f"disassembly needs capstone: {describe_extra('disassembly')}"
         ) from error
     little = capstone.CS_MODE_LITTLE_ENDIAN
     known = {

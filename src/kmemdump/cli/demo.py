@@ -42,7 +42,7 @@ _RECORDS = 15
     "--kernel",
     "series",
     type=click.Choice(["6.1", "6.12"]),
-    help="Debian's kernel to crash. Default: 6.12; without apt, this machine's own.",
+    help="Debian's kernel to crash. Default: 6.12; elsewhere, this machine's own.",
 )
 @path_option("--vmlinuz", help="Crash this kernel: any file that boots.")
 @path_option(
@@ -141,14 +141,14 @@ def _choose_kernel(
     backend: str,
 ) -> KernelPackage:
     from kmemdump.lab import PackageCache, default_folder, get_architecture
-    from kmemdump.lab.apt import have_apt
+    from kmemdump.lab.apt import have_debian
     from kmemdump.lab.own_kernel import find_own_image, own_kernel
 
     if vmlinuz is not None and series is not None:
         raise UsageError("--vmlinuz and --kernel exclude each other")
     if modules is not None and vmlinuz is None:
         raise UsageError("--modules needs --vmlinuz")
-    if vmlinuz is None and series is None and arch is None and not have_apt():
+    if vmlinuz is None and series is None and arch is None and not have_debian():
         vmlinuz = find_own_image(os.uname().release)
     if vmlinuz is None:
         name = arch or ("aarch64" if backend == "minidump" else "x86_64")

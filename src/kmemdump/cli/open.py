@@ -23,6 +23,7 @@ from kmemdump.errors import (
     UsageError,
 )
 from kmemdump.files import OpenFile
+from kmemdump.installing import describe_install
 from kmemdump.sealing import NoKeyError, unseal
 
 if TYPE_CHECKING:
@@ -151,9 +152,10 @@ def command(
     try:
         os.execvp(argv[0], argv)
     except FileNotFoundError:
-        package = {"drgn": "pip install drgn"}.get(debugger, f"apt install {debugger}")
+        own = debugger == "drgn"  # That of kmemdump's own environment.
+        advice = "pip install drgn" if own else describe_install(debugger)
         raise UnsupportedError(
-            f"{argv[0]} is not installed\ninstall it: {package}"
+            f"{argv[0]} is not installed\ninstall it: {advice}"
         ) from None
 
 

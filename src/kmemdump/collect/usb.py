@@ -12,6 +12,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.installing import describe_extra, describe_install
 from kmemdump.memory.ranges import round_up
 from kmemdump.targets import Closing
 
@@ -28,10 +29,6 @@ _EMPTY_TRANSFERS = 4
 _SERIAL = "_SN:"
 """Precedes the serial number in the name of a product."""
 
-_INSTALL = (
-    "install it: pip install 'kmemdump[usb]', or pipx inject kmemdump pyusb; and "
-    "libusb 1.0"
-)
 _ACCESS = "run it as root, or give yourself the device with a udev rule"
 _SILENCE = (
     "it sends its table only once: if another program has asked for it, restart the "
@@ -58,7 +55,8 @@ class UsbConnection(Closing):
             import usb.util
         except ImportError as error:
             raise UnsupportedError(
-                f"usb: pyusb is not installed\n{_INSTALL}"
+                "usb: pyusb is not installed\n"
+                f"install it, and libusb 1.0: {describe_extra('usb')}"
             ) from error
         self._usb = usb
         self._timeout = round(timeout * 1000)
@@ -68,7 +66,8 @@ class UsbConnection(Closing):
             self._claim()
         except usb.core.NoBackendError as error:
             raise UnsupportedError(
-                f"usb: libusb is not installed\n{_INSTALL}"
+                "usb: libusb 1.0 is not installed\n"
+                f"install it: {describe_install('libusb')}"
             ) from error
         except usb.core.USBError as error:
             raise self._explain("usb", error) from error

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from kmemdump.errors import FormatError, UnsupportedError
+from kmemdump.installing import describe_extra
 
 __all__ = ["PARITY_SIZES", "Repaired", "capacity_with", "find_parity", "repair"]
 
@@ -139,7 +140,7 @@ def _codec(parity: int) -> tuple[Any, type[Exception]]:
     except ImportError as error:
         raise UnsupportedError(
             "parity of ramoops: reedsolo is not there\n"
-            "install it: pip install 'kmemdump[ramoops]'"
+            f"install it: {describe_extra('ramoops')}"
         ) from error
     codec = reedsolo.RSCodec(parity, nsize=255, fcr=0, prim=_POLYNOMIAL)
     return codec, reedsolo.ReedSolomonError

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kmemdump.errors import KmemdumpError, TargetError
+from kmemdump.installing import describe_install
 from kmemdump.kernel.attach import debug_file_build_id
 from kmemdump.kernel.debug_packages import find_debug_package
 
@@ -91,7 +92,8 @@ def _ask_debuginfod(
 ) -> tuple[Path | None, str]:
     program = shutil.which(_DEBUGINFOD, path=environ.get("PATH"))
     if program is None:
-        return None, f"{_DEBUGINFOD} is not installed (Debian: package debuginfod)"
+        advice = describe_install(_DEBUGINFOD)
+        return None, f"{_DEBUGINFOD} is not installed ({advice})"
     # Hundreds of megabytes: the client shows its own progress.
     done = subprocess.run(
         (program, "debuginfo", build_id),

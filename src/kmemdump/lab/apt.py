@@ -27,12 +27,14 @@ __all__ = [
     "CommandError",
     "MissingPackageError",
     "have_apt",
+    "have_debian",
     "require_apt",
     "run",
 ]
 
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 """Keys of all releases; package debian-archive-keyring."""
+_ANOTHER = "another kernel, such as this machine's: kmemdump demo --vmlinuz FILE"
 _FRESH = 7 * 24 * 3600
 """Seconds; older lists may name files that the archive has deleted."""
 _WITHOUT_SECURITY = ("bullseye", "sid", "experimental")
@@ -80,6 +82,19 @@ def have_apt() -> bool:
     return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
 
 
+def have_debian() -> bool:
+    """
+    Return whether Debian's packages can be downloaded.
+
+    Not where apt has another distribution's, such as Ubuntu. A machine whose lists were
+    never fetched counts as Debian; then apt's own error says what to do.
+    """
+    if not have_apt():
+        return False
+    archives = _archives()
+    return not archives or "Debian" in archives
+
+
 def require_apt() -> None:
     """
     Check that this machine can download Debian's packages.
@@ -89,7 +104,7 @@ def require_apt() -> None:
     if not have_apt():
         raise UnsupportedError(
             "apt and dpkg are not installed, with which Debian's kernels are fetched\n"
-            "another kernel, such as this machine's: kmemdump demo --vmlinuz FILE"
+            f"{_ANOTHER}"
         )
 
 
@@ -251,9 +266,12 @@ def _sources(release: str) -> str:
 
 
 def _address(archives: dict[str, str]) -> str:
+    if not archives:
+        raise UnsupportedError("apt knows no archive\nrun 'apt-get update' as root")
     if "Debian" not in archives:
         raise UnsupportedError(
-            "apt knows no archive of Debian's\nrun 'apt-get update' as root"
+            f"apt's archives are of {', '.join(archives)}, not Debian's, whose kernels "
+            f"are fetched\n{_ANOTHER}"
         )
     return archives["Debian"]
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.distributions import describe_install
+from kmemdump.installing import describe_install
 from kmemdump.lab.shared_libraries import libraries
 
 __all__ = ["find_busybox"]

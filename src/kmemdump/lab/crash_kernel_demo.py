@@ -19,10 +19,10 @@ from kmemdump.crash_kernel.initramfs import pack_crash_initramfs
 from kmemdump.crash_kernel.installation import prepare_partition
 from kmemdump.crash_kernel.settings import SETTINGS, CopierSettings
 from kmemdump.errors import ExitCode, TargetError
+from kmemdump.installing import require_programs
 from kmemdump.lab.copier import build_copier
 from kmemdump.lab.crashes import CrashType, trigger_crash
 from kmemdump.lab.demo import DemoResult, whose
-from kmemdump.lab.distributions import require_programs
 from kmemdump.lab.guest_python import python_image
 from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.kexec import kexec_command, kexec_files

@@ -20,8 +20,8 @@ from kmemdump.coreimage import Death
 from kmemdump.errors import UnsupportedError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
+from kmemdump.installing import require_programs
 from kmemdump.lab.crashes import CrashType, crash_guest
-from kmemdump.lab.distributions import require_programs
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.machine import Machine

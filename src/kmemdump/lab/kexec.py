@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
+from kmemdump.installing import require_programs
 from kmemdump.lab.apt import have_apt, run
 from kmemdump.lab.architectures import Architecture
-from kmemdump.lab.distributions import require_programs
 from kmemdump.lab.other_programs import loader, unpack_libraries
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.shared_libraries import libraries

@@ -16,7 +16,7 @@ from typing import Self
 
 from kmemdump.errors import TargetError
 from kmemdump.formats.cpio import Entry
-from kmemdump.lab.distributions import require_programs
+from kmemdump.installing import require_programs
 from kmemdump.lab.guest_python import kmemdump_entries
 from kmemdump.lab.initramfs import make_initramfs
 from kmemdump.lab.machine_folder import MachineFolder, copy_sparse

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kmemdump.errors import UnsupportedError, UsageError
+from kmemdump.installing import describe_extra
 from kmemdump.text import printable
 
 __all__ = ["key_lines", "library"]
@@ -28,7 +29,7 @@ def library() -> Any:
         import pyrage.x25519
     except ImportError as error:
         raise UnsupportedError(
-            "sealing needs pyrage: pip install 'kmemdump[seal]'"
+            f"sealing needs pyrage\ninstall it: {describe_extra('seal')}"
         ) from error
     return pyrage
 

@@ -14,6 +14,7 @@ import click
 
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.errors import UnsupportedError, UsageError
+from kmemdump.installing import describe_extra
 
 if TYPE_CHECKING:
     from kmemdump.catalogue.store import Catalogue
@@ -123,7 +124,7 @@ def open_catalogue(url: str) -> Iterator[Catalogue]:
         extra = _EXTRA.get(error.name or "", "catalogue")
         raise UnsupportedError(
             f"catalogue: the Python package {error.name} is missing\n"
-            f"install it: pip install 'kmemdump[{extra}]'"
+            f"install it: {describe_extra(extra)}"
         ) from error
 
 

@@ -15,17 +15,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from kmemdump.errors import KmemdumpError, TargetError, UnsupportedError, UsageError
+from kmemdump.installing import describe_extra, describe_install, in_debian_package
 from kmemdump.targets import Closing
 from kmemdump.targets.qmp_channel import QmpTimeoutError
 from kmemdump.text import printable
 
 __all__ = ["LibvirtConnection", "LostError", "check_uri", "load_libvirt"]
 
-_INSTALL = (
-    "install it: apt install python3-libvirt (seen by a virtual environment made with "
-    "--system-site-packages), or libvirt-dev, pkg-config and a compiler, and "
-    "pip install 'kmemdump[libvirt]'"
-)
 _MAX_STUCK = 8
 """Calls, and attempts to connect, that may wait for a daemon that does not answer."""
 _MAX_TEXT = 500
@@ -72,6 +68,17 @@ def check_uri(uri: str) -> None:
         )
 
 
+def _install() -> str:
+    ours = describe_extra("libvirt")
+    if in_debian_package():
+        return ours
+    return (
+        f"{describe_install('python3-libvirt')} (seen by a virtual environment made "
+        "with --system-site-packages), or libvirt's headers, pkg-config and a "
+        f"compiler, and {ours}"
+    )
+
+
 class _Library:
     """libvirt's module, set up once in a process."""
 
@@ -83,7 +90,7 @@ class _Library:
             import libvirt
         except ImportError as error:
             raise UnsupportedError(
-                f"libvirt: its Python module is missing\n{_INSTALL}"
+                f"libvirt: its Python module is missing\ninstall it: {_install()}"
             ) from error
         self.module: Any = libvirt
         self._attempts = 0

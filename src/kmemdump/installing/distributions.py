@@ -21,7 +21,7 @@ class _Family(NamedTuple):
     """``ID`` or ``ID_LIKE`` of os-release(5)."""
     command: str
     packages: Mapping[str, str]
-    """Packages by the programs that they bring; others are called as the program."""
+    """Packages by what they bring; others are called as the program."""
 
 
 _FAMILIES = (
@@ -34,6 +34,8 @@ _FAMILIES = (
             "qemu-system-aarch64": "qemu-system-arm",
             "setpriv": "util-linux",
             "busybox": "busybox-static",
+            "debuginfod-find": "debuginfod",
+            "libusb": "libusb-1.0-0",
         },
     ),
     _Family(
@@ -44,13 +46,20 @@ _FAMILIES = (
             "qemu-system-x86_64": "qemu-system-x86-core",
             "qemu-system-aarch64": "qemu-system-aarch64-core",
             "setpriv": "util-linux",
+            "debuginfod-find": "elfutils-debuginfod-client",
+            "libusb": "libusb1",
         },
     ),
     _Family(
         "Arch",
         ("arch",),
         "pacman -S",
-        {"qemu-system-x86_64": "qemu-system-x86", "setpriv": "util-linux"},
+        {
+            "qemu-system-x86_64": "qemu-system-x86",
+            "setpriv": "util-linux",
+            "debuginfod-find": "debuginfod",
+            "python3-libvirt": "libvirt-python",
+        },
     ),
     _Family(
         "SUSE",
@@ -61,9 +70,21 @@ _FAMILIES = (
             "qemu-system-aarch64": "qemu-arm",
             "setpriv": "util-linux",
             "busybox": "busybox-static",
+            "debuginfod-find": "debuginfod-client",
+            "libusb": "libusb-1_0-0",
+            "python3-libvirt": "python3-libvirt-python",
         },
     ),
-    _Family("Alpine", ("alpine",), "apk add", {"busybox": "busybox-static"}),
+    _Family(
+        "Alpine",
+        ("alpine",),
+        "apk add",
+        {
+            "busybox": "busybox-static",
+            "debuginfod-find": "debuginfod",
+            "python3-libvirt": "py3-libvirt",
+        },
+    ),
 )
 
 
