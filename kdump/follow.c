@@ -136,6 +136,23 @@ struct added {
 	unsigned int room;
 };
 
+/* Whether a page is in the list already, under the same virtual address. */
+static bool is_listed(const struct list *list, uint64_t virtual,
+		      uint64_t physical)
+{
+	unsigned int i;
+
+	for (i = 0; i < list->count; i++) {
+		const Elf64_Phdr *it = &list->regions[i];
+
+		if (physical >= it->p_paddr && it->p_filesz >= PAGE &&
+		    physical - it->p_paddr <= it->p_filesz - PAGE &&
+		    it->p_vaddr - it->p_paddr == virtual - physical)
+			return true;
+	}
+	return false;
+}
+
 /* A range of virtual memory, as far as it is there. */
 static void add(struct added *added, uint64_t virtual, uint64_t size)
 {
@@ -148,7 +165,8 @@ static void add(struct added *added, uint64_t virtual, uint64_t size)
 	at = virtual & -(uint64_t)PAGE;
 	end = round_up(virtual + size, PAGE);
 	for (; at < end; at += PAGE) {
-		if (!translate(&added->tables, at, &physical)) {
+		if (!translate(&added->tables, at, &physical) ||
+		    is_listed(list, at, physical)) {
 			last = NULL;
 			continue;
 		}

@@ -264,30 +264,59 @@ def page_tables(root: int, virtual: int, physical: int) -> dict[int, bytes]:
     return tables
 
 
-def test_follows_the_current_task_to_its_stack(copier, tmp_path):
-    ram = Ram()
+def dump_with_a_task(ram: Ram, vmcore: Path, *marked: Region) -> tuple[int, int]:
+    """Write a vmcore with a CPU's current task, and return where that and its stack is."""
     task_at, stack_at = 0xFFFFC90000010000, 0xFFFFC90000080000
     pointer, root = LIST.end + 0x100, 0x2610000  # SYMBOL(swapper_pg_dir)
     task = struct.pack("<4Q", 1, 2, stack_at, 4).ljust(4096, b"t")
-    followed = pack_followed([Followed(pointer, 4000, 16, 4096)])
+    followed = pack_followed([Followed(pointer, 4000, 16, 8192)])
     registry = Registry(description=Description(62, INFO, followed, marked=MARKED))
     registry.attach(KdumpBackend(ram, LIST))
     registry.register("one", LIST.end, 16)
+    registry.update([*registry, *marked])
     ram.write(pointer, struct.pack("<Q", task_at))
-    first = page_tables(root, task_at, LIST.end + 0x4000)
-    second = page_tables(root, stack_at, LIST.end + 0x6000)
-    tables = {at: bytes(map(max, first[at], second[at])) for at in first}
+    pages = ((task_at, 0x4000), (stack_at, 0x6000), (stack_at + 4096, 0x7000))
+    tables: dict[int, bytes] = {}
+    for virtual, place in pages:
+        for at, table in page_tables(root, virtual, LIST.end + place).items():
+            tables[at] = bytes(map(max, table, tables.get(at, bytes(4096))))
     ram.write(LIST.end + 0x4000, task)
-    ram.write(LIST.end + 0x6000, b"s" * 4096)
-    vmcore, out = tmp_path / "vmcore", tmp_path / "out"
+    ram.write(LIST.end + 0x6000, b"s" * 8192)
     write_vmcore(vmcore, [*tables.items(), (LIST.start, bytes(ram.data))])
+    return task_at, stack_at
+
+
+def test_follows_the_current_task_to_its_stack(copier, tmp_path):
+    ram, vmcore, out = Ram(), tmp_path / "vmcore", tmp_path / "out"
+    task_at, stack_at = dump_with_a_task(ram, vmcore)
     done = run_copier(copier, f"vmcore={vmcore}", f"to=file:{out}")
     assert (done.returncode, "3 regions" in done.stderr) == (0, True), done
     with open_source(str(out / "kmemdump-1700000000.elf"), Options()) as target:
         found = {it.virtual: it.range for it in target.dump.regions}
         assert found[task_at] == Range(LIST.end + 0x4000, 4096)
-        assert found[stack_at] == Range(LIST.end + 0x6000, 4096)
-        assert target.memory.read(LIST.end + 0x6000, 4096) == b"s" * 4096
+        assert found[stack_at] == Range(LIST.end + 0x6000, 8192)
+        assert target.memory.read(LIST.end + 0x6000, 8192) == b"s" * 8192
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same", "another"])
+def test_follows_a_stack_that_is_marked(copier, tmp_path, same):
+    """Once if it has one virtual address, and each is whole if there are two."""
+    ram, vmcore, out = Ram(), tmp_path / "vmcore", tmp_path / "out"
+    stack_at = 0xFFFFC90000080000
+    # With what lies behind it, so that two of different sizes start at one address.
+    virtual = stack_at if same else 0xFFFF888000000000
+    marked = Region(0, "stack", LIST.end + 0x6000, 0x3000, virtual)
+    dump_with_a_task(ram, vmcore, marked)
+    done = run_copier(copier, f"vmcore={vmcore}", f"to=file:{out}")
+    count = 3 if same else 4
+    assert (done.returncode, f"{count} regions" in done.stderr) == (0, True), done
+    path = out / "kmemdump-1700000000.elf"
+    assert main(["collect", str(path), "-o", str(tmp_path / "core")]) == 0
+    with open_source(str(path), Options()) as target:
+        assert not target.dump.warnings
+        found = {it.virtual: it.range.size for it in target.dump.regions}
+        assert found[virtual] == 0x3000
+        assert same or found[stack_at] == 0x2000
 
 
 def test_a_list_is_whole_between_any_two_stores(copier, tmp_path):

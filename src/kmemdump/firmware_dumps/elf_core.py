@@ -54,7 +54,11 @@ def collect_elf_core(target: Target) -> FirmwareDump | None:
 
 def _fragments(core: CoreImage, files: OpenFiles, path: str) -> list[Fragment]:
     fragments = [Fragment("KELF", FileContents(files, path, 0, core.size))]
+    # Several segments may begin at one address, each under a virtual one of its own.
+    sizes = {(it.paddr, it.offset): it.memsz for it in core.headers}
     for item in find_extents(core.headers, core.size, core.name):
         contents = FileContents(files, path, item.offset, item.size)
-        fragments.append(Fragment(f"{item.address:#x}", contents, item.address))
+        size = sizes[item.address, item.offset]
+        name = f"{item.address:#x}"
+        fragments.append(Fragment(name, contents, item.address, size))
     return fragments
