@@ -265,7 +265,7 @@ def page_tables(root: int, virtual: int, physical: int) -> dict[int, bytes]:
 
 
 def dump_with_a_task(ram: Ram, vmcore: Path, *marked: Region) -> tuple[int, int]:
-    """Write a vmcore with a CPU's current task, and return where that and its stack is."""
+    """Write a vmcore with a CPU's current task; return where it and its stack are."""
     task_at, stack_at = 0xFFFFC90000010000, 0xFFFFC90000080000
     pointer, root = LIST.end + 0x100, 0x2610000  # SYMBOL(swapper_pg_dir)
     task = struct.pack("<4Q", 1, 2, stack_at, 4).ljust(4096, b"t")
