@@ -143,7 +143,9 @@ def package(request, lab_cache, source, tmp_path_factory) -> tuple[str, Path]:
         )
         builder.copy(source, "/build/kmemdump")
         builder.run("dpkg-buildpackage -b -uc -us", folder="/build/kmemdump")
-        said = builder.run("lintian --allow-root --fail-on warning *.changes", folder="/build")
+        said = builder.run(
+            "lintian --allow-root --fail-on warning *.changes", folder="/build"
+        )
         assert said == ""
         (built,) = builder.path.glob("build/*.deb")
         kept = tmp_path_factory.mktemp("deb") / built.name
@@ -187,6 +189,7 @@ def test_deb(package, lab_cache):
         assert said.startswith("/usr/lib/kmemdump/bin/drgn ")
         check_sealing(root, "kmemdump", installer="root")
         check_libvirt(root)
+        assert root.run("dpkg --verify kmemdump") == ""
         root.run("apt-get purge --yes -q kmemdump")
         left = {name for name in root.files() - before if "kmemdump" in name}
         # Nothing but what the administrator has added.
