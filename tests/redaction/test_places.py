@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known of virtual memory is noted where it is captured."""
 
+import struct
 from types import SimpleNamespace
 
-from drgn import FaultError
+from drgn import (
+    Architecture,
+    FaultError,
+    Object,
+    Platform,
+    PlatformFlags,
+    Program,
+    TypeMember,
+)
 
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.redaction.places import Known, Places
@@ -63,3 +72,29 @@ def test_a_string_ends_with_its_nul_and_where_nothing_is_captured():
     assert known.texts == [TextRun(5 * PAGE_SIZE + 4000, 99, "paths")]
     known = noted({0: 5}, pages, lambda it: it.string("paths", VIRTUAL + 4000, 4096))
     assert known.texts == [TextRun(5 * PAGE_SIZE + 4000, 96, "paths")]
+
+
+def test_a_dentry_says_where_its_name_is():
+    """Names of one character, of which "/" is one, are read as no text."""
+    flags = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
+    prog = Program(Platform(Architecture.X86_64, flags))
+    data = struct.pack("<QQ", 1, VIRTUAL + 16) + b"/\0old name"
+    recorder = ByteRecorder(PageMemory({5: data.ljust(PAGE_SIZE, b"\0")}))
+    prog.add_memory_segment(
+        VIRTUAL,
+        PAGE_SIZE,
+        lambda _, count, offset, __: recorder.read(
+            5 * PAGE_SIZE + offset, count, 0, True
+        ),
+    )
+    char, size = prog.int_type("char", 1, True), prog.int_type("long", 8, False)
+    name = prog.struct_type(
+        "qstr",
+        16,
+        (TypeMember(size, "len"), TypeMember(prog.pointer_type(char), "name", 64)),
+    )
+    inline = TypeMember(prog.array_type(char, 32), "d_iname", 128)
+    dentry = prog.struct_type("dentry", 48, (TypeMember(name, "d_name"), inline))
+    places = Places(SimpleNamespace(prog=prog), recorder)
+    places.object(Object(prog, dentry, address=VIRTUAL))
+    assert places.known.texts == [TextRun(5 * PAGE_SIZE + 16, 2, "paths")]

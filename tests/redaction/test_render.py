@@ -105,6 +105,20 @@ def test_a_stack_keeps_addresses_even_if_a_question_reads_a_word():
     assert tally.removed == {"stacks": 16}
 
 
+def test_what_is_known_of_an_object_on_a_stack_stays():
+    """As timers, or the table of stacks that lies between those for exceptions."""
+    known = Known(
+        stacks=[Range(PAGE_SIZE, 48)],
+        parts=[
+            Part(PAGE_SIZE, 16, codes.KEEP),
+            Part(PAGE_SIZE + 16, 8, codes.DATA),
+            Part(PAGE_SIZE + 24, 8, codes.WORDS),
+        ],
+    )
+    left, _ = rendered(SECRET * 3, [(0, 48)], known)
+    assert left == SECRET + bytes(32)
+
+
 def test_the_number_of_nobody_stays_and_those_of_users_go():
     known = Known(parts=[Part(PAGE_SIZE, 8, codes.IDS)])
     left, _ = rendered(struct.pack("<II", 1000, 0xFFFFFFFF), [(0, 4), (4, 4)], known)

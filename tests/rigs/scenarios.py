@@ -189,6 +189,8 @@ each_older = _decorate((), (_OLD, _SILENT))
 each_newer = _decorate(
     CHOSEN_X86_64[2:3], (*(it for it in MATRIX if it.kernel == "6.12"), _OLD, _SILENT)
 )
+# For what debuggers say of redacted core images: two sessions of crash for each.
+each_redacted = _decorate((), (panic("6.12"), _OLD, panic("newest")))
 # For one kernel that does not describe itself.
 each_silent = _decorate((), (_SILENT,))
 

@@ -27,6 +27,7 @@ from drgn.helpers.linux.pid import find_task
 from kmemdump.areas.area import area
 from kmemdump.areas.crash_names import PER_CPU, STRING_TABLES, VARIABLES
 from kmemdump.areas.crash_stacks import stacks, text
+from kmemdump.areas.crash_trees import character_devices, nodes, numbers, timers
 from kmemdump.areas.readers import (
     MAX_ENTRIES,
     MAX_STRING,
@@ -210,9 +211,13 @@ def _first_process(prog: Program) -> None:
     if task.mm:
         for vma in islice(for_each_vma(task.mm), MAX_ENTRIES):
             read_object(vma[0])
+            if vma.vm_file:
+                read_object(vma.vm_file[0])
+                read_path(vma.vm_file.f_path.dentry)
 
 
 def _mounts(prog: Program) -> None:
+    read_object(prog["init_task"].nsproxy.mnt_ns[0])
     for mount in each("mounts", islice(for_each_mount(prog), MAX_ENTRIES)):
         read_object(mount[0])
         read_string(prog, mount.mnt_devname.value_())
@@ -288,11 +293,15 @@ _NEEDS: tuple[Callable[[Program], None], ...] = (
     _log,
     _modules,
     _crash_notes,
+    numbers,
     _all_tasks,
     _tasks,
     _first_process,
     _mounts,
     _interrupts,
+    nodes,
+    timers,
+    character_devices,
     _network_devices,
     _vmalloc_areas,
     text,

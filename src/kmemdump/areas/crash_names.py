@@ -20,6 +20,7 @@ VARIABLES = {
     "crashing_cpu": "get_panic_context()",
     "high_memory": "vm_init()",
     "hstates": "get_hugetlb_total_pages(), kmem -i; 9.0 cannot do without it",
+    "huge_zero_pfn": "vm_init(); since v5.11",
     "idt_table": "x86_64_post_init(), irq -d",
     "init_uts_ns": "kernel_init()",
     "jiffies": "p jiffies",
@@ -56,6 +57,7 @@ VARIABLES = {
     "vmalloc_base": "x86_64_init()",
     "vmemmap_base": "x86_64_init()",
     "xen_start_info": "x86_64_init()",
+    "zero_pfn": "vm_init()",
 }
 """Variables that are read whole, with the functions or commands that read them."""
 

@@ -27,7 +27,7 @@ from kmemdump.kernel.limits import MAX_TASKS
 from kmemdump.kernel.printk import find_log_places
 from kmemdump.kernel.program import OBJECTS
 from kmemdump.kernel.tasks import readable_tasks
-from kmemdump.redaction.codes import IDS, NETWORK
+from kmemdump.redaction.codes import IDS, KEEP, NETWORK
 from kmemdump.redaction.own import image, modules
 from kmemdump.redaction.places import ABSENT, Known, Places
 from kmemdump.redaction.reads import ByteRecorder
@@ -35,6 +35,8 @@ from kmemdump.redaction.reads import ByteRecorder
 __all__ = ["find_known"]
 
 _PF_KTHREAD = 0x00200000
+_STACK_END_MAGIC = 0x57AC6E9D  # include/uapi/linux/magic.h; no overflow if it is there.
+_WORD = 8
 _MAX_STACK = 1 << 17
 _MAX_ADDRESSES = 4096
 _MAX_COMMAND_LINE = 4096
@@ -133,7 +135,10 @@ def tasks(places: Places) -> None:
         kind = "kernel-thread-names" if of_kernel else "task-names"
         places.text(kind, comm.address_, sizeof(comm))
         with suppress(*ABSENT):
-            places.stack(untagged(task.stack.value_()), size)
+            stack = untagged(task.stack.value_())
+            places.stack(stack, size)
+            if prog.read_u64(stack) == _STACK_END_MAGIC:
+                places.part(stack, _WORD, KEEP)
 
 
 def other_stacks(places: Places) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from drgn import FaultError, Object, ObjectAbsentError
@@ -17,6 +18,7 @@ from kmemdump.redaction.structures import Part, Structures
 
 __all__ = ["ABSENT", "Known", "Places"]
 
+_LONGEST_NAME = 255  # NAME_MAX, include/uapi/linux/limits.h.
 ABSENT = (
     AttributeError,
     FaultError,
@@ -103,6 +105,11 @@ class Places:
                 if start < end:
                     at = place.start + start - offset
                     self.known.parts.append(Part(at, end - start, part.code))
+        if value.type_.type_name() == "struct dentry":
+            name = value.d_name
+            with suppress(*ABSENT):
+                size = min(name.len.value_(), _LONGEST_NAME) + 1
+                self.text("paths", name.name.value_(), size)
 
     def text(self, kind: str, address: int, size: int) -> None:
         """Note text of a kind."""

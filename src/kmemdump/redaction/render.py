@@ -63,6 +63,10 @@ def render(
     pages = CodedPages(held, reads.codes)
     keeps_ids = masker.policy.kinds["user-ids"] is Action.KEEP
     keeps_network = masker.policy.kinds["network-addresses"] is Action.KEEP
+    # First: a timer that a function waits for is on a stack, and between the stacks of
+    # x86_64 for exceptions lies the table of their addresses.
+    for item in known.stacks:
+        pages.demote(item)
     for part in known.parts:
         code = part.code
         if (code == codes.IDS and keeps_ids) or (
@@ -72,8 +76,6 @@ def render(
         pages.set_part(part.start, part.size, code)
     for item in known.structure:
         pages.fill(item, codes.KEEP)
-    for item in known.stacks:
-        pages.demote(item)
     tally = Tally()
     texts = Texts(memory, masker, tally, known.texts)
     for item in known.own:

@@ -8,9 +8,10 @@ addresses, whatever programs put there.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-from drgn import Type, TypeKind, sizeof
+from drgn import Type, TypeKind, TypeMember, sizeof
 
 from kmemdump.redaction.codes import DATA, IDS, KEEP, NETWORK, SLACK, STATE, WORDS
 
@@ -33,6 +34,8 @@ _DATA_MEMBERS = {
     # Of a name: it would prove a guess.
     ("qstr", "hash"): DATA,
 }
+_PADDING = re.compile("_*pad(ding)?[0-9]*")
+"""Names of arrays that give a union its size, and hold nothing themselves."""
 _MAX_SIZE = 256 << 10
 _NUMBER = 8
 _NUMBERS = (TypeKind.INT, TypeKind.BOOL, TypeKind.ENUM, TypeKind.FLOAT)
@@ -109,7 +112,7 @@ class Structures:
             return self._known[key]
         codes = bytearray(size)
         seen = bytearray(size)
-        for member in type.members or ():
+        for member in _members(type):
             start, bits = divmod(member.bit_offset, 8)
             if member.bit_field_size:
                 end = start + (bits + member.bit_field_size + 7) // 8
@@ -126,6 +129,16 @@ class Structures:
         if key is not None:
             self._known[key] = result
         return result
+
+
+def _members(type: Type) -> list[TypeMember]:
+    """Return the members of a type; of a union, those that say what its bytes are."""
+    found: list[TypeMember] = list(type.members or ())
+    if type.kind is TypeKind.UNION:
+        # ``union { struct { … }; u8 pad[64]; }``: the structure's members tell.
+        told = [it for it in found if not _PADDING.fullmatch(it.name or "")]
+        return told or found
+    return found
 
 
 def _stronger(one: int, other: int) -> int:
