@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 
 from kmemdump.diagnosis.helpers import (
     is_dispatcher,
@@ -23,6 +23,7 @@ __all__ = [
     "blame_outermost",
     "blame_recursion",
     "blame_stack",
+    "is_next_function",
     "waits_for_cpu",
 ]
 
@@ -212,8 +213,25 @@ def _that_faulted(frames: list[StackLine]) -> list[StackLine]:
     return frames
 
 
+def is_next_function(frame: StackLine, before: StackLine | None) -> bool:
+    """
+    Return whether a line names the function that begins where its caller ends.
+
+    :param before: The line before, whose function is called.
+    """
+    if before is None or not before.place or not before.name:
+        return False
+    if frame.guess or frame.after_exception or frame.counter:
+        return False
+    return frame.start and not is_exception_code(before.name)
+
+
 def _sure(frames: Sequence[StackLine]) -> list[StackLine]:
-    named = [frame for frame in frames if frame.name]
+    named = [
+        frame
+        for before, frame in pairwise(chain([None], frames))
+        if frame is not None and frame.name and not is_next_function(frame, before)
+    ]
     sure = [frame for frame in named if not frame.guess]
     return sure or named
 

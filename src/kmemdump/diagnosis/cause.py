@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kmemdump.diagnosis.callers import name_callers
 from kmemdump.diagnosis.cause_place import add_place, find_culprit
 from kmemdump.diagnosis.cpu_words import (
     describe_cpu,
@@ -58,11 +59,23 @@ _AFTER_RESET = (
 
 def find_cause(seen: Observations) -> Cause:
     """Return the cause of death, as far as it can be concluded."""
+    if seen.callers:
+        return _with_callers(seen)
     cause = add_finding(seen, _find_cause(seen))
     if cause.advice and seen.after_reset:
         cause = replace(cause, advice=_AFTER_RESET)
     cause = replace(cause, frame=find_crash_frame(cause, seen.cpus))
     return cause if cause.kind is CauseKind.ALIVE else add_place(cause, seen.cpus)
+
+
+def _with_callers(seen: Observations) -> Cause:
+    """Conclude from a log that names all callers, and show it as it is."""
+    logged = seen.log or ()
+    named = name_callers(logged, seen.callers)
+    cause = find_cause(replace(seen, log=named, callers={}))
+    original = {record.sequence: record for record in logged}
+    lines = tuple(original[record.sequence] for record in cause.log)
+    return replace(cause, log=lines)
 
 
 def _find_cause(seen: Observations) -> Cause:

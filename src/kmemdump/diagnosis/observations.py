@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from kmemdump.diagnosis.callers import FunctionStart
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.printk import LogRecord
@@ -32,3 +33,5 @@ class Observations:
     """The same in one word."""
     after_reset: bool = False
     """Whether the machine had been reset when the memory was copied."""
+    callers: Mapping[FunctionStart, str] = field(default_factory=dict)
+    """Places of callers for which the log names the functions behind them."""

@@ -65,7 +65,10 @@ class StackLine:
     after_exception: bool = False
     """Whether an exception or interrupt hit here."""
     start: bool = False
-    """Whether its offset is 0: a function that never returned there."""
+    """
+    Whether its offset is 0; not set for 32-bit Arm, which names each caller in the line
+    that follows.
+    """
     counter: bool = False
     """Whether a line of registers says so, and not one of a stack trace."""
 
@@ -119,7 +122,7 @@ def read_frame(text: str) -> StackLine | None:
         match = _ARM_FRAME.search(text)
         if match is not None:
             # The caller; the function itself stands in the line before.
-            return _line(match, 3, guess=False)
+            return replace(_line(match, 3, guess=False), start=False)
     if text.endswith("[inline]"):
         return None
     match = _FRAME.match(text)

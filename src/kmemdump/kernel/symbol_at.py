@@ -24,11 +24,17 @@ def find_symbol(
     return name, offset, _find_module(prog, address)
 
 
-def place_of_code(prog: Program, address: int) -> str:
-    """Return an address of code as the kernel prints it: ``f+0x12/0x34 [module]``."""
-    module = _find_module(prog, address)
+def place_of_code(prog: Program, address: int, *, end: bool = False) -> str:
+    """
+    Return an address of code as the kernel prints it: ``f+0x12/0x34 [module]``.
+
+    :param end: Whether it is the end of the code that is meant, as the address to which
+        a call returns is.
+    """
+    inside = address - end
+    module = _find_module(prog, inside)
     try:
-        symbol = prog.symbol(address)
+        symbol = prog.symbol(inside)
     except LookupError:
         place = f"{address:#x}"
     else:

@@ -6,9 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from kmemdump.diagnosis.callers import find_starts
 from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.attach import Kernel
+from kmemdump.kernel.code_before import find_code_before
 from kmemdump.kernel.printk import Log, read_log
 from kmemdump.report.cpus import find_cpus, find_now, find_panic_cpu
 from kmemdump.report.records import Loss, Times
@@ -59,5 +61,13 @@ def observe(
         marked=marked,
     )
     panic_cpu = find("the CPU that panicked", lambda: find_panic_cpu(prog), None)
-    seen = Observations(log.records if log else None, cpus, now, panic_cpu, time.lag)
+    records = log.records if log else None
+    seen = Observations(
+        records,
+        cpus,
+        now,
+        panic_cpu,
+        time.lag,
+        callers=find_code_before(prog, find_starts(records or ())),
+    )
     return Observed(seen, log, time, of_log)
