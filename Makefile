@@ -12,7 +12,8 @@
 #   make newest   the kernels that are Debian's newest today, as a table (an hour)
 #   make soak     twenty VMs that die at random under one watch (half an hour)
 #   make kills    workers, the watch, QEMU and libvirtd killed at random (half an hour)
-#   make signatures 300 deaths by 29 bugs, grouped by signature (two hours)
+#   make signatures 300 deaths by 29 bugs, grouped by signature (an hour; goes on where
+#                 it ended)
 #   make campaign every death and what is none, on four kernels under one watch (an hour)
 #   make looks    looks that ask only for what changed, against full ones (an hour)
 #   make lint     ruff and mypy
