@@ -76,6 +76,46 @@ def test_an_outer_call_of_the_function_that_failed():
     assert found.function == "hdm_disconnect"
 
 
+def test_who_waits_by_counting():
+    frames = stack("__delay_cycles __delay __const_udelay poll_device die_store")
+    assert blame_stack(frames).function.name == "poll_device"
+
+
+CALLED_NULL = """\
+Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000
+Internal error: Oops: 0000000086000006 [#1]  SMP
+CPU: 0 UID: 0 PID: 129 Comm: nginx Tainted: G           OE       7.3.4-arm64 #1
+pstate: 80000005 (Nzcv daif -PAN -UAO -TCO -DIT -SSBS BTYPE=--)
+pc : {pc}
+lr : call_hook+0x18/0x2c [buggy]
+sp : ffff800080573880
+Call trace:
+{first}
+ die_store+0x74/0xe0 [buggy]
+ param_attr_store+0xac/0x110
+ module_attr_store+0x2c/0x50
+---[ end trace 0000000000000000 ]---
+Kernel panic - not syncing: Oops: Fatal exception"""
+
+
+@pytest.mark.parametrize(
+    ("pc", "first", "function"),
+    [
+        # What was called made no frame, and so the trace lacks the caller.
+        ("0x0", " 0x0 (P)", "call_hook"),
+        ("0x0", " 0x0", "call_hook"),
+        # Elsewhere, the link register may be of any earlier call.
+        ("reads+0x4/0x20 [buggy]", " reads+0x4/0x20 [buggy] (P)", "reads"),
+    ],
+)
+def test_a_call_to_nowhere(pc, first, function):
+    lines = CALLED_NULL.format(pc=pc, first=first).splitlines()
+    found = diagnose_log(
+        [LogLine(text, number, None, None) for number, text in enumerate(lines)]
+    )
+    assert (found.function, found.module) == (function, "buggy")
+
+
 @pytest.mark.parametrize("way", ["dev_store kernfs_fop_write_iter", "load_module"])
 def test_who_filled_the_stack(way):
     once = stack(f"memset step find {way}")

@@ -13,6 +13,7 @@ from kmemdump.diagnosis.stack_lines import (
     read_callee,
     read_counter,
     read_frame,
+    read_link,
 )
 
 __all__ = ["MAX_TEXT", "EventBlock", "Trace", "read_block", "traces_of"]
@@ -73,6 +74,8 @@ class Trace:
     lines: list[LogLine] = field(default_factory=list)
     counter: StackLine | None = None
     """Registers before it."""
+    link: StackLine | None = None
+    """The function that called last, by the registers before it."""
     titled: bool = False
     """Whether a line before says that it is one."""
     past: bool = False
@@ -167,6 +170,7 @@ def traces_of(block: EventBlock) -> Iterator[Trace]:
             if text.strip():
                 header = [*header[-_MAX_HEADER:], text]
             if not trace.frames:
+                trace.link = trace.link or read_link(text)
                 trace.titled = _TITLE.search("\n".join(header[-4:])) is not None
                 trace.header, trace.past = "\n".join(header), past
             elif text.strip() in _ENDS:

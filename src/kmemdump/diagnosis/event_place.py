@@ -86,11 +86,16 @@ def find_place(root: Root) -> EventPlace:
         if name and not _NUMBER.fullmatch(name):
             plain = plain_function(name)
             frames.append(StackLine(plain, _full_place(root, name), _module_in(root)))
-    counter = next((t.counter for t in now if t.counter), None)
+    with_counter = next((t for t in now if t.counter), None)
+    counter = with_counter.counter if with_counter else None
     with_frames = next((t for t in now if t.frames), None)
     if root.place in (Place.COUNTER, Place.HEADER) and counter is not None:
         if counter.name is None:
             nowhere = True
+            if with_counter is not None and with_counter.link is not None:
+                # What was called made no frame of its own, and the trace begins with
+                # the caller of its caller.
+                frames.append(with_counter.link)
         elif not frames or frames[0].name != counter.name:
             frames.append(counter)
         else:

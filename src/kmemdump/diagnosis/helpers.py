@@ -220,7 +220,7 @@ _HELPERS = (
         r"msleep\w*|usleep\w*|schedule_timeout\w*|__bit_wait\w*|do_nanosleep|"
         r"get_current|"
         r"sleep_on\w*|_*prepare_to_\w*wait\w*|_*wait_event\w*|__cond_resched_lock|"
-        r"_*(?:const_)?[un]delay|_*delay(?:_tsc|_loop|_halt\w*)?|"
+        r"_*(?:const_)?[un]delay|_*delay(?:_tsc|_loop|_cycles|_halt\w*)?|"
         r"debug_show_all_locks|rt_mutex_slow\w*|__rt_mutex\w*|check_hung\w*|"
         r"watchdog\w*|is_hardlockup\w*|rcu_(?:check|dump|print|sched_clock|pending|"
         r"core|"

@@ -18,7 +18,14 @@ from dataclasses import dataclass, replace
 from kmemdump.diagnosis.rust_names import source_name
 from kmemdump.kernel.symbol_names import base_name, plain_name
 
-__all__ = ["StackLine", "plain_function", "read_callee", "read_counter", "read_frame"]
+__all__ = [
+    "StackLine",
+    "plain_function",
+    "read_callee",
+    "read_counter",
+    "read_frame",
+    "read_link",
+]
 
 _HEX = r"(?:0x)?[0-9a-f]"
 _NAME = r"<?[A-Za-z_.$][^\s+()\[\]]{0,255}(?: as [^\s+()\[\]]{1,255})?"
@@ -42,6 +49,7 @@ _COUNTER = re.compile(
     rf"\s*((?:{_ADDRESS}\s*){{0,2}})(.*)"
 )
 _PLACE_AT = re.compile(_PLACE)
+_LINK = re.compile(rf"(?:^\s{{0,3}}lr : |\bra : ){_PLACE}")
 _USER_COUNTER = re.compile(r"^RIP: (?:0023|0033):|^E?IP: (?:0023|0073):")
 _SYSCALL = re.compile(
     r"^(?:__)?(?:x64|ia32|ia32_compat|x32|arm64|arm64_compat|riscv|riscv_compat|s390x?|"
@@ -150,3 +158,15 @@ def read_counter(text: str) -> StackLine | None:
     if nowhere and (match[1] or not where.startswith("[")):
         return StackLine(None, where.split()[0], counter=True)
     return None
+
+
+def read_link(text: str) -> StackLine | None:
+    """
+    Return what the link register names, if a line of registers says so.
+
+    It has the return address of the last call on arm64 and riscv.
+    """
+    if "+0x" not in text:
+        return None
+    match = _LINK.search(text)
+    return None if match is None else _line(match, 1, guess=False)
