@@ -14,6 +14,7 @@ from kmemdump.formats.debug_info import (
     DebugInfoNote,
     pack_debug_info,
     parse_debug_info,
+    split_place,
 )
 from kmemdump.formats.symbols import SymbolRow, make_symbols
 from rigs.writers.debug_info import columns, write_debug_info, write_sections
@@ -112,12 +113,15 @@ def test_a_note_that_is_refused(desc, problem):
         parse_debug_info(desc, "core")
 
 
-def test_a_bomb_costs_no_memory():
-    desc = cut(write_sections([(5, bytes(1 << 28))]), 1000)
+@pytest.mark.parametrize(
+    ("parse", "section"), [(parse_debug_info, 5), (split_place, 3)]
+)
+def test_a_bomb_costs_no_memory(parse, section):
+    desc = cut(write_sections([(section, bytes(1 << 28))]), 1000)
     tracemalloc.start()
     try:
         with pytest.raises(FormatError):
-            parse_debug_info(desc, "core")
+            parse(desc, "core")
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()

@@ -16,7 +16,12 @@ from kmemdump.coreimage import CoreImage, read_core
 from kmemdump.errors import FormatError
 from kmemdump.formats.btf import parse_btf
 from kmemdump.formats.columns import read_columns, write_columns
-from kmemdump.formats.debug_info import DebugInfoNote
+from kmemdump.formats.debug_info import (
+    DebugInfoNote,
+    pack_debug_info,
+    parse_debug_info,
+    split_place,
+)
 from kmemdump.formats.packing import compress, decompress
 from kmemdump.formats.symbols import SymbolRow, make_symbols
 from kmemdump.kernel import build_cache
@@ -190,10 +195,65 @@ def test_a_core_image(core_image: Path, tmp_path: Path) -> None:
         alone = debug_info_of_core(core)
         for _ in range(2):
             assert contents(debug_info_of_core(core, cache)) == contents(alone)
+        place, _ = split_place(core.debug_info_note(), "a test")
     (path,) = (tmp_path / "builds").glob("*.build")
-    known = cache.find(path.stem, 0)
+    known = cache.find(path.stem, place)
     assert known is not None
     assert contents(known) == contents(alone)
+
+
+def note_of(build: Build, **others: object) -> bytes:
+    writer = BtfWriter()
+    writer.struct("pair", 8, [("first", writer.integer("int", 4), 0)])
+    note = DebugInfoNote(build.symbols, writer.bytes(), build.start, build.end)
+    return pack_debug_info(replace(note, **others))  # type: ignore[arg-type]
+
+
+def read_note(note: bytes, cache: BuildCache | None = None) -> DebugInfo:
+    core = SimpleNamespace(
+        name="a test",
+        debug_info_note=lambda: note,
+        debug_info=lambda: parse_debug_info(note, "a test"),
+    )
+    return debug_info_of_core(cast(CoreImage, core), cache)
+
+
+def test_core_images_of_kernels_at_other_places(tmp_path: Path) -> None:
+    """Each boot has its own place (KASLR); what is read once is right for all."""
+    cache = BuildCache(tmp_path)
+    for shift in (0, 0x200000, 0x3E000000, -0x600000):
+        note = note_of(make_build(shift))
+        for again in (cache, BuildCache(tmp_path)):
+            assert contents(read_note(note, again)) == contents(read_note(note))
+    assert len([*tmp_path.glob("*.build")]) == 1
+
+
+@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("part", ["address", "name", "info", "size"])
+def test_another_kernel(tmp_path: Path, index: int, part: str) -> None:
+    """A guest that lies about its build gets its own."""
+    cache = BuildCache(tmp_path)
+    build = make_build()
+    read_note(note_of(build), cache)
+    rows = list(build.symbols)
+    value = "other" if part == "name" else getattr(rows[index], part) + 1
+    rows[index] = rows[index]._replace(**{part: value})
+    note = note_of(replace(build, symbols=make_symbols(rows)))
+    assert contents(read_note(note, cache)) == contents(read_note(note))
+    for field in ("start", "end"):
+        others = {field: getattr(build, field) + 8}
+        note = note_of(build, **others)
+        assert contents(read_note(note, cache)) == contents(read_note(note))
+
+
+def test_types_are_shared(tmp_path: Path) -> None:
+    """What was looked up in a build's types is not looked up again."""
+    cache = BuildCache(tmp_path)
+    found = [read_note(note_of(make_build(shift)), cache) for shift in (0, 4096)]
+    assert found[0].btf is found[1].btf
+    for number in range(10):
+        cache.add(f"key{number}", 0, make_build())
+    assert read_note(note_of(make_build()), cache).btf is not found[0].btf
 
 
 def test_what_is_too_large_is_not_kept(
@@ -212,8 +272,9 @@ def test_damaged_types_stay_refused(tmp_path: Path, size: int, good: bool) -> No
     writer.struct("pair", size, [("first", writer.integer("int", 4), 0)])
     build = make_build()
     note = DebugInfoNote(build.symbols, writer.bytes(), build.start, build.end)
+    packed = pack_debug_info(note)
     core = SimpleNamespace(
-        name="a test", debug_info_note=lambda: b"note", debug_info=lambda: note
+        name="a test", debug_info_note=lambda: packed, debug_info=lambda: note
     )
     cache = BuildCache(tmp_path)
     for _ in range(2):

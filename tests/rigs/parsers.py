@@ -18,7 +18,7 @@ from kmemdump.firmware_dumps.fragments import Fragment
 from kmemdump.formats import cloud_hypervisor_state, firecracker_state, minidump
 from kmemdump.formats.btf import find_btf, parse_btf
 from kmemdump.formats.btf_layout import BtfLayout
-from kmemdump.formats.debug_info import parse_debug_info
+from kmemdump.formats.debug_info import parse_debug_info, split_place
 from kmemdump.formats.elf import PT_NOTE, ProgramHeader, pack_header
 from kmemdump.formats.elfheader import parse_header_region
 from kmemdump.formats.fdt import parse_fdt, reserved_ranges
@@ -103,6 +103,7 @@ def _fdt(data: bytes) -> None:
 
 
 def _debug_info(data: bytes) -> None:
+    split_place(data, "core")
     symbols = parse_debug_info(data, "core").symbols
     for row in [*symbols][:8]:
         symbols.find(row.name)

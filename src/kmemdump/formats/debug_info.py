@@ -29,7 +29,7 @@ from kmemdump.formats.packing import (
 from kmemdump.formats.symbols import SymbolTable
 from kmemdump.text import printable
 
-__all__ = ["DebugInfoNote", "pack_debug_info", "parse_debug_info"]
+__all__ = ["DebugInfoNote", "pack_debug_info", "parse_debug_info", "split_place"]
 
 _VERSION = 2
 _HEADER = struct.Struct("<IIQQ")
@@ -38,6 +38,8 @@ _TYPE_ID = struct.Struct("<I")
 _MAX_SECTIONS = 64
 _MAX_BYTES = 256 << 20
 _MAX_TEXT = 4096
+_KERNEL = 1 << 63
+"""Kernel addresses begin above it; what is below does not move with the image."""
 
 
 class _Section(IntEnum):
@@ -112,31 +114,12 @@ def parse_debug_info(desc: bytes, source: str) -> DebugInfoNote:
     :param source: Name of the input, for messages.
     :raises FormatError: If it is damaged.
     """
-    if len(desc) < _HEADER.size:
-        raise FormatError(source, f"{len(desc)} bytes, expected debug info")
-    version, count, start, end = _HEADER.unpack_from(desc)
-    if version != _VERSION:
-        raise FormatError(source, f"debug info version {version}, expected {_VERSION}")
-    offset = _HEADER.size + count * _SECTION.size
-    if count > _MAX_SECTIONS or offset > len(desc):
-        raise FormatError(source, f"debug info claims {count} sections")
-    if not start < end:
-        raise FormatError(source, f"image from {start:#x} to {end:#x}")
-    found: dict[int, bytes] = {}
-    room = _MAX_BYTES
-    for i in range(count):
-        kind, _, size, stored = _SECTION.unpack_from(
-            desc, _HEADER.size + i * _SECTION.size
-        )
-        where = f"{source}, section {kind}"
-        if size > room or offset + stored > len(desc):
-            raise FormatError(
-                where, f"{size} bytes in {stored}, expected at most {room} in all"
-            )
-        room -= size
-        if kind in tuple(_Section):  # Of a later version, if it is another.
-            found[kind] = decompress(desc[offset : offset + stored], size, where)
-        offset += stored
+    start, end, streams = _split(desc, source)
+    found = {
+        kind: decompress(stream, size, f"{source}, section {kind}")
+        for kind, (size, stream) in streams.items()
+        if kind in tuple(_Section)  # Of a later version, if it is another.
+    }
     return DebugInfoNote(
         _parse_symbols(found, source),
         found.get(_Section.BTF, b""),
@@ -148,6 +131,64 @@ def parse_debug_info(desc: bytes, source: str) -> DebugInfoNote:
             found.get(_Section.LACKS, b"")[:_MAX_TEXT].decode("utf-8", "replace")
         ),
     )
+
+
+def split_place(desc: bytes, source: str) -> tuple[int, list[bytes]]:
+    """
+    Return where a kernel lies, and what its note has wherever it lies.
+
+    :param source: Name of the input, for messages.
+    :return: The address of the first symbol of the image, and bytes that are the same
+        for two notes only if all else is the same.
+    :raises FormatError: If it is damaged.
+    """
+    start, end, streams = _split(desc, source)
+    size, stream = streams.get(_Section.ADDRESSES, (0, packing.compress(b"")))
+    data = decompress(stream, size, f"{source}, section {_Section.ADDRESSES}")
+    distances = _from_columns("Q", data, source)
+    place = first = 0
+    for first, distance in enumerate(distances):
+        place += distance
+        if place >= _KERNEL:
+            distances[first] = 0
+            break
+    else:
+        place = 0
+    numbers = (first, start - place, end - place, size)
+    same = [repr(numbers).encode(), distances.tobytes()]
+    for kind, (size, stream) in sorted(streams.items()):
+        if kind != _Section.ADDRESSES:
+            same += [repr((kind, size)).encode(), stream]
+    return place, same
+
+
+def _split(desc: bytes, source: str) -> tuple[int, int, dict[int, tuple[int, bytes]]]:
+    """Return start and end of the image, and by kind sizes of sections, and streams."""
+    if len(desc) < _HEADER.size:
+        raise FormatError(source, f"{len(desc)} bytes, expected debug info")
+    version, count, start, end = _HEADER.unpack_from(desc)
+    if version != _VERSION:
+        raise FormatError(source, f"debug info version {version}, expected {_VERSION}")
+    offset = _HEADER.size + count * _SECTION.size
+    if count > _MAX_SECTIONS or offset > len(desc):
+        raise FormatError(source, f"debug info claims {count} sections")
+    if not start < end:
+        raise FormatError(source, f"image from {start:#x} to {end:#x}")
+    found: dict[int, tuple[int, bytes]] = {}
+    room = _MAX_BYTES
+    for i in range(count):
+        kind, _, size, stored = _SECTION.unpack_from(
+            desc, _HEADER.size + i * _SECTION.size
+        )
+        where = f"{source}, section {kind}"
+        if size > room or offset + stored > len(desc):
+            raise FormatError(
+                where, f"{size} bytes in {stored}, expected at most {room} in all"
+            )
+        room -= size
+        found[kind] = size, desc[offset : offset + stored]
+        offset += stored
+    return start, end, found
 
 
 def _parse_symbols(found: Mapping[int, bytes], source: str) -> SymbolTable:

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import os
 from array import array
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ _MAX_SIZE = 64 << 20
 """Bytes of a file; builds have 11 to 17 MB."""
 _BUILDS, _STREAMS = 8, 32
 """Most files; the ones not used for longest go first."""
+_IN_MEMORY = 4
+"""Most builds whose types a process keeps; each takes some 10 MB."""
 
 
 def digest_of(*parts: ReadableBuffer) -> str:
@@ -70,6 +73,8 @@ class BuildCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._types: dict[str, Btf] = {}
+        """Of builds that were found: looking a name up costs once."""
 
     def find(self, key: str, place: int) -> Build | None:
         """
@@ -80,13 +85,17 @@ class BuildCache:
         """
         path = self._path(key, ".build")
         try:
-            found = _build(read_columns(path), place)
+            found = _build(read_columns(path), place, self._types.get(key))
         except (OSError, FormatError, LookupError, TypeError, ValueError):
             return None  # It is not there, or another version's.
         except OverflowError:
             return None  # No kernel lies there.
         with contextlib.suppress(OSError):
             os.utime(path)
+        self._types.pop(key, None)  # The one used last comes last.
+        self._types[key] = found.btf
+        if len(self._types) > _IN_MEMORY:
+            del self._types[next(iter(self._types))]
         return found
 
     def add(self, key: str, place: int, build: Build) -> Build:
@@ -151,7 +160,7 @@ class BuildCache:
             path.unlink(missing_ok=True)  # Who has mapped it keeps it.
 
 
-def _build(file: Columns, place: int) -> Build:
+def _build(file: Columns, place: int, types: Btf | None) -> Build:
     about, columns = file.about, file.columns
     if about["version"] != _VERSION:
         raise ValueError(about["version"])
@@ -159,8 +168,10 @@ def _build(file: Columns, place: int) -> Build:
     names, by_name = columns["names"], file.numbers("by_name", "I")
     addresses: Sequence[int] = file.numbers("addresses", "Q")
     if shift:  # Per-CPU offsets and other small numbers stay as they are.
-        moved = [it + shift if it >= _KERNEL else it for it in addresses]
-        addresses = array("Q", moved)
+        first = bisect_left(addresses, _KERNEL)
+        moved = array("Q", addresses[:first])
+        moved.extend(map(shift.__add__, addresses[first:]))
+        addresses = moved
     symbols = SymbolTable(
         # Without an order, they are searched, which is slow in a file that is mapped.
         names if by_name else names[:],
@@ -170,7 +181,7 @@ def _build(file: Columns, place: int) -> Build:
         file.numbers("offsets", "I"),
         by_name,
     )
-    btf = Btf(
+    btf = types or Btf(
         columns["types"],
         columns["strings"],
         "BTF in the kernel's memory",

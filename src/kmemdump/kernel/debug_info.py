@@ -26,7 +26,8 @@ from kmemdump.errors import (
     UnsupportedError,
 )
 from kmemdump.formats.btf import MAX_SIZE, Btf, BtfKind, pack_btf, parse_btf
-from kmemdump.formats.debug_info import DebugInfoNote
+from kmemdump.formats.debug_info import DebugInfoNote, split_place
+from kmemdump.formats.notes import OWNER
 from kmemdump.formats.symbols import (
     SymbolRow,
     SymbolTable,
@@ -169,16 +170,17 @@ def debug_info_of_core(core: CoreImage, builds: BuildCache | None = None) -> Deb
     :param builds: Keeps what is made of it, for the next time.
     :raises FormatError: If it is damaged.
     """
-    key = ""
+    key, place = "", 0
     if builds is not None:
-        key = digest_of(core.debug_info_note())
-        known = builds.find(key, 0)
+        place, same = split_place(core.debug_info_note(), f"{core.name}: note {OWNER}")
+        key = digest_of(*same)
+        known = builds.find(key, place)
         if known is not None:
             core.debug_info_is_whole = True
             return _of_build(known)
     found = debug_info_of_note(core.debug_info(), core.name)
     found.symbols.sort()  # A question looks up some fifty names.
-    return found if builds is None else _keep(builds, key, 0, found)
+    return found if builds is None else _keep(builds, key, place, found)
 
 
 def debug_info_of_note(note: DebugInfoNote, source: str) -> DebugInfo:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.opening import was_sealed
@@ -23,4 +25,10 @@ def user_builds(environ: Mapping[str, str], target: Target) -> BuildCache | None
     folder = user_folder(environ, "CACHE") / "builds"
     if was_sealed(target) and not is_in_memory(folder):
         return None
+    return _of_folder(folder)
+
+
+@cache
+def _of_folder(folder: Path) -> BuildCache:
+    """Return the one of this process: it keeps a few builds in memory."""
     return BuildCache(folder)
