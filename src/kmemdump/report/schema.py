@@ -19,6 +19,8 @@ from kmemdump.report.records import Findings
 __all__ = ["VERSION", "to_json", "to_plain"]
 
 VERSION = 1
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""What most values are."""
 
 
 def to_json(report: Findings) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def to_json(report: Findings) -> dict[str, Any]:
 
 def to_plain(value: Any) -> Any:
     """Return records as dictionaries and lists."""
+    if type(value) in _PLAIN:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         found = {}
         for item in fields(value):
