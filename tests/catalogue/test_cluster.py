@@ -6,6 +6,7 @@ import gc
 import lzma
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,37 @@ def test_a_content_that_has_no_report_is_known_by_another_name(
         (folder / name).write_text("text of no kernel\n" * 9)
     done = add(cluster, catalogue, folder)
     assert (done.added, done.failed, done.known) == (1, 1, 1)
+
+
+class CountingRunner(ClusterRunner):
+    """Counts what workers did not examine."""
+
+    skipped = 0
+
+    def _result(self, future, source):
+        result = super()._result(future, source)
+        self.skipped += result is None
+        return result
+
+
+def test_a_worker_examines_nothing_that_is_known(cluster, catalogue, tmp_path):
+    cluster.scheduler()
+    cluster.worker()
+    folder, copies = tmp_path / "sources", tmp_path / "copies"
+    folder.mkdir()
+    make_logs(folder)
+    assert add(cluster, catalogue, folder).added == SOURCES
+    shutil.copytree(folder, copies)
+    (copies / "new.log").write_text((folder / "1.log").read_text() + "\n")
+    runner = CountingRunner(cluster.address, Limits(), HOST, patience=PATIENCE)
+    cluster.worker()  # What starts later knows it, too.
+    done = add_sources(catalogue, find_sources([str(copies)]), runner, HOST)
+    assert (done.added, done.known, runner.skipped) == (1, SOURCES, SOURCES)
+    # With --again, nothing is.
+    runner = CountingRunner(cluster.address, Limits(), HOST, patience=PATIENCE)
+    sources = find_sources([str(copies)])
+    done = add_sources(catalogue, sources, runner, HOST, again=True)
+    assert (done.added, done.known, runner.skipped) == (SOURCES + 1, 0, 0)
 
 
 def test_no_scheduler():

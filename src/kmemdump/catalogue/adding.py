@@ -26,9 +26,9 @@ class Runner(Protocol):
     """Examines sources, here or elsewhere."""
 
     def run(
-        self, sources: Iterable[Source], wanted: Callable[[str], bool]
+        self, sources: Iterable[Source], known: KnownContents
     ) -> Iterator[Examined | None]:
-        """Yield what each source says; None if its content is not wanted."""
+        """Yield what each source says; None if its content is known."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ def add_sources(
                 done.added += 1
             else:
                 done.known += 1
-        for result in runner.run(sources if again else changed(), known.claim):
+        for result in runner.run(sources if again else changed(), known):
             if result is None:
                 done.known += 1
                 continue

@@ -4,7 +4,8 @@ Examines sources on the workers of a Dask scheduler.
 
 Workers only compute: rows and pages come back here and are written here, so a source
 that is examined twice, because a worker or the scheduler died, has one row. Workers
-need kmemdump, and read sources by the same path or URL.
+need kmemdump, and read sources by the same path or URL. They know what the catalogue
+had when this began, and do not examine it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,6 +23,7 @@ import distributed
 
 from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.child import Child
+from kmemdump.catalogue.known import ContentSet, KnownContents
 from kmemdump.catalogue.messages import from_json, to_json
 from kmemdump.catalogue.problem import Examined, problem_row
 from kmemdump.catalogue.row import UNREAD, Row
@@ -39,6 +42,27 @@ _RETRIES = 2
 """After an error that is not the source's."""
 
 _mine = threading.local()
+_known: dict[str, ContentSet] = {}
+"""On a worker: by the run, what its catalogue has."""
+
+
+class _LostError(Exception):
+    """A worker or the scheduler died, and what was being done there is lost."""
+
+
+class _Knowledge(distributed.WorkerPlugin):
+    """Gives each worker, also one that starts later, what a catalogue has."""
+
+    def __init__(self, run: str, contents: ContentSet) -> None:
+        self.name = f"kmemdump-{run}"
+        self._run = run
+        self._contents = contents
+
+    def setup(self, worker: object) -> None:
+        _known[self._run] = self._contents
+
+    def teardown(self, worker: object) -> None:
+        _known.pop(self._run, None)
 
 
 class ClusterRunner:
@@ -59,14 +83,18 @@ class ClusterRunner:
         self._host = host
         self._patience = patience
         self._client: Any = None
+        self._run = f"run-{uuid.uuid4().hex}"
+        self._contents = ContentSet()
         self._some = threading.Event()
         """Set when something ended."""
         self._connect(_CONNECTING)
 
     def run(
-        self, sources: Iterable[Source], wanted: Callable[[str], bool]
+        self, sources: Iterable[Source], known: KnownContents
     ) -> Iterator[Examined | None]:
         """Yield what each source says: see :class:`~.adding.Runner`."""
+        self._contents = known.before
+        self._tell()
         todo = iter(sources)
         waiting: dict[Any, Source] = {}
         try:
@@ -82,13 +110,16 @@ class ClusterRunner:
                     return
                 for future in self._ended(list(waiting)):
                     source = waiting.pop(future)
-                    result = self._result(future, source)
-                    if result is None:
+                    try:
+                        result = self._result(future, source)
+                    except _LostError:
                         waiting[self._submit(source)] = source
-                    elif _is_unread(result[0]) or wanted(result[0].content):
-                        yield result
+                        continue
+                    if result is not None and not _is_unread(result[0]):
+                        # Workers do not know of each other.
+                        yield result if known.claim(result[0].content) else None
                     else:
-                        yield None
+                        yield result
         finally:
             self._close()
 
@@ -107,12 +138,21 @@ class ClusterRunner:
                     ) from error
                 time.sleep(_POLL)
             else:
+                self._tell()
                 return
+
+    def _tell(self) -> None:
+        """Tell the workers what the catalogue has; without that, they work in vain."""
+        if self._contents.prefixes:
+            with contextlib.suppress(OSError):  # Seen in the next turn.
+                self._client.register_plugin(_Knowledge(self._run, self._contents))
 
     def _close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):  # It may be closed by now.
+                if self._contents.prefixes and client.status == "running":
+                    client.unregister_worker_plugin(f"kmemdump-{self._run}")
                 client.close(timeout=_CONNECTING)
 
     def _room(self) -> int:
@@ -130,6 +170,7 @@ class ClusterRunner:
             self._limits.seconds,
             self._limits.memory,
             self._host,
+            self._run,
             key=f"kmemdump-{key.hexdigest()}-{time.monotonic_ns()}",
             pure=False,
             retries=_RETRIES,
@@ -144,16 +185,23 @@ class ClusterRunner:
         return [future for future in futures if future.status != "pending"]
 
     def _result(self, future: Any, source: Source) -> Examined | None:
-        """Return what came out; None if the work was lost."""
+        """
+        Return what came out; None if the content is known.
+
+        :raises _LostError: If the work was lost.
+        """
         if future.status == "error":
             error = future.exception()
             return problem_row(source, self._host, f"on the cluster: {error}"), None
         if future.status != "finished":
-            return None
+            raise _LostError
         try:
-            fields, page = future.result(timeout=_CONNECTING)
-        except (distributed.CancelledError, TimeoutError, OSError):
+            examined = future.result(timeout=_CONNECTING)
+        except (distributed.CancelledError, TimeoutError, OSError) as error:
+            raise _LostError from error
+        if examined is None:
             return None
+        fields, page = examined
         return Row.from_json(fields, source.name), page
 
 
@@ -162,13 +210,15 @@ def _is_unread(row: Row) -> bool:
 
 
 def _examine(
-    source: dict[str, Any], seconds: float, memory: int, host: str
-) -> tuple[dict[str, Any], bytes | None]:
-    """Examine a source; runs on a worker."""
+    source: dict[str, Any], seconds: float, memory: int, host: str, run: str
+) -> tuple[dict[str, Any], bytes | None] | None:
+    """Examine a source, if its content is not known; runs on a worker."""
     child = getattr(_mine, "child", None)
     if child is None:
         child = _mine.child = Child(Limits(memory, seconds=seconds), host)
-    examined = child.examine(from_json(source))
-    assert examined is not None  # Each content is wanted.
+    known = _known.get(run, ContentSet())
+    examined = child.examine(from_json(source), lambda content: content not in known)
+    if examined is None:
+        return None
     row, page = examined
     return row.to_json(), page

@@ -7,6 +7,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import pyarrow as pa
@@ -16,41 +17,60 @@ from kmemdump.catalogue.row import UNREAD, as_text
 from kmemdump.catalogue.sources import Source
 from kmemdump.catalogue.store import Catalogue
 
-__all__ = ["KnownContents", "changed_sources"]
+__all__ = ["ContentSet", "KnownContents", "changed_sources"]
 
 _DIGITS = 16
 """Hexadecimal digits that are kept of each hash: 8 bytes, 80 MB of 10 million rows."""
 _CHUNK = 10_000
 
 
-class KnownContents:
+@dataclass(frozen=True, slots=True)
+class ContentSet:
     """
-    The contents that a catalogue has, and those that are being added.
+    Contents, by their hashes.
 
     The first 64 bits of a hash stand for it: of 10 million contents and as many others,
     one is taken for known by mistake with a probability of 0.000005.
+    """
+
+    prefixes: array[int] = field(default_factory=lambda: array("Q"))
+    """Sorted."""
+
+    def __contains__(self, content: str) -> bool:
+        prefix = _prefix(content)
+        at = bisect_left(self.prefixes, prefix)
+        return at < len(self.prefixes) and self.prefixes[at] == prefix
+
+
+class KnownContents:
+    """
+    The contents that a catalogue has, and those that are being added.
 
     :param catalogue: None if nothing counts as known.
     """
 
     def __init__(self, catalogue: Catalogue | None) -> None:
-        self._known: array[int] = array("Q")
+        self.before = ContentSet()
+        """Those that it had."""
         self._claimed: set[int] = set()
         self._lock = threading.Lock()
         if catalogue is not None and catalogue.files():
-            self._known = catalogue.ask(_prefixes)
+            self.before = ContentSet(catalogue.ask(_prefixes))
 
     def claim(self, content: str) -> bool:
         """Return whether a content is new, which it is once."""
-        prefix = int(content[:_DIGITS], 16)
-        at = bisect_left(self._known, prefix)
-        if at < len(self._known) and self._known[at] == prefix:
+        if content in self.before:
             return False
+        prefix = _prefix(content)
         with self._lock:
             if prefix in self._claimed:
                 return False
             self._claimed.add(prefix)
         return True
+
+
+def _prefix(content: str) -> int:
+    return int(content[:_DIGITS], 16)
 
 
 def _prefixes(database: Database) -> array[int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.child import Child
+from kmemdump.catalogue.known import KnownContents
 from kmemdump.catalogue.problem import Examined
 from kmemdump.catalogue.sources import Source
 
@@ -33,13 +34,9 @@ class LocalRunner:
         self._children = [Child(limits, host, identity) for _ in range(jobs)]
 
     def run(
-        self, sources: Iterable[Source], wanted: Callable[[str], bool]
+        self, sources: Iterable[Source], known: KnownContents
     ) -> Iterator[Examined | None]:
-        """
-        Yield what each source says, as soon as it is known; None if it is not wanted.
-
-        :param wanted: Called by several threads, with the hash of a content.
-        """
+        """Yield what each source says, as soon as it is there; see `Runner`."""
         todo = _Shared(sources)
         children = self._children
         results: queue.Queue[tuple[bool, _Result]] = queue.Queue(2 * len(children))
@@ -48,7 +45,7 @@ class LocalRunner:
             try:
                 with child:
                     for source in todo:
-                        results.put((False, child.examine(source, wanted)))
+                        results.put((False, child.examine(source, known.claim)))
             except BaseException as error:
                 results.put((False, error))
             results.put((True, None))
