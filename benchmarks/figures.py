@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RECORD", "fill", "write_docs"]
+__all__ = ["PEERS", "RECORD", "fill", "fill_peers", "write_docs", "write_peers"]
 
 RECORD = "benchmarks.json"
 """The figures of the README, in the manual's folder."""
 _TEXT = "benchmarks.txt"
+PEERS = "peers.json"
+"""Those of what others leave."""
+_COMPARISON = "comparison.rst"
 _TASKS = 200
 """Of the VM in the README."""
 
@@ -53,12 +56,76 @@ def fill(text: str, record: Mapping[str, Any]) -> str:
         ("after the death", _after_death(_by_name(scene["dumps"]))),
         ("to open it", _to_open(_by_name(scene["answers"]["sys"]))),
     ):
-        head, place, rest = text.partition(f"<!-- figures: {name} -->\n")
-        _, end, tail = rest.partition("<!-- end of figures -->")
-        if not end:
-            raise ValueError(f"no place for the figures {name!r}")
-        text = f"{head}{place}{table}{end}{tail}"
+        place, end = f"<!-- figures: {name} -->\n", "<!-- end of figures -->"
+        text = _put(text, place, end, table, name)
     return text
+
+
+def fill_peers(text: str, record: Mapping[str, Any]) -> str:
+    """
+    Return a text in reStructuredText with its tables of other tools made anew.
+
+    :param record: What ``python -m benchmarks --peers --json`` writes.
+    :raises ValueError: If *text* has no place for a table.
+    """
+    for name, table in (
+        ("peers", _left(record)),
+        ("summaries", _said(record)),
+    ):
+        place, end = f".. figures: {name}\n\n", "\n.. end of figures"
+        text = _put(text, place, end, table, name)
+    return text
+
+
+def _put(text: str, place: str, end: str, table: str, name: str) -> str:
+    head, _, rest = text.partition(place)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise ValueError(f"no place for the figures {name!r}")
+    return f"{head}{place}{table}{end}{tail}"
+
+
+def _left(record: Mapping[str, Any]) -> str:
+    rows = [("RAM", "", "to a file", "of it copying", "size", "set aside")]
+    for machine in record["machines"]:
+        for it in machine["peers"]:
+            copying = "" if it["copying"] is None else _seconds(it["copying"])
+            size = f"{it['size'] / 1e6:,.{1 if it['size'] > 1e6 else 2}f} MB"
+            least = (_memory(machine), it["name"], _seconds(it["seconds"]), copying)
+            rows.append((*least, size, f"{it['reserved'] >> 20} MiB"))
+    kernel, load = record["machines"][0]["release"], record["load"]
+    end = f"\nThe kernel is Debian's {kernel}; the host's load was {load:.1f} before.\n"
+    return _simple_table(rows) + end
+
+
+def _said(record: Mapping[str, Any]) -> str:
+    rows = [("RAM", "", "of", "time", "CPU time")]
+    for machine in record["machines"]:
+        for it in machine["summaries"]:
+            cost = it["cost"]
+            times = (_seconds(cost["wall"]), _seconds(cost["cpu"]))
+            if cost["problem"]:
+                times = (cost["problem"], "")
+            rows.append((_memory(machine), it["name"], it["of"], *times))
+    return _simple_table(rows)
+
+
+def _memory(machine: Mapping[str, Any]) -> str:
+    return f"{machine['memory'] / 1024:.0f} GiB"
+
+
+def _simple_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of reStructuredText; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = "  ".join("=" * max(width, 2) for width in widths)
+    # An empty first cell would continue the row above; none is empty here.
+    lines = [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([rule, lines[0], rule, *lines[1:], rule]) + "\n"
 
 
 def _by_name(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -95,6 +162,14 @@ def _seconds(value: float) -> str:
     if value < 1:
         return f"{value:.2f} s"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def write_peers(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the figures of other tools into the manual in a folder."""
+    page = folder / _COMPARISON
+    filled = fill_peers(page.read_text(), record)
+    (folder / PEERS).write_text(json.dumps(record, indent=2) + "\n")
+    page.write_text(filled)
 
 
 def write_docs(folder: Path, record: Mapping[str, Any], text: str) -> None:

@@ -4,12 +4,15 @@ Measure what kdump, a crash kernel of ours and pstore leave of a guest, and when
 
 kdump: a second kernel is loaded as ``kexec -p -s`` does it, by the same system call;
 its initramfs holds only what makedumpfile needs. Ours copies what was marked from
-inside. pstore: ramoops keeps
-the log in RAM, and the next boot reads it. Both boots are emulated.
+inside. pstore: ramoops keeps the log in RAM, and the next boot reads it. All boots are
+emulated.
+
+Then programs say what happened, of what each left: ours, crash, and hotkdump.
 """
 
 from __future__ import annotations
 
+import re
 import stat
 import subprocess
 import time
@@ -17,6 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.summaries import (
+    KDUMP,
+    MARKED,
+    PSTORE,
+    Summary,
+    measure_summaries,
+)
 from kmemdump.errors import TargetError
 from kmemdump.formats.cpio import Entry, pack_cpio
 from kmemdump.lab import (
@@ -33,9 +43,8 @@ from kmemdump.lab.crashes import crash_guest, trigger_crash
 from kmemdump.lab.shared_libraries import libraries
 from kmemdump.memory.ranges import Range
 
-__all__ = ["Peer", "measure_peers"]
+__all__ = ["Peer", "Peers", "measure_peers"]
 
-_CRASHKERNEL = "256M"
 _RAMOOPS = Range(0x30000000, 1 << 20)
 _PATIENCE = 1800.0
 """Seconds for a boot, or for a dump, on a busy host."""
@@ -56,6 +65,7 @@ if libc.syscall(SYS_kexec_file_load, *files, size, arguments, KEXEC_FILE_ON_CRAS
 _INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
+read -r begin rest </proc/uptime
 mount -t devtmpfs dev /dev
 for module in {modules}; do
 	insmod "/modules/$module.ko"
@@ -63,9 +73,11 @@ done
 mount -t ext4 /dev/vdb /out
 makedumpfile -c -d 31 /proc/vmcore /out/vmcore
 umount /out
-echo "SECOND-DONE" >/dev/kmsg
+read -r end rest </proc/uptime
+echo "from $begin to $end: SECOND-DONE" >/dev/kmsg
 poweroff -f
 """
+_DONE = re.compile(r"from ([0-9.]+) to ([0-9.]+): SECOND-DONE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,37 +87,56 @@ class Peer:
     name: str
     seconds: float
     """From the death to a whole file."""
+    copying: float | None
+    """Those from the crash kernel's first user space on; ``None`` without one."""
     size: int
     """Size of the file in bytes."""
     reserved: int
     """Bytes of memory that were reserved while the kernel lived."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """What was measured on machines of one size."""
+
+    release: str
+    memory: int
+    """MiB."""
+    random: int
+    """MiB of random data."""
+    peers: list[Peer]
+    summaries: list[Summary]
+
+
 def measure_peers(
     series: str,
     memory: int,
-    random: int,
     cache: PackageCache,
     folder: Path,
+    reserved: int,
+    hotkdump: Path | None,
     say: Callable[[str], None],
-) -> list[Peer]:
+) -> Peers:
     """
-    Measure them, each on a machine of its own.
+    Measure them, each on a machine of its own; a quarter of it, but at most 1 GiB, is
+    random data.
 
     :param memory: MiB.
-    :param random: MiB of random data.
     :param folder: Keeps ``kdump.vmcore``, ``core.elf`` and ``pstore.txt``.
+    :param reserved: MiB for a crash kernel of ours; makedumpfile gets Debian's default.
+    :param hotkdump: Its source.
     :param say: Called with a line about each step.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
-    kernel = cache.kernel(series)
+    kernel, random = cache.kernel(series), min(memory // 4, 1024)
     say(f"kdump: {kernel.release}, {memory} MiB, {random} MiB of random data")
     load, second = folder / "load.py", folder / "second"
     setup = Setup(
         kernel,
         memory=memory,
         random=random,
-        arguments=(f"crashkernel={_CRASHKERNEL}",),
+        share=False,
+        arguments=(f"crashkernel={CRASH_KERNEL}M",),
         files=(load, second, kernel.vmlinuz),
         python=python_image(cache, kernel.architecture),
     )
@@ -113,7 +144,7 @@ def measure_peers(
     second.write_bytes(pack_cpio(_second_system(setup, cache)))
     kdump = _kdump(Machine(cache, setup, timeout=_PATIENCE), folder)
     say("a crash kernel that copies what is marked")
-    ours = _ours(kernel, memory, random, cache, folder)
+    ours = _ours(kernel, memory, random, reserved, cache, folder)
     say("pstore")
     modules = []
     for name in ("reed_solomon", "ramoops"):
@@ -122,6 +153,7 @@ def measure_peers(
     setup = Setup(
         kernel,
         memory=memory,
+        share=False,
         arguments=(f"memmap={_RAMOOPS.size:#x}${_RAMOOPS.start:#x}",),
         action="panic=pause,reboot=reset,shutdown=pause",
         tasks=20,
@@ -130,7 +162,9 @@ def measure_peers(
     pstore = _pstore(Machine(cache, setup, timeout=_PATIENCE), folder)
     for path in (load, second, *modules):
         path.unlink()
-    return [kdump, ours, pstore]
+    say("what programs say of them")
+    summaries = list(measure_summaries(folder, cache.vmlinux(kernel), hotkdump))
+    return Peers(kernel.release, memory, random, [kdump, ours, pstore], summaries)
 
 
 def _kdump(machine: Machine, folder: Path) -> Peer:
@@ -148,6 +182,10 @@ def _kdump(machine: Machine, folder: Path) -> Peer:
         start = time.monotonic()
         _wait(machine, "SECOND-DONE", 1)
         seconds = time.monotonic() - start
+        found = _DONE.search(machine.console)
+        if found is None:
+            raise TargetError("the second kernel does not say when it had written")
+        copying = float(found[2]) - float(found[1])
         path = folder / "kdump.vmcore"
         path.unlink(missing_ok=True)
         subprocess.run(
@@ -155,20 +193,25 @@ def _kdump(machine: Machine, folder: Path) -> Peer:
             check=True,
             stderr=subprocess.DEVNULL,
         )
-    return Peer("kdump, makedumpfile -c -d 31", seconds, path.stat().st_size, reserved)
+    return Peer(KDUMP, seconds, copying, path.stat().st_size, reserved)
 
 
 def _ours(
-    kernel: KernelPackage, memory: int, random: int, cache: PackageCache, folder: Path
+    kernel: KernelPackage,
+    memory: int,
+    random: int,
+    reserved: int,
+    cache: PackageCache,
+    folder: Path,
 ) -> Peer:
     def ignore(_: str) -> None:
         pass
 
     found = run_crash_kernel_demo(
-        folder, cache, ignore, kernel, memory=memory, random=random
+        folder, cache, ignore, kernel, memory=memory, random=random, reserved=reserved
     )
     size = found.core.stat().st_size
-    return Peer("kdump, what is marked", found.seconds, size, CRASH_KERNEL << 20)
+    return Peer(MARKED, found.seconds, found.copying, size, reserved << 20)
 
 
 def _second_system(setup: Setup, cache: PackageCache) -> Iterator[Entry]:
@@ -212,7 +255,7 @@ def _pstore(machine: Machine, folder: Path) -> Peer:
         text = said.partition("\n")[2]  # After the line that says the guest is ready.
         path = folder / "pstore.txt"
         path.write_text(text)
-    return Peer("pstore, ramoops", seconds, path.stat().st_size, _RAMOOPS.size)
+    return Peer(PSTORE, seconds, None, path.stat().st_size, _RAMOOPS.size)
 
 
 def _wait(machine: Machine, text: str, count: int) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.fleet import Fleet
 from benchmarks.looks import LookFigures
-from benchmarks.peers import Peer
+from benchmarks.peers import Peers
 from benchmarks.scene import Figure, Scene
 
 __all__ = [
@@ -125,19 +125,28 @@ def print_looks(figures: Sequence[LookFigures], console: Console) -> None:
     console.print(table)
 
 
-def print_peers(peers: Sequence[Peer], console: Console) -> None:
-    """Print what other tools leave."""
+def print_peers(found: Peers, console: Console) -> None:
+    """Print what other tools leave, and what is said of it."""
     table = _table(
-        "From death to a whole file, by others", "", "s", "MB", "MB set aside"
+        f"From death to a whole file, {found.memory} MiB with {found.random} MiB of "
+        "random data",
+        *("", "s", "copying s", "MB", "MiB set aside"),
     )
-    for peer in peers:
+    for peer in found.peers:
         table.add_row(
             peer.name,
             f"{peer.seconds:.1f}",
+            "" if peer.copying is None else f"{peer.copying:.2f}",
             f"{peer.size / 1e6:,.3f}",
-            f"{peer.reserved / 1e6:,.1f}",
+            f"{peer.reserved >> 20}",
         )
     console.print()
+    console.print(table)
+    table = _table("From the file to a summary, whole process", "", "of", "s", "CPU s")
+    for it in found.summaries:
+        cost = it.cost
+        figures = (f"{cost.wall:.1f}", f"{cost.cpu:.1f}")
+        table.add_row(it.name, it.of, *((cost.problem,) if cost.problem else figures))
     console.print(table)
 
 

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.figures import RECORD, fill
+from benchmarks.figures import PEERS, RECORD, fill, fill_peers
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+COMPARISON = (ROOT / "docs/comparison.rst").read_text()
 
 
 def figure(name, wall, cpu=0.0, size=0):
@@ -64,3 +65,49 @@ def test_the_readme_has_the_figures_of_the_manual():
     if not path.exists():
         pytest.skip("nothing was measured with 'python -m benchmarks --docs docs' yet")
     assert fill(README, json.loads(path.read_text())) == README
+
+
+def machine(memory):
+    peers = [
+        {"name": "kdump", "seconds": 46.2, "copying": 9.87, "size": 27_300_000},
+        {"name": "pstore", "seconds": 8.42, "copying": None, "size": 28_123},
+    ]
+    cost = {"wall": 0.663, "cpu": 0.612, "problem": ""}
+    failed = {"wall": 1.0, "cpu": 1.0, "problem": "no summary"}
+    return {
+        "memory": memory,
+        "release": "6.12-test",
+        "peers": [{**it, "reserved": 128 << 20} for it in peers],
+        "summaries": [
+            {"name": "report", "of": "kdump", "cost": cost},
+            {"name": "hotkdump", "of": "kdump", "cost": failed},
+        ],
+    }
+
+
+def test_the_comparison_is_made_anew():
+    measured = {"load": 0.25, "machines": [machine(1024), machine(16384)]}
+    filled = fill_peers(COMPARISON, measured)
+    rows = [" ".join(line.split()) for line in filled.splitlines()]
+    assert "1 GiB kdump 46 s 9.9 s 27.3 MB 128 MiB" in rows
+    assert "16 GiB pstore 8.4 s 0.03 MB 128 MiB" in rows
+    assert "16 GiB report kdump 0.66 s 0.61 s" in rows
+    assert "1 GiB hotkdump kdump no summary" in rows
+    assert "The kernel is Debian's 6.12-test; the host's load was 0.2 before." in rows
+    assert fill_peers(filled, measured) == filled
+    # Tables of reStructuredText: no cell is wider than its column.
+    lines = filled.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("16 GiB  pstore")]
+    rule = next(line for line in lines[at:] if line.startswith("==="))
+    assert [i for i, mark in enumerate(rule) if mark == " "] == [
+        i for i, mark in enumerate(rule) if mark == " " and lines[at][i : i + 1] in " "
+    ]
+    with pytest.raises(ValueError, match="no place for the figures 'peers'"):
+        fill_peers(COMPARISON.replace("figures:", ""), measured)
+
+
+def test_the_comparison_has_the_figures_of_the_manual():
+    path = ROOT / "docs" / PEERS
+    if not path.exists():
+        pytest.skip("'python -m benchmarks --peers --docs docs' was not run yet")
+    assert fill_peers(COMPARISON, json.loads(path.read_text())) == COMPARISON

@@ -31,7 +31,7 @@ from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.setup import Setup
 from kmemdump.text import format_size
 
-__all__ = ["CRASH_KERNEL", "run_crash_kernel_demo"]
+__all__ = ["CRASH_KERNEL", "run_crash_kernel_demo", "wait_for_copy"]
 
 CRASH_KERNEL = 128
 """MiB that are reserved for the crash kernel, as by Debian's kdump-tools."""
@@ -43,7 +43,12 @@ _DISK = 64
 _INITRAMFS, _CONFIGURATION = "kmemdump.img", "kdump.conf"
 _PATIENCE = 1800.0
 """Seconds for each step, on a busy host."""
-_COPIED = re.compile(r"^kmemdump: (/dev/\S+: \d+ bytes.*?)\r?$", re.MULTILINE)
+_BANNER = "] Linux version "
+_PANIC = re.compile(r"Kernel panic - .*")
+_COPIER = re.compile(r"^kmemdump: .*", re.MULTILINE)
+_COPIED = re.compile(
+    r"^kmemdump: (/dev/\S+: \d+ bytes.*? in (?P<ms>\d+) ms)\r?$", re.MULTILINE
+)
 
 
 def run_crash_kernel_demo(
@@ -54,6 +59,7 @@ def run_crash_kernel_demo(
     *,
     memory: int = 1024,
     random: int = 0,
+    reserved: int = CRASH_KERNEL,
 ) -> DemoResult:
     """
     Boot a kernel, mark it from inside, make it panic, collect what is left of it.
@@ -62,21 +68,24 @@ def run_crash_kernel_demo(
     :param say: Called with a line about each step.
     :param memory: MiB of the VM's memory.
     :param random: MiB of random data in it.
+    :param reserved: MiB of it that are the crash kernel's.
     :raises KmemdumpError: If it cannot be done on this machine.
     """
     require_programs(kernel.architecture.qemu, "setpriv")
     with tempfile.TemporaryDirectory(prefix="kmemdump-demo-") as name:
         plain = Setup(kernel, memory=memory, random=random)
-        setup = _with_crash_kernel(plain, Path(name), cache)
+        setup = _with_crash_kernel(plain, reserved, Path(name), cache)
         say(
             f"booting {whose(kernel)}{kernel.release} in QEMU: {setup.cpus} CPUs, "
-            f"{setup.memory} MiB, {CRASH_KERNEL} of them for a crash kernel"
+            f"{setup.memory} MiB, {reserved} of them for a crash kernel"
         )
         with Machine(cache, setup, timeout=_PATIENCE) as machine:
             return _tell(machine, folder / "core.elf", say)
 
 
-def _with_crash_kernel(setup: Setup, folder: Path, cache: PackageCache) -> Setup:
+def _with_crash_kernel(
+    setup: Setup, reserved: int, folder: Path, cache: PackageCache
+) -> Setup:
     """Add what an installation would have left on the machine's disk."""
     kernel = setup.kernel
     settings = CopierSettings((f"raw:{_PARTITION}",))
@@ -88,7 +97,7 @@ def _with_crash_kernel(setup: Setup, folder: Path, cache: PackageCache) -> Setup
         share=False,  # Nobody outside looks.
         vmcoreinfo=False,
         action="panic=pause,reboot=reset,shutdown=pause",
-        arguments=(f"crashkernel={CRASH_KERNEL}M",),
+        arguments=(f"crashkernel={reserved}M",),
         files=(*kexec, kernel.vmlinuz, initramfs, configuration),
         disk=_DISK,
         python=python_image(cache, kernel.architecture),
@@ -107,9 +116,9 @@ def _tell(machine: Machine, core: Path, say: Callable[[str], None]) -> DemoResul
     say(f"inside the VM: {_kexec(machine)}")
     marked = _kmemdump(machine, "mark live --backend kdump", say)
     say("killing it: echo c > /proc/sysrq-trigger")
-    start = time.monotonic()
+    start, before = time.monotonic(), len(machine.console)
     trigger_crash(machine, CrashType.PANIC)
-    said = _wait_for_copy(machine)
+    said, copying = wait_for_copy(machine, before)
     seconds = time.monotonic() - start
     say(f"dead; its crash kernel has booted, and says: {said}")
     machine.wait_ready()
@@ -121,7 +130,7 @@ def _tell(machine: Machine, core: Path, say: Callable[[str], None]) -> DemoResul
     machine.fetch("/run/core.elf", partial)
     partial.replace(core)
     say(f"fetched from the VM: {core}, {format_size(core.stat().st_size)}")
-    return DemoResult(core, marked and collected, seconds)
+    return DemoResult(core, marked and collected, seconds, copying=copying)
 
 
 def _kmemdump(machine: Machine, arguments: str, say: Callable[[str], None]) -> bool:
@@ -162,14 +171,27 @@ def _kexec(machine: Machine) -> str:
     return f"kexec -p {image} --initrd={_INITRAMFS}"
 
 
-def _wait_for_copy(machine: Machine) -> str:
-    """Return what the crash kernel says of the image that it wrote."""
+def wait_for_copy(machine: Machine, start: int) -> tuple[str, float]:
+    """
+    Return what the crash kernel says of the image that it wrote, and its seconds.
+
+    :param start: Where the console's text of the death begins.
+    :raises TargetError: If it writes none.
+    """
+    said = ""
     for _ in _until(time.monotonic() + _PATIENCE):
-        found = _COPIED.search(machine.console)
+        said = machine.console[start:]
+        found = _COPIED.search(said)
         if found is not None:
-            return found[1]
-    last = (machine.console.strip().splitlines() or ["nothing"])[-1]
-    raise TargetError(f"the crash kernel wrote nothing; the guest's last line: {last}")
+            return found[1], int(found["ms"]) / 1000
+        if said.count(_BANNER) > 1:  # The crash kernel's, and the next boot's.
+            break
+    # The first panic is what was asked for.
+    why = [*_PANIC.findall(said)[1:], *_COPIER.findall(said)]
+    last = (said.strip().splitlines() or ["nothing"])[-1]
+    raise TargetError(
+        f"the crash kernel wrote nothing; it says: {why[-1] if why else last}"
+    )
 
 
 def _until(deadline: float) -> Iterator[None]:

@@ -56,6 +56,8 @@ class DemoResult:
     """Seconds from the death to the end of the second look, if there was one."""
     dump: Path | None = None
     """Folder with the files that firmware left."""
+    copying: float | None = None
+    """Seconds from a crash kernel's first user space to its image on the disk."""
 
 
 def run_demo(
