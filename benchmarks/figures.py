@@ -105,7 +105,7 @@ def _said(record: Mapping[str, Any]) -> str:
             cost = it["cost"]
             times = (_seconds(cost["wall"]), _seconds(cost["cpu"]))
             if cost["problem"]:
-                times = (cost["problem"], "")
+                times = (cost["problem"].partition(":")[0], "")
             rows.append((_memory(machine), it["name"], it["of"], *times))
     return _simple_table(rows)
 

@@ -146,7 +146,8 @@ def print_peers(found: Peers, console: Console) -> None:
     for it in found.summaries:
         cost = it.cost
         figures = (f"{cost.wall:.1f}", f"{cost.cpu:.1f}")
-        table.add_row(it.name, it.of, *((cost.problem,) if cost.problem else figures))
+        problem = cost.problem.partition(":")[0]
+        table.add_row(it.name, it.of, *((problem,) if problem else figures))
     console.print(table)
 
 
