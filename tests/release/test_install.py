@@ -119,11 +119,11 @@ def test_pipx(root, source):
 
 def check_libvirt(root: DebianRoot) -> None:
     """See libvirt's module, which is Debian's, as soon as it is there."""
-    watch = "kmemdump watch --libvirt -o cores 2>&1 || true"
-    said = root.run(watch, folder="/root")
+    capture = "kmemdump capture libvirt:web1 -o web1.core || test $? = 3"
+    said = root.run(capture, folder="/root")
     assert "its Python module is missing; install it: apt install python3-lib" in said
     root.install("python3-libvirt")
-    said = root.run(watch, folder="/root")
+    said = root.run(capture, folder="/root")
     assert "Python" not in said
     assert "libvirt" in said
 
