@@ -230,6 +230,40 @@ def test_in_a_pod(tmp_path, lab_cache, guest):
         domain.destroy()
 
 
+@pytest.mark.matrix
+def test_pods_that_come_later(tmp_path, lab_cache, guest):
+    """They end and start again while one watch goes on, as KubeVirt's do."""
+    inside = "/run/libvirt/pod.sock"  # Only the pods have it.
+    watch = Watch(
+        tmp_path / "cores",
+        arguments=[f"--libvirt=qemu+unix:///system?socket=/proc/*/root{inside}"],
+        until_dead=False,
+    )
+    options = ["--pid", "--fork", "--kill-child", "--mount-proc"]
+    same = "<uuid>6b2f5a4e-0d1c-4c39-9a37-3f1d3f0a7c11</uuid>"
+    try:
+        for number in (1, 2):
+            lines = len(watch.lines)
+            folder = tmp_path / str(number)
+            with Libvirtd(folder, lab_cache, namespaces=options) as daemon:
+                os.link(daemon.socket, f"{folder}/root{inside}")
+                domain = Domain(daemon, "default_web", guest, elements=same)
+                domain.start()
+                found = watch.wait_for(r"^default_web: found: ", after=lines)
+                assert f"/root{inside}#default_web" in found.string
+                watch.wait_for(r"^default_web: marked 6\.1\.", after=lines)
+                domain.die()
+                watch.wait_for(r"^default_web: panic: .*; \S+\.core, ", after=lines)
+                watch.wait_for(r"^default_web: left paused$", after=lines)
+                assert domain.state == "paused"
+            watch.wait_for(r"^default_web: is gone$", after=lines)
+        watch.process.terminate()
+        assert watch.end() == 0
+    finally:
+        watch.kill()
+    assert [core.name.partition("-")[0] for core in watch.cores] == ["default_web"] * 2
+
+
 def _children(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 

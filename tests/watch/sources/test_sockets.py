@@ -95,6 +95,17 @@ def test_a_pattern_avoids_the_names_of_named_sockets(tmp_path, bound):
     assert names(source) == ["a"]
 
 
+def test_one_socket_by_several_paths(tmp_path, bound):
+    """As through a mount, or the root of each process of a container."""
+    bound(tmp_path / "a" / "qmp.sock")
+    for other in "bc":
+        (tmp_path / other).mkdir()
+        os.link(tmp_path / "a" / "qmp.sock", tmp_path / other / "qmp.sock")
+    assert names(SocketSource([f"{tmp_path}/*/qmp.sock"])) == ["a"]
+    named = SocketSource([f"{tmp_path}/b/qmp.sock", f"{tmp_path}/*/qmp.sock"])
+    assert names(named) == ["qmp"]
+
+
 def test_another_life(tmp_path, bound):
     path = tmp_path / "a.qmp"
     source = SocketSource([str(tmp_path)])

@@ -48,7 +48,8 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=False,
             flag_value="",
             metavar="[=URI]",
-            help="All running domains of libvirt, those that start later too.",
+            help="All running domains of libvirt, those that start later too. URI may "
+            "have a pattern for the daemons' sockets.",
         ),
         click.option(
             "--name",

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from kmemdump.errors import UsageError
 from kmemdump.targets.libvirt.target import split_spec
 from kmemdump.watch.sources import Source, VmAddress
+from kmemdump.watch.sources.daemons import DaemonSource, names_daemons
 from kmemdump.watch.sources.libvirt import DomainFilter, LibvirtSource
 from kmemdump.watch.sources.metadata import MetadataFilter
 from kmemdump.watch.sources.names import Names, numbered
@@ -77,7 +78,8 @@ def find_sources(
         ``libvirt:[URI#]DOMAIN``; ``pid:PID``, ``ch:SOCKET`` and
         ``firecracker:SOCKET``.
     :param libvirt: URIs of libvirt, of which all running domains are meant; an empty
-        one is libvirt's default.
+        one is libvirt's default, and one whose socket is a pattern is all daemons
+        that it matches, those that start later too.
     :param names: Patterns; a VM's name must match one of them.
     :param metadata: ``KEY=VALUE``; a domain's metadata must match each of them.
     :raises UsageError: If that makes no sense, or asks for no VM.
@@ -103,7 +105,9 @@ def find_sources(
         if spec.startswith(_LIBVIRT):
             uri, domain = split_spec(spec.removeprefix(_LIBVIRT))
             sources.append(LibvirtSource(uri, DomainFilter((glob.escape(domain),))))
-    sources += [LibvirtSource(uri, DomainFilter(metadata=filters)) for uri in libvirt]
+    for uri in libvirt:
+        kind = DaemonSource if names_daemons(uri) else LibvirtSource
+        sources.append(kind(uri, DomainFilter(metadata=filters)))
     if not sources:
         raise UsageError(
             "no VM, expected a QMP socket, a folder or pattern of them, pid:PID, or "

@@ -94,10 +94,13 @@ class SocketSource:
             path: SocketVm(name, path, life_of_socket(path) or _NOT_THERE)
             for name, path in self._named.items()
         }
+        # A socket may have several paths: of links, mounts, and /proc/PID/root.
+        lives = {vm.life for vm in found.values()}
         for pattern in self._patterns:
             for path in self._matches(pattern):
                 life = None if path in found else life_of_socket(path)
-                if life is not None:
+                if life is not None and life not in lives:
+                    lives.add(life)
                     found[path] = SocketVm(self._name(path, pattern), path, life)
         return list(found.values())
 
@@ -148,7 +151,7 @@ def _glob(pattern: SocketPattern) -> Iterator[str]:
         yield from glob.iglob(pattern.text)
 
 
-def life_of_socket(path: Path) -> str | None:
+def life_of_socket(path: str | Path) -> str | None:
     """
     Return what is another for each socket that is bound to a path.
 
