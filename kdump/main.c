@@ -333,7 +333,7 @@ __attribute__((noreturn, used)) void start(long *stack)
 	}
 	if (!settings.to_count) {
 		say("nowhere to write: expected to=file:, to=as:, "
-		    "to=raw: or to=console:");
+		    "to=raw:, to=memory: or to=console:");
 		status = WRONG_USE;
 	} else {
 		status = copy_in_time(&settings);

@@ -76,7 +76,7 @@ void *memmove(void *to, const void *from, size_t size)
 	uint8_t *left = to;
 	const uint8_t *right = from;
 
-	if (left < right) {
+	if (left < right || left >= right + size) {
 		for (; size >= 8; size -= 8, left += 8, right += 8) {
 			uint64_t word;
 
@@ -181,6 +181,12 @@ long os_sync(long fd)
 void os_sync_all(void)
 {
 	sys(__NR_sync, 0, 0, 0, 0);
+}
+
+long os_map(long fd, size_t size, uint64_t offset)
+{
+	return sys6(__NR_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+		    offset);
 }
 
 long os_size(long fd, uint64_t *size)

@@ -23,6 +23,7 @@ long os_write(long fd, const void *data, size_t size);
 long os_write_at(long fd, const void *data, size_t size, uint64_t offset);
 long os_sync(long fd);
 void os_sync_all(void);
+long os_map(long fd, size_t size, uint64_t offset);	/* shared, to write */
 long os_size(long fd, uint64_t *size);	/* of a file or block device */
 long os_mount(const char *device, const char *place, const char *type,
 	      unsigned long flags, const char *data);

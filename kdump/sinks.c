@@ -38,18 +38,30 @@ struct __attribute__((packed)) raw_section {
 	char name[20];
 };
 
+static const char *put_at(struct place *place, const void *data, size_t size,
+			  uint64_t offset)
+{
+	long error = 0;
+
+	if (place->memory)
+		memcpy(place->memory + offset, data, size);
+	else
+		error = os_write_at(place->fd, data, size, offset);
+	return error ? os_problem(place->name, error) : NULL;
+}
+
 static const char *write_at(struct sink *sink, const void *data, size_t size,
 			    uint64_t offset)
 {
 	struct place *place = place_of(sink);
-	long error = os_write_at(place->fd, data, size, place->base + offset);
 
-	return error ? os_problem(place->name, error) : NULL;
+	return put_at(place, data, size, place->base + offset);
 }
 
 static const char *sync_file(struct place *place)
 {
-	long error = os_sync(place->fd);
+	/* Memory is mapped uncached. */
+	long error = place->memory ? 0 : os_sync(place->fd);
 
 	return error ? os_problem(place->name, error) : NULL;
 }
@@ -101,7 +113,7 @@ static const char *file_finish(struct sink *sink, const struct image *image)
 	return sync_folder(place->final);
 }
 
-/* A partition: not valid before all is on the disk. */
+/* A partition, or memory: not valid before all is on the disk. */
 
 static void fill_raw(struct raw_header *header, const struct place *place,
 		     const struct image *image, uint32_t flags)
@@ -118,9 +130,9 @@ static void fill_raw(struct raw_header *header, const struct place *place,
 
 static const char *raw_put(struct place *place, const void *data, size_t size)
 {
-	long error = os_write_at(place->fd, data, size, 0);
+	const char *problem = put_at(place, data, size, 0);
 
-	return error ? os_problem(place->name, error) : sync_file(place);
+	return problem ? problem : sync_file(place);
 }
 
 static const char *raw_begin(struct sink *sink, const struct image *image)
@@ -420,6 +432,38 @@ static const char *open_partition(struct place *place)
 	return NULL;
 }
 
+/*
+ * ADDRESS:SIZE, memory that the dead kernel did not use and a reset does not clear.
+ * Whatever it held is gone then, so nothing in it is looked at.
+ */
+static const char *open_memory(struct place *place, char *spec)
+{
+	static const char device[] = "/dev/mem";
+	uint64_t address = 0, size = 0;
+	char *at = spec;
+	long map;
+
+	while (*at && *at != ':')
+		at++;
+	if (*at)
+		*at++ = 0;
+	if (!parse_number(spec, &address) || !parse_number(at, &size) ||
+	    !size || (address | size) % BLOCK || address + size < address)
+		return "memory: expected memory:ADDRESS:SIZE, in whole pages";
+	format(place->name, sizeof(place->name), "memory at 0x%lx", address);
+	/* Uncached: a reset loses what caches hold (Linux phys_mem_access_prot()). */
+	place->fd = os_open(device, O_RDWR | O_SYNC, 0);
+	if (place->fd < 0)
+		return os_problem(device, place->fd);
+	map = os_map(place->fd, size, address);
+	if (map < 0 && map > -BLOCK)
+		return os_problem(place->name, map);
+	place->memory = (uint8_t *)map;
+	place->size = size;
+	place->sink = (struct sink){ raw_begin, write_at, raw_finish };
+	return NULL;
+}
+
 const char *place_open(struct place *place, const char *spec,
 		       unsigned long patience, const struct vmcore *vmcore)
 {
@@ -434,6 +478,10 @@ const char *place_open(struct place *place, const char *spec,
 		format(copy, sizeof(copy), "%s", spec + 5);
 		return open_folder(place, copy, patience, vmcore);
 	}
+	if (starts_with(spec, "memory:")) {
+		format(copy, sizeof(copy), "%s", spec + 7);
+		return open_memory(place, copy);
+	}
 	if (starts_with(spec, "as:"))
 		return open_named(place, spec + 3);
 	if (starts_with(spec, "raw:")) {
@@ -442,7 +490,7 @@ const char *place_open(struct place *place, const char *spec,
 		return problem ? problem : open_partition(place);
 	}
 	if (!starts_with(spec, "console:"))
-		return "to: expected file:, as:, raw: or console:";
+		return "to: expected file:, as:, raw:, memory: or console:";
 	problem = find_device(place->name, sizeof(place->name), spec + 8,
 			      patience);
 	if (problem)

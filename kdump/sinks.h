@@ -12,11 +12,13 @@ struct place {
 	long fd;
 	uint64_t size;
 	uint64_t base;		/* where the image starts */
+	uint8_t *memory;	/* that is mapped instead */
 };
 
 /**
  * place_open() - open a destination
- * @spec: file:FOLDER[@FSTYPE:DEVICE], as:FILE, raw:DEVICE or console:DEVICE
+ * @spec: file:FOLDER[@FSTYPE:DEVICE], as:FILE, raw:DEVICE, memory:ADDRESS:SIZE or
+ *	  console:DEVICE
  * @patience: milliseconds in which a device may appear
  *
  * Return: NULL, or what is wrong.

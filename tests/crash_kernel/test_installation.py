@@ -11,9 +11,11 @@ from kmemdump.crash_kernel.initramfs import pack_crash_initramfs
 from kmemdump.crash_kernel.installation import install_initramfs, prepare_partition
 from kmemdump.crash_kernel.modules import read_modules
 from kmemdump.crash_kernel.places import Place, parse_place
+from kmemdump.crash_kernel.reserved import memory_in_file
 from kmemdump.crash_kernel.settings import SETTINGS, CopierSettings, find_copy
 from kmemdump.crash_kernel.state import read_state
 from kmemdump.errors import OutputError, TargetError, UnsupportedError, UsageError
+from kmemdump.memory.ranges import Range
 from lab.test_lab import read_cpio
 
 RELEASE = "6.12.0-test"
@@ -99,6 +101,10 @@ def test_overwrites_no_partition_that_holds_something(tmp_path):
     [
         ("raw:/dev/sda3", Place("raw", "/dev/sda3")),
         ("console:/dev/hvc0", Place("console", "/dev/hvc0")),
+        (
+            "memory:0x18000000:0x2000000",
+            Place("memory", None, memory=Range(0x18000000, 0x2000000)),
+        ),
         ("file:/var/crash", Place("file", None, "/var/crash")),
         (
             "file:/crash@ext4:PARTUUID=12-34",
@@ -111,8 +117,15 @@ def test_places(text, place):
 
 
 def test_wrong_settings():
-    for text in ("raw:", "nfs:/x", "file:x", "file:/a b", "raw:/dev/x y"):
+    for text in ("raw:", "nfs:/x", "file:x", "file:/a b", "raw:/dev/x y", "memory:1:2"):
         with pytest.raises(UsageError, match="expected file:FOLDER"):
+            parse_place(text)
+    for text, why in (
+        ("memory:0x18000010:0x1000", "whole pages"),
+        ("memory:0x18000000:0x0", "whole pages"),
+        ("memory:0xfffffffffffff000:0x2000", "wraps around"),
+    ):
+        with pytest.raises(UsageError, match=why):
             parse_place(text)
     for settings in (CopierSettings(()), CopierSettings(("raw:/dev/a",) * 9)):
         with pytest.raises(UsageError, match="expected 1 to 8"):
@@ -137,6 +150,44 @@ def test_finds_what_the_crash_kernel_left(root):
     for name in ("kmemdump-99.elf", "kmemdump-100.elf", "kmemdump-x.elf", "dump.1"):
         (crash / name).write_bytes(b"")
     assert find_copy(root) == crash / "kmemdump-100.elf"
+
+
+@pytest.fixture
+def reserved(root):
+    """A machine's root file system, with reserved memory behind 64 KiB of RAM."""
+    (root / "proc").mkdir()
+    lines = "00000000-0000ffff : System RAM\n00010000-0002ffff : Reserved\n"
+    (root / "proc/iomem").write_text(lines)
+    (root / "dev/mem").write_bytes(bytes(0x30000))
+    (root / SETTINGS).parent.mkdir(parents=True)
+    (root / SETTINGS).write_text("to=memory:0x10000:0x20000\n")
+    return root
+
+
+def test_finds_what_is_in_reserved_memory(reserved):
+    with pytest.raises(TargetError, match="nothing in memory"):
+        find_copy(reserved)
+    with open(reserved / "dev/mem", "r+b") as memory:
+        memory.seek(0x10000)
+        memory.write(b"Raw_Dmp!and more")
+        memory.seek(0x2FFFF)
+        memory.write(b"!")
+    found = find_copy(reserved)
+    assert found == Range(0x10000, 0x20000)
+    with memory_in_file(found, reserved) as path:
+        data = path.read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert data == b"Raw_Dmp!and more".ljust(0x1FFFF, b"\0") + b"!"
+    assert not path.exists()
+
+
+def test_memory_that_is_in_use_is_no_place(reserved, tmp_path):
+    (reserved / SETTINGS).write_text("to=memory:0xf000:0x2000\n")
+    with pytest.raises(TargetError, match="is in use"):
+        find_copy(reserved)
+    settings = CopierSettings(("memory:0xf000:0x2000",))
+    with pytest.raises(UnsupportedError, match="is in use"):
+        install_initramfs(tmp_path / "image", settings, None, RELEASE, reserved)
 
 
 def test_knows_whether_it_would_run(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kmemdump.checks.point import Point, missing, ok, warning
-from kmemdump.crash_kernel.places import find_device
+from kmemdump.crash_kernel.places import check_place
 from kmemdump.crash_kernel.settings import SETTINGS, read_places
 from kmemdump.crash_kernel.state import read_state
 from kmemdump.errors import FormatError, KmemdumpError
@@ -73,11 +73,10 @@ def _check_places(root: Path) -> Point:
     try:
         places = read_places(root / SETTINGS)
         for place in places:
-            if place.device is not None:
-                find_device(place, root)
+            check_place(place, root)
     except KmemdumpError as error:
         text, _, advice = str(error).partition("\n")
         return warning(name, text, advice)
     if not places:
         return missing(name, f"{root / SETTINGS} names none", "add a line to=PLACE")
-    return ok(name, ", ".join(it.device or it.folder or it.kind for it in places))
+    return ok(name, ", ".join(map(str, places)))

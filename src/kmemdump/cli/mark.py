@@ -172,9 +172,10 @@ def _crash_kernel_options(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="PLACE",
             help="Where the crash kernel writes the core image: "
-            "file:FOLDER@FSTYPE:DEVICE, raw:DEVICE (a partition, which must be empty) "
-            "or console:DEVICE. DEVICE is a path, PARTLABEL=NAME or PARTUUID=UUID. May "
-            "be repeated: the next one is used if one fails.",
+            "file:FOLDER@FSTYPE:DEVICE, raw:DEVICE (a partition, which must be empty), "
+            "memory:ADDRESS:SIZE (reserved memory) or console:DEVICE. DEVICE is a "
+            "path, PARTLABEL=NAME or PARTUUID=UUID. May be repeated: the next one is "
+            "used if one fails.",
         ),
         click.option(
             "--then",

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from kmemdump.crash_kernel.reserved import memory_in_file
 from kmemdump.crash_kernel.settings import find_copy
 from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.firmware.discovery import find_table
@@ -67,7 +68,12 @@ def open_source(spec: str, options: Options) -> Iterator[DumpTarget]:
     :raises KmemdumpError: If there is nothing to collect.
     """
     if spec == "kdump":
-        spec = str(find_copy())
+        found = find_copy()
+        if isinstance(found, Range):
+            with memory_in_file(found) as path, open_source(str(path), options) as it:
+                yield it
+            return
+        spec = str(found)
     if read_kinfo_file(spec) is not None:
         raise TargetError(
             f"{spec}: is a kinfo, which has addresses and no memory\n"

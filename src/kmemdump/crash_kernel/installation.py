@@ -15,7 +15,12 @@ from typing import NamedTuple
 
 from kmemdump.crash_kernel.initramfs import COPIER, pack_crash_initramfs
 from kmemdump.crash_kernel.modules import drivers_of, read_modules
-from kmemdump.crash_kernel.places import Place, find_device, parse_place
+from kmemdump.crash_kernel.places import (
+    Place,
+    check_place,
+    find_device,
+    parse_place,
+)
 from kmemdump.crash_kernel.settings import CopierSettings, write_settings
 from kmemdump.errors import OutputError, UnsupportedError, UsageError
 from kmemdump.files import PartialFile
@@ -57,13 +62,15 @@ def install_initramfs(
     :param copier: The program; ``None`` for the installed one.
     :param release: The crash kernel's release; ``None`` for this kernel's.
     :raises UsageError: If a place is none.
-    :raises KmemdumpError: If there is no copier, a module is missing, or a partition is
-        not empty.
+    :raises KmemdumpError: If there is no copier, a module is missing, a partition is
+        not empty, or memory is in use.
     """
     release = release or platform.release()
     if _RELEASE.fullmatch(release) is None:
         raise UsageError(f"{release!r} is not the release of a kernel")
     places = [parse_place(place) for place in settings.to]
+    for place in places:
+        check_place(place, root)
     program = (copier or find_copier(root)).read_bytes()
     modules = read_modules(release, list(_wanted_modules(places, root)), root)
     data = pack_crash_initramfs(program, settings, modules)

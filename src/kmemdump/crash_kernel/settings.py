@@ -14,6 +14,7 @@ from pathlib import Path
 from kmemdump.crash_kernel.places import Place, find_copies, parse_place
 from kmemdump.errors import KmemdumpError, OutputError, TargetError, UsageError
 from kmemdump.files import PartialFile
+from kmemdump.memory.ranges import Range
 
 __all__ = ["SETTINGS", "CopierSettings", "find_copy", "write_settings"]
 
@@ -32,8 +33,8 @@ class CopierSettings:
     to: tuple[str, ...]
     """
     Where the core image is written; the next one if the one before fails:
-    ``file:FOLDER@FSTYPE:DEVICE``, ``raw:DEVICE`` or ``console:DEVICE``. A device is a
-    path, ``PARTLABEL=…`` or ``PARTUUID=…``.
+    ``file:FOLDER@FSTYPE:DEVICE``, ``raw:DEVICE``, ``memory:ADDRESS:SIZE`` or
+    ``console:DEVICE``. A device is a path, ``PARTLABEL=…`` or ``PARTUUID=…``.
     """
     then: str = "reboot"
     """``reboot``, ``poweroff`` or ``halt``, also if nothing could be written."""
@@ -90,9 +91,9 @@ def write_settings(settings: CopierSettings, root: Path = Path("/")) -> None:
         file.write(settings.text())
 
 
-def find_copy(root: Path = Path("/")) -> Path:
+def find_copy(root: Path = Path("/")) -> Path | Range:
     """
-    Return what this machine's crash kernel left last.
+    Return what this machine's crash kernel left last: a file, a device, or memory.
 
     :param root: The folder with ``etc`` and all places.
     :raises TargetError: If it left nothing, or its settings are not known.
