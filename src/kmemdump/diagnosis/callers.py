@@ -21,7 +21,8 @@ from kmemdump.kernel.printk import LogRecord
 
 __all__ = ["FunctionStart", "find_starts", "name_callers"]
 
-_MAX_STARTS = 100
+_MAX_STARTS = 32
+"""Most that are looked up, in all symbols of their modules."""
 _START = re.compile(
     r"([^\s(<]{1,255})\+0x0/0x[0-9a-f]{1,8}(?: ?\[([\w-]+)[^\]]{0,64}\])?"
 )

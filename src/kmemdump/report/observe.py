@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from kmemdump.diagnosis.callers import find_starts
+from kmemdump.diagnosis.callers import FunctionStart, find_starts
 from kmemdump.diagnosis.observations import Observations
 from kmemdump.diagnosis.records import Cpu
 from kmemdump.kernel.attach import Kernel
@@ -62,12 +62,18 @@ def observe(
     )
     panic_cpu = find("the CPU that panicked", lambda: find_panic_cpu(prog), None)
     records = log.records if log else None
+    starts = find_starts(records or ())
+    callers: dict[FunctionStart, str] = {}
+    if starts:
+        callers = find(
+            "callers in the log", lambda: find_code_before(prog, starts), callers
+        )
     seen = Observations(
         records,
         cpus,
         now,
         panic_cpu,
         time.lag,
-        callers=find_code_before(prog, find_starts(records or ())),
+        callers=callers,
     )
     return Observed(seen, log, time, of_log)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What tells one death from another."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -91,6 +92,26 @@ def test_panic(kernel):
     assert kernel.facts().id == first.id
     assert kernel.facts(DeathKind.RESET).id == first.id
     assert kernel.facts(DeathKind.OOPS).id != first.id
+
+
+def test_a_caller_that_the_log_does_not_name(kernel, monkeypatch):
+    """The event has the signature that the report of the core image has."""
+    trace = [" panic+0x68/0x70", " next_one+0x0/0x20 [m]", " die_store+0x4/0x20 [m]"]
+    kernel.records = log(*BOOT, PANIC[0], "Call trace:", *trace)
+    assert kernel.facts().signature == "panic in die_store"  # There is no memory.
+    dead = SimpleNamespace(prog=None, recorder=None)
+    monkeypatch.setattr(module, "_dead_kernel", lambda marks: nullcontext(dead))
+    sections = SimpleNamespace(find=lambda what, find, otherwise: find())
+    monkeypatch.setattr(module, "Sections", lambda *_: sections)
+    found = {("next_one", "m"): "gives_up+0x8/0x8 [m]"}
+    monkeypatch.setattr(
+        module,
+        "find_code_before",
+        lambda prog, starts: {it: found[it] for it in starts},
+    )
+    first = kernel.facts()
+    assert first.signature == "panic in gives_up"
+    assert "gives_up+0x8/0x8" in first.words
 
 
 def test_the_same_panic_of_another_boot(kernel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +13,7 @@ from itertools import chain
 
 from kmemdump.arch.architecture import arch_from_info
 from kmemdump.arch.pagetable import read_virtual
+from kmemdump.diagnosis.callers import FunctionStart, find_starts, name_callers
 from kmemdump.diagnosis.cause import find_cause
 from kmemdump.diagnosis.death_kind import DeathKind
 from kmemdump.diagnosis.end_patterns import find_emergency
@@ -22,7 +24,8 @@ from kmemdump.diagnosis.signature import (
     Signature,
     SignatureSource,
 )
-from kmemdump.kernel.attach import attach
+from kmemdump.kernel.attach import Kernel, attach
+from kmemdump.kernel.code_before import find_code_before
 from kmemdump.kernel.printk import LogRecord, read_log
 from kmemdump.memory.recorder import Budget
 from kmemdump.report.observe import observe
@@ -84,7 +87,7 @@ class DeathFacts:
 def read_facts(marks: VmMarks, cause: DumpCause) -> DeathFacts:
     """Read what tells a death from others; never raises."""
     records = _read_records(marks)
-    logged = _find_logged(cause.kind, records)
+    logged = _find_logged(cause.kind, _with_callers(marks, records))
     words = "" if logged is None else printable(logged.sentence.rstrip("."))
     id = ""
     if cause.kind not in _SEEN_ONCE and records:
@@ -120,6 +123,34 @@ def _read_records(marks: VmMarks) -> Sequence[LogRecord]:
         return ()
 
 
+@contextmanager
+def _dead_kernel(marks: VmMarks) -> Iterator[Kernel]:
+    """Attach to what is left of a kernel; raises whatever its memory may cause."""
+    with left_of_kernel(marks) as dead:
+        vmlinux = None
+        if marks.capture.kernel.own_debug_info.found is None:
+            vmlinux = marks.selection.vmlinux
+        known = marks.capture.kernel
+        yield attach(dead, vmlinux=vmlinux, known=known, marking=False)
+
+
+def _with_callers(marks: VmMarks, records: Sequence[LogRecord]) -> Sequence[LogRecord]:
+    """Return a log that names callers as the report of the core image does."""
+    starts = find_starts(records)
+    if not starts:
+        return records
+    callers: dict[FunctionStart, str] = {}
+    try:
+        with _dead_kernel(marks) as kernel:
+            find = Sections(kernel.recorder, _BUDGET).find
+            callers = find(
+                "callers", lambda: find_code_before(kernel.prog, starts), callers
+            )
+    except Exception:  # A dead kernel's memory may break drgn in any way.
+        return records
+    return name_callers(records, callers)
+
+
 def _find_signature(marks: VmMarks, cause: DumpCause) -> Signature | None:
     """
     Return the signature that the report of the core image will have.
@@ -128,13 +159,7 @@ def _find_signature(marks: VmMarks, cause: DumpCause) -> Signature | None:
     from another one, and so how many core images there are of each.
     """
     try:
-        with left_of_kernel(marks) as dead:
-            vmlinux = None
-            if marks.capture.kernel.own_debug_info.found is None:
-                vmlinux = marks.selection.vmlinux
-            kernel = attach(
-                dead, vmlinux=vmlinux, known=marks.capture.kernel, marking=False
-            )
+        with _dead_kernel(marks) as kernel:
             sections = Sections(kernel.recorder, _BUDGET)
             observed = observe(kernel, sections, captured=datetime.now(UTC))
         seen = replace(observed.seen, capture_reason=cause.text, death=cause.kind)
