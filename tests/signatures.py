@@ -106,28 +106,20 @@ def _mixed(groups: Mapping[str, Counter[str]]) -> Iterator[str]:
             yield f"mixed: {signature!r} has {', '.join(bugs)}"
 
 
-def _sources(
-    wanted: Iterable[Job], reported: Mapping[str, Signatures], vmlinux: bool
-) -> Iterator[tuple[Job, list[str]]]:
-    """Yield what is to be read of each death."""
-    with_vmlinux = set()
-    for job in wanted:
-        sources = ["core image", _CONSOLE]
-        key = (job.bug, job.kernel, job.architecture)
-        if vmlinux and key not in with_vmlinux:
-            with_vmlinux.add(key)
-            sources.append("vmlinux")
-        yield job, [it for it in sources if it not in reported.get(job.name, {})]
-
-
 def _make(
-    deaths: BugDeaths, todo: Iterable[tuple[Job, list[str]]], failures: list[str]
+    deaths: BugDeaths, wanted: Iterable[Job], failures: list[str], *, vmlinux: bool
 ) -> None:
-    """Make the deaths that are missing; the last one is read meanwhile."""
-    made = deaths.made()
+    """
+    Make the deaths that are missing.
+
+    :param vmlinux: Whether the first of each bug and kernel is read with debug files,
+        while the next ones are made.
+    """
+    made, known = deaths.made(), deaths.with_vmlinux()
+    met: set[tuple[str, str, str]] = set()
     with ThreadPoolExecutor(1) as reader:
         reading: list[Future[None]] = []
-        for job, sources in todo:
+        for job in wanted:
             death = made.get(job)
             start = time.monotonic()
             try:
@@ -140,8 +132,10 @@ def _make(
                 failures.append(f"{type(error).__name__}: {error}")
                 print(failures[-1], flush=True)
                 continue
-            if sources:
-                reading.append(reader.submit(deaths.report, death, sources))
+            key = (job.bug, job.kernel, job.architecture)
+            if vmlinux and key not in met and job.name not in known:
+                reading.append(reader.submit(deaths.read_with_vmlinux, death))
+            met.add(key)
         for future in reading:
             try:
                 future.result()
@@ -150,13 +144,20 @@ def _make(
 
 
 def _signatures(
-    made: Mapping[Job, Death], reported: Mapping[str, Signatures], *, again: bool
+    deaths: BugDeaths, made: Iterable[Death], *, again: bool
 ) -> dict[Job, Signatures]:
     """Return all signatures of deaths; without what a watch said in another run."""
-    return {
-        job: {**({} if again else {"event": death.event}), **reported.get(job.name, {})}
-        for job, death in made.items()
-    }
+    signatures, with_vmlinux = deaths.signatures(), deaths.with_vmlinux()
+    found: dict[Job, Signatures] = {}
+    for death in made:
+        sources = {
+            "event": None if again else death.event,
+            "core image": signatures.get(str(death.core)),
+            _CONSOLE: signatures.get(str(death.console)),
+            "vmlinux": with_vmlinux.get(death.job.name),
+        }
+        found[death.job] = sources
+    return found
 
 
 def _cpu() -> float:
@@ -183,7 +184,7 @@ def main() -> int:
     deaths = BugDeaths(given.folder)
     before = set(deaths.made())
     if given.again:
-        deaths.forget_reports()
+        deaths.forget()
     wanted = jobs(
         given.deaths,
         given.kernel or [*_KERNELS],
@@ -193,13 +194,13 @@ def main() -> int:
     )
     chosen = [job for job in wanted if not given.again or job in before]
     failures: list[str] = []
-    todo = _sources(chosen, deaths.reported(), not given.no_vmlinux)
-    _make(deaths, todo, failures)
+    _make(deaths, chosen, failures, vmlinux=not given.no_vmlinux)
     status = deaths.end()
-    made = {job: death for job, death in deaths.made().items() if job in chosen}
-    found = _signatures(made, deaths.reported(), again=given.again)
-    wrong = [*failures, *problems(found)]
-    print(f"{len(made.keys() - before)} made, {_cpu():.0f} s of CPU", *wrong, sep="\n")
+    deaths.read()
+    made = [death for job, death in deaths.made().items() if job in chosen]
+    wrong = [*failures, *problems(_signatures(deaths, made, again=given.again))]
+    new = sum(death.job not in before for death in made)
+    print(f"{new} made, {_cpu():.0f} s of CPU", *wrong, sep="\n")
     if not wrong and given.folder == _FOLDER:
         shutil.rmtree(given.folder)
     return 1 if wrong or status else 0

@@ -76,18 +76,28 @@ def test_jobs():
 
 
 def test_goes_on(tmp_path):
-    """Deaths and reports are known to the next run, and only these."""
+    """Deaths and what was read of them are known to the next run."""
     job, _ = death(7, "null-task", NULL)
     left = {"job": asdict(job), "about": "CPU 1", "event": NULL}
     line = json.dumps({**left, "core": "cores/a.core", "console": "consoles/a"})
     (tmp_path / "deaths").write_text(f"{line}\n")
-    said = {"name": job.name, "source": "console", "signature": None}
-    (tmp_path / "reports").write_text(json.dumps(said) + "\n")
+    (tmp_path / "consoles").mkdir()
+    (tmp_path / "consoles/a").write_text(
+        "[    0.000000] Linux version 6.1.0 (a@b) #1 SMP\n"
+        "[    9.000000] BUG: kernel NULL pointer dereference, address: 0\n"
+        "[    9.000001] RIP: 0010:buggy_store_null+0x1/0x10 [buggy]\n"
+    )
+    (tmp_path / "vmlinux").write_text(
+        json.dumps({"name": job.name, "signature": WORK}) + "\n"
+    )
     deaths = BugDeaths(tmp_path)
     [(known, made)] = deaths.made().items()
     assert (known, made.event) == (job, NULL)
     assert made.core == tmp_path / "cores/a.core"
-    assert deaths.reported() == {job.name: {"console": None}}
-    deaths.forget_reports()
-    assert deaths.reported() == {}
+    assert deaths.signatures() == {}
+    deaths.read()
+    assert deaths.signatures() == {str(made.console): NULL}
+    assert deaths.with_vmlinux() == {job.name: WORK}
+    deaths.forget()
+    assert (deaths.signatures(), deaths.with_vmlinux()) == ({}, {})
     assert deaths.end() == 0

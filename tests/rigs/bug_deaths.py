@@ -2,8 +2,8 @@
 """
 Makes deaths of known bugs in machines of the lab, and keeps what is left of each.
 
-A folder holds a line for each death, its core image and its console; what reports say
-of these is kept in lines of its own, so that it can be read again.
+A folder holds a line for each death, its core image and its console; what these say is
+kept in a catalogue, so that it can be read again.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kmemdump.catalogue.place import Place
+from kmemdump.catalogue.store import Catalogue
 from kmemdump.lab import (
     AARCH64,
     X86_64,
@@ -27,7 +30,6 @@ from kmemdump.lab import (
     default_folder,
 )
 from kmemdump.lab.machine import PANIC_ENDS
-from rigs import verbs
 from rigs.bugs import ARGUMENTS, BUGS, Bug, build_buggy
 from rigs.folder_watch import FolderWatch
 from rigs.programs import run_kmemdump
@@ -94,7 +96,8 @@ class BugDeaths:
         folder.mkdir(parents=True, exist_ok=True)
         self._packages = PackageCache(default_folder(os.environ))
         self._snapshots = Snapshots(self._packages, self._packages.folder / "snapshots")
-        self._deaths, self._reports = folder / "deaths", folder / "reports"
+        self._deaths, self._consoles = folder / "deaths", folder / "consoles"
+        self._catalogue, self._reports = folder / "catalogue", folder / "vmlinux"
         self._watch: FolderWatch | None = None
 
     def made(self) -> dict[Job, Death]:
@@ -162,45 +165,61 @@ class BugDeaths:
         event = _wait(watch, job.name, "death", _PATIENCE + bug.patience)
         if event["kind"] == "panic":
             _finish_console(machine)
-        console = self._folder / "consoles" / job.name
+        console = self._consoles / job.name
         console.parent.mkdir(exist_ok=True)
         console.write_text(machine.console)
         words = str(event["signature"])
         return Death(job, ", ".join(about), words, Path(event["core"]), console)
 
-    def reported(self) -> dict[str, dict[str, str | None]]:
-        """Return signatures by the name of the death, and by what they are made of."""
-        found: dict[str, dict[str, str | None]] = {}
-        for line in _lines(self._reports):
-            found.setdefault(line["name"], {})[line["source"]] = line["signature"]
-        return found
+    def signatures(self) -> dict[str, str | None]:
+        """Return what is known of core images and consoles, by their paths."""
+        if not self._catalogue.exists():
+            return {}
+        catalogue = Catalogue(Place(str(self._catalogue)))
+        sql = "SELECT source, signature FROM deaths"
+        return dict(catalogue.ask(lambda database: database.rows(sql)))
 
-    def forget_reports(self) -> None:
+    def read(self) -> None:
+        """
+        Read core images and consoles that were not read, as a catalogue does.
+
+        :raises AssertionError: If that fails.
+        """
+        folders = [self._folder / "cores", self._consoles]
+        folders = [folder for folder in folders if folder.exists()]
+        if folders:
+            words: tuple[str | Path, ...] = (
+                "catalogue",
+                "add",
+                *folders,
+                "--to",
+                self._catalogue,
+                "--json",
+            )
+            done = run_kmemdump(*words)
+            assert done.returncode in (0, 1), done.stderr
+
+    def with_vmlinux(self) -> dict[str, str | None]:
+        """Return signatures that were made with debug files, by names of deaths."""
+        return {line["name"]: line["signature"] for line in _lines(self._reports)}
+
+    def forget(self) -> None:
         """Have all signatures read again."""
         self._reports.unlink(missing_ok=True)
+        shutil.rmtree(self._catalogue, ignore_errors=True)
 
-    def report(self, death: Death, sources: Iterable[str]) -> None:
+    def read_with_vmlinux(self, death: Death) -> None:
         """
-        Have reports made of what is left of a death.
+        Have a report made of a core image, with the kernel's debug file.
 
-        :param sources: ``core image``, ``console``, or ``vmlinux`` for the core image
-            with the kernel's debug file.
+        :raises AssertionError: If that fails.
         """
-        for source in sources:
-            arguments: list[str | Path] = ["report", "--json"]
-            arguments.append(death.console if source == "console" else death.core)
-            if source == "vmlinux":
-                vmlinux = self._packages.vmlinux(self._kernel(death.job))
-                done = run_kmemdump(*arguments, "--vmlinux", vmlinux)
-                status, out, err = done.returncode, done.stdout, done.stderr
-            else:
-                run = verbs.run(*arguments)
-                status, out, err = run.status, run.out, run.err
-            assert status in (0, 1), f"{death.job.name}: {source}: {err}"
-            signature = json.loads(out)["cause"].get("signature")
-            text = None if signature is None else signature["text"]
-            line = {"name": death.job.name, "source": source, "signature": text}
-            _append(self._reports, line)
+        vmlinux = self._packages.vmlinux(self._kernel(death.job))
+        done = run_kmemdump("report", death.core, "--json", "--vmlinux", vmlinux)
+        assert done.returncode in (0, 1), f"{death.job.name}: {done.stderr}"
+        signature = json.loads(done.stdout)["cause"].get("signature")
+        text = None if signature is None else signature["text"]
+        _append(self._reports, {"name": death.job.name, "signature": text})
 
     def end(self) -> int:
         """Let the watch end; return its exit status."""
