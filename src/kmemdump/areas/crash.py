@@ -27,7 +27,7 @@ from drgn.helpers.linux.pid import find_task
 from kmemdump.areas.area import area
 from kmemdump.areas.crash_names import PER_CPU, STRING_TABLES, VARIABLES
 from kmemdump.areas.crash_stacks import stacks, text
-from kmemdump.areas.crash_trees import character_devices, nodes, numbers, timers
+from kmemdump.areas.crash_trees import character_devices, numbers, trees
 from kmemdump.areas.readers import (
     MAX_ENTRIES,
     MAX_STRING,
@@ -299,8 +299,7 @@ _NEEDS: tuple[Callable[[Program], None], ...] = (
     _first_process,
     _mounts,
     _interrupts,
-    nodes,
-    timers,
+    trees,
     character_devices,
     _network_devices,
     _vmalloc_areas,

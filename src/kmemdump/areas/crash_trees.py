@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Nodes of the kernel's trees and lists, which an unpatched ``crash`` reads whole.
+What hangs on the kernel's trees, and their nodes, which ``crash`` reads whole.
 
 drgn reads those members of a node that lead to what it looks for.
 """
@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from itertools import islice
 
 from drgn import FaultError, Object, Program
-from drgn.helpers.linux.percpu import per_cpu
 from drgn.helpers.linux.pid import find_task, for_each_pid
-from drgn.helpers.linux.timer import timer_base_for_each
 
-from kmemdump.areas.readers import MAX_ENTRIES, cpus, read_object
+from kmemdump.areas.readers import MAX_ENTRIES, read_object
 from kmemdump.questions.objects import each
 
-__all__ = ["character_devices", "nodes", "numbers", "timers", "tree_nodes"]
+__all__ = ["character_devices", "numbers", "tree_nodes", "trees"]
 
 _SMALLEST_NODE = 4096
 """Entries up to it are no nodes: xa_is_node()."""
@@ -39,23 +37,23 @@ def numbers(prog: Program) -> None:
             read_object(pid.numbers[level])
 
 
-def nodes(prog: Program) -> None:
+def trees(prog: Program) -> None:
     """Read trees of numbers, interrupts and mappings: do_xarray(), do_maple_tree()."""
-    trees = [prog["init_pid_ns"].idr.idr_rt]
+    roots = [prog["init_pid_ns"].idr.idr_rt]
     # A maple tree since Linux kernel commit 721255b9826b ("genirq: Use a maple tree for
     # interrupt descriptor management") (in v6.5).
     for name in ("sparse_irqs", "irq_desc_tree"):
         try:
-            trees.append(prog[name])
+            roots.append(prog[name])
         except LookupError:
             continue
     task = find_task(prog, 1)
     # Since Linux kernel commit d4af56c5c7c6 ("mm: start tracking VMAs with maple tree")
     # (in v6.1), beside a list.
     if task and task.mm and prog.type("struct mm_struct").has_member("mm_mt"):
-        trees.append(task.mm.mm_mt)
-    for tree in trees:
-        for node in islice(tree_nodes(tree), MAX_ENTRIES):
+        roots.append(task.mm.mm_mt)
+    for root in roots:
+        for node in islice(tree_nodes(root), MAX_ENTRIES):
             read_object(node)
 
 
@@ -105,15 +103,6 @@ def _below_maple_node(node: Object, entry: int) -> list[int]:
         case _:
             return []  # A leaf.
     return found
-
-
-def timers(prog: Program) -> None:
-    """Read each timer: do_timer_list_v4()."""
-    for cpu in cpus(prog):
-        for base in per_cpu(prog["timer_bases"], cpu):
-            found = timer_base_for_each(base.address_of_())
-            for timer in each("timers", islice(found, MAX_ENTRIES)):
-                read_object(timer[0])
 
 
 def character_devices(prog: Program) -> None:

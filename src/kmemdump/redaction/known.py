@@ -17,6 +17,7 @@ from drgn.helpers.linux.ipc import (
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.net import for_each_netdev
 from drgn.helpers.linux.percpu import per_cpu
+from drgn.helpers.linux.timer import timer_base_for_each
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.areas import AREAS
@@ -40,6 +41,7 @@ _WORD = 8
 _MAX_STACK = 1 << 17
 _MAX_ADDRESSES = 4096
 _MAX_COMMAND_LINE = 4096
+_MAX_TIMERS = 4096
 _HARDWARE_ADDRESS = 32  # MAX_ADDR_LEN, include/linux/netdevice.h.
 
 
@@ -55,6 +57,7 @@ def find_known(kernel: Kernel, recorder: ByteRecorder) -> Known:
         objects,
         tasks,
         other_stacks,
+        timers,
         network,
         ipc,
     ):
@@ -150,6 +153,16 @@ def other_stacks(places: Places) -> None:
             places.stack(stack.start, min(stack.size, _MAX_STACK))
         for stack in arch.exception_stacks(places.prog, cpu):
             places.stack(stack.start, min(stack.size, _MAX_STACK))
+
+
+def timers(places: Places) -> None:
+    """Timers: some are on the stacks of those who wait for them."""
+    for cpu in for_each_possible_cpu(places.prog):
+        with suppress(*ABSENT):
+            for base in per_cpu(places.prog["timer_bases"], cpu):
+                found = timer_base_for_each(base.address_of_())
+                for timer in islice(found, _MAX_TIMERS):
+                    places.object(timer[0])
 
 
 def network(places: Places) -> None:
