@@ -33,7 +33,6 @@ from kmemdump.lab import (
     Machine,
     PackageCache,
     Setup,
-    crash_guest,
 )
 from kmemdump.lab.built_kernels import BUILT_KERNELS
 from kmemdump.opening import open_target
@@ -48,7 +47,7 @@ from rigs.crash_compare import (
     run_crash,
 )
 from rigs.crash_packages import NEWER_RELEASE, NEWEST_RELEASE, unpacked_crash
-from rigs.dead_machine import DeadMachine
+from rigs.dead_machine import DeadMachine, without_modules
 from rigs.debuginfod import server
 from rigs.dumps import answers
 from rigs.programs import KMEMDUMP, run, run_kmemdump
@@ -431,19 +430,6 @@ def test_unpatched_newer_crash(
             lost.add("bt 1")  # It was running, too.
     assert set(result.different) - {STARTUP} <= lost, result.different
     assert result.core["ps"].count("sleep") >= 200
-
-
-def without_modules(dead: DeadMachine, machine: Machine) -> tuple[Path, Path]:
-    """Return whole dump and core image of the same death, without a module loaded."""
-    for name in machine.run("cat /proc/modules").splitlines():  # The newest first.
-        machine.run(f"busybox rmmod {name.split()[0]}")
-    crash_guest(machine, dead.scenario.death)
-    machine.pause()
-    full, core = dead.scratch / "full-alone.elf", dead.scratch / "core-alone.elf"
-    machine.full_dump(full)
-    captured = run_kmemdump("capture", f"qmp:{machine.qmp}", "-o", core, *dead.options)
-    assert captured.returncode == 0, captured.stderr
-    return full, core
 
 
 @each_newest_crash

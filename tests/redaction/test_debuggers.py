@@ -4,17 +4,19 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from kmemdump.lab import PackageCache
+from kmemdump.lab import Machine, PackageCache
 from kmemdump.opening import open_target
 from kmemdump.redaction.policy import POLICIES, load_policy
 from kmemdump.redaction.redact import redact
-from rigs.crash_compare import COMMANDS, STARTUP, newer_crash, run_crash
+from rigs.crash_compare import COMMANDS, newer_crash, run_crash
 from rigs.crash_packages import NEWER_RELEASE, NEWEST_RELEASE
-from rigs.dead_machine import DeadMachine
+from rigs.dead_machine import DeadMachine, without_modules
 from rigs.scenarios import each_redacted
 
 DRGN = Path(sys.executable).with_name("drgn")
@@ -32,25 +34,56 @@ ZERO = re.compile(r"(0x)?[0:.,{}]*|\(null\)")
 
 
 @pytest.fixture(params=sorted(POLICIES))
-def redacted(request, dead: DeadMachine, core_image: Path) -> Path:
-    path = dead.scratch / f"{request.param}.core"
+def policy(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def redacted(policy: str, dead: DeadMachine, core_image: Path) -> Path:
+    return redacted_of(core_image, policy)
+
+
+def redacted_of(core: Path, policy: str) -> Path:
+    path = core.with_suffix(f".{policy}")
     if not path.exists():
-        with open_target(str(core_image)) as target:
-            redact(target, load_policy(request.param)).save(path)
+        with open_target(str(core)) as target:
+            redact(target, load_policy(policy)).save(path)
     return path
 
 
-def said_by_crash(dead: DeadMachine, cache: PackageCache, core: Path) -> dict[str, str]:
-    """Return what the crash that knows a kernel says of a core image."""
-    release = NEWEST_RELEASE if dead.scenario.kernel == "newest" else NEWER_RELEASE
-    argv = newer_crash(cache, dead.scenario.architecture, release)
-    return run_crash(dead.vmlinux, core, COMMANDS, seconds=240, crash=argv)
+class Opened(NamedTuple):
+    """A core image that a crash opens."""
+
+    crash: Sequence[str]
+    core: Path
+    said: dict[str, str]
 
 
 @pytest.fixture(scope="session")
-def before() -> dict[str, dict[str, str]]:
-    """What crash said of core images as they were, by their scenarios."""
+def opened() -> dict[str, Opened]:
+    """What was opened, by scenarios: a session takes long."""
     return {}
+
+
+def open_with_crash(
+    dead: DeadMachine,
+    core: Path,
+    cache: PackageCache,
+    booted: Callable[..., Machine],
+) -> Opened:
+    """Return what the crash says that opens a core image of this kernel."""
+    scenario = dead.scenario
+    release = NEWEST_RELEASE if scenario.kernel == "newest" else NEWER_RELEASE
+    argv = newer_crash(cache, scenario.architecture, release)
+
+    def say(core: Path, commands: Sequence[str]) -> dict[str, str]:
+        return run_crash(dead.vmlinux, core, commands, seconds=240, crash=argv)
+
+    if "RELEASE: " not in say(core, ["sys"]).get("sys", ""):
+        # 9.0.2 wants num_gpl_syms of struct module, which 7.2 does not have.
+        machine = booted(scenario.kernel, cpus=scenario.cpus)
+        _, core = without_modules(dead, machine)
+    return Opened(argv, core, say(core, COMMANDS))
 
 
 def is_masked(before: str, after: str) -> bool:
@@ -79,17 +112,22 @@ def unexplained(before: str, after: str) -> list[tuple[str, str]]:
 def test_crash(
     dead: DeadMachine,
     core_image: Path,
-    redacted: Path,
+    policy: str,
     lab_cache: PackageCache,
-    before: dict[str, dict[str, str]],
+    booted: Callable[..., Machine],
+    opened: dict[str, Opened],
 ) -> None:
     name = str(dead.scenario)
-    if name not in before:
-        before[name] = said_by_crash(dead, lab_cache, core_image)
-    old, new = before[name], said_by_crash(dead, lab_cache, redacted)
-    assert new.keys() == old.keys() >= {STARTUP, *COMMANDS}
+    if name not in opened:
+        opened[name] = open_with_crash(dead, core_image, lab_cache, booted)
+    argv, core, old = opened[name]
+    left = redacted_of(core, policy)
+    new = run_crash(dead.vmlinux, left, COMMANDS, seconds=240, crash=argv)
+    assert new.keys() == old.keys()
+    # crash 9.0.2 may not come to the end of one command of Linux 7.3.
+    assert len(old) >= len(COMMANDS)
     assert old["ps"].count("sleep") >= 200
-    assert [it for it in SAME if new[it] != old[it]] == []
+    assert [it for it in SAME if new.get(it) != old.get(it)] == []
     wrong = {it: unexplained(old[it], new[it]) for it in old if it not in DUMPED}
     assert {it: lines for it, lines in wrong.items() if lines} == {}
     for it in DUMPED:
@@ -99,9 +137,13 @@ def test_crash(
 
 GDB = (
     *("p init_uts_ns.name.release", "p jiffies", "p/x page_offset_base"),
-    *("info threads", "thread apply all bt", "x/4i schedule", "p init_task.tasks"),
+    *("info threads", "x/4i schedule", "p init_task.tasks"),
     *("p/x *init_mm.pgd@512", "ptype struct list_head", "info line schedule"),
 )
+"""
+What gdb is asked. No stack traces: it has nothing that unwinds the kernel's stacks, and
+takes what looks like an address for a frame.
+"""
 
 
 @each_redacted
@@ -114,10 +156,12 @@ def test_gdb(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         return done.stdout
 
-    said = say(redacted)
-    assert said == say(core_image)
-    assert dead.machine.setup.kernel.release in said
-    assert said.count("panic") > 0
+    old, new = say(core_image), say(redacted)
+    # The first lines say by what the file was "generated": the kernel's command line.
+    assert unexplained(old, new) == []
+    assert old.split("$1 = ")[1] == new.split("$1 = ")[1]
+    assert dead.machine.setup.kernel.release in new
+    assert new.count("$") >= 4
 
 
 SCRIPT = """\

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from kmemdump.lab import Machine
+from kmemdump.lab import Machine, crash_guest
 from kmemdump.lab.crashes import SPINNING
+from rigs.programs import run_kmemdump
 from rigs.scenarios import Scenario
 
-__all__ = ["DeadMachine"]
+__all__ = ["DeadMachine", "without_modules"]
 
 
 @dataclass
@@ -44,3 +45,16 @@ class DeadMachine:
         path = self.scratch / "full.elf"
         self.machine.full_dump(path)
         return path
+
+
+def without_modules(dead: DeadMachine, machine: Machine) -> tuple[Path, Path]:
+    """Return whole dump and core image of the same death, without a module loaded."""
+    for name in machine.run("cat /proc/modules").splitlines():  # The newest first.
+        machine.run(f"busybox rmmod {name.split()[0]}")
+    crash_guest(machine, dead.scenario.death)
+    machine.pause()
+    full, core = dead.scratch / "full-alone.elf", dead.scratch / "core-alone.elf"
+    machine.full_dump(full)
+    captured = run_kmemdump("capture", f"qmp:{machine.qmp}", "-o", core, *dead.options)
+    assert captured.returncode == 0, captured.stderr
+    return full, core
