@@ -77,9 +77,18 @@ def copied(snapshots, make_setup, lab_cache, tmp_path_factory, request):
         page = load_crash_kernel(machine, initramfs)
         with marked_from_outside(machine, page) as registration:
             problems = registration.last.problems
-        if death.prepare:
-            machine.run(death.prepare)
-        said = wait_for_reboot(machine, lambda: death.start(machine))
+            if death.prepare:
+                machine.run(death.prepare)
+
+            def die() -> None:
+                death.start(machine)
+                if name == "soft":
+                    # Its agent goes on until the panic, and finds the new tasks: the
+                    # second time, if they come while it looks.
+                    registration.refresh()
+                    registration.refresh()
+
+            said = wait_for_reboot(machine, die)
         with open(machine.folder / "disk", "rb") as disk:
             disk.seek(FULL_COPY_AT << 20)
             with open(folder / "vmcore", "wb") as whole:
@@ -91,11 +100,15 @@ def copied(snapshots, make_setup, lab_cache, tmp_path_factory, request):
 
 
 CASES = [
-    *((it, X86_64, "sysrq-c") for it in ("6.1", "6.12", "newest")),
-    *((it, X86_64, "null") for it in ("6.1", "6.12", "newest")),
-    *((it, X86_64, "nmi") for it in ("6.1", "6.12", "newest")),
-    ("6.12", X86_64, "soft"),
-    *(("6.12", AARCH64, it) for it in ("sysrq-c", "null")),
+    *(
+        (kernel, X86_64, death)
+        for kernel in ("6.1", "6.12", "newest")
+        for death in ("sysrq-c", "null", "nmi", "soft")
+    ),
+    # Its interrupts have no NMI that QEMU could inject.
+    *(("6.12", AARCH64, it) for it in ("sysrq-c", "null", "soft")),
+    # Nothing but a debug file names the variables of 6.1.
+    ("newest", AARCH64, "sysrq-c"),
 ]
 
 
@@ -131,10 +144,14 @@ def test_the_copy_answers_as_the_whole_memory_does(copied):
         assert re.search(copied.blamed, opened.report().cause.sentence)
 
 
-each_opened = partial(each, cases=[it for it in CASES if it[:2] == ("6.12", X86_64)])
+# No crash opens 7.3's whole memory if a module is loaded.
+each_for_crash = partial(
+    each, cases=[it for it in CASES if it[0] != "newest" and it[1] is X86_64]
+)
+each_for_gdb = partial(each, cases=[it for it in CASES if it[1] is X86_64])
 
 
-@each_opened
+@each_for_crash
 def test_crash_opens_it(copied, vmlinux, lab_cache):
     """A crash that knows the kernel says the same of both."""
     found = compare(
@@ -148,7 +165,7 @@ def test_crash_opens_it(copied, vmlinux, lab_cache):
     assert len(found.identical) >= 17, found.different
 
 
-@each_opened
+@each_for_gdb
 def test_gdb_opens_it(copied, vmlinux):
     opened = ("open", copied.core, "--with", "gdb", "--vmlinux")
     options = ("-nx", "-batch", "-iex", "set auto-load off", "-ex", "log")

@@ -17,7 +17,7 @@ from kmemdump.crash_kernel.settings import CopierSettings
 from kmemdump.lab import CrashType
 from kmemdump.lab.copier import build_copier
 from kmemdump.lab.crashes import trigger_crash
-from rigs.copier import assert_whole, valid_raw
+from rigs.copier import assert_whole, copy_in_file_system, valid_raw
 from rigs.crash_kernel import (
     load_crash_kernel,
     make_setup_fields,
@@ -55,30 +55,6 @@ def written(request, snapshots, make_setup, lab_cache):
         assert " regions, list " in said, said
         writes = read_write_log(machine.folder / "disk-log")
     return kind, before, writes
-
-
-def copy_in_file_system(disk, folder):
-    """Return the copy that the next boot would find, ``None`` if there is none."""
-    image, found = folder / "image", folder / "found"
-    image.write_bytes(disk)
-    done = subprocess.run(
-        ["/usr/sbin/e2fsck", "-fy", image], capture_output=True, text=True
-    )
-    assert done.returncode in (0, 1), done.stdout  # Nothing to mend, or mended.
-
-    def debugfs(request):
-        argv = ["/usr/sbin/debugfs", "-R", request, image]
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-
-    # /INODE/MODE/USER/GROUP/NAME/SIZE/
-    names = [
-        line.split("/")[5] for line in debugfs("ls -p /crash").splitlines() if line
-    ]
-    copies = [name for name in names if name.endswith(".elf")]
-    if not copies:
-        return None
-    debugfs(f"dump /crash/{copies[0]} {found}")
-    return found.read_bytes()
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["", "cached"])

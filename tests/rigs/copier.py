@@ -15,6 +15,7 @@ __all__ = [
     "LIST",
     "Ram",
     "assert_whole",
+    "copy_in_file_system",
     "run_copier",
     "valid_raw",
     "write_vmcore",
@@ -70,6 +71,30 @@ def valid_raw(disk: bytes) -> bytes | None:
         return None
     (start,) = struct.unpack_from("<Q", disk, 56 + 12)
     return disk[start:]
+
+
+def copy_in_file_system(disk: bytes, folder: Path) -> bytes | None:
+    """Return the copy in /crash of an ext4 disk, ``None`` if the next boot has none."""
+    image, found = folder / "image", folder / "found"
+    image.write_bytes(disk)
+    done = subprocess.run(
+        ["/usr/sbin/e2fsck", "-fy", image], capture_output=True, text=True
+    )
+    assert done.returncode in (0, 1), done.stdout  # Nothing to mend, or mended.
+
+    def debugfs(request: str) -> str:
+        argv = ["/usr/sbin/debugfs", "-R", request, str(image)]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    # /INODE/MODE/USER/GROUP/NAME/SIZE/
+    names = [
+        line.split("/")[5] for line in debugfs("ls -p /crash").splitlines() if line
+    ]
+    copies = [name for name in names if name.endswith(".elf")]
+    if not copies:
+        return None
+    debugfs(f"dump /crash/{copies[0]} {found}")
+    return found.read_bytes()
 
 
 def assert_whole(copy: bytes) -> None:

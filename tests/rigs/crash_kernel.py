@@ -29,6 +29,7 @@ __all__ = [
     "load_crash_kernel",
     "marked_from_outside",
     "wait_for_reboot",
+    "wait_for_text",
 ]
 
 FULL_COPY_AT = 64
@@ -170,6 +171,15 @@ def wait_for_reboot(machine: Machine, crash: Callable[[], None]) -> str:
             raise TargetError(f"no reboot: {machine.console[-2000:]}")
         time.sleep(0.1)
     return machine.console[before:]
+
+
+def wait_for_text(machine: Machine, text: str, start: int) -> None:
+    """Wait until a machine's console says something from a place on."""
+    deadline = time.monotonic() + _PATIENCE
+    while text not in machine.console[start:]:
+        if time.monotonic() > deadline:
+            raise TargetError(f"no {text!r}: {machine.console[-2000:]}")
+        time.sleep(0.02)
 
 
 def make_setup_fields(cache: PackageCache, setup: Setup) -> dict[str, object]:

@@ -3,7 +3,7 @@
 Keep the state of machines that have booted, so that others go on from it.
 
 An emulated boot takes 7 to 35 s, going on from a snapshot 0.3 s. A snapshot
-holds files of the machine's own folder (RAM, console, device tree) and QEMU's
+holds files of the machine's own folder (RAM, console, device tree, disk) and QEMU's
 migration stream: the devices, and RAM if it is not a file.
 """
 
@@ -33,7 +33,7 @@ __all__ = ["Snapshots", "restore", "save"]
 _STREAM = "stream"
 _IDENTITY = "identity"
 _FILES = "files"
-_KEPT = ("ram", "console", "device-tree")
+_KEPT = ("ram", "console", "device-tree", "disk")
 _CAPABILITIES = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
 """RAM that is a shared file is not in the stream."""
 _LIFE = 7 * 24 * 3600

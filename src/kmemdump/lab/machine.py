@@ -167,7 +167,7 @@ class Machine:
             sizes["outbox"] = _OUTBOX
         for name, size in sizes.items():
             if size:
-                with open(self.folder / name, "wb") as file:
+                with open(self.folder / name, "ab") as file:  # A snapshot's is there.
                     file.truncate(size)
 
     def wait_ready(self) -> None:
