@@ -221,6 +221,7 @@ _HELPERS = (
         r"get_current|"
         r"sleep_on\w*|_*prepare_to_\w*wait\w*|_*wait_event\w*|__cond_resched_lock|"
         r"_*(?:const_)?[un]delay|_*delay(?:_tsc|_loop|_cycles|_halt\w*)?|"
+        r"arch_(?:timer_read|counter_(?:get|read))\w*|read_tsc|rdtsc\w*|get_cycles|"
         r"debug_show_all_locks|rt_mutex_slow\w*|__rt_mutex\w*|check_hung\w*|"
         r"watchdog\w*|is_hardlockup\w*|rcu_(?:check|dump|print|sched_clock|pending|"
         r"core|"
