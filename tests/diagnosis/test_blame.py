@@ -82,6 +82,27 @@ def test_who_waits_by_counting(innermost):
     assert blame_stack(frames).function.name == "poll_device"
 
 
+def test_a_stack_that_cannot_be_walked():
+    """From code without unwind tables, all but the program counter is a guess."""
+    lines = [
+        "watchdog: BUG: soft lockup - CPU#1 stuck for 8s! [hog:132]",
+        "CPU: 1 UID: 0 PID: 132 Comm: hog Tainted: G           OE       7.3.4 #1",
+        "RIP: 0010:__pi___x86_indirect_thunk_rax+0x0/0x20",
+        "Call Trace:",
+        " <TASK>",
+        " ? never_yields+0x19/0x20 [buggy]",
+        " ? hog_thread+0x9/0x10 [buggy]",
+        " ? kthread+0xe5/0x120",
+        " ? ret_from_fork_asm+0x1a/0x30",
+        " </TASK>",
+        "Kernel panic - not syncing: softlockup: hung tasks",
+    ]
+    found = diagnose_log(
+        [LogLine(text, number, None, None) for number, text in enumerate(lines)]
+    )
+    assert found.function == "hog_thread"
+
+
 CALLED_NULL = """\
 Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000
 Internal error: Oops: 0000000086000006 [#1]  SMP

@@ -233,7 +233,8 @@ def _sure(frames: Sequence[StackLine]) -> list[StackLine]:
         if frame is not None and frame.name and not is_next_function(frame, before)
     ]
     sure = [frame for frame in named if not frame.guess]
-    return sure or named
+    # Of a stack that the unwinder cannot walk, only the program counter is sure.
+    return sure if any(_is_no_helper(frame) for frame in sure) else named
 
 
 def _is_no_reporter(name: str) -> bool:

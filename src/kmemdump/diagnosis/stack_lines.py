@@ -85,6 +85,8 @@ def plain_function(symbol: str) -> str:
     """Return the function of the source: no suffixes, one name for a system call."""
     if symbol.startswith(("_R", "_Z")):
         return source_name(symbol)
+    # Another name of a function that may run before the kernel is in its place.
+    symbol = symbol.removeprefix("__pi_")
     name = symbol if symbol.startswith("<") else base_name(symbol)
     if name.startswith(("_", "S", "C", "c")):
         name = _SYSCALL.sub("sys_", name)
