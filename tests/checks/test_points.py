@@ -82,7 +82,7 @@ def test_targets(sockets):
 
 def test_a_folder_without_sockets(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 3
-    assert "no VM is there" in capsys.readouterr().err
+    assert f"{tmp_path}: no VM is there" in capsys.readouterr().err
 
 
 def test_the_worst_point_counts():

@@ -328,6 +328,9 @@ def test_sockets_come_and_go(tmp_path):
         raise AssertionError(f"no {event}")
 
     try:
+        while (text := wait_for("note")["text"]).startswith("core images"):
+            pass
+        assert text == "no VM is there yet; those that start are found"
         for _ in range(2):
             qemu = FakeQemu(folder / "web1.qmp")
             try:

@@ -67,6 +67,9 @@ def _find_vms(
     finally:
         sources.close()
     if not vms:
+        asked = ", ".join(
+            [*specs, *(f"--libvirt={uri}".rstrip("=") for uri in libvirt)]
+        )
         why = f"; {messages[-1]}" if messages else ""
-        raise TargetError(f"no VM is there{why}")
+        raise TargetError(f"{asked}: no VM is there{why}")
     return [vm.spec for vm in vms]

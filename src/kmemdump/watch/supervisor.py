@@ -210,7 +210,12 @@ class Supervisor:
                 self._take(vm, Event(event=EventName.FOUND, vm=name, text=text))
             elif known.address != address and known.worker is None:
                 known.address, known.next_start = address, 0.0
-        self._found_all = all(source.settled for source in self._sources)
+        settled = all(source.settled for source in self._sources)
+        if settled and not self._found_all and not self._vms:
+            text = "no VM is there yet; those that start are found"
+            if not self._settings.until_dead:
+                self._report(Event(event=EventName.NOTE, vm="", text=text))
+        self._found_all = settled or self._found_all
 
     def _start_workers(self) -> None:
         now = time.monotonic()
