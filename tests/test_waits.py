@@ -78,6 +78,9 @@ HELD = re.compile(
 def held(text):
     """Return the locks of the driver's threads, as lockdep prints them."""
     text = re.sub(r"^\[[^\]]*\] ?", "", text.replace("\r", ""), flags=re.MULTILINE)
+    # Of a module's function, the kernel takes the distance to the next one for its size
+    # (find_kallsyms_symbol() in kernel/module/kallsyms.c).
+    text = re.sub(r"(\+0x[0-9a-f]+)/0x[0-9a-f]+", r"\1", text)
     return {name: (count, pid, locks) for count, name, pid, locks in HELD.findall(text)}
 
 

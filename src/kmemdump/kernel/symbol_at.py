@@ -28,6 +28,8 @@ def place_of_code(prog: Program, address: int, *, end: bool = False) -> str:
     """
     Return an address of code as the kernel prints it: ``f+0x12/0x34 [module]``.
 
+    The size is the symbol's own; of a module's, the kernel prints how far the next is.
+
     :param end: Whether it is the end of the code that is meant, as the address to which
         a call returns is.
     """
