@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Run in a guest that has KVM: a guest in kvmtool, which has no QMP, and a watch of it.
+
+A program for the guest's Python, which has no more of the tests than it imports: it
+prints what happens, and the test that started it compares. ``/run/vm`` has
+``lkvm-static``, ``vmlinuz`` and ``initramfs``, and gets the core images.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import tty
+from pathlib import Path
+
+from rigs.kvm_inside import KMEMDUMP, PATIENCE, VM, Watch, say
+
+
+def start() -> subprocess.Popen[bytes]:
+    command = [str(VM / "lkvm-static"), "run", "--name", "web1", "--cpus", "1"]
+    command += ["--mem", "384", "--network", "mode=none", "--tty", "1"]
+    command += ["--kernel", str(VM / "vmlinuz"), "--initrd", str(VM / "initramfs")]
+    command += ["--params", "console=ttyS0 panic=0"]
+    _, terminal = os.openpty()  # It sets its standard input's modes.
+    with open(VM / "console", "wb") as out:
+        return subprocess.Popen(command, stdin=terminal, stdout=out, stderr=out)
+
+
+def wait_for(file: Path, pattern: str, process: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        text = file.read_text(errors="replace")
+        if match := re.search(pattern, text):
+            return match[0]
+        if time.monotonic() > deadline or process.poll() is not None:
+            raise TimeoutError(f"no {pattern!r}: {text[-2000:]}")
+        time.sleep(0.5)
+
+
+def main(death: str) -> None:
+    vmm = start()
+    try:
+        console = VM / "console"
+        terminal = wait_for(console, r"/dev/pts/\d+", vmm)
+        port = os.open(terminal, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(port)  # Lines that are written end as they are.
+        wait_for(console, "GUEST-READY", vmm)
+        say("booted")
+        target = f"pid:{vmm.pid}"
+        done = subprocess.run(
+            [*KMEMDUMP, "capture", target, "-o", str(VM / "running.core")],
+            capture_output=True,
+            text=True,
+        )
+        say(f"capture {done.returncode} {done.stdout.strip()} {done.stderr.strip()}")
+        folder = VM / "cores"
+        options = ("--hang-after", "20", "--interval", "60")
+        watch = Watch(target, "-o", str(folder), *options)
+        watch.wait_for("marked")
+        if death == "panic":
+            os.write(port, b"echo c >/proc/sysrq-trigger\n")
+        else:
+            parameter = "/sys/module/kmemdump_lab/parameters/die"
+            os.write(port, f"echo {death} >{parameter}\n".encode())
+        watch.wait_for(".core")
+        deadline = time.monotonic() + PATIENCE
+        while not (found := list(folder.glob("*.core"))):
+            if time.monotonic() > deadline:
+                raise TimeoutError("no core image")
+            time.sleep(0.5)
+        watch.process.terminate()
+        say(f"ended {watch.process.wait(PATIENCE)}")
+        say(f"core {found[0]}")
+        say(f"goes on {vmm.poll() is None}")
+    finally:
+        vmm.kill()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
