@@ -14,6 +14,7 @@ from kmemdump.cli import main
 from kmemdump.core import open_core
 from kmemdump.lab import AARCH64, X86_64, Setup
 from kmemdump.lab.copier import build_copier
+from kmemdump.lab.module import MODULE_NAME
 from kmemdump.opening import open_target
 from rigs.crash_compare import COMMANDS, compare, newer_crash
 from rigs.crash_kernel import (
@@ -36,6 +37,7 @@ _BLAMED = {
     "soft": "was stuck for .*lab_hog",
 }
 """How the report begins after each death."""
+_DIE = f"/sys/module/{MODULE_NAME}/parameters/die"
 QUESTIONS = ("log", "sys", "ps", "mod", "bt -a", "bt 1", "irq", "mount", "runq")
 
 
@@ -80,11 +82,20 @@ def copied(snapshots, make_setup, lab_cache, tmp_path_factory, request):
             if death.prepare:
                 machine.run(death.prepare)
 
+            if name == "null":
+                # The copier follows a CPU's task, but not to its pid and its memory:
+                # who dies must have been looked at.
+                machine.run(f"mkfifo /go; sh -c 'read it </go; echo null >{_DIE}' &")
+
             def die() -> None:
-                death.start(machine)
+                # As its agent would, all the time: tasks come and go on a busy host.
+                registration.refresh()
+                if name == "null":
+                    machine.send("echo >/go")
+                else:
+                    death.start(machine)
                 if name == "soft":
-                    # Its agent goes on until the panic, and finds the new tasks: the
-                    # second time, if they come while it looks.
+                    # The second time, if the new tasks come while it looks.
                     registration.refresh()
                     registration.refresh()
 
