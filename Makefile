@@ -53,7 +53,7 @@ test: system-test .venv/dev .venv/libvirt
 	$(PYTEST) $(PARALLEL) -m 'not matrix' $(ARGS)
 
 check: .venv/dev
-	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix' $(ARGS)
+	$(PYTEST) $(PARALLEL) -m 'not vm and not matrix and not slow' $(ARGS)
 
 matrix: system-matrix .venv/dev .venv/docs .venv/libvirt
 	$(PYTEST) $(PARALLEL) --hypothesis-profile=thorough \

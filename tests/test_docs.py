@@ -221,6 +221,7 @@ def test_sealing_session(session: Session, tmp_path: Path) -> None:
     run_session(session, tmp_path)
 
 
+@pytest.mark.slow
 @parametrize("phone")
 def test_phone_session(session: Session, tmp_path: Path) -> None:
     leave(tmp_path)

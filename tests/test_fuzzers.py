@@ -15,6 +15,8 @@ from rigs.parser import Parser
 from rigs.parsers import PARSERS
 from rigs.tally import TALLY, Count, add_count, read_tally
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (b"seed 1234", bytes(64))
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from rigs.results import add_results
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 TESTS = """

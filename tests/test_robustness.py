@@ -43,6 +43,8 @@ from rigs.synthetic import (
 )
 from rigs.verbs import Run, run
 
+pytestmark = pytest.mark.slow
+
 PAGE = 4096
 NOTE = vmcoreinfo_note(vmcoreinfo())
 VERBS: dict[str, tuple[str, ...]] = {

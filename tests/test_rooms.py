@@ -112,6 +112,7 @@ def test_each_room_is_listed() -> None:
     assert re.findall(r"^``(\w+)/?`` ", page, re.MULTILINE) == ROOMS
 
 
+@pytest.mark.slow
 def test_no_circles() -> None:
     """Of files, also within a room; the public API imports when it is asked."""
     graph = {

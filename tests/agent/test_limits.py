@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # "forever" is work in C, which no budget and no handler of Python's ends.
 SCRIPT = """
 import sys

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import kmemdump
 from kmemdump.arch.architecture import arch_from_name
 
@@ -69,6 +71,7 @@ def words(path: Path) -> Iterator[str]:
             yield str(node.value)
 
 
+@pytest.mark.slow
 def test_nothing_else_asks() -> None:
     found = {
         path.relative_to(SOURCE).as_posix()

@@ -15,6 +15,8 @@ from kmemdump.bounds.page import StatePage
 from kmemdump.bounds.steps import step
 from kmemdump.errors import BudgetExceededError, FormatError, KmemdumpError
 
+pytestmark = pytest.mark.slow
+
 # These run in the child, which imports this module.
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Work in C, which no budget and no handler of Python's ends: "forever" stands for what
 # drgn does with hostile types.
 SCRIPT = """

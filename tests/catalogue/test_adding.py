@@ -25,6 +25,8 @@ from kmemdump.errors import ExitCode, UsageError
 from rigs.deaths_rows import made_row
 from rigs.small_core import write
 
+pytestmark = pytest.mark.slow
+
 HOST = "here"
 
 

@@ -23,6 +23,8 @@ from kmemdump.catalogue.sources import find_sources
 from kmemdump.catalogue.store import Catalogue
 from kmemdump.errors import TargetError
 
+pytestmark = pytest.mark.slow
+
 HOST = "here"
 PATIENCE = 120
 SOURCES = 30

@@ -16,6 +16,8 @@ from kmemdump.cli import main
 from rigs.browser import browse
 from rigs.deaths_rows import START, made_row
 
+pytestmark = pytest.mark.slow
+
 EVIL = "</script><script>document.title='owned'</script>\" onload='x' {{ 7 * 7 }}"
 
 

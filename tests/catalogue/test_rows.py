@@ -18,6 +18,8 @@ from kmemdump.catalogue.store import Catalogue, choose_files
 from kmemdump.errors import FormatError, TargetError
 from rigs.deaths_rows import made_row
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def catalogue(tmp_path) -> Catalogue:

@@ -110,6 +110,7 @@ def test_disk(tmp_path):
     assert "is not a folder" in check_disk(wanted(file), core).text
 
 
+@pytest.mark.slow
 def test_an_unreadable_target(tmp_path):
     done = run_kmemdump("check", "--json", f"qmp:{tmp_path}/nosuch")
     assert done.returncode == 3

@@ -92,6 +92,7 @@ def test_what_counts_more(config, tmp_path, capsys):
         assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_check_rehearses_what_watch_is_configured_to_do(config, capsys):
     for table, complaint in (
         ("[watch]\narea = ['nosuch']\n", "no area 'nosuch'"),
@@ -172,6 +173,7 @@ COMPLETIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", COMPLETIONS)
 def test_shell_completion(shell):
     script = kmemdump(_KMEMDUMP_COMPLETE=f"{shell}_source").stdout
@@ -183,6 +185,7 @@ def test_shell_completion(shell):
     assert "watch" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
@@ -218,6 +221,7 @@ def test_completion_takes_no_file_names_away(verb):
                 assert kinds[:1] == ["file"], parameter
 
 
+@pytest.mark.slow
 def test_colours_are_off_where_not_wanted():
     forced = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     assert "\x1b[1m" in kmemdump("areas", **forced).stdout

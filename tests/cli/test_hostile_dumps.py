@@ -56,6 +56,7 @@ def spoil(data: st.DataObject, left: Path, source: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @settings(
     deadline=None,

@@ -185,6 +185,7 @@ def test_no_file(tmp_path, capsys):
     assert "No such file" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["info", "report", "ask", "open"])
 def test_the_file_is_opened_once(tmp_path, verb):
     path = write(tmp_path / "core")

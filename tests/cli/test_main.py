@@ -41,6 +41,7 @@ def command_of(verb: str) -> click.Command:
 # Help
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["-h"], *([v, "-h"] for v in _VERBS)]
 )
@@ -395,6 +396,7 @@ def test_output_that_cannot_be_written():
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirections", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams(tmp_path, redirections):
     """Files must not get the numbers of standard streams that are closed."""
@@ -435,6 +437,7 @@ def test_names_in_no_encoding(tmp_path):
     assert r"/\udcff\udcfe: No such file or directory" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_that_knows_few_characters(encoding):
     process = kmemdump(

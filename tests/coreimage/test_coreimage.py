@@ -269,6 +269,7 @@ def test_pages_of_zeros_are_there_once(tmp_path: Path) -> None:
         assert verify(core) == []
 
 
+@pytest.mark.slow
 def test_many_program_headers(tmp_path: Path) -> None:
     path = tmp_path / "core"
     count = 66_000

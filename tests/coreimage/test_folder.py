@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 
+import pytest
+
 from kmemdump.coreimage import Death, read_core
 from kmemdump.coreimage.folder import CoreFolder
 from kmemdump.coreimage.retention import Limits
@@ -267,6 +269,7 @@ for number in range(15):
 """
 
 
+@pytest.mark.slow
 def test_limits_hold_all_the_time(tmp_path):
     """Several VMs die again and again, each in a process of its own."""
     size = write(tmp_path, 0).stat().st_size

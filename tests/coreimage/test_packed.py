@@ -107,6 +107,7 @@ def test_a_stream_that_is_refused_when_it_is_read(desc, problem):
         packed.read(0, 1)
 
 
+@pytest.mark.slow
 def test_a_bomb_costs_no_memory():
     import tracemalloc
 

@@ -24,6 +24,8 @@ from rigs.synthetic import (
 from rigs.verbs import run
 from rigs.writers.kernel_memory import SyntheticKernel
 
+pytestmark = pytest.mark.slow
+
 DRGN = Path(sys.executable).with_name("drgn")
 RELEASE = "print(prog['init_uts_ns'].name.release.string_().decode())"
 PAGE = 4096

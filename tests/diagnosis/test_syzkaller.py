@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Causes and functions, compared with the titles that syzkaller's parser gives."""
 
+import pytest
+
 from kmemdump.diagnosis.log_cause import diagnose_log
 from rigs.console_logs import compare_with_titles, syzkaller_reports
 
 
+@pytest.mark.slow
 def test_function_and_kind():
     reports = [it for it in syzkaller_reports() if it.titles and not it.corrupted]
     found = compare_with_titles(reports)

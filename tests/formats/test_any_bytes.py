@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from kmemdump.errors import FormatError
 from rigs.parsers import PARSERS, Parser
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 2
 """Of this process: others may be busy."""
 BYTES = 64 << 20

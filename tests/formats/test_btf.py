@@ -272,6 +272,7 @@ def test_more_members_than_any_machine_lists(through):
                 btf.find(f"s{level}", {BtfKind.STRUCT})
 
 
+@pytest.mark.slow
 def test_depth_of_anonymous_structures():
     btf = parse(chain(100, 1))
     assert btf.find("s60", {BtfKind.STRUCT})

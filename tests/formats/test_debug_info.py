@@ -113,6 +113,7 @@ def test_a_note_that_is_refused(desc, problem):
         parse_debug_info(desc, "core")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parse", "section"), [(parse_debug_info, 5), (split_place, 3)]
 )

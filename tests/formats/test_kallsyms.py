@@ -133,8 +133,8 @@ def test_names_that_are_too_long():
 
 
 def test_names_that_would_fill_memory():
-    """A token of 500 bytes, in a million bytes of names."""
-    count, stored = 1 << 20, b"\x01A"
+    """A token of 500 bytes, in 600,000 bytes of names."""
+    count, stored = 1 << 15, b"\x12" + 18 * b"A"
     tokens = [b"T" * 500 if i == ord("A") else b"%c" % max(i, 1) for i in range(256)]
     table = b"".join(token + b"\0" for token in tokens)
     starts = [sum(len(token) + 1 for token in tokens[:i]) for i in range(256)]

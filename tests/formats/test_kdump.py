@@ -181,6 +181,7 @@ def test_runs_and_counts_across_pieces():
     ]
 
 
+@pytest.mark.slow
 def test_a_bitmap_that_alternates_is_refused_soon():
     bits = b"\x55" * (1 << 19)
     bitmap = PageBitmap(lambda at, count: bits[at : at + count], 8 << 19)

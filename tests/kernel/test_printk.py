@@ -185,6 +185,7 @@ def test_hole_in_the_middle():
         found.part(4899, 2)
 
 
+@pytest.mark.slow
 def test_a_hole_without_an_end():
     """If a gigabyte is missing, not every page is tried."""
     reads = 0

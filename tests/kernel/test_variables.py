@@ -165,6 +165,7 @@ def test_an_offset_into_per_cpu_memory_is_no_address(prog):
     assert variable(prog, "crash_notes", at).value_() == 0x1000
 
 
+@pytest.mark.slow
 def test_names_that_are_looked_up():
     """The list is made of the code: of drgn's helpers and commands, and of ours."""
     asked = names_asked_for()

@@ -21,6 +21,8 @@ from rigs.synthetic import vmcoreinfo_note
 from rigs.writers.kallsyms import NEW, OLD, PLACE, SORTED
 from rigs.writers.kernel_memory import IMAGE, MIB, PAGE_TABLE, SyntheticKernel
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = [
     pytest.param(OLD, 8, id="5.10"),
     pytest.param(SORTED, 8, id="6.2"),

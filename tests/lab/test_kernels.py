@@ -14,6 +14,8 @@ from kmemdump.lab.apt import MissingPackageError
 from kmemdump.lab.kernel_names import KernelName
 from rigs.fake_archive import OWN, FakeArchive
 
+pytestmark = pytest.mark.slow
+
 ELF = "\x7fELF and more"
 
 

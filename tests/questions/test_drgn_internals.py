@@ -4,6 +4,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import kmemdump
 from kmemdump.questions import drgn_internals
 
@@ -21,6 +23,7 @@ def private_names(file: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_private_names_of_drgn_are_in_one_file():
     found = {file for file in PACKAGE.rglob("*.py") if private_names(file)}
     assert found == {Path(drgn_internals.__file__)}

@@ -14,6 +14,8 @@ import pytest
 
 from kmemdump.version import VERSION
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

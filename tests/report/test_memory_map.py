@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The map of the memory that was captured."""
 
+import pytest
+
 from kmemdump.memory.ranges import PackedRanges
 from kmemdump.report.memory_map import map_memory
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_dump_in_a_million_pieces():

@@ -43,6 +43,8 @@ from kmemdump.report.report import Report
 from kmemdump.report.text import find_excerpt
 from rigs.browser import browse
 
+pytestmark = pytest.mark.slow
+
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 EVIL_ATTRIBUTE = "\" onmouseover=\"document.title='owned'\" '{{ 7 * 7 }}"
 PAGE = 4096

@@ -29,6 +29,8 @@ from rigs.full_disk import fill, mounted_image, mounted_tmpfs, needs_root
 from rigs.keys import age_key
 from rigs.small_core import TIME
 
+pytestmark = pytest.mark.slow
+
 PLANTED = b"planted-secret-0123456789"
 PAGES = 512
 KILLS = 100

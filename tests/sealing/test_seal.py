@@ -80,6 +80,7 @@ def test_age_opens_it(tmp_path, key):
     assert sorted(os.listdir(tmp_path)) == ["core", "plain"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
 def test_for_keys_of_ssh(tmp_path, key, kind):
     other = ssh_key(tmp_path, kind)

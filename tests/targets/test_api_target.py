@@ -16,6 +16,8 @@ from rigs.guest_process import GuestProcess, Part
 from rigs.writers.kernel_memory import SyntheticKernel
 from rigs.writers.kvm_state import write_cloud_hypervisor, write_firecracker
 
+pytestmark = pytest.mark.slow
+
 WRITERS = {"ch": write_cloud_hypervisor, "firecracker": write_firecracker}
 PATIENCE = 60
 

@@ -24,6 +24,8 @@ from rigs.guest_process import GuestProcess, Part
 from rigs.synthetic import vmcoreinfo_note
 from rigs.writers.kernel_memory import MIB, SyntheticKernel
 
+pytestmark = pytest.mark.slow
+
 RAM = 0x80000000
 PATIENCE = 60
 MAP_FIXED = 0x10  # include/uapi/asm-generic/mman-common.h

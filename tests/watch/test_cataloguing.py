@@ -12,6 +12,8 @@ from kmemdump.watch.cataloguing import CatalogueAdder
 from kmemdump.watch.events import Event, EventName
 from rigs.small_core import write
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120
 
 

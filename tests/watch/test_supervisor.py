@@ -25,6 +25,8 @@ from kmemdump.watch.sources.sockets import SocketSource
 from kmemdump.watch.supervisor import _make_folder
 from rigs.fake_qemu import GONE, HANG, FakeQemu
 
+pytestmark = pytest.mark.slow
+
 WATCH = [sys.executable, "-m", "kmemdump", "watch"]
 
 

@@ -7,7 +7,7 @@ since v7.0, when addresses became relative to their own place.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 OLD = ("offsets", "base", "count", "names", "markers", "tokens", "index")
@@ -17,6 +17,8 @@ PLACE = ("count", "names", "markers", "tokens", "index", "offsets", "order")
 
 _WORDS = ("init", "sched", "read", "kmem", "_set", "get_", "per_", "vfs")
 """Some of the strings that compression finds."""
+_LONGEST = 8
+"""Limit in characters of a token; see :func:`_tokens`."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ def write_kallsyms(
     :param absolute_percpu: Whether addresses below 2 GiB stand for themselves.
     """
     tokens = _tokens("".join(name for _, name in symbols))
+    codes = {token: code for code, token in enumerate(tokens)}
     names, markers = b"", []
     for i, (_, name) in enumerate(symbols):
         if i % 256 == 0:
             markers.append(len(names))
-        packed = _compress(name, tokens)
+        packed = _compress(name, codes)
         size = len(packed)
         names += bytes([size] if size < 128 else [size & 127 | 128, size >> 7]) + packed
     strings = [token.encode() + b"\0" for token in tokens]
@@ -89,12 +92,10 @@ def _tokens(text: str) -> list[str]:
     return [chr(i) if chr(i) in used else next(words) for i in range(256)]
 
 
-def _compress(name: str, tokens: Sequence[str]) -> bytes:
+def _compress(name: str, codes: Mapping[str, int]) -> bytes:
     packed, at = [], 0
-    codes = {token: code for code, token in enumerate(tokens)}
-    longest = max(map(len, tokens))
     while at < len(name):
-        part = name[at : at + longest]
+        part = name[at : at + _LONGEST]
         while part not in codes:
             part = part[:-1]
         packed.append(codes[part])
