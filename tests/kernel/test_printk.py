@@ -303,6 +303,7 @@ def test_wrapped_log_of_a_real_kernel(booted, vmlinux, architecture, kernel, tmp
         options = ["--vmlinux", vmlinux(kernel, architecture)]
     # Lines of all lengths, so that the ring wraps at every place of a record.
     machine.run(
+        "echo Y >/sys/module/printk/parameters/time; "  # CONFIG_PRINTK_TIME may be off.
         "cd /proc/sys/kernel; echo 1 >printk; echo on >printk_devkmsg; i=0; s=; "
         "while [ $i -lt 6000 ]; do s=$s$((i % 10)); "
         "[ ${#s} -gt 90 ] && s=; "

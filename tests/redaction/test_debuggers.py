@@ -146,7 +146,7 @@ takes what looks like an address for a frame.
 
 
 @each_redacted
-def test_gdb(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
+def test_gdb_says_the_same(dead: DeadMachine, core_image: Path, redacted: Path) -> None:
     arguments = [part for text in GDB for part in ("-ex", text)]
 
     def say(core: Path) -> str:

@@ -82,6 +82,10 @@ def find_drift(own: Program, debug_info: Program) -> list[str]:
         expected, found = debug_info_object(debug_info, name), _object(own, name)
         if expected is None:
             continue
+        if expected.type_.kind == TypeKind.ARRAY and expected.type_.length == 0:
+            # An array without elements (vm_numa_event without CONFIG_NUMA): its symbol
+            # has the address of the next one, and nobody reads any of it.
+            continue
         if found is not None and name in ours:
             try:
                 compare_types(name, found, expected)
