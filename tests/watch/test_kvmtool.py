@@ -64,11 +64,10 @@ def ask(core: Path, *questions: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("death", ["panic", "spin"])
-def test_death(outer, tmp_path, death):
+def test_capture_and_marks(outer, tmp_path):
     said = outer.run(
         "PYTHONPATH=$PYTHONPATH:/run/vm "
-        f"chroot /python /usr/bin/python3 -m rigs.kvmtool_inside {death}",
+        "chroot /python /usr/bin/python3 -m rigs.kvmtool_inside",
         timeout=PATIENCE,
     )
     lines = [line.removeprefix("INSIDE ") for line in said.splitlines()]
@@ -76,22 +75,10 @@ def test_death(outer, tmp_path, death):
     assert captured.startswith("capture 1 ")
     assert "registers for CPU" in captured  # Only these are missing.
     assert captured.count("incomplete") == 1, said
-    assert "ended 0" in lines
-    assert "goes on True" in lines
-    [core] = [line.split()[1] for line in lines if line.startswith("core ")]
-    fetched = []
-    for name in ("/run/vm/running.core", core):
-        fetched.append(tmp_path / Path(name).name)
-        outer.fetch(name, fetched[-1])
-    running, dead = fetched
+    assert {"ended 0", "cores 0", "goes on True"} <= set(lines)
+    running = tmp_path / "running.core"
+    outer.fetch("/run/vm/running.core", running)
     assert ask(running, "ps").count(" sleep") >= 20
     [task] = [line for line in ask(running, "ps").splitlines() if " sleep" in line][:1]
     pid = task.split()[0].lstrip(">")
     assert "nanosleep" in ask(running, f"bt {pid}")
-    report = subprocess.run(
-        [*KMEMDUMP, "report", str(dead)], capture_output=True, text=True
-    ).stdout
-    if death == "panic":
-        assert "sysrq triggered crash" in report
-    else:
-        assert any("frozen: " in line for line in lines), said
