@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 
 def check_reserved_place(where: Range, root: Path = Path("/")) -> None:
     """
-    Check that nobody uses memory.
+    Check that memory is in no use.
 
     :param root: The folder with ``proc`` and ``sys``.
     :raises UnsupportedError: If it is in use, or not known to be memory.

@@ -78,7 +78,7 @@ def find_kallsyms(data: bytes, tokens: Tokens, source: str) -> Kallsyms:
 
     :param data: Where the table was found.
     :param source: Name of the data, for messages.
-    :raises FormatError: If there are none.
+    :raises FormatError: If no names agree with their markers.
     """
     walked = tried = 0
     for markers in _likely_markers(data, tokens.table):
