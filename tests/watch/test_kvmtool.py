@@ -7,18 +7,13 @@ No distribution's package: ``KMEMDUMP_KVMTOOL`` names a built clone of its repos
 """
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from kmemdump.lab import X86_64, Machine, python_image
-from rigs.programs import KMEMDUMP
+from rigs.kvm_guest import PATIENCE, ask, boot_kvm_guest, said_inside
 
-RIGS = Path(__file__).parents[1] / "rigs"
 PROGRAM = Path(os.environ.get("KMEMDUMP_KVMTOOL", "/nonexistent")) / "lkvm-static"
-PATIENCE = 3600
-KVM = ("irqbypass", "ccp", "kvm", "kvm-amd")
 
 pytestmark = [
     pytest.mark.vm,
@@ -31,37 +26,12 @@ pytestmark = [
 
 @pytest.fixture
 def outer(lab_cache, booted, make_setup, tmp_path):
-    """A guest with KVM, and what its own guest is made of."""
-    inner = Machine(lab_cache, make_setup("6.12", tasks=20))
-    carried = [tmp_path / name for name in ("vmlinuz", "initramfs")]
-    carried[0].write_bytes(inner.setup.kernel.vmlinuz.read_bytes())
-    carried[1].write_bytes(inner.initramfs)
-    programs = [RIGS / name for name in ("kvm_inside.py", "kvmtool_inside.py")]
-    machine = booted(
-        "6.12-generic",
-        cpu="max",
-        memory=2048,
-        tasks=0,
-        module=None,
-        python=python_image(lab_cache, X86_64),
-        more_modules=KVM,
-        files=(*carried, *programs, PROGRAM),
-    )
-    machine.run("test -c /dev/kvm")
+    programs = ("kvm_inside.py", "kvmtool_inside.py", PROGRAM)
+    machine = boot_kvm_guest(lab_cache, booted, make_setup, tmp_path, *programs)
     machine.run("mkdir /dev/pts; mount -t devpts devpts /dev/pts")
     machine.run("mount -o bind /dev/pts /python/dev/pts")
-    machine.run(
-        "mkdir -p /run/vm/rigs; cp /files/* /run/vm/; mv /run/vm/*.py /run/vm/rigs"
-    )
+    machine.run("mkdir /run/vm/rigs; mv /run/vm/*.py /run/vm/rigs")
     return machine
-
-
-def ask(core: Path, *questions: str) -> str:
-    done = subprocess.run(
-        [*KMEMDUMP, "ask", str(core), *questions], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_capture_and_marks(outer, tmp_path):
@@ -70,7 +40,7 @@ def test_capture_and_marks(outer, tmp_path):
         "chroot /python /usr/bin/python3 -m rigs.kvmtool_inside",
         timeout=PATIENCE,
     )
-    lines = [line.removeprefix("INSIDE ") for line in said.splitlines()]
+    lines = said_inside(said)
     [captured] = [line for line in lines if line.startswith("capture ")]
     assert captured.startswith("capture 1 ")
     assert "registers for CPU" in captured  # Only these are missing.
