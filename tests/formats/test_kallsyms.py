@@ -132,6 +132,15 @@ def test_names_that_are_too_long():
         known(written).symbols(written.places["offsets"], written.places["base"], 0)
 
 
+def test_names_that_are_not_all_there():
+    """Nor are the markers, which would follow."""
+    tokens = b"a\0" * 256
+    index = struct.pack("<256H", *range(0, 512, 2))
+    data = index + tokens + struct.pack("<I", 100)
+    with pytest.raises(FormatError, match="do not agree with their markers"):
+        kallsyms_at(data, len(data), len(data) - 4, 512, 0, "data")
+
+
 def test_names_that_would_fill_memory():
     """A token of 500 bytes, in 600,000 bytes of names."""
     count, stored = 1 << 15, b"\x12" + 18 * b"A"

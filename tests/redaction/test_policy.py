@@ -52,6 +52,7 @@ def test_a_policy_is_its_base_but_for_what_it_says(tmp_path):
         (GOOD + "[kinds]\npaths = 1", "acme: kinds.paths: is 1, expected one of keep"),
         (GOOD + "kinds = 1", "acme: kinds: is 1, expected a table"),
         (GOOD + "[patterns]\na = '('", "acme: patterns.a: no regular expression"),
+        (GOOD + "[patterns]\na = '[[a]'", "acme: patterns.a: no regular expression"),
         (GOOD + "[patterns]\na = 'x*'", "acme: patterns.a: matches an empty text"),
         (GOOD + "[patterns]\na = 1", "acme: patterns.a: expected a regular expression"),
         (GOOD + f"[words]\na = '{'a' * 2001}'", "acme: words.a: expected a regular"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kmemdump.lab import Machine, crash_guest
 from kmemdump.lab.crashes import SPINNING
+from kmemdump.lab.machine_folder import dig_holes
 from rigs.programs import run_kmemdump
 from rigs.scenarios import Scenario
 
@@ -44,6 +45,7 @@ class DeadMachine:
         """The machine's whole memory at death, as QEMU writes it."""
         path = self.scratch / "full.elf"
         self.machine.full_dump(path)
+        dig_holes(self.machine.folder / "ram")  # QEMU's reading has filled them.
         return path
 
 

@@ -30,7 +30,7 @@ def boot_kvm_guest(
     :param programs: Files for ``/run/vm``, too; a name is that of a rig.
     :param vmm: Files of the host's for the guest's root of Python.
     """
-    inner = Machine(packages, make_setup("6.12", tasks=20))
+    inner = Machine(packages, make_setup("6.12", tasks=20, disk=1))
     carried = [folder / name for name in ("vmlinuz", "initramfs")]
     carried[0].write_bytes(inner.setup.kernel.vmlinuz.read_bytes())
     carried[1].write_bytes(inner.initramfs)

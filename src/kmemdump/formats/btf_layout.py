@@ -24,8 +24,8 @@ _SCALARS = {BtfKind.INT, BtfKind.ENUM, BtfKind.ENUM64, BtfKind.FLOAT}
 _MAX_SEARCHED = 10_000
 """Structures that are searched for a member; a kernel's lines take hundreds."""
 _WORD = 8
-_ALIGNED = 16
-_LINE = 256  # Of some caches.
+_ALIGNMENTS = (16, 32, 64, 128, 256)
+"""Larger units that the source may align to: two words, lines of caches."""
 _MAX_DEPTH = 32
 """Types within types; damaged BTF has circles."""
 
@@ -126,15 +126,13 @@ class BtfLayout:
                 end = max(end, -(-(item.bit_offset + item.bit_size) // 8))
                 continue
             start = item.bit_offset // 8
-            usual = round_up(end, measure.alignment)
-            # Some are aligned to a larger unit: cache lines, or two words.
-            if item.bit_offset % 8 or start < end or start % measure.alignment:
-                return False
-            if start != usual and start % _ALIGNED:
+            starts = {round_up(end, it) for it in (measure.alignment, *_ALIGNMENTS)}
+            if item.bit_offset % 8 or start not in starts or start % measure.alignment:
                 return False
             end, alignment = start + measure.size, max(alignment, measure.alignment)
-        size, usual = type.size_or_type, round_up(end, alignment)
-        return size == usual or (0 <= size - end < _LINE and size % _ALIGNED == 0)
+        # None that matters here is aligned to more than it has.
+        larger = (it for it in _ALIGNMENTS if it <= end)
+        return type.size_or_type in {round_up(end, it) for it in (alignment, *larger)}
 
     def _resolved(self, type_id: int) -> BtfType:
         """Return a type without typedefs and qualifiers."""

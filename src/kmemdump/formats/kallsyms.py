@@ -335,6 +335,8 @@ def kallsyms_at(
     # v6.1) cannot be seen but by its effect, and distributions have it in older ones.
     for long_names in (True, False):
         expected, end = _walk(data, names, count, long_names)
+        if expected is None:
+            continue
         for alignment in TABLE_ALIGNMENTS:
             markers = -(-end // alignment) * alignment
             if _words(data, "I", markers, _number_of_markers(count)) == expected:

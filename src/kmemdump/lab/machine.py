@@ -19,7 +19,7 @@ from kmemdump.formats.cpio import Entry
 from kmemdump.installing import require_programs
 from kmemdump.lab.guest_python import kmemdump_entries
 from kmemdump.lab.initramfs import make_initramfs
-from kmemdump.lab.machine_folder import MachineFolder, copy_sparse
+from kmemdump.lab.machine_folder import MachineFolder, copy_sparse, dig_holes
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.serial_port import SerialPort, SerialTimeoutError
 from kmemdump.lab.setup import Setup, prepare_firmware, qemu_arguments
@@ -268,6 +268,7 @@ class Machine:
             {"paging": False, "protocol": protocol, "format": format},
             timeout=900,
         )
+        dig_holes(path)
 
     def close(self) -> None:
         """Kill QEMU and remove what it leaves."""

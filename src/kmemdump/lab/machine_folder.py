@@ -11,13 +11,14 @@ of a guest's memory in /dev/shm.
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from kmemdump.lab.apt import run
 
-__all__ = ["MachineFolder", "copy_sparse"]
+__all__ = ["MachineFolder", "copy_sparse", "dig_holes"]
 
 _PREFIX = "kmemdump-lab-"
 _SHARED_MEMORY = Path("/dev/shm")
@@ -66,5 +67,14 @@ def _sweep(parent: Path) -> None:
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a file with its holes; a guest's RAM is mostly holes."""
-    run("cp", "--sparse=auto", "--", str(source), str(target))
+    """Copy a file with holes where it is zero: a guest's RAM mostly is."""
+    run("cp", "--sparse=always", "--", str(source), str(target))
+
+
+def dig_holes(path: Path) -> None:
+    """
+    Free what a file takes for zeros, where its file system can.
+
+    :param path: A file that nobody writes meanwhile.
+    """
+    subprocess.run(["fallocate", "--dig-holes", "--", str(path)], capture_output=True)

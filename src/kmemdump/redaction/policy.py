@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -227,8 +228,10 @@ def _pattern(value: object, where: str, empty: bool = False) -> re.Pattern[str]:
             where, f"expected a regular expression of at most {_MAX_PATTERN} characters"
         )
     try:
-        found = re.compile(value, re.ASCII)
-    except (re.error, RecursionError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Of what Python will read differently.
+            found = re.compile(value, re.ASCII)
+    except (re.error, RecursionError, OverflowError, Warning) as error:
         raise FormatError(where, f"no regular expression: {error}") from None
     if not empty and found.match("") is not None:
         raise FormatError(where, "matches an empty text, expected something to match")
