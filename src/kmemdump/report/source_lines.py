@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,29 +30,28 @@ def add_source_lines(
     """
     Return a trace with file and line of each function that is built in.
 
-    A function whose size differs is of another build, and gets no line.
+    A function whose size differs is of another build, and gets no line; so does one of
+    several that have both name and size in common.
 
     :return: The trace, and what is missing.
     :raises TargetError: If *vmlinux* cannot be read, or has no debug info.
     """
     prog = _open(vmlinux)
+    symbols = _Symbols(prog)
     found: list[TraceEntry] = []
     different: list[str] = []
     for number, entry in enumerate(trace):
         if entry.module or entry.offset is None or entry.source:
             found.append(entry)
             continue
-        try:
-            symbol = prog.symbol(entry.function)
-        except LookupError:
-            found.append(entry)
-            continue
-        if symbol.size != entry.size:
-            different.append(entry.function)
+        starts = symbols.starts(entry.function)
+        same = [start for start in starts if symbols.size(start) == entry.size]
+        if len(same) != 1:
+            different += [entry.function] if starts and not same else []
             found.append(entry)
             continue
         # A return address may be the first one of the next line.
-        address = symbol.address + entry.offset - int(number > 0)
+        address = same[0] + entry.offset - int(number > 0)
         found.append(replace(entry, source=_line(prog, address)))
     losses = []
     if different:
@@ -78,6 +78,34 @@ def _open(vmlinux: Path) -> Program:
     if module.debug_file_path is None:
         raise TargetError(f"{vmlinux}: has no debug info, expected a vmlinux with it")
     return prog
+
+
+class _Symbols:
+    """
+    The symbols of a file, with the sizes that the kernel prints.
+
+    These reach to the next symbol, and so have what fills up the end of a function:
+    get_symbol_pos() in kernel/kallsyms.c.
+    """
+
+    def __init__(self, prog: Program) -> None:
+        self._named: dict[str, set[int]] = {}
+        addresses = set()
+        for symbol in prog.symbols():
+            # As is_mapping_symbol() in include/linux/module_symbol.h.
+            if not symbol.name.startswith(("$", ".L", "L0")):
+                self._named.setdefault(symbol.name, set()).add(symbol.address)
+                addresses.add(symbol.address)
+        self._addresses = sorted(addresses)
+
+    def starts(self, name: str) -> Set[int]:
+        """Return the addresses of the symbols with this name."""
+        return self._named.get(name, frozenset())
+
+    def size(self, start: int) -> int | None:
+        """Return the bytes from a symbol to the next; ``None`` if it is the last."""
+        place = bisect_right(self._addresses, start)
+        return self._addresses[place] - start if place < len(self._addresses) else None
 
 
 def _line(prog: Program, address: int) -> str | None:
