@@ -21,6 +21,7 @@ from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError
 from kmemdump.formats.btf import Btf, BtfKind, parse_btf
 from kmemdump.formats.copied import COPIED, check_copy, read_copied
 from kmemdump.formats.elf import parse_core
+from kmemdump.formats.elf_sections import parse_object
 from kmemdump.formats.flat import parse_flat
 from kmemdump.formats.kdump import parse_kdump
 from kmemdump.formats.kdump_list import ListHalf, pack_anchor, pack_half, parse_list
@@ -59,6 +60,7 @@ from rigs.synthetic import (
     vmcoreinfo,
     vmcoreinfo_note,
 )
+from rigs.writers.elf_object import elf_object
 from rigs.writers.xen_core import context, xen_core
 
 __all__ = ["DUMP_PARSERS"]
@@ -116,6 +118,11 @@ def _module(data: bytes) -> None:
 def _elf(data: bytes) -> None:
     core = parse_core(_reader(data), len(data), "core")
     find_extents(core.headers, len(data), "core")
+
+
+def _elf_object(data: bytes) -> None:
+    for section in parse_object(_reader(data), len(data), "module"):
+        assert section.name.isascii()
 
 
 def _xen_core(data: bytes) -> None:
@@ -306,6 +313,7 @@ DUMP_PARSERS = (
             elf_core([(0, b"z")], note(b"CORE", 1, prstatus(0)) + _NOTE),
         ),
     ),
+    Parser("elf object", _elf_object, (elf_object({".text": 64, ".init.text": 9}),)),
     Parser(
         "xen core",
         _xen_core,

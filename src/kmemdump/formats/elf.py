@@ -19,8 +19,11 @@ from kmemdump.memory.ranges import round_up
 from kmemdump.text import c_string
 
 __all__ = [
+    "ELF_HEADER",
     "EM_AARCH64",
     "EM_X86_64",
+    "ET_CORE",
+    "ET_REL",
     "MAX_HEADERS",
     "NT_PRPSINFO",
     "NT_PRSTATUS",
@@ -46,6 +49,8 @@ __all__ = [
     "read_whole",
 ]
 
+ET_REL = 1
+ET_CORE = 4
 EM_X86_64 = 62
 EM_AARCH64 = 183
 PT_LOAD = 1
@@ -71,13 +76,14 @@ PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 """``Elf64_Phdr``"""
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 """``Elf64_Shdr``"""
+ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+"""``Elf64_Ehdr``"""
 
 _IDENT = b"\x7fELF\x02\x01\x01"  # ELFCLASS64, ELFDATA2LSB, EV_CURRENT.
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
 _NHDR = struct.Struct("<III")  # Elf64_Nhdr
 # An Elf64_Nhdr with a printable name, whose size is less than 32 bytes.
 _LIKELY_NOTE = re.compile(rb"[\x02-\x1f]\0{3}.{8}([ -~]{1,30})\0", re.DOTALL)
-_ET_CORE = 4
+_KINDS = {ET_REL: "a relocatable file", ET_CORE: "a core"}
 _EV_CURRENT = 1
 # e_phnum has 16 bits. PN_XNUM there means that sh_info of section header 0 has
 # the number: Linux commit 8d9032bbe4671 ("elf coredump: add extended numbering
@@ -162,7 +168,7 @@ def read_headers(
 
     :raises FormatError: As :func:`parse_core`.
     """
-    raw = read_whole(read, 0, _EHDR.size, size, source, "the ELF header")
+    raw = read_whole(read, 0, ELF_HEADER.size, size, source, "the ELF header")
     header = parse_header(raw, source)
     phnum = header.phnum
     if phnum == _PN_XNUM:
@@ -185,26 +191,26 @@ def read_headers(
     return header.machine, (ProgramHeader(*item) for item in fields)
 
 
-def parse_header(data: bytes, source: str) -> ElfHeader:
+def parse_header(data: bytes, source: str, kind: int = ET_CORE) -> ElfHeader:
     """
-    Parse the ELF header of a core file.
+    Parse the ELF header of a file.
 
     :param data: The file, from its first byte on.
-    :raises FormatError: If this is not an ELF64 little-endian core.
+    :param kind: The ``e_type`` that it must have.
+    :raises FormatError: If this is not an ELF64 little-endian file of that type.
     """
-    if len(data) < _EHDR.size:
+    if len(data) < ELF_HEADER.size:
         raise FormatError(
-            source, f"{len(data)} bytes, expected an ELF header of {_EHDR.size}"
+            source, f"{len(data)} bytes, expected an ELF header of {ELF_HEADER.size}"
         )
     # fmt: off
     (ident, type_, machine, _version, _entry, phoff, shoff, _flags, _ehsize,
-     phentsize, phnum, shentsize, shnum, shstrndx) = _EHDR.unpack_from(data)
+     phentsize, phnum, shentsize, shnum, shstrndx) = ELF_HEADER.unpack_from(data)
     # fmt: on
     _check_ident(ident, source)
-    if type_ != _ET_CORE:
-        raise FormatError(
-            source, f"ELF file of type {type_}, expected a core (type {_ET_CORE})"
-        )
+    if type_ != kind:
+        expected = f"{_KINDS[kind]} (type {kind})"
+        raise FormatError(source, f"ELF file of type {type_}, expected {expected}")
     return ElfHeader(
         machine, phoff, shoff, phentsize, phnum, shentsize, shnum, shstrndx
     )
@@ -399,7 +405,7 @@ def pack_note(name: str, type: int, desc: bytes) -> bytes:
 def header_size(count: int) -> int:
     """Return the size of :func:`pack_header` of *count* program headers."""
     extra = SECTION_HEADER.size if count >= _PN_XNUM else 0
-    return _EHDR.size + extra + count * PROGRAM_HEADER.size
+    return ELF_HEADER.size + extra + count * PROGRAM_HEADER.size
 
 
 def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
@@ -410,18 +416,18 @@ def pack_header(machine: int, headers: Sequence[ProgramHeader]) -> bytes:
     their number.
     """
     extended = len(headers) >= _PN_XNUM
-    phoff = _EHDR.size + (SECTION_HEADER.size if extended else 0)
+    phoff = ELF_HEADER.size + (SECTION_HEADER.size if extended else 0)
     pieces = [
-        _EHDR.pack(
+        ELF_HEADER.pack(
             _IDENT,
-            _ET_CORE,
+            ET_CORE,
             machine,
             _EV_CURRENT,
             0,
             phoff,
-            _EHDR.size if extended else 0,
+            ELF_HEADER.size if extended else 0,
             0,
-            _EHDR.size,
+            ELF_HEADER.size,
             PROGRAM_HEADER.size,
             min(len(headers), _PN_XNUM),
             SECTION_HEADER.size if extended else 0,

@@ -12,18 +12,15 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
 
 from kmemdump.errors import FormatError
 from kmemdump.formats.elf import (
-    SECTION_HEADER,
-    ElfHeader,
     iter_notes,
     parse_header,
     read_whole,
 )
+from kmemdump.formats.elf_sections import Section, parse_sections
 from kmemdump.memory.ranges import ADDRESS_SPACE, Extent
-from kmemdump.text import c_string
 
 __all__ = [
     "CONTEXT_NOTE",
@@ -45,9 +42,8 @@ _PHNUM, _SHNUM = 56, 60
 """Offsets of ``e_phnum`` and ``e_shnum`` in an ``Elf64_Ehdr``."""
 _MAX_SECTIONS = 64
 """Xen writes eight."""
-_MAX_NAMES = 1 << 16
 _MAX_NOTES = 1 << 16
-"""Most bytes of names, and of notes."""
+"""Most bytes of notes."""
 _MAX_CPUS = 8192
 _MAX_RUNS = 1 << 18
 """Most ranges of frames; a domain has as many as holes in its memory, and one more."""
@@ -75,11 +71,6 @@ _REGISTERS = (
 )
 # fmt: on
 _ONLINE = 1 << 5  # VGCF_online
-
-
-class _Section(NamedTuple):
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +123,10 @@ def parse_xen_core(
     """
     raw = read_whole(read, 0, XEN_CORE_HEAD, size, source, "the ELF header")
     header = parse_header(raw, source)
-    sections = _sections(read, header, size, source)
+    rows = parse_sections(read, header, size, source, _MAX_SECTIONS)
+    sections = {row.name: row for row in reversed(rows)}
 
-    def section(name: str) -> _Section:
+    def section(name: str) -> Section:
         if name not in sections:
             raise FormatError(
                 source,
@@ -185,33 +177,6 @@ def parse_context(data: bytes, where: str) -> XenCpu:
     return XenCpu(registers, table & -_PAGE_SIZE, bool(flags & _ONLINE))
 
 
-def _sections(
-    read: Callable[[int, int], bytes], header: ElfHeader, size: int, source: str
-) -> dict[str, _Section]:
-    if header.shentsize != SECTION_HEADER.size or header.shnum > _MAX_SECTIONS:
-        raise FormatError(
-            source,
-            f"{header.shnum} section headers of {header.shentsize} bytes, expected at "
-            f"most {_MAX_SECTIONS} of {SECTION_HEADER.size}",
-        )
-    count = header.shnum * SECTION_HEADER.size
-    raw = read_whole(read, header.shoff, count, size, source, "the section headers")
-    rows = list(SECTION_HEADER.iter_unpack(raw))
-    if header.shstrndx >= len(rows):
-        raise FormatError(
-            f"{source}: e_shstrndx", f"{header.shstrndx} of {len(rows)} sections"
-        )
-    offset, length = rows[header.shstrndx][4:6]
-    if length > _MAX_NAMES:
-        raise FormatError(source, f"{length} bytes of names, at most {_MAX_NAMES}")
-    # They are the last bytes of the file.
-    names = read_whole(read, offset, length, size, source, "the names of the sections")
-    found: dict[str, _Section] = {}
-    for name, _, _, _, start, length, *_ in rows:
-        found.setdefault(c_string(names[name : name + 64]), _Section(start, length))
-    return found
-
-
 def _parse_notes(data: bytes, where: str, problems: list[str]) -> tuple[bool, int, int]:
     """Return whether a domain is paravirtual, and how many CPUs and pages it has."""
     notes = {
@@ -240,7 +205,7 @@ def _parse_notes(data: bytes, where: str, problems: list[str]) -> tuple[bool, in
 
 def _contexts(
     read: Callable[[int, int], bytes],
-    section: _Section,
+    section: Section,
     count: int,
     size: int,
     source: str,
@@ -258,7 +223,7 @@ def _contexts(
     return [data[at : at + each] for at in range(0, len(data), each)] if each else []
 
 
-def _check(source: str, name: str, section: _Section, count: int, each: int) -> None:
+def _check(source: str, name: str, section: Section, count: int, each: int) -> None:
     if section.size != count * each:
         raise FormatError(
             f"{source}: {name}",
@@ -268,7 +233,7 @@ def _check(source: str, name: str, section: _Section, count: int, each: int) -> 
 
 def _runs(
     read: Callable[[int, int], bytes],
-    section: _Section,
+    section: Section,
     count: int,
     offset: int,
     size: int,
