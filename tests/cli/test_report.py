@@ -5,9 +5,11 @@ import html
 import json
 import random
 import re
+import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +24,9 @@ from kmemdump.opening import open_target
 from kmemdump.report.gather import gather
 from kmemdump.report.records import UNDAMAGED, KernelIdentity, Loss, Times
 from kmemdump.report.report import Report
-from rigs.scenarios import each_death
+from rigs.built_module import BuiltModule
+from rigs.debuginfod import server
+from rigs.scenarios import each_death, each_death_in_module
 from rigs.schema import check_schema
 
 REPORT = Report(
@@ -235,6 +239,58 @@ def test_healthy_memory(booted, tmp_path, capsys):
     assert machine.control.status() == "running"
     status, report = report_on(live)
     assert (status, report["cause"]["kind"]) == (0, "alive")
+
+
+@each_death_in_module
+def test_source_lines_of_modules(dead, core_image, tmp_path, monkeypatch, capsys):
+    """They are addr2line's, for the core image and for what was on its console."""
+    path = dead.machine.setup.module
+    if path is None or not shutil.which("debuginfod-find"):
+        pytest.skip("there is no module of this kernel, or debuginfod is missing")
+    module = BuiltModule(path, dead.scenario.architecture.compiler)
+    monkeypatch.setenv("DEBUGINFOD_CACHE_PATH", str(tmp_path / "cache"))
+    plain = report_on(core_image, *dead.options)[1]
+    with server(path) as (url, asked):
+        monkeypatch.setenv("DEBUGINFOD_URLS", url)
+        status, report = report_on(core_image, "--source-lines", *dead.options)
+    assert f"/buildid/{module.build_id}/debuginfo" in asked
+    # Of a vmlinux, which is not here, the server has another build.
+    lost = {loss["what"] for loss in report["missing"]}
+    assert (status, lost) == ((0, set()) if dead.options else (1, {"the source lines"}))
+    frames = frames_of(report)
+    assert without_sources(frames) == without_sources(frames_of(plain))
+    found = [
+        it for it in frames if it.get("module") == "kmemdump_lab" and "offset" in it
+    ]
+    assert found
+    for frame, before in zip(frames, [{}, *frames], strict=False):
+        if frame in found:
+            exact = frame.get("interrupted") or not before
+            [line] = module.lines(frame["symbol"], [frame["offset"] - (not exact)])
+            assert frame["source"].endswith(f"/{line}"), frame
+    if dead.scenario.death is not CrashType.NULL:
+        return  # A hang logs nothing.
+    text = (files("kmemdump.lab") / "guest/kmemdump_lab.c").read_text().splitlines()
+    [number] = [i for i, line in enumerate(text, 1) if "lab_nowhere = 1;" in line]
+    expected = f"/kmemdump_lab.c:{number}"
+    assert any(it["source"].endswith(expected) for it in found)
+    log = tmp_path / "console"
+    log.write_text(dead.machine.console)
+    _, report = report_on(log, "--modules", str(path.parent))
+    trace = [it for it in report["trace"] if it.get("module") == "kmemdump_lab"]
+    assert trace[0]["source"].endswith(expected)
+    sources = {it["symbol"]: it["source"] for it in found}
+    assert all(
+        it["source"] == sources[it["function"]] for it in trace if it["reliable"]
+    )
+
+
+def frames_of(report):
+    return [frame for cpu in report["cpus"] for frame in cpu["frames"]]
+
+
+def without_sources(frames):
+    return [{**it, "source": None} for it in frames if not it.get("inline")]
 
 
 @pytest.mark.vm

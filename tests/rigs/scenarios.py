@@ -172,6 +172,14 @@ each_series = _decorate(_TELLS, _PANICS)
 each_death = _decorate((*CHOSEN_X86_64[1:], CHOSEN_AARCH64[0]))
 # A debug file takes seconds to load each time: once for each kernel.
 each_with_debug_info = _decorate((*CHOSEN_X86_64[1:3], CHOSEN_AARCH64[0]))
+# Deaths in the lab's module, once for each kernel.
+each_death_in_module = _decorate(
+    CHOSEN_X86_64[1:2],
+    (
+        *(it for it in BASIC if it.death is CrashType.SPIN and it.tells),
+        *(it for it in MATRIX if it.death is CrashType.NULL and it.memory == 1024),
+    ),
+)
 # The same where the host's part is tested: once in "make test".
 each_series_once = _decorate(_TELLS[1:2], _PANICS)
 # Once for each architecture, if only the size and the order of things matter.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,15 @@ from kmemdump.cli.shared.options import (
     target_options,
 )
 from kmemdump.cli.shared.outputs import check_output, force_option
-from kmemdump.errors import ExitCode, TargetError, UsageError
+from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import PartialFile
 from kmemdump.text import format_memory, printable
 
 if TYPE_CHECKING:
     from kmemdump.report.report import Report
+
+    Modules = Mapping[str, Sequence[Path]]
+    Gather = Callable[[Path | None, Modules], Report]
 
 __all__ = ["command"]
 
@@ -64,8 +67,14 @@ __all__ = ["command"]
 @click.option(
     "--source-lines",
     is_flag=True,
-    help="Find the kernel's debug file, for file and line of functions: in the usual "
-    "places, then by debuginfod if DEBUGINFOD_URLS is set.",
+    help="Find debug files, of modules, too, for file and line of functions: in the "
+    "usual places, then by debuginfod if DEBUGINFOD_URLS is set.",
+)
+@path_option(
+    "--modules",
+    multiple=True,
+    metavar="PATH",
+    help="A folder or file with modules' debug files, for their functions' lines.",
 )
 @click.option(
     "--redact",
@@ -87,6 +96,7 @@ def command(
     form: str | None,
     lines: int | None,
     source_lines: bool,
+    modules: tuple[Path, ...],
     redact: bool,
     policy: str | None,
 ) -> int:
@@ -98,6 +108,7 @@ def command(
     kmemdump report /var/log/serial.log
     kmemdump report vm.core --redact --html share.html
     kmemdump report vm.core --source-lines
+    kmemdump report vm.core --source-lines --modules build/
     kmemdump report /var/lib/systemd/pstore
     journalctl -k -b -1 -o export | kmemdump report -
 
@@ -112,15 +123,13 @@ def command(
 
     check_output(page, force)
     check_output(output, force)
-    source_lines = source_lines and vmlinux is None
     if redact or policy is not None:
-        if source_lines:
-            raise UsageError("--source-lines is not allowed with --redact")
+        if source_lines or modules:
+            option = "--source-lines" if source_lines else "--modules"
+            raise UsageError(f"{option} is not allowed with --redact")
         report = _redacted_report(target, vmlinux, reading, policy or "share")
-    elif source_lines:
-        report = _report_with_lines(target, reading)
     else:
-        report = _report(target, vmlinux, reading)
+        report = _report(target, vmlinux, reading, source_lines, modules)
     if page is not None:
         with PartialFile(page) as file:
             file.write(report.to_html().encode())
@@ -174,7 +183,43 @@ def _show(report: Report, lines: int | None) -> None:
         print_cause(report, console)
 
 
-def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report:
+def _report(
+    target: str,
+    vmlinux: Path | None,
+    reading: TargetOptions,
+    source_lines: bool,
+    modules: Sequence[Path],
+) -> Report:
+    gather = _gatherer(target, reading)
+    wanted = source_lines or bool(modules)
+    # A vmlinux costs seconds: first, find out which modules there are.
+    used = None if wanted else vmlinux
+    report = gather(used, {})
+    if not wanted and vmlinux is None:
+        return report
+    from kmemdump.bounds.steps import raise_memory
+    from kmemdump.report.debug_files import DebugFiles
+
+    files = DebugFiles(vmlinux, modules, os.environ if wanted else None)
+    if source_lines and vmlinux is None:
+        files.find_kernel(report)
+        if files.vmlinux is not None:
+            size = format_memory(files.vmlinux.stat().st_size)
+            print_message(f"{target}: source lines by {files.vmlinux} ({size})")
+    if files.find_modules(report) or files.vmlinux != used:
+        raise_memory()
+        report = gather(files.vmlinux, files.modules)
+        # A kernel without types has no list of modules without a vmlinux.
+        if files.find_modules(report):
+            report = gather(files.vmlinux, files.modules)
+    if files.modules:
+        names = ", ".join(str(paths[0]) for paths in files.modules.values())
+        print_message(f"{target}: source lines of modules by {names}")
+    return replace(report, missing=(*report.missing, *files.losses(report)))
+
+
+def _gatherer(target: str, reading: TargetOptions) -> Gather:
+    """Return what makes a report of a target, by whichever debug files are given."""
     from kmemdump.core import Core
     from kmemdump.kernel.user_builds import user_builds
     from kmemdump.logs.read import open_log
@@ -185,35 +230,27 @@ def _report(target: str, vmlinux: Path | None, reading: TargetOptions) -> Report
     if log is not None:
         if reading.vmcoreinfo is not None:
             raise UsageError(f"{target}: --vmcoreinfo is not allowed (a kernel log)")
-        return gather_from_log(log, vmlinux=vmlinux)
-    with opened_target(target, reading) as opened:
-        builds = user_builds(os.environ, opened)
-        return Core(opened, vmlinux=vmlinux, builds=builds).report()
+        return _log_gatherer(gather_from_log(log))
+
+    def gather(vmlinux: Path | None, modules: Modules) -> Report:
+        with opened_target(target, reading) as opened:
+            builds = user_builds(os.environ, opened)
+            files = {name: paths[0] for name, paths in modules.items()}
+            core = Core(opened, vmlinux=vmlinux, modules=files, builds=builds)
+            return core.report()
+
+    return gather
 
 
-def _report_with_lines(target: str, reading: TargetOptions) -> Report:
-    """Make a report; find the kernel's debug file; add what that has."""
-    from kmemdump.bounds.steps import raise_memory
-    from kmemdump.kernel.vmlinux_search import find_vmlinux
-    from kmemdump.report.records import Loss
-    from kmemdump.report.source_lines import add_source_lines
+def _log_gatherer(report: Report) -> Gather:
+    def gather(vmlinux: Path | None, modules: Modules) -> Report:
+        if vmlinux is None and not modules:
+            return report
+        from kmemdump.report.source_lines import with_source_lines
 
-    report = _report(target, None, reading)
-    kernel = report.kernel
-    try:
-        if kernel.release is None:
-            raise TargetError("it names no kernel")
-        vmlinux = find_vmlinux(kernel.release, kernel.build_id, os.environ)
-    except TargetError as error:
-        loss = Loss("the source lines", "; ".join(str(error).splitlines()))
-        return replace(report, missing=(*report.missing, loss))
-    size = format_memory(vmlinux.stat().st_size)
-    print_message(f"{target}: source lines by {vmlinux} ({size})")
-    raise_memory()
-    if report.cpus:  # In memory, and not in a log.
-        return _report(target, vmlinux, reading)
-    trace, losses = add_source_lines(report.trace, vmlinux)
-    return replace(report, trace=trace, missing=(*report.missing, *losses))
+        return with_source_lines(report, vmlinux, modules)
+
+    return gather
 
 
 def _redacted_report(
@@ -229,8 +266,8 @@ def _redacted_report(
     policy = load_policy(name)
     log = None if reading.memory_map else open_log(target)
     if log is not None:
-        report = gather_from_log(redacted_log(log, policy), vmlinux=vmlinux)
-        return replace(report, redacted=policy.name)
+        gather = _log_gatherer(gather_from_log(redacted_log(log, policy)))
+        return replace(gather(vmlinux, {}), redacted=policy.name)
     if vmlinux is not None:
         raise UsageError("--vmlinux is not allowed with --redact")
     with opened_target(target, reading) as opened:

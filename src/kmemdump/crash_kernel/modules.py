@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import stat
-import subprocess
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.kernel.module_file import module_name, read_module
 
 __all__ = ["drivers_of", "read_modules"]
 
@@ -70,9 +68,9 @@ def read_modules(
                 continue
             raise UnsupportedError(f"{folder}: there is no module {name}")
         for path in reversed(depends[name]):  # Its own comes first in the file.
-            module = _name(path)
+            module = module_name(path)
             if module not in found:
-                found[module] = _read(folder / path)
+                found[module] = read_module(folder / path)
     return found
 
 
@@ -85,7 +83,7 @@ def _read_depends(folder: Path) -> dict[str, list[str]]:
     found = {}
     for line in text.splitlines():
         path, _, needed = line.partition(":")
-        found[_name(path)] = [path, *needed.split()]
+        found[module_name(path)] = [path, *needed.split()]
     return found
 
 
@@ -94,35 +92,4 @@ def _read_builtin(folder: Path) -> set[str]:
         text = (folder / "modules.builtin").read_text()
     except OSError as error:
         raise UnsupportedError(f"{folder}/modules.builtin: {error.strerror}") from error
-    return {_name(line) for line in text.splitlines()}
-
-
-def _name(path: str) -> str:
-    return Path(path).name.partition(".")[0].replace("-", "_")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnsupportedError(f"{path}: {error.strerror}") from error
-    try:
-        if path.suffix == ".xz":
-            return lzma.decompress(data)
-        if path.suffix == ".gz":
-            return zlib.decompress(data, 31)
-    except (lzma.LZMAError, zlib.error) as error:
-        raise UnsupportedError(f"{path}: is damaged: {error}") from error
-    if path.suffix == ".zst":
-        return _unzstd(path)
-    return data
-
-
-def _unzstd(path: Path) -> bytes:
-    try:
-        done = subprocess.run(["zstd", "-dcq", str(path)], capture_output=True)
-    except FileNotFoundError as error:
-        raise UnsupportedError(f"{path}: zstd is not here; install it") from error
-    if done.returncode:
-        raise UnsupportedError(f"{path}: zstd cannot read it")
-    return done.stdout
+    return {module_name(line) for line in text.splitlines()}

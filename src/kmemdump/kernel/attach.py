@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import drgn
-from drgn import Object, Program
+from drgn import Module, Object, Program, RelocatableModule
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_program
 from kmemdump.bounds.steps import raise_memory
@@ -36,7 +36,14 @@ from kmemdump.targets import NamingTarget, Target
 from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Kernel", "OwnDebugInfo", "attach", "read_own_debug_info"]
+__all__ = [
+    "Kernel",
+    "OwnDebugInfo",
+    "attach",
+    "debug_file_build_id",
+    "open_debug_file",
+    "read_own_debug_info",
+]
 
 _logger = logging.getLogger(__name__)
 _ATTACH_BUDGET = Budget(reads=1_000_000, bytes=512 << 20, seconds=60)
@@ -111,6 +118,7 @@ def attach(
     target: Target,
     *,
     vmlinux: Path | None = None,
+    modules: Mapping[str, Path] | None = None,
     known: Kernel | OwnDebugInfo | None = None,
     self_contained: bool = False,
     asked: Asked | None = None,
@@ -123,6 +131,7 @@ def attach(
     Attach drgn to the kernel of *target*, recording what is read.
 
     :param vmlinux: The kernel's own debug file, instead of kallsyms and BTF.
+    :param modules: Debug files of modules, by name.
     :param known: The same kernel, attached earlier, or its own debug info, which is
         not read again.
     :param self_contained: Whether to read kallsyms and BTF even with a vmlinux.
@@ -167,6 +176,7 @@ def attach(
             if changing and not add_changing_registers(prog, recorder):
                 lasting = False
             describe_modules(prog, used, unwind=marking)
+            _load_modules(prog, modules or {})
     return Kernel(
         prog,
         target.vmcoreinfo(),
@@ -297,10 +307,31 @@ def _load_vmlinux(prog: Program, vmlinux: Path, vmcoreinfo: VmcoreInfo) -> None:
         raise FormatError(str(vmlinux), "it contains no debug info that drgn can read")
 
 
+def _load_modules(prog: Program, files: Mapping[str, Path]) -> None:
+    """Give drgn the debug files of modules; those of another build are passed over."""
+    for module in prog.modules():
+        if isinstance(module, RelocatableModule) and module.name in files:
+            # A file that drgn refuses costs source lines only.
+            with contextlib.suppress(Exception):
+                if module.build_id is not None:
+                    module.try_file(files[module.name])
+
+
 def debug_file_build_id(path: Path) -> str | None:
     """
     Return the build id of an ELF file, in hexadecimal.
 
+    :raises FormatError: If it cannot be read as an ELF file.
+    """
+    build_id = open_debug_file(path).build_id
+    return build_id.hex() if build_id else None
+
+
+def open_debug_file(path: Path) -> Module:
+    """
+    Open an ELF file by itself.
+
+    :return: It has a ``debug_file_path`` if the file has debug info.
     :raises FormatError: If it cannot be read as an ELF file.
     """
     prog = Program(drgn.host_platform)
@@ -318,7 +349,7 @@ def debug_file_build_id(path: Path) -> str | None:
         raise FormatError(str(path), str(error)) from error
     if module.debug_file_path is None and module.loaded_file_path is None:
         raise FormatError(str(path), "not an ELF file with debug info")
-    return module.build_id.hex() if module.build_id else None
+    return module
 
 
 def describe_modules(

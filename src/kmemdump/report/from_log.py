@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from pathlib import Path
 
 from kmemdump.diagnosis.cause import find_cause
 from kmemdump.diagnosis.log_cause import diagnose_log
@@ -27,7 +26,6 @@ from kmemdump.report.fault import (
 from kmemdump.report.lock_lines import held_locks_in_log, waits_in_log
 from kmemdump.report.records import KernelIdentity, Loss, Module, Taint, Times
 from kmemdump.report.report import Report
-from kmemdump.report.source_lines import add_source_lines
 from kmemdump.report.system import taints_of_letters
 
 __all__ = ["gather_from_log"]
@@ -41,16 +39,14 @@ _MODULES = "Modules linked in: "
 _MAX_MODULES = 2000
 
 
-def gather_from_log(log: LogText, *, vmlinux: Path | None = None) -> Report:
+def gather_from_log(log: LogText) -> Report:
     """
     Gather what a log says of a death.
 
     A log may cover several boots: the last one that ended in a death counts; else the
     last in which something went wrong; else the last one.
 
-    :param vmlinux: The kernel's debug file, for source lines.
-    :raises TargetError: If no line is a kernel's, or *vmlinux* cannot be read or has no
-        debug info.
+    :raises TargetError: If no line is a kernel's.
     """
     boots = [boot for boot in log.boots if any(x.facility == _KERNEL for x in boot)]
     boots = boots or [log.boots[-1]]
@@ -71,10 +67,6 @@ def gather_from_log(log: LogText, *, vmlinux: Path | None = None) -> Report:
     release, version = find_release(texts)
     oops = parse_oops([record.text for record in failure])
     times = [record.nanoseconds for record in records if record.nanoseconds is not None]
-    trace = trace_in_log(failure)
-    losses: list[Loss] = []
-    if vmlinux is not None:
-        trace, losses = add_source_lines(trace, vmlinux)
     return Report(
         source=log.name,
         kernel=KernelIdentity(
@@ -90,7 +82,7 @@ def gather_from_log(log: LogText, *, vmlinux: Path | None = None) -> Report:
         ),
         cause=cause,
         fault=fault_in_log(failure, oops.machine),
-        trace=trace,
+        trace=trace_in_log(failure),
         waits=waits_in_log(records),
         locks=held_locks_in_log(records),
         hardware=find_machine_name(records),
@@ -98,7 +90,7 @@ def gather_from_log(log: LogText, *, vmlinux: Path | None = None) -> Report:
         taints=_taints(texts),
         log=records,
         log_lost=log.lost,
-        missing=(*(Loss(what, why) for what, why in log.problems), *losses),
+        missing=tuple(Loss(what, why) for what, why in log.problems),
     )
 
 

@@ -140,6 +140,8 @@ class Module:
     size: int | None = None
     """Size of all its parts in bytes."""
     taints: tuple[Taint, ...] = ()
+    build_id: str | None = None
+    """In hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,17 @@ def make_module(module: Object) -> Module:
         address=min((start for start, _ in regions), default=None),
         size=sum(size for _, size in regions),
         taints=_taints(module_taints(module)),
+        build_id=_build_id(module),
     )
+
+
+def _build_id(module: Object) -> str | None:
+    """Return the build id of a module, if drgn knows the module."""
+    try:
+        found = module.prog_.linux_kernel_loadable_module(module).build_id
+    except LookupError:
+        return None
+    return found.hex() if found else None
 
 
 def interrupts(prog: Program) -> Iterator[tuple[int, Object]]:
