@@ -35,7 +35,7 @@ def test_text(tmp_path, capsys):
         "Regions:    2, 12,288 bytes",
         "Registers:  of 2 CPUs",
         "Because:    frozen: CPU 1 served no interrupt for 10 s",
-        "Answers:    none: ",
+        "Answers:    none:",  # And the path, in the next line if it is long.
         "Checksums:  all regions are as they were written",
         "kmsg              8,192  yes",
     ):
