@@ -68,7 +68,10 @@ def test_the_same_as_the_command_line(core_image: Path, tmp_path: Path) -> None:
         assert caught.value.answer == "half\n"
         written = tmp_path / "report"
         run("report", core_image, "-o", written)
-        assert str(core.report()) == written.read_text()
+        report = core.report()
+        assert str(report) == written.read_text()
+        assert len(report.stacks[0].tasks) >= 200  # The sleeping ones.
+        assert core.report(all_stacks=False).stacks == ()
 
 
 def half(prog: object) -> None:

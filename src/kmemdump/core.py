@@ -118,10 +118,12 @@ class Core(Closing):
         except BudgetExceededError as error:
             return "", error
 
-    def report(self) -> Report:
+    def report(self, *, all_stacks: bool = True) -> Report:
         """
         Find out what happened to the kernel.
 
+        :param all_stacks: Whether to find the stacks of all tasks, which take as long
+            as all else together.
         :raises KmemdumpError: If there is no kernel that can be looked at.
         """
         # Loading it takes longer than a question.
@@ -139,6 +141,7 @@ class Core(Closing):
             damage,
             captured=datetime.now(UTC) if name.startswith("qmp:") else None,
             held=self.target.memory.ranges,
+            all_stacks=all_stacks,
         )
 
     def close(self) -> None:

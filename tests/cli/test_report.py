@@ -47,7 +47,7 @@ def gathered(monkeypatch):
 
     shown = SimpleNamespace(report=REPORT)
     monkeypatch.setattr("kmemdump.cli.report.opened_target", opened_target)
-    monkeypatch.setattr("kmemdump.core.Core.report", lambda core: shown.report)
+    monkeypatch.setattr("kmemdump.core.Core.report", lambda core, **_: shown.report)
     return shown
 
 

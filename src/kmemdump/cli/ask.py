@@ -136,7 +136,7 @@ def _greet(core: Core) -> None:
     """Say which kernel it is, what happened to it, and what can be typed."""
     what = core.target.name
     with contextlib.suppress(KmemdumpError), shown_progress():
-        report = core.report()
+        report = core.report(all_stacks=False)
         what = f"{report.kernel.release or what}: {report.cause.sentence}"
     click.echo(printable(what))
     click.echo("'help' lists commands; Python works, with prog; Ctrl-D ends")

@@ -117,7 +117,7 @@ def command(
     cache = PackageCache(default_folder(os.environ))
     result = run(output, cache, say, kernel)
     with open_core(result.core) as core:
-        report = core.report()
+        report = core.report(all_stacks=False)
     path = output / "report.txt"
     with path.open("w", encoding="utf-8") as file:
         print_report(report, Console(file=file, width=100))

@@ -129,7 +129,10 @@ def command(
             raise UsageError(f"{option} is not allowed with --redact")
         report = _redacted_report(target, vmlinux, reading, policy or "share")
     else:
-        report = _report(target, vmlinux, reading, source_lines, modules)
+        # Nothing else shows the stacks of all tasks.
+        all_stacks = page is not None or form == "json"
+        gather = _gatherer(target, reading, all_stacks)
+        report = _report(gather, target, vmlinux, source_lines, modules)
     if page is not None:
         with PartialFile(page) as file:
             file.write(report.to_html().encode())
@@ -184,13 +187,12 @@ def _show(report: Report, lines: int | None) -> None:
 
 
 def _report(
+    gather: Gather,
     target: str,
     vmlinux: Path | None,
-    reading: TargetOptions,
     source_lines: bool,
     modules: Sequence[Path],
 ) -> Report:
-    gather = _gatherer(target, reading)
     wanted = source_lines or bool(modules)
     # A vmlinux costs seconds: first, find out which modules there are.
     used = None if wanted else vmlinux
@@ -218,7 +220,7 @@ def _report(
     return replace(report, missing=(*report.missing, *files.losses(report)))
 
 
-def _gatherer(target: str, reading: TargetOptions) -> Gather:
+def _gatherer(target: str, reading: TargetOptions, all_stacks: bool) -> Gather:
     """Return what makes a report of a target, by whichever debug files are given."""
     from kmemdump.core import Core
     from kmemdump.kernel.user_builds import user_builds
@@ -237,7 +239,7 @@ def _gatherer(target: str, reading: TargetOptions) -> Gather:
             builds = user_builds(os.environ, opened)
             files = {name: paths[0] for name, paths in modules.items()}
             core = Core(opened, vmlinux=vmlinux, modules=files, builds=builds)
-            return core.report()
+            return core.report(all_stacks=all_stacks)
 
     return gather
 

@@ -82,6 +82,7 @@ def gather(
     *,
     captured: datetime | None = None,
     held: Sequence[Range] = (),
+    all_stacks: bool = True,
     budget: Budget = SECTION_BUDGET,
 ) -> Report:
     """
@@ -95,6 +96,7 @@ def gather(
     :param captured: When the memory was copied, if there is no manifest; now, if it
         belongs to a running machine.
     :param held: The physical memory that the target holds.
+    :param all_stacks: Whether to find the stacks of all tasks.
     :param budget: Limit on the cost of each section of the report.
     """
     prog, info = kernel.prog, kernel.vmcoreinfo
@@ -143,7 +145,7 @@ def gather(
         locks=locks or held_locks_in_log(log.records if log else ()),
         locks_stopped=bool(locks) and lockdep_stopped(prog),
         tasks=collect("the tasks", lambda: all_tasks(prog), make_task),
-        stacks=_stacks(sections, prog, manifest),
+        stacks=_stacks(sections, prog, manifest) if all_stacks else (),
         load=find("the load", lambda: loadavg(prog), None),
         memory=_memory(sections, prog, info.page_size),
         memory_map=map_memory(manifest, held, ram),
