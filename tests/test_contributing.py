@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The examples of docs/contributing are commits that apply, and whose tests pass."""
+"""
+The examples of docs/contributing are commits that apply, and whose tests pass.
+
+They apply as they are, as for those who read about them. If one does not any more, apply
+it with ``git apply -C1``, commit, and take what ``git diff HEAD~1`` says as its changes.
+"""
 
 import os
 import shutil
@@ -36,7 +41,7 @@ def test_example(name: str, tmp_path: Path) -> None:
         )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for patch in filter(None, (STARTS_FROM.get(name), name)):
-        apply = ["git", "apply", "-C1", EXAMPLES / f"{patch}.patch"]
+        apply = ["git", "apply", EXAMPLES / f"{patch}.patch"]
         subprocess.run(apply, cwd=tmp_path, check=True)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name]],
