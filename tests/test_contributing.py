@@ -2,8 +2,9 @@
 """
 The examples of docs/contributing are commits that apply, and whose tests pass.
 
-They apply as they are, as for those who read about them. If one does not any more, apply
-it with ``git apply -C1``, commit, and take what ``git diff HEAD~1`` says as its changes.
+A reader applies them with ``git am``, so they must fit as they are. If one does not
+any more, apply it with ``git apply -C1``, commit, and replace its changes by what
+``git diff -U2 HEAD~1`` says.
 """
 
 import os
