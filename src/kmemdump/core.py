@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,6 @@ class Core(Closing):
 
     :param target: The kernel's memory; closed together with this object.
     :param vmlinux: The kernel's debug file, to be used instead of kallsyms and BTF.
-    :param modules: Debug files of modules, by name, for source lines.
     :param builds: Keeps what is made of symbols and types, for the next core image of
         the same kernel.
     """
@@ -48,23 +47,17 @@ class Core(Closing):
         target: Target,
         *,
         vmlinux: Path | None = None,
-        modules: Mapping[str, Path] | None = None,
         builds: BuildCache | None = None,
     ) -> None:
         self.target = target
         self._vmlinux = vmlinux
-        self._modules = modules
         self._builds = builds
 
     @cached_property
     def kernel(self) -> Kernel:
         """The kernel in the target; raises :exc:`KmemdumpError` if there is none."""
         return attach(
-            self.target,
-            vmlinux=self._vmlinux,
-            modules=self._modules,
-            builds=self._builds,
-            marking=False,
+            self.target, vmlinux=self._vmlinux, builds=self._builds, marking=False
         )
 
     @property

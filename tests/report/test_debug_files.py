@@ -56,9 +56,8 @@ def test_modules_of_all_traces_are_looked_for(built, tmp_path):
     ):
         report = findings(*builds, ("unused", "cd" * 20), **fields)
         files = DebugFiles(None, [folder], {}, root=tmp_path)
-        assert files.find_modules(report)
+        files.find_modules(report)
         assert files.modules == {name: [file.path] for name, file in built.items()}
-        assert not files.find_modules(report)  # Nothing new.
 
 
 @needs_compiler
@@ -68,7 +67,7 @@ def test_one_line_for_all_that_are_missing(built, tmp_path):
     builds = [(name, "ab" * 20) for name in "bcde"]
     report = findings(("a", built["a"].build_id), *builds, ("f", None), cpus=cpus)
     files = DebugFiles(None, [built["a"].path.parent], {}, root=tmp_path)
-    assert files.find_modules(report)
+    files.find_modules(report)
     lines = Cpu(0, True, frames=(Frame(1, "f", 2, "a", "a.c:1"),))
     (loss,) = files.losses(replace(report, cpus=(lines,)))
     assert loss.what == "the source lines of modules b, c, d, e, f"
@@ -87,7 +86,8 @@ def test_one_line_for_all_that_are_missing(built, tmp_path):
 def test_nothing_is_missing_that_nobody_asked_for(tmp_path):
     report = findings(("a", "ab" * 20), cpus=(Cpu(0, True, frames=frames("a")),))
     files = DebugFiles(None, root=tmp_path)
-    assert not files.find_modules(report)
+    files.find_modules(report)
+    assert files.modules == {}
     assert files.losses(report) == ()
 
 
@@ -131,7 +131,7 @@ def test_a_log(built, monkeypatch, capsys):
     expected = built["a"].lines("outer", [1]) + built["a"].lines("seldom", [0x17])
     assert [it["source"].rpartition("/")[2] for it in report["trace"][:2]] == expected
     assert "source" not in report["trace"][2]
-    status, other = report_on("--modules", path.parent / "none")
+    status, other = report_on("--modules", built["b"].path)
     assert status == 1
     (loss,) = other["missing"]
     assert loss["what"] == "the source lines of module a"
@@ -149,3 +149,11 @@ def test_not_of_what_is_redacted(built, tmp_path, capsys, option):
     log.write_text(log_of(built["a"]))
     assert main(["report", str(log), "--redact", *option]) == 2
     assert f"{option[0]} is not allowed with --redact" in capsys.readouterr().err
+
+
+@needs_compiler
+def test_a_path_that_is_not_there(built, tmp_path, capsys):
+    log = tmp_path / "log"
+    log.write_text(log_of(built["a"]))
+    assert main(["report", str(log), "--modules", str(tmp_path / "none")]) == 3
+    assert f"{tmp_path}/none: no such file or folder" in capsys.readouterr().err

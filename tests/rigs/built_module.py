@@ -30,6 +30,19 @@ int outer(int x)
 
 int next(void) { return 1; }
 
+static inline __attribute__((always_inline)) int part(int x)
+{
+\tud(x);
+\treturn x * 2;
+}
+
+int whole(int x)
+{
+\tud(x + 2);
+\tx = part(x);
+\treturn x + 1;
+}
+
 __attribute__((section(".text.unlikely"))) int seldom(int x)
 {
 \tud(x);
@@ -79,11 +92,24 @@ class BuiltModule:
         return min(it for it in starts if it > start) - start
 
     def lines(self, name: str, offsets: Iterable[int]) -> list[str]:
-        """Return ``FILE:LINE`` of places in a function, without folders."""
+        """
+        Return ``FILE:LINE`` of places in a function, without folders.
+
+        They are the function's own, not those of what is inlined there.
+        """
+        return [places[-1][1] for places in self.inlined(name, offsets)]
+
+    def inlined(self, name: str, offsets: Iterable[int]) -> list[list[tuple[str, str]]]:
+        """Return functions and lines of places: the innermost first, then itself."""
         section, start, _ = self.symbol(name)
         places = [f"{start + offset:#x}" for offset in offsets]
-        shown = self.run("addr2line", "-s", "-j", section, *places, "-e")
-        return [line.partition(" ")[0] for line in shown.splitlines()]
+        options = ("-a", "-f", "-i", "-s", "-j", section)
+        shown = self.run("addr2line", *options, *places, "-e")
+        found = []
+        for each in re.split(r"^0x\w+\n", shown, flags=re.M)[1:]:
+            words = [line.partition(" ")[0] for line in each.splitlines()]
+            found.append(list(zip(words[::2], words[1::2], strict=True)))
+        return found
 
 
 def build_module_file(path: Path, number: int = 1) -> BuiltModule:

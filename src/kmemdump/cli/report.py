@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +26,9 @@ from kmemdump.files import PartialFile
 from kmemdump.text import format_memory, printable
 
 if TYPE_CHECKING:
+    from kmemdump.report.debug_files import DebugFiles
+    from kmemdump.report.module_lines import ModulePlace
     from kmemdump.report.report import Report
-
-    Modules = Mapping[str, Sequence[Path]]
-    Gather = Callable[[Path | None, Modules], Report]
 
 __all__ = ["command"]
 
@@ -131,8 +130,13 @@ def command(
     else:
         # Nothing else shows the stacks of all tasks.
         all_stacks = page is not None or form == "json"
-        gather = _gatherer(target, reading, all_stacks)
-        report = _report(gather, target, vmlinux, source_lines, modules)
+        files = None
+        if source_lines or modules or vmlinux is not None:
+            from kmemdump.report.debug_files import DebugFiles
+
+            environ = os.environ if source_lines or modules else None
+            files = DebugFiles(vmlinux, modules, environ, kernel=source_lines)
+        report = _report(target, reading, files, all_stacks=all_stacks)
     if page is not None:
         with PartialFile(page) as file:
             file.write(report.to_html().encode())
@@ -187,43 +191,14 @@ def _show(report: Report, lines: int | None) -> None:
 
 
 def _report(
-    gather: Gather,
-    target: str,
-    vmlinux: Path | None,
-    source_lines: bool,
-    modules: Sequence[Path],
+    target: str, reading: TargetOptions, files: DebugFiles | None, *, all_stacks: bool
 ) -> Report:
-    wanted = source_lines or bool(modules)
-    # A vmlinux costs seconds: first, find out which modules there are.
-    used = None if wanted else vmlinux
-    report = gather(used, {})
-    if not wanted and vmlinux is None:
-        return report
-    from kmemdump.bounds.steps import raise_memory
-    from kmemdump.report.debug_files import DebugFiles
+    """
+    Make a report.
 
-    files = DebugFiles(vmlinux, modules, os.environ if wanted else None)
-    if source_lines and vmlinux is None:
-        files.find_kernel(report)
-        if files.vmlinux is not None:
-            size = format_memory(files.vmlinux.stat().st_size)
-            print_message(f"{target}: source lines by {files.vmlinux} ({size})")
-    if files.find_modules(report) or files.vmlinux != used:
-        raise_memory()
-        report = gather(files.vmlinux, files.modules)
-        # A kernel without types has no list of modules without a vmlinux.
-        if files.find_modules(report):
-            report = gather(files.vmlinux, files.modules)
-    if files.modules:
-        names = ", ".join(str(paths[0]) for paths in files.modules.values())
-        print_message(f"{target}: source lines of modules by {names}")
-    return replace(report, missing=(*report.missing, *files.losses(report)))
-
-
-def _gatherer(target: str, reading: TargetOptions, all_stacks: bool) -> Gather:
-    """Return what makes a report of a target, by whichever debug files are given."""
-    from kmemdump.core import Core
-    from kmemdump.kernel.user_builds import user_builds
+    :param files: Has the debug files that the user named, and finds others; ``None`` if
+        there are to be none.
+    """
     from kmemdump.logs.read import open_log
     from kmemdump.report.from_log import gather_from_log
 
@@ -232,27 +207,65 @@ def _gatherer(target: str, reading: TargetOptions, all_stacks: bool) -> Gather:
     if log is not None:
         if reading.vmcoreinfo is not None:
             raise UsageError(f"{target}: --vmcoreinfo is not allowed (a kernel log)")
-        return _log_gatherer(gather_from_log(log))
-
-    def gather(vmlinux: Path | None, modules: Modules) -> Report:
-        with opened_target(target, reading) as opened:
-            builds = user_builds(os.environ, opened)
-            files = {name: paths[0] for name, paths in modules.items()}
-            core = Core(opened, vmlinux=vmlinux, modules=files, builds=builds)
-            return core.report(all_stacks=all_stacks)
-
-    return gather
-
-
-def _log_gatherer(report: Report) -> Gather:
-    def gather(vmlinux: Path | None, modules: Modules) -> Report:
-        if vmlinux is None and not modules:
+        report = gather_from_log(log)
+        if files is None:
             return report
         from kmemdump.report.source_lines import with_source_lines
 
-        return with_source_lines(report, vmlinux, modules)
+        _find_kernel(target, report, files)
+        _find_modules(target, report, files)
+        report = with_source_lines(report, files.vmlinux, files.modules)
+    else:
+        report, places = _gather(target, reading, files, all_stacks)
+        if files is None:
+            return report
+        from kmemdump.report.module_lines import with_module_lines
 
-    return gather
+        if _find_kernel(target, report, files):
+            report, places = _gather(target, reading, files, all_stacks)
+        _find_modules(target, report, files)
+        report = with_module_lines(report, places, files.modules)
+    return replace(report, missing=(*report.missing, *files.losses(report)))
+
+
+def _gather(
+    target: str, reading: TargetOptions, files: DebugFiles | None, all_stacks: bool
+) -> tuple[Report, Mapping[str, ModulePlace]]:
+    """Return the report of a kernel, and where its modules are if there are files."""
+    from kmemdump.core import Core
+    from kmemdump.kernel.user_builds import user_builds
+
+    with opened_target(target, reading) as opened:
+        builds = user_builds(os.environ, opened)
+        vmlinux = None if files is None else files.vmlinux
+        core = Core(opened, vmlinux=vmlinux, builds=builds)
+        report = core.report(all_stacks=all_stacks)
+        if files is None:
+            return report, {}
+        from kmemdump.report.module_lines import find_module_places
+
+        return report, find_module_places(core.prog)
+
+
+def _find_kernel(target: str, report: Report, files: DebugFiles) -> bool:
+    from kmemdump.bounds.steps import raise_memory
+
+    if not files.find_kernel(report) or files.vmlinux is None:
+        return False
+    size = format_memory(files.vmlinux.stat().st_size)
+    print_message(f"{target}: source lines by {files.vmlinux} ({size})")
+    raise_memory()
+    return True
+
+
+def _find_modules(target: str, report: Report, files: DebugFiles) -> None:
+    from kmemdump.bounds.steps import raise_memory
+
+    files.find_modules(report)
+    if files.modules:
+        names = ", ".join(str(paths[0]) for paths in files.modules.values())
+        print_message(f"{target}: source lines of modules by {names}")
+        raise_memory()
 
 
 def _redacted_report(
@@ -268,8 +281,11 @@ def _redacted_report(
     policy = load_policy(name)
     log = None if reading.memory_map else open_log(target)
     if log is not None:
-        gather = _log_gatherer(gather_from_log(redacted_log(log, policy)))
-        return replace(gather(vmlinux, {}), redacted=policy.name)
+        from kmemdump.report.source_lines import with_source_lines
+
+        report = gather_from_log(redacted_log(log, policy))
+        report = with_source_lines(report, vmlinux, {})
+        return replace(report, redacted=policy.name)
     if vmlinux is not None:
         raise UsageError("--vmlinux is not allowed with --redact")
     with opened_target(target, reading) as opened:

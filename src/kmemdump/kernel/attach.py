@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import drgn
-from drgn import Module, Object, Program, RelocatableModule
+from drgn import Module, Object, Program
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_program
 from kmemdump.bounds.steps import raise_memory
@@ -118,7 +118,6 @@ def attach(
     target: Target,
     *,
     vmlinux: Path | None = None,
-    modules: Mapping[str, Path] | None = None,
     known: Kernel | OwnDebugInfo | None = None,
     self_contained: bool = False,
     asked: Asked | None = None,
@@ -131,7 +130,6 @@ def attach(
     Attach drgn to the kernel of *target*, recording what is read.
 
     :param vmlinux: The kernel's own debug file, instead of kallsyms and BTF.
-    :param modules: Debug files of modules, by name.
     :param known: The same kernel, attached earlier, or its own debug info, which is
         not read again.
     :param self_contained: Whether to read kallsyms and BTF even with a vmlinux.
@@ -176,7 +174,6 @@ def attach(
             if changing and not add_changing_registers(prog, recorder):
                 lasting = False
             describe_modules(prog, used, unwind=marking)
-            _load_modules(prog, modules or {})
     return Kernel(
         prog,
         target.vmcoreinfo(),
@@ -305,16 +302,6 @@ def _load_vmlinux(prog: Program, vmlinux: Path, vmcoreinfo: VmcoreInfo) -> None:
         raise FormatError(str(vmlinux), f"drgn refuses it: {error}") from error
     if main.debug_file_path is None:
         raise FormatError(str(vmlinux), "it contains no debug info that drgn can read")
-
-
-def _load_modules(prog: Program, files: Mapping[str, Path]) -> None:
-    """Give drgn the debug files of modules; those of another build are passed over."""
-    for module in prog.modules():
-        if isinstance(module, RelocatableModule) and module.name in files:
-            # A file that drgn refuses costs source lines only.
-            with contextlib.suppress(Exception):
-                if module.build_id is not None:
-                    module.try_file(files[module.name])
 
 
 def debug_file_build_id(path: Path) -> str | None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kmemdump.errors import KmemdumpError
+from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.kernel.attach import open_debug_file
 from kmemdump.kernel.debuginfod import ask_debuginfod, has_servers
 from kmemdump.kernel.module_file import module_name
@@ -34,6 +34,7 @@ class ModuleSearch:
         this machine, elfutils' client asks those servers; ``None`` if they are not to
         be asked.
     :param root: Root of the file system.
+    :raises TargetError: If one of *given* is not there.
     """
 
     def __init__(
@@ -44,6 +45,11 @@ class ModuleSearch:
         *,
         root: Path = Path("/"),
     ) -> None:
+        for path in given:
+            if not path.exists():
+                raise TargetError(
+                    f"{path}: no such file or folder, expected debug files of modules"
+                )
         self._given = given
         self._environ = environ
         self._debug = root / "usr/lib/debug"

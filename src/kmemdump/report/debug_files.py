@@ -27,6 +27,7 @@ class DebugFiles:
     :param given: Files and folders of modules that the user named.
     :param environ: The environment, which may name servers of debuginfod; ``None`` if
         the user asked for nothing that is not on this machine.
+    :param kernel: Whether to find the kernel's, too.
     :param root: Root of the file system.
     """
 
@@ -36,6 +37,7 @@ class DebugFiles:
         given: Sequence[Path] = (),
         environ: Mapping[str, str] | None = None,
         *,
+        kernel: bool = False,
         root: Path = Path("/"),
     ) -> None:
         self.vmlinux = vmlinux
@@ -44,12 +46,18 @@ class DebugFiles:
         self._given = given
         self._environ = environ
         self._root = root
-        self._kernel: Loss | None = None
+        self._kernel = kernel and vmlinux is None
+        self._without_kernel: Loss | None = None
         self._lacking: dict[str, str] = {}
-        self._search: ModuleSearch | None = None
 
-    def find_kernel(self, report: Findings) -> None:
-        """Find the kernel's debug file."""
+    def find_kernel(self, report: Findings) -> bool:
+        """
+        Find the kernel's debug file, if it is to be found.
+
+        :return: Whether it was found.
+        """
+        if not self._kernel:
+            return False
         kernel = report.kernel
         try:
             if kernel.release is None:
@@ -59,33 +67,26 @@ class DebugFiles:
             )
         except TargetError as error:
             why = "; ".join(str(error).splitlines())
-            self._kernel = Loss("the source lines", why)
+            self._without_kernel = Loss("the source lines", why)
+            return False
+        return True
 
-    def find_modules(self, report: Findings) -> bool:
-        """
-        Find those of the modules that a report names and that were not looked for.
-
-        :return: Whether any was found.
-        """
-        if self._search is None:
-            self._search = ModuleSearch(
-                report.kernel.release, self._given, self._environ, root=self._root
-            )
+    def find_modules(self, report: Findings) -> None:
+        """Find those of the modules that a report names."""
+        search = ModuleSearch(
+            report.kernel.release, self._given, self._environ, root=self._root
+        )
         builds = {module.name: module.build_id for module in report.modules}
-        before = len(self.modules)
         for name in _modules(report):
-            if name in self.modules or name in self._lacking:
-                continue
             build_id = builds.get(name)
             if build_id is None and report.cpus:
                 self._lacking[name] = "no build id in memory"
                 continue
-            found, why = self._search.find(name, build_id)
+            found, why = search.find(name, build_id)
             if found:
                 self.modules[name] = found
             else:
                 self._lacking[name] = why
-        return len(self.modules) > before
 
     def losses(self, report: Findings) -> tuple[Loss, ...]:
         """
@@ -95,7 +96,7 @@ class DebugFiles:
         """
         if self._environ is None:
             return ()
-        found = [] if self._kernel is None else [self._kernel]
+        found = [] if self._without_kernel is None else [self._without_kernel]
         if self._lacking:
             whys = "; ".join(dict.fromkeys(self._lacking.values()))
             advice = "name a folder or file that has it with --modules PATH"

@@ -16,6 +16,7 @@ from drgn import (
     Platform,
     PlatformFlags,
     Program,
+    SourceLocation,
 )
 
 from kmemdump.errors import FormatError, KmemdumpError, TargetError
@@ -25,7 +26,7 @@ from kmemdump.memory.ranges import round_up
 from kmemdump.report.records import Loss, TraceEntry
 from kmemdump.report.report import Report
 
-__all__ = ["add_source_lines", "with_source_lines"]
+__all__ = ["add_source_lines", "line_of", "plain_program", "with_source_lines"]
 
 _ALL_ADDRESSES = [(1 << 63, (1 << 64) - 1)]
 _MODULES = 0xFFFF_FFFF_C000_0000
@@ -123,8 +124,7 @@ class _DebugFile:
             places = self._prog.source_location(same[0] + entry.offset - (not failed))
         except LookupError:
             return None
-        place = places[len(places) - 1]  # Of the function itself: not what is inlined.
-        return f"{place.filename}:{place.line}" if place.filename else None
+        return line_of(places[len(places) - 1])  # Its own, not that of what is inlined.
 
     def differs(self, entry: TraceEntry) -> bool:
         """Return whether an entry is of another build."""
@@ -209,7 +209,7 @@ def _choose(
 
 
 def _open_vmlinux(path: Path) -> _DebugFile:
-    prog = _program()
+    prog = plain_program()
     try:
         with open(path, "rb") as file:
             magic = file.read(4)
@@ -238,7 +238,7 @@ def _open_module(path: Path, name: str) -> _DebugFile:
     if place > _MODULES + _MODULES_SIZE:
         size = place - _MODULES
         raise FormatError(str(path), f"sections of {size} bytes, expected a module")
-    prog = _program()
+    prog = plain_program()
     module = prog.relocatable_module(name, _MODULES, create=True)
     module.section_addresses.update(
         {section: addresses[section].start for section in addresses}
@@ -247,7 +247,13 @@ def _open_module(path: Path, name: str) -> _DebugFile:
     return _DebugFile(path, prog, name, list(addresses.values()))
 
 
-def _program() -> Program:
+def line_of(place: SourceLocation) -> str | None:
+    """Return file and line of a place, if they are known."""
+    return f"{place.filename}:{place.line}" if place.filename else None
+
+
+def plain_program() -> Program:
+    """Return a program for debug files alone."""
     # Symbols and lines alone are read, for which any 64-bit platform does.
     flags = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
     return Program(Platform(Architecture.UNKNOWN, flags))
