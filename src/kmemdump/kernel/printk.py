@@ -104,6 +104,11 @@ class LogPlaces:
     """Descriptors; numbers, times and lengths of the records; ids of the texts."""
     texts: list[tuple[int, int]]
     """The text of each record."""
+    whole: list[tuple[int, int]]
+    """
+    All records and texts. Besides the other two they hold names of devices and tasks,
+    and what older and longer texts left behind the newer ones.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +304,8 @@ def find_log_places(read: ReadVirtual, info: VmcoreInfo) -> LogPlaces:
         size = min(size, length - _ULONG.size)
         if size:
             texts.append((ring.text + start + _ULONG.size, size))
-    return LogPlaces(structure, texts)
+    whole = [(ring.infos, ring.count * layout.info_size), (ring.text, ring.text_size)]
+    return LogPlaces(structure, texts, whole)
 
 
 def _read_ring(read: ReadVirtual, info: VmcoreInfo, layout: _Layout) -> _Ring:

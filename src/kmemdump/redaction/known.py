@@ -28,7 +28,7 @@ from kmemdump.kernel.limits import MAX_TASKS
 from kmemdump.kernel.printk import find_log_places
 from kmemdump.kernel.program import OBJECTS
 from kmemdump.kernel.tasks import readable_tasks
-from kmemdump.redaction.codes import IDS, KEEP, NETWORK
+from kmemdump.redaction.codes import DATA, IDS, KEEP, NETWORK
 from kmemdump.redaction.own import image, modules
 from kmemdump.redaction.places import ABSENT, Known, Places
 from kmemdump.redaction.reads import ByteRecorder
@@ -73,6 +73,8 @@ def find_known(kernel: Kernel, recorder: ByteRecorder) -> Known:
 def log(places: Places) -> None:
     """The kernel log."""
     found = find_log_places(places.prog.read, places.kernel.vmcoreinfo)
+    for address, size in found.whole:
+        places.part(address, size, DATA)
     for address, size in found.structure:
         places.structure(address, size)
     for address, size in found.texts:

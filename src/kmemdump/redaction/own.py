@@ -88,7 +88,7 @@ def _module(places: Places, module: Object) -> None:
     places.known.modules.add(module.name.string_().decode("latin-1"))
     places.text("module-names", module.name.address_, sizeof(module.name))
     for start, size in _constant_parts(module):
-        places.own(start, size)
+        places.module(start, size)
     for table in arch_from_program(places.prog).module_tables(module):
         places.own(table.start, min(table.size, _MAX_TABLE))
     tables = module.kallsyms.read_()

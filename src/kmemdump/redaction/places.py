@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from kmemdump.redaction.structures import Part, Structures
 
 __all__ = ["ABSENT", "Known", "Places"]
 
+_SOURCE = re.compile(
+    rb"(?<![\x20-\x7e])(?:/|\.\./)[\x20-\x7e]*+(?:(?<=\.[chS])|(?<=\.rs))\0"
+)
+"""The path of a source file, but for those that begin in the kernel's folder."""
 _LONGEST_NAME = 255  # NAME_MAX, include/uapi/linux/limits.h.
 ABSENT = (
     AttributeError,
@@ -72,6 +77,23 @@ class Places:
     def own(self, address: int, size: int) -> None:
         """Note what is the kernel build's own."""
         self.known.own += (place for _, place in self._of(address, size))
+
+    def module(self, address: int, size: int) -> None:
+        """
+        Note code and constants of a module.
+
+        They are its build's own, but for where it was built: ``__FILE__``, which each
+        ``WARN()`` and ``BUG()`` has, is the path of a file of a user where the module
+        was not built with the kernel.
+        """
+        data = bytearray(size)
+        for offset, place in self._of(address, size):
+            self.known.own.append(place)
+            for part in parts_in(place, self.memory.ranges):
+                at = offset + part.start - place.start
+                data[at : at + part.size] = self.memory.read(part.start, part.size)
+        for match in _SOURCE.finditer(data):
+            self.text("paths", address + match.start(), len(match.group()))
 
     def structure(self, address: int, size: int) -> None:
         """Note structure that has no type."""
