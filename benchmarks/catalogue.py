@@ -56,6 +56,18 @@ def _run(*words: str) -> tuple[str, float, int]:
     return done.stdout, spent, after.ru_maxrss
 
 
+def _examine(cores: list[Path]) -> list[tuple[Row, bytes]]:
+    """Return what each core image says; all must say something."""
+    examined = []
+    with Child(Limits(), "collector") as child:
+        for core in cores:
+            row, page = child.examine(find_file(str(core))) or (None, None)
+            if row is None or page is None:
+                raise SystemExit(f"{core}: has no report")
+            examined.append((row, page))
+    return examined
+
+
 def _add_images(cores: list[Path], count: int, folder: Path) -> None:
     place = folder / "images"
     for start in range(0, count, _PART):
@@ -79,16 +91,11 @@ def _add_images(cores: list[Path], count: int, folder: Path) -> None:
             raise SystemExit("not all were added")
 
 
-def _store_images(cores: list[Path], numbers: range, folder: Path) -> None:
+def _store_images(
+    examined: list[tuple[Row, bytes]], numbers: range, folder: Path
+) -> None:
     """Store what core images say, as adding does, without examining each."""
     catalogue = Catalogue(Place(str(folder / "images")))
-    examined = []
-    with Child(Limits(), "collector") as child:
-        for core in cores:
-            found = child.examine(find_file(str(core)))
-            if found is None or found[1] is None:
-                raise SystemExit(f"{core}: has no report")
-            examined.append((found[0], found[1]))
     random.seed(2)
     begun = time.process_time()
     rows = []
@@ -167,11 +174,12 @@ def _main() -> None:
     cores = sorted(given.cores.glob("*.core"))
     if not cores:
         raise SystemExit(f"{given.cores}: no *.core in it")
+    examined = _examine(cores)
     with tempfile.TemporaryDirectory(prefix="kmemdump-") as folder:
-        _ask_rows(given.rows, Path(folder))
         _add_images(cores, given.examined, Path(folder))
-        _store_images(cores, range(given.examined, given.images), Path(folder))
+        _store_images(examined, range(given.examined, given.images), Path(folder))
         _ask(given.images, Path(folder) / "images", Path(folder) / "image-pages")
+        _ask_rows(given.rows, Path(folder))  # Last: it takes the most memory.
 
 
 if __name__ == "__main__":
