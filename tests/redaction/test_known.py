@@ -4,6 +4,7 @@
 from types import SimpleNamespace
 
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
+from kmemdump.memory.ranges import Range
 from kmemdump.redaction.changed import ChangedMemory
 from kmemdump.redaction.known import log
 from kmemdump.redaction.places import Places
@@ -66,11 +67,22 @@ def test_nothing_is_left_between_the_texts_of_a_log():
     assert read(INFOS, INFO_SIZE)[-8:] == bytes(8)
 
 
+KEPT = b"drivers/net/dummy.c\0/dev/null\0%s: /no.c %d\0"
+GONE = b"/home/alice/new driver/main.c\0../../bob/it.rs\0"
+LEFT = b"/xxxx/xxxxx/xxx xxxxxx/xxxx.x\0../../xxx/xx.xx\0"
+
+
 def test_of_a_module_the_folder_where_it_was_built_goes():
-    kept = b"drivers/net/dummy.c\0/dev/null\0%s: /no.c %d\0"
-    gone = b"/home/alice/new driver/main.c\0../../bob/it.rs\0"
-    left = b"/xxxx/xxxxx/xxx xxxxxx/xxxx.x\0../../xxx/xx.xx\0"
-    start = 0xFFFFFFFFC0000000 + PAGE_SIZE - len(kept) - 10  # Ends in the next page.
-    pieces = {start: kept + gone + bytes(PAGE_SIZE)}
-    read = left_of(pieces, lambda places: places.module(start, 2 * PAGE_SIZE))
-    assert read(start, len(kept + gone)) == kept + left
+    start = 0xFFFFFFFFC0000000 + PAGE_SIZE - len(KEPT) - 10  # Ends in the next page.
+    pieces = {start - 1: b"\0" + KEPT + GONE + bytes(PAGE_SIZE)}
+    read = left_of(pieces, lambda places: places.constants(start - 1, 2 * PAGE_SIZE))
+    assert read(start, len(KEPT + GONE)) == KEPT + LEFT
+
+
+def test_of_the_image_the_folder_where_it_was_built_goes():
+    """Also of a path whose beginning was not captured."""
+    pieces = {PAGE_SIZE: b"ce/linux/x.c\0" + KEPT + GONE + bytes(PAGE_SIZE)}
+    places = [Range(PAGE_SIZE, 1 << 62)]
+    read = left_of(pieces, lambda it: it.image_constants(places))
+    assert read(PAGE_SIZE, 13 + len(KEPT)) == b"xx/xxxxx/x.x\0" + KEPT
+    assert read(PAGE_SIZE + 13 + len(KEPT), len(GONE)) == LEFT

@@ -42,7 +42,7 @@ def image(places: Places) -> None:
     """The image's constants, and the page table."""
     info = places.kernel.vmcoreinfo
     own = [*_symbol_ranges(places, _OWN_RANGES)]
-    places.known.own += subtract(own, _symbol_ranges(places, _NOT_OWN))
+    places.image_constants(subtract(own, _symbol_ranges(places, _NOT_OWN)))
 
     def read_table(address: int, size: int) -> bytes:
         """Read a page table, zeros where it is not captured, and note it."""
@@ -88,7 +88,7 @@ def _module(places: Places, module: Object) -> None:
     places.known.modules.add(module.name.string_().decode("latin-1"))
     places.text("module-names", module.name.address_, sizeof(module.name))
     for start, size in _constant_parts(module):
-        places.module(start, size)
+        places.constants(start, size)
     for table in arch_from_program(places.prog).module_tables(module):
         places.own(table.start, min(table.size, _MAX_TABLE))
     tables = module.kallsyms.read_()

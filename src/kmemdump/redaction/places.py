@@ -19,10 +19,15 @@ from kmemdump.redaction.structures import Part, Structures
 
 __all__ = ["ABSENT", "Known", "Places"]
 
+_ABSENT_BYTE = b"\xff"
 _SOURCE = re.compile(
-    rb"(?<![\x20-\x7e])(?:/|\.\./)[\x20-\x7e]*+(?:(?<=\.[chS])|(?<=\.rs))\0"
+    rb"(?:(?:\A|(?<=\xff))|(?<![\x20-\x7e])(?:/|\.\./))[\x20-\x7e]*+"
+    rb"(?:(?<=\.[chS])|(?<=\.rs))\0"
 )
-"""The path of a source file, but for those that begin in the kernel's folder."""
+"""
+The path of a source file, but for those that begin in the kernel's folder; also one
+whose beginning is not captured.
+"""
 _LONGEST_NAME = 255  # NAME_MAX, include/uapi/linux/limits.h.
 ABSENT = (
     AttributeError,
@@ -78,22 +83,40 @@ class Places:
         """Note what is the kernel build's own."""
         self.known.own += (place for _, place in self._of(address, size))
 
-    def module(self, address: int, size: int) -> None:
-        """
-        Note code and constants of a module.
+    def constants(self, address: int, size: int) -> None:
+        """Note constants that are the kernel build's own, or a module's."""
+        found = list(self._of(address, size))
+        self.known.own += (place for _, place in found)
+        for start, length in self._sources(found, size):
+            self.text("paths", address + start, length)
 
-        They are its build's own, but for where it was built: ``__FILE__``, which each
-        ``WARN()`` and ``BUG()`` has, is the path of a file of a user where the module
-        was not built with the kernel.
+    def image_constants(self, places: list[Range]) -> None:
+        """Note physical memory of the kernel's image that is its build's own."""
+        for place in places:
+            for part in parts_in(place, self.memory.ranges):
+                self.known.own.append(part)
+                for start, size in self._sources([(0, part)], part.size):
+                    run = TextRun(part.start + start, size, "paths")
+                    self.known.texts.append(run)
+
+    def _sources(
+        self, places: list[tuple[int, Range]], size: int
+    ) -> Iterator[tuple[int, int]]:
         """
-        data = bytearray(size)
-        for offset, place in self._of(address, size):
-            self.known.own.append(place)
+        Yield offset and size of paths of source files in memory of *size* bytes.
+
+        Each ``WARN()`` and ``BUG()`` has its file's path, ``__FILE__``. It begins in
+        the kernel's folder, or names folders of who built the kernel or the module.
+
+        :param places: Offsets, and where each is in physical memory.
+        """
+        data = bytearray(_ABSENT_BYTE) * size
+        for offset, place in places:
             for part in parts_in(place, self.memory.ranges):
                 at = offset + part.start - place.start
                 data[at : at + part.size] = self.memory.read(part.start, part.size)
         for match in _SOURCE.finditer(data):
-            self.text("paths", address + match.start(), len(match.group()))
+            yield match.start(), len(match.group())
 
     def structure(self, address: int, size: int) -> None:
         """Note structure that has no type."""
