@@ -82,7 +82,7 @@ def test_of_a_module_the_folder_where_it_was_built_goes():
 def test_of_the_image_the_folder_where_it_was_built_goes():
     """Also of a path whose beginning was not captured."""
     pieces = {PAGE_SIZE: b"ce/linux/x.c\0" + KEPT + GONE + bytes(PAGE_SIZE)}
-    places = [Range(PAGE_SIZE, 1 << 62)]
-    read = left_of(pieces, lambda it: it.image_constants(places))
+    place = Range(PAGE_SIZE, 1 << 62)
+    read = left_of(pieces, lambda places: places.image_constants(place))
     assert read(PAGE_SIZE, 13 + len(KEPT)) == b"xx/xxxxx/x.x\0" + KEPT
     assert read(PAGE_SIZE + 13 + len(KEPT), len(GONE)) == LEFT

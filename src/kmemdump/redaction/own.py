@@ -42,7 +42,8 @@ def image(places: Places) -> None:
     """The image's constants, and the page table."""
     info = places.kernel.vmcoreinfo
     own = [*_symbol_ranges(places, _OWN_RANGES)]
-    places.image_constants(subtract(own, _symbol_ranges(places, _NOT_OWN)))
+    for item in subtract(own, _symbol_ranges(places, _NOT_OWN)):
+        places.image_constants(item)
 
     def read_table(address: int, size: int) -> bytes:
         """Read a page table, zeros where it is not captured, and note it."""

@@ -19,14 +19,13 @@ from kmemdump.redaction.structures import Part, Structures
 
 __all__ = ["ABSENT", "Known", "Places"]
 
-_ABSENT_BYTE = b"\xff"
 _SOURCE = re.compile(
-    rb"(?:(?:\A|(?<=\xff))|(?<![\x20-\x7e])(?:/|\.\./))[\x20-\x7e]*+"
-    rb"(?:(?<=\.[chS])|(?<=\.rs))\0"
+    rb"(?:\A|(?<![\x20-\x7e])(?:/|\.\./))[\x20-\x7e]*+(?:(?<=\.[chS])|(?<=\.rs))\0"
 )
 """
-The path of a source file, but for those that begin in the kernel's folder; also one
-whose beginning is not captured.
+The path of a source file that does not begin in the kernel's folder; at the start of
+what is captured, also one whose beginning is not. ``WARN()`` and ``BUG()`` have such
+paths, of folders of who built the kernel or the module.
 """
 _LONGEST_NAME = 255  # NAME_MAX, include/uapi/linux/limits.h.
 ABSENT = (
@@ -84,39 +83,29 @@ class Places:
         self.known.own += (place for _, place in self._of(address, size))
 
     def constants(self, address: int, size: int) -> None:
-        """Note constants that are the kernel build's own, or a module's."""
-        found = list(self._of(address, size))
-        self.known.own += (place for _, place in found)
-        for start, length in self._sources(found, size):
-            self.text("paths", address + start, length)
-
-    def image_constants(self, places: list[Range]) -> None:
-        """Note physical memory of the kernel's image that is its build's own."""
-        for place in places:
+        """Note constants of a module."""
+        start, data = address, bytearray()
+        for offset, place in self._of(address, size):
+            self.known.own.append(place)
             for part in parts_in(place, self.memory.ranges):
-                self.known.own.append(part)
-                for start, size in self._sources([(0, part)], part.size):
-                    run = TextRun(part.start + start, size, "paths")
-                    self.known.texts.append(run)
+                at = address + offset + part.start - place.start
+                if at != start + len(data):
+                    self._sources(start, data)
+                    start, data = at, bytearray()
+                data += self.memory.read(part.start, part.size)
+        self._sources(start, data)
 
-    def _sources(
-        self, places: list[tuple[int, Range]], size: int
-    ) -> Iterator[tuple[int, int]]:
-        """
-        Yield offset and size of paths of source files in memory of *size* bytes.
-
-        Each ``WARN()`` and ``BUG()`` has its file's path, ``__FILE__``. It begins in
-        the kernel's folder, or names folders of who built the kernel or the module.
-
-        :param places: Offsets, and where each is in physical memory.
-        """
-        data = bytearray(_ABSENT_BYTE) * size
-        for offset, place in places:
-            for part in parts_in(place, self.memory.ranges):
-                at = offset + part.start - place.start
-                data[at : at + part.size] = self.memory.read(part.start, part.size)
+    def _sources(self, address: int, data: bytearray) -> None:
         for match in _SOURCE.finditer(data):
-            yield match.start(), len(match.group())
+            self.text("paths", address + match.start(), len(match.group()))
+
+    def image_constants(self, place: Range) -> None:
+        """Note physical memory of the kernel's image that is its build's own."""
+        for part in parts_in(place, self.memory.ranges):
+            self.known.own.append(part)
+            for match in _SOURCE.finditer(self.memory.read(part.start, part.size)):
+                run = TextRun(part.start + match.start(), len(match.group()), "paths")
+                self.known.texts.append(run)
 
     def structure(self, address: int, size: int) -> None:
         """Note structure that has no type."""
