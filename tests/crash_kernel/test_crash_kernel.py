@@ -84,8 +84,9 @@ def copied(snapshots, make_setup, lab_cache, tmp_path_factory, request):
 
             if name == "null":
                 # The copier follows a CPU's task, but not to its pid and its memory:
-                # who dies must have been looked at.
-                machine.run(f"mkfifo /go; sh -c 'read it </go; echo null >{_DIE}' &")
+                # who dies must have been looked at, with the memory that exec gave it.
+                dies = f"echo >/ready; read it </go; echo null >{_DIE}"
+                machine.run(f"mkfifo /go /ready; sh -c '{dies}' & read it </ready")
 
             def die() -> None:
                 # As its agent would, all the time: tasks come and go on a busy host.
