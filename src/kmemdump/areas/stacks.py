@@ -58,6 +58,32 @@ def blocked_stacks(prog: Program) -> None:
             _unwind(prog, task)
 
 
+def used_stacks(prog: Program) -> None:
+    """
+    What each task's stack holds since it sleeps.
+
+    To unwind by debug info is to read all registers that a function saved, also those
+    that the kernel's own tables do not need.
+    """
+    untagged = arch_from_program(prog).untagged
+    size = prog["THREAD_SIZE"].value_()
+    for task in each("tasks", all_tasks(prog)):
+        end = untagged(task.stack.value_()) + size
+        pointer = _stack_pointer(task)
+        if end - size <= pointer < end:
+            read_bytes(prog, pointer, end - pointer, _MAX_STACK)
+
+
+def _stack_pointer(task: Object) -> int:
+    """Return what the last switch to another task saved: asm/processor.h."""
+    thread = task.thread
+    try:
+        pointer: int = thread.cpu_context.sp.value_()  # arm64
+    except AttributeError:
+        pointer = thread.sp.value_()
+    return pointer
+
+
 def _unwind(prog: Program, task: Object) -> None:
     try:
         for frame in prog.stack_trace(task):
@@ -84,4 +110,6 @@ STACKS = area(
 )
 
 # crash would read the whole stack of each task, and is not asked for all of them.
-ALL_STACKS = area("all-stacks", "stacks of all tasks", "foreach bt", for_crash=False)
+ALL_STACKS = area(
+    "all-stacks", "stacks of all tasks", "foreach bt", used_stacks, for_crash=False
+)
