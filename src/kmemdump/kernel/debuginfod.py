@@ -35,7 +35,7 @@ def ask_debuginfod(
 
     :param build_id: In hexadecimal.
     :param environ: The environment.
-    :return: The file, or ``None`` and why there is none.
+    :return: The file and an empty text, or ``None`` and the reason.
     """
     program = shutil.which(_CLIENT, path=environ.get("PATH"))
     if program is None:

@@ -69,7 +69,7 @@ class ModuleSearch:
 
         :param name: As the kernel has it.
         :param build_id: In hexadecimal; without one, several files may be found.
-        :return: The files; why there are none.
+        :return: The files, and the reason if none was found.
         """
         found: list[Path] = []
         others: list[str] = []

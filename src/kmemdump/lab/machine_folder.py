@@ -75,6 +75,6 @@ def dig_holes(path: Path) -> None:
     """
     Free what a file takes for zeros, where its file system can.
 
-    :param path: A file that nobody writes meanwhile.
+    :param path: No other process may write to the file.
     """
     subprocess.run(["fallocate", "--dig-holes", "--", str(path)], capture_output=True)

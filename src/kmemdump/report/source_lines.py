@@ -189,7 +189,7 @@ def _choose(
     """
     Return the first file in which the functions of a module have the right sizes.
 
-    :return: If there is none, the first that can be read.
+    :return: Without such a file, the first one that can be read.
     :raises KmemdumpError: If none can be read.
     """
     first: _DebugFile | None = None
