@@ -163,7 +163,10 @@ def _trace(kernel: Kernel, task: Object) -> StackTrace:
 
 
 @each_series_once
-def test_a_guess_by_the_frame_pointer_is_left_out(dead: DeadMachine) -> None:
+@pytest.mark.parametrize("distance", [256, -256])
+def test_a_guess_by_the_frame_pointer_is_left_out(
+    dead: DeadMachine, distance: int
+) -> None:
     """The return address is missing, and the register leads to a word like one."""
     target = Altered(open_target(f"qmp:{dead.machine.qmp}"))
     try:
@@ -182,13 +185,13 @@ def test_a_guess_by_the_frame_pointer_is_left_out(dead: DeadMachine) -> None:
         )
         # __schedule() has a frame record; schedule(), which called it, has none.
         own = sleeping.bp.value_()
-        guessed = task.stack.value_() + prog["THREAD_SIZE"].value_() - 1024
+        guessed = own + distance
         guess = prog.symbol("vfs_read").address + 16
         target.words[physical(own)] = guessed
         target.words[physical(guessed)] = 0
         target.words[physical(guessed + 8)] = guess
         target.gone += [
-            Range(physical(address), 8) for address in range(own + 16, guessed, 8)
+            Range(physical(address), 8) for address in range(own + 16, own + 256, 8)
         ]
         lacking = attach(target, known=whole.own_debug_info)
         pcs = [frame.pc for frame in _trace(lacking, task)]

@@ -167,10 +167,12 @@ def _is_caller(prog: Program, place: _Place, caller: _Place, is_last: bool) -> b
 
 def _is_guess(prog: Program, place: _Place, caller: _Place) -> bool:
     """Return whether the frame pointer leads to a caller past missing memory."""
-    record = _frame_record(prog, place)
+    record = place.registers.get(arch_from_program(prog).frame_pointer)
     if record is None or place.sp is None or caller.sp != record + 2 * _WORD:
         return False
-    return any(
+    if record < place.sp:
+        return place.sp - record < _STACK  # No caller is below, on the same stack.
+    return record - place.sp < _STACK and any(
         _is_missing(prog, address, _WORD) for address in range(place.sp, record, _WORD)
     )
 
