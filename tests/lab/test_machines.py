@@ -131,6 +131,16 @@ def test_guest_is_as_described(fresh):
         machine.run("sleep 1000", timeout=0.2)
 
 
+def test_commands_while_children_end(booted):
+    """busybox's read forgets what it has begun when a child of its process ends."""
+    machine = booted("6.12")
+    for number in range(50):
+        sleep = f"sleep 0.0{number % 9 + 1}"
+        words = f"{number} 'a\\n' \"b\""
+        text = machine.run(f"({sleep} &); {sleep} & sleep 0.02 & echo {words}")
+        assert text == f"{number} a\\n b"
+
+
 def test_pvpanic(booted):
     machine = booted(pvpanic=True, share=False)
     assert machine.ram is None

@@ -163,10 +163,11 @@ def test_reboot(booted, watch):
     overwrite(machine, "BTF", 0)
     watched = watch(machine, arguments=["--then", "continue"])
     watched.wait_for(ALONE)
+    lines = len(watched.lines)
     machine.send("busybox reboot -f")
     watched.wait_for("rebooted in an orderly way")
     machine.wait_ready()
-    watched.wait_for("marked .* areas", after=3)
+    watched.wait_for("marked .* areas", after=lines)
     assert watched.cores == []
     machine.control.execute("quit")
     watched.end()

@@ -230,10 +230,11 @@ def test_orderly_reboot_and_poweroff(booted, watch):
     machine = booted("6.12")
     watched = watch(machine)
     watched.wait_for(MARKED)
+    lines = len(watched.lines)
     machine.send("busybox reboot -f")
     watched.wait_for("rebooted in an orderly way")
     machine.wait_ready()
-    watched.wait_for(MARKED, after=3)
+    watched.wait_for(MARKED, after=lines)
     machine.send("busybox poweroff -f")
     watched.wait_for("powered off in an orderly way")
     assert watched.end() == 0
@@ -246,10 +247,11 @@ def test_resets(booted, watch):
     machine.run("echo -1 >/proc/sys/kernel/panic")
     watched = watch(machine, arguments=["--then", "continue"])
     watched.wait_for(MARKED)
+    lines = len(watched.lines)
     trigger_crash(machine, CrashType.NULL)
     seconds_of(watched, "panic.*")
     machine.wait_ready()
-    watched.wait_for(MARKED, after=3)  # The next boot.
+    watched.wait_for(MARKED, after=lines)  # The next boot.
     lines = len(watched.lines)
     machine.control.execute("system_reset")
     seconds_of(watched, "reset by the host without a shutdown")

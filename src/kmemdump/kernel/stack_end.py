@@ -167,7 +167,7 @@ def _is_caller(prog: Program, place: _Place, caller: _Place, is_last: bool) -> b
 
 def _is_guess(prog: Program, place: _Place, caller: _Place) -> bool:
     """Return whether the frame pointer leads to a caller past missing memory."""
-    record = place.registers.get(arch_from_program(prog).frame_pointer)
+    record: int | None = place.registers.get(arch_from_program(prog).frame_pointer)
     if record is None or place.sp is None or caller.sp != record + 2 * _WORD:
         return False
     if record < place.sp:

@@ -23,6 +23,7 @@ _APPLETS = (
     "ls",
     "lsmod",
     "mkdir",
+    "mkfifo",
     "mount",
     "pidof",
     "poweroff",
