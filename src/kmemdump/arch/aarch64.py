@@ -208,6 +208,9 @@ class Aarch64:
             return
         yield Range(stack.address_, sizeof(stack))
 
+    def saved_stack_pointer(self, task: Object) -> int:
+        return int(task.thread.cpu_context.sp.value_())
+
     def idle_preempt_count(self, prog: Program, cpu: int) -> Object:
         from drgn.helpers.linux.percpu import per_cpu
 

@@ -157,6 +157,9 @@ class Arch(Protocol):
         They grow down; pages at the start of the range may not be mapped.
         """
 
+    def saved_stack_pointer(self, task: Object) -> int:
+        """Return what the last switch to another task saved of a task."""
+
     def idle_preempt_count(self, prog: Program, cpu: int) -> Object:
         """
         Return preempt_count of a CPU that runs its idle task.

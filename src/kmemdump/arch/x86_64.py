@@ -226,6 +226,9 @@ class X86_64:
             if end:
                 yield Range(max(end - _MAX_STACK, 0), min(end, _MAX_STACK))
 
+    def saved_stack_pointer(self, task: Object) -> int:
+        return int(task.thread.sp.value_())
+
     def idle_preempt_count(self, prog: Program, cpu: int) -> Object:
         from drgn.helpers.linux.percpu import per_cpu
 

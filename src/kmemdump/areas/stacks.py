@@ -65,23 +65,13 @@ def used_stacks(prog: Program) -> None:
     To unwind by debug info is to read all registers that a function saved, also those
     that the kernel's own tables do not need.
     """
-    untagged = arch_from_program(prog).untagged
+    arch = arch_from_program(prog)
     size = prog["THREAD_SIZE"].value_()
     for task in each("tasks", all_tasks(prog)):
-        end = untagged(task.stack.value_()) + size
-        pointer = _stack_pointer(task)
+        end = arch.untagged(task.stack.value_()) + size
+        pointer = arch.saved_stack_pointer(task)
         if end - size <= pointer < end:
             read_bytes(prog, pointer, end - pointer, _MAX_STACK)
-
-
-def _stack_pointer(task: Object) -> int:
-    """Return what the last switch to another task saved: asm/processor.h."""
-    thread = task.thread
-    try:
-        pointer: int = thread.cpu_context.sp.value_()  # arm64
-    except AttributeError:
-        pointer = thread.sp.value_()
-    return pointer
 
 
 def _unwind(prog: Program, task: Object) -> None:
