@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The examples of docs/contributing are commits that apply, and whose tests pass.
+The examples of docs/contributing are commits that apply, are clean, and pass tests.
 
 A reader applies them with ``git am``, so they must fit as they are. If one does not
 any more, apply it with ``git apply -C1``, commit, and replace its changes by what
@@ -8,6 +8,7 @@ any more, apply it with ``git apply -C1``, commit, and replace its changes by wh
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,12 +45,26 @@ def test_example(name: str, tmp_path: Path) -> None:
     for patch in filter(None, (STARTS_FROM.get(name), name)):
         apply = ["git", "apply", EXAMPLES / f"{patch}.patch"]
         subprocess.run(apply, cwd=tmp_path, check=True)
+    changed = re.findall(r"^\+\+\+ b/(.*\.py)$", _read(name), re.M)
+    _run(tmp_path, "ruff", "check", "--no-cache", *changed)
+    _run(tmp_path, "ruff", "format", "--check", "--no-cache", *changed)
+    sources = [path for path in changed if path.startswith("src/")]
+    _run(tmp_path, "mypy", "--cache-dir", os.devnull, *sources)
+    said = _run(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name])
+    assert " passed" in said
+
+
+def _read(name: str) -> str:
+    return (EXAMPLES / f"{name}.patch").read_text()
+
+
+def _run(folder: Path, module: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS[name]],
-        cwd=tmp_path,
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": "src"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    return done.stdout
