@@ -10,8 +10,10 @@ at it since it was dead.
 from __future__ import annotations
 
 import platform
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,29 +50,46 @@ DESCRIPTION = ("KELF", "Kvmcorein", "CPUS")
 """Files that are no memory of the kernel's; without an address they have no place."""
 
 
+class Marker:
+    """A process that stays, and marks."""
+
+    def __init__(self, machine: Machine) -> None:
+        options = ("--no-encryption", "--daemon", "--refresh", "0.2", "--keep")
+        self.process = subprocess.Popen(
+            [*KMEMDUMP, "mark", f"qmp:{machine.qmp}", *options, *places(machine)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
+
+    def wait_for_look(self) -> str:
+        """Wait for a look that begins from now on."""
+        while not self._lines.empty():
+            self._lines.get()
+        self._lines.get(timeout=60)  # It may have begun before.
+        return self._lines.get(timeout=60)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+
 @contextmanager
-def marking(machine: Machine) -> Iterator[Callable[[], str]]:
-    """Stay and mark; the function waits for the next look."""
-    target = f"qmp:{machine.qmp}"
-    options = (
-        "--no-encryption",
-        "--daemon",
-        "--refresh",
-        "0.2",
-        "--keep",
-        *places(machine),
-    )
-    marker = subprocess.Popen(
-        [*KMEMDUMP, "mark", target, *options],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert marker.stdout is not None
+def marking(machine: Machine) -> Iterator[Marker]:
+    marker = Marker(machine)
     try:
-        yield marker.stdout.readline
+        yield marker
     finally:
-        marker.kill()
-        marker.communicate()
+        marker.end()
 
 
 @dataclass(frozen=True)
@@ -143,12 +162,12 @@ def dumped(
     folder = tmp_path_factory.mktemp(str(case))
     setup = make_setup(case.series, architecture=case.arch, firmware=True)
     with snapshots.machine(setup) as machine:
-        with marking(machine) as look:
-            assert " regions, " in look()
+        with marking(machine) as marker:
+            assert " regions, " in marker.wait_for_look()
             crash_guest(machine, case.death)
             if case.death is CrashType.SPIN:
-                look()  # It may have begun before.
-                look()  # Nobody notices that one CPU spins but who waits for it.
+                # Nobody notices that one CPU spins but who waits for it.
+                marker.wait_for_look()
             machine.pause()
         firmware = Firmware(machine)
         assert firmware.refused == []
