@@ -110,7 +110,8 @@ def _module(data: bytes) -> None:
     size = int.from_bytes(data[:2], "little")
     kernel = parse_btf(data[2 : 2 + size], "btf")
     btf = parse_btf(data[2 + size :], "module", kernel)
-    for type_id in range(kernel.first_id, kernel.first_id + _MOST):
+    end = min(btf.first_id + len(btf.places) + 2, kernel.first_id + _MOST)
+    for type_id in range(kernel.first_id, end):
         with suppress(FormatError):
             _use(btf, type_id)
 

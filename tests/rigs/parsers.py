@@ -130,9 +130,9 @@ def _kallsyms(data: bytes) -> None:
 _PLACES = struct.Struct("<6I")
 
 
-def _kallsyms_of(order: Sequence[str]) -> bytes:
+def _kallsyms_of(order: Sequence[str], count: int) -> bytes:
     """Return tables of kallsyms, with their places before them."""
-    written = write_kallsyms(_SYMBOLS, order, _TEXT)
+    written = write_kallsyms(_SYMBOLS[-count:], order, _TEXT)
     names = ("names", "count", "tokens", "index", "offsets", "base")
     return _PLACES.pack(*(written.places.get(it, 0) for it in names)) + written.data
 
@@ -344,7 +344,7 @@ PARSERS = (
     Parser(
         "kallsyms tables",
         _known_kallsyms,
-        (_kallsyms_of(NEW), _kallsyms_of(PLACE)),
+        (_kallsyms_of(NEW, 20), _kallsyms_of(PLACE, 20), _kallsyms_of(NEW, 300)),
         200_000,
     ),
     Parser(
