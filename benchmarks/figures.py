@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PEERS", "RECORD", "fill", "fill_peers", "write_docs", "write_peers"]
+__all__ = [
+    "PEERS",
+    "RECORD",
+    "fill",
+    "fill_comparison",
+    "fill_peers",
+    "write_docs",
+    "write_peers",
+]
 
+Rows = Sequence[Sequence[str]]
+"""A table; the first row is its head."""
 RECORD = "benchmarks.json"
 """The figures of the README, in the manual's folder."""
 _TEXT = "benchmarks.txt"
@@ -20,12 +30,12 @@ _TASKS = 200
 """Of the VM in the README."""
 
 _AFTER_DEATH = {
-    "kmemdump, marked beforehand": "kmemdump, marked beforehand",
-    "the same, after the second look": "the same, and looked at again",
-    "the same bytes, written and synced": "the same bytes, written and synced",
-    "kmemdump, not marked, whole process": "kmemdump capture, not marked",
+    "`watch`: the first file": "kmemdump, marked beforehand",
+    "`watch`: the final file": "the same, and looked at again",
+    "`capture`, without a watch": "kmemdump capture, not marked",
     "QEMU `dump-guest-memory`, ELF": "QEMU dump-guest-memory, elf",
     "QEMU `dump-guest-memory`, kdump-zlib": "QEMU dump-guest-memory, kdump-zlib",
+    "to compare: as many bytes, synced": "the same bytes, written and synced",
 }
 _VMLINUX = "vmlinux of that build"
 _TO_OPEN = {
@@ -51,14 +61,24 @@ def fill(text: str, record: Mapping[str, Any]) -> str:
     :raises KeyError: If a figure was not measured.
     :raises ValueError: If *text* has no place for a table.
     """
-    [scene] = [it for it in record["scenes"] if it["plan"]["tasks"] == _TASKS]
-    for name, table in (
-        ("after the death", _after_death(_by_name(scene["dumps"]))),
-        ("to open it", _to_open(_by_name(scene["answers"]["sys"]))),
-    ):
+    for name, rows in _tables(record):
         place, end = f"<!-- figures: {name} -->\n", "<!-- end of figures -->"
-        text = _put(text, place, end, table, name)
+        text = _put(text, place, end, _markdown_table(rows), name)
     return text
+
+
+def fill_comparison(text: str, record: Mapping[str, Any]) -> str:
+    """Return a text in reStructuredText with the same tables: :func:`fill`."""
+    for name, rows in _tables(record):
+        literal = [[cell.replace("`", "``") for cell in row] for row in rows]
+        text = _put_simple(text, _simple_table(literal), name)
+    return text
+
+
+def _tables(record: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
+    [scene] = [it for it in record["scenes"] if it["plan"]["tasks"] == _TASKS]
+    yield "after the death", _after_death(_by_name(scene["dumps"]))
+    yield "to open it", _to_open(_by_name(scene["answers"]["sys"]))
 
 
 def fill_peers(text: str, record: Mapping[str, Any]) -> str:
@@ -72,9 +92,12 @@ def fill_peers(text: str, record: Mapping[str, Any]) -> str:
         ("peers", _left(record)),
         ("summaries", _said(record)),
     ):
-        place, end = f".. figures: {name}\n\n", "\n.. end of figures"
-        text = _put(text, place, end, table, name)
+        text = _put_simple(text, table, name)
     return text
+
+
+def _put_simple(text: str, table: str, name: str) -> str:
+    return _put(text, f".. figures: {name}\n\n", "\n.. end of figures", table, name)
 
 
 def _put(text: str, place: str, end: str, table: str, name: str) -> str:
@@ -114,8 +137,8 @@ def _memory(machine: Mapping[str, Any]) -> str:
     return f"{machine['memory'] / 1024:.0f} GiB"
 
 
-def _simple_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of reStructuredText; the first row is its head."""
+def _simple_table(rows: Rows) -> str:
+    """Return a table of reStructuredText."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * max(width, 2) for width in widths)
     # An empty first cell would continue the row above; none is empty here.
@@ -132,30 +155,29 @@ def _by_name(figures: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {figure["name"]: figure for figure in figures}
 
 
-def _after_death(figures: Mapping[str, Any]) -> str:
-    lines = [
-        "| After the VM died | to a named file | CPU time | size |",
-        "|---|--:|--:|--:|",
-    ]
+def _markdown_table(rows: Rows) -> str:
+    head, *others = rows
+    columns = list(zip(*others, strict=True))
+    rule = ["--:" if column[-1][:1].isdigit() else "---" for column in columns]
+    lines = [f"| {' | '.join(row)} |" for row in (head, *others)]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]]) + "\n"
+
+
+def _after_death(figures: Mapping[str, Any]) -> Rows:
+    rows = [("After the VM died", "time until the file is whole", "CPU time", "size")]
     for name, measured in _AFTER_DEATH.items():
         cost, size = figures[measured]["cost"], figures[measured]["size"]
         cpu = _seconds(cost["cpu"]) if cost["cpu"] else ""
-        lines.append(
-            f"| {name} | {_seconds(cost['wall'])} | {cpu} | {size / 1e6:,.0f} MB |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append((name, _seconds(cost["wall"]), cpu, f"{size / 1e6:,.0f} MB"))
+    return rows
 
 
-def _to_open(figures: Mapping[str, Any]) -> str:
-    lines = [
-        "| To open it and get the answer to `sys` | time | CPU time | needs |",
-        "|---|--:|--:|---|",
-    ]
+def _to_open(figures: Mapping[str, Any]) -> Rows:
+    rows = [("To open it and get the answer to `sys`", "time", "CPU time", "needs")]
     for name, (measured, needs) in _TO_OPEN.items():
         cost = figures[measured]["cost"]
-        wall, cpu = _seconds(cost["wall"]), _seconds(cost["cpu"])
-        lines.append(f"| {name} | {wall} | {cpu} | {needs} |")
-    return "\n".join(lines) + "\n"
+        rows.append((name, _seconds(cost["wall"]), _seconds(cost["cpu"]), needs))
+    return rows
 
 
 def _seconds(value: float) -> str:
@@ -178,8 +200,10 @@ def write_docs(folder: Path, record: Mapping[str, Any], text: str) -> None:
 
     :param text: The tables as they were printed.
     """
-    readme = folder.parent / "README.md"
+    readme, page = folder.parent / "README.md", folder / _COMPARISON
     filled = fill(readme.read_text(), record)
+    compared = fill_comparison(page.read_text(), record)
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     (folder / _TEXT).write_text(text)
     readme.write_text(filled)
+    page.write_text(compared)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.figures import PEERS, RECORD, fill, fill_peers
+from benchmarks.figures import PEERS, RECORD, fill, fill_comparison, fill_peers
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,9 +39,10 @@ def record(**changes):
 
 def test_tables_are_made_anew():
     filled = fill(README, record())
-    assert "| kmemdump, marked beforehand | 0.03 s |  | 7 MB |\n" in filled
+    assert "|---|--:|--:|--:|\n| `watch`" in filled
+    assert "| `watch`: the first file | 0.03 s |  | 7 MB |\n" in filled
     assert "| QEMU `dump-guest-memory`, ELF | 11 s | 10 s | 4,295 MB |\n" in filled
-    assert "| kmemdump, not marked, whole process | 1.2 s | 1.2 s | 7 MB |\n" in filled
+    assert "| `capture`, without a watch | 1.2 s | 1.2 s | 7 MB |\n" in filled
     assert "| the same, again | 0.27 s | 0.27 s | nothing else |\n" in filled
     assert fill(filled, record()) == filled
     # Nothing else has changed.
@@ -64,7 +65,9 @@ def test_the_readme_has_the_figures_of_the_manual():
     path = ROOT / "docs" / RECORD
     if not path.exists():
         pytest.skip("nothing was measured with 'python -m benchmarks --docs docs' yet")
-    assert fill(README, json.loads(path.read_text())) == README
+    measured = json.loads(path.read_text())
+    assert fill(README, measured) == README
+    assert fill_comparison(COMPARISON, measured) == COMPARISON
 
 
 def machine(memory):

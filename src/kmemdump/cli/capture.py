@@ -62,9 +62,9 @@ def command(
     """
     Mark TARGET and write its core image now.
 
-    TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET, or
-    pid:PID of any virtual machine monitor), a raw RAM image, or a vmcore. A VM that
-    'kmemdump watch' watches is captured by it.
+    TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET,
+    libvirt:DOMAIN, or pid:PID of any virtual machine monitor), a raw RAM image, or a
+    vmcore. If 'kmemdump watch' watches the VM, watch writes the core image.
     """
     from kmemdump.marking.capture import look
 

@@ -82,13 +82,13 @@ def command(
     Rehearse a death: say whether it would leave a core image now, and what to do.
 
     VMs are named as for watch: sockets, folders and patterns of sockets, domains of
-    libvirt. live is this machine, and so is nothing at all. A core image is written
+    libvirt. Without a name, or with live, check this machine. A core image is written
     as after a death, its questions are tried, and it is removed. A VM goes on; its
-    registers are read as watch reads them, which stops it for some milliseconds. What
-    configuration files say for watch is for check, too, but for which VMs are meant.
+    registers are read as watch reads them, which stops it for some milliseconds.
+    check takes the options of watch in configuration files, but not their VMs.
 
-    The exit status is 0 if a death now would leave what is asked for, 1 if it would
-    leave less, and 3 if a target cannot be read.
+    The exit status is 0 if a death now would leave all that is asked for, 1 if it
+    would leave less, and 3 if a target cannot be read.
     """
     from kmemdump.checks import find_targets, run_checks
 

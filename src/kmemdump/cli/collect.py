@@ -76,7 +76,7 @@ def command(
       an ELF core that such a tool made of them (qdl's minidump.elf)
       a rawdump image, or the partition where firmware wrote one
       kdump: what this machine's crash kernel left, found by its settings
-      such a file, kmemdump-*.elf
+      a file kmemdump-*.elf, which a crash kernel wrote
       usb, usb:SERIAL: a device in ramdump mode on USB
       sahara:SOCKET: such a device behind a Unix socket
       a RAM image, or another target, with the minidump table or a kinfo in it

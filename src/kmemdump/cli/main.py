@@ -28,10 +28,10 @@ _VERBS = {
     "areas": "List what can be marked, and what it costs on a target.",
     "capture": "Mark a target and write its core image now.",
     "watch": "Mark VMs while they run; write a core image when one dies.",
-    "mark": "Register regions with a machine's firmware.",
+    "mark": "Register regions with firmware or a crash kernel.",
     "status": "Show what watches and agents hold, cost and have seen.",
-    "regions": "List what is registered with a machine's firmware.",
-    "collect": "Make a core image of what firmware left after a crash.",
+    "regions": "List what is registered with firmware or a crash kernel.",
+    "collect": "Make a core image of what firmware or a crash kernel left.",
     "info": "Show what is in a core image, and what opens it.",
     "ask": "Put questions to a core image or target.",
     "report": "Say what happened to the kernel.",
@@ -90,9 +90,12 @@ def _program(context: click.Context) -> None:
     Mark small areas of a running Linux kernel's memory, so that a dead machine
     still answers.
 
-    A TARGET is live (this machine), qmp:SOCKET (a QEMU VM) or a file: a raw RAM
-    image, an ELF or kdump-compressed vmcore, LiME, a core image, or what firmware
-    left: a folder of md_*.BIN files, a rawdump image.
+    A TARGET is live (this machine), a VM (libvirt:DOMAIN, qmp:SOCKET or pid:PID),
+    or a file: a raw RAM image, an ELF or kdump-compressed vmcore, LiME, a core image,
+    or what firmware left: a folder of md_*.BIN files, a rawdump image.
+
+    For VMs start with check and watch, for a dump that you have with capture and
+    report.
     """
     read_usual_places(context)
 

@@ -65,7 +65,7 @@ def command(
     seal: Seal | None,
 ) -> int:
     """
-    Remove data from CORE, and prove that it still answers.
+    Remove data from CORE, ask all questions again, and list what changed.
 
     \b
     kmemdump redact vm.core -o public.core

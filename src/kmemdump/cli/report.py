@@ -78,7 +78,8 @@ __all__ = ["command"]
 @click.option(
     "--redact",
     is_flag=True,
-    help="Remove data first, as 'kmemdump redact' does, by policy share.",
+    help="Remove data first, as 'kmemdump redact' does, by policy share, which keeps "
+    "most of the log.",
 )
 @click.option(
     "--policy",

@@ -69,7 +69,8 @@ def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SECONDS",
             expose_value=False,
             callback=_note,
-            help="CPU time for the target; each question has a part.  [default: 900]",
+            help="End work on the target after this CPU time; each question has a part "
+            "of it.  [default: 900]",
         ),
         click.option(
             "--max-memory",
@@ -77,7 +78,8 @@ def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SIZE",
             expose_value=False,
             callback=_note_size,
-            help="Memory for the target, 4G more with --vmlinux.  [default: 2G]",
+            help="End work on the target if it takes more memory; 4G more with "
+            "--vmlinux.  [default: 2G]",
         ),
     ):
         found = option(found)

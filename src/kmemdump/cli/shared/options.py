@@ -247,7 +247,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 no_vmlinux_option = click.option(
     "--no-vmlinux",
     is_flag=True,
-    help="Look for no debug file, where the kernel's own symbols or types do not do.",
+    help="Do not search for the kernel's debug file if it lacks symbols or types.",
 )
 
 

@@ -42,8 +42,8 @@ def seal_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--seal",
         multiple=True,
         metavar="RECIPIENT",
-        help="Write what only this key opens: age1…, 'ssh-ed25519 …', 'ssh-rsa …', or "
-        "a file of keys.",
+        help="Encrypt for this key, which alone opens it: age1…, 'ssh-ed25519 …', "
+        "'ssh-rsa …', or a file of keys.",
     )(with_seal)
 
 
