@@ -176,6 +176,8 @@ def test_deb(package, lab_cache):
         states = dict(line.split()[:2] for line in units.strip().splitlines())
         assert states == {
             "kmemdump.service": "disabled",
+            "kmemdump-kdump.service": "disabled",
+            "kmemdump-kexec.service": "disabled",
             "kmemdump-watch.service": "disabled",
         }
         assert not list(root.path.glob("etc/systemd/system/*/kmemdump*"))

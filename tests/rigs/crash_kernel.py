@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kmemdump.backends.kdump import KdumpBackend
+from kmemdump.crash_kernel.installation import ARGUMENTS
 from kmemdump.errors import TargetError
 from kmemdump.formats.cpio import Entry, pack_cpio
 from kmemdump.lab import X86_64, Architecture, Machine, PackageCache, Setup
@@ -40,7 +41,6 @@ _SOURCE = Path(__file__).parents[1] / "crash_kernel/helper.c"
 _LIST_SIZE = 2 << 20
 _PATIENCE = 900.0
 
-_ARGUMENTS = "nr_cpus=1 reset_devices panic=10"
 """What kdump-tools adds to a crash kernel's command line, and no more."""
 
 _JUDGED = """#!/bin/busybox sh
@@ -130,7 +130,7 @@ def load_crash_kernel(machine: Machine, initramfs: bytes) -> Range:
     )
     page = hold_page(machine)
     arch = machine.setup.architecture
-    arguments = " ".join((f"console={arch.console}", *arch.command_line, _ARGUMENTS))
+    arguments = " ".join((f"console={arch.console}", *arch.command_line, ARGUMENTS))
     # -a: kexec_file_load() where the kernel has it; Debian's for arm64 have not.
     machine.run(
         f"{kexec_command(machine.setup.files)} -a -p "

@@ -275,7 +275,7 @@ def _check_crash_kernel(table: _Table, wanted: _CrashKernel) -> None:
 
 
 def _make_initramfs(wanted: _CrashKernel) -> int:
-    from kmemdump.crash_kernel.installation import install_initramfs
+    from kmemdump.crash_kernel.installation import ARGUMENTS, install_initramfs
     from kmemdump.crash_kernel.settings import CopierSettings
 
     assert wanted.make_initramfs is not None
@@ -289,7 +289,7 @@ def _make_initramfs(wanted: _CrashKernel) -> int:
         f"{wanted.make_initramfs}: {format_size(made.size)}, "
         f"modules {', '.join(made.modules) or 'none'}; load it with\n"
         f"  kexec -p {made.kernel} --initrd={wanted.make_initramfs} "
-        "--append='nr_cpus=1 reset_devices panic=10'"
+        f"--append='{ARGUMENTS}'"
     )
     return ExitCode.DONE
 

@@ -26,8 +26,19 @@ from kmemdump.errors import OutputError, UnsupportedError, UsageError
 from kmemdump.files import PartialFile
 from kmemdump.formats.rawdump import RAWDUMP_MAGIC
 
-__all__ = ["Installed", "find_copier", "install_initramfs", "prepare_partition"]
+__all__ = [
+    "ARGUMENTS",
+    "Installed",
+    "find_copier",
+    "install_initramfs",
+    "prepare_partition",
+]
 
+ARGUMENTS = "nr_cpus=1 reset_devices panic=10"
+"""
+For the crash kernel's command line: less memory, devices that start anew, and a reboot
+if it panics itself. ``systemd/kmemdump-kexec.service`` has them, too.
+"""
 _COPIERS = ("usr/lib/kmemdump", "usr/local/lib/kmemdump")
 _EMPTY = 4 << 20
 """Bytes at the start of a partition that must be zeros: a file system's are not."""

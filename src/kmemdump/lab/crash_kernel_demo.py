@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kmemdump.crash_kernel.initramfs import pack_crash_initramfs
-from kmemdump.crash_kernel.installation import prepare_partition
+from kmemdump.crash_kernel.installation import ARGUMENTS, prepare_partition
 from kmemdump.crash_kernel.settings import SETTINGS, CopierSettings
 from kmemdump.errors import ExitCode, TargetError
 from kmemdump.installing import require_programs
@@ -35,7 +35,6 @@ __all__ = ["CRASH_KERNEL", "run_crash_kernel_demo", "wait_for_copy"]
 
 CRASH_KERNEL = 128
 """MiB that are reserved for the crash kernel, as by Debian's kdump-tools."""
-_ARGUMENTS = "nr_cpus=1 reset_devices panic=10"
 _PARTITION = "/dev/vdc"
 """The guest's name of the disk; Python and its outbox are the first two."""
 _DISK = 64
@@ -160,7 +159,7 @@ def _kexec(machine: Machine) -> str:
     """Load the crash kernel, and return what a person would have typed."""
     setup = machine.setup
     image, console = setup.kernel.vmlinuz.name, f"console={setup.architecture.console}"
-    arguments = " ".join((console, *setup.architecture.command_line, _ARGUMENTS))
+    arguments = " ".join((console, *setup.architecture.command_line, ARGUMENTS))
     machine.run(
         f"{kexec_command(setup.files)} -a -p /files/{image} "
         f"--initrd=/files/{_INITRAMFS} --append='{arguments}'",
