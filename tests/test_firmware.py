@@ -54,7 +54,13 @@ class Marker:
     """A process that stays, and marks."""
 
     def __init__(self, machine: Machine) -> None:
-        options = ("--no-encryption", "--daemon", "--refresh", "0.2", "--keep")
+        options = (
+            "--no-encryption",
+            "--daemon",
+            "--interval",
+            "0.2",
+            "--leave-registered",
+        )
         self.process = subprocess.Popen(
             [*KMEMDUMP, "mark", f"qmp:{machine.qmp}", *options, *places(machine)],
             stdout=subprocess.PIPE,

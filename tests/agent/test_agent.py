@@ -278,13 +278,13 @@ def test_systemd_is_notified(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("refresh = 5", "--refresh needs --daemon"),
+        ("interval = 5", "--interval needs --daemon"),
         ("daemon = true\noff = true", "exclude each other"),
         ("nosuch = 1", "no option 'nosuch'; there are"),
         ("area = 'kmsg'", "area is 'kmsg', expected a list"),
         ("area = ['nosuch']", "no area 'nosuch'"),
         ("daemon = 1", "daemon is 1, expected true or false"),
-        ("refresh = 'often'", "line 1: refresh is 'often', expected seconds"),
+        ("interval = 'often'", "line 1: interval is 'often', expected seconds"),
         ("what?", "Expected '=' after a key"),
         (None, "No such file"),
     ],

@@ -392,7 +392,7 @@ def test_check_of_the_machine_itself(device):
     assert {name for name, state in found.items() if state != "ok"} == {
         *("agent", "firmware")
     }
-    it.start("--refresh 86400")
+    it.start("--interval 86400")
     assert checked(it, 0) == dict.fromkeys(found, "ok")
 
 
@@ -400,7 +400,7 @@ def test_check_of_the_machine_itself(device):
 @pytest.mark.matrix
 def test_all_its_threads_have_one_capability(device):
     it = device(tasks=30)
-    it.start("--refresh 86400")
+    it.start("--interval 86400")
     sets = it.run(f"grep -h ^Cap /proc/{it.status()['pid']}/task/*/status")
     rights = sum(1 << number for number in CAPABILITIES.values())
     for line in sets.splitlines():
@@ -415,12 +415,12 @@ def test_what_can_go_wrong(device):
     machine = it.machine
 
     # 1. Killed: its marks stay, and the next one takes them over.
-    it.start("--refresh 86400")
+    it.start("--interval 86400")
     it.run(f"kill -9 {it.status()['pid']}")
     assert "is gone; what it registered is still there" in it.kmemdump("status", 1)
     left = rows(machine)
     it.run(f"rm /run/kmemdump/{it.table}.json")
-    it.start("--refresh 86400")
+    it.start("--interval 86400")
     assert 100 < len(left) <= 201
     assert 100 < len(rows(machine)) <= 201
     assert len({row[0] for row in rows(machine)}) == len(rows(machine))
@@ -458,7 +458,7 @@ def test_what_can_go_wrong(device):
     machine.wait_ready()
     before = rows(machine)
     assert len(before) > 100
-    it.start("--refresh 86400")
+    it.start("--interval 86400")
     assert len(rows(machine)) <= 201
     assert rows(machine) != before
 
@@ -481,7 +481,7 @@ def test_tables_that_are_full_or_damaged(device):
         for i in range(190):
             backend.register(Region(i + 3, f"other{i}", 0x1000000 + i * 4096, 64))
     foreign = rows(machine)
-    it.start("--refresh 86400 --keep")
+    it.start("--interval 86400 --leave-registered")
     assert any("is left out: would take" in line for line in it.status()["problems"])
     assert rows(machine)[: len(foreign)] == foreign
     assert len(foreign) < len(rows(machine)) <= 201

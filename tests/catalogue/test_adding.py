@@ -190,8 +190,8 @@ if "kmemdump.catalogue.examiner" in sys.orig_argv:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("time.sleep(600 if 'bad' in source.name else 0)", "--time-limit"),
-        ("while 'bad' in source.name: pass", "--time-limit|SIGXCPU"),
+        ("time.sleep(600 if 'bad' in source.name else 0)", "--max-time"),
+        ("while 'bad' in source.name: pass", "--max-time|SIGXCPU"),
         ("'bad' in source.name and os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
         ("'bad' in source.name and spoil()", "an examining process"),
         ("assert 'bad' not in source.name, 'oh'", "exit|ended"),

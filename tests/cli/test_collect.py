@@ -110,7 +110,7 @@ def test_collect_from_a_device(tmp_path, capsys, kept):
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         core, folder = tmp_path / "core", tmp_path / "kept"
-        keep = ["--keep", str(folder)] if kept else []
+        keep = ["--keep-files", str(folder)] if kept else []
         source = f"sahara:{tmp_path / 'device'}"
         assert main(["collect", source, "-o", str(core), *keep]) == 0
         thread.join(10)
@@ -171,7 +171,7 @@ def test_regions_of_a_dump(tmp_path, capsys):
     [
         (["--smem", "1"], 2, "--smem '1': expected ADDRESS:SIZE"),
         (["--smem", "0x10:-5"], 2, "expected ADDRESS:SIZE"),
-        (["--keep", "x"], 2, "--keep and --only are for devices"),
+        (["--keep-files", "x"], 2, "--keep-files and --only are for devices"),
     ],
 )
 def test_wrong_use(tmp_path, capsys, arguments, status, problem):
@@ -227,7 +227,7 @@ def test_collect_over_usb(tmp_path, capsys, monkeypatch):
 def test_only_some_files(tmp_path, capsys, monkeypatch):
     phone = Phone.with_log()
     Plugged(monkeypatch, SimulatedUsb(Device(rows_of(phone), reader(phone))))
-    arguments = ["--only", "md_KELF*", "--only", "*Kvmc*", "--keep", "kept"]
+    arguments = ["--only", "md_KELF*", "--only", "*Kvmc*", "--keep-files", "kept"]
     monkeypatch.chdir(tmp_path)
     assert main(["collect", "usb", "-o", "core", *arguments]) == 1
     assert {it.name for it in (tmp_path / "kept").iterdir()} == {
@@ -262,7 +262,9 @@ def test_folder_that_is_in_use(tmp_path, capsys, monkeypatch):
     for devices in ((), (device,)):
         Plugged(monkeypatch, *devices)
         core = tmp_path / "core"
-        assert main(["collect", "usb", "-o", str(core), "--keep", str(folder)]) == 3
+        assert (
+            main(["collect", "usb", "-o", str(core), "--keep-files", str(folder)]) == 3
+        )
         assert "dump: is not empty" in capsys.readouterr().err
         assert not core.exists()
     assert not device.device.finished

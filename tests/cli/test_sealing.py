@@ -105,9 +105,16 @@ def test_seal_in_a_configuration(tmp_path, key):
 
 
 def test_what_does_not_go_together(tmp_path, key, capsys):
-    command = ["collect", "usb", "-o", str(tmp_path / "core"), "--keep", str(tmp_path)]
+    command = [
+        "collect",
+        "usb",
+        "-o",
+        str(tmp_path / "core"),
+        "--keep-files",
+        str(tmp_path),
+    ]
     assert main([*command, "--seal", key.public]) == 2
-    assert "--keep would keep what --seal seals" in capsys.readouterr().err
+    assert "--keep-files would keep what --seal seals" in capsys.readouterr().err
     assert main(["watch", str(tmp_path), "-o", str(tmp_path), "--show-cause"]) == 2
     assert "--show-cause is for what is sealed" in capsys.readouterr().err
 

@@ -85,7 +85,7 @@ def test_another_run_takes_over(machine: Machine) -> None:
 
 def test_a_daemon_looks_again_and_takes_its_marks_off(machine: Machine) -> None:
     target = f"qmp:{machine.qmp}"
-    options = (*places(machine), "--daemon", "--refresh", "0.1", "--json")
+    options = (*places(machine), "--daemon", "--interval", "0.1", "--json")
     staying = subprocess.Popen(
         [*KMEMDUMP, "mark", target, *options], stdout=subprocess.PIPE, text=True
     )

@@ -91,7 +91,7 @@ class Child:
             problem = self._end()
         except LateError:
             self.close()
-            problem = f"not examined within {seconds:g} s (--time-limit)"
+            problem = f"not examined within {seconds:g} s (--max-time)"
         except (OSError, FormatError) as error:
             problem = f"{self._end()}: {error}"
         known = Content(source.name, content, source.size or 0) if content else None

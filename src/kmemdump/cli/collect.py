@@ -43,7 +43,10 @@ _MOST = 20
 @core_option
 @force_option
 @path_option(
-    "--keep", metavar="FOLDER", help="Keep the files of a device in a new folder."
+    "--keep-files",
+    "keep",
+    metavar="FOLDER",
+    help="Keep the files of a device in a new folder.",
 )
 @click.option(
     "--only",
@@ -85,11 +88,13 @@ def command(
     if not is_device(source):
         if keep is not None or only:
             raise UsageError(
-                "--keep and --only are for devices: nothing is downloaded here"
+                "--keep-files and --only are for devices: nothing is downloaded here"
             )
         return _collect(source, output, seal, options, as_json)
     if keep is not None and seal is not None:
-        raise UsageError("--keep would keep what --seal seals: leave one of them out")
+        raise UsageError(
+            "--keep-files would keep what --seal seals: leave one of them out"
+        )
     return _from_device(source, output, keep, only, seal, options, as_json)
 
 

@@ -60,8 +60,8 @@ class _Stay(NamedTuple):
     """Whether to stay, and how often to look again."""
 
     daemon: bool
-    refresh: float | None
-    keep: bool
+    interval: float | None
+    leave_registered: bool
 
 
 class _CrashKernel(NamedTuple):
@@ -142,14 +142,14 @@ def _stay_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "remove the regions at the end.",
         ),
         click.option(
-            "--refresh",
+            "--interval",
             type=click.FloatRange(0.1, 86400),
             metavar="SECONDS",
             help="Interval between two looks with --daemon, whatever the CPU cost.  "
             "[default: 10, or more so that looks take at most 1 % of one CPU]",
         ),
         click.option(
-            "--keep",
+            "--leave-registered",
             is_flag=True,
             help="Leave the regions registered at the end of --daemon.",
         ),
@@ -248,8 +248,9 @@ def _check(table: _Table, off: bool, stay: _Stay, selected: SelectionOptions) ->
     """
     if off and stay.daemon:
         raise UsageError("--off and --daemon exclude each other")
-    if (stay.refresh or stay.keep) and not stay.daemon:
-        raise UsageError(f"{'--refresh' if stay.refresh else '--keep'} needs --daemon")
+    if (stay.interval or stay.leave_registered) and not stay.daemon:
+        option = "--interval" if stay.interval else "--leave-registered"
+        raise UsageError(f"{option} needs --daemon")
     if table.scratch and table.scratch_item is not None:
         raise UsageError("--scratch and --scratch-item exclude each other")
     wanted = any(selected._replace(vmlinux=None))
@@ -375,11 +376,13 @@ def _stay_there(registration: Registration, stay: _Stay, output: AgentOutput) ->
     from kmemdump.agent.agent import Agent
 
     folder = run_folder(os.environ)
-    with closing(Agent(registration, stay.refresh, output.print_look, folder)) as agent:
+    with closing(
+        Agent(registration, stay.interval, output.print_look, folder)
+    ) as agent:
         output.notify(READY="1")
         agent.run()
         output.notify(STOPPING="1")
-    if stay.keep:
+    if stay.leave_registered:
         output.print_line("stopped; the regions are left")
     else:
         registration.withdraw()

@@ -103,7 +103,7 @@ def add(
         from kmemdump.catalogue.sources import Source, find_sources
 
         host = socket.gethostname()
-        limits = Limits(memory_limit << 20, seconds=time_limit)
+        limits = Limits(memory_limit, seconds=time_limit)
         runner: Runner
         if scheduler is not None:
             from kmemdump.catalogue.cluster import ClusterRunner

@@ -225,9 +225,7 @@ def same_as(
     return ExitCode.INCOMPLETE
 
 
-def _examine(
-    name: str, seconds: float, mebibytes: int, identity: Sequence[Path]
-) -> Row:
+def _examine(name: str, seconds: float, memory: int, identity: Sequence[Path]) -> Row:
     from kmemdump.bounds.steps import Limits
     from kmemdump.catalogue.child import Child
     from kmemdump.catalogue.sources import find_sources
@@ -235,7 +233,7 @@ def _examine(
     sources = list(find_sources([name]))
     if len(sources) != 1:
         raise UsageError(f"{name}: {len(sources)} sources, expected one")
-    limits = Limits(mebibytes << 20, seconds=seconds)
+    limits = Limits(memory, seconds=seconds)
     with Child(limits, socket.gethostname(), identity) as child:
         examined = child.examine(sources[0])
     assert examined is not None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.sizes import size_of_option
 from kmemdump.errors import UnsupportedError, UsageError
 from kmemdump.installing import describe_extra
 
@@ -87,20 +88,22 @@ def limits_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the limits of what examines a source, as *time_limit* and *memory_limit*."""
     for option in (
         click.option(
-            "--memory-limit",
-            type=click.IntRange(256, 1 << 20),
-            default=2048,
+            "--max-memory",
+            "memory_limit",
+            default="2G",
             show_default=True,
-            metavar="MIB",
-            help="Memory that the process for one source may allocate.",
+            metavar="SIZE",
+            callback=size_of_option,
+            help="End work on a source if it takes more memory.",
         ),
         click.option(
-            "--time-limit",
+            "--max-time",
+            "time_limit",
             type=click.FloatRange(1, 86400),
             default=120,
             show_default=True,
             metavar="SECONDS",
-            help="Time for one source; then its row says that it hung.",
+            help="End work on a source after this time; its row says so.",
         ),
     ):
         function = option(function)
