@@ -150,7 +150,8 @@ def test_a_kernel_that_is_not_signed(archive, cache):
     archive.add(OWN, image(f"{release}-unsigned"))
     kernel = cache.kernel("6.12")
     assert kernel.release == release
-    assert kernel.folder.name == f"linux-image-{release}-unsigned_1"
+    assert kernel.package == image(f"{release}-unsigned")
+    assert kernel.folder.name == f"{kernel.package}_1"
 
 
 def test_an_old_kernel_whose_modules_are_gone(archive, cache):

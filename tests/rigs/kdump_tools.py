@@ -35,7 +35,8 @@ def kdump_tools_disk(cache: PackageCache, kernel: KernelPackage) -> Path:
             place = root.path / "etc/initramfs-tools"
             (place / "conf.d/modules").write_text("MODULES=list\n")
             (place / "modules").write_text("\n".join(_MODULES) + "\n")
-            root.install(*_PACKAGES, f"linux-image-{kernel.release}")
+            assert kernel.package is not None
+            root.install(*_PACKAGES, kernel.package)
             # What else the first load would do, in an emulated machine: an initrd.
             root.run(f"kdump-config symlinks {kernel.release}")
             root.run(f"cp /etc/kdump/sysctl.conf {_SEEN}-{kernel.release}")

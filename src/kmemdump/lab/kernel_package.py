@@ -31,6 +31,8 @@ class KernelPackage:
     """What boots, of a kernel that is no package; *folder* is then without meaning."""
     modules: Path | None = None
     """The folder of its modules, of a kernel that is no package."""
+    package: str | None = None
+    """Name of the Debian package; None of a kernel that is no package."""
 
     @property
     def vmlinuz(self) -> Path:

@@ -102,7 +102,13 @@ class PackageCache:
 
         folder = self.entry(f"{found.package}_{_file_name(found.version)}", make)
         return KernelPackage(
-            name, found.release, found.version, folder, architecture, found.suite
+            name,
+            found.release,
+            found.version,
+            folder,
+            architecture,
+            found.suite,
+            package=found.package,
         )
 
     def _built(self, recipe: BuiltKernel, architecture: Architecture) -> KernelPackage:
