@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.collect import measure_collect
 from benchmarks.figures import write_docs, write_peers
 from benchmarks.fleet import Fleet, measure_fleets
-from benchmarks.looks import measure_looks
+from benchmarks.looks import LookFigures, measure_looks
 from benchmarks.peers import measure_peers
 from benchmarks.scene import Plan, Scene, play
 from benchmarks.sealing import measure_sealing
@@ -121,13 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in _surroundings():
         console.print(line)
     if options.looks:
-        young = 10 if options.quick else 100
-        looks = [
-            measure_looks(it.series, it.tasks, it.runs, young, cache, progress.print)
-            for it in _plans(options)
-        ]
-        print_looks(looks, console)
-        return 0
+        return _looks(options, cache, console, progress)
     if options.peers:
         return _peers(options, cache, console, progress)
     if not options.fleets:
@@ -161,6 +155,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
     if options.docs:
         write_docs(options.docs, record, console.export_text())
+    return 0
+
+
+def _looks(
+    options: argparse.Namespace,
+    cache: PackageCache,
+    console: Console,
+    progress: Console,
+) -> int:
+    """Measure looks; what was measured is printed if a later machine fails."""
+    young = 10 if options.quick else 100
+    looks: list[LookFigures] = []
+    try:
+        for it in _plans(options):
+            looks.append(
+                measure_looks(
+                    it.series, it.tasks, it.runs, young, cache, progress.print
+                )
+            )
+    except KmemdumpError as error:
+        progress.print(f"benchmarks: {error}")
+        return int(error.exit_code)
+    finally:
+        print_looks(looks, console)
+        if options.json:
+            options.json.write_text(json.dumps([asdict(it) for it in looks]) + "\n")
     return 0
 
 

@@ -97,7 +97,7 @@ def test_guest_uses_no_other_applets():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("cpus", 0), ("memory", 1), ("tasks", 2001), ("random", 513)],
+    [("cpus", 0), ("memory", 1), ("tasks", 20_001), ("random", 513)],
 )
 def test_setup_bounds(field, value):
     with pytest.raises(UsageError, match=f"{field} is {value}, expected"):

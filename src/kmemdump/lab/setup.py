@@ -97,7 +97,7 @@ class Setup:
             ("memory", self.memory, least, most),
             ("nodes", self.nodes, 1, self.cpus),
             ("more_memory", self.more_memory, 0, 1 << 20),
-            ("tasks", self.tasks, 0, 2000),
+            ("tasks", self.tasks, 0, 20_000),
             ("random", self.random, 0, self.memory // 2),
         )
         for name, value, low, high in bounds:
