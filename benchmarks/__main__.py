@@ -171,7 +171,9 @@ def _looks(
         for it in _plans(options):
             looks.append(
                 measure_looks(
-                    it.series, it.tasks, it.runs, young, cache, progress.print
+                    *(it.series, it.memory, it.tasks, it.runs, young),
+                    cache,
+                    progress.print,
                 )
             )
     except KmemdumpError as error:
