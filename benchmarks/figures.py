@@ -122,14 +122,14 @@ def _left(record: Mapping[str, Any]) -> str:
 
 
 def _said(record: Mapping[str, Any]) -> str:
-    rows = [("RAM", "", "of", "time", "CPU time")]
+    rows = [("RAM", "what is left", "program", "time", "CPU time")]
     for machine in record["machines"]:
         for it in machine["summaries"]:
             cost = it["cost"]
             times = (_seconds(cost["wall"]), _seconds(cost["cpu"]))
             if cost["problem"]:
                 times = (cost["problem"].partition(":")[0], "")
-            rows.append((_memory(machine), it["name"], it["of"], *times))
+            rows.append((_memory(machine), it["of"], it["name"], *times))
     return _simple_table(rows)
 
 

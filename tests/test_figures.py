@@ -94,8 +94,8 @@ def test_the_comparison_is_made_anew():
     rows = [" ".join(line.split()) for line in filled.splitlines()]
     assert "1 GiB kdump 46 s 9.9 s 27.3 MB 128 MiB" in rows
     assert "16 GiB pstore 8.4 s 0.03 MB 128 MiB" in rows
-    assert "16 GiB report kdump 0.66 s 0.61 s" in rows
-    assert "1 GiB hotkdump kdump exit status 1" in rows
+    assert "16 GiB kdump report 0.66 s 0.61 s" in rows
+    assert "1 GiB kdump hotkdump exit status 1" in rows
     assert "The kernel is Debian's 6.12-test; the host's load was 0.2 before." in rows
     assert fill_peers(filled, measured) == filled
     # Tables of reStructuredText: no cell is wider than its column.
