@@ -163,11 +163,14 @@ def _trace(kernel: Kernel, task: Object) -> StackTrace:
 
 
 @each_series_once
-@pytest.mark.parametrize("distance", [256, -256])
+@pytest.mark.parametrize("distance", [256, -256, None])
 def test_a_guess_by_the_frame_pointer_is_left_out(
-    dead: DeadMachine, distance: int
+    dead: DeadMachine, distance: int | None
 ) -> None:
-    """The return address is missing, and the register leads to a word like one."""
+    """
+    The return address is missing, and the register leads to a word like one: behind,
+    before, or in other memory.
+    """
     target = Altered(open_target(f"qmp:{dead.machine.qmp}"))
     try:
         whole = attach(target)
@@ -185,13 +188,16 @@ def test_a_guess_by_the_frame_pointer_is_left_out(
         )
         # __schedule() has a frame record; schedule(), which called it, has none.
         own = sleeping.bp.value_()
-        guessed = own + distance
+        guessed = prog["init_uts_ns"].address_ if distance is None else own + distance
         guess = prog.symbol("vfs_read").address + 16
         target.words[physical(own)] = guessed
         target.words[physical(guessed)] = 0
         target.words[physical(guessed + 8)] = guess
+        returns = _trace(whole, task)[2].sp - 8
+        for address in range(own + 16, returns, 8):  # As if it were saved there, too.
+            target.words[physical(address)] = guessed
         target.gone += [
-            Range(physical(address), 8) for address in range(own + 16, own + 256, 8)
+            Range(physical(address), 8) for address in range(returns, own + 256, 8)
         ]
         lacking = attach(target, known=whole.own_debug_info)
         pcs = [frame.pc for frame in _trace(lacking, task)]

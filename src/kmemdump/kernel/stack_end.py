@@ -167,12 +167,15 @@ def _is_caller(prog: Program, place: _Place, caller: _Place, is_last: bool) -> b
 
 def _is_guess(prog: Program, place: _Place, caller: _Place) -> bool:
     """Return whether the frame pointer leads to a caller past missing memory."""
-    record: int | None = place.registers.get(arch_from_program(prog).frame_pointer)
+    arch = arch_from_program(prog)
+    record: int | None = place.registers.get(arch.frame_pointer)
     if record is None or place.sp is None or caller.sp != record + 2 * _WORD:
         return False
-    if record < place.sp:
-        return place.sp - record < _STACK  # No caller is below, on the same stack.
-    return record - place.sp < _STACK and any(
+    if not 0 <= record - place.sp < _STACK:
+        # Kernel's tables find the caller on another stack by what is at the end of this
+        # one. On Arm, the first record of an interrupt's stack leads to it.
+        return bool(arch.unwind_tables)
+    return any(
         _is_missing(prog, address, _WORD) for address in range(place.sp, record, _WORD)
     )
 
