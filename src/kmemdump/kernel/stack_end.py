@@ -172,7 +172,7 @@ def _is_guess(prog: Program, place: _Place, caller: _Place) -> bool:
     if record is None or place.sp is None or caller.sp != record + 2 * _WORD:
         return False
     if not 0 <= record - place.sp < _STACK:
-        # Kernel's tables find the caller on another stack by what is at the end of this
+        # Unwind tables find the caller on another stack by what is at the end of this
         # one. On Arm, the first record of an interrupt's stack leads to it.
         return bool(arch.unwind_tables)
     return any(
