@@ -171,7 +171,7 @@ def _is_guess(prog: Program, place: _Place, caller: _Place) -> bool:
     record: int | None = place.registers.get(arch.frame_pointer)
     if record is None or place.sp is None or caller.sp != record + 2 * _WORD:
         return False
-    if not 0 <= record - place.sp < _STACK:
+    if _frame_record(prog, place) is None:
         # Unwind tables find the caller on another stack by what is at the end of this
         # one. On Arm, the first record of an interrupt's stack leads to it.
         return bool(arch.unwind_tables)

@@ -247,7 +247,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 no_vmlinux_option = click.option(
     "--no-vmlinux",
     is_flag=True,
-    help="Do not search for the kernel's debug file if it lacks symbols or types.",
+    help="Do not search for a debug file of a kernel that lacks symbols or types.",
 )
 
 
