@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -42,6 +40,7 @@ from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import attempt
 from kmemdump.targets.writable import open_writable
 from kmemdump.text import format_duration
+from rigs.units import needs_systemd, verify
 
 KMOD = Path(__file__).parents[2] / "kmod"
 QUESTIONS = ("log", "sys", "ps", "bt -a", "irq", "mod")
@@ -183,7 +182,7 @@ def test_what_the_unit_opens_for_it():
     assert re.findall("^StandardInput=(.*)$", text, re.M) == ["file:/proc/iomem"]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+@needs_systemd
 def test_exposure():
     # Of 10; a plain unit has 9.6.
     argv = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
@@ -191,14 +190,9 @@ def test_exposure():
     assert done.returncode == 0, done.stdout[-200:]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+@needs_systemd
 def test_systemd_understands_the_unit(tmp_path):
-    # It wants the program to be there.
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/usr/bin/kmemdump", sys.executable))
-    argv = ["systemd-analyze", "verify", "--man=no", str(unit)]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert verify(UNIT, tmp_path) == (0, "")
 
 
 def test_the_units_configuration(tmp_path, capsys):

@@ -3,29 +3,21 @@
 
 import re
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from kmemdump.crash_kernel.installation import ARGUMENTS
-from rigs.programs import run
+from rigs.units import needs_systemd, verify
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 UNITS = ("kmemdump-kdump.service", "kmemdump-kexec.service")
-PROGRAMS = re.compile("/usr/bin/kmemdump|/sbin/kexec")
 
 
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze"
-)
+@needs_systemd
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_understands_it(name, tmp_path):
-    unit = tmp_path / name  # It wants the programs to be there.
-    unit.write_text(PROGRAMS.sub(sys.executable, (FOLDER / name).read_text()))
-    done = run("systemd-analyze", "verify", "--man=no", unit)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert verify(FOLDER / name, tmp_path) == (0, "")
 
 
 def test_it_loads_what_was_made_for_the_running_kernel():

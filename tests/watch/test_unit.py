@@ -3,25 +3,19 @@
 
 import re
 import shlex
-import shutil
-import sys
 from pathlib import Path
 
 import click
-import pytest
 
 from kmemdump.cli.main import _program
 from rigs.programs import run
+from rigs.units import needs_systemd, verify
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 UNIT = FOLDER / "kmemdump-watch.service"
 DEFAULTS = FOLDER / "kmemdump-watch.default"
 EXPOSURE = 17
 """Tenths of what systemd-analyze calls the exposure level; 100 is a plain unit."""
-
-needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze"
-)
 
 
 def values(text: str, name: str) -> list[str]:
@@ -30,10 +24,7 @@ def values(text: str, name: str) -> list[str]:
 
 @needs_systemd
 def test_systemd_understands_it(tmp_path):
-    unit = tmp_path / UNIT.name  # It wants the program to be there.
-    unit.write_text(UNIT.read_text().replace("/usr/bin/kmemdump", sys.executable))
-    done = run("systemd-analyze", "verify", "--man=no", unit)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert verify(UNIT, tmp_path) == (0, "")
 
 
 @needs_systemd
