@@ -309,8 +309,8 @@ PARSERS = (
         _parity,
         # One block, and two; reedsolo takes 10 ms for a zone of 1024 bytes.
         (
-            add_parity(write_zone(b"====1.5-D\nPanic", 84, parity=32), 16),
-            add_parity(write_zone(b"====1.5-D\nPanic" * 9, 204, parity=48), 16),
+            add_parity(write_zone(b"====1.5-D\nPanic", 60, parity=32), 16),
+            add_parity(write_zone(b"====1.5-D\nPanic" * 8, 168, parity=24), 8),
         ),
         20_000,
     ),

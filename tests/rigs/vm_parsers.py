@@ -3,7 +3,6 @@
 
 import json
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -75,17 +74,12 @@ def _connection(data: bytes) -> None:
     """The bytes are all that a QMP server says."""
     ours, theirs = socket.socketpair()
     with theirs:
-        threading.Thread(target=_say, args=(theirs, data), daemon=True).start()
+        theirs.sendall(data)  # A socket's buffer has room for the longest input.
+        theirs.shutdown(socket.SHUT_WR)
         with suppress(TargetError), QmpClient(ours, timeout=1.0) as client:
             while (event := client.event(0.0)) is not None:
                 interpret_event(event)
             client.status()
-
-
-def _say(theirs: socket.socket, data: bytes) -> None:
-    with suppress(OSError):
-        theirs.sendall(data)
-        theirs.shutdown(socket.SHUT_WR)
 
 
 VM_PARSERS = (
