@@ -22,6 +22,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import kmemdump
 from kmemdump.cli.main import _program
@@ -340,10 +341,27 @@ def verbs() -> dict[str, set[str]]:
     return found
 
 
+def check_options(text: str, known: Mapping[str, set[str]]) -> None:
+    """Check that the verbs that a text uses have the options that it gives them."""
+    for verb, rest in re.findall(r"kmemdump ([a-z]+)((?: [^\n`|;]*)?)", text):
+        if verb not in known:
+            continue  # A sentence.
+        rest = rest.partition(" -- ")[0]  # What follows is for another program.
+        used = set(re.findall(r"(?:^| )(--[a-z][a-z-]*|-[a-z])(?=[ =]|$)", rest))
+        assert used <= known[verb], f"kmemdump {verb}{rest}"
+
+
 def test_every_verb_is_documented() -> None:
     reference = (DOCS / "reference/kmemdump.rst").read_text()
     documented = re.findall(r"^\.\. kmemdump-verb:: (\w+)$", reference, re.MULTILINE)
     assert documented == list(verbs())
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_help_of_every_verb_has_examples(verb: str) -> None:
+    text = CliRunner().invoke(_program, [verb, "--help"]).output
+    assert re.search(rf"^  (.* \| )?kmemdump {verb}( |$)", text, re.MULTILINE)
+    check_options(text.partition("\nOptions:")[0], verbs())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -351,12 +369,7 @@ def test_every_option_exists(page: Path) -> None:
     known = verbs()
     text = re.sub(r"\\\n", " ", page.read_text())
     text = re.sub(r"'[^'\n]*'", "", text)  # What is asked may have options, too.
-    for verb, rest in re.findall(r"kmemdump ([a-z]+)((?: [^\n`|;]*)?)", text):
-        if verb not in known:
-            continue  # A sentence.
-        rest = rest.partition(" -- ")[0]  # What follows is for another program.
-        used = set(re.findall(r"(?:^| )(--[a-z][a-z-]*|-[a-z])(?=[ =]|$)", rest))
-        assert used <= known[verb], f"kmemdump {verb}{rest}"
+    check_options(text, known)
     everything = set().union(*known.values(), {"--version", "--help"})
     named = set(re.findall(r"`(--[a-z][a-z-]+)", text))
     assert named <= everything

@@ -60,6 +60,11 @@ def command(
     """
     List what can be marked; with TARGET, what each area costs there.
 
+    \b
+    kmemdump areas
+    kmemdump areas qmp:vm.qmp
+    kmemdump areas qmp:vm.qmp --backend minidump --rows 180
+
     Each area counts only memory that no area above it has counted. In a firmware's
     table, neighbouring ranges share a region; the memory between them counts as extra
     bytes. Areas are added by importance, or in the order of --area; an area that would

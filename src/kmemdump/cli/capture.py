@@ -62,6 +62,12 @@ def command(
     """
     Mark TARGET and write its core image now.
 
+    \b
+    kmemdump capture qmp:vm.qmp -o vm.core
+    kmemdump capture vmcore -o small.core
+    kmemdump capture pid:4711 -o log.core --area kmsg
+    kmemdump capture vm.ram -o vm.core --ask 'files 2' --ask devices.py
+
     TARGET is this machine (live), a running, paused or dead VM (qmp:SOCKET,
     libvirt:DOMAIN, or pid:PID of any virtual machine monitor), a raw RAM image, or a
     vmcore. If 'kmemdump watch' watches the VM, watch writes the core image.

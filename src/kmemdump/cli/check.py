@@ -81,6 +81,11 @@ def command(
     """
     Rehearse a death: say whether it would leave a core image now, and what to do.
 
+    \b
+    kmemdump check
+    kmemdump check /run/vms -o /var/lib/kmemdump
+    kmemdump check libvirt:web1 -o /var/lib/kmemdump
+
     VMs are named as for watch: sockets, folders and patterns of sockets, domains of
     libvirt. Without a name, or with live, check this machine. A core image is written
     as after a death, its questions are tried, and it is removed. A VM goes on; its

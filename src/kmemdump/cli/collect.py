@@ -72,6 +72,12 @@ def command(
     """
     Make a core image of what firmware or a crash kernel left of a crashed machine.
 
+    \b
+    kmemdump collect dump/ -o phone.core
+    kmemdump collect usb -o phone.core --keep-files files
+    kmemdump collect kdump -o /srv/dead.core
+    kmemdump collect ram.img -o phone.core --memory-map 0x80000000
+
     SOURCE is one of
 
     \b

@@ -55,6 +55,10 @@ def command(
     """
     Show the contents of CORE, whether it is intact, and what opens it.
 
+    \b
+    kmemdump info vm.core
+    kmemdump info vm.core --contents
+
     All of CORE is read and compared with its checksums, and kmemdump's own questions
     are tried on it.
     """

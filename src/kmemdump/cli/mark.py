@@ -226,6 +226,12 @@ def command(
     Register regions with a machine's firmware or crash kernel, which dumps them when it
     dies.
 
+    \b
+    kmemdump mark live --daemon
+    kmemdump mark live --backend kdump
+    kmemdump mark qmp:phone.qmp --backend kinfo
+    kmemdump mark live --off
+
     TARGET is live (this machine; its reserved memory is written through /dev/mem) or
     qmp:SOCKET (a VM that has its RAM in a shared file). Regions of other owners stay as
     they are.

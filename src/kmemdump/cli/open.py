@@ -65,6 +65,11 @@ def command(
     """
     Start a debugger on CORE, with the right vmlinux, offsets and options.
 
+    \b
+    kmemdump open vm.core
+    kmemdump open vm.core --with crash
+    kmemdump open vm.core --with gdb --vmlinux vmlinux -- -batch -ex log
+
     The vmlinux is found by its build id in the usual places (/usr/lib/debug, …), and by
     debuginfod if DEBUGINFOD_URLS is set. drgn needs none for a core image. In gdb,
     "log" and "tasks" print the kernel's log and tasks. Arguments after "--" are passed

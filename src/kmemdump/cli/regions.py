@@ -50,6 +50,11 @@ def command(source: str, subsystem: int, as_json: bool, options: Options) -> int
     """
     List the regions registered with firmware, and those that it would refuse.
 
+    \b
+    kmemdump regions live
+    kmemdump regions dump/
+    kmemdump regions ram.img --memory-map 0x80000000
+
     SOURCE is a machine with a minidump table or a kinfo in its memory (a VM, a RAM
     image), a kinfo in a file of its own, or what firmware dumped: a folder of
     md_*.BIN files, a rawdump image.

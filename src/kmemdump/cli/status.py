@@ -30,6 +30,11 @@ def command(as_json: bool, metrics: bool, refresh: bool) -> int:
     """
     Show what this machine's watches and agents hold, how old it is, and its cost.
 
+    \b
+    kmemdump status
+    kmemdump status --refresh
+    kmemdump status --metrics
+
     A watch is a running 'kmemdump watch'; an agent is a 'kmemdump mark --daemon'.
     The exit status is 0 if all is well, and 1 if something is missing, late or dead.
     """

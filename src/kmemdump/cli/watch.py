@@ -129,6 +129,11 @@ def command(
     """
     Mark VMs while they run, and write a core image when a kernel dies.
 
+    \b
+    kmemdump watch /run/vms -o /var/lib/kmemdump
+    kmemdump watch --libvirt --name 'web*' -o /var/lib/kmemdump
+    kmemdump watch vm.qmp -o cores --until-dead --then quit
+
     QMP_SOCKET is a socket of QEMU's -qmp unix:PATH,server=on,wait=off that no other
     program uses, DIR a folder of such sockets, PATTERN a quoted pattern for them, as
     '/run/*/qmp.sock'. VMs that start later are found, and those that start again. A
