@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from kmemdump.memory.ranges import Range as Range
     from kmemdump.memory.ranges import Region as Region
     from kmemdump.memory.ranges import fit as fit
-    from kmemdump.memory.recorder import Budget as Budget
+    from kmemdump.memory.reading import Budget as Budget
     from kmemdump.opening import open_target as open_target
     from kmemdump.questions.crash_commands import command as command
     from kmemdump.questions.objects import each as each
@@ -104,7 +104,7 @@ _HOMES = {
     "marking.registry": "Refusal Registry UpdateResult",
     "memory.physical": "Memory",
     "memory.ranges": "Range Region fit",
-    "memory.recorder": "Budget",
+    "memory.reading": "Budget",
     "opening": "open_target",
     "questions.crash_commands": "command",
     "questions.objects": "each",

@@ -15,7 +15,7 @@ from drgn import Program
 from kmemdump.coreimage import Manifest, verify
 from kmemdump.errors import BudgetExceededError, QuestionError
 from kmemdump.kernel.attach import Kernel, attach
-from kmemdump.memory.recorder import Budget
+from kmemdump.memory.reading import Budget
 from kmemdump.opening import open_target
 from kmemdump.questions.parse import parse_questions
 from kmemdump.questions.question import Question, attempt, explain

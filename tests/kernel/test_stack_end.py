@@ -19,7 +19,7 @@ from drgn.helpers.linux.sched import cpu_curr
 from kernel.test_attach import Altered
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.memory.ranges import Range
-from kmemdump.memory.recorder import BLOCK_SIZE
+from kmemdump.memory.spans import BLOCK_SIZE
 from kmemdump.opening import open_target
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import attempt, explain

@@ -14,7 +14,9 @@ from kmemdump.kernel.attach import Kernel, OwnDebugInfo
 from kmemdump.kernel.program import core_program
 from kmemdump.marking.mark import Marking, find_hidden, mark
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
-from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Recorder, current_recorder
+from kmemdump.memory.reading import Budget
+from kmemdump.memory.recorder import Recorder, current_recorder
+from kmemdump.memory.spans import BLOCK_SIZE
 from kmemdump.questions.objects import each
 from kmemdump.vmcoreinfo import VmcoreInfo
 from rigs.synthetic import vmcoreinfo

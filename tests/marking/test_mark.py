@@ -16,7 +16,9 @@ from kmemdump.kernel.program import core_program
 from kmemdump.marking.mark import mark
 from kmemdump.memory.physical import PAGE_SIZE, PageMemory
 from kmemdump.memory.ranges import Range
-from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Recorder
+from kmemdump.memory.reading import Budget
+from kmemdump.memory.recorder import Recorder
+from kmemdump.memory.spans import BLOCK_SIZE
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import function
 from kmemdump.vmcoreinfo import VmcoreInfo

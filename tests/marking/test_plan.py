@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from kmemdump.marking.mark import AreaResult, Marking
 from kmemdump.marking.plan import Plan, plan
 from kmemdump.memory.ranges import Range, intersect, subtract, total
-from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
+from kmemdump.memory.reading import block_ranges
+from kmemdump.memory.spans import BLOCK_SIZE
 
 ALL = [Range(0, 1 << 40)]
 

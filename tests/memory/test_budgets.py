@@ -9,7 +9,8 @@ from kmemdump.errors import BudgetExceededError
 from kmemdump.memory import recorder as subject
 from kmemdump.memory.physical import PAGE_SIZE
 from kmemdump.memory.ranges import Range
-from kmemdump.memory.recorder import Budget, Recorder
+from kmemdump.memory.reading import Budget
+from kmemdump.memory.recorder import Recorder
 
 PARTS = 3000
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from kmemdump.errors import BudgetExceededError, NotCapturedError
 from kmemdump.memory.physical import PAGE_SIZE, FileMemory, JoinedMemory, PageMemory
 from kmemdump.memory.ranges import Extent, Range
-from kmemdump.memory.recorder import BLOCK_SIZE, Budget, Recorder, block_ranges
+from kmemdump.memory.reading import Budget, block_ranges
+from kmemdump.memory.recorder import Recorder
+from kmemdump.memory.spans import BLOCK_SIZE
 
 
 class Bytes:

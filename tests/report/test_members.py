@@ -9,7 +9,7 @@ from drgn.helpers.linux.pid import for_each_task
 
 from kmemdump.kernel.attach import attach
 from kmemdump.kernel.types import BtfTypes
-from kmemdump.memory.recorder import BLOCK_SIZE
+from kmemdump.memory.spans import BLOCK_SIZE
 from kmemdump.opening import open_target
 from kmemdump.report.gather import gather
 from kmemdump.report.report import Report

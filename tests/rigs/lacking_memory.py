@@ -8,7 +8,7 @@ from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.kernel.attach import Kernel, OwnDebugInfo, attach
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
-from kmemdump.memory.recorder import BLOCK_SIZE
+from kmemdump.memory.spans import BLOCK_SIZE
 from kmemdump.targets import Target
 from kmemdump.targets.file import FileTarget
 

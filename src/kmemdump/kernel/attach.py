@@ -31,7 +31,8 @@ from kmemdump.kernel.loaded_modules import without_early_warnings
 from kmemdump.kernel.mapped_memory import add_mapped_memory
 from kmemdump.kernel.program import RECORDER, REGISTERS, core_program
 from kmemdump.memory.ranges import ADDRESS_SPACE
-from kmemdump.memory.recorder import Budget, PartReads, Reading, Recorder
+from kmemdump.memory.reading import Budget, PartReads, Reading
+from kmemdump.memory.recorder import Recorder
 from kmemdump.targets import NamingTarget, Target
 from kmemdump.targets.vmcore import core_of
 from kmemdump.vmcoreinfo import VmcoreInfo

@@ -27,7 +27,7 @@ from kmemdump.marking.capture import Capture, look, mark_selected
 from kmemdump.marking.mark import Marking, find_hidden
 from kmemdump.marking.selection import Selection
 from kmemdump.memory.physical import PAGE_SIZE, JoinedMemory
-from kmemdump.memory.recorder import BLOCK_SIZE
+from kmemdump.memory.spans import BLOCK_SIZE
 from kmemdump.targets import Target
 
 __all__ = ["look_again"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from kmemdump.marking.selection import Selection
 from kmemdump.memory.ranges import Range
-from kmemdump.memory.recorder import Part, PartReads, Reading
+from kmemdump.memory.reading import Part, PartReads, Reading
 from kmemdump.memory.spans import Changes
 from kmemdump.questions.question import Question
 

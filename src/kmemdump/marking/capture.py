@@ -45,7 +45,8 @@ from kmemdump.marking.selection import Selection, select
 from kmemdump.marking.self_contained import mark_by_vmlinux
 from kmemdump.memory.physical import JoinedMemory, Memory
 from kmemdump.memory.ranges import Range, Region, parts_in
-from kmemdump.memory.recorder import Budget, Recorder, block_ranges
+from kmemdump.memory.reading import Budget, block_ranges
+from kmemdump.memory.recorder import Recorder
 from kmemdump.memory.spans import Changes
 from kmemdump.questions.question import Question
 from kmemdump.sealing import Seal, make_seal

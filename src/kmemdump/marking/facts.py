@@ -11,7 +11,7 @@ from drgn.helpers.linux.cpumask import for_each_online_cpu
 from kmemdump.coreimage import AreaRecord, QuestionRecord
 from kmemdump.kernel.attach import Kernel
 from kmemdump.marking.mark import AreaResult
-from kmemdump.memory.recorder import BLOCK_SIZE
+from kmemdump.memory.spans import BLOCK_SIZE
 
 __all__ = ["command_line", "online_first", "record_area"]
 

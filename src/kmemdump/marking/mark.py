@@ -31,15 +31,8 @@ from kmemdump.kernel.registered_regions import (
 from kmemdump.kernel.tasks import is_without_registers
 from kmemdump.marking.asked import Asked, QuestionResult
 from kmemdump.memory.ranges import Range, subtract
-from kmemdump.memory.recorder import (
-    BLOCK_SIZE,
-    Budget,
-    Part,
-    PartReads,
-    Reading,
-    block_ranges,
-)
-from kmemdump.memory.spans import Changes
+from kmemdump.memory.reading import Budget, Part, PartReads, Reading, block_ranges
+from kmemdump.memory.spans import BLOCK_SIZE, Changes
 from kmemdump.progress import report_progress
 from kmemdump.questions.objects import each
 from kmemdump.questions.question import Question, attempt, explain, function
@@ -67,7 +60,7 @@ class AreaResult:
     name: str
     blocks: frozenset[int]
     """
-    Blocks (see :mod:`kmemdump.memory.recorder`) that it needs, shared ones included.
+    Blocks (see :mod:`kmemdump.memory.spans`) that it needs, shared ones included.
     """
     own: frozenset[int]
     """Blocks that no earlier area needs."""

@@ -28,7 +28,8 @@ from kmemdump.memory.ranges import (
     subtract,
     total,
 )
-from kmemdump.memory.recorder import BLOCK_SIZE, block_ranges
+from kmemdump.memory.reading import block_ranges
+from kmemdump.memory.spans import BLOCK_SIZE
 
 __all__ = ["DEFAULT_EXTRA", "DESCRIPTION", "Plan", "PlannedArea", "plan"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from kmemdump.areas import Area, choose_areas
-from kmemdump.memory.recorder import Budget
+from kmemdump.memory.reading import Budget
 from kmemdump.questions.parse import parse_questions
 from kmemdump.questions.question import Question
 

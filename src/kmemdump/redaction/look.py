@@ -19,7 +19,7 @@ from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.registered_regions import find_kernel_regions
 from kmemdump.marking.mark import hindrance
-from kmemdump.memory.recorder import Budget
+from kmemdump.memory.reading import Budget
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import Question, attempt, explain
 from kmemdump.redaction.reads import ByteRecorder

@@ -25,7 +25,7 @@ from kmemdump.kernel.loaded_modules import loaded_modules
 from kmemdump.kernel.lock_waits import find_lock_waits
 from kmemdump.kernel.optional import optional
 from kmemdump.memory.ranges import Range
-from kmemdump.memory.recorder import Budget
+from kmemdump.memory.reading import Budget
 from kmemdump.report.fault import (
     choose_fault,
     fault_in_log,

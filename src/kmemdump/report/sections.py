@@ -11,7 +11,8 @@ from drgn import FaultError
 
 from kmemdump.errors import KmemdumpError
 from kmemdump.kernel.optional import ABSENT
-from kmemdump.memory.recorder import Budget, Recorder
+from kmemdump.memory.reading import Budget
+from kmemdump.memory.recorder import Recorder
 from kmemdump.report.records import Loss
 
 __all__ = ["SECTION_BUDGET", "Sections", "reason"]

@@ -27,7 +27,7 @@ from kmemdump.diagnosis.signature import (
 from kmemdump.kernel.attach import Kernel, attach
 from kmemdump.kernel.code_before import find_code_before
 from kmemdump.kernel.printk import LogRecord, read_log
-from kmemdump.memory.recorder import Budget
+from kmemdump.memory.reading import Budget
 from kmemdump.report.observe import observe
 from kmemdump.report.sections import Sections
 from kmemdump.sealing import Seal
