@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kmemdump.bounds.steps import Limits
+
 pytestmark = pytest.mark.slow
 
 # Work in C, which no budget and no handler of Python's ends: "forever" stands for what
@@ -131,6 +133,30 @@ def test_memory_is_limited() -> None:
         """
     )
     assert (status, lines) == (7, ["refused"])
+
+
+def test_memory_of_a_step_is_limited_besides_what_is_there() -> None:
+    """As where drgn shifts by a number of a damaged kernel, in Python."""
+    status, lines = run(
+        """
+        kept = []
+        def work():
+            kept.append(bytearray(700 << 20))  # Between steps.
+            for order in (30, 32):
+                try:
+                    put(f"1 << 1 << {order}", lambda: 1 << (1 << order))
+                except MemoryError:
+                    print("refused")
+            kept.append(bytearray(700 << 20))
+        run(work)
+        """
+    )
+    assert (status, lines) == (7, ["1 << 1 << 30 done", "refused"])
+
+
+@pytest.mark.parametrize(("memory", "size"), [(1, 400), (2048, 400), (8192, 1600)])
+def test_limit_of_a_step_is_raised_with_that_of_all(memory: int, size: int) -> None:
+    assert Limits(memory=memory << 20).memory_of_step == size << 20
 
 
 def test_a_crash_is_no_end() -> None:

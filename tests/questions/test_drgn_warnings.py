@@ -2,7 +2,10 @@
 """What drgn only warns of makes an answer incomplete."""
 
 import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from drgn import Program
@@ -11,6 +14,20 @@ from kmemdump.errors import IncompleteAnswerError
 from kmemdump.questions.question import Question, answer, attempt, explain
 
 logger = logging.getLogger("drgn")
+
+_SCRIPT = """\
+import logging, os, sys
+import drgn
+import kmemdump.kernel.drgn_warnings
+
+logging.basicConfig(level=logging.DEBUG, format="%(message)s", stream=sys.stdout)
+prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+module = prog.extra_module("vmlinux", create=True)
+try:
+    module.try_file(os.fsdecode(sys.argv[1]))
+except FileNotFoundError:
+    pass
+"""
 
 
 def asked(put, text="test"):
@@ -98,3 +115,23 @@ def test_threads_that_ask_at_the_same_time(caplog):
         name: f"couldn't get {name}" for name in "ABC"
     }
     assert [it.getMessage() for it in caplog.records] == ["of nobody's question"]
+
+
+def test_message_that_is_no_text_is_logged(tmp_path: Path) -> None:
+    """drgn's messages have names in them as they are in memory, or in a folder."""
+    path = bytes(tmp_path / "vm") + b"\xfflinux"
+    run = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, path], capture_output=True, check=True
+    )
+    assert f"{tmp_path}/vm\ufffdlinux" in run.stdout.decode()
+    assert run.stderr == b""
+
+
+def test_other_exceptions_that_nobody_catches_are_still_reported() -> None:
+    script = _SCRIPT.partition("prog =")[0] + (
+        "class Late:\n    def __del__(self):\n        b'\\xff'.decode()\nLate()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "UnicodeDecodeError" in run.stderr

@@ -68,6 +68,7 @@ def test_the_file_has_the_name_that_a_person_knows(prog):
         (ValueError("not a task"), "not a task"),
         (AttributeError("no x"), "AttributeError: no x"),
         (AssertionError(), "AssertionError"),
+        (MemoryError(), "the question took more memory than it may"),
         (FileNotFoundError(2, "Not there", "x"), "x: Not there"),
     ],
 )

@@ -5,7 +5,8 @@ Steps of work on foreign memory, each with a limit that the kernel enforces.
 The budget of a question is looked at when memory is read. Work that reads none, in
 drgn's C code, is ended by signals whose default action is to end the process: SIGXCPU
 of RLIMIT_CPU, and SIGALRM. Who waits for the process then knows in which step it was,
-and may start another one that leaves this step out.
+and may start another one that leaves this step out. Memory that a step may not have is
+not given (RLIMIT_DATA), and the step fails by a :exc:`MemoryError`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from kmemdump.bounds.page import Partner, StatePage
 from kmemdump.errors import BudgetExceededError
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 _CPU = 900.0
+_MEMORY = 2 << 30
+_MEMORY_OF_STEP = 400 << 20
+"""Bytes that a step may take besides what was taken before."""
 _MEMORY_OF_VMLINUX = 4 << 30
 """Bytes that drgn may take for a debug file, which is the user's own."""
 _MARGIN = 5
@@ -46,7 +51,7 @@ _MARGIN = 5
 class Limits:
     """Limits of a process. A machine of 64 CPUs and 10,000 tasks takes a tenth."""
 
-    memory: int = 2 << 30
+    memory: int = _MEMORY
     """Bytes that it may allocate (RLIMIT_DATA)."""
     cpu: float = _CPU
     """CPU seconds for all of its work, from when it is limited."""
@@ -55,8 +60,13 @@ class Limits:
 
     @property
     def factor(self) -> float:
-        """By how much a step's limit is raised with that of all work."""
+        """By how much a step's limits of time are raised with those of all work."""
         return max(self.cpu / _CPU, 1.0)
+
+    @property
+    def memory_of_step(self) -> int:
+        """Bytes that a step may allocate; they are raised with those of all work."""
+        return _MEMORY_OF_STEP * max(self.memory, _MEMORY) // _MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,8 @@ class _State:
     ) -> None:
         self.page = page
         self.limits = limits
+        self.vmlinux = 0
+        """Bytes that the kernel's debug file may take besides."""
         self._refused = refused
         self._last = last
         self._end = cpu_used() + limits.cpu if total else math.inf
@@ -106,11 +118,22 @@ class _State:
         self.page.begin(what)
         self.limit_cpu(cpu_used() + cpu * factor + _MARGIN)
         signal.setitimer(signal.ITIMER_REAL, wall * factor + _MARGIN)
+        self.limit_memory(_allocated() + self.limits.memory_of_step)
 
     def end(self) -> None:
+        self.limit_memory()
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.limit_cpu()
         self.page.end()
+
+    def limit_memory(self, size: float = math.inf) -> None:
+        """
+        Limit the memory that this process allocates.
+
+        :param size: Bytes; less if that is all that it may allocate.
+        """
+        size = min(size, self.limits.memory) + self.vmlinux
+        set_soft_limit(resource.RLIMIT_DATA, int(size))
 
     def limit_cpu(self, seconds: float = math.inf) -> None:
         """
@@ -148,7 +171,7 @@ def limit_process(
     for number in (signal.SIGXCPU, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     set_soft_limit(resource.RLIMIT_CORE, 0)  # It would hold a guest's memory.
-    set_soft_limit(resource.RLIMIT_DATA, limits.memory)
+    _state.limit_memory()
     _state.limit_cpu()
 
 
@@ -209,7 +232,8 @@ def hand_over() -> None:
 def raise_memory() -> None:
     """Allow what the kernel's debug file takes, which the user chose."""
     if _state is not None:
-        set_soft_limit(resource.RLIMIT_DATA, _state.limits.memory + _MEMORY_OF_VMLINUX)
+        _state.vmlinux = _MEMORY_OF_VMLINUX
+        _state.limit_memory()
 
 
 def set_soft_limit(which: int, value: int) -> None:
@@ -224,3 +248,9 @@ def cpu_used() -> float:
     """Return the CPU seconds that this process has taken."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def _allocated() -> int:
+    """Return the bytes of data that this process has; see proc_pid_statm(5)."""
+    pages = int(Path("/proc/self/statm").read_bytes().split()[5])
+    return pages * resource.getpagesize()

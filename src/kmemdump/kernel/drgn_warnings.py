@@ -10,6 +10,7 @@ is not logged besides.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -46,7 +47,26 @@ class _Collector(logging.Filter):
 
 # Installed once and for all: threads put questions at the same time, and each has a
 # list of its own.
-logging.getLogger(_LOGGER).addFilter(_Collector())
+_drgn = logging.getLogger(_LOGGER)
+_drgn.addFilter(_Collector())
+_other_unraisable = sys.unraisablehook
+
+
+def _log_what_is_no_text(unraisable: sys.UnraisableHookArgs) -> None:
+    """
+    Log a message of drgn that is not UTF-8, such as one with a damaged name in it.
+
+    drgn passes its messages to :mod:`logging` as UTF-8, and Python reports those that
+    are not: drgnpy_log_fn(), drgn's libdrgn/python/program.c.
+    """
+    error = unraisable.exc_value
+    if isinstance(error, UnicodeDecodeError) and unraisable.object == _drgn.log:
+        _drgn.warning("%s", error.object.decode("utf-8", "replace"))
+    else:
+        _other_unraisable(unraisable)
+
+
+sys.unraisablehook = _log_what_is_no_text
 
 
 @contextmanager

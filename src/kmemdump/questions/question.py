@@ -78,6 +78,8 @@ def attempt(prog: Program, question: Question) -> tuple[str, BaseException | Non
 
 def explain(error: BaseException) -> str:
     """Return why a question could not be answered, in one line."""
+    if isinstance(error, MemoryError):  # Of C code and Python, without a word.
+        return "the question took more memory than it may"
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"

@@ -78,8 +78,8 @@ def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SIZE",
             expose_value=False,
             callback=_note_size,
-            help="End work on the target if it takes more memory; 4G more with "
-            "--vmlinux.  [default: 2G]",
+            help="End work on the target if it takes more memory, of which each "
+            "question has a part; 4G more with --vmlinux.  [default: 2G]",
         ),
     ):
         found = option(found)
