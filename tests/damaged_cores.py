@@ -8,17 +8,22 @@ exit status than 0 to 3 is a failure; its input is left in ``build/damaged``.
 ``tests/tally.json`` says how many inputs were made of each core image.
 """
 
+from __future__ import annotations
+
 import argparse
+import gc
 import os
 import random
 import resource
 import sys
 import time
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import rigs.verbs  # noqa: F401
+from kmemdump.bounds.child import ChildEnded
 from kmemdump.cli import main
 from rigs.damage import damage, kernel_pointers, move_pointers, spans
 from rigs.tally import Count, add_count
@@ -51,17 +56,18 @@ class Core:
     """A core image that is good."""
 
     path: Path
-    whole: bytes
     parts: dict[str, tuple[int, int]]
-    pointers: list[int]
+    pointers: array[int]
 
     @classmethod
-    def read(cls, path: Path) -> "Core":
-        whole, parts = path.read_bytes(), spans(path)
-        return cls(path, whole, parts, kernel_pointers(whole, *parts["memory"]))
+    def read(cls, path: Path) -> Core:
+        parts = spans(path)
+        found = kernel_pointers(path.read_bytes(), *parts["memory"])
+        return cls(path, parts, array("Q", found))
 
     def damaged(self, chance: random.Random) -> bytes:
-        data = bytearray(self.whole)
+        # Not kept: the copies of this process would have it, too.
+        data = bytearray(self.path.read_bytes())
         part = chance.choice(["pointers", "pointers", "cut", *self.parts])
         if part == "pointers":
             move_pointers(data, self.pointers, chance)
@@ -84,8 +90,10 @@ def attempt(arguments: list[str], output: Path) -> tuple[int, resource.struct_ru
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(fd, 1)
             os.dup2(fd, 2)
-            status = main(arguments)
+            status = main(arguments, in_children=True)
             sys.stdout.flush()
+        except ChildEnded as ended:
+            status = ended.status
         finally:
             os._exit(status)
     _, status, usage = os.wait4(pid, 0)
@@ -113,6 +121,7 @@ def main_() -> int:
     parser.add_argument("--inputs", type=int, default=1 << 31, help="at most so many")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    gc.set_threshold(200_000)  # As the command does.
     cores = [Core.read(path) for path in options.cores]
     figures = Figures()
     deadline = time.monotonic() + options.seconds

@@ -24,6 +24,7 @@ from kmemdump.bounds.page import Partner, StatePage
 from kmemdump.errors import BudgetExceededError
 
 __all__ = [
+    "TOO_MUCH_MEMORY",
     "Limits",
     "Refusal",
     "cpu_used",
@@ -36,6 +37,9 @@ __all__ = [
     "state",
     "step",
 ]
+
+TOO_MUCH_MEMORY = "the question took more memory than it may"
+"""Why a step failed that was refused memory."""
 
 _CPU = 900.0
 _MEMORY = 2 << 30
@@ -188,17 +192,22 @@ def step(what: str, cpu: float, wall: float) -> Iterator[None]:
     :param what: Names the step; the same work has the same name.
     :param cpu: CPU seconds that it may take.
     :param wall: Seconds that it may take, if others use the CPU, or a disk is slow.
-    :raises BudgetExceededError: If the step is left out.
+    :raises BudgetExceededError: If the step is left out, or needs too much memory.
     """
     current = _state
     if current is None:
         yield
         return
     current.begin(what, cpu, wall)
+    refused = False
     try:
         yield
+    except MemoryError:
+        refused = True
     finally:
         current.end()
+    if refused:  # Not above: the cause's frames would keep what the step took.
+        raise BudgetExceededError(TOO_MUCH_MEMORY)
 
 
 @contextlib.contextmanager

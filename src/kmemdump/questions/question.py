@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from drgn import FaultError, ObjectNotFoundError, Program
 from drgn.commands import CommandError, CommandExitStatusError
 
+from kmemdump.bounds.steps import TOO_MUCH_MEMORY
 from kmemdump.errors import IncompleteAnswerError, KmemdumpError
 from kmemdump.kernel.drgn_warnings import collected_warnings
 from kmemdump.kernel.program import NAME
@@ -79,7 +80,7 @@ def attempt(prog: Program, question: Question) -> tuple[str, BaseException | Non
 def explain(error: BaseException) -> str:
     """Return why a question could not be answered, in one line."""
     if isinstance(error, MemoryError):  # Of C code and Python, without a word.
-        return "the question took more memory than it may"
+        return TOO_MUCH_MEMORY
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
