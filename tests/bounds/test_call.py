@@ -114,7 +114,8 @@ def test_an_interrupt_leaves_no_child() -> None:
         run_bounded(sleep)
     timer.join()
     assert not multiprocessing.active_children()
-    assert set(os.listdir("/proc/self/task")) == before
+    # A thread of the test before may have ended only now.
+    assert set(os.listdir("/proc/self/task")) <= before
 
 
 def test_a_page_names_what_is_held() -> None:

@@ -153,7 +153,7 @@ def test_memory_of_a_step_is_limited_besides_what_is_there() -> None:
     assert lines[1].startswith("1 << 1 << 32 left out: the question took more memory")
 
 
-@pytest.mark.parametrize(("memory", "size"), [(1, 400), (2048, 400), (8192, 1600)])
+@pytest.mark.parametrize(("memory", "size"), [(1, 320), (2048, 320), (8192, 1280)])
 def test_limit_of_a_step_is_raised_with_that_of_all(memory: int, size: int) -> None:
     assert Limits(memory=memory << 20).memory_of_step == size << 20
 

@@ -43,7 +43,7 @@ TOO_MUCH_MEMORY = "the question took more memory than it may"
 
 _CPU = 900.0
 _MEMORY = 2 << 30
-_MEMORY_OF_STEP = 400 << 20
+_MEMORY_OF_STEP = 320 << 20
 """Bytes that a step may take besides what was taken before."""
 _MEMORY_OF_VMLINUX = 4 << 30
 """Bytes that drgn may take for a debug file, which is the user's own."""
