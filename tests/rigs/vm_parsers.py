@@ -3,6 +3,7 @@
 
 import json
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -74,12 +75,18 @@ def _connection(data: bytes) -> None:
     """The bytes are all that a QMP server says."""
     ours, theirs = socket.socketpair()
     with theirs:
-        theirs.sendall(data)  # A socket's buffer has room for the longest input.
-        theirs.shutdown(socket.SHUT_WR)
+        # An input may be larger than a socket's buffer.
+        threading.Thread(target=_say, args=(theirs, data), daemon=True).start()
         with suppress(TargetError), QmpClient(ours, timeout=1.0) as client:
             while (event := client.event(0.0)) is not None:
                 interpret_event(event)
             client.status()
+
+
+def _say(theirs: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
 
 
 VM_PARSERS = (
