@@ -190,7 +190,7 @@ def write_peers(folder: Path, record: Mapping[str, Any]) -> None:
     """Write the figures of other tools into the manual in a folder."""
     page = folder / _COMPARISON
     filled = fill_peers(page.read_text(), record)
-    (folder / PEERS).write_text(json.dumps(record, indent=2) + "\n")
+    _write_record(folder / PEERS, record)
     page.write_text(filled)
 
 
@@ -203,7 +203,21 @@ def write_docs(folder: Path, record: Mapping[str, Any], text: str) -> None:
     readme, page = folder.parent / "README.md", folder / _COMPARISON
     filled = fill(readme.read_text(), record)
     compared = fill_comparison(page.read_text(), record)
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    _write_record(folder / RECORD, record)
     (folder / _TEXT).write_text(text)
     readme.write_text(filled)
     page.write_text(compared)
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(_without_output(record), indent=2) + "\n")
+
+
+def _without_output(record: Any) -> Any:
+    """Leave out what programs printed: nobody needs it, and it names people's files."""
+    if isinstance(record, Mapping):
+        kept = (it for it in record.items() if it[0] != "output")
+        return {key: _without_output(value) for key, value in kept}
+    if isinstance(record, list | tuple):
+        return [_without_output(it) for it in record]
+    return record

@@ -11,7 +11,6 @@ exit status than 0 to 3 is a failure; its input is left in ``build/damaged``.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import random
 import resource
@@ -23,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import rigs.verbs  # noqa: F401
-from kmemdump.bounds.child import ChildEnded
-from kmemdump.cli import main
+from kmemdump.__main__ import run
 from rigs.damage import damage, kernel_pointers, move_pointers, spans
 from rigs.tally import Count, add_count
 
@@ -90,10 +88,10 @@ def attempt(arguments: list[str], output: Path) -> tuple[int, resource.struct_ru
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(fd, 1)
             os.dup2(fd, 2)
-            status = main(arguments, in_children=True)
-            sys.stdout.flush()
-        except ChildEnded as ended:
-            status = ended.status
+            sys.argv = ["kmemdump", *arguments]
+            run()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
         finally:
             os._exit(status)
     _, status, usage = os.wait4(pid, 0)
@@ -121,7 +119,6 @@ def main_() -> int:
     parser.add_argument("--inputs", type=int, default=1 << 31, help="at most so many")
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    gc.set_threshold(200_000)  # As the command does.
     cores = [Core.read(path) for path in options.cores]
     figures = Figures()
     deadline = time.monotonic() + options.seconds

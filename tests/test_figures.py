@@ -5,7 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.figures import PEERS, RECORD, fill, fill_comparison, fill_peers
+from benchmarks.figures import (
+    PEERS,
+    RECORD,
+    fill,
+    fill_comparison,
+    fill_peers,
+    write_peers,
+)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -114,3 +121,19 @@ def test_the_comparison_has_the_figures_of_the_manual():
     if not path.exists():
         pytest.skip("'python -m benchmarks --peers --docs docs' was not run yet")
     assert fill_peers(COMPARISON, json.loads(path.read_text())) == COMPARISON
+
+
+@pytest.mark.parametrize("name", [RECORD, PEERS])
+def test_records_lack_what_programs_printed(name):
+    assert '"output"' not in (ROOT / "docs" / name).read_text()
+
+
+def test_what_programs_printed_is_not_written(tmp_path):
+    cost = {"wall": 1.0, "cpu": 1.0, "problem": "", "output": "File: /home/me/x"}
+    summary = {"name": "report", "of": "kdump", "cost": cost}
+    machine = {"memory": 1024, "release": "6.12-test", "peers": []}
+    measured = {"load": 0.1, "machines": [{**machine, "summaries": [summary]}]}
+    (tmp_path / "comparison.rst").write_text(COMPARISON)
+    write_peers(tmp_path, measured)
+    assert "/home/me" not in (tmp_path / PEERS).read_text()
+    assert "1.0 s" in (tmp_path / "comparison.rst").read_text()

@@ -6,7 +6,7 @@ The budget of a question is looked at when memory is read. Work that reads none,
 drgn's C code, is ended by signals whose default action is to end the process: SIGXCPU
 of RLIMIT_CPU, and SIGALRM. Who waits for the process then knows in which step it was,
 and may start another one that leaves this step out. Memory that a step may not have is
-not given (RLIMIT_DATA), and the step fails by a :exc:`MemoryError`.
+not given (RLIMIT_DATA), and the step fails.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from contextvars import ContextVar
 
 __all__ = ["collected_warnings"]
 
-_LOGGER = "drgn"
 _MOST = 20
 """Most warnings that are kept; a damaged kernel could cause any number."""
 _DOUBT = "may be inconsistent"
@@ -47,7 +46,7 @@ class _Collector(logging.Filter):
 
 # Installed once and for all: threads put questions at the same time, and each has a
 # list of its own.
-_drgn = logging.getLogger(_LOGGER)
+_drgn = logging.getLogger("drgn")
 _drgn.addFilter(_Collector())
 _other_unraisable = sys.unraisablehook
 

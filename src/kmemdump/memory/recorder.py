@@ -27,13 +27,7 @@ from kmemdump.errors import BudgetExceededError, NotCapturedError
 from kmemdump.memory.changes import read_changes
 from kmemdump.memory.physical import PAGE_SIZE, Memory, PageMemory
 from kmemdump.memory.reading import Budget, Part, PartReads, Reading
-from kmemdump.memory.spans import (
-    BLOCK_SIZE,
-    Changes,
-    pack,
-    span_blocks,
-    touches,
-)
+from kmemdump.memory.spans import BLOCK_SIZE, Changes, pack, span_blocks, touches
 
 __all__ = ["Recorder", "current_recorder"]
 
