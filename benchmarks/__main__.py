@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.collect import measure_collect
 from benchmarks.figures import write_docs, write_peers
-from benchmarks.fleet import Fleet, measure_fleets
+from benchmarks.fleet import measure_fleets
 from benchmarks.looks import LookFigures, measure_looks
 from benchmarks.peers import measure_peers
 from benchmarks.scene import Plan, Scene, play
@@ -107,8 +107,9 @@ def _memory(options: argparse.Namespace) -> tuple[int, int]:
 def _plans(options: argparse.Namespace) -> list[Plan]:
     memory, random = _memory(options)
     tasks = options.tasks or ([200] if options.quick else [200, 2000, 10_000])
-    runs = options.runs or (1 if options.quick else 5)
-    return [Plan(options.kernel, memory, random, count, runs) for count in tasks]
+    return [
+        Plan(options.kernel, memory, random, count, _runs(options)) for count in tasks
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,33 +121,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=wide, highlight=False, record=True)
     for line in _surroundings():
         console.print(line)
-    if options.looks:
-        return _looks(options, cache, console, progress)
-    if options.peers:
-        return _peers(options, cache, console, progress)
-    if not options.fleets:
-        runs = options.runs or (1 if options.quick else 5)
-        if not options.collect:
-            print_sealing(measure_sealing(options.folder, runs), console)
-        if options.sealing:
-            return 0
-        print_collect(measure_collect(options.folder, runs), console)
-        if options.collect:
-            return 0
-    scenes: list[Scene] = []
-    fleets: list[Fleet] = []
     try:
-        for plan in [] if options.fleets else _plans(options):
-            scenes.append(play(plan, cache, options.folder, progress.print))
-            print_scene(scenes[-1], console)
-        counts = options.vms or ([2] if options.quick else [1, 10, 100])
-        fleets += measure_fleets(
-            options.kernel, counts, cache, options.folder, progress.print
-        )
-        print_fleets(fleets, console)
+        if options.looks:
+            _looks(options, cache, console, progress)
+        elif options.peers:
+            _peers(options, cache, console, progress)
+        elif options.sealing:
+            _sealing(options, console)
+        elif options.collect:
+            _collect(options, console)
+        else:
+            _watching(options, cache, console, progress)
     except KmemdumpError as error:
         progress.print(f"benchmarks: {error}")
         return int(error.exit_code)
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    return int(options.runs or (1 if options.quick else 5))
+
+
+def _sealing(options: argparse.Namespace, console: Console) -> None:
+    print_sealing(measure_sealing(options.folder, _runs(options)), console)
+
+
+def _collect(options: argparse.Namespace, console: Console) -> None:
+    print_collect(measure_collect(options.folder, _runs(options)), console)
+
+
+def _watching(
+    options: argparse.Namespace,
+    cache: PackageCache,
+    console: Console,
+    progress: Console,
+) -> None:
+    """Measure everything but looks and peers; with ``--fleets`` only many VMs."""
+    scenes: list[Scene] = []
+    if not options.fleets:
+        _sealing(options, console)
+        _collect(options, console)
+        for plan in _plans(options):
+            scenes.append(play(plan, cache, options.folder, progress.print))
+            print_scene(scenes[-1], console)
+    counts = options.vms or ([2] if options.quick else [1, 10, 100])
+    fleets = measure_fleets(
+        options.kernel, counts, cache, options.folder, progress.print
+    )
+    print_fleets(fleets, console)
     record = {
         "scenes": [asdict(scene) for scene in scenes],
         "fleets": [asdict(fleet) for fleet in fleets],
@@ -155,7 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
     if options.docs:
         write_docs(options.docs, record, console.export_text())
-    return 0
 
 
 def _looks(
@@ -163,7 +184,7 @@ def _looks(
     cache: PackageCache,
     console: Console,
     progress: Console,
-) -> int:
+) -> None:
     """Measure looks; what was measured is printed if a later machine fails."""
     young = 10 if options.quick else 100
     looks: list[LookFigures] = []
@@ -176,14 +197,10 @@ def _looks(
                     progress.print,
                 )
             )
-    except KmemdumpError as error:
-        progress.print(f"benchmarks: {error}")
-        return int(error.exit_code)
     finally:
         print_looks(looks, console)
         if options.json:
             options.json.write_text(json.dumps([asdict(it) for it in looks]) + "\n")
-    return 0
 
 
 def _peers(
@@ -191,31 +208,26 @@ def _peers(
     cache: PackageCache,
     console: Console,
     progress: Console,
-) -> int:
+) -> None:
     """Measure other tools; what was measured is kept if a later machine fails."""
     record: dict[str, Any] = {"load": os.getloadavg()[0], "machines": []}
     sizes = options.memory or ([1024] if options.quick else [1024, 4096, 16384])
     for memory in sizes:
-        try:
-            found = measure_peers(
-                options.kernel,
-                memory,
-                cache,
-                options.folder,
-                options.crashkernel,
-                options.hotkdump,
-                progress.print,
-            )
-        except KmemdumpError as error:
-            progress.print(f"benchmarks: {error}")
-            return int(error.exit_code)
+        found = measure_peers(
+            options.kernel,
+            memory,
+            cache,
+            options.folder,
+            options.crashkernel,
+            options.hotkdump,
+            progress.print,
+        )
         print_peers(found, console)
         record["machines"].append(asdict(found))
         if options.json:
             options.json.write_text(json.dumps(record, indent=2) + "\n")
     if options.docs:
         write_peers(options.docs, record)
-    return 0
 
 
 def _surroundings() -> list[str]:
