@@ -278,3 +278,15 @@ def test_long_name(tmp_path: Path) -> None:
     with PartialFile(tmp_path / name) as output:
         output.write(b"data")
     assert os.listdir(tmp_path) == [name]
+
+
+def test_no_more_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a service may have a few tasks only: the disk then writes at the end."""
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with PartialFile(tmp_path / "core") as output:
+        output.write(bytes(8 << 20))
+    assert (tmp_path / "core").stat().st_size == 8 << 20

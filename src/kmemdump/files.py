@@ -240,8 +240,10 @@ class _Output(io.FileIO):
             self._waiting = 0
             self._enough = min(2 * self._enough, _MAX_SYNC_BYTES)
             # In a thread: even starting to write waits if the disk's queue is full.
-            self._syncing = Thread(target=self._sync_data, name="sync")
-            self._syncing.start()
+            syncing = Thread(target=self._sync_data, name="sync")
+            with suppress(RuntimeError):  # No more threads: sync() does all of it.
+                syncing.start()
+                self._syncing = syncing
         return count
 
     def sync(self) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -20,7 +21,7 @@ from kmemdump.agent.systemd import notify
 from kmemdump.cli import main
 from kmemdump.cli.shared.agent_output import AgentOutput, JsonAgentOutput
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
-from kmemdump.marking.lock import lock_table
+from kmemdump.marking.lock import lock_holder, lock_table
 from kmemdump.marking.plan import Plan
 from kmemdump.marking.registration import RefreshResult
 
@@ -303,3 +304,30 @@ def test_command_line_counts_more_than_the_configuration(tmp_path, capsys):
     # So it comes as far as opening the target.
     assert main(["mark", "nosuch", "--config", str(path), "--area", "kmsg"]) == 3
     assert "nosuch: No such file" in capsys.readouterr().err
+
+
+def test_others_cannot_lock_a_table(tmp_path):
+    (tmp_path / "table.lock").touch(0o644)  # As an earlier version left it.
+    with lock_table(tmp_path, "table"):
+        assert (tmp_path / "table.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_who_asks_for_a_lock_does_not_take_it(tmp_path):
+    """``kmemdump status`` runs while an agent starts."""
+    with lock_table(tmp_path, "table"):
+        pass
+    ended = threading.Event()
+
+    def ask():
+        while not ended.is_set():
+            lock_holder(tmp_path, "table")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(2000):
+            with lock_table(tmp_path, "table"):
+                assert lock_holder(tmp_path, "table") == os.getpid()
+    finally:
+        ended.set()
+        thread.join()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The minidump backend."""
 
+import struct
+
 import pytest
 
 from kmemdump.backends import SelfDescribing
@@ -242,3 +244,29 @@ def test_find_smem() -> None:
     with pytest.raises(TargetError, match="no SMEM of version 12 found"):
         find_smem(machine)
     assert number(machine, SMEM.start + 0xC0) == 0
+
+
+def test_pages_that_look_like_smem() -> None:
+    """A guest can fill its memory with them, and name any sizes."""
+    sizes: list[int] = []
+
+    class Machine(FakeMachine):
+        def read(self, address: int, size: int) -> bytes:
+            sizes.append(size)
+            return super().read(address, size)
+
+    def table(*offsets: int) -> bytes:
+        rows = b"".join(struct.pack("<II40x", it, 4096) for it in offsets)
+        return struct.pack("<4sII20x", b"$TOC", 1, len(offsets)) + rows
+
+    machine = Machine()
+    for page in range(0x100000, 0x200000, 4096):
+        machine.put(SMEM.start + page, b"$PRT")
+    machine.put(SMEM.start + 0x200000, table(1 << 26, 1 << 30, 1 << 31))
+    assert find_smem(machine) == SMEM
+    assert max(sizes) <= 64 << 20
+    machine.put(SMEM.start + 0x300000, table(*range(4096, 84 * 4096, 4096)))
+    for page in range(0x280000, 0x300000, 4096):
+        machine.put(SMEM.start + page, b"$PRT")
+    with pytest.raises(FormatError, match=r"(?s)1024 MiB look like SMEM.*--smem"):
+        find_smem(machine)

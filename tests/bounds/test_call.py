@@ -10,8 +10,8 @@ import time
 import pytest
 
 from kmemdump import Limits, run_bounded
-from kmemdump.bounds import call, steps
-from kmemdump.bounds.page import StatePage
+from kmemdump.bounds import attempts, call, steps
+from kmemdump.bounds.page import StatePage, label
 from kmemdump.bounds.steps import step
 from kmemdump.errors import BudgetExceededError, FormatError, KmemdumpError
 
@@ -24,11 +24,11 @@ def forever() -> None:
     sum(range(1 << 60))
 
 
-def bomb(path: str) -> list[str]:
+def bomb(path: str, name: str = "bomb") -> list[str]:
     """Three questions, of which the second never ends in C code."""
     steps._MARGIN = 0
     found = []
-    for what, work in (("one", str), ("bomb", forever), ("two", str)):
+    for what, work in (("one", str), (name, forever), ("two", str)):
         try:
             with step(what, 1.0, 10.0):
                 work()
@@ -126,3 +126,41 @@ def test_a_page_names_what_is_held() -> None:
     page.hold(False)
     assert not page.holds
     page.close()
+
+
+@pytest.mark.parametrize("name", ["b" * 300, "bomb \udcff", "bomb \0 bomb"])
+def test_a_step_of_any_name_is_left_out(name: str) -> None:
+    one, left_out, two = run_bounded(bomb, "file", name)
+    assert (one, two) == ("one file", "two file")
+    assert ": took " in left_out
+
+
+def test_names_are_different_if_they_are_cut() -> None:
+    names = {label("x" * 300 + end) for end in ("", "a", "b")}
+    assert len(names) == 3
+    assert all(len(name) == 255 for name in names)
+
+
+def test_a_long_path_is_named_whole() -> None:
+    page, path = StatePage(), "qmp:/" + 3000 * "a" + "\udcff"
+    page.hold(True, path)
+    assert page.held == path
+    page.close()
+
+
+def test_all_attempts_share_the_time_and_the_last_one_has_as_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(attempts.time, "monotonic", lambda: now)
+    tries = attempts.Attempts(Limits(cpu=100, seconds=50))
+    assert (tries.deadline, tries.cpu) == (1050, 100)
+    now = 1030.0
+    tries.note("one", -signal.SIGXCPU, 60, "")
+    assert (tries.deadline, tries.cpu, tries.last) == (1050, 40, None)
+    now = 1050.0
+    tries.note("two", attempts.OUT_OF_TIME, 10, "")
+    # It does again what the others could do, which may take as long.
+    assert (tries.deadline, tries.cpu, tries.last) == (1100, 100, "two")
+    with pytest.raises(BudgetExceededError):
+        tries.note("three", attempts.OUT_OF_TIME, 10, "")

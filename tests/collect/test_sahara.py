@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kmemdump.collect.device import read_device
 from kmemdump.collect.sahara import SocketConnection
-from kmemdump.errors import FormatError, KmemdumpError, TargetError
+from kmemdump.errors import FormatError, KmemdumpError, OutputError, TargetError
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.formats.sahara import DeviceRow, name_row
@@ -16,6 +17,7 @@ from kmemdump.formats.sahara_device import Device
 from kmemdump.kernel.attach import attach
 from kmemdump.questions.crash_commands import command
 from kmemdump.questions.question import answer
+from rigs.full_disk import fill, mounted_tmpfs, needs_root
 from rigs.phone import LOG, Phone
 from rigs.sahara_device import Serve, fetch, reader, rows_of, serving
 
@@ -117,3 +119,35 @@ def test_refused(tmp_path: Path, serve: Serve) -> None:
         fetch(serve(huge), tmp_path)
     with pytest.raises(TargetError, match="none"):
         SocketConnection(tmp_path / "none")
+
+
+@needs_root
+def test_too_little_room(tmp_path: Path, serve: Serve) -> None:
+    """Nothing is asked for that cannot be kept; the device keeps its memory."""
+    phone = Phone.with_log()
+    device = Device(rows_of(phone), reader(phone))
+    with mounted_tmpfs(tmp_path, 16 << 10) as disk:
+        path = serve(device)
+        with pytest.raises(OutputError, match=r"bytes are free, and the device gives"):
+            fetch(path, disk / "dump")
+        assert list((disk / "dump").iterdir()) == []
+    assert not device.finished
+
+
+@needs_root
+def test_a_disk_that_becomes_full(tmp_path: Path, serve: Serve) -> None:
+    """What came before is used, and the device is not reset."""
+    phone = Phone.with_log()
+    device = Device(rows_of(phone), reader(phone))
+    with mounted_tmpfs(tmp_path, 4 << 20) as disk:
+        path = serve(device)
+
+        def take(name: str, done: int, size: int) -> None:
+            if name == "md_Kprb.BIN" and not (disk / "ballast").exists():
+                fill(disk)
+
+        (line,) = read_device(f"sahara:{path}", disk / "dump", progress=take)
+        expected = f"cannot write into {disk}/dump: No space left on device; what it"
+        assert line.startswith(expected)
+        assert (disk / "dump/md_KELF.BIN").stat().st_size > 0
+    assert not device.finished

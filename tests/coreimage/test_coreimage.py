@@ -597,3 +597,17 @@ def test_manifest_any_field(data: st.DataObject) -> None:
     else:
         where = "x"
     assert where.startswith("x")
+
+
+def test_verify_reads_no_more_parts_than_there_can_be(tmp_path: Path) -> None:
+    """A forged manifest has each region cover many segments of a byte."""
+    path = tmp_path / "core"
+    write_core(path, contents(*((PAGE * i, 1) for i in range(400))))
+    with read_core(path) as core:
+        assert core.manifest is not None
+        regions = [RegionRecord(i, "r", 0, 1 << 62, 400, 0) for i in range(400)]
+        core.manifest = core.manifest._replace(regions=regions)
+        core.memory = CountingMemory(core.memory)
+        problems = verify(core)
+        assert "regions have more than" in problems[-1]
+        assert core.memory.bytes < 20 * 800

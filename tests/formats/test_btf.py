@@ -311,3 +311,14 @@ def test_a_module_goes_on_where_the_kernel_ends():
     btf = parse(module, parse(kernel))
     assert not refused(btf.base)
     assert refused(btf) == [inner]
+
+
+def test_a_name_is_no_longer_than_the_kernels_are():
+    """One string can be the name of each of 65,535 members."""
+    writer = BtfWriter()
+    writer.integer("a" * 511, 4)
+    writer.integer("b" * 512, 4)
+    btf = parse_btf(writer.bytes(), "x")
+    assert btf.type(1).name == "a" * 511
+    with pytest.raises(FormatError, match="no string"):
+        btf.type(2)

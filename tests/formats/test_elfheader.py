@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The ELF header region, in the series' and in the downstream form."""
 
+import time
+
 import pytest
 
 from kmemdump.backends.elf_header_region import Description, describe
 from kmemdump.errors import FormatError
-from kmemdump.formats.elf import pack_note
+from kmemdump.formats.elf import (
+    ELF_HEADER,
+    PROGRAM_HEADER,
+    SECTION_HEADER,
+    ProgramHeader,
+    pack_header,
+    pack_note,
+)
 from kmemdump.formats.elfheader import HeaderEntry, parse_header_region
 from kmemdump.memory.ranges import Region
 from rigs.writers import put
@@ -108,3 +117,36 @@ def test_strange_entries_are_left_out() -> None:
     ]
     header = parse_header_region(write_series(loads, b"x"), "x")
     assert [entry.paddr for entry in header.entries] == [0x82000008]
+
+
+def seconds_for(data: bytes) -> float:
+    before = time.process_time()
+    parse_header_region(data, "x")
+    return time.process_time() - before
+
+
+def test_segments_that_go_back_are_not_parsed_again() -> None:
+    size = 1 << 18
+    whole = ProgramHeader(4, 0, 60_000, 0, 0, size - 60_000, 0, 0)
+    empty = ProgramHeader(4, 0, 0, 0, 0, 0, 0, 0)
+    once, often = (
+        pack_header(62, [whole, empty] * times).ljust(size, b"\0") for times in (1, 500)
+    )
+    assert seconds_for(often) < 20 * seconds_for(once) + 0.1  # 500 times before.
+
+
+def test_equal_sections_and_segments() -> None:
+    count = 16_000
+    start = 64 + 56 * count
+    head = ELF_HEADER.pack(
+        b"\x7fELF\x02\x01\x01", 4, 62, 1, 0, 64, start, 0, 64, 56, count, 64, count, 0
+    )
+    load = PROGRAM_HEADER.pack(1, 0, 0, 5, 0x1000, 8, 8, 0)
+    section = SECTION_HEADER.pack(0, 1, 0, 7, 0, 8, 0, 0, 0, 0)
+    assert seconds_for(head + load * count + section * count) < 3  # 12 s before.
+
+
+def test_of_sections_with_the_same_data_that_at_the_same_address_counts() -> None:
+    data = write_downstream([("a", 0x1000, 0x1000, 8), ("b", 0x2000, 0x1000, 8)])
+    entries = parse_header_region(data, "x").entries
+    assert [(it.name, it.vaddr) for it in entries] == [("a", 0x1000), ("b", 0x2000)]

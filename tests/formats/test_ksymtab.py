@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The table of exported symbols, found by its contents."""
 
+import struct
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +85,23 @@ def test_btf_by_its_header():
     assert find_btf(image[:-100], "image") is None  # Its end is missing.
     assert find_btf(image[:start], "image") is None
     assert find_btf(b"", "image") is None
+
+
+def test_many_addresses_of_one_name():
+    """Each would be looked for in all of the image: hours for a hostile kernel."""
+    before = time.process_time()
+    assert find_exports(IMAGE, BASE, {"kfree": range(BASE, BASE + 1_000_000)}) is None
+    assert time.process_time() - before < 30
+
+
+def test_many_entries_of_one_name():
+    """Each would be the start of a table, of which all others are a part."""
+    count = 20_000
+    name = 12 * count
+    table = b"".join(
+        struct.pack("<iii", 0x400000 - at, name - (at + 4), name - (at + 8))
+        for at in range(0, name, 12)
+    )
+    before = time.process_time()
+    assert find_exports(table + b"kfree\0", 0, {"kfree": [0x400000]}) is None
+    assert time.process_time() - before < 30

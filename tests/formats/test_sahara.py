@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sahara's memory debug mode: packets, tables, and both sides of the exchange."""
 
+import collections
 from collections.abc import Sequence
 
 import pytest
@@ -250,3 +251,11 @@ def test_device_answers_nonsense() -> None:
     )
     wrong = RESPONSE[:20] + b"\1" + RESPONSE[21:]
     assert parse_packet(device.receive(wrong), "d").values == (0, 0x18)
+
+
+def test_a_device_that_begins_for_ever() -> None:
+    again = pack_packet(Command.RESET_STATE)
+    for packets in ([HELLO], [HELLO, again]):
+        host = SaharaHost("device")
+        with pytest.raises(FormatError, match="began 101 times"):
+            collections.deque(map(host.receive, packets * 200), 0)

@@ -84,3 +84,9 @@ def test_rows_and_look_ups(given_rows, address):
     for name in "abc":
         found = [row.address for row in table.find(name)]
         assert found == sorted(row.address for row in rows if row.name == name)
+
+
+def test_many_symbols_at_one_address():
+    aliases = [SymbolRow(0x1000, f"alias_{i}", 1) for i in range(5000)]
+    table = make_symbols([*aliases, SymbolRow(0x2000, "after", 1)])
+    assert len(table.containing(0x1000)) == 1024

@@ -7,7 +7,9 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 import zlib
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -132,9 +134,10 @@ def test_prefixes(prefix, text):
 
 def test_a_date_counts_with_its_zone_only():
     text = "2026-11-28T06:07:01,123456+02:00 BUG: x\n"
-    assert only_boot(text)[0].date == datetime.fromisoformat(
-        "2026-11-28T06:07:01.123456+02:00"
-    )
+    date = only_boot(text)[0].date
+    assert str(date) == "2026-11-28 04:07:01.123456+00:00"  # As it is shown.
+    first = "0001-01-01T00:00:01,123456+02:00 BUG: x\n"  # Before all dates, in UTC.
+    assert only_boot(first)[0].date is None
     assert only_boot("[2026-11-28 06:07:01] [    1.000000] BUG: x\n")[0].date is None
 
 
@@ -503,3 +506,26 @@ def test_real_deaths_are_read_whole(tmp_path):
             "] " in line for line in file.read_text("utf-8", "replace").split("\n")
         )
         assert len(kernels(lines)) >= min(stamped, len(lines)) * 0.7, file.name
+
+
+def test_blanks_within_a_later_line_stay():
+    text = "".join(f"[    1.00000{i}] a\n" for i in range(5))
+    line = "total" + " " * 14 + "free"
+    assert only_boot(f"{text}{' ' * 15}{line}\n")[-1].text == line
+
+
+@pytest.mark.parametrize(
+    "bait",
+    [
+        b"6,1,1,-;hello\n" + b"1" * 1_000_000,
+        b"[    1.000000] a\n" * 9 + b" " * 12 + b"x" + b" " * 1_000_000,
+        b"[    0.000000] Linux version 6.1\n" * 200_000,
+        b" " * 60_000 + b"{x",
+    ],
+    ids=["digits", "blanks", "boots", "JSON"],
+)
+def test_time_is_in_proportion(bait):
+    before = time.process_time()
+    with suppress(KmemdumpError):
+        parse_log(bait, "x")
+    assert time.process_time() - before < 4e-6 * len(bait)

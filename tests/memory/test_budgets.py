@@ -4,6 +4,7 @@
 from itertools import count
 
 import pytest
+from drgn import FaultError
 
 from kmemdump.errors import BudgetExceededError
 from kmemdump.memory import recorder as subject
@@ -70,3 +71,13 @@ def test_who_looks_once_needs_no_parts():
         recorder.read(PAGE_SIZE, 8, 0, True)
     assert not reading.parts
     assert reading.ranges == [Range(PAGE_SIZE, 512)]
+
+
+def test_addresses_that_no_machine_has():
+    """An ELF file can name any; what is recorded has 52 bits for one."""
+    recorder = Recorder(Zeros())
+    recorder.read((1 << 40) - 8, 8, 0, True)
+    for address in ((1 << 52) - 4, 1 << 52, (1 << 64) - 8):
+        with pytest.raises(FaultError, match="no machine has memory at"):
+            recorder.read(address, 8, 0, True)
+    assert recorder.misses == 3

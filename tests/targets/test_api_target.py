@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The API of Cloud Hypervisor and Firecracker, simulated by their definitions."""
 
+import json
 import os
 import secrets
+import socket
 import struct
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from kmemdump.errors import FormatError, TargetError
+from kmemdump import run_bounded
+from kmemdump.bounds import steps
+from kmemdump.bounds.steps import step
+from kmemdump.errors import BudgetExceededError, FormatError, TargetError
+from kmemdump.formats import cloud_hypervisor_state, firecracker_state
 from kmemdump.opening import open_target
-from kmemdump.targets.qmp_channel import QmpCommandError
+from kmemdump.targets.api_socket import ApiSocket
+from kmemdump.targets.qmp_channel import QmpCommandError, QmpTimeoutError
 from kmemdump.targets.vm import VmTarget
 from rigs.guest_process import GuestProcess, Part
 from rigs.writers.kernel_memory import SyntheticKernel
@@ -128,9 +138,66 @@ def test_another_ones_file_is_not_read(monitor, tmp_path):
 
 
 def test_parsers_refuse_each_others_files():
-    from kmemdump.formats import cloud_hypervisor_state, firecracker_state
-
     with pytest.raises(FormatError):
         firecracker_state.parse_state(write_cloud_hypervisor(1), "x")
     with pytest.raises(FormatError):
         cloud_hypervisor_state.parse_state(write_firecracker(1), "x")
+
+
+def put_a_question_that_hangs(spec: str) -> str:
+    """Pause the VM as ``capture --pause`` does."""
+    steps._MARGIN = 0
+    with open_target(spec) as target:
+        assert target.status() == "running"
+        target.stop()
+        try:
+            with step("bomb", 1.0, 1.0):
+                time.sleep(600)
+        except BudgetExceededError:
+            return "left out"
+        finally:
+            target.cont()
+    return "done"
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_vm_goes_on_if_who_paused_it_is_ended(monitor, kind):
+    process = monitor(kind, b"")
+    spec = f"{kind}:{process.socket}"
+    assert run_bounded(put_a_question_that_hangs, spec) == "left out"
+    with open_target(spec) as target:
+        assert target.status() == "running"
+
+
+def test_an_answer_that_never_ends(tmp_path):
+    """The monitor closes the connection, and sends a byte now and then."""
+    path = tmp_path / "socket"
+    ended = threading.Event()
+
+    def serve():
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                if connection.recv(4096):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+                    while not ended.wait(0.1):
+                        connection.sendall(b" ")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(2)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(QmpTimeoutError, match="no answer in"):
+            ApiSocket(path, 1.0).request("GET", "/")
+        ended.set()
+        thread.join()
+
+
+def test_a_state_with_half_a_surrogate_pair():
+    state = {"snapshot_data": "\ud800"}
+    cpus = {"cpu-manager": {"snapshots": {"0": state}}}
+    with pytest.raises(FormatError, match="no registers of KVM"):
+        cloud_hypervisor_state.parse_state(
+            json.dumps({"snapshots": cpus}).encode(), "x"
+        )

@@ -190,3 +190,11 @@ def test_kernel_of_another_architecture(tmp_path):
     path = write_sparse(tmp_path / "ram", MIB, [(0x8000, vmcoreinfo_note(text))])
     with pytest.raises(FormatError, match="expected x86_64 or aarch64"):
         open_target(str(path))
+
+
+def test_a_note_of_another_architecture_hides_no_kernel(tmp_path):
+    """Any process can have such text in its memory."""
+    other = vmcoreinfo().replace(b"NUMBER(phys_base)=0\n", b"")
+    pieces = [(0x8000, vmcoreinfo_note(other)), (0xA000, NOTE), (UTS, uts())]
+    with open_target(str(write_sparse(tmp_path / "ram", 64 * MIB, pieces))) as target:
+        assert target.vmcoreinfo().raw == INFO

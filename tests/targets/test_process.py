@@ -288,3 +288,40 @@ def test_what_another_one_traces_cannot_be_stopped(process):
     assert first.stopped
     first.close()
     os.close(folder)
+
+
+SPAWN = """
+import os, sys, threading
+def spawn():
+    opened = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
+    os.posix_spawn("/bin/true", ["true"], {}, file_actions=[opened])
+threading.Thread(target=spawn).start()
+sys.stdin.read()
+"""
+
+
+def test_a_thread_that_does_not_stop_yet_is_not_stopped_later(tmp_path):
+    """
+    It waits as for a disk: for its child to begin, which waits for who writes a FIFO.
+    """
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-c", SPAWN, str(fifo)]
+    deadline = time.monotonic() + PATIENCE
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        folder = open_process(process.pid)
+        pause = ProcessPause(process.pid, folder)
+        while "D" not in _states(process.pid):
+            assert time.monotonic() < deadline
+        with pytest.raises(TargetError, match="does not stop"):
+            pause.stop()
+        assert not pause.stopped
+        os.close(os.open(fifo, os.O_WRONLY))
+        # It goes on to its end.
+        while len(os.listdir(f"/proc/{process.pid}/task")) > 1:
+            assert time.monotonic() < deadline
+        pause.stop()
+        assert set(_states(process.pid)) == {"t"}
+        pause.close()
+        process.stdin.close()
+    os.close(folder)

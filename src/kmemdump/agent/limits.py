@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -52,7 +53,7 @@ def limit_looks(folder: Path | None, name: str) -> None:
                 file.write(json.dumps(refused).encode())
             page.end()
     left_out = {what: Refusal(_REASON, until) for what, until in refused.items()}
-    limit_process(page, Limits(), left_out, total=False)
+    limit_process(page, Limits(), left_out, cpu=math.inf)
 
 
 def _open(path: Path) -> StatePage:

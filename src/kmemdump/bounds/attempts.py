@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import dataclass
 
 from kmemdump.bounds.steps import Limits, Refusal
@@ -15,6 +16,8 @@ OUT_OF_TIME = -1
 """Stands for the exit status of a child that was ended after :attr:`Limits.seconds`."""
 _MAX_REFUSED = 3
 """Steps that may each end a child; the next one ends at the first such step."""
+_LEAST = 1.0
+"""CPU seconds that are not enough for a child: RLIMIT_CPU counts whole ones."""
 _TOO_LONG = "no healthy kernel takes so long, or the host is busy"
 _REASONS: dict[int, str] = {
     signal.SIGXCPU: _TOO_LONG,
@@ -49,16 +52,24 @@ class Attempts:
     """
     Children that do the same work, one after the other.
 
-    :param limits: Those of all of them together.
+    :param limits: Those of all of them together. The last one, which does again what
+        the others could do, may take as much once more.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._spent = 0.0
+        self.begin_again()
         self.refused: dict[str, Refusal] = {}
         """Steps that the next child leaves out."""
         self.last: str | None = None
         """The step from which on it leaves out all."""
+
+    def begin_again(self) -> None:
+        """Allow the next child all that there is."""
+        self.cpu = self._limits.cpu
+        """CPU seconds that the next child may take."""
+        self.deadline = time.monotonic() + self._limits.seconds
+        """Until when it may take them: seconds of the monotonic clock."""
 
     def note(self, step: str, status: int, spent: float, advice: str) -> None:
         """
@@ -70,15 +81,16 @@ class Attempts:
         :param advice: What to do about it, for the error.
         :raises BudgetExceededError: If another child would end in the same way.
         """
-        self._spent += spent
+        self.cpu -= spent
         reason = self.describe(status, spent)
         if not step or step in self.refused or self.last is not None:
             where = f"{step}: " if step else ""
             raise BudgetExceededError(f"{where}{reason}\n{advice}")
         self.refused[step] = Refusal(reason)
-        out = status == OUT_OF_TIME or self._spent >= self._limits.cpu
+        out = status == OUT_OF_TIME or self.cpu < _LEAST
         if out or len(self.refused) > _MAX_REFUSED:
             self.last = step
+            self.begin_again()
 
     def describe(self, status: int, spent: float) -> str:
         """

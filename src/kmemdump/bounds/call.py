@@ -52,12 +52,11 @@ def call_in_child(
     :raises Exception: What *function* raises.
     """
     attempts = Attempts(limits)
-    deadline = time.monotonic() + limits.seconds
     while True:
         with contextlib.closing(SharedPage()) as page:
             call = _Call(function, arguments, limits, attempts, page)
             try:
-                ended = not call.wait(deadline)
+                ended = not call.wait(attempts.deadline)
             finally:
                 status, spent = call.end()
                 if page.holds:
@@ -66,7 +65,7 @@ def call_in_child(
                 return call.result()
             if status >= 0:
                 raise KmemdumpError(f"its process ended with exit status {status}")
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= attempts.deadline:
                 status = OUT_OF_TIME
             attempts.note(page.step, status, spent, _ADVICE)
 
@@ -147,7 +146,7 @@ def _work(
     """Call the function; the main function of a child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to both.
     end_with_parent()
-    limit_process(page, limits, attempts.refused, last=attempts.last)
+    limit_process(page, limits, attempts.refused, last=attempts.last, cpu=attempts.cpu)
     answer: tuple[bool, Any]
     try:
         answer = True, function(*arguments)

@@ -90,7 +90,7 @@ def go_on_in_child(
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
         with contextlib.closing(page):
-            status, number = _wait(pid, page, limits)
+            status, number = _wait(pid, page, attempts.deadline)
             if page.holds and status < 0:
                 clean_up(page.held)
             if number == signal.SIGTERM:
@@ -106,6 +106,7 @@ def go_on_in_child(
         reason = attempts.describe(status, spent)
         if partner is Partner.PERSON:
             print_problem(f"{reason}; what was defined is forgotten")
+            attempts.begin_again()
             continue
         if partner is Partner.STREAM:
             raise IncompleteAnswerError(f"{reason}; the questions after it are not put")
@@ -123,12 +124,11 @@ def _begin(page: StatePage, limits: Limits, attempts: Attempts) -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    limit_process(page, limits, attempts.refused, last=attempts.last)
+    limit_process(page, limits, attempts.refused, last=attempts.last, cpu=attempts.cpu)
 
 
-def _wait(pid: int, page: StatePage, limits: Limits) -> tuple[int, int]:
+def _wait(pid: int, page: StatePage, deadline: float) -> tuple[int, int]:
     """Wait for a child; return its exit status, and the signal that ended the wait."""
-    deadline = time.monotonic() + limits.seconds
     pidfd = os.pidfd_open(pid)
     got = noticed = 0
     late = False

@@ -6,17 +6,31 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import zlib
 from enum import IntEnum
 
-__all__ = ["STATE_SIZE", "Partner", "StatePage"]
+__all__ = ["STATE_SIZE", "Partner", "StatePage", "label"]
 
 STATE_SIZE = 4096
 """Bytes of a page."""
 _FIELDS = struct.Struct("<8I")
 _LABEL = 256
-"""Bytes of a label; more are cut."""
+"""Bytes of a step's label."""
 _STEP = _FIELDS.size
 _HELD = _STEP + _LABEL
+_NAME = STATE_SIZE - _HELD
+"""Bytes of a name, which may be a path."""
+_CUT = 9
+"""Bytes that stand for what was cut off."""
+
+
+def label(text: str) -> str:
+    """Return a name for a step that fits into a page, and is another one for each."""
+    raw = text.encode("utf-8", "backslashreplace").replace(b"\0", b"\\0")
+    if len(raw) < _LABEL:
+        return raw.decode()
+    start = raw[: _LABEL - 1 - _CUT].decode("utf-8", "ignore")
+    return f"{start}~{zlib.crc32(raw):08x}"
 
 
 class Partner(IntEnum):
@@ -64,13 +78,13 @@ class StatePage:
     def _set(self, index: int, value: int) -> None:
         struct.pack_into("<I", self._memory, 4 * index, value & 0xFFFFFFFF)
 
-    def _get_label(self, at: int) -> str:
-        raw = self._memory[at : at + _LABEL].partition(b"\0")[0]
-        return raw.decode("utf-8", "replace")
+    def _get_text(self, at: int, size: int) -> str:
+        raw = self._memory[at : at + size].partition(b"\0")[0]
+        return raw.decode("utf-8", "surrogateescape")
 
-    def _set_label(self, at: int, text: str) -> None:
-        raw = text.encode("utf-8", "replace")[: _LABEL - 1]
-        self._memory[at : at + _LABEL] = raw.ljust(_LABEL, b"\0")
+    def _set_text(self, at: int, size: int, text: str) -> None:
+        raw = text.encode("utf-8", "surrogateescape")[: size - 1]
+        self._memory[at : at + size] = raw.ljust(size, b"\0")
 
     @property
     def serial(self) -> int:
@@ -82,11 +96,11 @@ class StatePage:
         """The step that the process is in; empty between steps."""
         if not self._get(1):
             return ""
-        return self._get_label(_STEP)
+        return self._get_text(_STEP, _LABEL)
 
     def begin(self, what: str) -> None:
-        """Note that a step begins."""
-        self._set_label(_STEP, what)
+        """Note that a step begins, by its :func:`label`."""
+        self._set_text(_STEP, _LABEL, what)
         self._set(1, 1)
         self._set(0, self.serial + 1)
 
@@ -111,12 +125,12 @@ class StatePage:
     @property
     def held(self) -> str:
         """What it had last, by a name that the other process knows; may be empty."""
-        return self._get_label(_HELD)
+        return self._get_text(_HELD, _NAME)
 
     def hold(self, value: bool, name: str = "") -> None:
         """Note that it has, or has not any more; these nest."""
         if name:
-            self._set_label(_HELD, name)
+            self._set_text(_HELD, _NAME, name)
         self._set(3, max(self._get(3) + (1 if value else -1), 0))
 
     @property

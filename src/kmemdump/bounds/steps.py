@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.bounds.page import Partner, StatePage
+from kmemdump.bounds.page import Partner, StatePage, label
 from kmemdump.errors import BudgetExceededError
 
 __all__ = [
@@ -91,7 +91,7 @@ class _State:
         limits: Limits,
         refused: Mapping[str, Refusal],
         last: str | None,
-        total: bool,
+        cpu: float,
     ) -> None:
         self.page = page
         self.limits = limits
@@ -99,7 +99,7 @@ class _State:
         """Bytes that the kernel's debug file may take besides."""
         self._refused = refused
         self._last = last
-        self._end = cpu_used() + limits.cpu if total else math.inf
+        self._end = cpu_used() + cpu
         self._over = ""
         self.before = {
             which: resource.getrlimit(which)[0]
@@ -111,15 +111,16 @@ class _State:
         }
 
     def begin(self, what: str, cpu: float, wall: float) -> None:
-        if what == self._last:
-            self._over = f"left out: all before took what it may (at {what})"
-        found = self._refused.get(what)
+        name = label(what)
+        if name == self._last:
+            self._over = f"left out: all before took what it may (at {name})"
+        found = self._refused.get(name)
         if found is not None and found.until > time.monotonic():
             raise BudgetExceededError(found.reason)
         if self._over:
             raise BudgetExceededError(self._over)
         factor = self.limits.factor
-        self.page.begin(what)
+        self.page.begin(name)
         self.limit_cpu(cpu_used() + cpu * factor + _MARGIN)
         signal.setitimer(signal.ITIMER_REAL, wall * factor + _MARGIN)
         self.limit_memory(_allocated() + self.limits.memory_of_step)
@@ -160,18 +161,19 @@ def limit_process(
     refused: Mapping[str, Refusal],
     *,
     last: str | None = None,
-    total: bool = True,
+    cpu: float | None = None,
 ) -> None:
     """
     Limit this process from now on.
 
     :param page: Where it says what it does.
-    :param refused: Steps that are left out.
+    :param refused: Steps that are left out, by their :func:`label`.
     :param last: The step from which on all are left out.
-    :param total: Whether all of its work is limited, and not only each step.
+    :param cpu: CPU seconds for all of its work, by default those of *limits*.
     """
     global _state
-    _state = _State(page, limits, refused, last, total)
+    cpu = limits.cpu if cpu is None else cpu
+    _state = _State(page, limits, refused, last, cpu)
     for number in (signal.SIGXCPU, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     set_soft_limit(resource.RLIMIT_CORE, 0)  # It would hold a guest's memory.

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kmemdump.errors import FormatError, KmemdumpError, TargetError
+from kmemdump.errors import FormatError, KmemdumpError, OutputError, TargetError
 from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
 from kmemdump.formats.sahara import MAX_PACKET, DeviceRow
 from kmemdump.formats.sahara_host import (
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 _MAX_BYTES = 64 << 30
+_BLOCK = 4096
+"""Bytes that the end of a file may take besides its own."""
 _STRANGE = re.compile(r"[^A-Za-z0-9_.-]")
 _TRANSFER = 1 << 20
 
@@ -147,6 +150,8 @@ def download(
     :param progress: Called with a file's name, and how many of its bytes have arrived.
     :raises TargetError: If the device goes away. The folder keeps what arrived before.
     :raises FormatError: If the device breaks the protocol; the device is then reset.
+    :raises OutputError: If the disk is full. The device is not reset: it has the only
+        copy of what is left.
     """
     output = _DownloadFolder(folder, wanted, progress)
     host = SaharaHost(source, wanted=output.choose)
@@ -164,7 +169,7 @@ def download(
                     output.fail(event)
                 else:
                     assert isinstance(event, Finished)
-    except (FormatError, OSError):
+    except FormatError:
         with suppress(TargetError):
             connection.send(host.reset())
         raise
@@ -212,6 +217,12 @@ class _DownloadFolder:
             self.names.append(name)
         pairs = zip(self.names, self._chosen, strict=True)
         lines = [info_line(name, row.address, row.size) for name, row in pairs]
+        room = shutil.disk_usage(self._folder).free
+        if total + _BLOCK * (1 + len(self._chosen)) > room:
+            raise OutputError(
+                f"{self._folder}: {room} bytes are free, and the device gives {total}\n"
+                "choose another disk, or fewer files (--only)"
+            )
         self._create(INFO_NAME)
         self._put("".join(lines).encode())
         return self._chosen
@@ -244,12 +255,23 @@ class _DownloadFolder:
     def _create(self, name: str) -> None:
         self.close()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self._folder / name, flags, 0o600)
+        with self._translated():
+            self._fd = os.open(self._folder / name, flags, 0o600)
 
     def _put(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        with self._translated():
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"cannot write into {self._folder}: {error.strerror}"
+            ) from error
 
 
 def _file_name(row: DeviceRow, taken: set[str]) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kmemdump.coreimage.layout import MAX_ZEROS
 from kmemdump.coreimage.manifest import RegionRecord
@@ -19,8 +19,6 @@ __all__ = ["verify"]
 
 _CHUNK = 1 << 20
 _MAX_OVERLAP = 16
-_MAX_PARTS = 1 << 16
-"""Parts of a region in the file; most regions are in one piece."""
 
 
 def verify(core: CoreImage) -> list[str]:
@@ -55,22 +53,36 @@ def verify(core: CoreImage) -> list[str]:
     if sum(region.captured for region in regions) > limit:
         problems.append(f"regions claim more than {limit} bytes in this file")
         return problems
+    left = most = _MAX_OVERLAP * (len(core.headers) + len(regions))
     for number, region in enumerate(regions):
         report_progress("comparing checksums", number, len(regions))
-        problem = _check_region(core.memory, region)
+        parts = _parts_of(region, core.memory, left)
+        left -= len(parts)
+        if left <= 0:
+            problems.append(f"regions have more than {most} parts in this file")
+            return problems
+        problem = _check_region(core.memory, region, parts)
         if problem:
             problems.append(f"region {region.name}: {problem}")
     return problems
 
 
-def _check_region(memory: Memory, region: RegionRecord) -> str | None:
+def _parts_of(region: RegionRecord, memory: Memory, most: int) -> list[Range]:
+    """Return the parts of a region in the file; too many if they are more than most."""
     parts: list[Range] = []
-    captured = crc32 = 0
+    captured = 0
     for item in parts_in(Range(region.address, region.size), memory.ranges):
         parts.append(item)
         captured += item.size
-        if captured > region.captured or len(parts) > _MAX_PARTS:
+        if captured > region.captured or len(parts) == most:
             break
+    return parts
+
+
+def _check_region(
+    memory: Memory, region: RegionRecord, parts: Sequence[Range]
+) -> str | None:
+    captured, crc32 = sum(part.size for part in parts), 0
     if captured != region.captured:
         more = "or more " if captured > region.captured else ""
         return f"has {captured} {more}bytes in the file, expected {region.captured}"

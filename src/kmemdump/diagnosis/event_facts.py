@@ -88,7 +88,8 @@ def facts_of(root: Root, place: EventPlace) -> Facts:
     elif "cpu" in groups:
         cpu = int(groups["cpu"])
     words = _Words(groups)
-    words["0"] = root.panic.message.rstrip(". :") if root.panic else root.match[0]
+    message = root.panic.message if root.panic else root.match[0]
+    words["message"] = message.rstrip(". :")
     words.setdefault("what", root.kind)
     facts = Facts(
         words, cpu, task, pid, groups.get("time"), groups.get("file"), _reason(root)

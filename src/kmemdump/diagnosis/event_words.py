@@ -281,6 +281,8 @@ def _panic(root: Root, place: EventPlace, facts: Facts) -> str:
 
 
 def _quoted(root: Root, place: EventPlace, facts: Facts) -> str:
+    if root.panic is None:
+        return _general(root, place, facts)
     words = _fill(root.words, facts).rstrip(". :")
     where = _where(place) if root.place is not Place.NONE else ""
     return f"{words}{where}{facts.in_task}."
@@ -305,10 +307,10 @@ _SPECIAL: Mapping[K, Callable[[Root, EventPlace, Facts], str]] = {
     K.WARNING: _warning,
     K.PANIC: _panic,
     K.OOPS: _panic,
-    K.FILE_SYSTEM: _panic,
-    K.MEMORY_ERROR: _panic,
-    K.WATCHDOG: _panic,
-    K.PCIE_ERROR: _panic,
+    K.FILE_SYSTEM: _quoted,
+    K.MEMORY_ERROR: _quoted,
+    K.WATCHDOG: _quoted,
+    K.PCIE_ERROR: _quoted,
     K.NO_ROOT: _plain,
     K.NO_INIT: _plain,
     K.ENCLAVE: _quoted,

@@ -36,7 +36,7 @@ _HELPERS = (
         r"rust_helper_\w+|rust_panic\w*|rust_begin_unwind|.*rust_begin_unwind|"
         r"<?core::.*|core::panic\w*|"
         r"_R\w+4core9panicking\w*|"
-        r"_R\w*(?:rust_begin_unwind|panicking|panic_fmt|panic_\w+)\w*|spin_dump|"
+        r"_R\w*(?:rust_begin_unwind|panicking|panic_\w)\w*|spin_dump|"
         r"<?core::.*|asm_call_\w+|_sched_show\w*|_*switch_to\w*|<?kernel::panic.*|"
         r"__rust\w*|stack_trace_\w+|save_stack\w*|"
         r"sched_show_task|dump_cpu_task|dump_header|handle_overflow|kmemleak_\w+|"

@@ -295,7 +295,7 @@ def _of_panic(lines: Sequence[LogLine], panic: Panic) -> Root:
     return Root(
         rule.kind,
         rule.words,
-        f"kernel panic: {panic.message}",
+        "kernel panic: {message}",
         Weight.END,
         rule.place,
         panic.match,

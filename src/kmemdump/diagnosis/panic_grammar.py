@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kmemdump.diagnosis.event_kind import EventKind as K
 from kmemdump.diagnosis.event_pattern import Place, Weight
 
-__all__ = ["PANIC", "PanicRule", "find_panic_rule"]
+__all__ = ["PANIC", "PANICS", "PanicRule", "find_panic_rule"]
 
 PANIC = re.compile(r"Kernel panic - not syncing: ?(.*)")
 
@@ -61,19 +61,22 @@ def _rule(
 
 _OOPS = (Weight.OOPS,)
 _CHECKS = (Weight.CORRUPTION, Weight.SPLAT)
-_RULES = (
+PANICS = (
     # arch/*/kernel: die(), oops_end(); aarch64 puts the name of the fault before it.
     _rule(
         K.OOPS,
         r"^(?:.{1,80}: )?Fatal exception",
-        "The kernel panicked: {0}",
+        "The kernel panicked: {message}",
         Place.STACK,
         weights=_OOPS,
         kinds=(K.SERROR,),
         setting="panic_on_oops is set (oops=panic)",
     ),
     _rule(
-        K.OOPS, r"^(?:Oops|panic_on_oops)", "The kernel panicked: {0}", weights=_OOPS
+        K.OOPS,
+        r"^(?:Oops|panic_on_oops)",
+        "The kernel panicked: {message}",
+        weights=_OOPS,
     ),
     _rule(
         K.SYSRQ,
@@ -98,7 +101,7 @@ _RULES = (
     _rule(
         K.OOPS,
         r"Attempted to kill the idle task|Aiee, killing interrupt handler",
-        "The kernel panicked: {0}",
+        "The kernel panicked: {message}",
         weights=_OOPS,
     ),
     # kernel/watchdog.c, kernel/hung_task.c, kernel/rcu/tree_stall.h
@@ -244,12 +247,12 @@ _RULES = (
     _rule(
         K.MEMORY_ERROR,
         r"EDAC (?P<what>.{1,200})|Uncorrected Error|memory failure",
-        "A memory module had an error that cannot be corrected (EDAC {what})",
+        "A memory module had an error that cannot be corrected ({message})",
     ),
     _rule(
         K.PCIE_ERROR,
         r"AER: |DPC: |PCIe? .{0,40}error|SERR",
-        "A PCIe device reported a fatal error ({0})",
+        "A PCIe device reported a fatal error ({message})",
     ),
     # fs/*: errors=panic
     _rule(
@@ -264,27 +267,27 @@ _RULES = (
         K.WATCHDOG,
         r"[Ww]atchdog (?:pretimeout|[Tt]imer expired|bite|bark|timeout)|softdog|"
         r"pretimeout event",
-        "A watchdog expired: nothing fed it in time ({0})",
+        "A watchdog expired: nothing fed it in time ({message})",
     ),
     # arch/x86/kernel/cpu/sgx, arch/x86/coco/tdx
     _rule(
         K.ENCLAVE,
         r"(?P<what>(?:TDX|SGX|TD misconfig|#VE|SEV).{1,200})",
-        "The processor or hypervisor broke a rule of confidential computing: {0}",
+        "The processor or hypervisor broke a rule of confidential computing: {message}",
         names_task=True,
     ),
     # arch/x86/xen, arch/x86/hyperv, arch/powerpc
     _rule(
         K.HYPERVISOR,
         r"(?P<what>(?:Xen|Hyper-?V|hv_|VMBus|Hypervisor|hypervisor).{1,200})",
-        "The hypervisor, or the kernel's part for it, failed: {0}",
+        "The hypervisor, or the kernel's part for it, failed: {message}",
         names_task=True,
     ),
-    _rule(K.PANIC, r"", "The kernel panicked{in_task}: {0}", Place.STACK),
+    _rule(K.PANIC, r"", "The kernel panicked{in_task}: {message}", Place.STACK),
 )
 
 
 def find_panic_rule(message: str) -> tuple[PanicRule, re.Match[str]]:
     """Return the rule for a message of panic(); the last one is for any."""
-    found = ((rule, rule.pattern.search(message)) for rule in _RULES)
+    found = ((rule, rule.pattern.search(message)) for rule in PANICS)
     return next((rule, match) for rule, match in found if match is not None)

@@ -28,7 +28,8 @@ _TABLE = struct.pack("<4sI", b"$TOC", 1)
 _PARTITION = b"$PRT"
 _4G = 1 << 32
 _MAX_TABLES = 1000
-_MAX_TRIES = 1000
+_MAX_TRIED_BYTES = 1 << 30
+"""Of all regions that are tried: a guest can fill its memory with what looks so."""
 
 
 def find_smem(memory: Memory, source: str = "memory") -> Range:
@@ -48,12 +49,19 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
             if reserved.size <= MAX_SMEM_BYTES and _accepted(memory, reserved, source):
                 return reserved
     found: list[Range] = []
-    for count, table in enumerate(find_bytes(memory, _TABLE, _PAGE, _4G)):
-        if count == _MAX_TABLES:
-            break
-        region = _region(memory, table, source)
-        if region is not None:
-            found.append(region)
+    tried = 0
+    for table in islice(find_bytes(memory, _TABLE, _PAGE, _4G), _MAX_TABLES):
+        for region in _regions(memory, table):
+            tried += region.size
+            if tried > _MAX_TRIED_BYTES:
+                raise FormatError(
+                    source,
+                    f"more than {_MAX_TRIED_BYTES >> 20} MiB look like SMEM\n"
+                    "give its address with --smem ADDRESS:SIZE",
+                )
+            if _accepted(memory, region, source):
+                found.append(region)
+                break
     if not found:
         raise TargetError(
             f"{source}: no SMEM of version 12 found below 4 GiB\n"
@@ -65,21 +73,20 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
     return found[0]
 
 
-def _region(memory: Memory, table: int, source: str) -> Range | None:
-    """Find the start of a table's region, going back from its end."""
+def _regions(memory: Memory, table: int) -> Iterator[Range]:
+    """Yield what may be a table's region, which ends with it."""
     try:
         rows = _rows(memory.read(table, _PAGE))
     except NotCapturedError:
-        return None
+        return
     end = table + _PAGE
     # The nearest one first: memory before SMEM may look like a part of it.
     marks = list(_partitions_before(memory, table))
-    tries = ((offset, mark) for offset in rows for mark in marks if mark >= offset)
-    for offset, mark in islice(tries, _MAX_TRIES):
-        region = Range(mark - offset, end - (mark - offset))
-        if _accepted(memory, region, source):
-            return region
-    return None
+    for offset in rows:
+        for mark in marks:
+            start = mark - offset
+            if start >= 0 and end - start <= MAX_SMEM_BYTES:
+                yield Range(start, end - start)
 
 
 def _partitions_before(memory: Memory, table: int) -> Iterator[int]:

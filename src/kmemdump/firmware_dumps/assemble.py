@@ -8,6 +8,7 @@ only if all regions are there, whole and in the right order.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ _CHUNK = 1 << 20
 _MAX_PROBLEMS = 1000
 _MAX_COMPARED = 1 << 30
 """Most bytes to compare: a table may list the same memory again and again."""
+_LEAST_COMPARED = 64 << 10
+"""What a comparison counts at least: there may be one for each two fragments."""
 
 _Extent = tuple[Fragment, FragmentExtent]
 
@@ -221,8 +224,11 @@ class _Assembly:
     def _merge(self, wanted: list[_Extent]) -> None:
         """Keep one copy of memory that was found twice, and compare the copies."""
         end = 0
-        owners: list[_Extent] = []  # Those that may overlap the next one.
+        # Those that may overlap the next one; they ascend, and none overlaps another.
+        owners: deque[_Extent] = deque()
         for fragment, item in wanted:
+            while owners and _end(owners[0][1]) <= item.address:
+                owners.popleft()
             cut = min(max(end - item.address, 0), item.size)
             if cut:
                 self._compare(fragment, item, owners)
@@ -233,21 +239,18 @@ class _Assembly:
                     offset=item.offset + cut,
                 )
                 self.extents.append(rest)
-                owners = [
-                    it for it in owners if it[1].address + it[1].size > item.address
-                ]
                 owners.append((fragment, rest))
-                end = item.address + item.size
+                end = _end(item)
 
     def _compare(
-        self, fragment: Fragment, item: FragmentExtent, owners: list[_Extent]
+        self, fragment: Fragment, item: FragmentExtent, owners: Iterable[_Extent]
     ) -> None:
         for owner, other in owners:
             start = max(item.address, other.address)
-            size = min(item.address + item.size, other.address + other.size) - start
-            if size <= 0 or self._compared + size > _MAX_COMPARED:
-                continue
-            self._compared += size
+            size = min(_end(item), _end(other)) - start
+            self._compared += max(size, _LEAST_COMPARED)
+            if size <= 0 or self._compared > _MAX_COMPARED:
+                return
             at = _first_difference(
                 item,
                 item.offset + start - item.address,
@@ -260,6 +263,10 @@ class _Assembly:
                     f"{owner.name} and {fragment.name} disagree from {start + at:#x} "
                     f"on; {owner.name} is used"
                 )
+
+
+def _end(item: FragmentExtent) -> int:
+    return item.address + item.size
 
 
 def _first_difference(

@@ -36,6 +36,8 @@ class Headers:
     """When the regions were marked, in seconds since 1970."""
     fragments: list[Fragment] = field(default_factory=list)
     """The describing fragments themselves; they need no address."""
+    tried: int = 0
+    """How many were parsed as ELF headers."""
 
 
 def find_headers(
@@ -94,8 +96,9 @@ def _read(fragment: Fragment, count: int) -> bytes:
 def _add_header(
     headers: Headers, fragment: Fragment, texts: list[VmcoreInfo], problems: list[str]
 ) -> None:
-    if len(headers.fragments) >= _MAX_HEADERS:
+    if headers.tried == _MAX_HEADERS:
         return
+    headers.tried += 1
     try:
         found = parse_header_region(_read(fragment, _MAX_HEADER), fragment.name)
     except FormatError as error:

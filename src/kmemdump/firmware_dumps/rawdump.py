@@ -6,7 +6,9 @@ left it.
 
 from __future__ import annotations
 
-from kmemdump.errors import FormatError
+from contextlib import suppress
+
+from kmemdump.errors import KmemdumpError, NotCapturedError
 from kmemdump.files import OpenFile
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
 from kmemdump.firmware_dumps.fragments import (
@@ -19,6 +21,9 @@ from kmemdump.formats.copied import check_copy, read_copied
 from kmemdump.formats.rawdump import SectionType, parse_rawdump
 
 __all__ = ["collect_rawdump"]
+
+_MAX_COPIES = 16
+"""Sections that may be a crash kernel's copy; an image has one."""
 
 
 def collect_rawdump(file: OpenFile) -> FirmwareDump:
@@ -33,7 +38,8 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
     problems = list(image.problems)
     files = OpenFiles()
     fragments = []
-    copied = None
+    copied = False
+    tried = 0
     for section in image.sections:
         contents = FileContents(files, str(file.path), section.offset, section.held)
         label = label_of(section.name)
@@ -41,8 +47,9 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
             fragments.append(Fragment(label, contents, section.address, section.size))
         elif section.type == SectionType.CPU_CONTEXT:
             # Each vendor has a format of its own; only ELF notes are known.
-            if file.read(section.offset, 4) == b"\x7fELF":
+            if _is_elf(contents) and tried < _MAX_COPIES:
                 fragments.append(Fragment(label, contents))
+                tried += 1
                 copied = copied or _check_copy(file, section.offset, problems)
             else:
                 problems.append(f"section {section.name} (CPU context) is not used")
@@ -61,6 +68,12 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
     return dump._replace(backend="kdump") if copied else dump
 
 
+def _is_elf(contents: FileContents) -> bool:
+    with suppress(NotCapturedError):
+        return contents.read(0, 4) == b"\x7fELF"
+    return False
+
+
 def _check_copy(file: OpenFile, start: int, problems: list[str]) -> bool:
     """Check the copy of a crash kernel, and return whether it is one."""
 
@@ -71,7 +84,7 @@ def _check_copy(file: OpenFile, start: int, problems: list[str]) -> bool:
         copied = read_copied(read, file.size - start, file.name)
         if copied is not None:
             problems += check_copy(read, copied, file.name)
-    except FormatError as error:
+    except KmemdumpError as error:
         problems.append(str(error))
         return False
     return copied is not None

@@ -97,6 +97,8 @@ _ALIASES = (
     BtfKind.RESTRICT,
     BtfKind.TYPE_TAG,
 )
+_MAX_NAME = 512
+"""Longest name and its NUL: KSYM_NAME_LEN, as kernel/bpf/btf.c checks."""
 _MAX_ALIASES = 64
 """Typedefs and qualifiers of each other; damaged BTF has circles."""
 _LISTED = (BtfKind.ENUM, BtfKind.ENUM64, BtfKind.DATASEC)
@@ -220,7 +222,7 @@ class Btf:
         if offset < self.first_string and self.base is not None:
             return self.base.string(offset)
         start = offset - self.first_string
-        end = self.strings.find(b"\0", start)
+        end = self.strings.find(b"\0", start, start + _MAX_NAME)
         if end < 0:
             raise FormatError(self.source, f"no string at offset {offset:#x} in BTF")
         return self.strings[start:end].decode("ascii", "backslashreplace")

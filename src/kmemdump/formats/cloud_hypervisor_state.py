@@ -74,7 +74,12 @@ def _states(value: object, where: str, depth: int) -> Iterator[object]:
     if depth == 0:
         return
     if isinstance(value, str | list):
-        text = value.encode() if isinstance(value, str) else _bytes(value)
+        # JSON may have halves of surrogate pairs, which no encoding has.
+        text = (
+            value.encode("utf-8", "replace")
+            if isinstance(value, str)
+            else _bytes(value)
+        )
         if text.lstrip()[:1] == b"{":
             yield from _states(_load(text, where), where, depth - 1)
     elif isinstance(value, dict):

@@ -182,20 +182,25 @@ def _match(
 
     A program header and its section have the same data and the same address.
     """
-    known: dict[tuple[int, int], list[tuple[int, str]]] = {}
+    # Of two with the same data and address, the first counts.
+    known: dict[tuple[int, int], int] = {}
+    at_address: dict[tuple[int, int, int], int] = {}
     for i, section in enumerate(sections):
         if section.type == _SHT_PROGBITS and section.size:
             place = section.offset, section.size
-            known.setdefault(place, []).append((i, names[i]))
+            known.setdefault(place, i)
+            at_address.setdefault((*place, section.addr), i)
     used: set[int] = set()
     for i, load in enumerate(loads):
         if load.filesz == 0 or load.paddr + load.filesz > ADDRESS_SPACE:
             continue
         # A section that Linux wrote with it has the same virtual address, too.
-        found = known.get((load.offset, load.filesz), [])
-        found = [it for it in found if sections[it[0]].addr == load.vaddr] or found
-        used.update(i for i, _ in found[:1])
-        name = found[0][1] if found else ""
+        place = load.offset, load.filesz
+        found = at_address.get((*place, load.vaddr), known.get(place))
+        name = ""
+        if found is not None:
+            used.add(found)
+            name = names[found]
         if name and name in _NO_REGION:
             continue  # The banner: its bytes are in this region.
         number, label = labels[i] if i < len(labels) else (0, "")
@@ -228,12 +233,12 @@ def _parse_notes(
     """
     notes: list[Note] = []
     text_size: int | None = None
-    last = 0  # Segments ascend, so nothing is parsed twice.
+    last = 0  # Nothing is parsed twice.
     for header in headers:
         if header.type != PT_NOTE:
             continue
         start = max(header.offset, last)
-        last = min(header.offset + header.filesz, len(data))
+        last = max(last, min(header.offset + header.filesz, len(data)))
         for note in iter_notes(data[start:last], f"{source}+{start:#x}", cut=True):
             if len(notes) == _MAX_NOTES:
                 raise FormatError(source, f"more than {_MAX_NOTES} notes")

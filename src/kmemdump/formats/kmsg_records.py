@@ -18,7 +18,7 @@ from kmemdump.formats.logged_line import FOREIGN, LoggedLine
 
 __all__ = ["KMSG_RECORD", "KmsgLog", "parse_kmsg"]
 
-_RELEASE = rb"(?:\d+\.\d+[\w.+~-]{0,100},)?"
+_RELEASE = rb"(?:\d{1,5}\.\d{1,5}[\w.+~-]{0,100},)?"
 _NUMBERS = _RELEASE + rb"\d{1,5},\d{1,19},\d{1,16},[-c+]"
 _MORE = rb"(?:,[^,;\n]{0,200}){0,8}"
 _AT_START = rb"(?:(?<=\n)|\A)"

@@ -36,6 +36,10 @@ _ANCHORS = (
 """Exported functions, one of which a kernel has; long names are in fewer places."""
 _MAX_PLACES = 64
 """Most places of an anchor's name to look at; other names may end with it."""
+_MAX_ANCHORS = 128
+"""Most places for all anchors; hostile memory has many addresses for each name."""
+_MAX_TABLES = 8
+"""Most tables to read; hostile memory has an entry in each place."""
 _REACH = 1 << 20
 """Bytes around a name in which its entry is looked for: they are in one section."""
 _MAX_ENTRIES = 1 << 17
@@ -55,29 +59,45 @@ def find_exports(
     :return: Names and addresses, and the part of *data* that the table and the names
         are in; ``None`` if there is no table that *known* proves.
     """
-    for name in _ANCHORS:
-        for value in known.get(name, ()):
-            for place in _entries_of(data, name.encode(), value - address):
-                found = _read_table(data, address, place)
-                if found is not None and _is_proven(found[0], known):
-                    return found
+    entries = (
+        entry
+        for at, value in islice(_anchors(data, known), _MAX_ANCHORS)
+        for entry in _entries_of(data, at, value - address)
+    )
+    for entry in islice(entries, _MAX_TABLES):
+        found = _read_table(data, address, entry)
+        if found is not None and _is_proven(found[0], known):
+            return found
     return None
 
 
-def _entries_of(data: bytes, name: bytes, value: int) -> Iterator[int]:
-    """Yield where entries of a symbol are; *value* is its offset in *data*."""
-    names = re.finditer(re.escape(name) + rb"\0", data)
-    for match in islice(names, _MAX_PLACES):
-        at = match.start()
-        start = max(at - _REACH, 0) & -4
-        words = array("i", data[start : min(at + _REACH, len(data)) & -4])
-        if sys.byteorder == "big":
-            words.byteswap()
-        # Of an entry, the difference of both offsets does not depend on its place.
-        distance = at - 4 - value
-        for i, (first, second) in enumerate(pairwise(words)):
-            if second - first == distance and start + 4 * i + first == value:
-                yield start + 4 * i
+def _anchors(
+    data: bytes, known: Mapping[str, Collection[int]]
+) -> Iterator[tuple[int, int]]:
+    """Yield where an anchor's name may be in *data*, and the anchor's address."""
+    for name in _ANCHORS:
+        for value in known.get(name, ()):
+            pattern = re.escape(name.encode()) + rb"\0"
+            for match in islice(re.finditer(pattern, data), _MAX_PLACES):
+                yield match.start(), value
+
+
+def _entries_of(data: bytes, at: int, value: int) -> Iterator[int]:
+    """
+    Yield where entries of a symbol are.
+
+    :param at: Offset of its name in *data*.
+    :param value: Its own offset in *data*.
+    """
+    start = max(at - _REACH, 0) & -4
+    words = array("i", data[start : min(at + _REACH, len(data)) & -4])
+    if sys.byteorder == "big":
+        words.byteswap()
+    # Of an entry, the difference of both offsets does not depend on its place.
+    distance = at - 4 - value
+    for i, (first, second) in enumerate(pairwise(words)):
+        if second - first == distance and start + 4 * i + first == value:
+            yield start + 4 * i
 
 
 def _read_table(

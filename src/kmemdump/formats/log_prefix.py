@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from kmemdump.formats.logged_line import (
     FACILITIES,
@@ -146,13 +146,13 @@ def _facility(number: int) -> int:
 
 
 def _date(text: str | None) -> datetime | None:
-    """Return a date; ``None`` if it names no time zone."""
+    """Return a date in UTC; ``None`` if it names no time zone."""
     if not text:
         return None
     text = text.replace(",", ".").replace(" UTC", "+00:00").replace(" +", "+")
     match = re.match(r"(.*?\.\d{6})\d*(.*)", text)
     try:
         date = datetime.fromisoformat(match[1] + match[2] if match else text)
-    except ValueError:
+        return date.astimezone(UTC) if date.tzinfo is not None else None
+    except (OverflowError, ValueError):
         return None
-    return date if date.tzinfo is not None else None

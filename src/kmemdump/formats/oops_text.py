@@ -50,7 +50,8 @@ _REGISTER = re.compile(
     r"|cause|x\d{1,2}|r\d{1,2}|[astr]\d{1,2}|e?pc|lr|sp|ip|fp|ra|gp|tp|E[A-Z]{2})"
     r" ?: ?(?:[0-9a-f]{4}:|\[<)?(?:0x)?([0-9a-f]{8,16})\b"
 )
-_CODE = re.compile(r"Code: ((?:[(<]?[0-9a-f]{2,8}[)>]? ?)+)$")
+# Possessive: a line that ends in something else would be tried in all its partitions.
+_CODE = re.compile(r"Code: ((?:[(<]?[0-9a-f]{2,8}+[)>]?+ ?+)++)$")
 _CODE_WORD = re.compile(r"([(<]?)([0-9a-f]{8}|[0-9a-f]{4}|[0-9a-f]{2})[)>]?")
 _HARDWARE = re.compile(r"Hardware name: (.*)|DMI: (.*, BIOS .*)")
 _BIOS = re.compile(r"(.*?),? BIOS (.*)")

@@ -41,6 +41,8 @@ CHUNK = 512 << 10
 """Bytes that a host requests at once, as qdl and edl do."""
 _ERROR_SIZE = 16  # Of END_OF_IMAGE; data of this size is never requested.
 _VERSION, _COMPATIBLE = 2, 1
+_MAX_BEGUN = 100
+"""A device begins once, and again if nobody answered; one that goes on so is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class SaharaHost:
         self._wanted = wanted
         self._chunk = chunk
         self._state = _State.HELLO
+        self._begun = 0
         self._wide = True
         self._pending: list[DeviceRow] = []
         self._offset = 0
@@ -175,11 +178,11 @@ class SaharaHost:
                     f"is in mode {hello.mode}, expected {Mode.MEMORY_DEBUG.value} "
                     "(memory debug): it has not crashed, or may not be dumped",
                 )
-            self._state = _State.DEBUG
+            self._begin(_State.DEBUG)
             answer = Hello(_VERSION, _COMPATIBLE, SaharaStatus.OK, Mode.MEMORY_DEBUG)
             return [Send(pack_hello(Command.HELLO_RESP, answer))]
         if command is Command.RESET_STATE:
-            self._state = _State.HELLO
+            self._begin(_State.HELLO)
             return []
         if self._state is _State.DEBUG and command in (
             Command.MEM_DEBUG,
@@ -195,6 +198,12 @@ class SaharaHost:
             self._source,
             f"sent {command.name}, which is not allowed in state {self._state.name}",
         )
+
+    def _begin(self, state: _State) -> None:
+        self._begun += 1
+        if self._begun > _MAX_BEGUN:
+            raise FormatError(self._source, f"began {self._begun} times")
+        self._state = state
 
     def _ask_for_table(self, command: Command, address: int, size: int) -> list[Event]:
         self._wide = command is Command.MEM_DEBUG64

@@ -22,6 +22,8 @@ _MAX_SEARCHES = 32
 """Most names that are looked for one by one; sorting takes as long as 50 of them."""
 _MAX_BACK = 64
 """Most symbols to look at for one that spans others."""
+_MAX_ALIASES = 1024
+"""Most symbols at one address: aarch64 has one for each system call that it lacks."""
 
 
 class SymbolRow(NamedTuple):
@@ -145,6 +147,7 @@ class SymbolTable:
             if end == 0:
                 break
             start = bisect_left(self.addresses, self.addresses[end - 1])
+            start = max(start, end - _MAX_ALIASES)
             rows = [self.row(index) for index in range(start, end)]
             found = [row for row in rows if address < row.address + row.size]
             if found or not self.sizes:

@@ -8,7 +8,7 @@ lead to the same tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
@@ -73,19 +73,39 @@ def _tasks(prog: Program, recorder: Recorder) -> list[Object]:
         found.shift.read_()  # Others need it.
         return list(found.slots.value_())
 
-    def walk(value: int, depth: int) -> Iterator[Object]:
+    def known_entries_of(value: int) -> list[int]:
+        return recorder.memo(("pid node", value), partial(entries_of, value))
+
+    tasks = (
+        recorder.memo(("pid", value), partial(task_of, value))
+        for value in leaves(entry.value_(), known_entries_of)
+    )
+    return list(islice((task for task in tasks if task is not None), MAX_TASKS))
+
+
+def leaves(root: int, entries_of: Callable[[int], Iterable[int]]) -> Iterator[int]:
+    """
+    Yield the entries of a tree of process ids that are no nodes.
+
+    :param entries_of: Returns the entries of a node.
+    :raises ValueError: If it is no tree.
+    """
+    seen = set[int]()
+
+    def walk(value: int, depth: int) -> Iterator[int]:
         if _is_node(value):
             if depth == _MAX_DEPTH:
                 raise ValueError(f"the tree of process ids is deeper than {_MAX_DEPTH}")
-            entries = recorder.memo(("pid node", value), partial(entries_of, value))
-            for entry in entries:
+            # Nothing is read for what is remembered, so that no limit would count it.
+            if value in seen:
+                raise ValueError("the tree of process ids has a node twice")
+            seen.add(value)
+            for entry in entries_of(value):
                 yield from walk(entry, depth + 1)
         elif value and value & _NODE_BITS != _NODE:
-            found = recorder.memo(("pid", value), partial(task_of, value))
-            if found is not None:
-                yield found
+            yield value
 
-    return list(islice(walk(entry.value_(), 0), MAX_TASKS))
+    return walk(root, 0)
 
 
 def _is_node(value: int) -> bool:

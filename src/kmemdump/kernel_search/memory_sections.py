@@ -27,6 +27,7 @@ def section_lines(
     last, end = image.value("__highest_present_section_nr"), image.value("max_pfn")
     if not size or table is None or table < _KERNEL or last is None or not end:
         return {}
+    per_root = page_size // size  # CONFIG_SPARSEMEM_EXTREME
     page_shift = page_size.bit_length() - 1
     usual = 29 if page_shift == 16 else 27
     bits = next(
@@ -37,10 +38,9 @@ def section_lines(
         ),
         None,
     )
-    if bits is None:
+    if bits is None or not per_root:
         return {}
     physical = info.number("MAX_PHYSMEM_BITS")
-    per_root = page_size // size  # CONFIG_SPARSEMEM_EXTREME
     return {
         "SYMBOL(mem_section)": f"{table:x}",
         "LENGTH(mem_section)": str(-(-(1 << (physical - bits)) // per_root)),

@@ -26,7 +26,7 @@ _OF_KERNEL = re.compile(
 )
 _EXPORT = re.compile(rb"[A-Z_][A-Z0-9_]{2,63}=")
 _JOURNAL = re.compile(rb'^(?:__CURSOR|__REALTIME_TIMESTAMP|_BOOT_ID)="?\w', re.M)
-_JSON = re.compile(rb'\s*(?:\x1e|data: |\[)?\s*\{\s*"')
+_JSON = re.compile(rb'\s*+(?:\x1e|data: |\[)?\s*+\{\s*+"')
 _JSON_FIELD = re.compile(rb'"(?:__CURSOR|__REALTIME_TIMESTAMP|MESSAGE|_BOOT_ID)"\s*:')
 
 

@@ -23,10 +23,10 @@ _JOURNAL_NOTE = re.compile(
 _HEADLINE = re.compile(
     r"# |(?:Panic|Oops|Emergency|Restart|Halt|Poweroff)#\d+ Part\d+$"
 )
-_INDENT = re.compile(r" {12,}(?=\S)")
+_INDENT = 12 * " "
 """
 What dmesg, makedumpfile and crash put before the later lines of a record: as many
-blanks as the time of its first line is wide.
+blanks as the time of its first line is wide, and this many at least.
 """
 _MAX_HOSTS = 100
 _ENOUGH_TIMES = 0.05
@@ -91,8 +91,8 @@ def _judge(lines: Sequence[LoggedLine]) -> list[LoggedLine]:
             judged.append(line)
             continue
         before = judged[-1] if judged else None
-        if before and before.facility == KERNEL and _INDENT.match(line.text):
-            text = _INDENT.sub("", line.text)
+        if before and before.facility == KERNEL and line.text.startswith(_INDENT):
+            text = line.text.lstrip(" ")
             judged.append(replace(before, text=text, number=line.number))
         else:
             judged.append(replace(line, facility=FOREIGN))
@@ -114,6 +114,7 @@ def split_boots(lines: Sequence[LoggedLine]) -> tuple[tuple[LoggedLine, ...], ..
 def _split_at_banners(lines: list[LoggedLine]) -> list[tuple[LoggedLine, ...]]:
     starts = [0]
     last_banner = LoggedLine("", 0)
+    first = next((i for i, it in enumerate(lines) if it.facility == KERNEL), 0)
     for i, line in enumerate(lines):
         if line.facility != KERNEL or not _BANNER.match(line.text):
             continue
@@ -122,7 +123,7 @@ def _split_at_banners(lines: list[LoggedLine]) -> list[tuple[LoggedLine, ...]]:
         other_line = last_banner.text[:7] != line.text[:7]
         again = last_banner.text and other_line and i - starts[-1] < 20
         later = line.nanoseconds is not None and line.nanoseconds > 10**9
-        if not again and not later and any(x.facility == KERNEL for x in lines[:i]):
+        if not again and not later and i > first:
             starts.append(i)
         last_banner = line
     ends = [*starts[1:], len(lines)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,10 @@ from pathlib import Path
 from kmemdump.errors import TargetError, UnsupportedError
 
 __all__ = ["lock_holder", "lock_table", "table_name"]
+
+_LOCK = struct.Struct("@hhqqi0q")
+"""``struct flock``: type, whence, start, length, process (man fcntl)."""
+_WHOLE_FILE = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def table_name(target: str, backend: str, address: int) -> str:
@@ -44,12 +49,13 @@ def lock_table(folder: Path | None, name: str) -> Iterator[None]:
     path = folder / f"{name}.lock"
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.fchmod(fd, 0o600)  # Who can read a file can lock it.
     except OSError as error:
         raise TargetError(f"{path}: {error.strerror}") from error
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
         except BlockingIOError:
             pid = _read_pid(fd) or "unknown"
             raise UnsupportedError(
@@ -70,12 +76,11 @@ def lock_holder(folder: Path, name: str) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _read_pid(fd)
+        # This asks for the lock, and does not take it.
+        kind, *_ = _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _WHOLE_FILE))
+        return None if kind == fcntl.F_UNLCK else _read_pid(fd)
     finally:
         os.close(fd)
-    return None
 
 
 def _read_pid(fd: int) -> int | None:

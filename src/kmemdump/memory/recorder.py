@@ -27,7 +27,14 @@ from kmemdump.errors import BudgetExceededError, NotCapturedError
 from kmemdump.memory.changes import read_changes
 from kmemdump.memory.physical import PAGE_SIZE, Memory, PageMemory
 from kmemdump.memory.reading import Budget, Part, PartReads, Reading
-from kmemdump.memory.spans import BLOCK_SIZE, Changes, pack, span_blocks, touches
+from kmemdump.memory.spans import (
+    ADDRESS_END,
+    BLOCK_SIZE,
+    Changes,
+    pack,
+    span_blocks,
+    touches,
+)
 
 __all__ = ["Recorder", "current_recorder"]
 
@@ -352,6 +359,8 @@ class Recorder:
             size = _MAX_PAGES * PAGE_SIZE
             raise BudgetExceededError(f"all questions took more than {size} bytes")
         try:
+            if address + count > ADDRESS_END:
+                raise NotCapturedError(f"no machine has memory at {address:#x}")
             try:
                 self._pages[page] = self.memory.read(page * PAGE_SIZE, PAGE_SIZE)
             except NotCapturedError:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from kmemdump.memory.physical import PAGE_SIZE
 
 __all__ = [
+    "ADDRESS_END",
     "BLOCK_SIZE",
     "Changes",
     "Spans",
@@ -30,6 +31,8 @@ BLOCK_SIZE = 512
 Granularity of recording in bytes. Structures that are read together rarely fill a page:
 recording pages would mark twice as much.
 """
+ADDRESS_END = 1 << 52
+"""End of the physical addresses of a span."""
 _SHIFT = 12
 _LESS_ONE = (1 << _SHIFT) - 1
 _IN_BLOCK = _SHIFT + BLOCK_SIZE.bit_length() - 1

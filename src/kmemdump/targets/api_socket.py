@@ -30,12 +30,20 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
+        self._opened: socket.socket | None = None
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self._opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         with socket_address(self._path) as address:
             self.sock.connect(address)
+
+    def end(self) -> None:
+        """End it, whoever waits for it."""
+        # Not self.sock, which is None while an answer is read that is the last one.
+        if self._opened is not None:
+            with contextlib.suppress(OSError):
+                self._opened.shutdown(socket.SHUT_RDWR)
 
 
 class ApiSocket:
@@ -90,8 +98,7 @@ class ApiSocket:
 
         def end() -> None:  # A timeout of a socket is for each part of an answer.
             expired.set()
-            with contextlib.suppress(OSError, AttributeError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            connection.end()
 
         timer = threading.Timer(seconds, end)
         timer.start()
@@ -100,14 +107,17 @@ class ApiSocket:
             answer = connection.getresponse()
             data = answer.read(_MAX_ANSWER + 1)
         except (OSError, http.client.HTTPException) as error:
-            if expired.is_set() or isinstance(error, TimeoutError):
-                raise QmpTimeoutError(
-                    f"{self.name}: {method} {path}: no answer in {seconds:.1f} s"
-                ) from error
-            raise TargetError(f"{self.name}: {method} {path}: {error}") from error
+            if not (expired.is_set() or isinstance(error, TimeoutError)):
+                raise TargetError(f"{self.name}: {method} {path}: {error}") from error
+            expired.set()
         finally:
             timer.cancel()
             connection.close()
+        # Without an error, too: the end of a connection may end an answer.
+        if expired.is_set():
+            raise QmpTimeoutError(
+                f"{self.name}: {method} {path}: no answer in {seconds:.1f} s"
+            )
         if len(data) > _MAX_ANSWER:
             raise TargetError(f"{self.name}: {method} {path}: the answer is too long")
         if answer.status >= _BAD_REQUEST:

@@ -200,6 +200,14 @@ class _ApiTarget(ProcessTarget):
     def _connect(self) -> ProcessChannel:
         return self.channel(self._api, self.pid, self.folder)
 
+    def stop(self) -> None:
+        """Pause the VM."""
+        self.client.pause(self.name)
+
+    def cont(self) -> None:
+        """Let the VM run."""
+        self.client.resume()
+
     def registers(self) -> list[bytes]:
         """
         Return ``struct elf_prstatus`` of each CPU of a paused VM.

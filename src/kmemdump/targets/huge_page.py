@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.files import is_own
 from kmemdump.memory.mapped import MappedMemory
 from kmemdump.memory.ranges import Extent, Range
 from kmemdump.proc.mounts import read_mounts
@@ -49,6 +50,8 @@ class HugePage:
                 path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
             stack.callback(os.close, fd)
+            if not is_own(os.fstat(fd)):
+                raise TargetError(f"{path}: is not a file of this user's")
             os.ftruncate(fd, _SIZE)
             self._page = _map(fd, root)
             stack.callback(self._page.close)

@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from kmemdump.arch.architecture import arch_from_info
-from kmemdump.errors import FormatError, NotCapturedError, TargetError, UsageError
+from kmemdump.errors import (
+    FormatError,
+    KmemdumpError,
+    NotCapturedError,
+    TargetError,
+    UsageError,
+)
 from kmemdump.files import OpenFile
 from kmemdump.kernel_search.contents import FoundKernel, prove, search_kernels
 from kmemdump.kernel_search.finder import find_kernel, is_disproven
@@ -131,13 +137,13 @@ def _find_noted(
     :raises TargetError: If there is neither.
     """
     noted: FileTarget | None = None
-    problem = _no_kernel(file)
+    problem: KmemdumpError = _no_kernel(file)
     if notes:
         try:
             noted = _find(notes, file)
             if not is_disproven(noted.vmcoreinfo(), noted.memory):
                 return noted
-        except TargetError as error:
+        except (FormatError, TargetError) as error:
             problem = error
     found = _find_by_contents(memory, file)
     if found is not None:
@@ -207,11 +213,17 @@ def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
     is noticed.
 
     :raises TargetError: If there is no such map, or several kernels have one.
+    :raises FormatError: If there is none, and a note is of an unknown architecture.
     """
     found: list[FileTarget] = []
+    unknown: FormatError | None = None
     try:
         for info in notes:
-            arch = arch_from_info(info)
+            try:
+                arch = arch_from_info(info)
+            except FormatError as error:
+                unknown = unknown or error  # Any process can write such text.
+                continue
             for extents in arch.likely_memory_maps(file.size):
                 memory = FileMemory(os.dup(file.fd), extents, file.name)
                 if is_present(info, memory) and arch.is_memory_map(info, memory):
@@ -220,6 +232,8 @@ def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
                 memory.close()
         if len(found) == 1:
             return found.pop()
+        if unknown is not None and not found:
+            raise unknown
         releases = ", ".join(info.osrelease for info in notes[:5])
         if found:
             problem = f"{len(found)} kernels in it ({releases})"

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from kmemdump.errors import TargetError
 
@@ -32,6 +33,11 @@ _POLL = 0.001
 _MAX_THREADS = 1 << 16
 
 
+def _start_tracer() -> ThreadPoolExecutor:
+    # A tracer is a thread, not a process.
+    return ThreadPoolExecutor(1, "kmemdump-tracer")
+
+
 class ProcessPause:
     """
     Stops a process, and lets it go on.
@@ -47,8 +53,7 @@ class ProcessPause:
         self._folder = folder
         self._signals: dict[int, int] = {}
         """Stopped threads, and the signal that each was about to get."""
-        # A tracer is a thread, not a process.
-        self._tracer = ThreadPoolExecutor(1, "kmemdump-tracer")
+        self._tracer = _start_tracer()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.ptrace.restype = ctypes.c_long
         self._libc.ptrace.argtypes = (
@@ -67,7 +72,14 @@ class ProcessPause:
 
         :raises TargetError: If that is impossible; the process runs then.
         """
-        self._tracer.submit(self._stop).result()
+        try:
+            self._tracer.submit(self._stop).result()
+        except BaseException:
+            # A thread may stop later. The end of its tracer lets it go.
+            self._tracer.shutdown()
+            self._signals.clear()
+            self._tracer = _start_tracer()
+            raise
 
     def cont(self) -> None:
         """Let the process go on."""
@@ -128,28 +140,9 @@ class ProcessPause:
 
     def _cont(self) -> None:
         for thread, number in self._signals.items():
-            try:
+            with suppress(OSError):  # It has ended, or is not stopped yet.
                 self._ptrace(_PTRACE_DETACH, thread, number)
-            except OSError:
-                # It is not stopped yet, or has ended. The end of the tracer lets it go.
-                self._lose(thread)
         self._signals.clear()
-
-    def _lose(self, thread: int) -> None:
-        """Wait for a thread's stop once more, and detach it."""
-        try:
-            deadline = time.monotonic() + _PATIENCE
-            while time.monotonic() < deadline:
-                waited, status = os.waitpid(thread, os.WNOHANG | _WALL)
-                if waited:
-                    number = 0
-                    if os.WIFSTOPPED(status) and status >> 16 != _PTRACE_EVENT_STOP:
-                        number = os.WSTOPSIG(status)
-                    self._ptrace(_PTRACE_DETACH, thread, number)
-                    return
-                time.sleep(_POLL)
-        except OSError:
-            return
 
     def _ptrace(self, request: int, thread: int, data: int = 0) -> None:
         if self._libc.ptrace(request, thread, None, data) == -1:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
-from kmemdump.bounds.steps import hold
 from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import ElfCore, Note, parse_core
 from kmemdump.kernel_search.completion import complete
@@ -208,13 +207,11 @@ class QmpTarget(Closing):
 
     def stop(self) -> None:
         """Pause the VM."""
-        self.client.execute("stop")
-        hold(True, self.name)
+        self.client.pause(self.name)
 
     def cont(self) -> None:
         """Let the VM run."""
-        self.client.execute("cont")
-        hold(False)
+        self.client.resume()
 
     def close(self) -> None:
         self.memory.close()

@@ -8,12 +8,15 @@ import queue
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+from kmemdump.bounds.steps import hold
 from kmemdump.errors import TargetError
 from kmemdump.targets import Closing
 
 __all__ = ["QmpChannel", "QmpCommandError", "QmpTimeoutError"]
 
 _MAX_EVENTS = 4096
+_MAX_EVENT = 16 << 10
+"""Characters of an event that is kept: QEMU's have some hundreds."""
 
 
 class QmpCommandError(TargetError):
@@ -73,6 +76,24 @@ class QmpChannel(Closing, ABC):
             raise TargetError(f"{self.name}: {line}: answer is no text")
         return answer.replace("\r\n", "\n")
 
+    def pause(self, name: str) -> None:
+        """
+        Pause the VM, which stays paused if this process ends.
+
+        :param name: Of the target, for the process that then lets it run.
+        """
+        hold(True, name)
+        try:
+            self.execute("stop")
+        except BaseException:
+            hold(False)
+            raise
+
+    def resume(self) -> None:
+        """Let the VM run that :meth:`pause` has paused."""
+        self.execute("cont")
+        hold(False)
+
     def status(self) -> str:
         """Return the VM's run state: ``running``, ``paused``, ``guest-panicked``, …"""
         answer = self.execute("query-status")
@@ -95,6 +116,8 @@ class QmpChannel(Closing, ABC):
 
     def _keep_event(self, event: Mapping[str, object]) -> None:
         """Keep an event for the caller; if nobody takes events, the oldest is lost."""
+        if len(repr(event)) > _MAX_EVENT:
+            return
         if self._events.full():
             with contextlib.suppress(queue.Empty):
                 self._events.get_nowait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import resource
 import signal
 import traceback
@@ -155,7 +156,7 @@ def _work(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
     end_with_parent()
-    limit_process(page, Limits(memory=settings.memory), refused, total=False)
+    limit_process(page, Limits(memory=settings.memory), refused, cpu=math.inf)
     if settings.seal is not None:
         keep_off_disk()
 
