@@ -4,11 +4,16 @@
 import time
 from pathlib import Path
 
+import pytest
+
+from kmemdump.errors import TargetError
 from kmemdump.files import OpenFile
 from kmemdump.firmware_dumps.assemble import FirmwareDump
+from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.rawdump import collect_rawdump
 from kmemdump.formats.elf import ProgramHeader, pack_header, pack_note
 from rigs.writers import put
+from rigs.writers.elfheader import write_series
 from rigs.writers.rawdump import Sect, write_rawdump
 
 GOOD = Sect("ddr", b"d" * 64, 0x80000000, type=1)
@@ -59,3 +64,16 @@ def test_sections_that_seem_to_be_headers(tmp_path: Path) -> None:
     dump = collect(tmp_path / "raw", bytes(data) + elf)
     assert time.process_time() - before < 20  # 67 s before.
     assert dump.memory.read(0x80000000, 64) == GOOD.data
+
+
+def test_too_many_to_match(tmp_path: Path) -> None:
+    """A folder with files of no address, and a header with as many regions."""
+    loads = [(f"r{i}", 0xFFFF800080000000 + i, 0x80000000 + i, 8) for i in range(9000)]
+    header = write_series(loads, b"OSRELEASE=6.12\n", slots=len(loads) + 1)
+    (tmp_path / "md_KELF.BIN").write_bytes(header)
+    for i in range(1000):
+        (tmp_path / f"md_K{i}.BIN").write_bytes(b"x" * 9)
+    before = time.process_time()
+    with pytest.raises(TargetError, match="1001 files without an address and 9000"):
+        collect_folder(tmp_path)
+    assert time.process_time() - before < 20

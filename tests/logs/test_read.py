@@ -529,3 +529,14 @@ def test_time_is_in_proportion(bait):
     with suppress(KmemdumpError):
         parse_log(bait, "x")
     assert time.process_time() - before < 4e-6 * len(bait)
+
+
+def test_many_parts_that_are_compressed(tmp_path):
+    """4 MiB each: memory and time for the first of them only."""
+    for number in range(100):
+        record = b"Panic#1 Part%d\n" % (number + 1) + b"a" * (4 << 20)
+        name = f"dmesg-ramoops-{number}.enc.z"
+        (tmp_path / name).write_bytes(zlib.compress(record, 9))
+    log = open_log(str(tmp_path))
+    what = [what for what, _ in log.problems]
+    assert any("and what follows" in it for it in what)

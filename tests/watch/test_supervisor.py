@@ -384,3 +384,33 @@ def test_a_worker_finds_drgns_plugins_loaded():
     argv = [sys.executable, "-c", _FIRST_PROGRAM]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def hold_and_die(path):
+    """End as in a short pause, once; then go on."""
+    if not path.exists():
+        steps.hold(True, "the VM")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return select()
+
+
+def test_a_vm_goes_on_if_a_worker_dies_that_had_paused_it(tmp_path):
+    qemu = FakeQemu(tmp_path / "a")
+    qemu.answers["query-status"] = {"status": "paused", "running": False}
+    killed = tmp_path / "killed"
+
+    def report(event):
+        if event.event is EventName.WORKER_DIED:
+            assert "cont" not in qemu.asked
+            killed.touch()
+        elif event.event is EventName.WAITING:
+            raise KeyboardInterrupt
+
+    source = SocketSource([str(qemu.path)])
+    selection = functools.partial(hold_and_die, killed)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Supervisor([source], selection, Settings(tmp_path), report).run()
+    finally:
+        qemu.close()
+    assert qemu.asked.count("cont") == 1

@@ -35,6 +35,8 @@ class End:
     """Its exit status, or minus the number of the signal that ended it."""
     step: str = ""
     """The step in which it was; empty if it was in none."""
+    held: str = ""
+    """What it had paused and not let go; empty if nothing."""
 
     @property
     def killed(self) -> bool:

@@ -59,7 +59,7 @@ def call_in_child(
                 ended = not call.wait(attempts.deadline)
             finally:
                 status, spent = call.end()
-                if page.holds:
+                if page.held:
                     clean_up(page.held)
             if not ended:
                 return call.result()
@@ -104,7 +104,7 @@ class _Call:
                 return False
         try:
             self._answer = self._connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # It was ended, maybe while it sent.
             return False
         return True
 

@@ -91,7 +91,7 @@ def go_on_in_child(
             return
         with contextlib.closing(page):
             status, number = _wait(pid, page, attempts.deadline)
-            if page.holds and status < 0:
+            if page.held and status < 0:
                 clean_up(page.held)
             if number == signal.SIGTERM:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)

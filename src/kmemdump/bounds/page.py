@@ -124,14 +124,15 @@ class StatePage:
 
     @property
     def held(self) -> str:
-        """What it had last, by a name that the other process knows; may be empty."""
-        return self._get_text(_HELD, _NAME)
+        """The name of what it has, which the other process knows; may be empty."""
+        return self._get_text(_HELD, _NAME) if self.holds else ""
 
     def hold(self, value: bool, name: str = "") -> None:
-        """Note that it has, or has not any more; these nest."""
-        if name:
+        """Note that it has, or has no more; these nest, and the last name counts."""
+        count = max(self._get(3) + (1 if value else -1), 0)
+        if name or not count:
             self._set_text(_HELD, _NAME, name)
-        self._set(3, max(self._get(3) + (1 if value else -1), 0))
+        self._set(3, count)
 
     @property
     def printed(self) -> int:

@@ -145,10 +145,16 @@ def _list_files(folder: Path) -> dict[str, int]:
 def _read_lists(folder: Path, sizes: dict[str, int], problems: list[str]) -> _Listed:
     listed: _Listed = {}
     doubtful: set[str] = set()
+    folded: dict[str, list[str]] = {}
+    for name in sizes:
+        folded.setdefault(name.lower(), []).append(name)
     for name in sizes:
         if name.lower() in LISTS:
             for listed_as, address, size in parse_list(_read_list(folder / name)):
-                file = _as_saved(listed_as, sizes)
+                # The case of a name may differ from that in the list.
+                alike = folded.get(listed_as.lower(), ())
+                only = alike[0] if len(alike) == 1 else listed_as
+                file = listed_as if listed_as in sizes else only
                 known = listed.setdefault(file, (address, size))
                 if known[0] != address:
                     doubtful.add(file)
@@ -159,14 +165,6 @@ def _read_lists(folder: Path, sizes: dict[str, int], problems: list[str]) -> _Li
         problems.append(f"{file} is listed with several addresses: none is used")
         del listed[file]
     return listed
-
-
-def _as_saved(name: str, sizes: dict[str, int]) -> str:
-    """Return the name of a listed file in the folder, where its case may differ."""
-    if name in sizes:
-        return name
-    found = [it for it in sizes if it.lower() == name.lower()]
-    return found[0] if len(found) == 1 else name
 
 
 def _read_list(path: Path) -> bytes:

@@ -33,6 +33,8 @@ from kmemdump.vmcoreinfo import VmcoreInfo
 __all__ = ["identify"]
 
 _SYMBOL = re.compile(r"^SYMBOL\(([A-Za-z0-9_.]+)\)$", re.MULTILINE)
+_MAX_PAIRS = 4_000_000
+"""Of files and regions, each of which is looked at; a device has some hundreds."""
 _LABEL = 8
 """Characters of a label that the kernel's series puts into a name."""
 
@@ -51,6 +53,12 @@ def identify(
     found = [fragment for fragment in fragments if fragment.address is not None]
     waiting = [fragment for fragment in fragments if fragment.address is None]
     work.take_at({fragment.address for fragment in found})
+    if len(waiting) * len(work.free) > _MAX_PAIRS:
+        problems.append(
+            f"{len(waiting)} files without an address and {len(work.free)} regions "
+            "without a file are too many to match"
+        )
+        return found
     names = {fragment.name for fragment in waiting}
     bare = sum(entry.name in names for entry in work.free)
     work.numbered = True
@@ -71,8 +79,9 @@ def identify(
             for fragment in waiting
         ]
         rest = []
+        times = Counter(claims)
         for fragment, entry in zip(waiting, claims, strict=True):
-            if entry is None or claims.count(entry) > 1:
+            if entry is None or times[entry] > 1:
                 rest.append(fragment)
                 continue
             work.take(entry, fragment)

@@ -26,6 +26,8 @@ _MAX_FILES = 10_000
 _MAX_BYTES = 4 << 20
 """Of a file; the largest record that a backend gives the kernel is 64 KiB, a console's
 zone a few MiB."""
+_MAX_TOTAL = 256 << 20
+"""Of all files, as they are read: some are compressed."""
 _DEPTH = 3
 _JOINED = "dmesg.txt"
 """What systemd-pstore makes of the parts, in each folder of its own."""
@@ -80,12 +82,18 @@ def read_pstore(name: str, paths: Sequence[Path]) -> LogText:
     problems: list[tuple[str, str]] = []
     parts: list[_Part] = []
     texts: list[tuple[float, bytes]] = []
+    left = _MAX_TOTAL
     for path in paths[:_MAX_FILES]:
+        if left <= 0:
+            what = f"a part of the log, {path.name} and what follows"
+            problems.append((what, f"the parts have more than {_MAX_TOTAL} bytes"))
+            break
         try:
             part, text, time = _read(path)
         except (FormatError, TargetError) as error:
             problems.append((f"a part of the log, {path.name}", str(error)))
             continue
+        left -= len(text) if part is None else len(part.text)
         if part is not None:
             parts.append(part)
         else:

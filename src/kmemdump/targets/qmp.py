@@ -207,7 +207,7 @@ class QmpTarget(Closing):
 
     def stop(self) -> None:
         """Pause the VM."""
-        self.client.pause(self.name)
+        self.client.pause(self.client.spec or self.name)
 
     def cont(self) -> None:
         """Let the VM run."""

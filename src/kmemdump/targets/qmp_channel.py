@@ -40,6 +40,8 @@ class QmpChannel(Closing, ABC):
     """PID of QEMU, or of what made its socket; 0 if that is not known."""
     user: int | None = None
     """User id of that process; None if it is not known."""
+    spec: str = ""
+    """How the VM is opened, if not by the target's name."""
 
     def __init__(self, name: str) -> None:
         self.name = name

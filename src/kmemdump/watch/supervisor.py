@@ -71,6 +71,8 @@ class _Vm:
         self.next_start = 0.0
         self.refused: dict[str, Refusal] = {}
         """Steps that ended workers, which others leave out for some hours."""
+        self.held = False
+        """Whether the last worker was ended while it had paused the VM for a moment."""
         self._failures = 0
 
     def schedule(self, now: float) -> None:
@@ -242,6 +244,7 @@ class Supervisor:
                 self._make_selection,
                 self._settings,
                 vm.refused,
+                vm.held,
             )
         except OSError as error:
             return f"cannot start a process: {error.strerror}"
@@ -275,6 +278,7 @@ class Supervisor:
             now = time.monotonic()
             vm.schedule(now)
             vm.refuse(end, now)
+            vm.held = end.killed and bool(end.held)
             self._pending.refuse_all(vm.address.name, f"its worker ended ({end})")
             if vm.outcome is None:
                 text = f"its process died ({end})"

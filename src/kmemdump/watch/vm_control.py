@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from kmemdump.bounds.steps import hold
 from kmemdump.errors import TargetError
 from kmemdump.targets.qmp_channel import QmpTimeoutError
 from kmemdump.targets.vm import VmTarget
@@ -108,6 +110,20 @@ class VmControl:
     def cont(self) -> None:
         """Let the VM run."""
         self._ask("continue", "cont")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pause the VM, if it runs, for a ``with`` statement, however that ends."""
+        hold(True, self.target.name)
+        try:
+            was_running = self.stop()
+            try:
+                yield
+            finally:
+                if was_running:
+                    self.cont()
+        finally:
+            hold(False)
 
     def quit(self) -> bool:
         """End QEMU; return whether it was told to."""

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from kmemdump.bounded import let_go
 from kmemdump.bounds.attempts import End
 from kmemdump.bounds.call import cpu_of, end_with_parent
 from kmemdump.bounds.page import StatePage
@@ -57,6 +58,7 @@ class Worker:
     :param address: The VM.
     :param make_selection: Returns what to mark; must be picklable.
     :param refused: Steps that it leaves out, since they ended one before it.
+    :param held: Whether one before it was ended that had paused the VM for a moment.
     """
 
     def __init__(
@@ -66,13 +68,14 @@ class Worker:
         make_selection: Callable[[], Selection],
         settings: Settings,
         refused: Mapping[str, Refusal],
+        held: bool,
     ) -> None:
         self.page: StatePage = SharedPage()
         """What the process does."""
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_work,
-            args=(theirs, address, make_selection, settings, self.page, refused),
+            args=(theirs, address, make_selection, settings, self.page, refused, held),
             name=f"kmemdump watch {address.name}",
             daemon=True,
         )
@@ -124,7 +127,7 @@ class Worker:
         """Wait until it has ended; return how it did."""
         self.connection.close()
         self._process.join()
-        end = End(self._process.exitcode or 0, self.page.step)
+        end = End(self._process.exitcode or 0, self.page.step, self.page.held)
         self._process.close()
         self.page.close()
         return end
@@ -137,6 +140,7 @@ def _work(
     settings: Settings,
     page: StatePage,
     refused: Mapping[str, Refusal],
+    held: bool,
 ) -> None:
     """Watch a VM; the main function of a process."""
     stopping = False
@@ -163,6 +167,8 @@ def _work(
     reporter = Reporter(address.name, connection.send, lambda: stopping, next_command)
     logging.basicConfig(handlers=[_LogHandler(reporter)])
     logging.captureWarnings(True)
+    if held:
+        let_go(address.spec)
     try:
         outcome = Watcher(address, make_selection(), settings, reporter).run()
     except (KmemdumpError, OSError, MemoryError) as error:

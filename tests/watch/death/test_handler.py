@@ -25,6 +25,7 @@ from kmemdump.watch.end_causes import DumpCause, VmAfterDeath
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind
 from kmemdump.watch.reporter import Reporter, StoppedError
 from kmemdump.watch.settings import Settings, VmAction
+from kmemdump.watch.vm_control import VmControl
 from rigs import small_core
 from rigs.full_disk import fill, mounted_tmpfs, needs_root, remount
 from rigs.keys import age_key
@@ -38,6 +39,7 @@ class Vm:
     """Stands for `VmControl`."""
 
     def __init__(self):
+        self.target = SimpleNamespace(name="vm")
         self.state = "running"
         self.asked = []
         self.gone = False
@@ -56,6 +58,8 @@ class Vm:
     def stop(self):
         was, self.state = self.state, "paused"
         return was == "running"
+
+    paused = VmControl.paused
 
     def cont(self):
         self.asked.append("cont")
@@ -509,3 +513,10 @@ def test_stale_partial_files(rig):
     stale.write_bytes(b"half")
     rig.handler()
     assert not stale.exists()
+
+
+def test_a_kernel_that_survived_goes_on_whatever_happens(rig):
+    rig.fails = KeyError("a bug")
+    with pytest.raises(KeyError):
+        rig.die(rig.handler(), DeathKind.OOPS, VmAfterDeath.MAY_RUN)
+    assert rig.vm.state == "running"

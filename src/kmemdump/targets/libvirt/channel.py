@@ -76,6 +76,7 @@ class LibvirtChannel(QmpChannel):
         keep_dead: bool = False,
     ) -> None:
         super().__init__(f"libvirt:{domain}")
+        self.spec = f"libvirt:{uri}#{domain}" if uri else ""
         self._uri = uri
         self._wanted = domain
         self._timeout = timeout

@@ -72,15 +72,17 @@ class DeathHandler:
         if cause.survived and (problem := self.dump.find_problem(marks)) is not None:
             self._postpone(cause, problem)
             return None  # It is not worth a pause.
+        if cause.survived:
+            with control.paused():
+                self._see_to_core(control, marks, cause, read_facts(marks, cause))
+            return None
         was_running = control.stop()
         facts = read_facts(marks, cause)
         # A watcher that saw it die may have been stopped before it acted.
         is_ours = not cause.found or self.history.is_waiting(facts.id)
         end = self._see_to_core(control, marks, cause, facts)
-        if (cause.survived or not is_ours) and was_running:
+        if not is_ours and was_running:
             control.cont()
-        if cause.survived:
-            return None
         if not is_ours:
             return end or self._leave()
         return end or self._act(control, cause)
