@@ -39,6 +39,10 @@ class FormatError(KmemdumpError):
         return f"{self.where}: {self.problem}"
 
 
+class TruncatedError(FormatError):
+    """A file ends before its end; what is left of it may be used."""
+
+
 class TargetError(KmemdumpError):
     """The target cannot be reached, or stopped answering."""
 

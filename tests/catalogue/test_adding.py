@@ -305,3 +305,21 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
     status = main(["catalogue", "list", "--from", str(tmp_path)])
     assert status == ExitCode.UNREADABLE
     assert "pip install" in capsys.readouterr().err
+
+
+def test_a_path_that_is_not_there_is_no_row(tmp_path, capsys):
+    place, gone = str(tmp_path / "all"), f"{tmp_path}/gone\udcff.core"
+    assert main(["catalogue", "add", gone, "--to", place]) == 3
+    assert "No such file" in capsys.readouterr().err
+    assert not os.path.exists(place)
+    core = write(tmp_path / "1.core")
+    assert main(["catalogue", "add", gone, str(core), "--to", place]) == 1
+    assert "1 added" in capsys.readouterr().out
+
+
+def test_sql_that_asks_nothing(tmp_path, capsys):
+    place = str(tmp_path / "all")
+    main(["catalogue", "add", str(write(tmp_path / "1.core")), "--to", place])
+    for text in ("", ";", "  "):
+        assert main(["catalogue", "sql", text, "--from", place]) == 2
+        assert "nothing is asked" in capsys.readouterr().err

@@ -118,7 +118,7 @@ def test_check_rehearses_what_watch_is_configured_to_do(config, capsys):
         ("[watch]\nnosuch = 1", "[watch]: no option 'nosuch'; there are"),
         ("info = 1", "info is a verb, expected a table [info]"),
         ("[info]\njson = 1", "line 2: json is 1, expected true or false"),
-        ("[report]\nlines = 'x'", "line 2: lines is 'x', expected n, at least 0"),
+        ("[report]\nlines = 'x'", "line 2: lines is 'x', expected a number, at least 0"),
         (
             "\n[watch]\n\ninterval = 'fast'",
             "line 4: interval is 'fast', expected seconds, 1 to 86400",
@@ -243,3 +243,80 @@ def test_pause_is_for_machines(tmp_path, capsys):
     assert main(["capture", str(core), "-o", str(out), "--pause"]) == ExitCode.USAGE
     assert "only a VM (qmp:SOCKET or pid:PID) can be paused" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "line", "expected"),
+    [
+        ("redact", "output = 5", "output is 5, expected text in quotes"),
+        ("capture", "output = ['c.core']", "expected one value"),
+        ("capture", "output = {a = 1}", "expected text in quotes"),
+        ("capture", "output = 1979-05-27", "expected text in quotes"),
+        ("capture", "output = true", "expected text in quotes"),
+        ("capture", "identity = [5]", "identity is 5, expected text in quotes"),
+        ("open", "vmlinux = 3.5", "expected text in quotes"),
+        ("watch", "keep = 1.5", "keep is 1.5, expected a number"),
+        ("watch", "keep = true", "keep is True, expected a number"),
+        ("watch", "interval = '5'", "expected seconds"),
+        ("report", "lines = 1.5", "lines is 1.5, expected a number"),
+        ("redact", "policy = ['a']", "expected one value"),
+        ("watch", "exec = ['x']", "expected one value"),
+        ("report", "json = 1", "expected true or false"),
+    ],
+)
+def test_values_of_other_types(config, capsys, verb, line, expected):
+    config.write_text(f"[{verb}]\n{line}\n")
+    assert main([verb, "/nosuch"]) == 2
+    error = capsys.readouterr().err
+    assert f"{config}, line 2: " in error
+    assert expected in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["json = true", "[report]\njson = true"])
+def test_a_form_of_a_report(config, tmp_path, capsys, line):
+    config.write_text(f"{line}\n")
+    log = tmp_path / "log"
+    log.write_text(
+        "[    1.000000] Linux version 6.1 (x)\n"
+        "[    2.000000] Kernel panic - not syncing: x\n"
+    )
+    assert main(["report", str(log)]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["version"] == 1
+    config.write_text("[report]\njson = false\n")
+    assert main(["report", str(log)]) in (0, 1)
+    assert capsys.readouterr().out.startswith("Cause of death")
+
+
+@pytest.mark.parametrize("size", ["2", "512", "99M"])
+def test_memory_in_another_unit(capsys, size):
+    for verb in (["ask", "x", "ps"], ["watch", "x", "-o", "y"], ["redact", "x"]):
+        assert main([*verb, "--max-memory", size]) == 2
+        assert "expected at least 100M" in capsys.readouterr().err
+
+
+def test_a_verb_with_parts_alone_shows_its_help(capsys):
+    assert main(["catalogue"]) in (0, 2)
+    shown = capsys.readouterr()
+    assert "Usage: kmemdump catalogue" in shown.out + shown.err
+    assert "error" not in shown.out + shown.err
+
+
+def test_options_that_need_others(capsys):
+    assert main(["areas", "--rows", "5"]) == 2
+    assert "--rows needs --backend" in capsys.readouterr().err
+    assert main(["areas", "--backend", "minidump"]) == 2
+    assert "needs a TARGET" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "has"), [("ask", True), ("report", True), ("redact", False)]
+)
+def test_advice_names_an_option_of_the_verb(tmp_path, capsys, verb, has):
+    path = write(tmp_path / "core")
+    path.write_bytes(path.read_bytes()[:-100])
+    more = {"ask": ["log"], "redact": ["-o", str(tmp_path / "out")]}
+    assert main([verb, str(path), *more.get(verb, [])]) == 3
+    error = capsys.readouterr().err
+    assert "is truncated" in error
+    assert ("--damaged" in error) is has

@@ -36,7 +36,7 @@ def test_a_file_of_someone_is_kept(tmp_path, capsys, verb, contents):
     arguments = VERBS[verb]
     option = () if arguments[-1] == "--html" else ("-o",)
     assert main([*arguments, *option, "victim"]) == 2
-    assert "victim: exists, and is no core image or report" in capsys.readouterr().err
+    assert "victim: exists, and is not known as a " in capsys.readouterr().err
     assert victim.read_bytes() == contents
 
 
@@ -56,9 +56,34 @@ def test_force_replaces_anything(tmp_path):
 
 def test_a_core_image_is_replaced(tmp_path):
     path = write(tmp_path / "core")
-    check_output(path, False)
+    check_output(path, False, "log")
     (tmp_path / "empty").touch()  # As mktemp makes it.
-    check_output(tmp_path / "empty", False)
+    check_output(tmp_path / "empty", False, "log")
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UsageError):
-        check_output(path, False)
+        check_output(path, False, "log")
+
+
+@pytest.mark.parametrize(
+    "verb", ["report", "report as a page", "capture", "collect", "redact", "unseal"]
+)
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_what_is_read_is_never_replaced(tmp_path, capsys, verb, force):
+    path = write(tmp_path / "core")
+    before = path.read_bytes()
+    name = verb.split()[0]
+    option = "--html" if verb == "report as a page" else "-o"
+    arguments = [name, "core", option, "./core", *force]
+    if verb == "unseal":
+        arguments += ["--identity", "log"]
+    assert main(arguments) == 2
+    assert "core: is what is read, expected another file" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_report_replaces_no_core_image(tmp_path, capsys):
+    path = write(tmp_path / "core")
+    before = path.read_bytes()
+    assert main(["report", "log", "-o", "core"]) == 2
+    assert "is not known as a report" in capsys.readouterr().err
+    assert path.read_bytes() == before

@@ -218,3 +218,9 @@ def test_python_is_for_users(prog):
     with pytest.raises(UsageError):
         command("drgn print(6 * 7)")
     assert answer(prog, command("drgn print(6 * 7)", trusted=True)) == "42\n"
+
+
+def test_only_a_prompt_can_be_left():
+    for text in ("exit", "q"):
+        with pytest.raises(UsageError, match="only a prompt can be left"):
+            command(text, trusted=True)

@@ -17,6 +17,7 @@ import pytest
 
 from kmemdump.bounds import steps
 from kmemdump.cli.shared.watch_output import WatchOutput
+from kmemdump.cli import main
 from kmemdump.errors import BudgetExceededError, KmemdumpError, UsageError
 from kmemdump.marking.selection import select
 from kmemdump.watch import EventName, Settings, Supervisor
@@ -414,3 +415,10 @@ def test_a_vm_goes_on_if_a_worker_dies_that_had_paused_it(tmp_path):
     finally:
         qemu.close()
     assert qemu.asked.count("cont") == 1
+
+
+def test_no_vm_until_it_is_dead(tmp_path, capsys):
+    """A script with a typing error, or one that starts before QEMU."""
+    where = f"{tmp_path}/nosuch/*.qmp"
+    assert main(["watch", where, "-o", str(tmp_path / "o"), "--until-dead"]) == 3
+    assert f"error: {where}: no VM is there" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
 import time
 import uuid
@@ -28,10 +29,11 @@ from kmemdump.catalogue.messages import from_json, to_json
 from kmemdump.catalogue.problem import Examined, problem_row
 from kmemdump.catalogue.row import UNREAD, Row
 from kmemdump.catalogue.sources import Source
-from kmemdump.errors import TargetError
+from kmemdump.errors import TargetError, UsageError
 
 __all__ = ["ClusterRunner"]
 
+_ADDRESS = re.compile(r"(?:\w+://)?\S+:\d{1,5}")
 _EACH = 4
 """Sources that a worker's thread has, or that wait for it."""
 _LEAST = 32
@@ -72,12 +74,15 @@ class ClusterRunner:
     :param address: As ``tcp://HOST:PORT``.
     :param host: Name of the machine that adds the sources.
     :param patience: Seconds to wait for a scheduler that is gone.
+    :raises UsageError: If that is no address.
     :raises TargetError: If the scheduler cannot be reached.
     """
 
     def __init__(
         self, address: str, limits: Limits, host: str, *, patience: float = 600.0
     ) -> None:
+        if not _ADDRESS.fullmatch(address):
+            raise UsageError(f"--scheduler {address!r}: expected tcp://HOST:PORT")
         self._address = address
         self._limits = limits
         self._host = host

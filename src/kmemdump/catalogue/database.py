@@ -139,6 +139,8 @@ class Database:
         """
         try:
             cursor = self.connection.execute(sql)
+            if cursor is None:
+                raise UsageError("SQL: nothing is asked")
             names = [it[0] for it in cursor.description or ()]
             return names, cursor.fetchall()
         except _OF_FILES:

@@ -66,6 +66,21 @@ def find_sources(given: Iterable[str]) -> Iterator[Source]:
             yield source
 
 
+def find_missing(given: Iterable[str]) -> list[str]:
+    """
+    Return the paths of this machine that are not there.
+
+    :raises TargetError: If a URL's file system cannot be used.
+    """
+    missing = []
+    for text in given:
+        fs, path = open_url(text)
+        local = isinstance(fs, LocalFileSystem)
+        if local and not os.path.lexists(path) and not _is_pattern(path):
+            missing.append(text)
+    return missing
+
+
 def _local(text: str, fs: Any, path: str) -> Iterator[Source]:
     if not os.path.lexists(path) and _is_pattern(path):
         names = sorted(fs.glob(path))

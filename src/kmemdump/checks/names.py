@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.targets.live import NAME
-from kmemdump.watch.sources.all import find_sources
+from kmemdump.watch.sources.all import describe_places, find_sources
+from kmemdump.watch.sources.domains import TRYING_AGAIN
 
 __all__ = ["find_targets"]
 
@@ -67,9 +68,7 @@ def _find_vms(
     finally:
         sources.close()
     if not vms:
-        asked = ", ".join(
-            [*specs, *(f"--libvirt={uri}".rstrip("=") for uri in libvirt)]
-        )
-        why = f"; {messages[-1]}" if messages else ""
+        asked = describe_places(specs, libvirt)
+        why = f"; {messages[-1]}".removesuffix(TRYING_AGAIN) if messages else ""
         raise TargetError(f"{asked}: no VM is there{why}")
     return [vm.spec for vm in vms]

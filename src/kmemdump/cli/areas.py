@@ -20,7 +20,7 @@ from kmemdump.cli.shared.options import (
     selection_options,
     target_options,
 )
-from kmemdump.errors import ExitCode
+from kmemdump.errors import ExitCode, UsageError
 from kmemdump.formats.minidump import LINUX_ROWS
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ def command(
     """
     from kmemdump.marking.capture import look
 
+    if rows is not None and backend is None:
+        raise UsageError("--rows needs --backend minidump")
+    if backend is not None and target is None:
+        raise UsageError("--backend needs a TARGET, of which it shows what fits")
     selection = parse_selection(selected)
     if target is None:
         _print_known(as_json)
@@ -107,9 +111,11 @@ def _show_plan(
 def _print_plan(planned: Plan) -> None:
     record = plan_record(planned)
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
-    table.add_column("area", "all")
-    table.add_column("bytes", f"{record['bytes']:,}", justify="right")
-    table.add_column("extra bytes", f"{record['extra']:,}", justify="right")
+    table.add_column("area", "all", no_wrap=True)
+    table.add_column("bytes", f"{record['bytes']:,}", justify="right", no_wrap=True)
+    table.add_column(
+        "extra bytes", f"{record['extra']:,}", justify="right", no_wrap=True
+    )
     regions = f"{record['regions']} regions, room for {record['rows']}"
     table.add_column("fits", regions, overflow="fold")
     for area in record["areas"]:
@@ -172,10 +178,12 @@ def _print_marks(marks: Marking) -> None:
         key: sum(record[key] for record in records)
         for key in ("regions", "bytes", "seconds")
     }
-    table.add_column("area", "all")
-    table.add_column("regions", str(sums["regions"]), justify="right")
-    table.add_column("bytes", f"{sums['bytes']:,}", justify="right")
-    table.add_column("ms", f"{sums['seconds'] * 1e3:.0f}", justify="right")
+    table.add_column("area", "all", no_wrap=True)
+    table.add_column("regions", str(sums["regions"]), justify="right", no_wrap=True)
+    table.add_column("bytes", f"{sums['bytes']:,}", justify="right", no_wrap=True)
+    table.add_column(
+        "ms", f"{sums['seconds'] * 1e3:.0f}", justify="right", no_wrap=True
+    )
     table.add_column("complete", overflow="fold")
     for record in records:
         table.add_row(

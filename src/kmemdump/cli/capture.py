@@ -74,8 +74,7 @@ def command(
     """
     from kmemdump.marking.capture import look
 
-    _check_output(output, target)
-    check_output(output, force)
+    check_output(output, force, target)
     if ":" in target and (watch := _find_watch(target)) is not None:
         if pause or any(selected):
             raise UsageError(
@@ -171,15 +170,6 @@ def _paused(target: Target) -> Iterator[None]:
     finally:
         if running:
             target.cont()
-
-
-def _check_output(output: Path, target: str) -> None:
-    # A core image of a core image holds less: the rest would be lost.
-    same = False
-    with contextlib.suppress(OSError, ValueError):
-        same = output.samefile(target.removeprefix("file:"))
-    if same:
-        raise UsageError(f"{output}: is the target itself, expected another file")
 
 
 def _print_problems(capture: Capture) -> None:

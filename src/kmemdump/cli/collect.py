@@ -90,7 +90,7 @@ def command(
       sahara:SOCKET: such a device behind a Unix socket
       a RAM image, or another target, with the minidump table or a kinfo in it
     """
-    check_output(output, force)
+    check_output(output, force, source)
     if not is_device(source):
         if keep is not None or only:
             raise UsageError(

@@ -7,6 +7,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -30,7 +31,7 @@ _VERBS = {
     "watch": "Mark VMs while they run; write a core image when one dies.",
     "mark": "Register regions with firmware or a crash kernel.",
     "status": "Show what watches and agents hold, cost and have seen.",
-    "regions": "List what is registered with firmware or a crash kernel.",
+    "regions": "List what is registered with firmware.",
     "collect": "Make a core image of what firmware or a crash kernel left.",
     "info": "Show what is in a core image, and what opens it.",
     "ask": "Put questions to a core image or target.",
@@ -40,6 +41,9 @@ _VERBS = {
     "open": "Start drgn, crash or gdb on a core image.",
     "unseal": "Write what is sealed in a core image to a file.",
 }
+
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""click 8.1 has none, and prints the help by itself."""
 
 
 class _Verbs(click.Group):
@@ -123,8 +127,8 @@ def main(arguments: Sequence[str] | None = None, *, in_children: bool = False) -
         print_message("stopped")
         return 130
     except click.ClickException as error:
-        if not (sys.argv[1:] if arguments is None else arguments):
-            error.show()  # The help.
+        if isinstance(error, _NO_ARGUMENTS):
+            error.show()
         else:
             print_message(f"error: {describe_wrong_use(error)}")
         return ExitCode.USAGE

@@ -82,7 +82,7 @@ def command(
     from kmemdump.redaction.redact import redact
     from kmemdump.redaction.wording import how, to_json, to_text
 
-    check_output(output, force)
+    check_output(output, force, target)
     chosen = load_policy(policy)
     wanted = parse_questions(questions)
     with opened_target(target, TargetOptions(None, None, False, identity)) as opened:

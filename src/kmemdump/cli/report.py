@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from kmemdump.cli.shared.options import (
     path_option,
     target_options,
 )
-from kmemdump.cli.shared.outputs import check_output, force_option
+from kmemdump.cli.shared.outputs import Output, check_output, force_option
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import PartialFile
 from kmemdump.text import format_memory, printable
@@ -38,7 +39,7 @@ __all__ = ["command"]
 @target_options
 @path_option("-o", "--output", help="Write the report to a file.")
 @path_option("--html", "page", help="Write one self-contained page for a browser.")
-@force_option
+@partial(force_option, what=Output.REPORT)
 @click.option(
     "--json",
     "form",
@@ -121,8 +122,8 @@ def command(
     """
     from kmemdump.report.records import UNDAMAGED
 
-    check_output(page, force)
-    check_output(output, force)
+    for path in (page, output):
+        check_output(path, force, target, Output.REPORT)
     if redact or policy is not None:
         if source_lines or modules:
             option = "--source-lines" if source_lines else "--modules"

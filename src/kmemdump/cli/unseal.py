@@ -43,7 +43,7 @@ def command(
     open CORE in memory. A file of keys has those of age-keygen, or is a private key of
     ssh without a passphrase; several may be named.
     """
-    check_output(output, force)
+    check_output(output, force, core)
     with closing(OpenFile(core)) as file:
         sealed = read_sealed(file)
         if sealed is None:

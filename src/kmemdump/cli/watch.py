@@ -20,7 +20,7 @@ from kmemdump.cli.shared.options import (
     path_option,
 )
 from kmemdump.cli.shared.sealing import seal_options, show_cause_option
-from kmemdump.cli.shared.sizes import size_of_option
+from kmemdump.cli.shared.sizes import memory_of_option
 from kmemdump.cli.shared.vm_sources import (
     SourceOptions,
     parse_sources,
@@ -28,7 +28,7 @@ from kmemdump.cli.shared.vm_sources import (
     watching_options,
 )
 from kmemdump.coreimage.retention import Limits
-from kmemdump.errors import ExitCode
+from kmemdump.errors import ExitCode, TargetError
 from kmemdump.sealing import Seal
 from kmemdump.sealing.memory import is_in_memory
 
@@ -100,7 +100,7 @@ _NOT_SEALED = (
 )
 @click.option(
     "--max-memory",
-    callback=size_of_option,
+    callback=memory_of_option,
     default="2GiB",
     show_default=True,
     metavar="SIZE",
@@ -153,6 +153,7 @@ def command(
     from kmemdump.watch import Event, EventName, Settings, Supervisor, VmAction
     from kmemdump.watch.control.client import control_path
     from kmemdump.watch.program import Follower, ProgramRunner, find_program
+    from kmemdump.watch.sources.all import describe_places
 
     # On this machine only: a VM that is marked now does not wait for a download.
     search: Mapping[str, str] | None = None if no_vmlinux else {}
@@ -194,6 +195,10 @@ def command(
             text = "stopped; the VMs are not watched any more"
             output.show(Event(event=EventName.NOTE, vm="", text=text))
             return ExitCode.DONE
+    if not outcomes:
+        raise TargetError(
+            f"{describe_places(where.specs, where.libvirt)}: no VM is there"
+        )
     if not any(outcome.problem for outcome in outcomes.values()):
         return ExitCode.DONE
     if not any(outcome.watched for outcome in outcomes.values()):

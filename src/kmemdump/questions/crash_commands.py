@@ -93,6 +93,8 @@ _DISASSEMBLY = "dis"
 """One of crash's commands that drgn does not have."""
 _OURS_ALONE = {question.text: question for question in (LOCKS, WAITS)}
 """Questions that crash and drgn do not have."""
+_LEAVE = ("exit", "q")
+"""drgn's commands that end crash's prompt."""
 _SAFE_WORDS = re.compile(r"(?: [A-Za-z0-9_.,:+\- ]*)?")
 _NAME = re.compile(r"[A-Za-z0-9_]+|\*")
 
@@ -115,6 +117,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
         return disassembly(text)
     if text in _OURS_ALONE:
         return _OURS_ALONE[text]
+    if name in _LEAVE:
+        raise UsageError(f"question {text!r}: only a prompt can be left")
     arguments = text[len(name) :]
     safe = name in _SAFE_COMMANDS and _SAFE_WORDS.fullmatch(arguments)
     if not (trusted or safe or text in _SAFE_LINES):

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Self
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_info
-from kmemdump.errors import FormatError, TargetError, UnsupportedError
+from kmemdump.errors import (
+    FormatError,
+    TargetError,
+    TruncatedError,
+    UnsupportedError,
+)
 from kmemdump.files import OpenFile
 from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.kernel_search.completion import complete
@@ -55,7 +60,7 @@ def check_whole(file: OpenFile, end: int, damaged: bool) -> None:
 
     :param end: Least offset at which the file should end.
     :param damaged: Whether to only warn, and go on with the rest.
-    :raises FormatError: If it ends earlier.
+    :raises TruncatedError: If it ends earlier.
     """
     if end <= file.size:
         return
@@ -64,9 +69,7 @@ def check_whole(file: OpenFile, end: int, damaged: bool) -> None:
         f"{end - file.size} are missing"
     )
     if not damaged:
-        raise FormatError(
-            file.name, f"{problem}, copy it again\n--damaged goes on with the rest"
-        )
+        raise TruncatedError(file.name, f"{problem}, copy it again")
     logger.warning("%s: %s", file.name, problem)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -88,7 +89,8 @@ def add(
 
     A source that is there already, whatever its name, is not added twice, and one whose
     size and time did not change is not even read. Several 'add' may run at a time. A
-    source that is damaged, or hangs, has a row that says so; the exit status is then 1.
+    source that is damaged, or hangs, has a row that says so; the exit status is then 1,
+    as it is for a path that is not there.
 
     A sealed core image is examined with --identity; without it, its row has what is
     readable without a key, and --again adds the rest later. Rows and pages in the
@@ -96,6 +98,11 @@ def add(
     """
     if not sources and events is None:
         raise UsageError("catalogue add: no SOURCE, expected a file, folder or URL")
+    # The workers of a scheduler may have what this machine has not.
+    gone = _report_missing(sources) if scheduler is None else []
+    sources = [source for source in sources if source not in gone]
+    if gone and not sources and events is None:
+        return ExitCode.UNREADABLE
     with open_catalogue(place) as catalogue:
         from kmemdump.bounds.steps import Limits
         from kmemdump.catalogue.adding import add_sources
@@ -139,7 +146,16 @@ def add(
             f"{place}: {done.added} added, {done.known} known already"
             + (f"; {done.failed} of those added have no report" if done.failed else "")
         )
-    return ExitCode.INCOMPLETE if done.failed else ExitCode.DONE
+    return ExitCode.INCOMPLETE if done.failed or gone else ExitCode.DONE
+
+
+def _report_missing(sources: Sequence[str]) -> list[str]:
+    from kmemdump.catalogue.sources import find_missing
+
+    missing = find_missing(sources)
+    for text in missing:
+        print_message(f"{text}: {os.strerror(errno.ENOENT)}")
+    return missing
 
 
 def _show_problem(row: Row) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.sizes import size_of_option
+from kmemdump.cli.shared.sizes import memory_of_option
 from kmemdump.errors import UnsupportedError, UsageError
 from kmemdump.installing import describe_extra
 
@@ -93,7 +93,7 @@ def limits_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default="2G",
             show_default=True,
             metavar="SIZE",
-            callback=size_of_option,
+            callback=memory_of_option,
             help="End work on a source if it takes more memory.",
         ),
         click.option(

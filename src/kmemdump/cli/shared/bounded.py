@@ -17,7 +17,7 @@ import click
 from kmemdump.bounds.child import go_on_in_child
 from kmemdump.bounds.steps import Limits
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.cli.shared.sizes import size_of_option
+from kmemdump.cli.shared.sizes import memory_of_option
 
 __all__ = ["IN_CHILDREN", "bounded", "limit_options"]
 
@@ -34,15 +34,19 @@ def _note(context: click.Context, option: click.Parameter, value: object) -> Non
 def _note_size(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> None:
-    _note(context, option, size_of_option(context, option, value))
+    _note(context, option, memory_of_option(context, option, value))
 
 
-def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def limit_options(
+    function: Callable[..., Any], *, vmlinux: bool = False
+) -> Callable[..., Any]:
     """
     Let a verb run in a child with limits, and add the options that raise them.
 
     :param function: The verb. Its parameter *target* or *source* is what it looks at.
+    :param vmlinux: Whether it has ``--vmlinux``.
     """
+    besides = "; 4G more with --vmlinux" if vmlinux else ""
 
     @functools.wraps(function)
     def in_child(*arguments: Any, **given: Any) -> Any:
@@ -79,7 +83,7 @@ def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
             expose_value=False,
             callback=_note_size,
             help="End work on the target if it takes more memory, of which each "
-            "question has a part; 4G more with --vmlinux.  [default: 2G]",
+            f"question has a part{besides}.  [default: 2G]",
         ),
     ):
         found = option(found)

@@ -211,11 +211,33 @@ def _one(
         raise UsageError(f"{place}: {name} is {value!r}, expected a list")
     if option.is_flag and not isinstance(value, bool):
         raise UsageError(f"{place}: {name} is {value!r}, expected true or false")
+    if isinstance(value, list) and not option.multiple:
+        raise UsageError(f"{place}: {name} is {value!r}, expected one value")
     for item in value if isinstance(value, list) else [value]:
+        problem = _wrong_type(option, item)
+        if problem is not None:
+            raise UsageError(f"{place}: {name} is {item!r}, expected {problem}")
         try:
             option.type.convert(item, option, None)
         except click.BadParameter as error:
             expected = describe_number(option)
             why = f"expected {expected}" if expected else error.message.rstrip(".")
             raise UsageError(f"{place}: {name} is {item!r}, {why}") from error
-    return {option.name or name: value}
+    key = option.name or name
+    # One of several flags of a parameter: --json, --mail.
+    if option.is_flag and isinstance(option.flag_value, str):
+        return {key: option.flag_value} if value else {}
+    return {key: value}
+
+
+def _wrong_type(option: click.Option, item: object) -> str | None:
+    """Return what was expected, where TOML has something else."""
+    if option.is_flag:
+        return None
+    if isinstance(option.type, click.types.IntParamType):
+        right: object = isinstance(item, int) and not isinstance(item, bool)
+        return None if right else describe_number(option) or "a whole number"
+    if isinstance(option.type, click.types.FloatParamType):
+        right = isinstance(item, int | float) and not isinstance(item, bool)
+        return None if right else describe_number(option) or "a number"
+    return None if isinstance(item, str) else "text in quotes"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ import click
 from kmemdump.cli.shared.bounded import limit_options
 from kmemdump.cli.shared.completion import complete_area
 from kmemdump.cli.shared.messages import held_back_warnings, print_message
-from kmemdump.errors import UsageError
+from kmemdump.errors import TruncatedError, UsageError
 from kmemdump.memory.ranges import ADDRESS_SPACE, Range
 from kmemdump.opening import open_target
 from kmemdump.targets import Target
@@ -71,7 +71,10 @@ def grouped(
 
 
 path_option = functools.partial(
-    click.option, type=click.Path(path_type=Path), metavar="FILE"
+    # That it cannot be read is said where it is read.
+    click.option,
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
 )
 core_option = path_option(
     "-o", "--output", required=True, metavar="CORE", help="The core image to write."
@@ -142,7 +145,7 @@ def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         identity_option,
     )
-    return vmlinux_option(limit_options(reading))
+    return vmlinux_option(limit_options(reading, vmlinux=True))
 
 
 def firmware_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,8 +319,13 @@ def opened_target(
 
     :param progress: As for :func:`held_back_warnings`.
     """
-    with (
-        held_back_warnings(progress=progress),
-        open_target(spec, **reading._asdict()) as target,
-    ):
+    with held_back_warnings(progress=progress), ExitStack() as stack:
+        try:
+            target = stack.enter_context(open_target(spec, **reading._asdict()))
+        except TruncatedError as error:
+            options = click.get_current_context().command.params
+            if not any(option.name == "damaged" for option in options):
+                raise
+            problem = f"{error.problem}\n--damaged goes on with the rest"
+            raise TruncatedError(error.where, problem) from error
         yield target

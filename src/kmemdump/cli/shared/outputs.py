@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Outputs that exist: core images and reports of ours are replaced, no other files."""
+"""Outputs that exist: a verb replaces what it wrote, and no other files."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +17,7 @@ from kmemdump.files import OpenFile
 from kmemdump.formats.notes import NoteType, read_own
 from kmemdump.formats.sealed import CLEAR_LIMIT, find_sealed
 
-__all__ = ["check_output", "force_option"]
+__all__ = ["Output", "check_output", "force_option"]
 
 _MAX_MANIFEST = 1 << 30
 _HEAD = CLEAR_LIMIT
@@ -24,39 +28,64 @@ _REPORT = re.compile(
 )
 """How a report begins: as text, as JSON, as a page."""
 
-force_option = click.option(
-    "--force",
-    is_flag=True,
-    help="Replace a file that is no core image or report of kmemdump.",
-)
+
+class Output(Enum):
+    """What a verb writes."""
+
+    CORE = "core image"
+    REPORT = "report"
 
 
-def check_output(path: Path | None, force: bool) -> None:
+def force_option(
+    function: Callable[..., Any], what: Output = Output.CORE
+) -> Callable[..., Any]:
+    """Add ``--force``."""
+    text = f"Replace a file that is no {what.value} of kmemdump."
+    if what is Output.REPORT:
+        text = (
+            "Replace a file that is not known as a report of kmemdump: text, JSON and "
+            "pages are, other forms are not."
+        )
+    return click.option("--force", is_flag=True, help=text)(function)
+
+
+def check_output(
+    path: Path | None, force: bool, source: str | Path, what: Output = Output.CORE
+) -> None:
     """
-    Refuse to replace a file that we did not write.
+    Refuse to replace a file that we did not write, or that is read for the output.
 
     :param path: The file to be written, if any.
+    :param source: What is read: a target. It is never replaced.
     :raises UsageError: If it is such a file.
     """
-    if path is None or force or not path.is_file() or not path.stat().st_size:
+    if path is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        # What a verb makes of a core image holds less: the rest would be lost.
+        if path.samefile(str(source).removeprefix("file:")):
+            raise UsageError(f"{path}: is what is read, expected another file")
+    if force or not path.is_file() or not path.stat().st_size:
         return
     try:
-        ours = _is_ours(path)
+        ours = _is_ours(path, what)
     except TargetError:  # It cannot even be read.
         ours = False
     if not ours:
         raise UsageError(
-            f"{path}: exists, and is no core image or report of kmemdump\n"
+            f"{path}: exists, and is not known as a {what.value} of kmemdump\n"
             "--force replaces it"
         )
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(path: Path, what: Output) -> bool:
     file = OpenFile(path)
     try:
         head = file.read(0, _HEAD)
+        if what is Output.REPORT:
+            return _REPORT.match(head) is not None
         sealed = find_sealed(head, file.name)
-        if _REPORT.match(head) or (sealed is not None and sealed.clear is not None):
+        if sealed is not None and sealed.clear is not None:
             return True
         manifest = read_own(
             file.read, file.size, file.name, NoteType.MANIFEST, _MAX_MANIFEST

@@ -9,7 +9,7 @@ import click
 
 from kmemdump.errors import UsageError
 
-__all__ = ["parse_size", "size_of_option"]
+__all__ = ["memory_of_option", "parse_size", "size_of_option"]
 
 _SIZE = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?\s*([KMGT]?)(i?)B?", re.I)
 _UNITS = ("", "K", "M", "G", "T")
@@ -48,3 +48,23 @@ def size_of_option(
         raise UsageError(
             f"{option.opts[0]} {text!r}: expected a size, such as 500M or 4G"
         ) from None
+
+
+_LEAST_MEMORY = 100 * 1000**2
+"""Bytes with which a report of a small machine is whole."""
+
+
+def memory_of_option(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> int | None:
+    """
+    Return the memory that a process may take: the callback of a :func:`click.option`.
+
+    :raises UsageError: If it is no size, or too little to work at all.
+    """
+    size = size_of_option(context, option, text)
+    if size is not None and size < _LEAST_MEMORY:
+        raise UsageError(
+            f"{option.opts[0]} {text!r}: is {size} bytes, expected at least 100M"
+        )
+    return size

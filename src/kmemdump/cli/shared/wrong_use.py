@@ -27,7 +27,8 @@ def describe_number(parameter: click.Parameter) -> str:
     kind = parameter.type
     if not isinstance(kind, click.IntRange | click.FloatRange):
         return ""
-    what = (parameter.metavar or "a number").lower()
+    what = (parameter.metavar or "").lower()
+    what = "a number" if len(what) < 2 else what  # N
     if kind.min is None:
         return what if kind.max is None else f"{what}, at most {kind.max}"
     if kind.max is None:

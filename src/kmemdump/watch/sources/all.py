@@ -17,7 +17,7 @@ from kmemdump.watch.sources.names import Names, numbered
 from kmemdump.watch.sources.processes import ProcessSource, is_process_spec
 from kmemdump.watch.sources.sockets import SocketSource
 
-__all__ = ["Sources", "find_sources"]
+__all__ = ["Sources", "describe_places", "find_sources"]
 
 _LIBVIRT = "libvirt:"
 
@@ -114,3 +114,8 @@ def find_sources(
             "--libvirt"
         )
     return Sources(sources, names)
+
+
+def describe_places(specs: Sequence[str], libvirt: Sequence[str]) -> str:
+    """Return where VMs are looked for, as a person typed it."""
+    return ", ".join([*specs, *(f"--libvirt={uri}".rstrip("=") for uri in libvirt)])

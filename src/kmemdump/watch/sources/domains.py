@@ -18,7 +18,10 @@ from kmemdump.errors import KmemdumpError, UnsupportedError, UsageError
 from kmemdump.targets.libvirt.connection import LibvirtConnection
 from kmemdump.targets.libvirt.process import daemon_of, find_process, start_time
 
-__all__ = ["Choice", "Domain", "Found", "find_domains"]
+__all__ = ["TRYING_AGAIN", "Choice", "Domain", "Found", "find_domains"]
+
+TRYING_AGAIN = "; trying again"
+"""End of a message for a person whose watch goes on."""
 
 _TIMEOUT = 10.0
 """Seconds that the daemon has for each answer."""
@@ -104,7 +107,7 @@ class _Finder:
                 problem = str(error).splitlines()[0]
                 if problem != reported:
                     reported = problem
-                    self._reports.send(Found(message=f"{problem}; trying again"))
+                    self._reports.send(Found(message=f"{problem}{TRYING_AGAIN}"))
             delay = _RETRY[min(attempt, len(_RETRY) - 1)]
             self._changed.wait(delay)
             attempt += 1
