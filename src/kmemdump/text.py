@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Text for people: strings from outside that may be hostile, sizes, durations."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = [
     "c_string",
@@ -10,6 +16,7 @@ __all__ = [
     "format_memory",
     "format_size",
     "no_such",
+    "plain_console",
     "printable",
 ]
 
@@ -67,3 +74,16 @@ def format_duration(seconds: float) -> str:
     days, hours = divmod(hours, 24)
     parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
     return " ".join(f"{value} {unit}" for value, unit in parts if value)
+
+
+def plain_console(**options: Any) -> Console:
+    """
+    Return a console that prints texts of kernels and users as they are.
+
+    rich would take ``[x]`` in them for its markup, and ``52:ab:00`` for an emoji.
+
+    :param options: Those of :class:`rich.console.Console`.
+    """
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, **options)

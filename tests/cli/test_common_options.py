@@ -118,7 +118,10 @@ def test_check_rehearses_what_watch_is_configured_to_do(config, capsys):
         ("[watch]\nnosuch = 1", "[watch]: no option 'nosuch'; there are"),
         ("info = 1", "info is a verb, expected a table [info]"),
         ("[info]\njson = 1", "line 2: json is 1, expected true or false"),
-        ("[report]\nlines = 'x'", "line 2: lines is 'x', expected a number, at least 0"),
+        (
+            "[report]\nlines = 'x'",
+            "line 2: lines is 'x', expected a number, at least 0",
+        ),
         (
             "\n[watch]\n\ninterval = 'fast'",
             "line 4: interval is 'fast', expected seconds, 1 to 86400",

@@ -72,7 +72,7 @@ def test_the_target_is_not_replaced_by_its_core_image(tmp_path, monkeypatch):
         for output in (path, "dump", "link"):
             ended = run("capture", target, "-o", output)
             assert ended.status == 2
-            assert "is the target itself, expected another file" in ended.err
+            assert "is what is read, expected another file" in ended.err
     assert path.read_bytes() == b"the only one"
 
 

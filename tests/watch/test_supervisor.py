@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kmemdump.bounds import steps
-from kmemdump.cli.shared.watch_output import WatchOutput
 from kmemdump.cli import main
+from kmemdump.cli.shared.watch_output import WatchOutput
 from kmemdump.errors import BudgetExceededError, KmemdumpError, UsageError
 from kmemdump.marking.selection import select
 from kmemdump.watch import EventName, Settings, Supervisor

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kmemdump.cli.shared.json_records import plan_record
@@ -22,6 +21,7 @@ from kmemdump.cli.shared.options import (
 )
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.formats.minidump import LINUX_ROWS
+from kmemdump.text import plain_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def _print_plan(planned: Plan) -> None:
         table.add_row(
             area["name"], f"{area['bytes']:,}", f"{area['extra']:,}", fits + reason
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _print_known(as_json: bool) -> None:
@@ -150,7 +150,7 @@ def _print_known(as_json: bool) -> None:
         name = area.name if area.default else f"{area.name} (on request)"
         asked = ", ".join(question.text for question in area.questions)
         table.add_row(name, area.summary, asked)
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _records(marks: Marking) -> dict[str, Any]:
@@ -193,4 +193,4 @@ def _print_marks(marks: Marking) -> None:
             f"{record['seconds'] * 1e3:.0f}",
             "yes" if record["complete"] else f"no: {record['reason']}",
         )
-    Console().print(table)
+    plain_console().print(table)

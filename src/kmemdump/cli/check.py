@@ -32,7 +32,7 @@ from kmemdump.cli.shared.vm_sources import (
     watching_options,
 )
 from kmemdump.errors import ExitCode
-from kmemdump.text import format_size, printable
+from kmemdump.text import format_size, plain_console, printable
 
 if TYPE_CHECKING:
     from kmemdump.checks import Check, Point, Wanted
@@ -136,10 +136,10 @@ def _shown(
     if as_json:
         yield lambda _target, _point: None
     elif single:
-        console = Console(highlight=False)
+        console = plain_console()
         yield lambda _target, point: _print_point(console, point)
     else:
-        console = Console(stderr=True)
+        console = plain_console(stderr=True)
         with console.status(f"checking {len(names)} targets …") as status:
             yield lambda target, point: status.update(
                 Text(f"checking {len(names)} targets … {target}: {point.name}")
@@ -191,7 +191,7 @@ def _counts(check: Check) -> dict[str, int]:
 
 
 def _print_table(checks: Sequence[Check]) -> None:
-    console = Console(highlight=False)
+    console = plain_console()
     table = Table(box=box.SIMPLE_HEAD)
     # In a file, lines are as long as they are.
     for column in ("target", "state", "kernel", "core image", "what is not well"):
@@ -214,8 +214,8 @@ def _print_table(checks: Sequence[Check]) -> None:
     if console.is_terminal:
         console.print(table)
     else:
-        width = Console(width=_WIDEST).measure(table).maximum
-        Console(highlight=False, width=width).print(table)
+        width = plain_console(width=_WIDEST).measure(table).maximum
+        plain_console(width=width).print(table)
     for check in checks:
         _print_details(console, check)
 

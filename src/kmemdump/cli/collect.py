@@ -30,7 +30,7 @@ from kmemdump.collect.write import write_collected
 from kmemdump.errors import ExitCode, UnsupportedError, UsageError
 from kmemdump.sealing import Seal
 from kmemdump.sealing.memory import folder_in_memory
-from kmemdump.text import format_size
+from kmemdump.text import format_size, plain_console
 
 __all__ = ["command"]
 
@@ -171,10 +171,9 @@ def _collect(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with Progress(
         console=console, transient=True, disable=not console.is_terminal
     ) as progress:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from kmemdump.cli.shared.options import path_option
 from kmemdump.errors import ExitCode, UsageError
+from kmemdump.text import plain_console
 
 if TYPE_CHECKING:
     from kmemdump.lab import KernelPackage
@@ -104,10 +104,10 @@ def command(
 
     kernel = _choose_kernel(series, vmlinuz, modules, arch, backend)
     output.mkdir(parents=True, exist_ok=True)
-    screen = Console(highlight=False, stderr=as_json)
+    screen = plain_console(stderr=as_json)
 
     def say(line: str) -> None:
-        screen.print(f"[bold]==[/] {escape(line)}")
+        screen.print(Text.assemble(("==", "bold"), f" {line}"))
 
     run = {
         "vm": run_demo,
@@ -120,11 +120,11 @@ def command(
         report = core.report(all_stacks=False)
     path = output / "report.txt"
     with path.open("w", encoding="utf-8") as file:
-        print_report(report, Console(file=file, width=100))
+        print_report(report, plain_console(file=file, width=100))
     if as_json:
         click.echo(json.dumps(_record(result, path, report), indent=2))
     else:
-        print_report(report, Console(), most=_RECORDS)
+        print_report(report, plain_console(), most=_RECORDS)
         say(
             f"the whole report is in {path}; now ask more:\n"
             f"     {_program('kmemdump')} ask {result.core} ps 'bt 1' mount\n"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from kmemdump.arch.architecture import arch_from_elf
@@ -21,7 +20,7 @@ from kmemdump.errors import ExitCode, UnsupportedError
 from kmemdump.formats.sealed import Sealed
 from kmemdump.sealing import NoKeyError
 from kmemdump.targets import Target
-from kmemdump.text import format_duration, printable
+from kmemdump.text import format_duration, plain_console, printable
 
 if TYPE_CHECKING:
     from kmemdump.coreimage import AreaRecord
@@ -121,7 +120,7 @@ def _print_sealed(path: Path, sealed: Sealed, as_json: bool) -> int:
             ]
             if clear.signature:
                 facts.append(("Signature", clear.signature))
-        console = Console(highlight=False)
+        console = plain_console()
         for name, value in facts:
             print_lines(console, value, head=f"{name + ':':<12}")
     print_message(f"{path}: is sealed; --identity FILE shows the rest")
@@ -137,7 +136,7 @@ def _show_contents(target: Target, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"version": 1, **found.to_json()}, indent=2))
         return ExitCode.DONE
-    console = Console(highlight=False)
+    console = plain_console()
     state = f"redacted by policy {found.redacted}" if found.redacted else "not redacted"
     # A path is not wrapped.
     console.print(Text(printable(f"{target.name}: {state}")), soft_wrap=True)
@@ -155,7 +154,7 @@ def _show_contents(target: Target, as_json: bool) -> int:
 def _print(found: Inspection, verbose: bool) -> None:
     from kmemdump.report.text import print_lines
 
-    console = Console(highlight=False)
+    console = plain_console()
     for name, value in _facts(found):
         print_lines(console, value, head=f"{name + ':':<12}")
     if found.areas:
@@ -196,7 +195,7 @@ def _print_questions(
     """Print which of an area's questions the file answers; ours were just tried."""
     from kmemdump.report.text import print_lines
 
-    console = Console(highlight=False)
+    console = plain_console()
     for question in area.questions:
         ours = tried.get((area.name, question.text))
         # Users' own questions are not run; the file has their results.

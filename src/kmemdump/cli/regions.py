@@ -17,7 +17,7 @@ from kmemdump.firmware.kinfo_search import check_kinfo
 from kmemdump.firmware.minidump_table import MinidumpTable
 from kmemdump.firmware_dumps.assemble import FirmwareDump
 from kmemdump.formats.kinfo import Kinfo
-from kmemdump.text import printable
+from kmemdump.text import plain_console, printable
 
 __all__ = ["command"]
 
@@ -141,11 +141,10 @@ def _of_kinfo(kinfo: Kinfo, address: int | None) -> _Listing:
 
 
 def _print(listing: _Listing) -> None:
-    from rich.console import Console
     from rich.table import Table as Lines
 
     # Names come from outside: they must not be taken for markup.
-    console = Console(markup=False, highlight=False)
+    console = plain_console()
     for name, value in listing.facts.items():
         if value != "":
             label = name.replace("_", " ") + ":"

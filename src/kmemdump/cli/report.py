@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from kmemdump.cli.shared.messages import print_message
 from kmemdump.cli.shared.options import (
@@ -24,7 +23,7 @@ from kmemdump.cli.shared.options import (
 from kmemdump.cli.shared.outputs import Output, check_output, force_option
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import PartialFile
-from kmemdump.text import format_memory, printable
+from kmemdump.text import format_memory, plain_console, printable
 
 if TYPE_CHECKING:
     from kmemdump.report.debug_files import DebugFiles
@@ -182,7 +181,7 @@ _FORMS: dict[str, Callable[[Report], str]] = {
 def _show(report: Report, lines: int | None) -> None:
     from kmemdump.report.text import print_cause, print_report
 
-    console = Console(highlight=False)
+    console = plain_console()
     with console.capture() as shown:
         print_report(report, console, lines=lines)
     text = shown.get()

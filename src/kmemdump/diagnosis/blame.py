@@ -173,10 +173,13 @@ def blame_recursion(frames: Sequence[StackLine]) -> Blame | None:
 
 def _interrupted(frames: Sequence[StackLine]) -> Sequence[StackLine]:
     """Return what ran before the interrupt that looked at the stack."""
+    at = 0
     for i, frame in enumerate(frames):
         if not frame.place:
-            rest = frames[i + 1 :]
-            return _interrupted(rest) if any(f.name for f in rest) else frames
+            if not any(f.name for f in frames[i + 1 :]):
+                break
+            at = i + 1
+            continue
         if frame.guess or not _TIMER.fullmatch(frame.name or ""):
             continue
         rest = frames[i + 1 :]
@@ -188,16 +191,18 @@ def _interrupted(frames: Sequence[StackLine]) -> Sequence[StackLine]:
             rest = rest[1:]
         if any(f.name for f in rest):
             return _until_boundary(rest)
-    return frames
+    return frames[at:]
 
 
 def _until_boundary(frames: Sequence[StackLine]) -> Sequence[StackLine]:
     """Return what ran on the same stack, or else on the next one."""
+    at = 0
     for i, frame in enumerate(frames):
         if not frame.place or _IRQ_ENTRY.fullmatch(frame.name or ""):
-            named = any(f.name and not f.guess for f in frames[:i])
-            return frames[:i] if named else _until_boundary(frames[i + 1 :])
-    return frames
+            if any(f.name and not f.guess for f in frames[at:i]):
+                return frames[at:i]
+            at = i + 1
+    return frames[at:]
 
 
 def _that_faulted(frames: list[StackLine]) -> list[StackLine]:

@@ -89,9 +89,9 @@ def _find_cause(seen: Observations) -> Cause:
         return replace(cause, cpu=seen.panic_cpu) if cause.cpu is None else cause
     emergency = find_emergency(log)
     reboot = emergency or find_reboot(log)
-    if reboot is not None and emergency is None:
-        return reboot
     oops = find_oops(log)
+    if reboot is not None and emergency is None:
+        return _then(oops, reboot) if oops is not None else reboot
     hang = _find_hang(seen)
     if hang is None and seen.death in (None, *_MAY_HANG):
         hang = _find_standstill(seen)

@@ -174,7 +174,9 @@ def traces_of(block: EventBlock) -> Iterator[Trace]:
                 trace.titled = _TITLE.search("\n".join(header[-4:])) is not None
                 trace.header, trace.past = "\n".join(header), past
             elif text.strip() in _ENDS:
-                trace.frames.append(_NMI_END if "NMI" in text else _BOUNDARY)
+                end = _NMI_END if "NMI" in text else _BOUNDARY
+                if trace.frames[-1] is not end:
+                    trace.frames.append(end)
             continue
         if counter is not None:
             if trace.frames:

@@ -188,7 +188,7 @@ _OOPSES: tuple[_Row, ...] = (
     ),
     (
         K.ALIGNMENT,
-        r"\bAlignment trap: |Internal error: Oops - SP/PC alignment|"
+        r"\bAlignment trap: |Internal error: (?:Oops - )?SP/PC alignment|"
         r"Unhandled fault: alignment",
         "The kernel used an address that is not aligned",
         "Alignment trap",
@@ -214,7 +214,9 @@ _OOPSES: tuple[_Row, ...] = (
     ),
     (
         K.OOPS,
-        r"\bBad mode in (?P<what>[\w ]{1,40}) handler|Internal error: |"
+        r"\bBad mode in (?P<what>[\w ]{1,40}) handler|"
+        # die() of arm64 and of x86 before v6.8: "simd exception: 0000 [#1]".
+        r"Internal error: .{1,200}\[#\d+\]|^[A-Za-z][A-Za-z -]{2,39}: \w{4} \[#\d+\]|"
         r"Unhandled exception in kernel mode|^(?:Oops: )?(?:traps: )?PANIC: |"
         r"^Oops(?: -|:| \[#)",
         "The kernel hit an exception that it cannot handle",
@@ -287,7 +289,7 @@ _CHECKS: tuple[_Row, ...] = (
     ),
     (
         K.SLAB,
-        r"BUG (?P<what>[\w:-]{1,80})(?: \([^)]{1,80}\))?: (?P<why>.{1,200})",
+        r"(?<!\w)BUG (?P<what>[\w:-]{1,80})(?: \([^)]{1,80}\))?: (?P<why>.{1,200})",
         "The kernel found a damaged slab object ({what}: {why})",
         "BUG {what}: {why}",
         _C,
@@ -520,8 +522,8 @@ _CHECKS: tuple[_Row, ...] = (
     ),
     (
         K.WARNING,
-        r"BUG: no syscall|BUG: (?!KASAN|KMSAN|KFENCE|KCSAN|soft|workqueue lockup|"
-        r"arch topology)"
+        r"BUG: no syscall|"
+        r"(?<!\w)BUG: (?!KASAN|KMSAN|KFENCE|KCSAN|soft|workqueue lockup|arch topology)"
         r"(?P<what>[A-Za-z].{1,100})",
         "The kernel found a bug ({what})",
         "BUG: {what}",
@@ -636,7 +638,7 @@ _TRIGGER = re.compile(
     r"Bad mode|CFI|corruption|"
     r"usercopy|overflow|rust_kernel|lock|RCU|UBSAN|unreferenced|Machine Check|"
     r"Hardware|EDAC|Unhandled|PANIC|invalid opcode|Alignment|NX-protected|VFS: |"
-    r"scheduling|Division|waiting for|Dentry"
+    r"scheduling|Division|waiting for|Dentry| \[#"
 )
 """Words of which each rule's form has one: most lines of a log have none."""
 

@@ -258,8 +258,15 @@ def _firmware(root: Root, place: EventPlace, facts: Facts) -> str:
 
 
 def _hardware(root: Root, place: EventPlace, facts: Facts) -> str:
+    if root.panic is None:
+        # __print_mce() in arch/x86/kernel/cpu/mce/core.c: "Machine Check Exception",
+        # or what a bank held when it was looked at, as after a reset.
+        happened = "Exception" in root.line.text
+        words = "reported" if happened else "had logged"
+        when = "" if happened else ", maybe before the last reset"
+        return f"The processor {words} a hardware error{when}. {_end(root)}"
     hint = ""
-    if root.panic is not None and "Not all CPUs" in root.panic.message:
+    if "Not all CPUs" in root.panic.message:
         hint = " (not all CPUs answered the machine check)"
     return f"The processor reported a fatal hardware error{hint}."
 

@@ -35,8 +35,9 @@ _SECTIONS = (
     ("processor", "the processor"),
     ("", "the hardware"),
 )
+_SEVERITY = "event severity"
 _FIELD = re.compile(
-    r"(section_type|fru_text|DIMM location|device_id|physical_address|"
+    rf"({_SEVERITY}|section_type|fru_text|DIMM location|device_id|physical_address|"
     r"aer_uncor_status): *"
     r"(.{1,80}?)\s*$"
 )
@@ -61,10 +62,13 @@ def describe_firmware_error(root: Root) -> str:
     if "device_id" in fields and of == "a PCIe device":
         of = f"PCIe device {fields.pop('device_id')}"
     fields.pop("section_type", None)
+    usual = "fatal" if root.panic is not None else ""
+    severity = fields.pop(_SEVERITY, usual)
+    severe = f"a {severity} error" if severity else "an error"
     details = [
         f"{name.replace('_', ' ')} {value}"
         for name, value in fields.items()
         if name != "aer_uncor_status"
     ]
     more = f" ({', '.join(details)})" if details else ""
-    return f"Firmware reported a fatal error of {of}{more}"
+    return f"Firmware reported {severe} of {of}{more}"

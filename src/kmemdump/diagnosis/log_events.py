@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +20,7 @@ from kmemdump.diagnosis.stack_lines import read_counter
 __all__ = ["Panic", "Root", "find_root"]
 
 _MAX_EVENTS = 500
-"""Events that are looked at: the first ones, and with them the root."""
+"""Events of each weight that are looked at: the first ones, and the last one."""
 _REASON = 12
 """Lines before an event that may give its reason, from "cut here" on."""
 _SAME_EVENT = 40
@@ -29,6 +30,8 @@ _SAME_OOPS = 400
 _BEGINNING = 8
 """The same, for lines that are also a beginning of their own."""
 _CUT_HERE = re.compile(r"-{6,}\[ cut here \]-{6,}|^=={20,}$")
+# drivers/firmware/efi/cper.c: cper_estatus_print(); drivers/acpi/apei/ghes.c.
+_CORRECTED = re.compile(r"event severity: (?:corrected|info)|been corrected by h/w")
 _GENERAL = (EventKind.OOPS, EventKind.BUG, EventKind.INVALID_OPCODE)
 _WITH_REASON = (EventKind.BUG, EventKind.WARNING, EventKind.INVALID_OPCODE)
 _REASONS = (EventKind.LIST, EventKind.USERCOPY, EventKind.FORTIFY, EventKind.RUST)
@@ -95,6 +98,7 @@ def find_root(lines: Sequence[LogLine], *, ended: bool = False) -> Root | None:
 def _scan(lines: Sequence[LogLine]) -> tuple[list[_Event], Panic | None]:
     """Find the beginnings of events up to the panic."""
     events: list[_Event] = []
+    counts: Counter[Weight] = Counter()
     for i, line in enumerate(lines):
         text = line.text[:MAX_TEXT]
         match = PANIC.search(text)
@@ -102,11 +106,33 @@ def _scan(lines: Sequence[LogLine]) -> tuple[list[_Event], Panic | None]:
             rule, found = find_panic_rule(match[1].strip())
             block = read_block(lines, i, len(lines))
             return events, Panic(i, line, match[1].strip(), rule, found, block)
-        if len(events) < _MAX_EVENTS:
-            event = find_event(text)
-            if event is not None:
-                _add(events, _Event(i, *event))
+        event = find_event(text)
+        if event is not None and not _is_corrected(lines, i, event[0]):
+            _add(events, _Event(i, *event))
+            weight = event[0].weight
+            counts[weight] += 1
+            if counts[weight] > _MAX_EVENTS:
+                _drop_one_before(events, weight)
     return events, None
+
+
+def _drop_one_before(events: list[_Event], weight: Weight) -> None:
+    """Drop the last event of a weight but one: thousands may repeat themselves."""
+    for at in range(len(events) - 2, -1, -1):
+        if events[at].rule.weight is weight:
+            del events[at]
+            return
+
+
+def _is_corrected(lines: Sequence[LogLine], at: int, rule: EventPattern) -> bool:
+    """Return whether it is an error that hurt nothing, which firmware reports, too."""
+    if rule.kind is not EventKind.FIRMWARE_ERROR:
+        return False
+    return any(
+        _CORRECTED.search(line.text[:MAX_TEXT])
+        for line in lines[at + 1 : at + 1 + _BEGINNING]
+        if line.caller == lines[at].caller
+    )
 
 
 def _add(events: list[_Event], event: _Event) -> None:
@@ -131,6 +157,8 @@ def _choose(
             if event.rule.weight in rule.for_weights
             or event.rule.kind in rule.for_kinds
         ]
+        if rule.kind is EventKind.INIT_DEATH:
+            for_it = [it for it in for_it if _killed_init(lines, it, panic)]
         if for_it and rule.for_weights == frozenset({Weight.OOPS}):
             return _first_cause(events, for_it[0])
         if for_it:
@@ -148,6 +176,14 @@ def _choose(
         if found:
             return _first_cause(events, found[0])
     return None
+
+
+def _killed_init(lines: Sequence[LogLine], event: _Event, panic: Panic) -> bool:
+    """Return whether an oops was in process 1: others are of any time before."""
+    task = read_block(lines, event.index, panic.index).task
+    if task is None:
+        return panic.index - event.index <= _SAME_EVENT
+    return task[1] == 1
 
 
 def _first_cause(events: Sequence[_Event], event: _Event) -> _Event:

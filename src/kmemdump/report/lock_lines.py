@@ -21,12 +21,14 @@ __all__ = ["held_locks_in_log", "order_waits", "waits_in_log"]
 _KERNEL = 0
 _MAX_ITEMS = 1000
 _WAIT = re.compile(
-    r"INFO: task (.{1,64}):(\d+) (?:is )?blocked on an? ([\w-]+)"
+    r"INFO: task (.{1,64}):(\d{1,10}) (?:is |<\w{1,20}> )?blocked on an? ([\w-]+)"
     r"(?:(?: likely)?(?: last)? (?:owned|held|taken)(?: \w+)? by"
-    r" task (.{1,64}):(\d+)"
+    r" task (.{1,64}):(\d{1,10})"
     r"|.*owner.*not found)"
 )
-_HOLDER = re.compile(r"(?:\d+ locks?|no locks?) held by (.{1,64})/(\d+)(?:/\d+)?[:.]")
+_HOLDER = re.compile(
+    r"(?:\d+ locks?|no locks?) held by (.{1,64})/(\d{1,10})(?:/\d+)?[:.]"
+)
 _LOCK = re.compile(r" #\d+: (?:[0-9a-f]{8,16} )?\((.{1,200}?)\)\{[^}]*\}.*?, at: (\S+)")
 
 

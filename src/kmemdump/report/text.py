@@ -30,7 +30,7 @@ from kmemdump.report.wording import (
     trace_words,
     wait_words,
 )
-from kmemdump.text import printable
+from kmemdump.text import plain_console, printable
 
 __all__ = ["find_excerpt", "print_cause", "print_lines", "print_report", "to_text"]
 
@@ -94,7 +94,7 @@ def to_text(report: Findings, *, lines: int | None = None) -> str:
     :param lines: As for :func:`print_report`.
     """
     text = io.StringIO()
-    console = Console(file=text, width=_WIDEST, highlight=False)
+    console = plain_console(file=text, width=_WIDEST)
     print_report(report, console, lines=lines)
     return text.getvalue()
 
@@ -161,7 +161,7 @@ class _Printer:
         if self._console.is_terminal:
             print_lines(self._console, text, style, head=head)
         else:
-            self._console.print(head + printable(text), soft_wrap=True, markup=False)
+            self._console.print(Text(head + printable(text)), soft_wrap=True)
 
     def records(self, records: Iterable[LogRecord]) -> None:
         for record in records:

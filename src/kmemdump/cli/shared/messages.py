@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.progress import LOGGER, SHARE
-from kmemdump.text import printable
+from kmemdump.text import plain_console, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -141,10 +141,9 @@ def shown_progress() -> Iterator[None]:
     if not sys.stderr.isatty() or ours.isEnabledFor(logging.INFO):
         yield
         return
-    from rich.console import Console
 
     loud = {ours: logging.INFO, logging.getLogger(LOGGER): logging.DEBUG}
-    with Console(stderr=True).status("opening …") as status:
+    with plain_console(stderr=True).status("opening …") as status:
         # Only ours: most messages of drgn mean nothing to a person here.
         spinner = _Spinner(status)
         ours.addHandler(spinner)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Self
 
 import click
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from kmemdump.agent.systemd import notify, watchdog_interval
+from kmemdump.text import plain_console
 from kmemdump.watch.events import Event, EventName
 
 __all__ = ["WatchOutput"]
@@ -40,7 +40,7 @@ class WatchOutput:
         self._ready = False
         self._watchdog = watchdog_interval(environ)
         self._next_sign = 0.0
-        console = Console(highlight=False, soft_wrap=True)
+        console = plain_console(soft_wrap=True)
         self._live = None
         if console.is_terminal and not as_json:
             self._live = Live(self._table(), console=console, auto_refresh=False)
