@@ -22,6 +22,7 @@
 #define HALF		4096
 
 static uint8_t file[SIZE], good[SIZE];
+static size_t own;	/* bytes of our own note */
 
 /* Blocks of their own: one byte behind is one too many. */
 static void *blocks[1 << 12];
@@ -194,9 +195,11 @@ static void make_good(void)
 				.p_filesz = 100 * i, .p_memsz = 100 * i,
 			};
 		at = 512;
-		at += put_note(start + at, OWNER, 0x4b4d4433, status, 8);
+		at += put_note(start + at, OWNER, 0x4b4d4433, status,
+			       sizeof(status));
+		own = at - 512;
 		at += put_note(start + at, "VMCOREINFO", 0, info,
-			       sizeof(info) - 30);
+			       sizeof(info) - 22);
 		headers[0].p_filesz = at - 512;
 		put_elf(start, headers, ARRAY_SIZE(headers));
 		half_at(half)->sequence = half + 1;
@@ -204,6 +207,20 @@ static void make_good(void)
 	}
 	make_checks_right();
 	memcpy(good, file, SIZE);
+}
+
+/* Let some segments be the same note of ours. */
+static void repeat_segments(void)
+{
+	uint8_t *start = (uint8_t *)(half_at(random_number(LIST_HALVES)) + 1);
+	Elf64_Phdr note = {
+		.p_type = PT_NOTE, .p_offset = 512, .p_filesz = own,
+	};
+	unsigned int i = random_number(8);
+
+	while (i--)
+		memcpy(start + sizeof(Elf64_Ehdr) + i * sizeof(note), &note,
+		       sizeof(note));
 }
 
 static void change(void)
@@ -255,6 +272,8 @@ int main(int count, char **arguments)
 		struct list list;
 
 		memcpy(file, good, SIZE);
+		if (changes && !random_number(8))
+			repeat_segments();
 		while (changes--)
 			change();
 		if (random_number(4))

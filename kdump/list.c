@@ -13,9 +13,9 @@ static bool is_anchor(const struct list_anchor *anchor, uint64_t address)
 }
 
 /*
- * Whether a list is this kernel's: all that both say of it is the same. Memory
- * keeps its content over a reboot, and KASLR places each boot differently.
- * CRASHTIME comes with the death.
+ * Whether a list is this kernel's: it says all that the kernel says. Memory keeps
+ * its content over a reboot, and KASLR places each boot differently; and any
+ * process can write a list that says less. CRASHTIME comes with the death.
  */
 static bool is_of_kernel(const struct vmcore *vmcore, const char *text,
 			 size_t size)
@@ -39,9 +39,7 @@ static bool is_of_kernel(const struct vmcore *vmcore, const char *text,
 		    !memcmp(line, time, name_end))
 			continue;
 		value = find_line(text, size, line, name_end, &value_size);
-		if (!value)
-			continue;
-		if (value_size != end - start - name_end - 1 ||
+		if (!value || value_size != end - start - name_end - 1 ||
 		    memcmp(value, line + name_end + 1, value_size))
 			return false;
 		if (name_end == sizeof(release) - 1 &&
@@ -119,6 +117,9 @@ static enum list_state take_notes(struct vmcore *vmcore, struct list *list,
 				info = (const char *)note.desc;
 				info_size = note.desc_size;
 			} else if (is_named(&note, OWNER)) {
+				/* Segments may overlap. */
+				if (note.size > size - list->notes_size)
+					return torn(list, "its notes make no sense");
 				memcpy(list->notes + list->notes_size,
 				       data + at, note.size);
 				list->notes_size += note.size;

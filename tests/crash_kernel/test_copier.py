@@ -2,6 +2,7 @@
 """The crash kernel's copier, run here on files like /proc/vmcore."""
 
 import os
+import re
 import platform
 import random
 import shutil
@@ -250,6 +251,39 @@ def test_finds_the_list_among_stale_ones(copier, ram, tmp_path):
     done = run_copier(copier, f"vmcore={vmcore}", f"to=file:{tmp_path}/out")
     assert done.returncode == 0, done
     assert "1 regions" in done.stderr
+
+
+def test_a_list_that_says_less_is_foreign(copier, ram, tmp_path):
+    """Any process can write one, with any sequence number."""
+    forged = Ram(16 << 20)
+    less = b"".join(INFO.splitlines(keepends=True)[:3])
+    other = Registry(description=Description(62, less))
+    other.attach(KdumpBackend(forged, Range(16 << 20, LIST_SIZE)))
+    other.register("forged", LIST.start + 0x100, 16)
+    vmcore = tmp_path / "vmcore"
+    write_vmcore(vmcore, [(16 << 20, bytes(forged.data))])
+    assert "is foreign: another kernel's" in refusal(copier, vmcore, tmp_path)
+
+
+def test_the_list_of_the_last_boot_is_older(copier, tmp_path, monkeypatch):
+    """Without KASLR, it says the same; it had changed ten thousand times."""
+    now = 1_700_000_000
+    monkeypatch.setattr("kmemdump.backends.kdump.time.time", lambda: now)
+    places = {}
+    for start, changes in ((16 << 20, 10_000), (LIST.start, 1)):
+        places[start] = Ram(start)
+        backend = KdumpBackend(places[start], Range(start, LIST_SIZE))
+        registry = Registry(description=Description(62, INFO, marked=MARKED))
+        registry.attach(backend)
+        registry.register(f"at_{start:x}", LIST.start + 0x100, 16)
+        backend._sequence += changes
+        registry.set_description(Description(62, INFO, marked=MARKED))
+        now += 86400
+    vmcore = tmp_path / "vmcore"
+    write_vmcore(vmcore, [(at, bytes(it.data)) for at, it in places.items()])
+    done = run_copier(copier, f"vmcore={vmcore}", f"to=file:{tmp_path}/out")
+    number = re.search(r"regions, list (\d+)", done.stderr)
+    assert int(number[1]) >> 20 == 1_700_086_400
 
 
 def page_tables(root: int, virtual: int, physical: int) -> dict[int, bytes]:

@@ -8,6 +8,8 @@ this kernel has nothing to do with it.
 
 from __future__ import annotations
 
+import time
+
 from kmemdump.backends import ELF_HEADER_ID, VMCOREINFO_ID
 from kmemdump.errors import BackendError, FormatError
 from kmemdump.formats.kdump_list import (
@@ -25,6 +27,8 @@ from kmemdump.memory.ranges import Range, Region
 __all__ = ["KdumpBackend"]
 
 _WORD = 8
+_CHANGES = 20
+"""Bits for changes within a second, of which there are fewer."""
 
 
 class KdumpBackend:
@@ -52,7 +56,9 @@ class KdumpBackend:
         self._memory = memory
         self._start = where.start
         self._ids: set[int] = set()
-        self._sequence, self._half = 0, 0  # Of the current half.
+        # Of the current half. That of a later boot is larger: memory may keep the list
+        # of an earlier one, elsewhere.
+        self._sequence, self._half = int(time.time()) << _CHANGES, 0
         data = memory.read(where.start, LIST_SIZE)
         try:
             found = parse_list(data, where.start, "list")
@@ -64,7 +70,7 @@ class KdumpBackend:
             memory.write(where.start, anchor[:_WORD])
             return
         if found.current is not None:
-            self._sequence = found.current.sequence
+            self._sequence = max(self._sequence, found.current.sequence)
             self._half = found.halves.index(found.current)
 
     def register(self, region: Region) -> None:
