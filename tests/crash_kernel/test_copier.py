@@ -2,9 +2,9 @@
 """The crash kernel's copier, run here on files like /proc/vmcore."""
 
 import os
-import re
 import platform
 import random
+import re
 import shutil
 import signal
 import struct

@@ -31,9 +31,22 @@ def masker(policy):
         ('audit: uid=1000 exe="/bin/x y"', 'audit: uid=xxxx exe="/xxx/x x"'),
         ("get https://u:p@h.de/a?b=c", "get https://x:x@x.xx/x?x=x"),
         (
+            "MAC=52:54:00:12:34:56:52:54:00:ab:cd:ef:08:00 SRC=10.0.0.1 LEN=40",
+            "MAC=xx:xx:xx:xx:xx:xx:xx:xx:xx:xx:xx:xx:xx:xx SRC=xx.x.x.x LEN=40",
+        ),
+        ("52:54:00:12:34:56: up", "xx:xx:xx:xx:xx:xx: up"),
+        ("ib0: " + ":".join(["8f"] * 20), "ib0: " + ":".join(["xx"] * 20)),
+        ("process 7 (x) UID:1005 pgtables:4kB", "process 7 (x) UID:xxxx pgtables:4kB"),
+        ("ouid=1000 loginuid=7 pid=12", "ouid=xxxx loginuid=x pid=12"),
+        ("cannot reach server 192.168.17.20.", "cannot reach server xxx.xxx.xx.xx."),
+        ("saddr=020000500A010203 a", "saddr=xxxxxxxxxxxxxxxx a"),
+        ("on //10.1.2.3/home/alice/x", "on //xx.x.x.x/home/xxxxx/x"),
+        ("on //nas/home/alice/x", "on //nas/home/xxxxx/x"),
+        (
             "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",
             "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",
         ),
+        ("pcieport 0000:00:1c.0: AER: 12:34:56 ok",) * 2,
         ("[mem 0x0000000000001000-0x000000000009ffff] usable",) * 2,
         ("CPU: 1 PID: 77 Comm: nginx Not tainted 6.12.9 #1",) * 2,
         ("RAX: ffffffff81234567 RBX: 0000000000000000",) * 2,
@@ -100,3 +113,11 @@ def test_masking_keeps_the_length(policy, data, kind):
     assert all(
         one == other or other == ord("x") for one, other in zip(data, left, strict=True)
     )
+
+
+def test_a_host_by_a_part_of_its_name_and_in_capitals():
+    found = masker(SHARE)
+    found.add_value("host-names", b"db7.corp.example.com")
+    for name in ("db7", "DB7", "db7.corp.example.com", "DB7.Corp.Example.COM"):
+        hidden = "".join("x" if it.isalnum() else it for it in name)
+        assert found.mask_text("log-text", f"on {name}: x") == f"on {hidden}: x"

@@ -12,6 +12,7 @@ __all__ = ["Masker"]
 
 _DATA = re.compile("[A-Za-z0-9\x80-\xff]")
 _MASK = "x"
+_HOST = "host-names"
 _SHORTEST = 2
 """Characters of a value that is masked wherever text stays."""
 
@@ -39,6 +40,11 @@ class Masker:
     def add_value(self, kind: str, data: bytes) -> None:
         """Mask this value in text that stays, if the policy says so of its kind."""
         value = _text(data)
+        self._add_value(kind, value)
+        if kind == _HOST:  # Programs shorten it.
+            self._add_value(kind, value.partition(".")[0])
+
+    def _add_value(self, kind: str, value: str) -> None:
         if (
             kind in self.policy.spread
             and len(value) >= _SHORTEST
@@ -83,7 +89,9 @@ class Masker:
         if self._spread is None:
             longest_first = sorted(self._values, key=lambda it: (-len(it), it))
             values = "|".join(map(re.escape, longest_first))
-            self._spread = re.compile(f"(?<![A-Za-z0-9])(?:{values})(?![A-Za-z0-9])")
+            self._spread = re.compile(
+                f"(?<![A-Za-z0-9])(?:{values})(?![A-Za-z0-9])", re.IGNORECASE
+            )
         return _replaced(self._spread, text)
 
     def _only_words(self, text: str) -> str:
