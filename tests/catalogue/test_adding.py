@@ -323,3 +323,14 @@ def test_sql_that_asks_nothing(tmp_path, capsys):
     for text in ("", ";", "  "):
         assert main(["catalogue", "sql", text, "--from", place]) == 2
         assert "nothing is asked" in capsys.readouterr().err
+
+
+def test_a_death_whose_core_image_is_gone_keeps_its_facts(tmp_path, capsys):
+    event = {"version": 2, "event": "death", "vm": "web1", "kind": "panic"}
+    event |= {"text": "x", "time": "2026-11-28T10:00:00+00:00", "signature": "panic: a"}
+    path, place = tmp_path / "events", str(tmp_path / "place")
+    path.write_text(json.dumps(event | {"core": str(tmp_path / "gone.core")}) + "\n")
+    main(["catalogue", "add", "--events", str(path), "--to", place, "--json"])
+    assert json.loads(capsys.readouterr().out)["added"] == 1
+    found = rows(Catalogue(Place(place)), "machine, signature, problem")
+    assert found == [("web1", "panic: a", "its core image is gone")]

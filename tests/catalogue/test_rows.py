@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows, their schema, and files of several versions and writers."""
 
+import io
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 
@@ -206,3 +207,18 @@ def test_sql_of_others(catalogue):
     pattern = catalogue.place.url_of("rows/*.parquet")
     found = duckdb.sql(f"SELECT count(*) FROM '{pattern}' WHERE kind = 'oops'")
     assert found.fetchall() == [(5,)]
+
+
+def test_what_a_newer_version_wrote_is_not_merged(catalogue):
+    """Its columns would be lost: several hosts add, and not all have one version."""
+    for number in range(3):
+        catalogue.add([made_row(number)])
+    table = to_table([made_row(7)]).append_column("cpu_model", pa.array(["x"]))
+    catalogue.add_table(table)
+    before = set(catalogue.files())
+    assert catalogue.merge(everything=True) == 3
+    kept = before & catalogue.files().keys()
+    assert len(kept) == 1
+    data = catalogue.place.read(kept.pop())
+    assert "cpu_model" in pq.read_schema(io.BytesIO(data)).names
+    assert len(contents(catalogue)) == 4

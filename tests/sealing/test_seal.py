@@ -13,6 +13,8 @@ import pytest
 
 from kmemdump.core import open_core
 from kmemdump.coreimage import Death
+from kmemdump.coreimage.folder import CoreFolder
+from kmemdump.coreimage.retention import Limits
 from kmemdump.errors import (
     FormatError,
     KmemdumpError,
@@ -28,6 +30,7 @@ from kmemdump.sealing.folder_key import FolderKey
 from kmemdump.sealing.memory import is_in_memory
 from kmemdump.sealing.unseal import path_of_unsealed
 from kmemdump.targets.vmcore import core_of
+from rigs.full_disk import fill, mounted_tmpfs, needs_root
 from rigs.keys import Key, age_key, ssh_key
 from rigs.small_core import BUILD_ID, TIME, write
 
@@ -351,3 +354,18 @@ def test_seal_has_no_secret(key):
 def test_folders_in_memory(tmp_path):
     assert is_in_memory(Path("/dev/shm/to/be/made"))
     assert not is_in_memory(Path("/proc"))
+
+
+@needs_root
+def test_a_full_disk_leaves_no_text_in_the_clear(tmp_path):
+    """Before there is a key, tags are those of the process."""
+    with mounted_tmpfs(tmp_path, 1 << 20) as disk:
+        ballast = fill(disk)
+        folder = CoreFolder(disk, Limits())
+        folder.make_key()
+        assert folder.tag("a secret") != "a secret"
+        assert folder.tags("web1", "a secret", "") is None
+        ballast.unlink()
+        folder.make_key()
+        assert folder.tags("web1", "a secret", "") is not None
+        assert folder.tag("a secret") == FolderKey(disk).tag("a secret")

@@ -232,3 +232,12 @@ def test_asked_while_it_watches(booted, tmp_path, monkeypatch):
             check_event(found)
     finally:
         watch.kill()
+
+
+def test_requests_that_a_worker_does_not_answer_are_counted():
+    pending = PendingRequests()
+    numbers = [pending.add(Request({}), "db") for _ in range(3)]
+    pending.add(Request({}), "web")
+    assert (pending.count("db"), pending.count("none")) == (3, 0)
+    pending.refuse(numbers[0], "no")
+    assert pending.count("db") == 2

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmemdump.arch.architecture import arch_from_name
+from kmemdump.targets.qmp_client import QmpClient
 from kmemdump.watch.hang_detector import Vcpu
-from kmemdump.watch.vcpus import parse_vcpus
+from kmemdump.watch.vcpus import VcpuThreads, parse_vcpus
+from rigs.fake_qemu import FakeQemu, Refusal
 
 # QEMU 7.2, qemu-system-x86_64, shortened.
 X86 = """
@@ -63,3 +65,17 @@ def test_interrupts_off():
 def test_any_text(text):
     for name in ("x86_64", "aarch64"):
         assert isinstance(parse_vcpus(text, arch_from_name(name)), list)
+
+
+def test_numbers_that_no_vm_has(tmp_path):
+    """QEMU refuses its registers, and says that there is a CPU two billion."""
+    qemu = FakeQemu(tmp_path / "qmp")
+    cpus = [{"cpu-index": it, "thread-id": 1} for it in (0, -1, 4096, 1 << 31)]
+    qemu.answers["query-cpus-fast"] = cpus
+    qemu.answers["human-monitor-command"] = Refusal("no")
+    try:
+        with QmpClient(qemu.path) as client:
+            reader = VcpuThreads(client, arch_from_name("x86_64"))
+            assert len(reader.read()) == 1
+    finally:
+        qemu.close()

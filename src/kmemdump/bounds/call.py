@@ -31,6 +31,9 @@ __all__ = ["call_in_child", "cpu_of", "end_with_parent"]
 _ADVICE = "raise its limits if you trust it"
 _LOOK = 1.0
 """Seconds from one look of this process at the time to the next."""
+_HOLD_PATIENCE = 20.0
+"""Seconds that a child whose parent has ended may have a VM paused, or write a file."""
+_POLL = 0.05
 _END_PATIENCE = 0.2
 """Seconds that a child has to be gone that said nothing: it was ended, or is late."""
 
@@ -145,7 +148,7 @@ def _work(
 ) -> None:
     """Call the function; the main function of a child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to both.
-    end_with_parent()
+    end_with_parent(page)
     limit_process(page, limits, attempts.refused, last=attempts.last, cpu=attempts.cpu)
     answer: tuple[bool, Any]
     try:
@@ -162,13 +165,21 @@ def _work(
         connection.send((False, TypeError(f"what it returned cannot be sent: {error}")))
 
 
-def end_with_parent() -> None:
-    """End this process when the one ends that started it, however that happens."""
+def end_with_parent(page: StatePage) -> None:
+    """
+    End this process when the one ends that started it, however that happens.
+
+    :param page: Where it says that it has something that must not be left: it has some
+        seconds then to give that up.
+    """
     parent = parent_process()
     assert parent is not None
 
     def wait_and_die() -> None:
         wait([parent.sentinel])
+        deadline = time.monotonic() + _HOLD_PATIENCE
+        while page.holds and time.monotonic() < deadline:
+            time.sleep(_POLL)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait_and_die, name="parent", daemon=True).start()

@@ -49,6 +49,7 @@ class Database:
 
     def __init__(self, place: Place, files: Mapping[str, int]) -> None:
         self.files = files
+        self._place = place
         self._folder = tempfile.TemporaryDirectory(prefix="kmemdump-")
         self.connection = duckdb.connect()
         try:
@@ -120,6 +121,17 @@ class Database:
             for column in COLUMNS
         )
         run(f"CREATE TEMP VIEW {view} AS SELECT {columns} FROM {table}")
+
+    def files_with_more(self) -> set[str]:
+        """Return the files that have columns which this version does not know."""
+        known = {column.name for column in COLUMNS}
+        found = set()
+        for name in self.files:
+            table = f"read_parquet({quoted(self._place.url_of(name))})"
+            columns = self.connection.execute(f"DESCRIBE FROM {table}").fetchall()
+            if any(column not in known for column, *_ in columns):
+                found.add(name)
+        return found
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return what a question of ours finds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,7 @@ _MAX_LINES = 10_000_000
 
 def read_events(lines: Iterable[bytes], host: str) -> tuple[list[Source], list[Row]]:
     """
-    Return the core images of deaths, and rows of the deaths that have none.
+    Return the core images of deaths, and rows of the deaths that have none now.
 
     Events of other kinds are passed over.
 
@@ -48,14 +49,20 @@ def read_events(lines: Iterable[bytes], host: str) -> tuple[list[Source], list[R
         if event["event"] != "death":
             continue
         core = event.get("core")
-        if isinstance(core, str):
-            sources.append(find_file(core))
+        if not isinstance(core, str):
+            problem = "no core image was written"
+        elif not os.path.lexists(core):
+            problem = "its core image is gone"  # It was one too many, or is moved.
         else:
-            rows.append(_row(event, host, line, where))
+            sources.append(find_file(core))
+            continue
+        rows.append(_row(event, host, line, where, problem))
     return sources, rows
 
 
-def _row(event: Mapping[str, Any], host: str, line: bytes, where: str) -> Row:
+def _row(
+    event: Mapping[str, Any], host: str, line: bytes, where: str, problem: str
+) -> Row:
     found = {
         "content": hashlib.sha256(line.strip()).hexdigest(),
         "source": f"watch of {event.get('vm', '?')}",
@@ -71,7 +78,7 @@ def _row(event: Mapping[str, Any], host: str, line: bytes, where: str) -> Row:
         "release": event.get("release"),
         "machine": event.get("vm"),
         "complete": False,
-        "problem": "no core image was written",
+        "problem": problem,
         "tool": VERSION,
         "version": ROW_VERSION,
     }

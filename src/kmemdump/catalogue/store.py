@@ -122,6 +122,11 @@ class Catalogue:
             """Return those that another process has not merged meanwhile."""
             return {it: size for it, size in self.files().items() if it in names}
 
+        # A newer version's file has columns that would be lost.
+        newer = asked(self.place, there, Database.files_with_more)
+        names = [name for name in names if name not in newer]
+        if len(names) < 2:
+            return 0
         with TemporaryDirectory(prefix="kmemdump-") as folder:
             path = Path(folder) / "merged"
             before = asked(self.place, there, lambda it: _write(it, path))

@@ -96,7 +96,14 @@ class CoreFolder:
         """Returns what the clear line of a sealed core image says of a death."""
 
     def make_key(self) -> None:
-        """Make the folder's key, for sealed core images, if there is none."""
+        """
+        Make the folder's key, for sealed core images, if there is none.
+
+        If that is impossible now, tags hide their texts nevertheless.
+        """
+        self._key.hide()
+        if self._key.known:
+            return
         with suppress(OSError), self._opened() as fd, self._locked(fd) as locked:
             if locked:
                 self._key.make()

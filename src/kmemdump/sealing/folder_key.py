@@ -36,6 +36,7 @@ class FolderKey:
     def __init__(self, folder: Path) -> None:
         self._path = folder / _NAME
         self._key = b""
+        self._spare = b""
 
     @property
     def known(self) -> bool:
@@ -54,11 +55,20 @@ class FolderKey:
         with suppress(KmemdumpError), PartialFile(self._path) as file:
             file.write(os.urandom(_BYTES))
 
+    def hide(self) -> None:
+        """
+        Let no tag be its text from now on.
+
+        As long as there is no key, tags are of this process alone.
+        """
+        self._spare = self._spare or os.urandom(_BYTES)
+
     def tag(self, text: str) -> str:
         """Return the tag of a text; the text itself if there is no key."""
-        if not text or not self.known:
+        key = self._key if self.known else self._spare
+        if not text or not key:
             return text
-        digest = hashlib.blake2b(text.encode(), key=self._key, digest_size=_TAG_BYTES)
+        digest = hashlib.blake2b(text.encode(), key=key, digest_size=_TAG_BYTES)
         return digest.hexdigest()
 
     def tags(self, machine: str, cause: str, id: str) -> DeathTags | None:

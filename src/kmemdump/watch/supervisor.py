@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from kmemdump.bounded import let_go
 from kmemdump.bounds.attempts import End
 from kmemdump.bounds.steps import Refusal
 from kmemdump.errors import KmemdumpError
@@ -50,6 +51,8 @@ _MAX_REFUSED = 8
 """Steps that a worker leaves out; a look has about fifty."""
 _FORGET = 6 * 3600.0
 """Seconds for which a step is left out."""
+_MAX_PENDING = 16
+"""Requests that a worker may have to answer at a time."""
 _PAUSE = 600.0
 """Seconds from a worker that was ended to the next one, if there were many."""
 _PROVEN = 30.0
@@ -279,6 +282,8 @@ class Supervisor:
             vm.schedule(now)
             vm.refuse(end, now)
             vm.held = end.killed and bool(end.held)
+            if vm.held and self._settings.until_dead:  # There is no next one.
+                let_go(vm.address.spec)
             self._pending.refuse_all(vm.address.name, f"its worker ended ({end})")
             if vm.outcome is None:
                 text = f"its process died ({end})"
@@ -325,6 +330,9 @@ class Supervisor:
             request.refuse(f"no VM {name!r} is watched")
         elif vm.worker is None:
             request.refuse(f"{name} has no worker now: {vm.status.error}")
+        elif self._pending.count(vm.address.name) >= _MAX_PENDING:
+            # One that does not read them would hold up this process in the end.
+            request.refuse(f"{name} has {_MAX_PENDING} requests to answer already")
         else:
             number = self._pending.add(request, vm.address.name)
             command = make_command(request.body, number)
@@ -353,8 +361,10 @@ class Supervisor:
         for vm in self._vms.values():
             if vm.worker is not None:
                 vm.worker.kill()
-                vm.worker.close()
+                end = vm.worker.close()
                 vm.worker = None
+                if end.held:
+                    let_go(vm.address.spec)
 
     def _kill_stuck(self, steps: Mapping[str, int]) -> None:
         """Kill workers that are in the same step still, and write no core image."""

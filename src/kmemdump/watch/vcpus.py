@@ -62,7 +62,9 @@ class VcpuThreads:
             if not isinstance(item, dict):
                 continue
             index, thread = item.get("cpu-index"), item.get("thread-id")
-            if isinstance(index, int) and isinstance(thread, int):
+            if not (isinstance(index, int) and isinstance(thread, int)):
+                continue
+            if 0 <= index < MAX_CPUS:
                 self._threads[index] = thread
 
     def read(self) -> list[Vcpu | None]:

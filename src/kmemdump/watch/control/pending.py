@@ -25,6 +25,10 @@ class PendingRequests:
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
 
+    def count(self, vm: str) -> int:
+        """Return how many requests a VM's worker has not answered."""
+        return sum(item.vm == vm for item in self._pending.values())
+
     def add(self, request: Request, vm: str) -> int:
         """
         Keep a request.

@@ -69,6 +69,8 @@ class DeathHandler:
         :return: None if the same kernel may go on running.
         :raises StoppedError: If the watch should stop.
         """
+        if self._seal is not None:
+            self._folder.make_key()  # The disk may have been full before.
         if cause.survived and (problem := self.dump.find_problem(marks)) is not None:
             self._postpone(cause, problem)
             return None  # It is not worth a pause.
