@@ -45,3 +45,13 @@ def test_each_vm_keeps_its_name():
     assert names.name("y", lambda: numbered("vm")) == "vm-2"
     assert names.name("x", lambda: numbered("other")) == "vm"
     assert names.name(Path("z"), lambda: numbered("vm")) == "vm-3"
+
+
+def test_a_name_is_free_when_its_vm_is_gone():
+    """A domain without a UUID of its own has another one each time."""
+    names = Names()
+    for uuid in range(100):
+        names.forget_others([uuid, "other"])
+        assert names.name("other", lambda: numbered("web")) == "web"
+        assert names.name(uuid, lambda: numbered("web")) == "web-2"
+    assert len(names._names) == 2

@@ -107,6 +107,8 @@ class LibvirtSource:
         if self._process is None and time.monotonic() >= self._start_at:
             self._start()
         self._receive()
+        # One that is defined anew, maybe with another UUID, is the same VM.
+        self._names.forget_others(domain.uuid for domain in self._domains)
         return [self._address(domain) for domain in self._domains]
 
     def _address(self, domain: Domain) -> LibvirtVm:

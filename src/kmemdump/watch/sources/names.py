@@ -8,7 +8,7 @@ not depend on which other VMs there are just now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -51,6 +51,12 @@ class Names:
             free = (name for name in candidates() if name not in self._taken)
             self.keep(vm, next(free))
         return self._names[vm]
+
+    def forget_others(self, vms: Iterable[Hashable]) -> None:
+        """Forget the names of all other VMs, which are free again."""
+        there = set(vms)
+        self._names = {vm: name for vm, name in self._names.items() if vm in there}
+        self._taken = set(self._names.values())
 
 
 @dataclass(frozen=True, slots=True)
