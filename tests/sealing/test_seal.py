@@ -369,3 +369,19 @@ def test_a_full_disk_leaves_no_text_in_the_clear(tmp_path):
         folder.make_key()
         assert folder.tags("web1", "a secret", "") is not None
         assert folder.tag("a secret") == FolderKey(disk).tag("a secret")
+
+
+def test_a_key_that_cannot_be_read_now_stays(tmp_path, monkeypatch):
+    """As when the disk fails for a moment: core images with its tags are there."""
+    key = FolderKey(tmp_path)
+    key.make()
+    before = (tmp_path / ".kmemdump.key").read_bytes()
+
+    def read(path, limit):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("kmemdump.sealing.folder_key.read_own_file", read)
+    other = FolderKey(tmp_path)
+    other.make()
+    assert (tmp_path / ".kmemdump.key").read_bytes() == before
+    assert other.tags("web1", "a", "") is None

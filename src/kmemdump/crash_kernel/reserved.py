@@ -7,7 +7,7 @@ Neither kernel uses it (``memmap=SIZE$ADDRESS``); it has the form of a partition
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -47,16 +47,16 @@ def has_copy(where: Range, root: Path = Path("/")) -> bool:
 @contextmanager
 def memory_in_file(where: Range, root: Path = Path("/")) -> Iterator[Path]:
     """
-    Copy memory to a file that only its owner can read, and which is removed again.
+    Copy memory to a file that is on no disk: what is made of it may be sealed.
 
     :param root: The folder with ``dev``, ``proc`` and ``sys``.
     :raises UnsupportedError: If it is not reserved, or the kernel does not allow it.
     """
     with (
         closing(open_reserved([where], root)) as memory,
-        tempfile.NamedTemporaryFile(prefix="kmemdump-") as file,
+        open(os.memfd_create("kmemdump-reserved", os.MFD_CLOEXEC), "wb") as file,
     ):
         for at in range(where.start, where.end, _CHUNK):
             file.write(memory.read(at, min(_CHUNK, where.end - at)))
         file.flush()
-        yield Path(file.name)
+        yield Path(f"/proc/self/fd/{file.fileno()}")

@@ -49,11 +49,20 @@ class FolderKey:
 
     def make(self) -> None:
         """Make the key if there is none; others must not do that at the same time."""
-        if self.known:
+        # One that is there and cannot be read now is the key of other core images.
+        if self.known or self._is_there():
             return
         # Writing a core image will say what is wrong.
         with suppress(KmemdumpError), PartialFile(self._path) as file:
             file.write(os.urandom(_BYTES))
+
+    def _is_there(self) -> bool:
+        try:
+            return self._path.stat().st_size == _BYTES
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
 
     def hide(self) -> None:
         """
