@@ -309,3 +309,28 @@ def test_waiting_on_x86_64():
     ):
         read = lambda address, size, code=code: code[address - 0x1000 :][:size]  # noqa: E731
         assert arch.is_waiting(read, 0x1003) == waits
+
+
+@pytest.mark.parametrize(
+    ("page", "configured", "least"),
+    [
+        (4096, 39, 39),
+        (4096, 48, 48),
+        (4096, 52, 48),
+        (16384, 36, 36),
+        (16384, 47, 47),
+        (16384, 48, 48),
+        (16384, 52, 47),
+        (65536, 42, 42),
+        (65536, 48, 48),
+        (65536, 52, 48),
+    ],
+)
+def test_where_the_direct_map_ends(page: int, configured: int, least: int) -> None:
+    """As ``VA_BITS_MIN`` says, in arch/arm64/include/asm/memory.h."""
+    end = (1 << 64) - (1 << (least - 1))
+    text = f"{end + (1 << 31):x}"
+    lines = {"NUMBER(PHYS_OFFSET)": "0x40000000", "SYMBOL(_stext)": text}
+    found = direct_map(make_info(page, configured, **lines))
+    assert found is not None
+    assert found.virtual + found.size == end

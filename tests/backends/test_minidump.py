@@ -268,5 +268,10 @@ def test_pages_that_look_like_smem() -> None:
     machine.put(SMEM.start + 0x300000, table(*range(4096, 84 * 4096, 4096)))
     for page in range(0x280000, 0x300000, 4096):
         machine.put(SMEM.start + page, b"$PRT")
+    assert find_smem(machine) == SMEM
+    # Those that begin as SMEM does are read.
+    for page in range(0x280000, 0x300000, 4096):
+        machine.put(SMEM.start + page, machine.read(SMEM.start, 0x1000))
+        machine.put(SMEM.start + page, b"$PRT")
     with pytest.raises(FormatError, match=r"(?s)1024 MiB look like SMEM.*--smem"):
         find_smem(machine)

@@ -334,3 +334,33 @@ def test_a_death_whose_core_image_is_gone_keeps_its_facts(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["added"] == 1
     found = rows(Catalogue(Place(place)), "machine, signature, problem")
     assert found == [("web1", "panic: a", "its core image is gone")]
+
+
+def test_a_death_is_not_counted_again_when_its_core_image_is_gone(tmp_path, capsys):
+    """Events are a file that grows, and is added again and again."""
+    core = write(tmp_path / "1.core")
+    event = {"version": 2, "event": "death", "vm": "web1", "kind": "panic"}
+    event |= {"text": "x", "time": "2026-11-28T10:00:00+00:00", "signature": "panic: a"}
+    path, place = tmp_path / "events", str(tmp_path / "place")
+    path.write_text(json.dumps(event | {"core": str(core)}) + "\n")
+    add = ["catalogue", "add", "--events", str(path), "--to", place]
+    assert main(add) in (0, 1)
+    core.unlink()
+    assert main(add) == 0
+    assert len(rows(Catalogue(Place(place)))) == 1
+
+
+def test_times_that_no_calendar_has(tmp_path, capsys):
+    """A file system keeps them; one such file must not stop a whole folder."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    first, second = write(folder / "1.core"), folder / "2.log"
+    second.write_text("[    1.000000] Kernel panic - not syncing: x\n")
+    os.utime(first, (300_000_000_000, 300_000_000_000))  # The year 11476.
+    os.utime(second, (253_402_214_400, 253_402_214_400))  # The last day of 9999.
+    place = str(tmp_path / "all")
+    assert main(["catalogue", "add", str(folder), "--to", place]) in (0, 1)
+    site = str(tmp_path / "site")
+    assert main(["catalogue", "page", "--from", place, "-o", site]) == 0
+    seen = rows(Catalogue(Place(place)), "seen <= added")
+    assert seen == [(True,), (True,)]

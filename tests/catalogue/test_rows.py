@@ -222,3 +222,10 @@ def test_what_a_newer_version_wrote_is_not_merged(catalogue):
     data = catalogue.place.read(kept.pop())
     assert "cpu_model" in pq.read_schema(io.BytesIO(data)).names
     assert len(contents(catalogue)) == 4
+
+
+def test_a_folder_that_looks_like_a_column_is_merged(tmp_path):
+    catalogue = Catalogue(Place(str(tmp_path / "team=a")))
+    for number in range(3):
+        catalogue.add([made_row(number)])
+    assert catalogue.merge(everything=True) == 3

@@ -323,3 +323,11 @@ def test_advice_names_an_option_of_the_verb(tmp_path, capsys, verb, has):
     error = capsys.readouterr().err
     assert "is truncated" in error
     assert ("--damaged" in error) is has
+
+
+def test_a_size_in_bytes_is_a_number(config, capsys):
+    config.write_text("[capture]\nmax-memory = 1000\n")
+    assert main(["capture", "/nosuch", "-o", "x"]) == 2
+    assert "is 1000 bytes, expected at least 100M" in capsys.readouterr().err
+    config.write_text("[capture]\nmax-memory = 4000000000\n")
+    assert main(["capture", "/nosuch", "-o", "x"]) == 3

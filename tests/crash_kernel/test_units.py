@@ -20,6 +20,15 @@ def test_systemd_understands_it(name, tmp_path):
     assert verify(FOLDER / name, tmp_path) == (0, "")
 
 
+def test_the_agent_may_drop_what_it_does_not_need():
+    """It calls capset() once the page's address is known; @privileged has that."""
+    text = (FOLDER / UNITS[0]).read_text()
+    assert "CAP_SYS_ADMIN" in re.search("^CapabilityBoundingSet=(.*)$", text, re.M)[1]
+    filters = re.findall("^SystemCallFilter=(.*)$", text, re.MULTILINE)
+    assert filters[-1] == "capset"
+    assert filters[-2].startswith("~@privileged ")
+
+
 def test_it_loads_what_was_made_for_the_running_kernel():
     text = (FOLDER / UNITS[1]).read_text()
     start = re.search("^ExecStart=(.*)$", text, re.MULTILINE)[1]

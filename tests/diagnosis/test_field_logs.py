@@ -56,6 +56,9 @@ def test_init_that_ends_long_after_an_oops_of_another_task():
 def test_how_severe_an_error_is_that_firmware_reports():
     head, severity, section = GHES
     assert said(head, severity % "corrected", section) == NOTHING
+    corrected = (it.replace("{1}", "{2}") for it in (head, severity % "corrected"))
+    found = said(head, severity % "fatal", section, *corrected)
+    assert found.startswith("Firmware reported a fatal error of memory")
     found = said(head, severity % "recoverable", section)
     assert found.startswith("Firmware reported a recoverable error of memory")
     found = said(
@@ -138,3 +141,10 @@ def test_a_log_is_shown_as_it_is():
     text = report(*lines, "Kernel panic - not syncing: x:bug:y [/z]").to_text()
     for line in (*lines, "x:bug:y [/z]"):
         assert line in text
+
+
+@pytest.mark.parametrize("user", ["0", "1000", "x"])
+def test_a_task_is_found_where_its_user_is_masked(user):
+    """As policy share leaves the line of 6.12 and later."""
+    lines = [it.replace("CPU: 1 PID", f"CPU: 1 UID: {user} PID") for it in OOPS]
+    assert "in task foo (pid 1234) on CPU 1" in said(*lines)

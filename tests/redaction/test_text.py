@@ -38,6 +38,9 @@ def masker(policy):
         ("ib0: " + ":".join(["8f"] * 20), "ib0: " + ":".join(["xx"] * 20)),
         ("process 7 (x) UID:1005 pgtables:4kB", "process 7 (x) UID:xxxx pgtables:4kB"),
         ("ouid=1000 loginuid=7 pid=12", "ouid=xxxx loginuid=x pid=12"),
+        ("INFO: task squid:1234 blocked, uuid: 12, guid: 3",) * 2,
+        ("fault addr=ffffffff81000000 and x",) * 2,
+        ("CPU: 3 UID: 0 PID: 5 Comm: a", "CPU: 3 UID: x PID: 5 Comm: a"),
         ("cannot reach server 192.168.17.20.", "cannot reach server xxx.xxx.xx.xx."),
         ("saddr=020000500A010203 a", "saddr=xxxxxxxxxxxxxxxx a"),
         ("on //10.1.2.3/home/alice/x", "on //xx.x.x.x/home/xxxxx/x"),
@@ -118,6 +121,14 @@ def test_masking_keeps_the_length(policy, data, kind):
 def test_a_host_by_a_part_of_its_name_and_in_capitals():
     found = masker(SHARE)
     found.add_value("host-names", b"db7.corp.example.com")
-    for name in ("db7", "DB7", "db7.corp.example.com", "DB7.Corp.Example.COM"):
+    for name in ("db7", "DB7", "db7.corp.example.com", "DB7.CORP.EXAMPLE.COM"):
         hidden = "".join("x" if it.isalnum() else it for it in name)
         assert found.mask_text("log-text", f"on {name}: x") == f"on {hidden}: x"
+
+
+@pytest.mark.parametrize("host", [b"debian.example.com", b"linux", b"cpu.example.com"])
+def test_a_host_with_a_name_of_the_kernels_masks_no_word_of_it(host):
+    found = masker(SHARE)
+    found.add_value("host-names", host)
+    text = "Linux version 6.1 (Debian 6.1-1) linux CPU: 3 cpu debian"
+    assert found.mask_text("log-text", text) == text

@@ -422,3 +422,21 @@ def test_no_vm_until_it_is_dead(tmp_path, capsys):
     where = f"{tmp_path}/nosuch/*.qmp"
     assert main(["watch", where, "-o", str(tmp_path / "o"), "--until-dead"]) == 3
     assert f"error: {where}: no VM is there" in capsys.readouterr().err
+
+
+def test_a_vm_goes_on_if_the_watch_ends_before_its_next_worker(tmp_path):
+    qemu = FakeQemu(tmp_path / "a")
+    qemu.answers["query-status"] = {"status": "paused", "running": False}
+
+    def report(event):
+        if event.event is EventName.WORKER_DIED:
+            raise KeyboardInterrupt
+
+    source = SocketSource([str(qemu.path)])
+    selection = functools.partial(hold_and_die, tmp_path / "never")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Supervisor([source], selection, Settings(tmp_path), report).run()
+    finally:
+        qemu.close()
+    assert qemu.asked.count("cont") == 1

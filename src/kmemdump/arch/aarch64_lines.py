@@ -73,8 +73,14 @@ def address_lines(image: KernelImage) -> Iterator[dict[str, str]]:
 
 
 def least_va_bits(configured: int, page_shift: int) -> int:
-    """Return ``VA_BITS_MIN``, which sets the layout on every CPU."""
-    return min(configured, 47 if page_shift == 14 else 48)
+    """
+    Return ``VA_BITS_MIN``, which sets the layout on every CPU.
+
+    It is less than ``VA_BITS`` only above 48 (arch/arm64/include/asm/memory.h).
+    """
+    if configured <= 48:
+        return configured
+    return 47 if page_shift == 14 else 48
 
 
 def page_end(va_bits: int) -> int:

@@ -92,7 +92,8 @@ class Database:
         some = run("SELECT count(*) FROM superseded").fetchall()[0][0]
         without = " ANTI JOIN superseded USING (content)" if some else ""
         run(
-            "CREATE TEMP VIEW deaths AS SELECT *, coalesce(died, modified, added) seen "
+            "CREATE TEMP VIEW deaths AS SELECT *, "
+            f"coalesce({_past('died')}, {_past('modified')}, added) seen "
             f"FROM newest{without}"
         )
 
@@ -127,7 +128,9 @@ class Database:
         known = {column.name for column in COLUMNS}
         found = set()
         for name in self.files:
-            table = f"read_parquet({quoted(self._place.url_of(name))})"
+            path = quoted(self._place.url_of(name))
+            # A folder such as "team=a" is no column.
+            table = f"read_parquet({path}, hive_partitioning = false)"
             columns = self.connection.execute(f"DESCRIBE FROM {table}").fetchall()
             if any(column not in known for column, *_ in columns):
                 found.add(name)
@@ -163,6 +166,11 @@ class Database:
     def close(self) -> None:
         self.connection.close()
         self._folder.cleanup()
+
+
+def _past(column: str) -> str:
+    """Return SQL for a time, without one of a clock that is a day and more ahead."""
+    return f"CASE WHEN epoch({column}) <= epoch(added) + 86400 THEN {column} END"
 
 
 def quoted(text: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,9 @@ _MAX_LINE = 1 << 20
 _MAX_LINES = 10_000_000
 
 
-def read_events(lines: Iterable[bytes], host: str) -> tuple[list[Source], list[Row]]:
+def read_events(
+    lines: Iterable[bytes], host: str, is_gone: Callable[[str], bool]
+) -> tuple[list[Source], list[tuple[str, Row]]]:
     """
     Return the core images of deaths, and rows of the deaths that have none now.
 
@@ -30,10 +32,12 @@ def read_events(lines: Iterable[bytes], host: str) -> tuple[list[Source], list[R
 
     :param lines: Of ``watch --json``.
     :param host: Name of this machine.
+    :param is_gone: Returns whether a core image is not there any more.
+    :return: With each row the path of the core image that is gone, if there was one.
     :raises FormatError: If a line is no event.
     """
     sources: list[Source] = []
-    rows: list[Row] = []
+    rows: list[tuple[str, Row]] = []
     for number, line in enumerate(lines, 1):
         where = f"events, line {number}"
         if number > _MAX_LINES or len(line) > _MAX_LINE:
@@ -51,12 +55,13 @@ def read_events(lines: Iterable[bytes], host: str) -> tuple[list[Source], list[R
         core = event.get("core")
         if not isinstance(core, str):
             problem = "no core image was written"
-        elif not os.path.lexists(core):
+        elif is_gone(core):
             problem = "its core image is gone"  # It was one too many, or is moved.
         else:
             sources.append(find_file(core))
             continue
-        rows.append(_row(event, host, line, where, problem))
+        path = os.path.abspath(core) if isinstance(core, str) else ""
+        rows.append((path, _row(event, host, line, where, problem)))
     return sources, rows
 
 

@@ -13,11 +13,11 @@ from itertools import islice
 import pyarrow as pa
 
 from kmemdump.catalogue.database import Database
-from kmemdump.catalogue.row import UNREAD, as_text
+from kmemdump.catalogue.row import UNREAD, Row, as_text
 from kmemdump.catalogue.sources import Source
 from kmemdump.catalogue.store import Catalogue
 
-__all__ = ["ContentSet", "KnownContents", "changed_sources"]
+__all__ = ["ContentSet", "KnownContents", "changed_sources", "without_known"]
 
 _DIGITS = 16
 """Hexadecimal digits that are kept of each hash: 8 bytes, 80 MB of 10 million rows."""
@@ -100,6 +100,28 @@ def changed_sources(
         same = _unchanged(catalogue, chunk, host) if catalogue.files() else frozenset()
         for source in chunk:
             yield None if source in same else source
+
+
+def without_known(
+    catalogue: Catalogue, rows: Sequence[tuple[str, Row]], host: str
+) -> list[Row]:
+    """
+    Leave out deaths of whose core image the catalogue has a row.
+
+    :param rows: Paths, empty if there was no core image, and rows.
+    """
+    paths = [as_text(path) for path, _ in rows if path]
+    known: set[str] = set()
+    if paths and catalogue.files():
+        found = catalogue.ask(
+            lambda it: it.rows(
+                "SELECT source FROM newest WHERE added_by = ? "
+                "AND list_contains(?, source)",
+                [host, paths],
+            )
+        )
+        known = {source for (source,) in found}
+    return [row for path, row in rows if as_text(path) not in known or not path]
 
 
 def _unchanged(

@@ -123,8 +123,7 @@ def find_file(path: str) -> Source:
         return Source(path)
     if not stat.S_ISREG(status.st_mode):
         return Source(path)
-    modified = datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
-    return Source(path, status.st_size, modified)
+    return Source(path, status.st_size, _time(status.st_mtime_ns // 1000 / 1e6))
 
 
 def _remote(text: str, fs: Any, path: str) -> Iterator[Source]:
@@ -161,11 +160,19 @@ def _full_url(text: str, fs: Any, name: str) -> str:
 def _modified(entry: dict[str, Any]) -> datetime | None:
     for key in _TIMES:
         value = entry.get(key)
-        if isinstance(value, int | float) and 0 <= value < 1 << 40:
-            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, int | float) and value >= 0:
+            return _time(value)
         if isinstance(value, datetime):
             return value.astimezone(UTC)
     return None
+
+
+def _time(seconds: float) -> datetime | None:
+    """Return a time; None if no calendar has it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _is_pattern(path: str) -> bool:

@@ -44,11 +44,11 @@ _OTHER = re.compile(
 )
 """Lines from which on the stacks are those of what was before the event."""
 CPU_LINE = re.compile(
-    r"CPU: (?P<cpu>\d+) (?:UID: \d+ )?PID: (?P<pid>\d+) Comm: (?P<comm>.{1,64}?) "
+    r"CPU: (?P<cpu>\d+) (?:UID: \w+ )?PID: (?P<pid>\d+) Comm: (?P<comm>.{1,64}?) "
     r"(?:Kdump: \w+ )?(?:Not t|T)ainted"
 )
 _CPU_CUT = re.compile(
-    r"CPU: (?P<cpu>\d+) (?:UID: \d+ )?PID: (?P<pid>\d+) Comm: (?P<comm>[^\s]{1,16})"
+    r"CPU: (?P<cpu>\d+) (?:UID: \w+ )?PID: (?P<pid>\d+) Comm: (?P<comm>[^\s]{1,16})"
 )
 _ADDRESS = re.compile(
     r"(?:at virtual address|for address:?|dereference(?: at)?,? address:|"

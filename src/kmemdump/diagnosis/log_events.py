@@ -30,8 +30,9 @@ _SAME_OOPS = 400
 _BEGINNING = 8
 """The same, for lines that are also a beginning of their own."""
 _CUT_HERE = re.compile(r"-{6,}\[ cut here \]-{6,}|^=={20,}$")
-# drivers/firmware/efi/cper.c: cper_estatus_print(); drivers/acpi/apei/ghes.c.
-_CORRECTED = re.compile(r"event severity: (?:corrected|info)|been corrected by h/w")
+# cper_estatus_print() in drivers/firmware/efi/cper.c.
+_SEVERITY = re.compile(r"event severity: (\w{1,20})")
+_HARMLESS = ("corrected", "info")
 _GENERAL = (EventKind.OOPS, EventKind.BUG, EventKind.INVALID_OPCODE)
 _WITH_REASON = (EventKind.BUG, EventKind.WARNING, EventKind.INVALID_OPCODE)
 _REASONS = (EventKind.LIST, EventKind.USERCOPY, EventKind.FORTIFY, EventKind.RUST)
@@ -128,11 +129,11 @@ def _is_corrected(lines: Sequence[LogLine], at: int, rule: EventPattern) -> bool
     """Return whether it is an error that hurt nothing, which firmware reports, too."""
     if rule.kind is not EventKind.FIRMWARE_ERROR:
         return False
-    return any(
-        _CORRECTED.search(line.text[:MAX_TEXT])
-        for line in lines[at + 1 : at + 1 + _BEGINNING]
-        if line.caller == lines[at].caller
-    )
+    for line in lines[at + 1 : at + 1 + _BEGINNING]:
+        match = _SEVERITY.search(line.text[:MAX_TEXT])
+        if match is not None and line.caller == lines[at].caller:
+            return match[1] in _HARMLESS
+    return False
 
 
 def _add(events: list[_Event], event: _Event) -> None:

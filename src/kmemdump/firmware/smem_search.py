@@ -16,7 +16,7 @@ from itertools import islice
 from kmemdump.errors import FormatError, NotCapturedError, TargetError
 from kmemdump.firmware.device_tree import SMEM, trees_in
 from kmemdump.formats.fdt import reserved_ranges
-from kmemdump.formats.smem import MAX_SMEM_BYTES, parse_smem
+from kmemdump.formats.smem import MAX_SMEM_BYTES, is_smem_start, parse_smem
 from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range
 from kmemdump.memory.search import find_bytes
@@ -52,6 +52,8 @@ def find_smem(memory: Memory, source: str = "memory") -> Range:
     tried = 0
     for table in islice(find_bytes(memory, _TABLE, _PAGE, _4G), _MAX_TABLES):
         for region in _regions(memory, table):
+            if not is_smem_start(_start(memory, region)):
+                continue
             tried += region.size
             if tried > _MAX_TRIED_BYTES:
                 raise FormatError(
@@ -87,6 +89,13 @@ def _regions(memory: Memory, table: int) -> Iterator[Range]:
             start = mark - offset
             if start >= 0 and end - start <= MAX_SMEM_BYTES:
                 yield Range(start, end - start)
+
+
+def _start(memory: Memory, region: Range) -> bytes:
+    try:
+        return memory.read(region.start, min(region.size, _PAGE))
+    except NotCapturedError:
+        return b""
 
 
 def _partitions_before(memory: Memory, table: int) -> Iterator[int]:

@@ -28,6 +28,7 @@ __all__ = [
     "Allocation",
     "Item",
     "Smem",
+    "is_smem_start",
     "parse_smem",
 ]
 
@@ -202,6 +203,14 @@ class Smem:
             Item(number, self.address + free, size),
             tuple((self.address + offset, data) for offset, data in stores),
         )
+
+
+def is_smem_start(data: bytes) -> bool:
+    """Return whether bytes may be the start of an SMEM region of version 12."""
+    if len(data) < _HEADER.size:
+        return False
+    word, initialized, _, _, reserved = _HEADER.unpack_from(data)
+    return word >> 16 == _VERSION_PARTITION and (initialized, reserved) == (1, 0)
 
 
 def parse_smem(

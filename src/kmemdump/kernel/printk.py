@@ -359,6 +359,8 @@ def _read_records(
 ) -> Log:
     records: list[LogRecord] = []
     lost = missing = unfinished = 0
+    # Blocks do not overlap, but for what a running kernel writes meanwhile.
+    left = 2 * ring.text_size
     for step in range(ring.used):
         current = ring.tail + step & _ID_MASK
         index = current & ring.count - 1
@@ -370,25 +372,31 @@ def _read_records(
                 unfinished += state >> _ID_BITS != _REUSABLE
                 continue
             begin, end = _LPOS.unpack_from(desc, layout.lpos)
-            block = _block(text, ring.text_size, begin, end, current)
+            record = infos.part(index * layout.info_size, layout.info_size)
+            size = int.from_bytes(record[layout.length : layout.length + 2], "little")
+            size = min(size, left)
+            block = _block(text, ring.text_size, begin, end, current, size)
             if block is None:
                 lost += 1
                 continue
-            record = infos.part(index * layout.info_size, layout.info_size)
+            left -= len(block)
             records.append(_record(record, layout, block))
         except NotCapturedError:
             missing += 1
     return Log(records, lost, missing, unfinished)
 
 
-def _block(text: _Array, size: int, begin: int, end: int, owner: int) -> bytes | None:
+def _block(
+    text: _Array, size: int, begin: int, end: int, owner: int, count: int
+) -> bytes | None:
     """
-    Return the data of a block, padding included; ``None`` if it was overwritten.
+    Return the text of a block; ``None`` if it was overwritten.
 
     :param size: Size of the ring of texts in bytes.
     :param begin: Its logical position, counted over all turns of the ring.
     :param end: The logical position of its end.
     :param owner: Id of its descriptor.
+    :param count: Bytes of its text; padding follows.
     :raises NotCapturedError: If a part of it is missing.
     """
     if begin & 1 and end & 1:  # LPOS_DATALESS
@@ -397,7 +405,7 @@ def _block(text: _Array, size: int, begin: int, end: int, owner: int) -> bytes |
     if place is None:
         return None
     start, length = place
-    return text.part(start, length)[_ULONG.size :]
+    return text.part(start + _ULONG.size, min(length - _ULONG.size, count))
 
 
 def _block_place(
@@ -429,8 +437,7 @@ def _block_place(
     return start, length
 
 
-def _record(data: bytes, layout: _Layout, block: bytes) -> LogRecord:
-    length = int.from_bytes(data[layout.length : layout.length + 2], "little")
+def _record(data: bytes, layout: _Layout, text: bytes) -> LogRecord:
     facility, flags = data[layout.length + 2], data[layout.length + 3]
     return LogRecord(
         sequence=_ULONG.unpack_from(data, layout.sequence)[0],
@@ -439,7 +446,7 @@ def _record(data: bytes, layout: _Layout, block: bytes) -> LogRecord:
         facility=facility,
         caller=int.from_bytes(data[layout.caller : layout.caller + 4], "little"),
         continuation=bool(flags & _LOG_CONT),
-        text=block[:length].decode("utf-8", "replace"),
+        text=text.decode("utf-8", "replace"),
     )
 
 

@@ -40,16 +40,19 @@ class Masker:
     def add_value(self, kind: str, data: bytes) -> None:
         """Mask this value in text that stays, if the policy says so of its kind."""
         value = _text(data)
-        self._add_value(kind, value)
-        if kind == _HOST:  # Programs shorten it.
-            self._add_value(kind, value.partition(".")[0])
+        forms = [value]
+        if kind == _HOST:  # Programs shorten it, or write it in capitals.
+            forms += [value.partition(".")[0], value.upper()]
+            forms.append(forms[1].upper())
+        for form in forms:
+            self._add_value(kind, form)
 
     def _add_value(self, kind: str, value: str) -> None:
         if (
             kind in self.policy.spread
             and len(value) >= _SHORTEST
             and _DATA.search(value)
-            and not self.is_public(value)
+            and not self.is_public(value.lower())
             and value not in self._values
         ):
             self._values.add(value)
@@ -89,9 +92,7 @@ class Masker:
         if self._spread is None:
             longest_first = sorted(self._values, key=lambda it: (-len(it), it))
             values = "|".join(map(re.escape, longest_first))
-            self._spread = re.compile(
-                f"(?<![A-Za-z0-9])(?:{values})(?![A-Za-z0-9])", re.IGNORECASE
-            )
+            self._spread = re.compile(f"(?<![A-Za-z0-9])(?:{values})(?![A-Za-z0-9])")
         return _replaced(self._spread, text)
 
     def _only_words(self, text: str) -> str:

@@ -282,8 +282,8 @@ class Supervisor:
             vm.schedule(now)
             vm.refuse(end, now)
             vm.held = end.killed and bool(end.held)
-            if vm.held and self._settings.until_dead:  # There is no next one.
-                let_go(vm.address.spec)
+            if vm.held:
+                vm.next_start = now  # The next one lets it go.
             self._pending.refuse_all(vm.address.name, f"its worker ended ({end})")
             if vm.outcome is None:
                 text = f"its process died ({end})"
@@ -361,10 +361,10 @@ class Supervisor:
         for vm in self._vms.values():
             if vm.worker is not None:
                 vm.worker.kill()
-                end = vm.worker.close()
+                vm.held = bool(vm.worker.close().held)
                 vm.worker = None
-                if end.held:
-                    let_go(vm.address.spec)
+            if vm.held:
+                let_go(vm.address.spec)
 
     def _kill_stuck(self, steps: Mapping[str, int]) -> None:
         """Kill workers that are in the same step still, and write no core image."""

@@ -114,14 +114,17 @@ class VmControl:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Pause the VM, if it runs, for a ``with`` statement, however that ends."""
+        self._silent_until = 0.0
+        if self.status() != "running":  # Somebody else has paused it.
+            yield
+            return
         hold(True, self.target.name)
         try:
-            was_running = self.stop()
+            self.stop()
             try:
                 yield
             finally:
-                if was_running:
-                    self.cont()
+                self.cont()  # Also if it stopped without an answer.
         finally:
             hold(False)
 

@@ -107,6 +107,7 @@ def add(
         from kmemdump.bounds.steps import Limits
         from kmemdump.catalogue.adding import add_sources
         from kmemdump.catalogue.events import read_events
+        from kmemdump.catalogue.known import without_known
         from kmemdump.catalogue.sources import Source, find_sources
 
         host = socket.gethostname()
@@ -129,7 +130,13 @@ def add(
         bare: list[Row] = []
         named: list[Source] = []
         if events is not None:
-            named, bare = read_events(events, host)
+            # The workers of a scheduler may have what this machine has not.
+            named, found = read_events(
+                events,
+                host,
+                lambda it: scheduler is None and not os.path.lexists(it),
+            )
+            bare = without_known(catalogue, found, host)
         done = add_sources(
             catalogue,
             (source for part in (named, find_sources(sources)) for source in part),

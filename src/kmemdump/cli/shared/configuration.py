@@ -213,6 +213,8 @@ def _one(
         raise UsageError(f"{place}: {name} is {value!r}, expected true or false")
     if isinstance(value, list) and not option.multiple:
         raise UsageError(f"{place}: {name} is {value!r}, expected one value")
+    if option.metavar == "SIZE" and type(value) is int:
+        value = str(value)  # Bytes.
     for item in value if isinstance(value, list) else [value]:
         problem = _wrong_type(option, item)
         if problem is not None:

@@ -63,7 +63,8 @@ def check_output(
         return
     with contextlib.suppress(OSError, ValueError):
         # What a verb makes of a core image holds less: the rest would be lost.
-        if path.samefile(str(source).removeprefix("file:")):
+        read = Path(str(source).removeprefix("file:"))
+        if path.samefile(read) or (read.is_dir() and path.parent.samefile(read)):
             raise UsageError(f"{path}: is what is read, expected another file")
     if force or not path.is_file() or not path.stat().st_size:
         return
