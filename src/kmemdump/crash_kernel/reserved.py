@@ -56,6 +56,7 @@ def memory_in_file(where: Range, root: Path = Path("/")) -> Iterator[Path]:
         closing(open_reserved([where], root)) as memory,
         open(os.memfd_create("kmemdump-reserved", os.MFD_CLOEXEC), "wb") as file,
     ):
+        os.fchmod(file.fileno(), 0o600)
         for at in range(where.start, where.end, _CHUNK):
             file.write(memory.read(at, min(_CHUNK, where.end - at)))
         file.flush()
