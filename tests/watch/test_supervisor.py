@@ -87,6 +87,16 @@ def watch(folder, selection, *sockets, take=lambda event: None, until_dead=True)
     return outcomes, events
 
 
+def watch_until_interrupted(folder, qemu, selection, report):
+    """Watch until *report* raises KeyboardInterrupt."""
+    source = SocketSource([str(qemu.path)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Supervisor([source], selection, Settings(folder), report).run()
+    finally:
+        qemu.close()
+
+
 def test_no_server(tmp_path):
     """A path where nothing is, and one of a file that is no socket."""
     file = tmp_path / "file"
@@ -129,19 +139,12 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
 
     selection = functools.partial(die_unless, killed)
     events = []
-    settings = Settings(tmp_path)
 
     def report(event):
         events.append(event.event)
         take(event)
 
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Supervisor(
-                [SocketSource([str(qemu.path)])], selection, settings, report
-            ).run()
-    finally:
-        qemu.close()
+    watch_until_interrupted(tmp_path, qemu, selection, report)
     assert EventName.WORKER_DIED in events
 
 
@@ -155,12 +158,7 @@ def test_what_ended_a_worker_is_left_out_by_the_next(tmp_path):
         if event.event is EventName.WAITING:
             raise KeyboardInterrupt
 
-    source = SocketSource([str(qemu.path)])
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Supervisor([source], bomb, Settings(tmp_path), report).run()
-    finally:
-        qemu.close()
+    watch_until_interrupted(tmp_path, qemu, bomb, report)
     [died] = [text for text in texts if "died" in text]
     # On a busy host, its time is over before its CPU time.
     assert re.match(r"its process died \(ended by SIG(XCPU|ALRM): no healthy ", died)
@@ -407,13 +405,8 @@ def test_a_vm_goes_on_if_a_worker_dies_that_had_paused_it(tmp_path):
         elif event.event is EventName.WAITING:
             raise KeyboardInterrupt
 
-    source = SocketSource([str(qemu.path)])
     selection = functools.partial(hold_and_die, killed)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Supervisor([source], selection, Settings(tmp_path), report).run()
-    finally:
-        qemu.close()
+    watch_until_interrupted(tmp_path, qemu, selection, report)
     assert qemu.asked.count("cont") == 1
 
 
@@ -432,11 +425,6 @@ def test_a_vm_goes_on_if_the_watch_ends_before_its_next_worker(tmp_path):
         if event.event is EventName.WORKER_DIED:
             raise KeyboardInterrupt
 
-    source = SocketSource([str(qemu.path)])
     selection = functools.partial(hold_and_die, tmp_path / "never")
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Supervisor([source], selection, Settings(tmp_path), report).run()
-    finally:
-        qemu.close()
+    watch_until_interrupted(tmp_path, qemu, selection, report)
     assert qemu.asked.count("cont") == 1

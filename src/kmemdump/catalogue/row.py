@@ -208,12 +208,8 @@ def as_text(text: str) -> str:
 
 def unread_content(source: str, host: str) -> str:
     """Return what stands for the content of a source that could not be read."""
-    return (
-        UNREAD
-        + hashlib.sha256(
-            f"{host}\0{source}".encode(errors="surrogateescape")
-        ).hexdigest()
-    )
+    name = f"{host}\0{source}".encode(errors="surrogateescape")
+    return UNREAD + hashlib.sha256(name).hexdigest()
 
 
 def id_of_signature(signature: str) -> str:

@@ -180,7 +180,7 @@ def _print(found: Inspection, verbose: bool) -> None:
         if not debugger.command:
             print_lines(console, f"not {debugger.name}: {debugger.note}", indent=2)
             continue
-        console.print(f"  {debugger.command}", markup=False, soft_wrap=True)
+        console.print(f"  {debugger.command}", soft_wrap=True)
         if debugger.note:
             print_lines(console, debugger.note, indent=6)
     if any(debugger.needs_vmlinux and debugger.command for debugger in found.debuggers):

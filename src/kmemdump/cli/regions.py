@@ -143,7 +143,6 @@ def _of_kinfo(kinfo: Kinfo, address: int | None) -> _Listing:
 def _print(listing: _Listing) -> None:
     from rich.table import Table as Lines
 
-    # Names come from outside: they must not be taken for markup.
     console = plain_console()
     for name, value in listing.facts.items():
         if value != "":

@@ -97,7 +97,7 @@ class CoreFolder:
 
     def make_key(self) -> None:
         """
-        Make the folder's key, for sealed core images, if there is none.
+        Make the key that tags of sealed core images need, unless the folder has one.
 
         If that is impossible now, tags hide their texts nevertheless.
         """

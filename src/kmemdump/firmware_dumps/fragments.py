@@ -25,6 +25,7 @@ __all__ = [
     "OpenFiles",
     "held_fragments",
     "label_of",
+    "read_start",
 ]
 
 _MAX_OPEN = 256
@@ -111,6 +112,14 @@ class MemoryContents(NamedTuple):
     def read(self, offset: int, count: int) -> bytes:
         count = max(min(count, self.size - offset), 0)
         return self.memory.read(self.address + offset, count) if count else b""
+
+
+def read_start(contents: Contents, count: int) -> bytes:
+    """Return the first bytes, as many as there are; none if they cannot be read."""
+    try:
+        return contents.read(0, min(count, contents.size))
+    except NotCapturedError:
+        return b""
 
 
 class Fragment(NamedTuple):

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kmemdump.errors import FormatError, NotCapturedError
-from kmemdump.firmware_dumps.fragments import Fragment
+from kmemdump.errors import FormatError
+from kmemdump.firmware_dumps.fragments import Fragment, read_start
 from kmemdump.formats.elf import NT_PRSTATUS, Note
 from kmemdump.formats.elfheader import HeaderEntry, parse_header_region
 from kmemdump.vmcoreinfo import VMCOREINFO_LIMIT, VmcoreInfo
@@ -57,7 +57,7 @@ def find_headers(
     # The likely ones first.
     likely = (_HEADER_NAME, _INFO_NAME)
     for fragment in sorted(fragments, key=lambda it: not it.name.startswith(likely)):
-        start = _read(fragment, 0x10)
+        start = read_start(fragment.contents, 0x10)
         if start.startswith(b"\x7fELF") or fragment.name.startswith(_HEADER_NAME):
             _add_header(headers, fragment, texts, problems)
         elif start.startswith(_INFO_START):
@@ -86,13 +86,6 @@ def is_registers(note: Note) -> bool:
     return note.type == NT_PRSTATUS and note.name == "CORE" and any(note.desc)
 
 
-def _read(fragment: Fragment, count: int) -> bytes:
-    try:
-        return fragment.contents.read(0, min(count, fragment.contents.size))
-    except NotCapturedError:
-        return b""
-
-
 def _add_header(
     headers: Headers, fragment: Fragment, texts: list[VmcoreInfo], problems: list[str]
 ) -> None:
@@ -100,7 +93,9 @@ def _add_header(
         return
     headers.tried += 1
     try:
-        found = parse_header_region(_read(fragment, _MAX_HEADER), fragment.name)
+        found = parse_header_region(
+            read_start(fragment.contents, _MAX_HEADER), fragment.name
+        )
     except FormatError as error:
         if fragment.name.startswith(_HEADER_NAME):
             problems.append(str(error))
@@ -136,7 +131,11 @@ def _add_text(
     headers: Headers, fragment: Fragment, texts: list[VmcoreInfo], problems: list[str]
 ) -> None:
     try:
-        texts.append(VmcoreInfo.parse(_read(fragment, VMCOREINFO_LIMIT), fragment.name))
+        texts.append(
+            VmcoreInfo.parse(
+                read_start(fragment.contents, VMCOREINFO_LIMIT), fragment.name
+            )
+        )
     except FormatError as error:
         # A region may start at the kernel's text and end before or after its end.
         if fragment.name.startswith(_INFO_NAME):

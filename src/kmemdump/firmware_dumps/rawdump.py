@@ -6,9 +6,7 @@ left it.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from kmemdump.errors import KmemdumpError, NotCapturedError
+from kmemdump.errors import KmemdumpError
 from kmemdump.files import OpenFile
 from kmemdump.firmware_dumps.assemble import FirmwareDump, assemble
 from kmemdump.firmware_dumps.fragments import (
@@ -16,6 +14,7 @@ from kmemdump.firmware_dumps.fragments import (
     Fragment,
     OpenFiles,
     label_of,
+    read_start,
 )
 from kmemdump.formats.copied import check_copy, read_copied
 from kmemdump.formats.rawdump import SectionType, parse_rawdump
@@ -47,7 +46,8 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
             fragments.append(Fragment(label, contents, section.address, section.size))
         elif section.type == SectionType.CPU_CONTEXT:
             # Each vendor has a format of its own; only ELF notes are known.
-            if _is_elf(contents) and tried < _MAX_COPIES:
+            is_elf = read_start(contents, 4) == b"\x7fELF"
+            if is_elf and tried < _MAX_COPIES:
                 fragments.append(Fragment(label, contents))
                 tried += 1
                 copied = copied or _check_copy(file, section.offset, problems)
@@ -66,12 +66,6 @@ def collect_rawdump(file: OpenFile) -> FirmwareDump:
         files.close()
         raise
     return dump._replace(backend="kdump") if copied else dump
-
-
-def _is_elf(contents: FileContents) -> bool:
-    with suppress(NotCapturedError):
-        return contents.read(0, 4) == b"\x7fELF"
-    return False
 
 
 def _check_copy(file: OpenFile, start: int, problems: list[str]) -> bool:

@@ -42,7 +42,7 @@ CHUNK = 512 << 10
 _ERROR_SIZE = 16  # Of END_OF_IMAGE; data of this size is never requested.
 _VERSION, _COMPATIBLE = 2, 1
 _MAX_BEGUN = 100
-"""A device begins once, and again if nobody answered; one that goes on so is broken."""
+"""How often a device may begin: it begins again if nobody answered in time."""
 
 
 @dataclass(frozen=True, slots=True)

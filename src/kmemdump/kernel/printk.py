@@ -300,7 +300,7 @@ def find_log_places(read: ReadVirtual, info: VmcoreInfo) -> LogPlaces:
         structure += [
             (ring.text + at, _ULONG.size) for at in {start, begin % ring.text_size}
         ]
-        size = int.from_bytes(record[layout.length : layout.length + 2], "little")
+        size = _text_size(record, layout)
         size = min(size, length - _ULONG.size)
         if size:
             texts.append((ring.text + start + _ULONG.size, size))
@@ -373,7 +373,7 @@ def _read_records(
                 continue
             begin, end = _LPOS.unpack_from(desc, layout.lpos)
             record = infos.part(index * layout.info_size, layout.info_size)
-            size = int.from_bytes(record[layout.length : layout.length + 2], "little")
+            size = _text_size(record, layout)
             size = min(size, left)
             block = _block(text, ring.text_size, begin, end, current, size)
             if block is None:
@@ -435,6 +435,10 @@ def _block_place(
     if text.part(first, _ULONG.size) != _ULONG.pack(owner):
         return None
     return start, length
+
+
+def _text_size(info: bytes, layout: _Layout) -> int:
+    return int.from_bytes(info[layout.length : layout.length + 2], "little")
 
 
 def _record(data: bytes, layout: _Layout, text: bytes) -> LogRecord:

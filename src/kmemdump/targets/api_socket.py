@@ -39,7 +39,7 @@ class _Connection(http.client.HTTPConnection):
             self.sock.connect(address)
 
     def end(self) -> None:
-        """End it, whoever waits for it."""
+        """End the connection, also while another thread reads an answer."""
         # Not self.sock, which is None while an answer is read that is the last one.
         if self._opened is not None:
             with contextlib.suppress(OSError):

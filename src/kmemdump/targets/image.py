@@ -213,7 +213,7 @@ def _find(notes: Sequence[VmcoreInfo], file: OpenFile) -> FileTarget:
     is noticed.
 
     :raises TargetError: If there is no such map, or several kernels have one.
-    :raises FormatError: If there is none, and a note is of an unknown architecture.
+    :raises FormatError: If no map fits, and a note has an unknown architecture.
     """
     found: list[FileTarget] = []
     unknown: FormatError | None = None

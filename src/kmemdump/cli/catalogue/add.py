@@ -99,7 +99,8 @@ def add(
     if not sources and events is None:
         raise UsageError("catalogue add: no SOURCE, expected a file, folder or URL")
     # The workers of a scheduler may have what this machine has not.
-    gone = _report_missing(sources) if scheduler is None else []
+    is_here = scheduler is None
+    gone = _report_missing(sources) if is_here else []
     sources = [source for source in sources if source not in gone]
     if gone and not sources and events is None:
         return ExitCode.UNREADABLE
@@ -130,11 +131,8 @@ def add(
         bare: list[Row] = []
         named: list[Source] = []
         if events is not None:
-            # The workers of a scheduler may have what this machine has not.
             named, found = read_events(
-                events,
-                host,
-                lambda it: scheduler is None and not os.path.lexists(it),
+                events, host, lambda core: is_here and not os.path.lexists(core)
             )
             bare = without_known(catalogue, found, host)
         done = add_sources(
