@@ -37,9 +37,12 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("quick")
 
-# Tests of one run share what core images of one kernel build have in common.
-_CACHE = tempfile.TemporaryDirectory(prefix="kmemdump-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHE.name
+# Tests of one run share what core images of one kernel build have in common; kernels
+# are kept for the next run. The processes of a run inherit what their first one sets.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["KMEMDUMP_LAB"] = str(default_folder(os.environ).absolute())
+    _CACHE = tempfile.TemporaryDirectory(prefix="kmemdump-tests-")
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # In the background of a shell, this process and all that it starts ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -155,6 +155,11 @@ def test_default_folder():
     assert default_folder({"KMEMDUMP_LAB": "/x"}) == Path("/x")
 
 
+def test_kernels_outlive_a_run_of_tests(lab_cache):
+    """The cache of the tests is removed after them: else each run downloads 4 GB."""
+    assert not lab_cache.folder.is_relative_to(os.environ["XDG_CACHE_HOME"])
+
+
 def test_entry_is_whole_or_absent(tmp_path):
     cache = PackageCache(tmp_path / "lab")
 
