@@ -3,7 +3,6 @@
 
 import os
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from kmemdump.lab import (
     default_folder,
 )
 from kmemdump.lab.initramfs import make_initramfs
-from kmemdump.lab.machine_folder import MachineFolder
 from kmemdump.lab.serial_port import SerialPort
 from kmemdump.lab.setup import qemu_arguments
 from rigs.scenarios import (
@@ -198,22 +196,3 @@ def test_serial_port():
     with pytest.raises(TargetError, match="peer: cannot be written to"):
         lines.write("x")
     lines.close()
-
-
-def test_folder_outlives_its_maker(monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = MachineFolder(1 << 60)  # More than /dev/shm has.
-    assert folder.path.parent == tmp_path
-    assert folder.path.stat().st_mode & 0o777 == 0o700
-    os.utime(folder.path, (0, 0))
-    heir = subprocess.Popen(["sleep", "100"], pass_fds=[folder.descriptor])
-    os.close(folder.descriptor)  # As if Python had been killed.
-    young = MachineFolder(1 << 60)
-    assert folder.path.exists()
-    heir.kill()
-    heir.wait()
-    MachineFolder(1 << 60).close()
-    assert not folder.path.exists()
-    assert young.path.exists()
-    young.close()
-    assert not list(tmp_path.iterdir())

@@ -1,69 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""
-A machine's folder: sockets, console and RAM file, gone with the machine.
+"""A machine's folder: sockets, console and RAM file, gone with the machine."""
 
-The folder is locked as long as any process holds its file descriptor. Python
-and QEMU both hold it, so an unlocked folder is left over from killed processes,
-and the next machine removes it. Otherwise a killed test run would leave a gigabyte
-of a guest's memory in /dev/shm.
-"""
-
-import fcntl
-import os
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from kmemdump.lab.apt import run
+from kmemdump.lab.locked_folder import LockedFolder, remove_left
 
 __all__ = ["MachineFolder", "copy_sparse", "dig_holes"]
 
-_PREFIX = "kmemdump-lab-"
 _SHARED_MEMORY = Path("/dev/shm")
-_SETTLED = 60  # Seconds; a younger folder may not be locked yet.
 
 
-class MachineFolder:
+class MachineFolder(LockedFolder):
     """
     Make a folder in memory or, without room there, among temporary files.
+
+    Python and QEMU both hold its descriptor, and so the lock.
 
     :param need: Bytes that must fit.
     """
 
     def __init__(self, need: int) -> None:
-        parent = Path(tempfile.gettempdir())
+        parents = (_SHARED_MEMORY, Path(tempfile.gettempdir()))
+        for parent in parents:  # The last machine may have been in the other one.
+            remove_left(parent)
         # Containers often have only 64 MiB of it, and a full one kills with SIGBUS.
-        if _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free > need:
-            parent = _SHARED_MEMORY
-        _sweep(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        """To be inherited by each process that uses the folder."""
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-
-    def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self.descriptor)
+        fits = _SHARED_MEMORY.is_dir() and _room(_SHARED_MEMORY) > need
+        super().__init__(parents[0] if fits else parents[1])
 
 
-def _sweep(parent: Path) -> None:
-    for path in parent.glob(f"{_PREFIX}*"):
-        try:
-            if time.time() - path.stat().st_mtime < _SETTLED:
-                continue
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # Gone by now, or another user's.
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
+def _room(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def copy_sparse(source: Path, target: Path) -> None:
