@@ -78,7 +78,7 @@ def test_it_is_built_once(cache, tmp_path):
     assert cache.kernel("android", AARCH64) == kernel
     assert (tmp_path / "made").read_text().splitlines() == made
     # Nothing of the build is left.
-    assert not list(cache.folder.glob(".new-*"))
+    assert not list(cache.folder.glob(".kmemdump-*"))
 
 
 def test_headers_are_kept_where_modules_are_built_for_it(cache, tmp_path, monkeypatch):

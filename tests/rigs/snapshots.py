@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from kmemdump.errors import TargetError
+from kmemdump.lab.locked_folder import LockedFolder
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.machine_folder import copy_sparse
 from kmemdump.lab.packages import PackageCache
@@ -162,8 +162,8 @@ class Snapshots:
         machine.boot()
         if _TROUBLE.search(machine.console):
             return
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as new:
-            partial = Path(new, folder.name)
+        with LockedFolder(self.folder) as new:
+            partial = new / folder.name
             partial.mkdir()
             save(machine, partial)
             partial.rename(folder)

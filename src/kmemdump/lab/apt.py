@@ -10,10 +10,7 @@ with the archive that this machine's sources name.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
+from kmemdump.lab.commands import CommandError, run
+from kmemdump.lab.locked_folder import LockedFolder
 
 __all__ = [
     "Apt",
@@ -44,37 +43,8 @@ debug files that it does not have any more.
 """
 
 
-class CommandError(UnsupportedError):
-    """A command failed; the message has its last line."""
-
-
 class MissingPackageError(UnsupportedError):
     """The archive has no such package, or not any more."""
-
-
-def run(*argv: str, cwd: Path | None = None) -> str:
-    """
-    Run a command and return its output.
-
-    :raises CommandError: If it fails.
-    :raises UnsupportedError: If it is not installed.
-    """
-    try:
-        done = subprocess.run(
-            argv,
-            cwd=cwd,
-            env=os.environ | {"LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-    except FileNotFoundError as e:
-        raise UnsupportedError(f"{argv[0]} is not installed") from e
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise CommandError(f"{' '.join(argv)}: {words[-1]}")
-    return done.stdout
 
 
 def have_apt() -> bool:
@@ -144,11 +114,12 @@ class Apt:
         :raises UnsupportedError: If it cannot be downloaded.
         """
         # The debug packages are 300 MB each.
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".download-") as name:
+        with LockedFolder(self._folder) as folder:
             wanted = package if version is None else f"{package}={version}"
             options = self._options
             try:
-                run("apt-get", *options, "-q", "download", wanted, cwd=Path(name))
+                argv = ("apt-get", *options, "-q", "download", wanted)
+                run(*argv, cwd=folder, long=True)
             except CommandError as e:
                 if not self._has(wanted):
                     raise MissingPackageError(
@@ -158,7 +129,7 @@ class Apt:
                     ) from e
                 problem = f"{e}\n{self.advice()}"
                 raise UnsupportedError(problem) from e
-            found = list(Path(name).glob("*.deb"))
+            found = list(folder.glob("*.deb"))
             if len(found) != 1:
                 raise UnsupportedError(f"apt-get download {wanted}: no package came")
             yield found[0]
@@ -171,7 +142,7 @@ class Apt:
         :raises UnsupportedError: If that fails.
         """
         with self.downloaded(package, version) as deb:
-            run("dpkg-deb", "-x", str(deb), str(folder))
+            run("dpkg-deb", "-x", str(deb), str(folder), long=True)
             return run("dpkg-deb", "-f", str(deb), "Depends")
 
     def _has(self, package: str) -> bool:
@@ -236,7 +207,7 @@ class Apt:
                 for folder in ("lists/partial", "cache/archives/partial"):
                     (place / folder).mkdir(parents=True, exist_ok=True)
                 try:
-                    run("apt-get", *options, "-q", "update")
+                    run("apt-get", *options, "-q", "update", long=True)
                 except CommandError:
                     if not stamp.exists():
                         raise

@@ -22,8 +22,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.apt import Apt, run
+from kmemdump.lab.apt import Apt
 from kmemdump.lab.architectures import AARCH64, X86_64, Architecture
+from kmemdump.lab.commands import ENDS_WITH_US, run
 from kmemdump.lab.kernel_package import KernelPackage
 
 __all__ = ["BUILT_KERNELS", "HEADERS", "BuiltKernel", "build_kernel", "built_kernel"]
@@ -195,7 +196,7 @@ def build_kernel(recipe: BuiltKernel, apt: Apt, folder: Path) -> None:
         work = Path(name)
         apt.unpack(recipe.source, work)
         [packed] = (work / "usr/src").glob("linux-source-*.tar.xz")
-        run("tar", "-xf", str(packed), "-C", str(work))
+        run("tar", "-xf", str(packed), "-C", str(work), long=True)
         packed.unlink()
         [tree] = work.glob("linux-source-*")
         build = work / "build"
@@ -258,7 +259,7 @@ def _configure(recipe: BuiltKernel, make: tuple[str, ...], build: Path) -> None:
 
 def _run(recipe: BuiltKernel, *argv: str) -> None:
     done = subprocess.run(
-        argv,
+        [*ENDS_WITH_US, *argv],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

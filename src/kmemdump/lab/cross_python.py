@@ -15,8 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.apt import Apt, run
+from kmemdump.lab.apt import Apt
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.commands import run
 from kmemdump.lab.module import find_compiler
 from kmemdump.lab.packages import PackageCache
 

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from kmemdump.formats.cpio import Entry
 from kmemdump.lab import cross_python
-from kmemdump.lab.apt import run
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.commands import run
 from kmemdump.lab.cross_python import build_drgn, unpack_python
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.shared_libraries import libraries

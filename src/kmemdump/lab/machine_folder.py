@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from kmemdump.lab.apt import run
+from kmemdump.lab.commands import run
 from kmemdump.lab.locked_folder import LockedFolder, remove_left
 
 __all__ = ["MachineFolder", "copy_sparse", "dig_holes"]

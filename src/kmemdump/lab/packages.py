@@ -10,7 +10,6 @@ import fcntl
 import platform
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from kmemdump.lab.built_kernels import (
 from kmemdump.lab.busybox import find_busybox
 from kmemdump.lab.kernel_names import KernelName, base_suite, find_kernel
 from kmemdump.lab.kernel_package import KernelPackage
+from kmemdump.lab.locked_folder import LockedFolder, remove_left
 from kmemdump.lab.other_programs import unpack_libraries, wrap_programs
 from kmemdump.user_folders import user_folder
 
@@ -217,6 +217,7 @@ class PackageCache:
         :param name: Name of the entry.
         :param make: Fills an empty folder, which then becomes the entry.
         """
+        remove_left(self.folder)
         final = self.folder / name
         if final.exists():
             return final
@@ -225,8 +226,8 @@ class PackageCache:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if final.exists():  # Another process made it meanwhile.
                 return final
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as new:
-                partial = Path(new, name)
+            with LockedFolder(self.folder) as new:
+                partial = new / name
                 partial.mkdir()
                 make(partial)
                 partial.rename(final)

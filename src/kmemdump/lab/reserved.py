@@ -13,8 +13,8 @@ from pathlib import Path
 
 from kmemdump.firmware.device_tree import KINFO, SCRATCH, SMEM
 from kmemdump.formats.fdt import Node, parse_fdt
-from kmemdump.lab.apt import run
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.commands import run
 from kmemdump.lab.fdt_writer import pack_fdt
 from kmemdump.memory.ranges import Range
 
