@@ -248,10 +248,10 @@ def test_a_debug_package_without_the_file(archive, cache):
     archive.add(OWN, image("6.12.1-cloud-amd64"))
     archive.add(OWN, "linux-image-6.12.1-cloud-amd64-dbg", files={"usr/x": ELF})
     kernel = cache.kernel("6.12")
-    with pytest.raises(UnsupportedError, match=r"no ELF file .*boot/vmlinux-6.12.1"):
+    with pytest.raises(UnsupportedError, match=r"no file .*boot/vmlinux-6.12.1"):
         cache.vmlinux(kernel)
     # The next attempt starts anew.
-    with pytest.raises(UnsupportedError, match="no ELF file"):
+    with pytest.raises(UnsupportedError, match="no file"):
         cache.vmlinux(kernel)
 
 

@@ -9,8 +9,7 @@ it is whole, so that a killed run leaves nothing half done.
 import fcntl
 import platform
 import re
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from kmemdump.lab.built_kernels import (
     built_kernel,
 )
 from kmemdump.lab.busybox import find_busybox
+from kmemdump.lab.deb_file import extract_file
 from kmemdump.lab.kernel_names import KernelName, base_suite, find_kernel
 from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.locked_folder import LockedFolder, remove_left
@@ -143,7 +143,8 @@ class PackageCache:
         def make(folder: Path) -> None:
             apt = self.apt(kernel.architecture, kernel.suite)
             with apt.downloaded(package, kernel.version) as deb:
-                _extract_file(deb, places, folder / name)
+                if not extract_file(deb, places, folder / name):
+                    raise UnsupportedError(f"{deb.name}: no file {' or '.join(places)}")
 
         return self.entry(f"{package}_{_file_name(kernel.version)}", make) / name
 
@@ -232,27 +233,6 @@ class PackageCache:
                 make(partial)
                 partial.rename(final)
         return final
-
-
-def _extract_file(deb: Path, places: Sequence[str], target: Path) -> None:
-    """Extract the one file at any of some places; the others may be links to it."""
-    argv = ["tar", "-x", "--to-stdout", "--occurrence", "-f", "-", *places]
-    with (
-        open(target, "wb") as file,
-        subprocess.Popen(
-            ["dpkg-deb", "--fsys-tarfile", str(deb)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as unpacker,
-    ):
-        # It fails where a place does not exist, and writes the other all the same.
-        subprocess.run(
-            argv, stdin=unpacker.stdout, stdout=file, stderr=subprocess.DEVNULL
-        )
-        unpacker.kill()  # tar does not read what comes after the file.
-    with open(target, "rb") as file:
-        if file.read(4) != b"\x7fELF":
-            raise UnsupportedError(f"{deb.name}: no ELF file {' or '.join(places)}")
 
 
 def _file_name(version: str) -> str:
