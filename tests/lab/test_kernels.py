@@ -12,7 +12,7 @@ from kmemdump.errors import UnsupportedError
 from kmemdump.lab import AARCH64, X86_64, KernelPackage, PackageCache, Setup
 from kmemdump.lab.apt import MissingPackageError
 from kmemdump.lab.kernel_names import KernelName
-from rigs.fake_archive import OWN, FakeArchive
+from rigs.fake_archive import MAIN, OWN, SECURITY, FakeArchive
 
 pytestmark = pytest.mark.slow
 
@@ -290,7 +290,7 @@ def test_lists_of_another_suite(archive, cache):
         f"deb {options} http://a.test/d/ trixie main",
         f"deb {options} http://a.test/s trixie-security main",
     ]
-    _, update, show = (archive.folder / "said").read_text().splitlines()
+    *_, update, show = (archive.folder / "said").read_text().splitlines()
     for said in (update, show):
         assert f"-oDir::Etc::sourcelist={place}/sources.list" in said
         assert "-oDir::Etc::sourceparts=/dev/null" in said
@@ -306,9 +306,52 @@ def test_suites_without_security_updates_of_their_own(archive, cache, suite):
     assert line.endswith(f"http://a.test/d/ {suite} main")
 
 
+def test_other_suites_of_a_medium(archive, cache):
+    """An installer leaves the medium among the sources, and it comes first."""
+    archive.fetched("Debian main file:/cdrom/", f"Debian main {MAIN}/")
+    cache.apt(X86_64, "trixie").show("base-files")
+    text = (cache.folder / "apt-trixie-amd64/sources.list").read_text()
+    assert " http://a.test/d/ trixie main" in text
+    assert "cdrom" not in text
+
+
+def test_lists_that_cannot_be_fetched(archive, cache):
+    """apt only warns of it; the next call fetches them."""
+    archive.add(OWN, "linux-image-6.12.9-cloud-arm64")
+    archive.fail(MAIN, SECURITY)
+    problem = "kernel 6.12: here: apt cannot fetch lists from http://a.test/d: cannot r"
+    with pytest.raises(UnsupportedError, match=problem):
+        cache.kernel("6.12", AARCH64)
+    assert not list(cache.folder.glob("*/updated"))
+    archive.fail()
+    assert cache.kernel("6.12", AARCH64).release == "6.12.9-cloud-arm64"
+    archive.fail(SECURITY)
+    with pytest.raises(UnsupportedError, match=r"from http://a\.test/s: cannot"):
+        cache.apt(X86_64, "trixie").show("base-files")
+
+
+def test_lists_that_come_from_nowhere(archive, cache):
+    """Addresses are not those of the sources if these only name a list of mirrors."""
+    archive.fetched()
+    archive.fail("https://mirror.test/d")
+    with pytest.raises(UnsupportedError, match=r"from https://mirror\.test/d: c"):
+        cache.apt(AARCH64).show("base-files")
+
+
+def test_old_lists_do_until_there_are_new_ones(archive, cache):
+    cache.apt(AARCH64).show("base-files")
+    stamp = cache.folder / "apt-arm64/updated"
+    os.utime(stamp, (0, 0))
+    archive.fail(MAIN)
+    PackageCache(cache.folder).apt(AARCH64).show("base-files")
+    assert stamp.stat().st_mtime == 0
+    archive.fail("http://foreign.test/x")  # It may lack the architecture.
+    PackageCache(cache.folder).apt(AARCH64).show("base-files")
+    assert stamp.stat().st_mtime != 0
+
+
 def test_other_suites_without_lists_of_ones_own(archive, cache):
-    get = archive.folder / "bin/apt-get"
-    get.write_text("#!/bin/sh\ntrue\n")
+    archive.fetched()
     with pytest.raises(UnsupportedError, match=r"no archive\nrun 'apt-get update'"):
         cache.apt(X86_64, "trixie").show("crash")
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from kmemdump.lab import PackageCache
 PackageCache(Path(sys.argv[1])).kernel("6.1")
 """
-# Lists as the fake one, and downloads forever.
+# Has sources, and downloads forever.
 APT_GET = """#!/bin/sh
 case "$*" in
 *download*) echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000 ;;
+*--print-uris*) echo "'http://a.test/d'" ;;
 esac
 """
 
@@ -48,10 +49,9 @@ def test_a_killed_download(how, tmp_path, monkeypatch):
     started, folder = tmp_path / "started", tmp_path / "lab"
     (archive.folder / "bin/apt-get").write_text(APT_GET.format(started))
     monkeypatch.setenv("PATH", f"{archive.folder}/bin:{os.environ['PATH']}")
-    python = subprocess.Popen([sys.executable, "-c", KERNEL, folder])
-    wait_until(started.exists)
-    python.send_signal(how)
-    python.wait()
+    with subprocess.Popen([sys.executable, "-c", KERNEL, folder]) as python:
+        wait_until(lambda: started.exists() or python.poll() is not None)
+        python.send_signal(how)
     wait_until(lambda: not runs(int(started.read_text())))
     left = set(folder.glob(".kmemdump-*"))
     assert len(left) == 2  # Of the entry, and of the download.

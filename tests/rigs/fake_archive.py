@@ -16,6 +16,8 @@ from pathlib import Path
 
 OWN = "own"
 """The suites of this machine."""
+MAIN = "http://a.test/d"
+SECURITY = "http://a.test/s"
 
 
 @dataclass
@@ -25,7 +27,7 @@ class FakeArchive:
     folder: Path
     suites: dict[str, dict[str, dict[str, object]]] = field(default_factory=dict)
     label: str = "Debian"
-    """Whose archive it is."""
+    """Whose archive it is; "none" whose lists were fetched; "no-sources" for any."""
 
     def __post_init__(self) -> None:
         programs = self.folder / "bin"
@@ -35,6 +37,18 @@ class FakeArchive:
             start = f"{sys.executable} {__file__} {self.folder} {self.label} {name}"
             path.write_text(f'#!/bin/sh\nexec {start} "$@"\n')
             path.chmod(0o755)
+        self.fail()
+        fetched = self.label not in ("none", "no-sources")
+        own = f"{self.label}-Security main {SECURITY}", f"{self.label} main {MAIN}/"
+        self.fetched(*(own if fetched else ()))
+
+    def fetched(self, *targets: str) -> None:
+        """Set whose lists were fetched: label, component and address of each."""
+        (self.folder / "targets").write_text("".join(f"{it}\n" for it in targets))
+
+    def fail(self, *addresses: str) -> None:
+        """Let apt fail to fetch from some addresses, which is only a warning to it."""
+        (self.folder / "unreachable").write_text("\n".join(addresses))
 
     def add(
         self,
@@ -64,11 +78,13 @@ def main(folder: Path, label: str, program: str, arguments: list[str]) -> int:
     suites = json.loads((folder / "archive.json").read_text())
     packages = suites.get(suite)
     if words[0] == "indextargets":
-        if label != "none":  # Lists were fetched.
-            print(
-                f"{label}-Security main http://a.test/s\n{label} main http://a.test/d/"
-            )
+        print((folder / "targets").read_text(), end="")
+    elif "--print-uris" in options:
+        if label != "no-sources":
+            print(f"'{MAIN}/dists/own/InRelease' InRelease 0")
     elif words[0] == "update":
+        for address in (folder / "unreachable").read_text().split():
+            print(f"Err:1 {address} {suite} InRelease\n  cannot resolve")
         return 0 if packages is not None else fail(f"no Release file of {suite}")
     elif words[0] == "pkgnames":
         for name in packages or {}:

@@ -10,6 +10,7 @@ with the archive that this machine's sources name.
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,7 +19,14 @@ from functools import cached_property
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.commands import CommandError, run
+from kmemdump.lab.apt_sources import (
+    ANOTHER,
+    debian_address,
+    fetched_archives,
+    has_sources,
+    sources_of,
+)
+from kmemdump.lab.commands import CommandError, attempt, run
 from kmemdump.lab.locked_folder import LockedFolder
 
 __all__ = [
@@ -31,16 +39,10 @@ __all__ = [
     "run",
 ]
 
-_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-"""Keys of all releases; package debian-archive-keyring."""
-_ANOTHER = "another kernel, such as this machine's: kmemdump demo --vmlinuz FILE"
 _FRESH = 7 * 24 * 3600
 """Seconds; older lists may name files that the archive has deleted."""
-_WITHOUT_SECURITY = ("bullseye", "sid", "experimental")
-"""
-Suites that get their security updates as any other; and one whose archive of them lists
-debug files that it does not have any more.
-"""
+_FAILED = re.compile(r"^Err:\d+ (\S+).*\n  (.*)", re.MULTILINE)
+"""What apt prints of a file that it could not fetch: where, and why."""
 
 
 class MissingPackageError(UnsupportedError):
@@ -48,7 +50,16 @@ class MissingPackageError(UnsupportedError):
 
 
 def have_apt() -> bool:
-    """Return whether this machine can download and unpack Debian's packages."""
+    """
+    Return whether this machine can download and unpack packages.
+
+    Not where apt has no sources, as on a machine of another distribution that builds
+    images of Debian.
+    """
+    return _is_installed() and has_sources()
+
+
+def _is_installed() -> bool:
     return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
 
 
@@ -61,7 +72,7 @@ def have_debian() -> bool:
     """
     if not have_apt():
         return False
-    archives = _archives()
+    archives = fetched_archives()
     return not archives or "Debian" in archives
 
 
@@ -71,11 +82,13 @@ def require_apt() -> None:
 
     :raises UnsupportedError: If not; the message says what to do instead.
     """
-    if not have_apt():
-        raise UnsupportedError(
-            "apt and dpkg are not installed, with which Debian's kernels are fetched\n"
-            f"{_ANOTHER}"
-        )
+    if not _is_installed():
+        problem = "apt and dpkg are not installed, with which"
+    elif not has_sources():
+        problem = "apt has no sources, from which"
+    else:
+        return
+    raise UnsupportedError(f"{problem} Debian's kernels are fetched\n{ANOTHER}")
 
 
 class Apt:
@@ -157,7 +170,7 @@ class Apt:
 
         :raises UnsupportedError: If it is not Debian's.
         """
-        return _address(_archives())
+        return debian_address()
 
     def advice(self) -> str:
         """Return what to do when a package is not found."""
@@ -203,11 +216,11 @@ class Apt:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not stamp.exists() or time.time() - stamp.stat().st_mtime > _FRESH:
                 if self._release is not None:
-                    sources.write_text(_sources(self._release))
+                    sources.write_text(sources_of(self._release))
                 for folder in ("lists/partial", "cache/archives/partial"):
                     (place / folder).mkdir(parents=True, exist_ok=True)
                 try:
-                    run("apt-get", *options, "-q", "update", long=True)
+                    _update(options)
                 except CommandError:
                     if not stamp.exists():
                         raise
@@ -216,43 +229,34 @@ class Apt:
         return options
 
 
+def _update(options: tuple[str, ...]) -> None:
+    """
+    Fetch the lists of Debian's packages.
+
+    Not of all sources: a foreign one may lack the architecture.
+
+    :raises CommandError: If they cannot be fetched; apt itself goes on with old ones,
+        or none.
+    """
+    argv = ("apt-get", *options, "-q", "update")
+    done = attempt(*argv, long=True)
+    failed = _FAILED.findall(done.stdout)
+    needed = _debian_addresses() if failed else set()
+    for address, reason in failed:
+        if address.rstrip("/") in needed or not _debian_addresses(*options):
+            raise CommandError(f"apt cannot fetch lists from {address}: {reason}")
+    if done.returncode and not failed:
+        said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise CommandError(f"{' '.join(argv)}: {said}")
+
+
+def _debian_addresses(*options: str) -> set[str]:
+    """Return whose lists were fetched of Debian, its updates and backports included."""
+    archives = fetched_archives(*options).items()
+    return {it.rstrip("/") for label, it in archives if label.startswith("Debian")}
+
+
 def _indexes(folder: Path) -> tuple[str, ...]:
     """Return the options by which apt keeps its indexes of the lists in a folder."""
     names = ("pkgcache", "srcpkgcache")
     return tuple(f"-oDir::Cache::{name}={folder / name}.bin" for name in names)
-
-
-def _sources(release: str) -> str:
-    """Return apt's sources for a release, from where this machine's packages come."""
-    archives = _archives()
-    address = _address(archives)
-    # The lists of a release that gets no updates any more stay signed, but expire.
-    options = f"[signed-by={_KEYS} check-valid-until=no]"
-    lines = [f"deb {options} {address} {release} main\n"]
-    # Between two updates of a release, its newest kernels are only there.
-    security = archives.get("Debian-Security")
-    if security and release not in _WITHOUT_SECURITY and "-" not in release:
-        lines.append(f"deb {options} {security} {release}-security main\n")
-    return "".join(lines)
-
-
-def _address(archives: dict[str, str]) -> str:
-    if not archives:
-        raise UnsupportedError("apt knows no archive\nrun 'apt-get update' as root")
-    if "Debian" not in archives:
-        raise UnsupportedError(
-            f"apt's archives are of {', '.join(archives)}, not Debian's, whose kernels "
-            f"are fetched\n{_ANOTHER}"
-        )
-    return archives["Debian"]
-
-
-def _archives() -> dict[str, str]:
-    """Return the addresses of this machine's archives, by their labels."""
-    found: dict[str, str] = {}
-    what = ("--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
-    for line in run("apt-get", "indextargets", *what).splitlines():
-        label, component, address = line.split(" ", 2)
-        if component == "main":
-            found.setdefault(label, address)
-    return found

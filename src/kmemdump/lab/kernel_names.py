@@ -125,17 +125,20 @@ def find_kernel(
     :raises UnsupportedError: If no suite has one, or none can be asked.
     """
     troubles = []
-    for suite in _places(name):
+    places = _places(name)
+    for suite in places:
         try:
             for release, package in _candidates(name, architecture, apt(suite)):
                 if (version := _version(apt(suite), package)) is not None:
                     return FoundKernel(release, package, version, suite)
         except CommandError as error:  # It may have gone from the archive.
             troubles.append(f"{suite or 'here'}: {error}")
+    advice = apt(places[0]).advice()
+    if len(troubles) == len(places):  # Mostly the same: no network.
+        raise UnsupportedError(f"kernel {name}: {troubles[0]}\n{advice}")
     asked = f"Debian has no kernel {name} for {architecture} in the suites"
-    names = ", ".join(suite or "of this machine" for suite in _places(name))
+    names = ", ".join(suite or "of this machine" for suite in places)
     why = f" ({'; '.join(troubles)})" if troubles else ""
-    advice = apt(_places(name)[0]).advice()
     raise UnsupportedError(f"{asked} {names}{why}\n{advice}")
 
 

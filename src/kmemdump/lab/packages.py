@@ -64,9 +64,9 @@ class PackageCache:
         :param release: Debian's name of a release; this machine's, if it is None.
         :raises UnsupportedError: If this machine has no apt.
         """
-        require_apt()
         key = architecture.debian, release
         if key not in self._apts:
+            require_apt()
             self.folder.mkdir(parents=True, exist_ok=True)
             self._apts[key] = Apt(architecture.debian, self.folder, release)
         return self._apts[key]
