@@ -2,14 +2,17 @@
 """Temporary folders of killed processes go, and nothing else does."""
 
 import os
+import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from kmemdump.errors import UnsupportedError
 from kmemdump.lab.locked_folder import LockedFolder
 from kmemdump.lab.machine_folder import MachineFolder
-from rigs.full_disk import needs_root
+from rigs.full_disk import mounted_tmpfs, needs_root
 
 NEED = 1 << 20
 
@@ -29,12 +32,10 @@ def left_in(parent: Path) -> Path:
 @pytest.fixture
 def places(monkeypatch, tmp_path):
     """What stands for /dev/shm, and for the folder of temporary files."""
-    memory, temporary = tmp_path / "memory", tmp_path / "temporary"
-    memory.mkdir()
-    temporary.mkdir()
-    monkeypatch.setattr("kmemdump.lab.machine_folder._SHARED_MEMORY", memory)
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    return memory, temporary
+    monkeypatch.setattr("kmemdump.lab.machine_folder._SHARED_MEMORY", tmp_path)
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # A short path.
+        monkeypatch.setattr("tempfile.tempdir", name)
+        yield tmp_path, Path(name)
 
 
 def test_a_folder_outlives_its_maker(tmp_path):
@@ -84,3 +85,32 @@ def test_a_machine_removes_what_is_left_in_both_places(places):
     assert folder.path.parent == places[0]
     folder.close()
     assert not any(path.exists() for path in left)
+
+
+@needs_root
+def test_a_machine_without_room(places, tmp_path, monkeypatch):
+    _, temporary = places
+    with mounted_tmpfs(tmp_path, 2 << 20) as disk:
+        monkeypatch.setattr("kmemdump.lab.machine_folder._SHARED_MEMORY", disk)
+        with pytest.raises(UnsupportedError, match=r"for 999999 MiB .*TMPDIR names"):
+            MachineFolder(999_999 << 20)
+        folder = MachineFolder(4 << 20)
+        assert folder.path.parent == temporary
+        folder.close()
+
+
+def test_a_machine_in_a_long_path(monkeypatch):
+    """The longest in which its socket can be bound is taken."""
+    monkeypatch.setattr("kmemdump.lab.machine_folder._SHARED_MEMORY", Path("/nowhere"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        place = Path(short, (76 - len(short)) * "x")
+        for path in (place, longer := place.with_name(f"{place.name}y")):
+            path.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(place))
+        folder = MachineFolder(NEED)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(folder.path / "qmp"))
+        folder.close()
+        monkeypatch.setattr("tempfile.tempdir", str(longer))
+        with pytest.raises(UnsupportedError, match=r"78 bytes, .*TMPDIR names another"):
+            MachineFolder(NEED)

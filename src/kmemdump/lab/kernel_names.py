@@ -133,9 +133,10 @@ def find_kernel(
                     return FoundKernel(release, package, version, suite)
         except CommandError as error:  # It may have gone from the archive.
             troubles.append(f"{suite or 'here'}: {error}")
-    advice = apt(places[0]).advice()
     if len(troubles) == len(places):  # Mostly the same: no network.
-        raise UnsupportedError(f"kernel {name}: {troubles[0]}\n{advice}")
+        again = "if the network is up again, repeat the command"
+        raise UnsupportedError(f"kernel {name}: {troubles[0]}\n{again}")
+    advice = apt(places[0]).advice()
     asked = f"Debian has no kernel {name} for {architecture} in the suites"
     names = ", ".join(suite or "of this machine" for suite in places)
     why = f" ({'; '.join(troubles)})" if troubles else ""

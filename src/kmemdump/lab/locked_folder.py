@@ -16,9 +16,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["LockedFolder", "remove_left"]
+__all__ = ["NAME_LENGTH", "LockedFolder", "remove_left"]
 
 _PREFIX = ".kmemdump-locked-"
+NAME_LENGTH = len(_PREFIX) + 8
+"""Bytes of a folder's name."""
 _NAME = re.compile(re.escape(_PREFIX) + "[a-z0-9_]{8}")  # As mkdtemp() makes them.
 _SETTLED = 60  # Seconds; a younger folder may not be locked yet.
 

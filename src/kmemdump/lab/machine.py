@@ -21,6 +21,7 @@ from kmemdump.lab.guest_python import kmemdump_entries
 from kmemdump.lab.initramfs import make_initramfs
 from kmemdump.lab.machine_folder import MachineFolder, copy_sparse, dig_holes
 from kmemdump.lab.packages import PackageCache
+from kmemdump.lab.qemu_end import describe_end
 from kmemdump.lab.serial_port import SerialPort, SerialTimeoutError
 from kmemdump.lab.setup import Setup, prepare_firmware, qemu_arguments
 from kmemdump.targets.qmp_client import QmpClient
@@ -157,7 +158,9 @@ class Machine:
         try:
             self._control = QmpClient(control, _QMP_TIMEOUT)
         except TargetError as e:
-            raise TargetError(f"qemu does not start: {self._last_words()}") from e
+            ended = describe_end(self._process, self._folder)
+            problem = f"qemu does not start: {self._last_words()}"
+            raise TargetError(f"{problem} ({ended})" if ended else problem) from e
 
     def _make_disks(self) -> None:
         sizes = {"disk": self.setup.disk << 20}
@@ -185,10 +188,16 @@ class Machine:
             raise
         except TargetError as e:
             raise TargetError(
-                f"kernel {self.setup.kernel.release} did not boot "
-                f"in {self._timeout:g} s; qemu said: {self._last_words()}; "
+                f"kernel {self.setup.kernel.release} did not boot{self._why()}; "
+                f"qemu said: {self._last_words()}; "
                 f"the guest's last line: {self._last_line()}"
             ) from e
+
+    def _why(self) -> str:
+        assert self._process is not None
+        assert self._folder is not None
+        ended = describe_end(self._process, self._folder)
+        return f": {ended}" if ended else f" in {self._timeout:g} s"
 
     def _is_ready(self, deadline: float) -> bool:
         now = time.monotonic()
