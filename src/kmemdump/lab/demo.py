@@ -8,7 +8,6 @@ firmware left.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -22,6 +21,7 @@ from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.installing import require_programs
 from kmemdump.lab.crashes import CrashType, crash_guest
+from kmemdump.lab.dump_folder import check_dump_folder, new_dump_folder
 from kmemdump.lab.firmware import Firmware
 from kmemdump.lab.kernel_package import KernelPackage
 from kmemdump.lab.machine import Machine
@@ -137,11 +137,12 @@ def run_firmware_demo(
         written.
     :param say: Called with a line about each step.
     :raises KmemdumpError: If it cannot be done on this machine.
+    :raises OutputError: If ``dump`` is there, and no demonstration made it.
     """
     dump, image, core = (folder / name for name in ("dump", "rawdump.img", "core.elf"))
-    shutil.rmtree(dump, ignore_errors=True)
     architecture = kernel.architecture
     require_programs(architecture.qemu, "setpriv")
+    check_dump_folder(dump)
     setup = Setup(kernel, firmware=True)
     smem, scratch = smem_range(architecture), scratch_range(architecture)
     say(
@@ -162,7 +163,8 @@ def run_firmware_demo(
         crash_guest(machine, CrashType.PANIC)
         machine.pause()
         with closing(Firmware(machine)) as firmware:
-            firmware.leave_folder(dump)
+            with new_dump_folder(dump) as partial:
+                firmware.leave_folder(partial)
             firmware.leave_image(image)
         say(
             f"dead; its firmware left {len(firmware.names)} files in {dump}, and the "

@@ -107,7 +107,7 @@ class Firmware:
 
     def leave_folder(self, folder: Path) -> None:
         """Leave a file for each region, like a tool that downloads all of a device."""
-        folder.mkdir()
+        folder.mkdir(mode=0o700)  # Memory of a kernel.
         for item in self._files:
             with open(folder / item.name, "wb") as file:
                 for block in self._contents(item):
