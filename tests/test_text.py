@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Text for people."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from kmemdump.text import (
     format_memory,
     format_size,
     printable,
+    shell_command,
 )
 
 
@@ -36,6 +39,11 @@ def test_escapes(text, shown):
 
 def test_kept_characters():
     assert printable("a\tb\n\x1b", keep="\t\n") == "a\tb\n\\x1b"
+
+
+def test_commands_to_paste():
+    pasted = shell_command("kmemdump", "ask", Path("/my dumps/$a.core"), "bt 1")
+    assert pasted == "kmemdump ask '/my dumps/$a.core' 'bt 1'"
 
 
 @pytest.mark.parametrize(

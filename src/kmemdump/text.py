@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ __all__ = [
     "no_such",
     "plain_console",
     "printable",
+    "shell_command",
 ]
 
 
@@ -45,6 +47,11 @@ def no_such(what: str, name: str, there: Iterable[str]) -> str:
     near = get_close_matches(name, list(there), 1)
     guess = f", did you mean {near[0]}?" if near else ""
     return f"no {what} {name!r}{guess}"
+
+
+def shell_command(*words: object) -> str:
+    """Return a command to paste into a shell, whatever the words have in them."""
+    return shlex.join(map(str, words))
 
 
 def c_string(raw: bytes) -> str:

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from kmemdump.cli.shared.options import path_option
 from kmemdump.errors import ExitCode, UsageError
-from kmemdump.text import plain_console
+from kmemdump.files import PartialFile
+from kmemdump.text import plain_console, shell_command
 
 if TYPE_CHECKING:
     from kmemdump.lab import KernelPackage
@@ -119,17 +120,15 @@ def command(
     with open_core(result.core) as core:
         report = core.report(all_stacks=False)
     path = output / "report.txt"
-    with path.open("w", encoding="utf-8") as file:
-        print_report(report, plain_console(file=file, width=100))
+    with PartialFile(path) as file:
+        file.write(report.to_text().encode("utf-8", "backslashreplace"))
     if as_json:
         click.echo(json.dumps(_record(result, path, report), indent=2))
     else:
         print_report(report, plain_console(), most=_RECORDS)
-        say(
-            f"the whole report is in {path}; now ask more:\n"
-            f"     {_program('kmemdump')} ask {result.core} ps 'bt 1' mount\n"
-            f"     {_program('drgn')} -c {result.core}"
-        )
+        say(f"the whole report is in {path}; now ask more:")
+        for line in _more_questions(result.core):
+            screen.print(f"     {line}", soft_wrap=True)  # It is pasted as one line.
     return ExitCode.DONE if result.complete else ExitCode.INCOMPLETE
 
 
@@ -177,6 +176,13 @@ def _record(result: DemoResult, path: Path, report: Report) -> dict[str, object]
         "report": str(path),
         "cause": {"kind": cause.kind, "sentence": cause.sentence, "cpu": cause.cpu},
     }
+
+
+def _more_questions(core: Path) -> tuple[str, ...]:
+    return (
+        shell_command(_program("kmemdump"), "ask", core, "ps", "bt 1", "mount"),
+        shell_command(_program("drgn"), "-c", core),
+    )
 
 
 def _program(name: str) -> str:

@@ -9,6 +9,7 @@ dies, its crash kernel copies what was marked and reboots, the next boot collect
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from kmemdump.crash_kernel.initramfs import pack_crash_initramfs
 from kmemdump.crash_kernel.installation import ARGUMENTS, prepare_partition
 from kmemdump.crash_kernel.settings import SETTINGS, CopierSettings
 from kmemdump.errors import ExitCode, TargetError
+from kmemdump.files import PartialFile
 from kmemdump.installing import require_programs
 from kmemdump.lab.copier import build_copier
 from kmemdump.lab.crashes import CrashType, trigger_crash
@@ -31,7 +33,7 @@ from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.setup import Setup
 from kmemdump.text import format_size
 
-__all__ = ["CRASH_KERNEL", "run_crash_kernel_demo", "wait_for_copy"]
+__all__ = ["CRASH_KERNEL", "fetch_core", "run_crash_kernel_demo", "wait_for_copy"]
 
 CRASH_KERNEL = 128
 """MiB that are reserved for the crash kernel, as by Debian's kdump-tools."""
@@ -124,12 +126,22 @@ def _tell(machine: Machine, core: Path, say: Callable[[str], None]) -> DemoResul
     say("it has booted again, as a whole")
     _prepare_guest(machine)
     collected = _kmemdump(machine, "collect kdump -o /run/core.elf", say)
-    partial = core.with_name(f".{core.name}.part")
-    partial.touch(0o600)
-    machine.fetch("/run/core.elf", partial)
-    partial.replace(core)
+    fetch_core(machine, core)
     say(f"fetched from the VM: {core}, {format_size(core.stat().st_size)}")
     return DemoResult(core, marked and collected, seconds, copying=copying)
+
+
+def fetch_core(machine: Machine, core: Path) -> None:
+    """
+    Copy the guest's core image to a file, which gets its name when it is whole.
+
+    :raises TargetError: If the guest cannot read it.
+    :raises OutputError: If *core* cannot be written.
+    """
+    fetched = machine.folder / "core.elf"
+    machine.fetch("/run/core.elf", fetched)
+    with PartialFile(core) as output, open(fetched, "rb") as source:
+        shutil.copyfileobj(source, output, 1 << 20)
 
 
 def _kmemdump(machine: Machine, arguments: str, say: Callable[[str], None]) -> bool:

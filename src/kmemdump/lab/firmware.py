@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmemdump.errors import FormatError, KmemdumpError, NotCapturedError, TargetError
+from kmemdump.files import PartialFile
 from kmemdump.formats.elf import (
     NT_PRSTATUS,
     PT_NOTE,
@@ -125,7 +126,7 @@ class Firmware:
             sections.append(_SECTION.pack(*fields))
             offset += item.size
         header = (b"Raw_Dmp!", 0x1000, 1, 0, 0, 0, offset, 0, len(self._files))
-        with open(path, "wb") as file:
+        with PartialFile(path) as file:
             file.write(_HEADER.pack(*header) + b"".join(sections))
             for item in self._files:
                 for block in self._contents(item):
