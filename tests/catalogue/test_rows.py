@@ -121,8 +121,10 @@ def test_a_damaged_file_is_named(catalogue, tmp_path, data, problem):
 
 
 def test_no_catalogue(catalogue):
-    with pytest.raises(TargetError, match="no catalogue is there"):
+    with pytest.raises(TargetError, match="no catalogue is there") as caught:
         contents(catalogue)
+    adding = f"kmemdump catalogue add SOURCE --to {catalogue.place.url}"
+    assert str(caught.value).endswith(f"make one: {adding}")
 
 
 def test_another_file_system():

@@ -74,8 +74,10 @@ def test_targets(sockets):
     assert find_targets([str(sockets)], names=["d*"]) == both[:1]
     gone = str(sockets / "nosuch")
     assert find_targets([gone, f"qmp:{gone}2"]) == [f"qmp:{gone}", f"qmp:{gone}2"]
-    with pytest.raises(UsageError, match=r"'kmemdump info .*notes' says"):
-        find_targets([str(sockets / "notes")])
+    notes = sockets / "my notes"
+    notes.write_text("")
+    with pytest.raises(UsageError, match=f"this says .*: kmemdump info '{notes}'$"):
+        find_targets([str(notes)])
     with pytest.raises(UsageError, match="--metadata is of libvirt's domains"):
         find_targets([], metadata=["title=x"])
 

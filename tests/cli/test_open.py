@@ -171,8 +171,9 @@ def test_json(tmp_path, capsys, monkeypatch):
 
 
 def test_what_cannot_be_opened(tmp_path, core, capsys):
-    assert main(["open", "qmp:/run/vm.qmp"]) == 2
-    assert "first: kmemdump capture qmp:/run/vm.qmp -o CORE" in capsys.readouterr().err
+    assert main(["open", "qmp:/run/a vm.qmp"]) == 2
+    err = capsys.readouterr().err
+    assert "first: kmemdump capture 'qmp:/run/a vm.qmp' -o CORE" in err
     assert main(["open", "live"]) == 2
     path = tmp_path / "noise"
     path.write_bytes(b"noise" * 999)

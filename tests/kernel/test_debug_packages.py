@@ -35,6 +35,7 @@ NEW = "/usr/lib/debug/lib/modules/"
         ("6.12.0", "vmlinux", "in which it was built"),
         ("6.8.12-4-pve", "vmlinux", "in which it was built"),
         ("", "vmlinux", "in which it was built"),
+        ("6.1.0; reboot; -amd64", "vmlinux", "in which it was built"),
     ],
 )
 def test_advice(release: str, file: str, package: str) -> None:

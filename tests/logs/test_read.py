@@ -432,9 +432,9 @@ def test_what_says_that_it_is_a_dump(tmp_path, magic):
 
 
 def test_a_binary_journal(tmp_path):
-    file = tmp_path / "system.journal"
+    file = tmp_path / "a system.journal"
     file.write_bytes(b"LPKSHHRH" + bytes(500))
-    with pytest.raises(TargetError, match=r"journalctl --file .* -k -o export"):
+    with pytest.raises(TargetError, match=f"journalctl --file '{file}' -k -o export"):
         open_log(str(file))
 
 

@@ -25,6 +25,7 @@ from kmemdump.catalogue.parquet import KEY, to_parquet, to_table
 from kmemdump.catalogue.place import Place
 from kmemdump.catalogue.row import VERSION, Row
 from kmemdump.errors import TargetError
+from kmemdump.text import shell_command
 
 __all__ = ["MAX_PAGE", "Catalogue", "choose_files"]
 
@@ -69,7 +70,7 @@ class Catalogue:
         if not self.files():
             raise TargetError(
                 f"{self.place.url}: no catalogue is there\n"
-                f"make one: kmemdump catalogue add SOURCE --to {self.place.url}"
+                f"make one: {_adding(self.place.url)}"
             )
         return asked(self.place, self.files, ask)
 
@@ -176,3 +177,7 @@ def _page_name(content: str) -> str | None:
     if not _CONTENT.fullmatch(content):
         return None  # A row of somebody else: it names no file of ours.
     return f"{_REPORTS}/{content[:2]}/{content}.html.gz"
+
+
+def _adding(url: str) -> str:
+    return shell_command("kmemdump", "catalogue", "add", "SOURCE", "--to", url)

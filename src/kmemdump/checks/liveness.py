@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from kmemdump.arch.architecture import arch_from_elf
-from kmemdump.checks.point import Point, missing, ok, warning
+from kmemdump.checks.point import Point, capture_now, missing, ok, warning
 from kmemdump.errors import NotCapturedError, TargetError
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_channel import QmpChannel
@@ -72,7 +72,7 @@ def check_panics(marks: VmMarks) -> Point:
         return missing(
             name,
             "the kernel has panicked already",
-            f"write its core image now: kmemdump capture {marks.target.name} -o CORE",
+            capture_now(marks.target.name),
         )
     if marks.lacking is not None:
         return warning(

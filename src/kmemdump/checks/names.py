@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.targets.live import NAME
+from kmemdump.text import shell_command
 from kmemdump.watch.sources.all import describe_places, find_sources
 from kmemdump.watch.sources.domains import TRYING_AGAIN
 
@@ -42,7 +43,7 @@ def find_targets(
         if os.path.isfile(spec.removeprefix("file:")):
             raise UsageError(
                 f"{spec}: is a file, expected a VM, a folder of sockets, or live\n"
-                f"'kmemdump info {spec}' says what is in a file"
+                f"this says what is in it: {shell_command('kmemdump', 'info', spec)}"
             )
     if others or libvirt or names or metadata:
         found += _find_vms(others, libvirt, names, metadata)

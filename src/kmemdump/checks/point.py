@@ -6,7 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Check", "Point", "Rehearsal", "State", "missing", "ok", "warning"]
+from kmemdump.text import shell_command
+
+__all__ = [
+    "Check",
+    "Point",
+    "Rehearsal",
+    "State",
+    "capture_now",
+    "missing",
+    "ok",
+    "warning",
+]
 
 
 class State(StrEnum):
@@ -45,6 +56,12 @@ def warning(name: str, text: str, advice: str = "") -> Point:
 def missing(name: str, text: str, advice: str = "") -> Point:
     """Return a point that costs a part of the next core image."""
     return Point(name, State.MISSING, text, advice)
+
+
+def capture_now(target: str) -> str:
+    """Return the advice about a target that is dead already."""
+    command = shell_command("kmemdump", "capture", target, "-o", "CORE")
+    return f"write its core image now: {command}"
 
 
 @dataclass(frozen=True, slots=True)

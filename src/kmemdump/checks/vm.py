@@ -11,7 +11,15 @@ from kmemdump.checks.disk import check_disk
 from kmemdump.checks.findings import Findings
 from kmemdump.checks.kernel import check_kernel, check_questions
 from kmemdump.checks.liveness import check_events, check_hangs, check_panics
-from kmemdump.checks.point import Point, Rehearsal, State, missing, ok, warning
+from kmemdump.checks.point import (
+    Point,
+    Rehearsal,
+    State,
+    capture_now,
+    missing,
+    ok,
+    warning,
+)
 from kmemdump.checks.qemu_machine import advise, check_actions, check_devices
 from kmemdump.checks.rehearsal import Written, rehearse
 from kmemdump.checks.wanted import Wanted
@@ -95,7 +103,7 @@ def _check_status(target: VmTarget, status: str) -> Point:
         return missing(
             name,
             f"the VM is dead already: {status}",
-            f"write its core image now: kmemdump capture {target.name} -o CORE",
+            capture_now(target.name),
         )
     if status in _NOT_STARTED:
         return missing(name, f"the VM is not started: {status}", "start it")

@@ -25,6 +25,7 @@ from kmemdump.errors import (
 from kmemdump.files import OpenFile
 from kmemdump.installing import describe_install
 from kmemdump.sealing import NoKeyError, unseal
+from kmemdump.text import shell_command
 
 if TYPE_CHECKING:
     from kmemdump.debuggers.compatibility import DebuggedFile
@@ -85,9 +86,7 @@ def command(
     from kmemdump.kernel.vmlinux_search import find_vmlinux
 
     if target == "live" or target.startswith("qmp:"):
-        raise UsageError(
-            f"{target}: debuggers open files\nfirst: kmemdump capture {target} -o CORE"
-        )
+        raise UsageError(f"{target}: debuggers open files\nfirst: {_capture(target)}")
     path = Path(target.removeprefix("file:"))
     unsealed: int | None = None
     try:
@@ -113,7 +112,7 @@ def command(
         advice = "'kmemdump info' says what can"
         if not (file.is_elf or file.is_kdump):
             # As usual for a file of RAM: all of them open a core image of it.
-            advice = f"first: kmemdump capture {file.quoted} -o CORE"
+            advice = f"first: {_capture(file.path)}"
         raise UnsupportedError(
             f"{target}: {debugger} cannot open it: {choice.note}\n" + advice
         )
@@ -173,3 +172,7 @@ def _describe(target: str, path: Path, reading: TargetOptions) -> DebuggedFile:
         except KmemdumpError:
             info = None
         return describe_file(opened, path, info)
+
+
+def _capture(target: object) -> str:
+    return shell_command("kmemdump", "capture", target, "-o", "CORE")

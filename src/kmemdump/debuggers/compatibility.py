@@ -20,6 +20,7 @@ from kmemdump.opening import was_sealed
 from kmemdump.targets import Target
 from kmemdump.targets.kdump import KdumpMemory
 from kmemdump.targets.vmcore import core_of
+from kmemdump.text import shell_command
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["VMLINUX", "DebuggedFile", "Debugger", "describe_file", "find_debuggers"]
@@ -107,7 +108,7 @@ class DebuggedFile:
     @property
     def quoted(self) -> str:
         """The path, quoted for a shell."""
-        return shlex.quote(str(self.path))
+        return shell_command(self.path)
 
     @property
     def foreign(self) -> bool:

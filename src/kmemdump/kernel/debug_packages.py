@@ -59,11 +59,14 @@ _DISTRIBUTIONS = (
         "installs",
     ),
 )
+_PLAIN = re.compile(r"[\w.+~-]+", re.ASCII)
 _OWN = "the file vmlinux in the folder in which it was built"
 
 
 def find_debug_package(release: str) -> str:
     """Say in words where the debug file of a kernel is published."""
+    if _PLAIN.fullmatch(release) is None:  # An attacker's words, for a shell.
+        return _OWN
     for item in _DISTRIBUTIONS:
         match = item.release.fullmatch(release)
         if match:

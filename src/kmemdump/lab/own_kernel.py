@@ -12,11 +12,13 @@ from kmemdump.files import OpenFile
 from kmemdump.formats.kernel_image import parse_kernel_image
 from kmemdump.lab.architectures import get_architecture
 from kmemdump.lab.kernel_package import KernelPackage
+from kmemdump.text import shell_command
 
 __all__ = ["find_own_image", "own_kernel"]
 
 _MAX_FILE = 256 << 20
 _ROOT = Path("/")
+_COPY = "/var/tmp/vmlinuz"
 
 
 def own_kernel(
@@ -79,10 +81,10 @@ def find_own_image(release: str, root: Path = _ROOT) -> Path:
         except KmemdumpError:
             continue
     if unreadable:
+        install = shell_command("install", "-m", "644", unreadable[0], _COPY)
         raise UnsupportedError(
             f"{unreadable[0]}: only root may read the host's kernel\n"
-            f"as root, run: install -m 644 {unreadable[0]} /var/tmp/vmlinuz; then "
-            "kmemdump demo --vmlinuz /var/tmp/vmlinuz"
+            f"as root, run: {install}; then kmemdump demo --vmlinuz {_COPY}"
         )
     raise UnsupportedError(
         f"the host's kernel {release} is neither in /boot nor in /lib/modules/"

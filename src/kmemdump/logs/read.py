@@ -26,6 +26,7 @@ from kmemdump.logs.detect import SAMPLE, LogFormat, detect_log
 from kmemdump.logs.log_text import MAX_LINES, LogText, parse_text, split_boots
 from kmemdump.logs.pstore_folder import find_pstore_files, is_pstore_file, read_pstore
 from kmemdump.targets.unsupported import has_magic
+from kmemdump.text import shell_command
 
 __all__ = ["MAX_LOG", "STANDARD_INPUT", "open_log", "parse_log"]
 
@@ -140,7 +141,8 @@ def _read_file(file: BinaryIO, name: str) -> LogText | None:
     if head.startswith(_BINARY_JOURNAL):
         raise TargetError(
             f"{name}: is a file of systemd's journal\n"
-            f"journalctl --file {name} -k -o export | kmemdump report -"
+            f"{shell_command('journalctl', '--file', name)} -k -o export | "
+            "kmemdump report -"
         )
     for magic, unpack in _UNPACKERS.items():
         if head.startswith(magic):

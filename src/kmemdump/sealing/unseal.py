@@ -16,7 +16,7 @@ from kmemdump.files import OpenFile
 from kmemdump.formats.sealed import CLEAR_LIMIT, Sealed, find_sealed
 from kmemdump.sealing.library import key_lines, library
 from kmemdump.sealing.streams import Input, Output
-from kmemdump.text import format_memory, printable
+from kmemdump.text import format_memory, printable, shell_command
 
 __all__ = [
     "NoKeyError",
@@ -178,7 +178,8 @@ def _identities_of(path: Path) -> Sequence[Any]:
     if lines[0].startswith(_AGE):
         raise UsageError(
             f"{path}: the key itself is sealed\n"
-            f"let age open it: age -d {path} | kmemdump … --identity /dev/stdin"
+            f"let age open it: {shell_command('age', '-d', path)} | "
+            "kmemdump … --identity /dev/stdin"
         )
     try:
         if lines[0].startswith(_BEGIN):
