@@ -19,6 +19,8 @@ __all__ = ["find_own_image", "own_kernel"]
 _MAX_FILE = 256 << 20
 _ROOT = Path("/")
 _COPY = "/var/tmp/vmlinuz"
+_ANOTHER = "name a kernel: kmemdump demo --vmlinuz FILE [--modules DIR]"
+_THEN = f"then kmemdump demo --vmlinuz {_COPY}"
 
 
 def own_kernel(
@@ -66,31 +68,53 @@ def find_own_image(release: str, root: Path = _ROOT) -> Path:
     Return the image of the host's own kernel.
 
     :param release: As ``uname -r`` prints it here.
-    :raises UnsupportedError: If it is not there, or only root may read it.
+    :raises UnsupportedError: If it is not there, or cannot be read.
     """
-    unreadable = []
+    problems = []  # The first is of the likeliest place.
     for path in _places(release, root):
-        if not path.is_file():
-            continue
-        if not os.access(path, os.R_OK):
-            unreadable.append(path)
-            continue
         try:
-            if own_kernel(path, root=root).release == release:
+            if _is_readable(path) and _is_own(path, release, root):
                 return path
-        except KmemdumpError:
-            continue
-    if unreadable:
-        install = shell_command("install", "-m", "644", unreadable[0], _COPY)
-        raise UnsupportedError(
-            f"{unreadable[0]}: only root may read the host's kernel\n"
-            f"as root, run: {install}; then kmemdump demo --vmlinuz {_COPY}"
-        )
+        except UnsupportedError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
     raise UnsupportedError(
         f"the host's kernel {release} is neither in /boot nor in /lib/modules/"
-        f"{release} (a container has its host's)\n"
-        "name a kernel: kmemdump demo --vmlinuz FILE [--modules DIR]"
+        f"{release} (a container has its host's)\n{_ANOTHER}"
     )
+
+
+def _is_own(path: Path, release: str, root: Path) -> bool:
+    try:
+        return own_kernel(path, root=root).release == release
+    except KmemdumpError as error:
+        raise UnsupportedError(
+            f"{error}; no other file is the host's kernel {release}\n{_ANOTHER}"
+        ) from error
+
+
+def _is_readable(path: Path) -> bool:
+    """
+    Return whether there is a file.
+
+    :raises UnsupportedError: If only root can say, or read it.
+    """
+    try:
+        if not path.is_file():
+            return False
+    except OSError as error:
+        raise UnsupportedError(
+            f"{path.parent}: {error.strerror}: the host's kernel may be there\n"
+            f"as root, run: install -m 644 KERNEL {_COPY}; {_THEN}"
+        ) from error
+    if not os.access(path, os.R_OK):
+        install = shell_command("install", "-m", "644", path, _COPY)
+        raise UnsupportedError(
+            f"{path}: only root may read the host's kernel\n"
+            f"as root, run: {install}; {_THEN}"
+        )
+    return True
 
 
 def _places(release: str, root: Path) -> Iterator[Path]:
