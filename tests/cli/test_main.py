@@ -360,11 +360,12 @@ def test_ctrl_c(verb, capsys):
     assert capsys.readouterr().err.strip() == "kmemdump: stopped"
 
 
-def test_a_bug_is_told_as_one(verb, capsys):
-    verb(raiser(ZeroDivisionError("oops")))
+@pytest.mark.parametrize("kind", [ZeroDivisionError, EOFError])
+def test_a_bug_is_told_as_one(kind, verb, capsys):
+    verb(raiser(kind("oops")))
     assert main(["areas"]) == ExitCode.BUG
     err = capsys.readouterr().err
-    assert "ZeroDivisionError: oops" in err
+    assert f"{kind.__name__}: oops" in err
     assert err.splitlines()[-1].startswith("kmemdump: a bug of kmemdump: please report")
 
 

@@ -3,6 +3,7 @@
 
 import gzip
 import json
+import lzma
 import os
 import platform
 import shutil
@@ -77,6 +78,41 @@ def test_the_hosts_own_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda where, mode: where != path)
     with pytest.raises(UnsupportedError, match=f"install -m 644 {path}"):
         find_own_image(FEDORA, tmp_path)
+
+
+def test_a_folder_that_only_root_may_enter(tmp_path, monkeypatch):
+    """As /boot of Arch."""
+    boot = tmp_path / "boot"
+
+    def is_file(path: Path) -> bool:
+        if path.parent == boot:
+            raise PermissionError(13, "Permission denied", str(path))
+        return os.path.isfile(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(UnsupportedError, match=f"{boot}: Permission denied: the host"):
+        find_own_image(FEDORA, tmp_path)
+    path = put(tmp_path / f"usr/lib/modules/{FEDORA}/vmlinuz", write_x86(FEDORA))
+    assert find_own_image(FEDORA, tmp_path) == path
+
+
+def test_the_hosts_own_is_packed_in_an_unknown_way(tmp_path):
+    put(tmp_path / f"boot/vmlinuz-{FEDORA}", write_zboot(b"", "zstd"))
+    put(tmp_path / "boot/vmlinuz-other", b"no image")
+    with pytest.raises(UnsupportedError, match="'zstd', expected") as caught:
+        find_own_image(FEDORA, tmp_path)
+    assert "kmemdump demo --vmlinuz FILE" in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["gz", "xz"])
+def test_a_damaged_module(ending, tmp_path):
+    image = put(tmp_path / "vmlinuz", write_x86(FEDORA))
+    modules = tmp_path / "modules"
+    packed = {"gz": gzip, "xz": lzma}[ending].compress(b"a module" * 99)
+    put(modules / f"kernel/dummy.ko.{ending}", packed[:-9])
+    kernel = own_kernel(image, modules)
+    with pytest.raises(UnsupportedError, match=rf"dummy\.ko\.{ending}: is damaged: "):
+        kernel.module("dummy")
 
 
 @pytest.fixture

@@ -123,7 +123,10 @@ def main(arguments: Sequence[str] | None = None, *, in_children: bool = False) -
         sys.stdout.flush()
     except BrokenPipeError:  # The reader (head, less) has ended.
         return ExitCode.INCOMPLETE
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
+        # click takes the end of a file for that of a prompt, and there is none.
+        if isinstance(error.__cause__, EOFError):
+            return _report_bug(error.__cause__)
         print_message("stopped")
         return 130
     except click.ClickException as error:
@@ -147,8 +150,12 @@ def main(arguments: Sequence[str] | None = None, *, in_children: bool = False) -
         return ExitCode.UNREADABLE
     except ChildEnded:
         raise
-    except Exception:
-        traceback.print_exc()
-        print_message("a bug of kmemdump: please report the lines above")
-        return ExitCode.BUG
+    except Exception as error:
+        return _report_bug(error)
     return int(status or 0)
+
+
+def _report_bug(error: Exception) -> ExitCode:
+    traceback.print_exception(error)
+    print_message("a bug of kmemdump: please report the lines above")
+    return ExitCode.BUG

@@ -42,7 +42,9 @@ def read_module(path: Path) -> bytes:
 
 def _unzstd(path: Path) -> bytes:
     try:
-        done = subprocess.run(["zstd", "-dcq", str(path)], capture_output=True)
+        done = subprocess.run(
+            ["zstd", "-dcq", str(path)], stdin=subprocess.DEVNULL, capture_output=True
+        )
     except FileNotFoundError as error:
         raise UnsupportedError(f"{path}: zstd is not here; install it") from error
     if done.returncode:

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An unpacked kernel, whatever the layout of its packages."""
 
-import gzip
-import lzma
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
+from kmemdump.kernel.module_file import read_module
 from kmemdump.lab.architectures import X86_64, Architecture
 
 __all__ = ["KernelPackage"]
@@ -50,18 +48,14 @@ class KernelPackage:
         Return a module that the package ships, decompressed.
 
         :param name: File name without its endings, as in ``pvpanic-pci``.
-        :raises UnsupportedError: If the package has no such module, or it is compressed
-            and the program for that is missing.
+        :raises UnsupportedError: If the package has no such module, or it cannot be
+            read.
         """
         path = self._find_module(name)
         if path is None:
             problem = f"{self.folder}: kernel {self.release} has no module {name}"
             raise UnsupportedError(problem)
-        if path.suffix == ".xz":
-            return lzma.decompress(path.read_bytes())
-        if path.suffix == ".gz":
-            return gzip.decompress(path.read_bytes())
-        return _unzstd(path) if path.suffix == ".zst" else path.read_bytes()
+        return read_module(path)
 
     def has_module(self, name: str) -> bool:
         """Return whether the package ships a module."""
@@ -87,8 +81,8 @@ class KernelPackage:
     def has_builtin(self, name: str) -> bool:
         """Return whether a module is a part of the kernel itself."""
         listed = self._modules / "modules.builtin"
-        lines = listed.read_text().splitlines() if listed.exists() else ()
-        return any(Path(line).stem == name for line in lines)
+        text = listed.read_text(errors="replace") if listed.exists() else ""
+        return any(Path(line).stem == name for line in text.splitlines())
 
     @property
     def _modules(self) -> Path:
@@ -97,18 +91,3 @@ class KernelPackage:
         # Debian 13 moved /lib/modules to /usr/lib/modules, and 6.12 packs them.
         new = self.folder / "usr/lib/modules" / self.release
         return new if new.exists() else self.folder / "lib/modules" / self.release
-
-
-def _unzstd(path: Path) -> bytes:
-    try:
-        done = subprocess.run(
-            ["zstd", "-dcq", str(path)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError as e:
-        raise UnsupportedError(f"{path}: zstd is not here; install zstd") from e
-    if done.returncode:
-        raise UnsupportedError(f"{path}: zstd cannot decompress it")
-    return done.stdout
