@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from kmemdump.errors import UnsupportedError
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.opening import was_sealed
 from kmemdump.sealing.memory import is_in_memory
@@ -18,11 +19,14 @@ __all__ = ["user_builds"]
 
 def user_builds(environ: Mapping[str, str], target: Target) -> BuildCache | None:
     """
-    Return the cache of this user; nothing is made yet.
+    Return the cache of this user, if there is a place for one; nothing is made yet.
 
     :param target: What is opened. Of what is sealed, nothing is kept on a disk.
     """
-    folder = user_folder(environ, "CACHE") / "builds"
+    try:
+        folder = user_folder(environ, "CACHE") / "builds"
+    except UnsupportedError:
+        return None
     if was_sealed(target) and not is_in_memory(folder):
         return None
     return _of_folder(folder)

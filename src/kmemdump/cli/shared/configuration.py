@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kmemdump.cli.shared.wrong_use import describe_number
-from kmemdump.errors import UsageError
+from kmemdump.errors import UnsupportedError, UsageError
 from kmemdump.text import no_such
 from kmemdump.user_folders import user_folder
 
@@ -35,8 +36,10 @@ _HEADER = re.compile(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]")
 
 def usual_places(environ: Mapping[str, str]) -> list[Path]:
     """Return the files that may hold options; a later file overrides an earlier one."""
-    own = user_folder(environ, "CONFIG") / "config.toml"
-    return [Path("/etc/kmemdump.toml"), own]
+    places = [Path("/etc/kmemdump.toml")]
+    with suppress(UnsupportedError):  # A user without a home.
+        places.append(user_folder(environ, "CONFIG") / "config.toml")
+    return places
 
 
 def config_option() -> click.Option:

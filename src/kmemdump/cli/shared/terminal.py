@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.shared.messages import print_message
-from kmemdump.errors import UsageError
+from kmemdump.errors import UnsupportedError, UsageError
 from kmemdump.user_folders import user_folder
 
 if TYPE_CHECKING:
@@ -100,14 +100,15 @@ def _edited(prompt: Prompt) -> Iterator[None]:
 
     readline.set_completer(complete)
     readline.parse_and_bind("tab: complete")
-    history = _history_path()
-    with contextlib.suppress(OSError):
-        readline.read_history_file(history)
+    # A read-only home, or none: no history.
+    with contextlib.suppress(OSError, UnsupportedError):
+        readline.read_history_file(_history_path())
     try:
         yield
     finally:
         readline.set_history_length(_MOST_LINES)
-        with contextlib.suppress(OSError):  # A read-only home: no history.
+        with contextlib.suppress(OSError, UnsupportedError):
+            history = _history_path()
             history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             readline.write_history_file(history)
 
