@@ -20,11 +20,11 @@ from kmemdump.backends.kdump import KdumpBackend
 from kmemdump.cli import main
 from kmemdump.collect.source import Options, open_source
 from kmemdump.core import open_core
-from kmemdump.errors import BackendError
+from kmemdump.errors import BackendError, UnsupportedError
 from kmemdump.formats.copied import read_copied
 from kmemdump.formats.followed import Followed, pack_followed
 from kmemdump.formats.kdump_list import LIST_SIZE, half_places, parse_list
-from kmemdump.lab import AARCH64, X86_64, get_architecture
+from kmemdump.lab import AARCH64, X86_64, PackageCache, get_architecture
 from kmemdump.lab.copier import build_copier
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
@@ -39,6 +39,8 @@ from rigs.copier import (
 )
 from rigs.synthetic import vmcoreinfo
 
+HERE = get_architecture(platform.machine())
+SOURCE = Path(__file__).parents[2] / "kdump"
 MARKED = 1_700_000_000
 REGIONS = (
     (LIST.end, 4096),
@@ -49,7 +51,7 @@ REGIONS = (
 
 @pytest.fixture(scope="session")
 def copier(lab_cache):
-    return build_copier(lab_cache, get_architecture(platform.machine()))
+    return build_copier(lab_cache, HERE)
 
 
 def mark(ram: Ram, info: bytes = INFO) -> Registry:
@@ -106,6 +108,27 @@ def test_is_small(lab_cache):
             struct.unpack_from("<I", data, offset + i * 56)[0] for i in range(count)
         }
         assert 3 not in kinds
+
+
+def test_is_built_wherever_the_cache_is(tmp_path):
+    """make has a meaning for each of these characters."""
+    before = os.listdir(SOURCE)
+    cache = PackageCache(tmp_path / "a user's: $cache #1")
+    path = build_copier(cache, HERE)
+    assert path.read_bytes()[:4] == b"\x7fELF"
+    assert os.access(path, os.X_OK)
+    assert os.listdir(SOURCE) == before
+
+
+def test_is_built_with_a_compiler_of_another_name(tmp_path, monkeypatch):
+    """As Fedora's."""
+    for name in ("make", "gcc", "mkdir", "as", "ld", "sh"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build_copier(PackageCache(tmp_path / "cache"), HERE).exists()
+    (tmp_path / "gcc").unlink()
+    with pytest.raises(UnsupportedError, match="gcc is not installed\n"):
+        build_copier(PackageCache(tmp_path / "another"), HERE)
 
 
 def test_copies_into_a_folder(copier, ram, tmp_path):

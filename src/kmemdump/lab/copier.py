@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shutil
+import tempfile
 from pathlib import Path
 
 from kmemdump.crash_kernel.initramfs import COPIER
 from kmemdump.crash_kernel.installation import find_copier
 from kmemdump.errors import UnsupportedError
+from kmemdump.installing import require_programs
 from kmemdump.lab.apt import run
 from kmemdump.lab.architectures import Architecture
 from kmemdump.lab.module import find_compiler
@@ -33,13 +36,32 @@ def build_copier(cache: PackageCache, architecture: Architecture) -> Path:
         if architecture.name == platform.machine():
             return find_copier()
         raise UnsupportedError(f"{_SOURCE}: no source, expected a clone of kmemdump")
-    find_compiler(architecture)
-    sources = sorted(_SOURCE.glob("*.[ch]"))
-    made_of = [path.read_bytes() for path in (_SOURCE / "Makefile", *sources)]
+    cross = _find_compiler(architecture)
+    sources = [_SOURCE / "Makefile", *sorted(_SOURCE.glob("*.[ch]"))]
+    made_of = [path.read_bytes() for path in sources]
     digest = hashlib.sha256(b"".join(made_of)).hexdigest()[:12]
 
     def make(folder: Path) -> None:
-        cross, build = f"CROSS={architecture.compiler}", f"BUILD={folder}"
-        run("make", "-s", "-C", str(_SOURCE), cross, build)
+        # make is told no path of the user's: blanks and colons in it are its syntax.
+        with tempfile.TemporaryDirectory(prefix="kmemdump-copier-") as name:
+            for path in sources:
+                shutil.copy(path, name)
+            run("make", "-s", f"CROSS={cross}", "BUILD=build", cwd=Path(name))
+            shutil.copy(Path(name, "build", COPIER), folder)
 
     return cache.entry(f"{COPIER}-{digest}-{architecture.name}", make) / COPIER
+
+
+def _find_compiler(architecture: Architecture) -> str:
+    """
+    Return the beginning of its name.
+
+    :raises UnsupportedError: If it, or make, is not installed.
+    """
+    require_programs("make")
+    own = architecture.name == platform.machine()
+    if own and shutil.which(f"{architecture.compiler}gcc") is None:
+        require_programs("gcc")  # Other distributions' own has another name.
+        return ""
+    find_compiler(architecture)
+    return architecture.compiler
