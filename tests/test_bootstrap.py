@@ -46,6 +46,15 @@ def test_a_demo_elsewhere(programs):
     assert bootstrap(programs, "demo", "x86_64") == (0, "")
 
 
+def test_a_crash_kernel_elsewhere(programs):
+    status, err = bootstrap(programs, "kdump")
+    assert (status, "x86_64-linux-gnu" in err) == (1, False)
+    assert " gcc make" in err
+    for name in ("gcc", "make"):
+        write(programs / name, "true")
+    assert bootstrap(programs, "kdump") == (0, "")
+
+
 def test_the_tests_elsewhere(programs):
     status, err = bootstrap(programs, "test", "x86_64")
     assert status == 1

@@ -26,6 +26,21 @@ def test_what_to_install(name, like, command, monkeypatch):
     assert describe_install("qemu-system-x86_64", "setpriv") == command
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("debian", "apt install kexec-tools gcc"),
+        ("fedora", "dnf install kexec-tools gcc"),
+        ("arch", "pacman -S kexec-tools gcc"),
+        ("opensuse", "zypper install kexec-tools gcc"),
+        ("alpine", "apk add kexec-tools build-base linux-headers"),
+    ],
+)
+def test_what_a_crash_kernel_needs(name, command, monkeypatch):
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": name})
+    assert describe_install("kexec", "gcc") == command
+
+
 def test_what_to_install_who_knows_where(monkeypatch):
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "nixos"})
     found = describe_install("busybox")

@@ -24,6 +24,8 @@ class _Family(NamedTuple):
     """Packages by what they bring; others are called as the program."""
 
 
+_EVERYWHERE = {"kexec": "kexec-tools"}
+"""Packages that are called differently from the program, but the same by all."""
 _FAMILIES = (
     _Family(
         "Debian, Ubuntu",
@@ -82,6 +84,7 @@ _FAMILIES = (
         {
             "busybox": "busybox-static",
             "debuginfod-find": "debuginfod",
+            "gcc": "build-base linux-headers",
             "python3-libvirt": "py3-libvirt",
         },
     ),
@@ -130,5 +133,6 @@ def _family() -> _Family | None:
 
 
 def _command(family: _Family, programs: tuple[str, ...]) -> str:
-    packages = [family.packages.get(name, name) for name in programs]
+    known = {**_EVERYWHERE, **family.packages}
+    packages = [known.get(name, name) for name in programs]
     return f"{family.command} {' '.join(dict.fromkeys(packages))}"
