@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.installing import require_programs
+from kmemdump.installing import describe_install, require_programs
 from kmemdump.lab.apt import have_apt, run
 from kmemdump.lab.architectures import Architecture
 from kmemdump.lab.other_programs import loader, unpack_libraries
@@ -20,19 +20,23 @@ __all__ = ["kexec_command", "kexec_files"]
 
 _NAME = "kexec"
 _PLACES = ("sbin/kexec", "usr/sbin/kexec")
-_LOADER = re.compile(r"ld-linux-[a-z0-9-]+\.so\.\d+")
+_LOADER = re.compile(r"ld-(?:linux|musl)-[a-z0-9_-]+\.so\.\d+")
+"""glibc's, and musl's, which takes the same options."""
 
 
 def kexec_files(cache: PackageCache, architecture: Architecture) -> tuple[Path, ...]:
     """
     Return the program, its loader and its libraries, for `Setup.files`.
 
-    :raises UnsupportedError: If it cannot be downloaded, or is not installed.
+    :raises UnsupportedError: If it cannot be downloaded, or is not installed, or has
+        no loader.
     """
     if not have_apt():
         require_programs(_NAME)
         program = Path(str(shutil.which(_NAME))).resolve()
-        return (program, *sorted(libraries([program])))
+        files = (program, *sorted(libraries([program])))
+        kexec_command(files)  # Before a guest is booted.
+        return files
 
     def make(folder: Path) -> None:
         apt = cache.apt(architecture)
@@ -52,8 +56,14 @@ def kexec_command(files: Sequence[Path]) -> str:
     Return the beginning of the guest's command line.
 
     :param files: See :func:`kexec_files`.
+    :raises UnsupportedError: If no loader is among them.
     """
-    name = next(it.name for it in files if _LOADER.fullmatch(it.name))
+    name = next((it.name for it in files if _LOADER.fullmatch(it.name)), None)
+    if name is None:
+        raise UnsupportedError(
+            f"{files[0]}: is not linked with glibc or musl, expected the "
+            "distribution's\n" + describe_install(_NAME)
+        )
     return f"/files/{name} --library-path /files /files/{_NAME}"
 
 
