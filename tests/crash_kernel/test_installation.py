@@ -87,6 +87,17 @@ def test_installs_a_root_file_system(root, tmp_path):
     assert not install_initramfs(out, settings, None, RELEASE, root).prepared
 
 
+@pytest.mark.parametrize("kind", ["raw:", "file:/crash@ext4:"])
+def test_takes_no_file_for_a_partition(kind, tmp_path):
+    disk = tmp_path / "sda3"  # A typing error in /dev, where dd made a file of it.
+    disk.write_bytes(bytes(65536))
+    settings = CopierSettings((f"{kind}{disk}",))
+    with pytest.raises(TargetError, match="sda3: is no block device, expected a part"):
+        install_initramfs(tmp_path / "image", settings, disk, RELEASE)
+    assert not any(disk.read_bytes())
+    assert not (tmp_path / "image").exists()
+
+
 def test_overwrites_no_partition_that_holds_something(tmp_path):
     disk = tmp_path / "disk"
     content = bytes(65536 + 64) + b"_BHRfS_M" + bytes(65536)  # btrfs

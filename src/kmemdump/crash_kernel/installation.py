@@ -22,7 +22,7 @@ from kmemdump.crash_kernel.places import (
     parse_place,
 )
 from kmemdump.crash_kernel.settings import CopierSettings, write_settings
-from kmemdump.errors import OutputError, UnsupportedError, UsageError
+from kmemdump.errors import OutputError, TargetError, UnsupportedError, UsageError
 from kmemdump.files import PartialFile
 from kmemdump.formats.rawdump import RAWDUMP_MAGIC
 
@@ -39,6 +39,8 @@ ARGUMENTS = "nr_cpus=1 reset_devices panic=10"
 For the crash kernel's command line: less memory, devices that start anew, and a reboot
 if it panics itself. ``systemd/kmemdump-kexec.service`` has them, too.
 """
+_ROOT = Path("/")
+_ON_PARTITIONS = ("file", "raw")
 _COPIERS = ("usr/lib/kmemdump", "usr/local/lib/kmemdump")
 _EMPTY = 4 << 20
 """Bytes at the start of a partition that must be zeros: a file system's are not."""
@@ -62,7 +64,7 @@ def install_initramfs(
     settings: CopierSettings,
     copier: Path | None = None,
     release: str | None = None,
-    root: Path = Path("/"),
+    root: Path = _ROOT,
 ) -> Installed:
     """
     Write a root file system for the crash kernel, and prepare its partitions.
@@ -74,7 +76,7 @@ def install_initramfs(
     :param release: The crash kernel's release; ``None`` for this kernel's.
     :raises UsageError: If a place is none.
     :raises KmemdumpError: If there is no copier, a module is missing, a partition is
-        not empty, or memory is in use.
+        not empty or none, or memory is in use.
     """
     release = release or platform.release()
     if _RELEASE.fullmatch(release) is None:
@@ -82,6 +84,7 @@ def install_initramfs(
     places = [parse_place(place) for place in settings.to]
     for place in places:
         check_place(place, root)
+        _check_device(place, root)
     program = (copier or find_copier(root)).read_bytes()
     modules = read_modules(release, list(_wanted_modules(places, root)), root)
     data = pack_crash_initramfs(program, settings, modules)
@@ -97,7 +100,20 @@ def install_initramfs(
     return Installed(len(data), tuple(modules), kernel, tuple(prepared))
 
 
-def find_copier(root: Path = Path("/")) -> Path:
+def _check_device(place: Place, root: Path) -> None:
+    """
+    Check that a partition is one; below another root, files may stand for devices.
+
+    :raises TargetError: If it is none: the crash kernel sees only devices.
+    """
+    if place.kind not in _ON_PARTITIONS or place.device is None or root != _ROOT:
+        return
+    device = find_device(place, root)
+    if not device.is_block_device():
+        raise TargetError(f"{device}: is no block device, expected a partition")
+
+
+def find_copier(root: Path = _ROOT) -> Path:
     """
     Return the installed copier.
 
