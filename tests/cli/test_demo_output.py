@@ -33,6 +33,7 @@ def demo(tmp_path, monkeypatch):
     image.write_bytes(write_x86("6.1.0-test"))
 
     def run_demo(folder: Path, *_: object) -> DemoResult:
+        (folder / "booted").touch()
         return DemoResult(folder / "core.elf", True, 0.1)
 
     core = SimpleNamespace(report=lambda all_stacks: REPORT)
@@ -59,6 +60,15 @@ def test_follows_no_link_of_another_user(demo, tmp_path, capsys):
     assert demo(folder) == 3
     assert "report.txt is a link of user 65534" in capsys.readouterr().err
     assert victim.read_text() == "precious"
+    assert not (folder / "booted").exists()
+
+
+def test_looks_first_whether_it_can_write(demo, tmp_path, capsys):
+    folder = tmp_path / "out"
+    (folder / "core.elf").mkdir(parents=True)
+    assert demo(folder) == 3
+    assert "core.elf: it is a folder" in capsys.readouterr().err
+    assert os.listdir(folder) == ["core.elf"]
 
 
 @needs_root

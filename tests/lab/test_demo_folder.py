@@ -11,8 +11,10 @@ from kmemdump.lab import PackageCache
 from kmemdump.lab.demo import run_firmware_demo
 from kmemdump.lab.dump_folder import check_dump_folder, new_dump_folder
 from kmemdump.lab.own_kernel import own_kernel
+from rigs.full_disk import needs_root
 from rigs.writers.kernel_image import write_arm64
 
+NOBODY = 65534
 REGISTERS = b"\x7fELF registers"
 
 
@@ -68,6 +70,18 @@ def test_no_folder_is_found_before_the_boot(kind, what, demo, tmp_path):
     with pytest.raises(OutputError, match=f"dump: is {what}, expected nothing there"):
         demo("qemu-system-aarch64", "setpriv")
     assert os.listdir(far) == ["md_CPUS.BIN"]
+
+
+@needs_root
+def test_is_led_by_no_link_of_another_user(tmp_path):
+    (tmp_path / "far").mkdir()
+    shared = tmp_path / "shared"
+    shared.mkdir(0o777)
+    (shared / "out").symlink_to(tmp_path / "far")
+    for path in (shared, shared / "out"):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(OutputError, match="out is a link of user 65534"):
+        check_dump_folder(shared / "out/dump")
 
 
 @pytest.mark.parametrize("before", [None, {}, {"md_CPUS": REGISTERS, "md_OLD": b"x"}])

@@ -105,6 +105,9 @@ def command(
 
     kernel = _choose_kernel(series, vmlinuz, modules, arch, backend)
     output.mkdir(parents=True, exist_ok=True)
+    path = output / "report.txt"
+    for written in (path, output / "core.elf"):
+        PartialFile(written).discard()  # What is wrong there shows before the boot.
     screen = plain_console(stderr=as_json)
 
     def say(line: str) -> None:
@@ -119,7 +122,6 @@ def command(
     result = run(output, cache, say, kernel)
     with open_core(result.core) as core:
         report = core.report(all_stacks=False)
-    path = output / "report.txt"
     with PartialFile(path) as file:
         file.write(report.to_text().encode("utf-8", "backslashreplace"))
     if as_json:

@@ -17,6 +17,7 @@ from pathlib import Path
 from kmemdump.collect.write import write_collected
 from kmemdump.coreimage import Death
 from kmemdump.errors import UnsupportedError
+from kmemdump.files import PartialFile
 from kmemdump.firmware_dumps.folder import collect_folder
 from kmemdump.firmware_dumps.target import DumpTarget
 from kmemdump.installing import require_programs
@@ -143,6 +144,7 @@ def run_firmware_demo(
     architecture = kernel.architecture
     require_programs(architecture.qemu, "setpriv")
     check_dump_folder(dump)
+    PartialFile(image).discard()  # What is wrong there shows now.
     setup = Setup(kernel, firmware=True)
     smem, scratch = smem_range(architecture), scratch_range(architecture)
     say(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kmemdump.errors import OutputError
+from kmemdump.folders import open_folder_of
 
 __all__ = ["check_dump_folder", "new_dump_folder"]
 
@@ -31,10 +32,9 @@ def check_dump_folder(path: Path) -> None:
     """
     try:
         problem = _judge(path)
-    except FileNotFoundError:
-        return
+        os.close(open_folder_of(path)[0])  # No link of another user leads there.
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
     if problem is not None:
         raise OutputError(
             f"{path}: {problem}, expected nothing there, or the files of another "
@@ -64,7 +64,10 @@ def new_dump_folder(path: Path) -> Iterator[Path]:
 
 def _judge(path: Path) -> str | None:
     """Return why a folder is not a demonstration's, if it is none."""
-    mode = os.lstat(path).st_mode
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
     if not stat.S_ISDIR(mode):
         return "is a link" if stat.S_ISLNK(mode) else "is no folder"
     with os.scandir(path) as entries:
