@@ -46,34 +46,61 @@ static bool open_x86(struct tables *tables)
 	tables->shift = 12;
 	tables->top_bits = 9;
 	tables->mask = 0x000ffffffffff000 & ~encrypted;
+	tables->leaves = 1UL << 12 | 1UL << 21 | 1UL << 30;
 	return true;
 }
 
+/*
+ * Arm DDI 0487, VMSAv8-64: the shifts of blocks, and how addresses of 52 bits have
+ * their top elsewhere in the entry. src/kmemdump/arch/aarch64.py does the same.
+ */
 static bool open_arm(struct tables *tables)
 {
-	uint64_t root, offset, page, bits, hole;
+	uint64_t root, offset, page, configured, actual, hole, bits;
 	unsigned int per_level, rest;
 
 	if (!line(tables->vmcore, "SYMBOL(swapper_pg_dir)", &root) ||
 	    !line(tables->vmcore, "NUMBER(kimage_voffset)", &offset) ||
-	    !line(tables->vmcore, "NUMBER(VA_BITS)", &bits) ||
+	    !line(tables->vmcore, "NUMBER(VA_BITS)", &configured) ||
 	    !line(tables->vmcore, "PAGESIZE", &page))
 		return false;
-	/* What the hardware can, of what the kernel was built for. */
-	if (line(tables->vmcore, "NUMBER(TCR_EL1_T1SZ)", &hole) && hole < 64)
-		bits = 64 - hole;
-	if (bits < 36 || bits > 52)
+	actual = configured;
+	if (line(tables->vmcore, "NUMBER(TCR_EL1_T1SZ)", &hole))
+		actual = 64 - hole;
+	if (configured < 36 || configured > 52 || actual < 36 || actual > 52)
 		return false;
-	tables->shift = page == 4096 ? 12 : page == 16384 ? 14 :
-			page == 65536 ? 16 : 0;
-	if (!tables->shift)
+	/*
+	 * With 64 KiB swapper_pg_dir is as the kernel was configured, whatever the CPU
+	 * can: Linux c812026c54cf. With others there are fewer levels: 0dd4f60a2c76.
+	 */
+	bits = page == 65536 ? configured : actual;
+	if (page == 4096) {
+		tables->shift = 12;
+		tables->leaves = 1UL << 12 | 1UL << 21 | 1UL << 30;
+	} else if (page == 16384) {
+		tables->shift = 14;
+		tables->leaves = 1UL << 14 | 1UL << 25;
+	} else if (page == 65536) {
+		tables->shift = 16;
+		tables->leaves = 1UL << 16 | 1UL << 29 | 1UL << 42;
+	} else {
 		return false;
+	}
+	tables->mask = (1UL << 48) - (1UL << tables->shift);
+	if (tables->shift == 16) {
+		tables->high = 0xf000;
+		tables->high_shift = 36;
+	} else if (bits == 52) {
+		tables->mask |= 3UL << 48;
+		tables->high = 0x300;
+		tables->high_shift = 42;
+		tables->leaves |= page == 4096 ? 1UL << 39 : 1UL << 36;
+	}
 	per_level = tables->shift - 3;
 	rest = bits - tables->shift;
 	tables->levels = (rest + per_level - 1) / per_level;
 	tables->top_bits = rest - (tables->levels - 1) * per_level;
 	tables->root = root - offset;
-	tables->mask = (1UL << 50) - (1UL << tables->shift);
 	tables->arm = true;
 	return true;
 }
@@ -85,17 +112,6 @@ bool tables_open(struct tables *tables, struct vmcore *vmcore)
 	if (vmcore->machine == EM_X86_64)
 		return open_x86(tables);
 	return vmcore->machine == EM_AARCH64 && open_arm(tables);
-}
-
-/* Arm's addresses of 52 bits have their top elsewhere in the entry. */
-static uint64_t address_in(const struct tables *tables, uint64_t entry)
-{
-	uint64_t address = entry & tables->mask;
-
-	if (tables->arm && tables->shift == 16)
-		address = (address & ((1UL << 48) - 1)) |
-			  (entry >> 12 & 0xf) << 48;
-	return address;
 }
 
 bool translate(const struct tables *tables, uint64_t virtual,
@@ -118,9 +134,13 @@ bool translate(const struct tables *tables, uint64_t virtual,
 			leaf = true;
 		else
 			leaf = tables->arm ? !(entry & 2) : entry & 0x80;
-		table = address_in(tables, entry);
+		table = (entry & tables->mask) |
+			(entry & tables->high) << tables->high_shift;
 		if (!leaf)
 			continue;
+		/* Elsewhere a block is reserved: the table is corrupt. */
+		if (!(tables->leaves >> low & 1))
+			return false;
 		if (tables->arm && level == 1 && !(entry & 2))
 			return false;
 		within = (1UL << low) - 1;

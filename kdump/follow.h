@@ -30,6 +30,9 @@ struct tables {
 	unsigned int shift;	/* of a page */
 	unsigned int top_bits;	/* of the index into the top table */
 	uint64_t mask;		/* of an address in an entry */
+	uint64_t high;		/* of more bits of it, */
+	unsigned int high_shift;	/* and how far to the left they go */
+	uint64_t leaves;	/* a bit for each shift at which memory may be */
 	bool arm;
 };
 

@@ -2,7 +2,6 @@
 """The crash kernel's copier, run here on files like /proc/vmcore."""
 
 import os
-import platform
 import random
 import re
 import shutil
@@ -24,55 +23,26 @@ from kmemdump.errors import BackendError, UnsupportedError
 from kmemdump.formats.copied import read_copied
 from kmemdump.formats.followed import Followed, pack_followed
 from kmemdump.formats.kdump_list import LIST_SIZE, half_places, parse_list
-from kmemdump.lab import AARCH64, X86_64, PackageCache, get_architecture
+from kmemdump.lab import AARCH64, X86_64, PackageCache
 from kmemdump.lab.copier import build_copier
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
 from rigs.copier import (
     INFO,
     LIST,
+    MARKED,
+    REGIONS,
     Ram,
     assert_whole,
+    dump,
+    mark,
     run_copier,
     valid_raw,
     write_vmcore,
 )
 from rigs.synthetic import vmcoreinfo
 
-HERE = get_architecture(platform.machine())
 SOURCE = Path(__file__).parents[2] / "kdump"
-MARKED = 1_700_000_000
-REGIONS = (
-    (LIST.end, 4096),
-    (LIST.end + 0x2345, 7),
-    (LIST.end + 0x3000, 0x2000),
-)
-
-
-@pytest.fixture(scope="session")
-def copier(lab_cache):
-    return build_copier(lab_cache, HERE)
-
-
-def mark(ram: Ram, info: bytes = INFO) -> Registry:
-    registry = Registry(description=Description(62, info, marked=MARKED))
-    registry.attach(KdumpBackend(ram, LIST))
-    registry.update(Region(0, f"r{i}", *it) for i, it in enumerate(REGIONS))
-    return registry
-
-
-@pytest.fixture
-def ram():
-    """A marked machine's memory."""
-    ram = Ram()
-    ram.data[LIST_SIZE:] = os.urandom(len(ram.data) - LIST_SIZE)
-    mark(ram)
-    return ram
-
-
-def dump(ram: Ram, path: Path) -> Path:
-    write_vmcore(path, [(0x1000, bytes(4096)), (ram.range.start, bytes(ram.data))])
-    return path
 
 
 def written(folder: Path) -> list[str]:

@@ -6,16 +6,23 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kmemdump.backends.elf_header_region import Description
+from kmemdump.backends.kdump import KdumpBackend
 from kmemdump.formats.copied import check_copy, read_copied
-from kmemdump.memory.ranges import Range
+from kmemdump.marking.registry import Registry
+from kmemdump.memory.ranges import Range, Region
 from rigs.synthetic import elf_core, note, prstatus, vmcoreinfo, vmcoreinfo_note
 
 __all__ = [
     "INFO",
     "LIST",
+    "MARKED",
+    "REGIONS",
     "Ram",
     "assert_whole",
     "copy_in_file_system",
+    "dump",
+    "mark",
     "run_copier",
     "valid_raw",
     "write_vmcore",
@@ -24,6 +31,13 @@ __all__ = [
 LIST = Range(4 << 20, 2 << 20)
 """Where the list is."""
 INFO = vmcoreinfo()
+MARKED = 1_700_000_000
+REGIONS = (
+    (LIST.end, 4096),
+    (LIST.end + 0x2345, 7),
+    (LIST.end + 0x3000, 0x2000),
+)
+"""Address and size of what :func:`mark` marks."""
 _PAGES = 1 << 16
 
 
@@ -51,6 +65,20 @@ class Ram:
 
     def close(self) -> None:
         pass
+
+
+def mark(ram: Ram, info: bytes = INFO) -> Registry:
+    """Mark :data:`REGIONS` in a list."""
+    registry = Registry(description=Description(62, info, marked=MARKED))
+    registry.attach(KdumpBackend(ram, LIST))
+    registry.update(Region(0, f"r{i}", *it) for i, it in enumerate(REGIONS))
+    return registry
+
+
+def dump(ram: Ram, path: Path) -> Path:
+    """Write what the crash kernel would show of a machine."""
+    write_vmcore(path, [(0x1000, bytes(4096)), (ram.range.start, bytes(ram.data))])
+    return path
 
 
 def write_vmcore(
