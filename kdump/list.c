@@ -164,13 +164,15 @@ static enum list_state take_description(struct vmcore *vmcore,
 static uint8_t *read_half(struct vmcore *vmcore, uint64_t address,
 			  const struct list_half *half)
 {
+	size_t used = memory_used();
 	uint8_t *data = get_memory(half->size);
 
-	if (!data || vmcore_read(vmcore, address + sizeof(*half), data,
-				 half->size) != half->size ||
-	    check_of(data, half->size) != half->check)
-		return NULL;
-	return data;
+	if (data && vmcore_read(vmcore, address + sizeof(*half), data,
+				half->size) == half->size &&
+	    check_of(data, half->size) == half->check)
+		return data;
+	memory_back(used);
+	return NULL;
 }
 
 static enum list_state load(struct vmcore *vmcore, uint64_t address,
@@ -193,8 +195,8 @@ static enum list_state load(struct vmcore *vmcore, uint64_t address,
 	if (anchor.version != LIST_VERSION)
 		return foreign(list, "another version's");
 	if (anchor.halves != LIST_HALVES || anchor.first < sizeof(anchor) ||
-	    anchor.first > MAX_LIST || anchor.size > MAX_LIST ||
-	    anchor.size < sizeof(struct list_half))
+	    anchor.first > MAX_LIST || anchor.size < sizeof(struct list_half) ||
+	    anchor.size > (MAX_LIST - anchor.first) / LIST_HALVES)
 		return torn(list, "its start makes no sense");
 	for (i = 0; i < LIST_HALVES; i++) {
 		struct list_half *half = &halves[i];
@@ -224,17 +226,29 @@ static enum list_state load(struct vmcore *vmcore, uint64_t address,
 	return torn(list, "no half of it is whole");
 }
 
+/* Of a list that is not good, only the problem is needed. */
+static enum list_state look(struct vmcore *vmcore, uint64_t address,
+			    struct list *list)
+{
+	size_t used = memory_used();
+	enum list_state state = load(vmcore, address, list);
+
+	if (state != LIST_GOOD)
+		memory_back(used);
+	return state;
+}
+
 enum list_state list_find(struct vmcore *vmcore, uint64_t hint,
 			  uint64_t places, struct list *list)
 {
 	enum list_state best = LIST_NONE, state;
+	size_t used = memory_used();
 	struct list found;
 	unsigned int i;
-	size_t used;
 
 	memset(list, 0, sizeof(*list));
 	if (hint) {
-		best = load(vmcore, hint, list);
+		best = look(vmcore, hint, list);
 		if (best == LIST_GOOD)
 			return best;
 	} else {
@@ -256,19 +270,18 @@ enum list_state list_find(struct vmcore *vmcore, uint64_t hint,
 			if (vmcore_read(vmcore, at, &anchor, sizeof(anchor)) !=
 			    sizeof(anchor) || !is_anchor(&anchor, at))
 				continue;
-			used = memory_used();
 			state = load(vmcore, at, &found);
+			/* There may be many: the one that is taken is read again. */
+			memory_back(used);
 			/* Of two good ones, the newer; of others, the better. */
 			if (state < best || (state == LIST_GOOD &&
 			    found.sequence > list->sequence)) {
 				best = state;
 				*list = found;
-			} else {
-				memory_back(used);
 			}
 			if (at + LIST_UNIT < at)
 				break;
 		}
 	}
-	return best;
+	return best == LIST_GOOD ? look(vmcore, list->address, list) : best;
 }

@@ -14,7 +14,7 @@
 #define LIST_VERSION	1
 #define LIST_UNIT	(2UL << 20)	/* A list starts at a multiple of this. */
 #define LIST_HALVES	2
-#define MAX_LIST	(64UL << 20)
+#define MAX_LIST	LIST_UNIT	/* all of it; a crash kernel has little memory */
 #define MAX_REGIONS	60000
 #define MAX_BYTES	(1UL << 30)
 #define MAX_PLACES	(1UL << 26)	/* 128 TiB of memory */
@@ -70,6 +70,7 @@ struct list {
  * @places: how many places to look at, MAX_PLACES
  *
  * The hint first, then each multiple of LIST_UNIT in memory.
+ * Only a good one takes memory.
  */
 enum list_state list_find(struct vmcore *vmcore, uint64_t hint,
 			  uint64_t places, struct list *list);
