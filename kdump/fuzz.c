@@ -6,7 +6,8 @@
  *
  * Each input is a small good vmcore with a list in it, of which some bytes are
  * changed, and in most of them the checksums made right again. Whatever it
- * says, the copier may only write inside the image that it announced.
+ * says, the copier may only write inside the image that it announced. Of inputs
+ * without changes, but with pages that cannot be read, it must copy all else.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +18,15 @@
 
 #define ADDRESS		LIST_UNIT	/* of the only extent */
 #define HEADERS		4096
-#define SIZE		(HEADERS + 16384)
+#define SIZE		(HEADERS + 32768)
+#define REGIONS		7
 #define FIRST		1024
 #define HALF		4096
+#define PAGE		4096
 
 static uint8_t file[SIZE], good[SIZE];
 static size_t own;	/* bytes of our own note */
+static uint64_t bad;	/* a bit for each page of the file that cannot be read */
 
 /* Blocks of their own: one byte behind is one too many. */
 static void *blocks[1 << 12];
@@ -59,6 +63,8 @@ static uint64_t random_number(uint64_t below)
 static long read_file(struct source *source, void *data, size_t size,
 		      uint64_t offset)
 {
+	size_t page;
+
 	(void)source;
 	if (offset >= SIZE)
 		return random_number(2) ? 0 : -5;
@@ -66,11 +72,16 @@ static long read_file(struct source *source, void *data, size_t size,
 		size = SIZE - offset;
 	if (!random_number(64))
 		size = 1 + random_number(size);	/* a short read */
+	/* As /proc/vmcore: a bad page hides those before it. */
+	for (page = offset / PAGE; page <= (offset + size - 1) / PAGE; page++)
+		if (bad >> page & 1)
+			return -14;
 	memcpy(data, file + offset, size);
 	return size;
 }
 
 /* The image as it is announced, and which bytes of it were written. */
+static uint8_t copied_image[4 << 20];
 static uint64_t announced, written;
 static uint32_t image_check;
 
@@ -78,7 +89,7 @@ static const char *begin(struct sink *sink, const struct image *image)
 {
 	(void)sink;
 	announced = image->copied->size;
-	if (announced > 4 << 20)
+	if (announced > sizeof(copied_image))
 		return "too large for the time there is";
 	written = 0;
 	image_check = 0;
@@ -94,6 +105,7 @@ static const char *put(struct sink *sink, const void *data, size_t size,
 	if (offset)
 		image_check = crc32_add(image_check, data, size);
 	written += size;
+	memcpy(copied_image + offset, data, size);
 	return NULL;
 }
 
@@ -169,7 +181,7 @@ static void make_good(void)
 		.version = LIST_VERSION, .halves = LIST_HALVES,
 		.address = ADDRESS, .first = FIRST, .size = HALF,
 	};
-	Elf64_Phdr headers[8] = {
+	Elf64_Phdr headers[REGIONS + 1] = {
 		{ .p_type = PT_NOTE, .p_offset = 512 },
 		{ .p_type = PT_LOAD, .p_offset = HEADERS, .p_paddr = ADDRESS,
 		  .p_filesz = SIZE - HEADERS, .p_memsz = SIZE - HEADERS },
@@ -194,6 +206,8 @@ static void make_good(void)
 				.p_paddr = ADDRESS + 9000 + i * 512,
 				.p_filesz = 100 * i, .p_memsz = 100 * i,
 			};
+		/* The last one has some pages. */
+		headers[REGIONS].p_filesz = 20000;
 		at = 512;
 		at += put_note(start + at, OWNER, 0x4b4d4433, status,
 			       sizeof(status));
@@ -207,6 +221,38 @@ static void make_good(void)
 	}
 	make_checks_right();
 	memcpy(good, file, SIZE);
+}
+
+/* Of an input that is good but for bad pages: all that can be read is there. */
+static void check_all(const struct list *list, const struct image *image)
+{
+	const Elf64_Ehdr *header = (const Elf64_Ehdr *)copied_image;
+	const Elf64_Phdr *headers = (const Elf64_Phdr *)(header + 1);
+	uint64_t at, i, missing = 0, held = 0;
+	unsigned int r;
+
+	for (r = 0; r < list->count; r++)
+		for (i = 0; i < list->regions[r].p_filesz; i++) {
+			at = HEADERS + list->regions[r].p_paddr - ADDRESS + i;
+			missing += bad >> at / PAGE & 1;
+			held += !(bad >> at / PAGE & 1);
+		}
+	for (r = 1; r < header->e_phnum; r++) {
+		const Elf64_Phdr *it = &headers[r];
+
+		if (it->p_type != PT_LOAD || it->p_vaddr - it->p_paddr !=
+		    ADDRESS - (ADDRESS + 9000))
+			abort();
+		for (i = 0; i < it->p_filesz; i++) {
+			at = HEADERS + it->p_paddr - ADDRESS + i;
+			if (bad >> at / PAGE & 1 ||
+			    copied_image[it->p_offset + i] != file[at])
+				abort();
+		}
+		held -= it->p_filesz;
+	}
+	if (held || missing != image->copied->missing)
+		abort();
 }
 
 /* Let some segments be the same note of ours. */
@@ -266,12 +312,16 @@ int main(int count, char **arguments)
 	for (i = 0; i < inputs; i++) {
 		struct source source = { read_file };
 		enum list_state found = LIST_NONE;
-		unsigned int changes = i ? 1 + random_number(6) : 0;
+		unsigned int changes = i % 16 ? 1 + random_number(6) : 0;
 		struct vmcore vmcore;
 		struct image image;
 		struct list list;
+		bool plain;
 
 		memcpy(file, good, SIZE);
+		/* Of the list's pages, none. */
+		bad = i && random_number(2) ? random_number(64) << 4 : 0;
+		plain = !changes;
 		if (changes && !random_number(8))
 			repeat_segments();
 		while (changes--)
@@ -285,8 +335,9 @@ int main(int count, char **arguments)
 			if (found == LIST_GOOD)
 				follow(&vmcore, &list);
 			if (found == LIST_GOOD &&
-			    !image_plan(&image, &vmcore, &list))
-				image_copy(&image, &vmcore, &sink);
+			    !image_plan(&image, &vmcore, &list) &&
+			    !image_copy(&image, &vmcore, &sink) && plain)
+				check_all(&list, &image);
 		}
 		if (!i && found != LIST_GOOD) {
 			fprintf(stderr, "the good input is not good\n");

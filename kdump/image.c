@@ -28,7 +28,9 @@ const char *image_plan(struct image *image, const struct vmcore *vmcore,
 	uint8_t *at;
 
 	memset(image, 0, sizeof(*image));
-	notes_at = sizeof(header) + header.e_phnum * sizeof(Elf64_Phdr);
+	image->room = list->count + MAX_SPLITS;
+	/* Headers without a use are a gap behind the others. */
+	notes_at = sizeof(header) + (image->room + 1) * sizeof(Elf64_Phdr);
 	notes_size = vmcore->notes_size + list->notes_size + own;
 	data = round_up(notes_at + notes_size, PAGE);
 	image->header = get_memory(data);
@@ -93,38 +95,77 @@ static const char *flush(struct stage *stage)
 	return problem;
 }
 
-/* What cannot be read is zeros in the file, and not in the region. */
-static const char *copy_region(struct image *image, struct vmcore *vmcore,
-			       Elf64_Phdr *region, struct stage *stage)
+/* How many bytes of a region to pass over, of which the one at @done cannot be read. */
+static uint64_t unreadable(struct image *image, struct vmcore *vmcore,
+			   const Elf64_Phdr *whole, const Elf64_Phdr *header,
+			   uint64_t done)
 {
-	uint64_t done = 0, held = region->p_filesz;
+	uint64_t rest = whole->p_filesz - done, address = whole->p_paddr + done;
+	uint64_t next;
+
+	if (image->failures++ >= MAX_FAILURES ||
+	    (header->p_filesz && image->count == image->room))
+		return rest;
+	next = vmcore_next(vmcore, address) - address;
+	return next < rest ? next : rest;
+}
+
+/* Bytes were read: they are the header's, or after a gap those of another one. */
+static Elf64_Phdr *add_read(struct image *image, const Elf64_Phdr *whole,
+			    Elf64_Phdr *header, uint64_t done, uint64_t size)
+{
+	if (header->p_offset + header->p_filesz != whole->p_offset + done) {
+		if (header->p_filesz)
+			header = &image->regions[image->count++];
+		*header = *whole;
+		header->p_offset += done;
+		header->p_paddr += done;
+		header->p_vaddr += done;
+		header->p_filesz = 0;
+	}
+	header->p_filesz += size;
+	header->p_memsz = header->p_filesz;
+	return header;
+}
+
+/* What cannot be read is zeros in the file, and not in a region. */
+static const char *copy_region(struct image *image, struct vmcore *vmcore,
+			       Elf64_Phdr *header, struct stage *stage)
+{
+	const Elf64_Phdr whole = *header;
+	uint64_t done = 0, bad = 0;
 	const char *problem;
 	size_t want, got;
 
-	while (done < region->p_filesz) {
+	header->p_filesz = 0;
+	header->p_memsz = 0;
+	while (done < whole.p_filesz) {
 		want = STAGE - stage->used;
-		if (want > region->p_filesz - done)
-			want = region->p_filesz - done;
-		got = 0;
-		if (held == region->p_filesz)
-			got = vmcore_read(vmcore, region->p_paddr + done,
+		if (want > whole.p_filesz - done)
+			want = whole.p_filesz - done;
+		if (bad) {
+			got = want < bad ? want : bad;
+			memset(stage->data + stage->used, 0, got);
+			image->copied->missing += got;
+			bad -= got;
+		} else {
+			got = vmcore_read(vmcore, whole.p_paddr + done,
 					  stage->data + stage->used, want);
-		if (got < want) {
-			if (held == region->p_filesz)
-				held = done + got;
-			memset(stage->data + stage->used + got, 0, want - got);
+			if (got)
+				header = add_read(image, &whole, header, done,
+						  got);
+			if (got < want)
+				bad = unreadable(image, vmcore, &whole, header,
+						 done + got);
 		}
-		stage->used += want;
-		done += want;
+		stage->used += got;
+		done += got;
 		if (stage->used == STAGE) {
 			problem = flush(stage);
 			if (problem)
 				return problem;
 		}
 	}
-	image->copied->missing += region->p_filesz - held;
-	region->p_filesz = held;
-	region->p_memsz = held;
 	return NULL;
 }
 
@@ -132,19 +173,21 @@ const char *image_copy(struct image *image, struct vmcore *vmcore,
 		       struct sink *sink)
 {
 	struct stage stage = { .sink = sink, .offset = image->copied->data };
+	Elf64_Ehdr *header = (Elf64_Ehdr *)image->header;
+	unsigned int i, count = image->count;
 	const char *problem;
-	unsigned int i;
 
 	stage.data = get_memory(STAGE);
 	if (!stage.data)
 		return "no memory to copy with";
 	problem = sink->begin(sink, image);
-	for (i = 0; i < image->count && !problem; i++)
+	for (i = 0; i < count && !problem; i++)
 		problem = copy_region(image, vmcore, &image->regions[i], &stage);
 	if (!problem)
 		problem = flush(&stage);
 	if (problem)
 		return problem;
+	header->e_phnum = image->count + 1;
 	image->copied->data_check = stage.check;
 	image->copied->header_check =
 		crc32_add(0, image->header, image->copied->data);

@@ -22,11 +22,21 @@ struct __attribute__((packed, aligned(4))) copied {
 
 _Static_assert(sizeof(struct copied) == 48, "format");
 
-/** struct image - the layout of a core image */
+#define MAX_SPLITS	128	/* of regions, at pages that cannot be read */
+#define MAX_FAILURES	4096	/* Then the rest of such a region is not tried. */
+
+/**
+ * struct image - the layout of a core image
+ * @count: of regions, with what comes after a page that cannot be read
+ * @room: most that @count can become
+ * @failures: of reading, so far
+ */
 struct image {
 	uint8_t *header;
 	Elf64_Phdr *regions;
 	unsigned int count;
+	unsigned int room;
+	unsigned int failures;
 	struct copied *copied;
 };
 

@@ -153,7 +153,8 @@ static int copy_to(const char *spec, const struct settings *settings,
 	else
 		say("%s: %lu bytes, %lu regions, list %lu, in %lu ms",
 		    place.name, image->copied->size,
-		    (unsigned long)image->count, image->copied->sequence,
+		    (unsigned long)image->copied->regions,
+		    image->copied->sequence,
 		    os_clock() - settings->started);
 	place_close(&place);
 	if (problem)

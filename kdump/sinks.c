@@ -140,7 +140,7 @@ static const char *raw_begin(struct sink *sink, const struct image *image)
 	struct place *place = place_of(sink);
 	struct raw_header header;
 
-	place->base = round_up(sizeof(header) + (image->count + 1) *
+	place->base = round_up(sizeof(header) + (image->room + 1) *
 			       sizeof(struct raw_section), BLOCK);
 	if (image->copied->size > place->size ||
 	    place->base > place->size - image->copied->size)

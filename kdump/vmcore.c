@@ -178,7 +178,8 @@ static struct extent *find_extent(struct vmcore *vmcore, uint64_t address)
 size_t vmcore_read(struct vmcore *vmcore, uint64_t address, void *data,
 		   size_t size)
 {
-	size_t done = 0, most = size;
+	size_t done = 0;
+	bool by_page = false;
 
 	while (done < size) {
 		struct extent *extent = find_extent(vmcore, address + done);
@@ -191,8 +192,9 @@ size_t vmcore_read(struct vmcore *vmcore, uint64_t address, void *data,
 		want = extent->size - within;
 		if (want > size - done)
 			want = size - done;
-		if (want > most)
-			want = most;
+		/* Page by page: those beside a bad one are good. */
+		if (by_page && want > PAGE - (address + done) % PAGE)
+			want = PAGE - (address + done) % PAGE;
 		got = vmcore->source->read(vmcore->source,
 					   (uint8_t *)data + done, want,
 					   extent->offset + within);
@@ -201,9 +203,25 @@ size_t vmcore_read(struct vmcore *vmcore, uint64_t address, void *data,
 			continue;
 		}
 		/* A page that fails hides those that were read before it. */
-		if (want <= PAGE)
+		if (by_page)
 			break;
-		most = PAGE;
+		by_page = true;
 	}
 	return done;
+}
+
+uint64_t vmcore_next(struct vmcore *vmcore, uint64_t address)
+{
+	const struct extent *it = find_extent(vmcore, address);
+	uint64_t next = UINT64_MAX;
+	unsigned int i;
+
+	if (it)
+		return address + PAGE - address % PAGE;
+	for (i = 0; i < vmcore->count; i++) {
+		it = &vmcore->extents[i];
+		if (it->address > address && it->address < next)
+			next = it->address;
+	}
+	return next;
 }

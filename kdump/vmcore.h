@@ -73,4 +73,13 @@ const char *vmcore_open(struct vmcore *vmcore, struct source *source);
 size_t vmcore_read(struct vmcore *vmcore, uint64_t address, void *data,
 		   size_t size);
 
+/**
+ * vmcore_next() - where memory may be readable again
+ * @address: cannot be read
+ *
+ * Return: The next page; where there is no memory, the next one that is; UINT64_MAX
+ * if there is none.
+ */
+uint64_t vmcore_next(struct vmcore *vmcore, uint64_t address);
+
 #endif
