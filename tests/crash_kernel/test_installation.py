@@ -10,9 +10,14 @@ import pytest
 from kmemdump.crash_kernel.initramfs import pack_crash_initramfs
 from kmemdump.crash_kernel.installation import install_initramfs, prepare_partition
 from kmemdump.crash_kernel.modules import read_modules
-from kmemdump.crash_kernel.places import Place, parse_place
+from kmemdump.crash_kernel.places import Place, find_copies, parse_place
 from kmemdump.crash_kernel.reserved import memory_in_file
-from kmemdump.crash_kernel.settings import SETTINGS, CopierSettings, find_copy
+from kmemdump.crash_kernel.settings import (
+    SETTINGS,
+    CopierSettings,
+    find_copy,
+    read_places,
+)
 from kmemdump.crash_kernel.state import read_state
 from kmemdump.errors import OutputError, TargetError, UnsupportedError, UsageError
 from kmemdump.memory.ranges import Range
@@ -70,6 +75,8 @@ def test_installs_a_root_file_system(root, tmp_path):
     made = install_initramfs(out, settings, None, RELEASE, root)
     assert made.modules == ("base", "sum_32c", "xfs")
     device = root / "dev/disk/by-partlabel/dumps"
+    with pytest.raises(UsageError, match="nothing is mounted in this crash kernel"):
+        install_initramfs(out, CopierSettings(("as:/x",)), None, RELEASE, root)
     assert made.prepared == (device,)
     assert device.read_bytes() == b"Raw_Dmp!".ljust(1 << 20, b"\0")
     entries = {name: data for name, _, data in read_cpio(out.read_bytes())}
@@ -116,6 +123,11 @@ def test_overwrites_no_partition_that_holds_something(tmp_path):
             "memory:0x18000000:0x2000000",
             Place("memory", None, memory=Range(0x18000000, 0x2000000)),
         ),
+        (
+            "memory:402653184:33554432",
+            Place("memory", None, memory=Range(0x18000000, 0x2000000)),
+        ),
+        ("as:/var/crash/last", Place("as", None, file="/var/crash/last")),
         ("file:/var/crash", Place("file", None, "/var/crash")),
         (
             "file:/crash@ext4:PARTUUID=12-34",
@@ -128,11 +140,12 @@ def test_places(text, place):
 
 
 def test_wrong_settings():
-    for text in ("raw:", "nfs:/x", "file:x", "file:/a b", "raw:/dev/x y", "memory:1:2"):
+    for text in ("raw:", "nfs:/x", "file:x", "file:/a b", "raw:/dev/x y", "as:x"):
         with pytest.raises(UsageError, match="expected file:FOLDER"):
             parse_place(text)
     for text, why in (
         ("memory:0x18000010:0x1000", "whole pages"),
+        ("memory:1:2", "whole pages"),
         ("memory:0x18000000:0x0", "whole pages"),
         ("memory:0xfffffffffffff000:0x2000", "wraps around"),
     ):
@@ -161,6 +174,53 @@ def test_finds_what_the_crash_kernel_left(root):
     for name in ("kmemdump-99.elf", "kmemdump-100.elf", "kmemdump-x.elf", "dump.1"):
         (crash / name).write_bytes(b"")
     assert find_copy(root) == crash / "kmemdump-100.elf"
+
+
+def test_finds_it_by_settings_as_the_copier_reads_them(root):
+    """Apart by spaces or lines, with remarks; a wrong one does not hide the others."""
+    path, crash = root / SETTINGS, root / "var/crash"
+    path.parent.mkdir(parents=True)
+    crash.mkdir(parents=True)
+    (crash / "last").write_bytes(b"")
+    (crash / "kmemdump-7.elf").write_bytes(b"")
+    for text, name in {
+        "to=as:/var/crash/last": "last",
+        "then=reboot to=file:/var/crash\tpatience=3\n": "kmemdump-7.elf",
+        "to=file:/var/crash # ours: to=as:/var/crash/last\n": "kmemdump-7.elf",
+        "#to=as:/var/crash/last\nto=file:/var/crash": "kmemdump-7.elf",
+        "to=nfs:/x to=raw: to=as:/none to=as:/var/crash/last": "last",
+        "to=file:/var/crash\0to=as:/none": "kmemdump-7.elf",
+    }.items():
+        path.write_text(text)
+        assert find_copy(root) == crash / name, text
+    path.write_text("to=nfs:/x to=as:/none#1 to=file:/none\n")
+    why = "nfs:/x: expected .*; nothing in /none#1; nothing in /none"
+    with pytest.raises(TargetError, match=why):
+        find_copy(root)
+
+
+def test_of_one_time_of_death_the_file_tells(root):
+    """Without a clock, several have one; and an old file may have been removed."""
+    path, crash = root / SETTINGS, root / "var/crash"
+    path.parent.mkdir(parents=True)
+    path.write_text("to=file:/var/crash\n")
+    crash.mkdir(parents=True)
+    for name, changed in (
+        ("kmemdump-100-2.elf", 50),
+        ("kmemdump-100.elf", 60),
+        ("kmemdump-100-10.elf", 40),
+        ("kmemdump-99-3.elf", 90),
+        ("kmemdump-100-x.elf", 99),
+    ):
+        (crash / name).write_bytes(b"")
+        os.utime(crash / name, (changed, changed))
+    (place,) = map(parse_place, read_places(path))
+    assert [it.name for it in find_copies(place, root)] == [
+        "kmemdump-100.elf",
+        "kmemdump-100-2.elf",
+        "kmemdump-100-10.elf",
+        "kmemdump-99-3.elf",
+    ]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kmemdump.checks.point import Point, missing, ok, warning
-from kmemdump.crash_kernel.places import check_place
+from kmemdump.crash_kernel.places import check_place, parse_place
 from kmemdump.crash_kernel.settings import SETTINGS, read_places
 from kmemdump.crash_kernel.state import read_state
 from kmemdump.errors import FormatError, KmemdumpError
@@ -71,7 +71,7 @@ def _check_list(memory: Memory, table: str) -> Point:
 def _check_places(root: Path) -> Point:
     name = "place"
     try:
-        places = read_places(root / SETTINGS)
+        places = [parse_place(text) for text in read_places(root / SETTINGS)]
         for place in places:
             check_place(place, root)
     except KmemdumpError as error:

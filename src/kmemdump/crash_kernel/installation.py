@@ -83,6 +83,11 @@ def install_initramfs(
         raise UsageError(f"{release!r} is not the release of a kernel")
     places = [parse_place(place) for place in settings.to]
     for place in places:
+        if place.file is not None:
+            raise UsageError(
+                f"as:{place.file}: nothing is mounted in this crash kernel\n"
+                "name a device: file:FOLDER@FSTYPE:DEVICE or raw:DEVICE"
+            )
         check_place(place, root)
         _check_device(place, root)
     program = (copier or find_copier(root)).read_bytes()

@@ -2,7 +2,7 @@
 """
 The places that a crash kernel writes to, as this kernel sees them.
 
-``kdump/sinks.c`` reads the same words.
+``kdump/sinks.c`` and ``kdump/files.c`` read the same words.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,19 +23,22 @@ __all__ = ["Place", "check_place", "find_copies", "find_device", "parse_place"]
 
 _PLACE = re.compile(
     r"(?P<kind>raw|console):(?P<device>\S+)"
-    r"|memory:(?P<at>0x[0-9a-f]{1,16}):(?P<size>0x[0-9a-f]{1,16})"
-    r"|file:(?P<folder>/[^\s@]*)(?:@(?P<type>[a-z0-9]+):(?P<disk>\S+))?"
+    r"|memory:(?P<at>0x[0-9a-f]{1,16}|[0-9]{1,20})"
+    r":(?P<size>0x[0-9a-f]{1,16}|[0-9]{1,20})"
+    r"|as:(?P<file>/\S+)"
+    r"|file:(?P<folder>/[^\s@]*)(?:@(?P<type>[A-Za-z0-9_.-]+):(?P<disk>\S+))?"
 )
 _PAGE = 4096
 _LINKS = {"PARTLABEL": "by-partlabel", "PARTUUID": "by-partuuid"}
-_COPY = re.compile(r"kmemdump-(\d{1,20})\.elf")
+_COPY = re.compile(r"kmemdump-([0-9]{1,20})(?:-([0-9]{1,3}))?\.elf")
+"""With the time of death; and a number, if there was one of that time."""
 
 
 class Place(NamedTuple):
     """A place for core images."""
 
     kind: str
-    """``raw``, ``memory``, ``console`` or ``file``."""
+    """``raw``, ``memory``, ``console``, ``file`` or ``as``."""
     device: str | None
     """A path, ``PARTLABEL=…`` or ``PARTUUID=…``; ``None`` for what is mounted."""
     folder: str | None = None
@@ -42,9 +46,12 @@ class Place(NamedTuple):
     file_system: str | None = None
     memory: Range | None = None
     """Reserved memory."""
+    file: str | None = None
+    """A file in what is mounted, for ``as``."""
 
     def __str__(self) -> str:
-        return self.device or self.folder or str(self.memory or self.kind)
+        named = self.device or self.folder or self.file
+        return named or str(self.memory or self.kind)
 
 
 def parse_place(text: str) -> Place:
@@ -56,19 +63,25 @@ def parse_place(text: str) -> Place:
     found = _PLACE.fullmatch(text)
     if found is None:
         raise UsageError(
-            f"{text}: expected file:FOLDER@FSTYPE:DEVICE, raw:DEVICE, "
-            "memory:ADDRESS:SIZE (both with 0x) or console:DEVICE"
+            f"{text}: expected file:FOLDER@FSTYPE:DEVICE, as:FILE, raw:DEVICE, "
+            "memory:ADDRESS:SIZE or console:DEVICE"
         )
     if found["kind"]:
         return Place(found["kind"], found["device"])
     if found["at"]:
-        where = Range(int(found["at"], 16), int(found["size"], 16))
+        where = Range(_number(found["at"]), _number(found["size"]))
         if not where.size or where.start % _PAGE or where.size % _PAGE:
             raise UsageError(f"{text}: expected whole pages of {_PAGE} bytes")
         if where.end > ADDRESS_SPACE:
             raise UsageError(f"{text}: wraps around the end of memory")
         return Place("memory", None, memory=where)
+    if found["file"]:
+        return Place("as", None, file=found["file"])
     return Place("file", found["disk"], found["folder"], found["type"])
+
+
+def _number(text: str) -> int:
+    return int(text, 16 if text.startswith("0x") else 10)
 
 
 def find_device(place: Place, root: Path = Path("/")) -> Path:
@@ -112,6 +125,10 @@ def find_copies(place: Place, root: Path = Path("/")) -> Iterator[Path | Range]:
         yield find_device(place, root)
     if place.memory is not None and has_copy(place.memory, root):
         yield place.memory
+    if place.file is not None:
+        path = root / place.file.removeprefix("/")
+        if path.is_file():
+            yield path
     if place.folder is None:
         return
     base = root
@@ -119,9 +136,22 @@ def find_copies(place: Place, root: Path = Path("/")) -> Iterator[Path | Range]:
         base = _mounted(find_device(place, root), root)
     folder = base / place.folder.removeprefix("/")
     if folder.is_dir():
-        copies = filter(None, map(_COPY.fullmatch, os.listdir(folder)))
-        for copy in sorted(copies, key=lambda it: int(it[1]), reverse=True):
-            yield folder / copy[0]
+        yield from _copies_in(folder)
+
+
+def _copies_in(folder: Path) -> list[Path]:
+    """Return the copies in a folder, the newest first."""
+    copies = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            found = _COPY.fullmatch(entry.name)
+            if found is None:
+                continue
+            with suppress(FileNotFoundError):
+                changed = entry.stat(follow_symlinks=False).st_mtime_ns
+                age = int(found[1]), changed, int(found[2] or 0)
+                copies.append((age, folder / entry.name))
+    return [path for _, path in sorted(copies, reverse=True)]
 
 
 def _mounted(device: Path, root: Path) -> Path:

@@ -7,11 +7,13 @@ The copier reads the same lines, in a crash kernel of its own or in a distributi
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmemdump.crash_kernel.places import Place, find_copies, parse_place
+from kmemdump.crash_kernel.places import find_copies, parse_place
 from kmemdump.errors import KmemdumpError, OutputError, TargetError, UsageError
 from kmemdump.files import PartialFile
 from kmemdump.memory.ranges import Range
@@ -24,6 +26,8 @@ _MAX_PLACES = 8  # As MAX_TO of kdump/main.c.
 _MAX_TEXT = 8191
 """Most bytes of the settings; kdump/main.c reads no more."""
 _MAX_LINE = 200
+_WORD = re.compile(r"#[^\n]*|[^ \t\n]+")
+"""A setting, or a remark, which starts where a setting could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,12 @@ def find_copy(root: Path = Path("/")) -> Path | Range:
     """
     path = root / SETTINGS
     tried = []
-    for place in read_places(path):
+    for text in read_places(path):
         try:
+            place = parse_place(text)
             for found in find_copies(place, root):
                 return found
-            tried.append("nothing in " + (place.folder or place.kind))
+            tried.append("nothing in " + (place.folder or place.file or place.kind))
         except KmemdumpError as error:
             tried.append(str(error).partition("\n")[0])
     why = "; ".join(tried) or "it names no place"
@@ -114,19 +119,22 @@ def find_copy(root: Path = Path("/")) -> Path | Range:
     )
 
 
-def read_places(path: Path) -> list[Place]:
+def read_places(path: Path) -> list[str]:
     """
-    Read where the crash kernel writes to.
+    Read where the crash kernel writes to, as ``set_all()`` of kdump/main.c does.
+
+    A place may be none; the copier goes on with the next one, too.
 
     :raises TargetError: If the file cannot be read.
-    :raises UsageError: If a place in it is none.
     """
     try:
-        text = path.read_text(errors="replace")[: _MAX_TEXT + 1]
+        with open(path, "rb") as file:
+            data = file.read(_MAX_TEXT)
     except OSError as error:
         raise TargetError(
             f"kdump: {path}: {error.strerror}\nit is written by kmemdump mark live "
             "--backend kdump --make-initramfs FILE --to PLACE"
         ) from error
-    lines = [line.strip() for line in text.splitlines()]
-    return [parse_place(line[3:]) for line in lines if line.startswith("to=")]
+    words = _WORD.findall(os.fsdecode(data.partition(b"\0")[0]))
+    places = [word.removeprefix("to=") for word in words if word.startswith("to=")]
+    return places[:_MAX_PLACES]
