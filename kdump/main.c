@@ -18,6 +18,7 @@
 
 #define MAX_TO		8
 #define MAX_MODULES	64
+#define MAX_TEXT	8192
 #define MEMORY		(256UL << 20)	/* Only what is used takes room. */
 
 /* Exit statuses, as of the other programs of kmemdump. */
@@ -56,8 +57,8 @@ static bool set_end(const char **end, const char *word)
 /* A file of settings, one a line; a # starts a remark. */
 static bool set_from(struct settings *settings, const char *path)
 {
-	static char text[8192];
-	long size = os_read_file(path, text, sizeof(text));
+	char *text = get_memory(MAX_TEXT);	/* The settings point into it. */
+	long size = text ? os_read_file(path, text, MAX_TEXT) : -ENOMEM;
 
 	if (size < 0) {
 		say("%s", os_problem(path, size));

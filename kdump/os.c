@@ -221,9 +221,9 @@ long os_make_folder(const char *path)
 	return error == -EEXIST ? 0 : error;
 }
 
-long os_rename(const char *from, const char *to)
+long os_rename(const char *from, const char *to, unsigned int flags)
 {
-	return sys6(__NR_renameat2, AT, (long)from, AT, (long)to, 0, 0);
+	return sys6(__NR_renameat2, AT, (long)from, AT, (long)to, flags, 0);
 }
 
 long os_unlink(const char *path)

@@ -29,7 +29,7 @@ long os_mount(const char *device, const char *place, const char *type,
 	      unsigned long flags, const char *data);
 long os_unmount(const char *place);
 long os_make_folder(const char *path);	/* 0 if it is there */
-long os_rename(const char *from, const char *to);
+long os_rename(const char *from, const char *to, unsigned int flags);
 long os_unlink(const char *path);
 long os_fork(void);
 long os_pid(void);

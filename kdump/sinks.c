@@ -3,11 +3,7 @@
 
 #include "os.h"
 
-#define MOUNTED	"/mnt"
 #define BLOCK	4096
-#define MAX_FOLDER	200	/* with what follows it in struct place */
-
-#define place_of(it) ((struct place *)(it))
 
 /* The image of a firmware's partition: src/kmemdump/formats/rawdump.py. */
 #define RAW_MAGIC	"Raw_Dmp!"
@@ -50,67 +46,20 @@ static const char *put_at(struct place *place, const void *data, size_t size,
 	return error ? os_problem(place->name, error) : NULL;
 }
 
-static const char *write_at(struct sink *sink, const void *data, size_t size,
-			    uint64_t offset)
+const char *write_at(struct sink *sink, const void *data, size_t size,
+		     uint64_t offset)
 {
 	struct place *place = place_of(sink);
 
 	return put_at(place, data, size, place->base + offset);
 }
 
-static const char *sync_file(struct place *place)
+const char *sync_file(struct place *place)
 {
 	/* Memory is mapped uncached. */
 	long error = place->memory ? 0 : os_sync(place->fd);
 
 	return error ? os_problem(place->name, error) : NULL;
-}
-
-/* A file: beside its place, synced, renamed. */
-
-static const char *file_begin(struct sink *sink, const struct image *image)
-{
-	struct place *place = place_of(sink);
-
-	(void)image;
-	os_unlink(place->name);
-	place->fd = os_open(place->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW,
-			    0600);
-	return place->fd < 0 ? os_problem(place->name, place->fd) : NULL;
-}
-
-/* The folder's entry, too. */
-static const char *sync_folder(const char *path)
-{
-	char folder[256];
-	size_t size = format(folder, sizeof(folder), "%s", path);
-	long fd, error;
-
-	while (size > 1 && folder[--size] != '/')
-		;
-	folder[size] = 0;
-	fd = os_open(folder, O_RDONLY | O_DIRECTORY, 0);
-	if (fd < 0)
-		return os_problem(path, fd);
-	error = os_sync(fd);
-	os_close(fd);
-	return error && error != -EINVAL ? os_problem(path, error) : NULL;
-}
-
-static const char *file_finish(struct sink *sink, const struct image *image)
-{
-	struct place *place = place_of(sink);
-	const char *problem = sync_file(place);
-	long error;
-
-	(void)image;
-	if (problem)
-		return problem;
-	error = os_rename(place->name, place->final);
-	if (error)
-		return os_problem(place->final, error);
-	format(place->name, sizeof(place->name), "%s", place->final);
-	return sync_folder(place->final);
 }
 
 /* A partition, or memory: not valid before all is on the disk. */
@@ -301,9 +250,8 @@ static bool has_line(const char *name, void *context)
 	return found && device;
 }
 
-/* PARTLABEL=NAME and PARTUUID=UUID become a path. */
-static const char *find_device(char *path, size_t room, const char *spec,
-			       unsigned long patience)
+const char *find_device(char *path, size_t room, const char *spec,
+			unsigned long patience)
 {
 	uint64_t end = os_clock() + patience;
 	char line[256];
@@ -330,82 +278,6 @@ static const char *find_device(char *path, size_t room, const char *spec,
 			return os_problem(spec, -ENOENT);
 		os_sleep(20);
 	}
-}
-
-static uint64_t crash_time(const struct vmcore *vmcore)
-{
-	static const char name[] = "\nCRASHTIME=";
-	size_t i, size = sizeof(name) - 1;
-	uint64_t seconds = 0;
-
-	for (i = 0; i + size < vmcore->info_size; i++) {
-		if (memcmp(vmcore->info + i, name, size))
-			continue;
-		for (i += size; i < vmcore->info_size &&
-		     vmcore->info[i] >= '0' && vmcore->info[i] <= '9'; i++)
-			seconds = seconds * 10 + vmcore->info[i] - '0';
-		break;
-	}
-	return seconds;
-}
-
-/* FOLDER@FSTYPE:DEVICE; each folder on the way is made. */
-static const char *open_folder(struct place *place, char *spec,
-			       unsigned long patience,
-			       const struct vmcore *vmcore)
-{
-	const char *problem, *root = "";
-	char *at, *type = NULL, *device = NULL, path[256];
-	long error;
-
-	for (at = spec; *at; at++) {
-		if (*at == '@' && !type) {
-			*at = 0;
-			type = at + 1;
-		} else if (*at == ':' && type && !device) {
-			*at = 0;
-			device = at + 1;
-		}
-	}
-	if (*spec != '/' || (type && !device))
-		return "file: expected file:FOLDER or file:FOLDER@FSTYPE:DEVICE";
-	if (device) {
-		problem = find_device(path, sizeof(path), device, patience);
-		if (problem)
-			return problem;
-		os_make_folder(MOUNTED);
-		error = os_mount(path, MOUNTED, type, 0, NULL);
-		if (error)
-			return os_problem(path, error);
-		root = MOUNTED;
-	}
-	format(path, sizeof(path), "%s%s/", root, spec);
-	for (at = path + strlen(root) + 1; *at; at++) {
-		if (*at != '/')
-			continue;
-		*at = 0;
-		error = os_make_folder(path);
-		if (error)
-			return os_problem(path, error);
-		*at = '/';
-	}
-	format(place->name, sizeof(place->name), "%s.kmemdump-%lu.part", path,
-	       crash_time(vmcore));
-	format(place->final, sizeof(place->final), "%skmemdump-%lu.elf", path,
-	       crash_time(vmcore));
-	place->sink = (struct sink){ file_begin, write_at, file_finish };
-	return NULL;
-}
-
-/* A name of somebody else's choice; its folder is there. */
-static const char *open_named(struct place *place, const char *path)
-{
-	if (*path != '/' || strlen(path) > sizeof(place->name) - 6)
-		return "as: expected as:FILE, its whole path";
-	format(place->name, sizeof(place->name), "%s.part", path);
-	format(place->final, sizeof(place->final), "%s", path);
-	place->sink = (struct sink){ file_begin, write_at, file_finish };
-	return NULL;
 }
 
 static const char *open_partition(struct place *place)
@@ -472,12 +344,8 @@ const char *place_open(struct place *place, const char *spec,
 
 	memset(place, 0, sizeof(*place));
 	place->fd = -1;
-	if (starts_with(spec, "file:")) {
-		if (strlen(spec) > MAX_FOLDER)
-			return "file: the path is too long";
-		format(copy, sizeof(copy), "%s", spec + 5);
-		return open_folder(place, copy, patience, vmcore);
-	}
+	if (starts_with(spec, "file:"))
+		return open_folder(place, spec + 5, patience, vmcore);
 	if (starts_with(spec, "memory:")) {
 		format(copy, sizeof(copy), "%s", spec + 7);
 		return open_memory(place, copy);
@@ -509,6 +377,6 @@ void place_close(struct place *place)
 		os_close(place->fd);
 	if (place->final[0] && !same(place->name, place->final))
 		os_unlink(place->name);
-	if (starts_with(place->name, MOUNTED "/"))
-		os_unmount(MOUNTED);
+	if (place->mounted)
+		os_unmount(place->mounted);
 }
