@@ -207,6 +207,21 @@ def test_what_makes_no_sense_is_said_before_anything_is_read(text, problem, caps
     assert capsys.readouterr() == ("", "")  # argparse would print its usage.
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("ps --nosuch", "unrecognized arguments: --nosuch; 'help ps' shows its usage"),
+        ("foreach bt -Q", "unrecognized arguments: -Q; 'help foreach'"),
+        ("eval (", "bad expression; 'help eval'"),
+    ],
+)
+def test_commands_that_parse_their_arguments_themselves(prog, text, problem, capsys):
+    with pytest.raises(UsageError) as raised:
+        answer(prog, command(text, trusted=True))
+    assert problem in str(raised.value)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_only_the_log_needs_no_symbols():
     assert command("log").bare
     assert command("log -t | tail", trusted=True).bare

@@ -146,7 +146,8 @@ def command(text: str, *, trusted: bool = False) -> Question:
 
     def put(prog: Program) -> None:
         def run(arguments: Any) -> None:
-            run_command(prog, name, arguments, {"prog": prog} if trusted else {})
+            with _argument_errors(name):
+                run_command(prog, name, arguments, {"prog": prog} if trusted else {})
 
         with checked_stack_traces(), _redirected(parsed):
             if not bare:
@@ -161,14 +162,22 @@ def command(text: str, *, trusted: bool = False) -> Question:
 
 def _parse(text: str, name: str, arguments: str) -> ParsedCommand[Any]:
     try:
-        return parse_arguments(name, arguments.lstrip())
+        with _argument_errors(name):
+            return parse_arguments(name, arguments.lstrip())
     except SyntaxError as error:
         raise UsageError(f"question {text!r}: {error.msg}") from error
+    except UsageError as error:
+        raise UsageError(f"question {text!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def _argument_errors(name: str) -> Iterator[None]:
+    """Say what is wrong with a command's arguments without argparse's own words."""
+    try:
+        yield
     except CommandArgumentError as error:
-        raise UsageError(
-            f"question {text!r}: {str(error).partition('error: ')[2]}; "
-            f"'help {name}' shows its usage"
-        ) from error
+        problem = str(error).rpartition("error: ")[2]
+        raise UsageError(f"{problem}; 'help {name}' shows its usage") from error
 
 
 @contextlib.contextmanager

@@ -12,13 +12,18 @@ import contextlib
 import importlib
 import io
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from _drgn_util.plugins import call_plugins
 from drgn import Object, Program
-from drgn.commands import ParsedCommand, _ArgparseCommand, _redirect_and_pipe
+from drgn.commands import (
+    CommandArgumentError,
+    ParsedCommand,
+    _ArgparseCommand,
+    _redirect_and_pipe,
+)
 from drgn.commands._crash import _bt
 from drgn.commands._crash.common import CRASH_COMMAND_NAMESPACE
 from drgn.helpers.linux import panic
@@ -69,7 +74,7 @@ def parse_arguments(name: str, arguments: str) -> ParsedCommand[Any]:
     parsed = found.parse(arguments)
     if isinstance(found, _ArgparseCommand):
         # drgn parses arguments when the command runs; here, errors come before that.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with _quiet_usage():
             found._parser.parse_args(parsed.args)
     return parsed
 
@@ -80,9 +85,26 @@ def run_command(prog: Program, name: str, args: Any, names: dict[str, Any]) -> N
 
     :param args: Parsed arguments.
     :param names: Global variables, for commands that run Python.
+    :raises CommandArgumentError: If the command parses its arguments itself, as ``ps``
+        and ``foreach`` do, and has no such ones.
     """
     found = CRASH_COMMAND_NAMESPACE.lookup(prog, name)
-    found.run(prog, name, args, globals=names)
+    with _quiet_usage():
+        found.run(prog, name, args, globals=names)
+
+
+@contextlib.contextmanager
+def _quiet_usage() -> Iterator[None]:
+    """Drop what argparse prints before it raises an error."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except CommandArgumentError:
+        printed.truncate(0)
+        raise
+    finally:
+        sys.stderr.write(printed.getvalue())
 
 
 def redirect_output(parsed: ParsedCommand[Any]) -> AbstractContextManager[None]:
