@@ -38,12 +38,12 @@ def _check_kernel(root: Path) -> Iterator[Point]:
     if state.loaded:
         yield ok(name, f"loaded, with {size}")
     elif state.reserved:
-        yield missing(name, f"not loaded; it has {size}", "load it: kexec -p")
+        yield missing(name, f"not loaded; it has {size}", "load it: kexec -a -p")
     else:
         yield missing(
             name,
             "there is no memory for one",
-            "boot with crashkernel=128M, and load it: kexec -p",
+            "boot with crashkernel=128M, and load it: kexec -a -p",
         )
     if state.survivable:
         settings = " ".join(f"kernel.{name}=1" for name in state.survivable)

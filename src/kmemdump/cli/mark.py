@@ -295,7 +295,7 @@ def _make_initramfs(wanted: _CrashKernel) -> int:
     click.echo(
         f"{wanted.make_initramfs}: {format_size(made.size)}, "
         f"modules {', '.join(made.modules) or 'none'}; load it with\n"
-        f"  kexec -p {made.kernel} --initrd={wanted.make_initramfs} "
+        f"  kexec -a -p {made.kernel} --initrd={wanted.make_initramfs} "
         f"--append='{ARGUMENTS}'"
     )
     return ExitCode.DONE

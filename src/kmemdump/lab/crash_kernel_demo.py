@@ -179,7 +179,7 @@ def _kexec(machine: Machine) -> str:
     )
     if machine.run("cat /sys/kernel/kexec_crash_loaded") != "1":
         raise TargetError("the guest's kexec loaded no crash kernel")
-    return f"kexec -p {image} --initrd={_INITRAMFS}"
+    return f"kexec -a -p {image} --initrd={_INITRAMFS}"
 
 
 def wait_for_copy(machine: Machine, start: int) -> tuple[str, float]:
