@@ -34,7 +34,7 @@ def test_it_loads_what_was_made_for_the_running_kernel():
     start = re.search("^ExecStart=(.*)$", text, re.MULTILINE)[1]
     assert shlex.split(start) == [
         "/sbin/kexec",
-        *("-p", "/boot/vmlinuz-%v", "--initrd=/boot/kmemdump-%v.img"),
+        *("-a", "-p", "/boot/vmlinuz-%v", "--initrd=/boot/kmemdump-%v.img"),
         f"--append={ARGUMENTS}",
     ]
     assert "ConditionPathExists=/boot/kmemdump-%v.img\n" in text

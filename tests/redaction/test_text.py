@@ -45,6 +45,16 @@ def masker(policy):
         ("saddr=020000500A010203 a", "saddr=xxxxxxxxxxxxxxxx a"),
         ("on //10.1.2.3/home/alice/x", "on //xx.x.x.x/home/xxxxx/x"),
         ("on //nas/home/alice/x", "on //nas/home/xxxxx/x"),
+        ("nfs: server files.corp.example OK", "nfs: server xxxxx.xxxx.xxxxxxx OK"),
+        ("nfs: server nas not responding", "nfs: server xxx not responding"),
+        ("lost www.example.com, mail.firm.de.", "lost xxx.xxxxxxx.xxx, xxxx.xxxx.xx."),
+        (r"CIFS: \\SRV1\homes\ann failed", r"CIFS: \\xxxx\xxxxx\xxx failed"),
+        ("user=ann domain=FIRM essid=home", "user=xxx domain=xxxx essid=xxxx"),
+        ('ssid="Ann and Bob" up', 'ssid="xxx xxx xxx" up'),
+        ("device=00:14.0 domain=0x0003 address=0x12",) * 2,
+        ("foo.isra.0 in libc.so.6, x.ko and kernel/a.c, e.g. net.core.somaxconn=1",)
+        * 2,
+        ("Started ssh.service on acpi.ec_no_wakeup=1 in drivers/net/phy.de",) * 2,
         (
             "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",
             "RIP: 0010:vfs_write+0x12/0x340 [virtio_net]",

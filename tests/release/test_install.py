@@ -3,8 +3,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 import tempfile
 import tomllib
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 
 from kmemdump.version import VERSION
 from rigs.container_image import Container, container_of, have_buildah
+from rigs.debian_package import build_package, released_source
 from rigs.debian_root import DebianRoot, debian_root, have_roots
 
 ROOT = Path(__file__).parents[2]
@@ -38,21 +37,7 @@ def home() -> str:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """What a release has: the files of the repository, and share/."""
-    folder = tmp_path_factory.mktemp("source") / "kmemdump"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\n")
-    for name in filter(None, listed):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
-    subprocess.run([ROOT / "tools/share"], check=True)
-    shutil.copytree(ROOT / "share", folder / "share")
-    return folder
+    return released_source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(params=SUITES)
@@ -129,28 +114,9 @@ def check_libvirt(root: DebianRoot) -> None:
 
 
 @pytest.fixture(params=SUITES)
-def package(request, lab_cache, source, tmp_path_factory) -> tuple[str, Path]:
+def package(request, lab_cache, source, tmp_path) -> tuple[str, Path]:
     """A suite, and the package that is built on it."""
-    suite = request.param
-    with debian_root(lab_cache, suite) as builder:
-        builder.install(
-            "build-essential",
-            "debhelper",
-            "lintian",
-            "python3-pip",
-            "python3-venv",
-            "ca-certificates",
-        )
-        builder.copy(source, "/build/kmemdump")
-        builder.run("dpkg-buildpackage -b -uc -us", folder="/build/kmemdump")
-        said = builder.run(
-            "lintian --allow-root --fail-on warning *.changes", folder="/build"
-        )
-        assert said == ""
-        (built,) = builder.path.glob("build/*.deb")
-        kept = tmp_path_factory.mktemp("deb") / built.name
-        shutil.copy(built, kept)
-    return suite, kept
+    return request.param, build_package(lab_cache, request.param, source, tmp_path)
 
 
 def test_deb(package, lab_cache):
