@@ -42,7 +42,7 @@ def test_it_loads_what_was_made_for_the_running_kernel():
 
 def test_each_unit_is_in_the_debian_package():
     rules = (FOLDER.parent / "debian/rules").read_text()
-    installed = re.findall("dh_installsystemd .*--name=([a-z-]+)$", rules, re.MULTILINE)
+    installed = re.findall(r"\$\(SYSTEMD\) --name=([a-z-]+)$", rules, re.MULTILINE)
     assert {f"{name}.service" for name in installed} == {
         path.name for path in FOLDER.glob("*.service")
     }

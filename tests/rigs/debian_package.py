@@ -48,6 +48,6 @@ def build_package(cache: PackageCache, suite: str, source: Path, folder: Path) -
         said = builder.run(
             "lintian --allow-root --fail-on warning *.changes", folder="/build"
         )
-        assert said == ""
+        assert said == "", said
         (built,) = builder.path.glob("build/*.deb")
         return Path(shutil.copy(built, folder))

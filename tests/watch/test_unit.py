@@ -14,7 +14,7 @@ from rigs.units import needs_systemd, verify
 FOLDER = Path(__file__).parents[2] / "systemd"
 UNIT = FOLDER / "kmemdump-watch.service"
 DEFAULTS = FOLDER / "kmemdump-watch.default"
-EXPOSURE = 17
+EXPOSURE = 18
 """Tenths of what systemd-analyze calls the exposure level; 100 is a plain unit."""
 
 
@@ -41,6 +41,13 @@ def test_its_rights_are_those_that_are_tested():
     """See ``LEAST`` of tests/checks/test_vm.py."""
     (found,) = values(UNIT.read_text(), "CapabilityBoundingSet")
     assert set(found.split()) == {"CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"}
+
+
+def test_it_may_stop_the_process_of_a_vm():
+    """Of ``pid:PID``, by ptrace(), which the line before forbids with @debug."""
+    denied, allowed = values(UNIT.read_text(), "SystemCallFilter")[-2:]
+    assert "@debug" in denied
+    assert allowed == "ptrace"
 
 
 def test_its_command_line():
