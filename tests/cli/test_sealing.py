@@ -3,6 +3,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from kmemdump.cli import main
 from kmemdump.firmware_dumps.folder import INFO_NAME, info_line
 from kmemdump.sealing import make_seal
 from rigs.keys import Key, age_key
+from rigs.programs import KMEMDUMP, run_kmemdump
 from rigs.small_core import write
 
 
@@ -128,3 +130,32 @@ def test_catalogue(core, key, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "6.1.0-test" in out
     assert "sealed: --identity FILE examines it" in out
+
+
+def test_keys_from_a_pipe_are_there_for_each_child(core, key, tmp_path):
+    """Each child reads the keys: a second one would find the pipe empty."""
+    other = write(tmp_path / "other", seal=make_seal([key.public]))
+    place = tmp_path / "deaths"
+    add = ["catalogue", "add", core, other, "--to", place, "--jobs", "2"]
+    subprocess.run(
+        [*KMEMDUMP, *add, "--identity", "/dev/stdin"],
+        input=key.file.read_bytes(),
+        capture_output=True,
+    )
+    sql = "SELECT problem FROM deaths"
+    done = run_kmemdump("catalogue", "sql", sql, "--from", place, "--json")
+    assert done.stdout.count("problem") == 2, done.stdout + done.stderr
+    assert done.stdout.count("VMCOREINFO: drgn refuses it") == 2  # What is in them.
+
+
+def test_an_empty_pipe_of_keys(core):
+    done = subprocess.run(
+        [*KMEMDUMP, "report", core, "--identity", "/dev/stdin"],
+        input="",
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "kmemdump: error: /dev/stdin: gives nothing, expected keys\n",
+    )

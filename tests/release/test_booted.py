@@ -3,8 +3,8 @@
 A server with our package, booted by its systemd, that dies twice.
 
 Its administrator types what docs/howto/server.rst has one type, in the first boot, and
-nothing after that: the units are what has the next death copied. An upgrade of the package
-leaves them running.
+nothing after that: the units are what has the next death copied. An upgrade of the
+package leaves them running.
 """
 
 import re

@@ -85,9 +85,20 @@ vmlinux_option = path_option(
 vmcoreinfo_option = path_option(
     "--vmcoreinfo", help="Text of VMCOREINFO, if the target does not hold it."
 )
+
+
+def _keep_keys(
+    _context: click.Context, _option: click.Parameter, paths: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    from kmemdump.sealing.library import keep_keys
+
+    return tuple(keep_keys(path) for path in paths)
+
+
 identity_option = click.option(
     "--identity",
     type=click.Path(path_type=Path),
+    callback=_keep_keys,
     multiple=True,
     envvar="KMEMDUMP_IDENTITY",
     metavar="FILE",
