@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sealed core images: age itself, and nothing but the key, opens them."""
 
+import base64
 import io
 import os
 import resource
 import stat
+import struct
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -55,6 +57,14 @@ def core(tmp_path: Path, sealed: bytes) -> Path:
     path = tmp_path / "sealed.core"
     path.write_bytes(sealed)
     return path
+
+
+def test_an_rsa_key_that_age_does_not_take():
+    """RFC 4253, 6.6: each field after its length; a number has a zero before it."""
+    fields = (b"ssh-rsa", b"\1\0\1", b"\0" + b"\xff" * 1024)
+    blob = b"".join(struct.pack(">I", len(it)) + it for it in fields)
+    with pytest.raises(UsageError, match="has too many bits, expected 4096 at most"):
+        make_seal([f"ssh-rsa {base64.b64encode(blob).decode()}"])
 
 
 def age_payload(path: Path) -> bytes:
@@ -110,6 +120,11 @@ def test_recipients_in_a_file(tmp_path, key):
         ("age1nonsense", "'age1nonsense' is no key to seal for"),
         ("ssh-ed25519 AAAA", "'ssh-ed25519 AAAA' is no key to seal for"),
         ("ssh-dss AAAA", "'ssh-dss AAAA' is no key to seal for"),
+        # An exponent of zero: the library panics.
+        (
+            "ssh-rsa AAAAB3NzaC1yc2EAAAABAAAAAAE=",
+            "'ssh-rsa AAAAB3NzaC1yc2EAAAABAAAAAAE=' is no key to seal for",
+        ),
         ("/nonexistent", "/nonexistent: No such file"),
         ("/", "/: Is a directory"),
         ("\0", "null"),

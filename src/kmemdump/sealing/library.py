@@ -7,6 +7,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kmemdump.errors import UnsupportedError, UsageError
 from kmemdump.installing import describe_extra
 from kmemdump.text import printable
 
-__all__ = ["keep_keys", "key_lines", "library"]
+__all__ = ["keep_keys", "key_lines", "library", "panics_as"]
 
 _MAX_KEYS = 1 << 20
 """Most bytes of a file of keys."""
@@ -37,6 +38,21 @@ def library() -> Any:
             f"sealing needs pyrage\ninstall it: {describe_extra('seal')}"
         ) from error
     return pyrage
+
+
+@contextmanager
+def panics_as(error: Exception) -> Iterator[None]:
+    """
+    Raise an error in place of a panic of the package, which is written in Rust.
+
+    A panic is a ``BaseException``, which nothing else catches.
+    """
+    try:
+        yield
+    except BaseException as problem:
+        if type(problem).__name__ == "PanicException":
+            raise error from None
+        raise
 
 
 def keep_keys(path: Path) -> Path:

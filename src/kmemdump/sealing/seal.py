@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from kmemdump.errors import UsageError
 from kmemdump.files import PartialFile
 from kmemdump.formats.sealed import ClearLine, DeathTags
-from kmemdump.sealing.library import key_lines, library
+from kmemdump.sealing.library import key_lines, library, panics_as
 from kmemdump.sealing.streams import Output
 from kmemdump.text import printable
 
@@ -80,11 +80,16 @@ def make_seal(given: Iterable[str], *, show_cause: bool = False) -> Seal:
 def _parse(text: str) -> Any:
     pyrage = library()
     try:
-        if text.startswith(_SSH):
-            # Without the comment behind it.
-            return pyrage.ssh.Recipient.from_str(" ".join(text.split()[:2]))
-        return pyrage.x25519.Recipient.from_str(text)
+        with panics_as(_wrong(text)):
+            if text.startswith(_SSH):
+                # Without the comment behind it.
+                return pyrage.ssh.Recipient.from_str(" ".join(text.split()[:2]))
+            return pyrage.x25519.Recipient.from_str(text)
     except pyrage.RecipientError as error:
+        if "ModulusTooLarge" in str(error):
+            raise UsageError(
+                f"{_shown(text)} has too many bits, expected 4096 at most"
+            ) from error
         raise _wrong(text) from error
 
 
@@ -95,8 +100,11 @@ def _wrong(text: str, where: str = "") -> UsageError:
             f"{where}is a secret key, expected a public one: {_KEYS}\n"
             "age-keygen -y prints the public key of a file"
         )
-    shown = printable(text if len(text) <= 40 else f"{text[:37]}…")
-    return UsageError(f"{where}{shown!r} is no key to seal for, expected {_KEYS}")
+    return UsageError(f"{where}{_shown(text)} is no key to seal for, expected {_KEYS}")
+
+
+def _shown(text: str) -> str:
+    return repr(printable(text if len(text) <= 40 else f"{text[:37]}…"))
 
 
 @contextmanager

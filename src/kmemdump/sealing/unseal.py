@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from kmemdump.errors import FormatError, TargetError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.formats.sealed import CLEAR_LIMIT, Sealed, find_sealed
-from kmemdump.sealing.library import key_lines, library
+from kmemdump.sealing.library import key_lines, library, panics_as
 from kmemdump.sealing.streams import Input, Output
 from kmemdump.text import format_memory, printable, shell_command
 
@@ -132,7 +132,8 @@ def unseal_into(
     pyrage = library()
     given, taken = Input(file, sealed.offset), Output(output)
     try:
-        pyrage.decrypt_io(given, taken, keys)
+        with panics_as(pyrage.DecryptError("a panic")):
+            pyrage.decrypt_io(given, taken, keys)
     except Exception as error:
         for problem in (given.problem, taken.problem):
             if problem is not None:
