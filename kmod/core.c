@@ -46,6 +46,9 @@ static DEFINE_MUTEX(kmemdump_backend_mutex);
  */
 static DEFINE_RAW_SPINLOCK(kmemdump_lock);
 static struct kmemdump_backend *kmemdump_backend;
+/* What it said of itself: a module that goes may have freed both. */
+static struct kmemdump_backend kmemdump_operations;
+static char kmemdump_backend_name[32];
 /* The backend lets go of its regions, and gets none. */
 static bool kmemdump_leaving;
 /* The backend refused some. */
@@ -119,7 +122,7 @@ static void offer(struct kmemdump_entry *entry)
 
 	if (!kmemdump_backend || kmemdump_leaving || entry->held)
 		return;
-	if (kmemdump_backend->register_region(kmemdump_backend, &region))
+	if (kmemdump_operations.register_region(kmemdump_backend, &region))
 		kmemdump_waiting = true;
 	else
 		set_held(entry, true);
@@ -154,8 +157,8 @@ static int take_off(struct kmemdump_entry *entry)
 	if (!entry->held)
 		return 0;
 	if (kmemdump_backend)
-		err = kmemdump_backend->unregister_region(kmemdump_backend,
-							  &region);
+		err = kmemdump_operations.unregister_region(kmemdump_backend,
+							    &region);
 	if (!err)
 		set_held(entry, false);
 	return err;
@@ -406,7 +409,10 @@ int kmemdump_register_backend_owner(struct kmemdump_backend *backend,
 		if (kmemdump_backend)
 			drop_backend(true);
 		backend->owner = owner;
+		strscpy(kmemdump_backend_name, backend->name,
+			sizeof(kmemdump_backend_name));
 		raw_spin_lock_irqsave(&kmemdump_lock, flags);
+		kmemdump_operations = *backend;
 		kmemdump_backend = backend;
 		kmemdump_waiting = false;
 		raw_spin_unlock_irqrestore(&kmemdump_lock, flags);
@@ -505,29 +511,28 @@ static void forget_regions(const struct module *module,
 	}
 }
 
-static bool is_of_module(const struct kmemdump_backend *backend,
-			 const struct module *module)
+static bool backend_is_of(const struct module *module)
 {
-	return backend->owner == module ||
-	       within_module((unsigned long)backend, module) ||
-	       within_module((unsigned long)backend->register_region, module) ||
-	       within_module((unsigned long)backend->unregister_region, module);
+	const struct kmemdump_backend *it = &kmemdump_operations;
+
+	return it->owner == module ||
+	       within_module((unsigned long)kmemdump_backend, module) ||
+	       within_module((unsigned long)it->register_region, module) ||
+	       within_module((unsigned long)it->unregister_region, module);
 }
 
 static void forget_backend(const struct module *module)
 {
-	const char *name = NULL;
+	bool gone;
 
 	mutex_lock(&kmemdump_backend_mutex);
-	if (kmemdump_backend && is_of_module(kmemdump_backend, module)) {
-		name = kmemdump_backend->name;
-		/* Its exit function may have freed what it works with. */
+	gone = kmemdump_backend && backend_is_of(module);
+	/* Its exit function may have freed what it works with. */
+	if (gone)
 		drop_backend(false);
-	}
+	WARN(gone, "kmemdump: backend %s is a module's that goes while it is registered\n",
+	     kmemdump_backend_name);
 	mutex_unlock(&kmemdump_backend_mutex);
-	if (name)
-		WARN(1, "kmemdump: backend %s is a module's that goes while it is registered\n",
-		     name);
 }
 
 /*

@@ -60,8 +60,21 @@ def build(ring: RingWriter, folder: Path) -> Path:
     return folder / "ring"
 
 
-@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
-@pytest.mark.skipif(not shutil.which("gdb"), reason="needs gdb")
+pytestmark = [
+    pytest.mark.skipif(not shutil.which(name), reason=f"needs {name}")
+    for name in ("gcc", "gdb")
+]
+
+
+def ask_log(program: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["gdb", "-nx", "-batch", program, "-ex", f"source {COMMANDS}", "-ex", "log"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize("count", [16, 60])
 @pytest.mark.parametrize("length", [8, 30])
 @pytest.mark.parametrize("tight", [False, True])
@@ -73,13 +86,16 @@ def test_log_at_the_end_of_the_ring(
     for text in written:
         assert ring.write(text) is not None
     program = build(ring, tmp_path)
-    said = subprocess.run(
-        ["gdb", "-nx", "-batch", program, "-ex", f"source {COMMANDS}", "-ex", "log"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    texts = [line.partition("] ")[2] for line in said.stdout.splitlines()]
+    texts = [line.partition("] ")[2] for line in ask_log(program).stdout.splitlines()]
     assert len(texts) >= 256 // (16 + length) - 1
     assert texts == written[-len(texts) :]
+
+
+@pytest.mark.parametrize("field", ["count_bits", "size_bits"])
+def test_a_ring_that_no_kernel_has(tmp_path: Path, field: str) -> None:
+    """Its records would be read for years."""
+    ring = RingWriter(6, 8, False)
+    setattr(ring, field, 40)
+    done = ask_log(build(ring, tmp_path))
+    assert "the log is damaged: 2^" in done.stderr
+    assert done.stdout == ""

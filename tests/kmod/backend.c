@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A backend that reads what it holds, and works with memory of its own, which
- * it frees when it goes.
+ * A backend that reads what it holds. It, and what it works with, are memory
+ * of its own, which it overwrites and frees when it goes.
  *
  *	insmod kmemdump_backend.ko forget=1
  *
@@ -49,32 +49,43 @@ static int let_go(struct kmemdump_backend *backend,
 	return 0;
 }
 
-static struct kmemdump_backend reader = {
-	.name = "reader",
-	.register_region = hold,
-	.unregister_region = let_go,
-};
+static struct kmemdump_backend *reader;
+
+static void free_all(void)
+{
+	if (reader)
+		kfree(reader->name);
+	kfree_sensitive(reader);
+	kfree(state);
+}
 
 static int __init backend_init(void)
 {
-	int err;
+	int err = -ENOMEM;
 
 	state = kzalloc(sizeof(*state), GFP_KERNEL);
-	if (!state)
-		return -ENOMEM;
-	err = kmemdump_register_backend(&reader);
+	reader = kzalloc(sizeof(*reader), GFP_KERNEL);
+	if (!state || !reader)
+		goto fail;
+	reader->name = kstrdup("reader", GFP_KERNEL);
+	reader->register_region = hold;
+	reader->unregister_region = let_go;
+	err = kmemdump_register_backend(reader);
 	if (err)
-		kfree(state);
+		goto fail;
+	return 0;
+fail:
+	free_all();
 	return err;
 }
 
 static void __exit backend_exit(void)
 {
 	if (!forget) {
-		kmemdump_unregister_backend(&reader);
+		kmemdump_unregister_backend(reader);
 		WARN(state->held, "%lu regions are still held\n", state->held);
 	}
-	kfree(state);
+	free_all();
 }
 
 module_init(backend_init);

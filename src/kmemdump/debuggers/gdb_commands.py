@@ -15,6 +15,7 @@ import gdb
 
 _MAX_TASKS = 1 << 17
 _MAX_TEXT = 1 << 16
+_MAX_COUNT_BITS, _MAX_SIZE_BITS = 22, 31  # As in kernel/printk.py.
 _NO_TEXT = 3  # EMPTY_LINE_LPOS of kernel/printk/printk_ringbuffer.h
 _ULONG_MAX = (1 << 64) - 1
 _ID_MASK = (1 << 62) - 1
@@ -38,8 +39,12 @@ def _records() -> Iterator[tuple[int, bytes]]:
     # ringbuffer") (in v5.10).
     ring = gdb.parse_and_eval("*prb")
     descs, texts = ring["desc_ring"], ring["text_data_ring"]
-    count = 1 << int(descs["count_bits"])
-    bits = int(texts["size_bits"])
+    count_bits, bits = int(descs["count_bits"]), int(texts["size_bits"])
+    if count_bits > _MAX_COUNT_BITS or bits > _MAX_SIZE_BITS:
+        raise gdb.GdbError(
+            f"the log is damaged: 2^{count_bits} records and 2^{bits} bytes of text"
+        )
+    count = 1 << count_bits
     size = 1 << bits
     data = int(texts["data"])
     first = int(descs["tail_id"]["counter"]) & _ID_MASK
