@@ -2,6 +2,7 @@
 """The crash kernel's copier, run here on files like /proc/vmcore."""
 
 import os
+import platform
 import random
 import re
 import shutil
@@ -23,7 +24,7 @@ from kmemdump.errors import BackendError, UnsupportedError
 from kmemdump.formats.copied import read_copied
 from kmemdump.formats.followed import Followed, pack_followed
 from kmemdump.formats.kdump_list import LIST_SIZE, half_places, parse_list
-from kmemdump.lab import AARCH64, X86_64, PackageCache
+from kmemdump.lab import AARCH64, X86_64, PackageCache, get_architecture
 from kmemdump.lab.copier import build_copier
 from kmemdump.marking.registry import Registry
 from kmemdump.memory.ranges import Range, Region
@@ -42,6 +43,7 @@ from rigs.copier import (
 )
 from rigs.synthetic import vmcoreinfo
 
+HERE = get_architecture(platform.machine())
 SOURCE = Path(__file__).parents[2] / "kdump"
 
 

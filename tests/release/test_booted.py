@@ -126,9 +126,7 @@ def server(lab_cache, tmp_path_factory) -> tuple[str, Path]:
 def run_server(folder: Path, kernel: Path, initrd: Path) -> str:
     """Run the machine until it powers off; return what its console showed."""
     console = folder / "console"
-    command_line = (
-        "root=/dev/vda rw console=ttyS0 crashkernel=160M quiet"
-    )
+    command_line = "root=/dev/vda rw console=ttyS0 crashkernel=160M quiet"
     argv = ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-m", "1024"]
     argv += ["-smp", "2", "-nodefaults", "-display", "none", "-nic", "none"]
     argv += ["-serial", f"file:{console}", "-kernel", str(kernel)]
