@@ -37,6 +37,8 @@ _BLAMED = {
     "soft": "was stuck for .*lab_hog",
 }
 """How the report begins after each death."""
+_LOGGED = re.compile(r"\] {2,3}([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\w+\])?$", re.M)
+"""A frame of a logged trace of which the kernel is sure."""
 _DIE = f"/sys/module/{MODULE_NAME}/parameters/die"
 QUESTIONS = ("log", "sys", "ps", "mod", "bt -a", "bt 1", "irq", "mount", "runq")
 
@@ -133,6 +135,9 @@ def each(function, cases=CASES):
     return pytest.mark.parametrize("copied", named, indirect=True)(function)
 
 
+each_of_x86_64 = partial(each, cases=[it for it in CASES if it[1] is X86_64])
+
+
 @each
 def test_the_copy_answers_as_the_whole_memory_does(copied):
     assert not copied.problems
@@ -156,11 +161,24 @@ def test_the_copy_answers_as_the_whole_memory_does(copied):
         assert re.search(copied.blamed, opened.report().cause.sentence)
 
 
+@each_of_x86_64
+def test_the_stack_of_the_cpu_that_died_is_the_one_in_the_log(copied):
+    """After a panic, its registers are from a function that the tables leave out."""
+    with open_core(copied.core) as opened:
+        report = opened.report()
+    trace = run_kmemdump("ask", copied.core, "log").stdout.rpartition("Call Trace:")[2]
+    logged = [it for it in _LOGGED.findall(trace) if not it.startswith("dump_stack")]
+    found = [frame.symbol for frame in report.cpus[0].frames]
+    assert found[0] == ("__crash_kexec" if "panic" in logged else "lab_null")
+    assert len(logged) > 3
+    places = [found.index(name) for name in logged]
+    assert places == sorted(places)
+
+
 # No crash opens 7.3's whole memory if a module is loaded.
 each_for_crash = partial(
     each, cases=[it for it in CASES if it[0] != "newest" and it[1] is X86_64]
 )
-each_for_gdb = partial(each, cases=[it for it in CASES if it[1] is X86_64])
 
 
 @each_for_crash
@@ -177,7 +195,7 @@ def test_crash_opens_it(copied, vmlinux, lab_cache):
     assert len(found.identical) >= 17, found.different
 
 
-@each_for_gdb
+@each_of_x86_64
 def test_gdb_opens_it(copied, vmlinux):
     opened = ("open", copied.core, "--with", "gdb", "--vmlinux")
     options = ("-nx", "-batch", "-iex", "set auto-load off", "-ex", "log")

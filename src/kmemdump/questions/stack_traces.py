@@ -13,14 +13,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from drgn import Object
-from drgn.helpers.linux.stack import (
-    LinuxKernelStack,
-    StackSegment,
-    kernel_stack_trace,
-)
+from drgn.helpers.linux.stack import LinuxKernelStack, StackSegment
 
 from kmemdump.errors import NotCapturedError
 from kmemdump.kernel.stack_end import cut_off, missing_reads
+from kmemdump.kernel.task_stack import task_stack
 from kmemdump.questions.drgn_internals import replace_stack_traces
 
 __all__ = ["checked_stack_traces", "note_cut_off", "note_incomplete"]
@@ -76,9 +73,9 @@ def note_incomplete(line: str) -> None:
 def _unwind(task: Object) -> LinuxKernelStack:
     """Unwind a task for ``bt``, and leave out frames that are wrong."""
     if _noted.get() is None:
-        return kernel_stack_trace(task)
+        return task_stack(task)
     before = missing_reads(task.prog_)
-    trace = kernel_stack_trace(task)
+    trace = task_stack(task)
     cut = cut_off(task.prog_, list(trace), before)
     if cut is None:
         return trace

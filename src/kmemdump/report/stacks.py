@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
+from typing import NamedTuple
 
 from drgn import FaultError, Object, Program, StackFrame, StackTrace
-from drgn.helpers.linux.stack import StackKind, kernel_stack_trace
+from drgn.helpers.linux.stack import StackKind, StackSegment
 
 from kmemdump.arch.architecture import arch_from_program
 from kmemdump.diagnosis.records import Frame
 from kmemdump.kernel.stack_end import cut_off, missing_reads
 from kmemdump.kernel.symbol_at import find_symbol
+from kmemdump.kernel.task_stack import task_stack
 from kmemdump.kernel.tasks import stack_of_registers
 from kmemdump.vmcoreinfo import VmcoreInfo
 
@@ -50,13 +52,34 @@ def find_frames(task: Object) -> Stack:
     prog = task.prog_
     before = missing_reads(prog)
     try:
-        segments = kernel_stack_trace(task).segments
+        segments = task_stack(task).segments
     except (LookupError, FaultError):
         # The interrupt stacks are unknown; the trace may succeed nevertheless.
         before = missing_reads(prog)
-        return _collect(prog, [(it, None) for it in prog.stack_trace(task)], before)
-    found = [(frame, segment.kind) for segment in segments for frame in segment.frames]
+        return _collect(prog, _of_no_kind(prog.stack_trace(task)), before)
+    found = [it for segment in segments for it in _frames_of(segment)]
     return _collect(prog, found, before)
+
+
+class _Found(NamedTuple):
+    """A frame of drgn's."""
+
+    frame: StackFrame
+    kind: StackKind | None
+    interrupted: bool
+
+
+def _frames_of(segment: StackSegment) -> Iterator[_Found]:
+    # What was interrupted starts a segment. Within one it was called, and drgn went on
+    # from registers that task_stack() found.
+    is_first = True
+    for frame in segment.frames:
+        yield _Found(frame, segment.kind, frame.interrupted and is_first)
+        is_first = is_first and frame.is_inline
+
+
+def _of_no_kind(frames: Iterable[StackFrame]) -> list[_Found]:
+    return [_Found(frame, None, frame.interrupted) for frame in frames]
 
 
 def find_frames_without_task(prog: Program, cpu: int) -> Stack:
@@ -69,7 +92,7 @@ def find_frames_without_task(prog: Program, cpu: int) -> Stack:
     trace = stack_of_registers(prog, cpu)
     if not arch_from_program(prog).is_kernel_address(trace[0].pc):
         raise LookupError("it ran a program, and no kernel code")
-    return _collect(prog, [(frame, None) for frame in _believed(prog, trace)], before)
+    return _collect(prog, _of_no_kind(_believed(prog, trace)), before)
 
 
 def _believed(prog: Program, trace: StackTrace) -> Iterator[StackFrame]:
@@ -92,22 +115,20 @@ def _believed(prog: Program, trace: StackTrace) -> Iterator[StackFrame]:
         yield from frames
 
 
-def _collect(
-    prog: Program, found: Sequence[tuple[StackFrame, StackKind | None]], before: int
-) -> Stack:
-    cut = cut_off(prog, [frame for frame, _ in found], before)
+def _collect(prog: Program, found: Sequence[_Found], before: int) -> Stack:
+    cut = cut_off(prog, [it.frame for it in found], before)
     if cut is not None:
         found = found[: cut.frames]
     frames: list[Frame] = []
-    for frame, kind in found[:_MAX_FRAMES]:
+    for frame, kind, interrupted in found[:_MAX_FRAMES]:
         if kind is StackKind.USER:
             break
         entered = bool(frames and _ENTRY.fullmatch(frames[-1].symbol or ""))
         stack = None if kind is None else kind.name.lower()
-        record = _frame(prog, frame, stack, frame.interrupted or entered)
+        record = _frame(prog, frame, stack, interrupted or entered)
         if record is not None:
             frames.append(record)
-    first = next((frame for frame, kind in found if kind is not StackKind.USER), None)
+    first = next((it.frame for it in found if it.kind is not StackKind.USER), None)
     problem = None if cut is None else f"the trace is {cut}"
     return Stack(tuple(frames), first, problem)
 
