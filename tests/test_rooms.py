@@ -21,6 +21,7 @@ ROOMS = [
     "user_folders",
     "installing",
     "files",
+    "locked_folder",
     "proc",
     "bounds",
     "vmcoreinfo",

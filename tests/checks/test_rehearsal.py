@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is written for a rehearsal is sealed where that of a death would be."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,7 @@ def rehearsed(folder: Path, seal: Seal | None):
         written.append(path.read_bytes())
         return Written(Rehearsal(len(written[0]), 0.1, 0.1), 0, None)
 
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     found = rehearse(write_it, folder)
     assert list(folder.iterdir()) == []
     assert found.inspection is not None
@@ -54,3 +57,26 @@ def test_without_a_seal_it_is_not(tmp_path):
     text, written = rehearsed(tmp_path / "cores", None)
     assert "sealed" not in text
     assert bytes([1]) * PAGE in written
+
+
+def test_what_a_killed_one_left_goes_with_the_next(tmp_path):
+    """It is ended when its time is up; each day's would stay in the folder."""
+    cores = tmp_path / "cores"
+    cores.mkdir()
+
+    def write_it(path: Path, _reader: str | None) -> Written:
+        write(path)
+        if os.fork() == 0:
+            os.kill(os.getppid(), signal.SIGKILL)
+            os._exit(0)
+        signal.pause()
+        raise AssertionError
+
+    if (child := os.fork()) == 0:
+        rehearse(write_it, cores)
+        os._exit(1)
+    os.waitpid(child, 0)
+    (left,) = cores.iterdir()
+    hour_ago = time.time() - 3600
+    os.utime(left, (hour_ago, hour_ago))
+    rehearsed(cores, None)

@@ -20,12 +20,12 @@ from functools import cache
 from pathlib import Path
 
 from kmemdump.errors import TargetError
-from kmemdump.lab.locked_folder import LockedFolder
 from kmemdump.lab.machine import Machine
 from kmemdump.lab.machine_folder import copy_sparse
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.reserved import boot_smem
 from kmemdump.lab.setup import Setup, qemu_arguments
+from kmemdump.locked_folder import LockedFolder
 from kmemdump.targets.qmp_client import QmpClient
 
 __all__ = ["Snapshots", "restore", "save"]

@@ -8,7 +8,6 @@ inspected in memory.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from kmemdump.checks.point import Point, Rehearsal, missing, ok, warning
 from kmemdump.errors import KmemdumpError
+from kmemdump.locked_folder import LockedFolder
 from kmemdump.opening import open_target, was_sealed
 from kmemdump.report.inspect import Inspection, inspect, shorten
 from kmemdump.sealing.process_key import process_key
@@ -23,7 +23,6 @@ from kmemdump.text import format_size, printable
 
 __all__ = ["Rehearsed", "Write", "Written", "rehearse"]
 
-_PREFIX = ".kmemdump-check-"
 _NAME = "rehearsal.core"
 _POINT = "core image"
 
@@ -82,8 +81,8 @@ def _write_and_inspect(
     write: Write, place: Path | None
 ) -> tuple[Written, Inspection, tuple[str, ...]]:
     """Return what was written, what is in it, and how it is written."""
-    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-    try:
+    # A check that takes too long is killed.
+    with LockedFolder(place or Path(tempfile.gettempdir())) as scratch:
         path = scratch / _NAME
         with process_key() as key:
             written = write(path, key and key.public)
@@ -91,8 +90,6 @@ def _write_and_inspect(
             with open_target(str(path), identity=identity) as target:
                 how = ("sealed",) if was_sealed(target) else ()
                 return written, inspect(target, path), how
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _describe(written: Written, damage: list[str], how: tuple[str, ...]) -> Point:

@@ -27,7 +27,7 @@ from kmemdump.lab.apt_sources import (
     sources_of,
 )
 from kmemdump.lab.commands import CommandError, attempt, run
-from kmemdump.lab.locked_folder import LockedFolder
+from kmemdump.locked_folder import LockedFolder
 
 __all__ = [
     "Apt",

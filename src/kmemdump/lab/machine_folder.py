@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab.commands import run
-from kmemdump.lab.locked_folder import NAME_LENGTH, LockedFolder, remove_left
+from kmemdump.locked_folder import NAME_LENGTH, LockedFolder, remove_left
 
 __all__ = ["MachineFolder", "copy_sparse", "dig_holes"]
 

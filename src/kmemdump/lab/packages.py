@@ -27,8 +27,8 @@ from kmemdump.lab.busybox import find_busybox
 from kmemdump.lab.deb_file import extract_file
 from kmemdump.lab.kernel_names import KernelName, base_suite, find_kernel
 from kmemdump.lab.kernel_package import KernelPackage
-from kmemdump.lab.locked_folder import LockedFolder, remove_left
 from kmemdump.lab.other_programs import unpack_libraries, wrap_programs
+from kmemdump.locked_folder import LockedFolder, remove_left
 from kmemdump.user_folders import user_folder
 
 __all__ = ["PackageCache", "default_folder"]

@@ -3,8 +3,8 @@
 Temporary folders that killed processes do not leave for good.
 
 Such a folder is locked as long as any process holds its file descriptor, so an unlocked
-one is left over, and whoever next makes one beside it removes it. Otherwise a killed
-test run would leave a gigabyte of a guest's memory in /dev/shm.
+one is left over, and whoever next makes one beside it removes it. Otherwise killed
+checks would fill a folder of core images, and killed tests /dev/shm.
 """
 
 import fcntl

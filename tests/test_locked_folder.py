@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.locked_folder import LockedFolder
 from kmemdump.lab.machine_folder import MachineFolder
+from kmemdump.locked_folder import LockedFolder
 from rigs.full_disk import mounted_tmpfs, needs_root
 
 NEED = 1 << 20
