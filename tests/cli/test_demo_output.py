@@ -39,7 +39,8 @@ def demo(tmp_path, monkeypatch):
     core = SimpleNamespace(report=lambda all_stacks: REPORT)
     monkeypatch.setattr("kmemdump.lab.demo.run_demo", run_demo)
     monkeypatch.setattr("kmemdump.core.open_core", lambda path: nullcontext(core))
-    return lambda folder: main(["demo", "-o", str(folder), "--vmlinuz", str(image)])
+    command = ["demo", "--vmlinuz", str(image), "-o"]
+    return lambda folder, *options: main([*command, str(folder), *options])
 
 
 def test_leaves_what_only_its_owner_reads(demo, tmp_path):
@@ -71,14 +72,26 @@ def test_looks_first_whether_it_can_write(demo, tmp_path, capsys):
     assert os.listdir(folder) == ["core.elf"]
 
 
+@pytest.mark.parametrize("name", ["core.elf", "report.txt"])
+def test_replaces_nothing_that_it_did_not_write(demo, tmp_path, capsys, name):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    assert demo(folder) == 2
+    assert f"{name}: exists, and is not known as a " in capsys.readouterr().err
+    assert os.listdir(folder) == [name]
+    assert demo(folder, "--force") == 0
+    assert (folder / "report.txt").read_text().startswith("Cause of death\n")
+
+
 @needs_root
 def test_a_full_disk(demo, tmp_path, capsys):
     with mounted_tmpfs(tmp_path, 1 << 20) as disk:
-        (disk / "report.txt").write_text("an older one")
+        (disk / "report.txt").write_text("Cause of death\nan older one")
         fill(disk)
         assert demo(disk) == 3
         assert f"cannot write {disk}/report.txt: No space" in capsys.readouterr().err
-        assert (disk / "report.txt").read_text() == "an older one"
+        assert (disk / "report.txt").read_text().endswith("an older one")
 
 
 def test_what_to_ask_can_be_pasted(demo, tmp_path, capsys):

@@ -14,6 +14,7 @@ import click
 from rich.text import Text
 
 from kmemdump.cli.shared.options import path_option
+from kmemdump.cli.shared.outputs import Output, check_output
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.files import PartialFile
 from kmemdump.text import plain_console, shell_command
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_WRITTEN = {
+    "core.elf": Output.CORE,
+    "report.txt": Output.REPORT,
+    "rawdump.img": Output.RAWDUMP,
+}
 _RECORDS = 15
 """Maximum of log records on the screen; report.txt has more."""
 
@@ -70,6 +76,11 @@ _RECORDS = 15
     is_flag=True,
     help="Print JSON; the steps go to standard error.",
 )
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace files of these names in FOLDER that no demonstration wrote.",
+)
 def command(
     output: Path,
     series: str | None,
@@ -78,6 +89,7 @@ def command(
     arch: str | None,
     backend: str,
     as_json: bool,
+    force: bool,
 ) -> int:
     """
     Mark a kernel in a VM, crash it, and report from its core image.
@@ -106,8 +118,10 @@ def command(
     kernel = _choose_kernel(series, vmlinuz, modules, arch, backend)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.txt"
-    for written in (path, output / "core.elf"):
-        PartialFile(written).discard()  # What is wrong there shows before the boot.
+    for name, what in _WRITTEN.items():  # What is wrong there shows before the boot.
+        if what is not Output.RAWDUMP or backend == "minidump":
+            PartialFile(output / name).discard()
+            check_output(output / name, force, None, what)
     screen = plain_console(stderr=as_json)
 
     def say(line: str) -> None:

@@ -15,6 +15,7 @@ import click
 from kmemdump.errors import FormatError, TargetError, UsageError
 from kmemdump.files import OpenFile
 from kmemdump.formats.notes import NoteType, read_own
+from kmemdump.formats.rawdump import RAWDUMP_MAGIC
 from kmemdump.formats.sealed import CLEAR_LIMIT, find_sealed
 
 __all__ = ["Output", "check_output", "force_option"]
@@ -34,6 +35,7 @@ class Output(Enum):
 
     CORE = "core image"
     REPORT = "report"
+    RAWDUMP = "raw dump"
 
 
 def force_option(
@@ -50,22 +52,22 @@ def force_option(
 
 
 def check_output(
-    path: Path | None, force: bool, source: str | Path, what: Output = Output.CORE
+    path: Path | None,
+    force: bool,
+    source: str | Path | None,
+    what: Output = Output.CORE,
 ) -> None:
     """
     Refuse to replace a file that we did not write, or that is read for the output.
 
     :param path: The file to be written, if any.
-    :param source: What is read: a target. It is never replaced.
+    :param source: What is read, if anything: a target. It is never replaced.
     :raises UsageError: If it is such a file.
     """
     if path is None:
         return
-    with contextlib.suppress(OSError, ValueError):
-        # What a verb makes of a core image holds less: the rest would be lost.
-        read = Path(str(source).removeprefix("file:"))
-        if path.samefile(read) or (read.is_dir() and path.parent.samefile(read)):
-            raise UsageError(f"{path}: is what is read, expected another file")
+    if source is not None:
+        _refuse_source(path, source)
     if force or not path.is_file() or not path.stat().st_size:
         return
     try:
@@ -79,12 +81,22 @@ def check_output(
         )
 
 
+def _refuse_source(path: Path, source: str | Path) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        # What a verb makes of a core image holds less: the rest would be lost.
+        read = Path(str(source).removeprefix("file:"))
+        if path.samefile(read) or (read.is_dir() and path.parent.samefile(read)):
+            raise UsageError(f"{path}: is what is read, expected another file")
+
+
 def _is_ours(path: Path, what: Output) -> bool:
     file = OpenFile(path)
     try:
         head = file.read(0, _HEAD)
         if what is Output.REPORT:
             return _REPORT.match(head) is not None
+        if what is Output.RAWDUMP:
+            return head.startswith(RAWDUMP_MAGIC)
         sealed = find_sealed(head, file.name)
         if sealed is not None and sealed.clear is not None:
             return True
