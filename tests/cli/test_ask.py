@@ -117,8 +117,8 @@ def test_prompt_on_a_terminal(
     time.sleep(1)  # Python's readline loses one that comes before it waits for keys.
     here.type("\x03")
     here.wait_for("kmemdump> ")
-    here.type("print('in it') or [0 for _ in iter(int, 1)]\n")
-    here.wait_for("[0 for _ in iter(int, 1)]")
+    here.type("print('in it') or [0 for _ in iter(int, 1) if _]\n")
+    here.wait_for("[0 for _ in iter(int, 1) if _]")
     time.sleep(2)
     here.type("\x03")
     assert "kmemdump: stopped" in here.wait_for("kmemdump> ")

@@ -14,7 +14,8 @@ from kmemdump.lab import PackageCache
 from rigs.fake_archive import OWN, FakeArchive
 
 KERNEL = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, for one, has it ignored.
 from pathlib import Path
 from kmemdump.lab import PackageCache
 PackageCache(Path(sys.argv[1])).kernel("6.1")

@@ -103,15 +103,18 @@ class _Tables:
 
 def _tables(prog: Program) -> _Tables | None:
     """Return the tables, if drgn unwinds by them alone."""
+    names = arch_from_program(prog).unwind_tables
+    if not names:
+        return None
     try:
         if prog.main_module().debug_file_path is not None:
             return None
-        places, end, entries, start, stop = (
+        entries, places, end, start, stop = (
             prog.symbol(name).address
             for name in (
-                "__start_orc_unwind_ip",
-                "__stop_orc_unwind_ip",
-                "__start_orc_unwind",
+                f"__start_{names[0]}",
+                f"__start_{names[1]}",
+                f"__stop_{names[1]}",
                 "_stext",
                 "_etext",
             )
@@ -126,9 +129,10 @@ def _trace_from(prog: Program, frame: StackFrame, pc: int, sp: int) -> StackTrac
     arch = arch_from_program(prog)
     # A call that does not return may be the last instruction of a function.
     pc -= int(prog.symbol(pc).address == pc)
-    values = frame.registers() | {"rip": pc, "rsp": sp}
+    values = {name.upper(): value for name, value in frame.registers().items()}
+    values |= {arch.place_registers[0]: pc, arch.stack_registers[0]: sp}
     # struct pt_regs begins as user_regs_struct does (arch/x86/include/asm/ptrace.h).
-    words = [values.get(name.lower(), 0) for name in arch.registers]
+    words = [values.get(name, 0) for name in arch.registers]
     kind = prog.type("struct pt_regs")
     data = struct.pack(f"<{len(words)}Q", *words)[: sizeof(kind)]
     return prog.stack_trace(Object.from_bytes_(prog, kind, data))
