@@ -2,9 +2,9 @@
 """
 Temporary folders that killed processes do not leave for good.
 
-Such a folder is locked as long as any process holds its file descriptor, so an unlocked
-one is left over, and whoever next makes one beside it removes it. Otherwise killed
-checks would fill a folder of core images, and killed tests /dev/shm.
+Such a folder is locked as long as any process holds its file descriptor. An unlocked
+one is left over; the next process that makes one beside it removes it. Without this,
+killed checks would fill a folder of core images, and killed tests /dev/shm.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ class LockedFolder:
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self.descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         """To be inherited by each process that uses the folder after this one."""
-        # Where a file system has no such locks, nobody removes what is left.
+        # Some file systems have no such locks: there, what is left stays.
         with suppress(OSError):
             fcntl.flock(self.descriptor, fcntl.LOCK_SH)
 

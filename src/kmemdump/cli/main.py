@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None, *, in_children: bool = False) -
     except BrokenPipeError:  # The reader (head, less) has ended.
         return ExitCode.INCOMPLETE
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
-        # click takes the end of a file for that of a prompt, and there is none.
+        # No verb prompts by click, which makes an Abort of any EOFError.
         if isinstance(error.__cause__, EOFError):
             return _report_bug(error.__cause__)
         print_message("stopped")

@@ -42,7 +42,7 @@ CHUNK = 512 << 10
 _ERROR_SIZE = 16  # Of END_OF_IMAGE; data of this size is never requested.
 _VERSION, _COMPATIBLE = 2, 1
 _MAX_BEGUN = 100
-"""How often a device may begin: it begins again if nobody answered in time."""
+"""How often a device may begin. It begins again if we answer too late."""
 
 
 @dataclass(frozen=True, slots=True)
