@@ -37,7 +37,7 @@ from kmemdump.lab import (
     Setup,
     python_image,
 )
-from kmemdump.lab.apt import run
+from kmemdump.lab.commands import run
 from kmemdump.lab.crash_kernel_demo import CRASH_KERNEL, run_crash_kernel_demo
 from kmemdump.lab.crashes import crash_guest, trigger_crash
 from kmemdump.lab.shared_libraries import libraries

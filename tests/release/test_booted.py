@@ -22,7 +22,6 @@ SUITE = "trixie"
 UNITS = "kmemdump-kexec kmemdump-kdump kmemdump-watch"
 SIZE = "2G"
 PATIENCE = 2400
-MODULES = ("virtio_pci", "virtio_blk", "ext4")
 PACKAGES = (
     *("systemd-sysv", "udev", "fdisk", "kexec-tools"),
     "linux-image-cloud-amd64",
@@ -92,12 +91,7 @@ def server(lab_cache, tmp_path_factory) -> tuple[str, Path]:
     package = build_package(lab_cache, SUITE, source, folder)
     disk, dumps = folder / "disk", folder / "dumps"
     with debian_root(lab_cache, SUITE) as root:
-        root.install("initramfs-tools")
-        # It cannot see from a folder which modules its disk will need.
-        place = root.path / "etc/initramfs-tools"
-        (place / "conf.d/modules").write_text("MODULES=list\n")
-        (place / "modules").write_text("\n".join(MODULES) + "\n")
-        root.install(*PACKAGES)
+        root.install_machine(*PACKAGES)
         root.copy(package, f"/root/{package.name}")
         root.run(f"apt-get install --yes -q /root/{package.name}")
         (root.path / "root/found").mkdir()
@@ -106,13 +100,11 @@ def server(lab_cache, tmp_path_factory) -> tuple[str, Path]:
         steps.chmod(0o755)
         (root.path / "etc/systemd/system/steps.service").write_text(UNIT)
         root.run("systemctl enable steps")
-        root.run("apt-get clean; rm -rf /var/lib/apt/lists/* /usr/share/doc")
         boot = root.path / "boot"
         kernel, initrd = next(boot.glob("vmlinuz-*")), next(boot.glob("initrd.img-*"))
         for path in (kernel, initrd):
             (folder / path.name).write_bytes(path.read_bytes())
-        argv = ["/usr/sbin/mke2fs", "-qt", "ext4", "-d", root.path, disk, SIZE]
-        subprocess.run(list(map(str, argv)), check=True)
+        root.write_disk(disk, SIZE)
     with open(dumps, "wb") as file:
         file.truncate(64 << 20)
     run_server(folder, folder / kernel.name, folder / initrd.name)

@@ -17,6 +17,7 @@ __all__ = ["DebianRoot", "debian_root", "have_roots"]
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _OWN_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 """Of authorities that only this machine trusts: package ca-certificates adds them."""
+_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 _NETWORK = ("PIP_", "SSL_CERT", "http_proxy", "https_proxy", "no_proxy", "REQUESTS_CA")
 """Variables by which this machine reaches the network begin so."""
 
@@ -67,6 +68,21 @@ class DebianRoot:
         self.run("apt-get -q update")
         options = "--no-install-recommends --yes -q"
         self.run(f"apt-get install {options} {' '.join(packages)}")
+
+    def install_machine(self, *packages: str) -> None:
+        """Install a kernel and others, as on a machine with a disk of virtio."""
+        self.install("initramfs-tools")
+        # It cannot see from a folder which modules its disk will need.
+        place = self.path / "etc/initramfs-tools"
+        (place / "conf.d/modules").write_text("MODULES=list\n")
+        (place / "modules").write_text("\n".join(_MODULES) + "\n")
+        self.install(*packages)
+
+    def write_disk(self, disk: Path, size: str) -> None:
+        """Write an ext4 image, without what a machine that boots does not need."""
+        self.run("apt-get clean; rm -rf /var/lib/apt/lists/* /usr/share/doc")
+        argv = ["/usr/sbin/mke2fs", "-qt", "ext4", "-d", self.path, disk, size]
+        subprocess.run(list(map(str, argv)), check=True)
 
     def add_user(self, name: str) -> None:
         self.run(f"useradd --create-home --shell /bin/bash {name}")

@@ -14,7 +14,6 @@ DISK = 1200
 """MiB."""
 _SUITE = "bookworm"
 _PACKAGES = ("systemd-sysv", "udev", "makedumpfile", "kexec-tools", "kdump-tools")
-_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 _SEEN = "/var/lib/kdump/latest_sysctls"
 _ROOT = "/debian"
 _DEBUGFS = "/usr/sbin/debugfs"
@@ -30,20 +29,12 @@ def kdump_tools_disk(cache: PackageCache, kernel: KernelPackage) -> Path:
 
     def make(folder: Path) -> None:
         with debian_root(cache, _SUITE) as root:
-            root.install("initramfs-tools")
-            # It cannot see from a folder which modules its disk will need.
-            place = root.path / "etc/initramfs-tools"
-            (place / "conf.d/modules").write_text("MODULES=list\n")
-            (place / "modules").write_text("\n".join(_MODULES) + "\n")
             assert kernel.package is not None
-            root.install(*_PACKAGES, kernel.package)
+            root.install_machine(*_PACKAGES, kernel.package)
             # What else the first load would do, in an emulated machine: an initrd.
             root.run(f"kdump-config symlinks {kernel.release}")
             root.run(f"cp /etc/kdump/sysctl.conf {_SEEN}-{kernel.release}")
-            root.run("apt-get clean; rm -rf /var/lib/apt/lists/* /usr/share/doc")
-            argv = ["/usr/sbin/mke2fs", "-qt", "ext4", "-d", root.path]
-            argv += [folder / "disk", f"{DISK}M"]
-            subprocess.run(list(map(str, argv)), check=True)
+            root.write_disk(folder / "disk", f"{DISK}M")
 
     return cache.entry(f"kdump-tools_{_SUITE}_{kernel.release}", make) / "disk"
 

@@ -11,6 +11,7 @@ in a kernel with such tables, and finds a wrong caller, or none.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -86,19 +87,17 @@ class _Tables:
 
     def know(self, pc: int) -> bool:
         """Return whether the tables say how a place in the code is unwound."""
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            address = self.places + _PLACE * middle
-            (offset,) = struct.unpack("<i", self.prog.read(address, _PLACE))
-            if address + offset <= pc:
-                low = middle + 1
-            else:
-                high = middle
-        if low == 0:
+        number = bisect_right(range(self.count), pc, key=self._place) - 1
+        if number < 0:
             return False
-        entry = self.prog.read(self.entries + _ENTRY * (low - 1), _ENTRY)
+        entry = self.prog.read(self.entries + _ENTRY * number, _ENTRY)
         return bool(int.from_bytes(entry[4:], "little") & _REGISTER)
+
+    def _place(self, number: int) -> int:
+        """Return where an entry starts to hold: a distance from its own place."""
+        address = self.places + _PLACE * number
+        (offset,) = struct.unpack("<i", self.prog.read(address, _PLACE))
+        return address + int(offset)
 
 
 def _tables(prog: Program) -> _Tables | None:

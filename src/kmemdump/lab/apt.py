@@ -31,12 +31,10 @@ from kmemdump.locked_folder import LockedFolder
 
 __all__ = [
     "Apt",
-    "CommandError",
     "MissingPackageError",
     "have_apt",
     "have_debian",
     "require_apt",
-    "run",
 ]
 
 _FRESH = 7 * 24 * 3600

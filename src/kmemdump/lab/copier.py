@@ -13,8 +13,8 @@ from kmemdump.crash_kernel.initramfs import COPIER
 from kmemdump.crash_kernel.installation import find_copier
 from kmemdump.errors import UnsupportedError
 from kmemdump.installing import require_programs
-from kmemdump.lab.apt import run
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.commands import run
 from kmemdump.lab.module import find_compiler
 from kmemdump.lab.packages import PackageCache
 

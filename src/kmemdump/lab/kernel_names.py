@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kmemdump.errors import UnsupportedError
-from kmemdump.lab.apt import Apt, CommandError
+from kmemdump.lab.apt import Apt
+from kmemdump.lab.commands import CommandError
 
 __all__ = [
     "KINDS",

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from kmemdump.errors import UnsupportedError
 from kmemdump.installing import describe_install, require_programs
-from kmemdump.lab.apt import have_apt, run
+from kmemdump.lab.apt import have_apt
 from kmemdump.lab.architectures import Architecture
+from kmemdump.lab.commands import run
 from kmemdump.lab.other_programs import loader, unpack_libraries
 from kmemdump.lab.packages import PackageCache
 from kmemdump.lab.shared_libraries import libraries
