@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,11 +11,12 @@ from kmemdump.bounds.call import call_in_child
 from kmemdump.bounds.steps import Limits
 from kmemdump.errors import KmemdumpError
 from kmemdump.opening import open_target
-from kmemdump.targets.vm import VmTarget
+from kmemdump.targets.vm import VmTarget, let_run
 
 __all__ = ["let_go", "run_bounded"]
 
 _Result = TypeVar("_Result")
+_logger = logging.getLogger(__name__)
 
 
 def run_bounded(
@@ -47,6 +48,9 @@ def run_bounded(
 
 def let_go(spec: str) -> None:
     """Let a VM run that was paused by a child that was ended."""
-    with contextlib.suppress(KmemdumpError, OSError), open_target(spec) as target:
-        if isinstance(target, VmTarget) and target.status() == "paused":
-            target.cont()
+    try:
+        with open_target(spec) as target:
+            if isinstance(target, VmTarget):
+                let_run(target)
+    except (KmemdumpError, OSError) as error:
+        _logger.warning("%s may stay paused: %s", spec, error)

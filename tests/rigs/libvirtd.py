@@ -24,12 +24,14 @@ from kmemdump.lab import X86_64, CrashType, Machine, Setup
 from kmemdump.lab.module import MODULE_NAME
 from kmemdump.lab.other_programs import loader, unpack_libraries
 from kmemdump.lab.packages import PackageCache
-from kmemdump.lab.serial_port import SerialPort
+from kmemdump.lab.serial_port import SerialPort, SerialTimeoutError
 
 __all__ = ["Domain", "Libvirtd", "unpacked_libvirtd"]
 
 PATIENCE = 400
 """Seconds; the host may be busy."""
+_LAST_WORDS = 1000
+"""Characters of a console, for messages."""
 _HIDDEN = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt",
            "/var/cache/libvirt")  # fmt: skip
 # The user that Debian's package libvirt-daemon-system makes.
@@ -324,8 +326,13 @@ class Domain:
             self._port = SerialPort(connection, f"the port of {self.name}")
             self.daemon.ports.append(self._port)
         deadline = time.monotonic() + PATIENCE
-        while self._port.read(deadline) != "GUEST-READY":
-            pass
+        try:
+            while self._port.read(deadline) != "GUEST-READY":
+                pass
+        except SerialTimeoutError as error:
+            console = (self._folder / f"{self.name}.console").read_text(errors="replace")
+            said = console[-_LAST_WORDS:]
+            raise AssertionError(f"{error}; it is {self.state}; {said}") from error
 
     def die(self, crash: CrashType = CrashType.PANIC) -> None:
         """Have the guest's kernel die, without waiting for it."""

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from kmemdump.bounds import steps
-from kmemdump.targets.qmp_channel import QmpTimeoutError
+from kmemdump.targets.qmp_channel import QmpChannel, QmpTimeoutError
 from kmemdump.watch.reporter import Reporter
 from kmemdump.watch.vm_control import VmControl
 
@@ -34,21 +34,35 @@ def test_an_event_ends_the_silence():
     assert len(said) == 2
 
 
-class Pausing(VmControl):
-    """With a VM that only notes what it is told."""
+class LateMonitor(QmpChannel):
+    """Of a VM that does what it is told too late for an answer."""
+
+    connected = True
 
     def __init__(self, state):
-        super().__init__(SimpleNamespace(name="vm"), None)
+        super().__init__("vm")
         self.state = state
         self.told = []
 
-    def status(self):
-        return self.state
-
-    def _ask(self, what, command, arguments=None):
+    def execute(self, command, arguments=None, timeout=None):
+        if command == "query-status":
+            return {"status": self.state}
         self.told.append(command)
         self.state = {"stop": "paused", "cont": "running"}[command]
-        return command == "cont"  # QEMU stops too late for its answer.
+        raise QmpTimeoutError(f"{command}: no answer")
+
+    def send_fd(self, fd, name):
+        raise NotImplementedError
+
+    def close(self):
+        pass
+
+
+def control_of(monitor):
+    target = SimpleNamespace(
+        name="vm", client=monitor, status=monitor.status, cont=monitor.resume
+    )
+    return VmControl(target, Reporter("vm", lambda event: None, lambda: False))
 
 
 @pytest.fixture
@@ -62,15 +76,28 @@ def held(monkeypatch):
 
 
 def test_a_short_pause_ends_whatever_is_answered(held):
-    control = Pausing("running")
-    with pytest.raises(ZeroDivisionError), control.paused():
+    monitor = LateMonitor("running")
+    with pytest.raises(ZeroDivisionError), control_of(monitor).paused():
         _ = 1 / (len(held) - 1)  # It is held now.
-    assert control.told == ["stop", "cont"]
-    assert (control.state, held) == ("running", [True, False])
+    assert monitor.told == ["stop", "cont"]
+    assert (monitor.state, held) == ("running", [True, False])
+
+
+def test_a_pause_without_an_answer_counts():
+    monitor = LateMonitor("running")
+    assert control_of(monitor).stop()  # So whoever paused it lets it go on.
+    assert not control_of(monitor).stop()
 
 
 def test_a_vm_that_its_user_paused_stays_paused(held):
-    control = Pausing("paused")
-    with control.paused():
+    monitor = LateMonitor("paused")
+    with control_of(monitor).paused():
         assert held == []  # Nobody lets it go if this process is ended.
-    assert (control.state, control.told) == ("paused", [])
+    assert (monitor.state, monitor.told) == ("paused", [])
+
+
+def test_a_vm_that_is_migrated_meanwhile_does_not_go_on(held):
+    monitor = LateMonitor("running")
+    with control_of(monitor).paused():
+        monitor.state = "postmigrate"
+    assert (monitor.state, monitor.told) == ("postmigrate", ["stop"])

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ def command(
     selection = parse_selection(selected, None if no_vmlinux else search)
     with (
         opened_target(target, reading) as opened,
-        _paused(opened) if pause else contextlib.nullcontext(),
+        _paused(opened) if pause else nullcontext(),
     ):
         capture = look(opened, selection, packing=True)
         missing = capture.save(output, seal=seal)
@@ -153,23 +153,15 @@ def _record(
     }
 
 
-@contextlib.contextmanager
-def _paused(target: Target) -> Iterator[None]:
+def _paused(target: Target) -> AbstractContextManager[None]:
     """Pause a VM, so that all of its memory is from one moment."""
-    from kmemdump.targets.vm import VmTarget
+    from kmemdump.targets.vm import VmTarget, paused
 
     if not isinstance(target, VmTarget):
         raise UsageError(
             f"{target.name}: only a VM (qmp:SOCKET or pid:PID) can be paused"
         )
-    running = target.status() == "running"
-    if running:
-        target.stop()
-    try:
-        yield
-    finally:
-        if running:
-            target.cont()
+    return paused(target)
 
 
 def _print_problems(capture: Capture) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_name
@@ -20,6 +21,7 @@ from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
 from kmemdump.targets.qmp_client import DEFAULT_TIMEOUT, QmpClient
 from kmemdump.targets.qmp_memory import VmRam
 from kmemdump.targets.qmp_registers import belongs_to_libvirt, parse_registers
+from kmemdump.targets.vm import paused
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["QmpTarget"]
@@ -163,14 +165,8 @@ class QmpTarget(Closing):
         Emulated CPUs are stopped meanwhile, as a dump does: while they run, QEMU prints
         what they had some time ago. It takes CPUs of KVM out of the guest one by one.
         """
-        running = self.status() == "running" and not self._has_kvm()
-        if running:
-            self.stop()
-        try:
+        with nullcontext() if self._has_kvm() else paused(self):
             text = self.client.command_line("info registers -a")
-        finally:
-            if running and self.status() == "paused":
-                self.cont()
         return parse_registers(text, arch_from_elf(self.machine), self.name)
 
     def _has_kvm(self) -> bool:
@@ -189,7 +185,8 @@ class QmpTarget(Closing):
             self.client.send_fd(fd, "kmemdump")
             place = {"protocol": "fd:kmemdump", "begin": begin, "length": _PAGE}
             self.client.execute("dump-guest-memory", {"paging": False, **place})
-            if before == "running" and self.status() == "save-vm":
+            # QEMU leaves it so after an error; see also is_paused().
+            if before == "running" and self.status() in ("save-vm", "prelaunch"):
                 self.cont()
             # Later output of QEMU is not read.
             data = os.pread(fd, _MAX_DUMP, 0)

@@ -4,19 +4,27 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from kmemdump.bounds.steps import hold
 from kmemdump.errors import TargetError
 from kmemdump.targets import Closing
 
-__all__ = ["QmpChannel", "QmpCommandError", "QmpTimeoutError"]
+__all__ = ["LostError", "QmpChannel", "QmpCommandError", "QmpTimeoutError"]
 
 _MAX_EVENTS = 4096
 _MAX_EVENT = 16 << 10
 """Characters of an event that is kept: QEMU's have some hundreds."""
+_RETRY = 0.5
+"""Seconds between two attempts to reach a monitor."""
+_T = TypeVar("_T")
+
+_logger = logging.getLogger(__name__)
 
 
 class QmpCommandError(TargetError):
@@ -25,6 +33,10 @@ class QmpCommandError(TargetError):
 
 class QmpTimeoutError(TargetError):
     """QEMU did not answer in time."""
+
+
+class LostError(QmpTimeoutError):
+    """What leads to the monitor is not there, or has gone; it may come back."""
 
 
 class QmpChannel(Closing, ABC):
@@ -78,6 +90,25 @@ class QmpChannel(Closing, ABC):
             raise TargetError(f"{self.name}: {line}: answer is no text")
         return answer.replace("\r\n", "\n")
 
+    def when_reached(self, ask: Callable[[], _T]) -> _T:
+        """
+        Return what *ask* returns; a monitor that cannot be reached is waited for.
+
+        :raises TargetError: What *ask* raises if the monitor refuses, does not answer
+            or has ended.
+        """
+        said = False
+        while True:
+            try:
+                return ask()
+            except LostError as error:
+                if not self.connected:
+                    raise
+                if not said:
+                    _logger.warning("%s", error)
+                said = True
+            time.sleep(_RETRY)
+
     def pause(self, name: str) -> None:
         """
         Pause the VM, which stays paused if this process ends.
@@ -92,8 +123,8 @@ class QmpChannel(Closing, ABC):
             raise
 
     def resume(self) -> None:
-        """Let the VM run that :meth:`pause` has paused."""
-        self.execute("cont")
+        """Let the VM run that :meth:`pause` has paused, as soon as it can be asked."""
+        self.when_reached(lambda: self.execute("cont"))
         hold(False)
 
     def status(self) -> str:

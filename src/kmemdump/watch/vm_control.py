@@ -6,11 +6,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from kmemdump.bounds.steps import hold
 from kmemdump.errors import TargetError
 from kmemdump.targets.qmp_channel import QmpTimeoutError
-from kmemdump.targets.vm import VmTarget
+from kmemdump.targets.vm import VmTarget, let_run
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind, interpret_event
 from kmemdump.watch.reporter import Reporter, first_line
 
@@ -105,11 +106,14 @@ class VmControl:
     def stop(self) -> bool:
         """Pause the VM; return whether it was running."""
         self._silent_until = 0.0  # This one is worth a wait.
-        return self.status() == "running" and self._ask("pause", "stop")
+        running = self.status() == "running"
+        if running:
+            self._ask("pause", "stop")
+        return running  # Even without an answer, it may stop later.
 
     def cont(self) -> None:
-        """Let the VM run."""
-        self._ask("continue", "cont")
+        """Let the VM run, as soon as its monitor can be reached."""
+        self._ask("continue", "cont", insist=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -121,20 +125,24 @@ class VmControl:
         hold(True, self.target.name)
         try:
             self.stop()
-            try:
-                yield
-            finally:
-                self.cont()  # Also if it stopped without an answer.
+            yield
         finally:
+            self._let_run()
             hold(False)
+
+    def _let_run(self) -> None:
+        try:
+            let_run(self.target)
+        except TargetError as error:
+            self._report_refusal("continue", error)
 
     def quit(self) -> bool:
         """End QEMU; return whether it was told to."""
-        return self._ask("end", "quit")
+        return self._ask("end", "quit", insist=True)
 
     def reset(self) -> bool:
         """Reset the VM and let it run; return whether that worked."""
-        if not self._ask("reset", "system_reset"):
+        if not self._ask("reset", "system_reset", insist=True):
             return False
         kind = self._wait_for_reset()
         if kind is VmEventKind.SHUTDOWN and not self.gone:
@@ -142,14 +150,14 @@ class VmControl:
             # once more when it finds itself in memory already.
             self._ask("reset", "set-action", {"reboot": "reset"})
             self._reboot_action = "shutdown"
-            self._ask("reset", "system_reset")
+            self._ask("reset", "system_reset", insist=True)
             kind = self._wait_for_reset()
         if kind is not VmEventKind.RESET:
             if not self.gone:
                 self._reporter.report_problem("cannot reset the VM: QEMU did not")
             return False
         # QEMU sends the event before it takes commands for the VM again.
-        return self.status() == "running" or self._ask("continue", "cont")
+        return self.status() == "running" or self._ask("continue", "cont", insist=True)
 
     def restore_reboot_action(self) -> None:
         """Restore QEMU's action on a reboot, which :meth:`reset` changed."""
@@ -166,14 +174,27 @@ class VmControl:
         return None
 
     def _ask(
-        self, what: str, command: str, arguments: Mapping[str, object] | None = None
+        self,
+        what: str,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        insist: bool = False,
     ) -> bool:
+        """
+        Return whether QEMU did it.
+
+        :param insist: Whether to wait for a monitor that cannot be reached.
+        """
+        client = self.target.client
+        ask = partial(client.execute, command, arguments)
         try:
-            self.target.client.execute(command, arguments)
+            client.when_reached(ask) if insist else ask()
         except TargetError as error:
-            if not self.gone:
-                self._reporter.report_problem(
-                    f"cannot {what} the VM: {first_line(error)}"
-                )
+            self._report_refusal(what, error)
             return False
         return True
+
+    def _report_refusal(self, what: str, error: TargetError) -> None:
+        if not self.gone:
+            self._reporter.report_problem(f"cannot {what} the VM: {first_line(error)}")

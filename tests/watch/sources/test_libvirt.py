@@ -3,6 +3,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from kmemdump.errors import TargetError
 from kmemdump.lab import CrashType
 from kmemdump.opening import open_target
 from kmemdump.targets.libvirt.crash_action import crash_action
+from kmemdump.targets.vm import paused
+from kmemdump.watch.reporter import Reporter
 from kmemdump.watch.sources.libvirt import DomainFilter, LibvirtSource
 from kmemdump.watch.sources.metadata import MetadataFilter
+from kmemdump.watch.vm_control import VmControl
 from rigs.libvirtd import Domain, Libvirtd, unpacked_libvirtd, wait_for
 from rigs.watching import AREAS, Watch
 
@@ -200,6 +204,15 @@ def test_target(libvirtd, guest, tmp_path, capsys):
         libvirtd.start()
         wait_for(lambda: not _problem(target))
         wait_for(lambda: client.event(1) == {"event": "LIBVIRT_CONNECTED"})
+        # The same while the domain is paused for a moment: it goes on.
+        control = VmControl(target, Reporter("web1", lambda event: None, lambda: False))
+        for moment in (paused(target), control.paused()):
+            with moment:
+                assert domain.state == "paused"
+                libvirtd.kill()
+                wait_for(lambda: _problem(target))
+                threading.Timer(1.0, libvirtd.start).start()
+            assert (target.status(), domain.state) == ("running", "running")
         client.execute("quit")
         wait_for(lambda: not client.connected)
         assert domain.state == "shut off"

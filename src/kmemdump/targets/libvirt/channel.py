@@ -17,15 +17,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from kmemdump.errors import KmemdumpError, TargetError
-from kmemdump.targets.libvirt.connection import (
-    LibvirtConnection,
-    LostError,
-    load_libvirt,
-)
+from kmemdump.targets.libvirt.connection import LibvirtConnection, load_libvirt
 from kmemdump.targets.libvirt.crash_action import keep_when_dead, restore_crash_action
 from kmemdump.targets.libvirt.process import ProcessEnd, daemon_of, find_process
 from kmemdump.targets.peer import user_of
-from kmemdump.targets.qmp_channel import QmpChannel, QmpCommandError
+from kmemdump.targets.qmp_channel import LostError, QmpChannel, QmpCommandError
 from kmemdump.text import printable
 
 __all__ = ["DEFAULT_TIMEOUT", "LibvirtChannel"]

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 from kmemdump.errors import KmemdumpError, TargetError, UnsupportedError, UsageError
 from kmemdump.installing import describe_extra, describe_install, in_debian_package
 from kmemdump.targets import Closing
-from kmemdump.targets.qmp_channel import QmpTimeoutError
+from kmemdump.targets.qmp_channel import LostError, QmpTimeoutError
 from kmemdump.text import printable
 
-__all__ = ["LibvirtConnection", "LostError", "check_uri", "load_libvirt"]
+__all__ = ["LibvirtConnection", "check_uri", "load_libvirt"]
 
 _MAX_STUCK = 8
 """Calls, and attempts to connect, that may wait for a daemon that does not answer."""
@@ -29,10 +29,6 @@ _MAX_TEXT = 500
 _KEEPALIVE = 2
 """Seconds between signs of life of the daemon, and how many of them may be missing."""
 _T = TypeVar("_T")
-
-
-class LostError(QmpTimeoutError):
-    """libvirt's daemon is not there, or has gone; it may come back."""
 
 
 def load_libvirt() -> Any:

@@ -96,7 +96,8 @@ def wait_paused(
     :raises StoppedError: If the watch should stop.
     """
     # QEMU may not have answered at the first time, or refuse.
-    is_paused = control.status() != "running" or control.stop()
+    control.stop()
+    is_paused = control.status() != "running"
     deadline = time.monotonic() + seconds
     next_question = time.monotonic() + _STATUS_INTERVAL
     was_reset = False

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM that is paused for a moment goes on, whatever it does in that moment."""
+
+import socket
+import subprocess
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+
+from kmemdump.errors import FormatError
+from kmemdump.targets.qmp import QmpTarget
+from kmemdump.targets.qmp_client import QmpClient
+from kmemdump.targets.vm import paused
+
+pytestmark = pytest.mark.vm
+
+MANY = 5000
+RESET = bytes.fromhex("b0fe e664 ebfe")  # mov $0xfe,%al; out %al,$0x64; jmp .
+
+
+@pytest.fixture
+def resetting(tmp_path):
+    """A VM of libvirt's kind, whose firmware resets it at once, again and again."""
+    firmware = tmp_path / "firmware"
+    firmware.write_bytes(RESET.rjust(0x10000 - 16 + len(RESET), b"\0").ljust(0x10000))
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [
+                *("qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-m", "64"),
+                *("-bios", firmware, "-nodefaults", "-display", "none"),
+                *("-chardev", f"socket,id=charmonitor,fd={theirs.fileno()}"),
+                *("-mon", "chardev=charmonitor,mode=control"),
+            ],
+            pass_fds=[theirs.fileno()],
+        )
+    with process:
+        try:
+            with QmpTarget(QmpClient(ours, 60)) as target:
+                yield target
+        finally:
+            process.kill()
+
+
+def test_a_guest_that_resets_itself_in_this_moment(resetting):
+    """QEMU has then another name for the state of the VM."""
+    seen = Counter()
+    while seen["prelaunch"] < 5:
+        with paused(resetting):
+            seen[resetting.status()] += 1
+        assert resetting.status() == "running", seen
+        with suppress(FormatError):  # It is never in 64-bit mode.
+            resetting.registers()
+        assert resetting.status() == "running", seen
+        assert seen.total() < MANY, seen
+    assert seen.keys() <= {"paused", "prelaunch"}
