@@ -330,8 +330,8 @@ class Domain:
             while self._port.read(deadline) != "GUEST-READY":
                 pass
         except SerialTimeoutError as error:
-            console = (self._folder / f"{self.name}.console").read_text(errors="replace")
-            said = console[-_LAST_WORDS:]
+            console = self._folder / f"{self.name}.console"
+            said = console.read_text(errors="replace")[-_LAST_WORDS:]
             raise AssertionError(f"{error}; it is {self.state}; {said}") from error
 
     def die(self, crash: CrashType = CrashType.PANIC) -> None:
