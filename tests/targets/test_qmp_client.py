@@ -48,6 +48,23 @@ def test_connected_socket(qemu):
     assert connection.fileno() < 0
 
 
+def test_an_event_before_the_first_answer(qemu):
+    def accept(_arguments):
+        qemu.send({"event": "RESET"})
+        return {}
+
+    qemu.answers["qmp_capabilities"] = accept
+    with QmpClient(qemu.path) as client:
+        assert client.status() == "running"
+        assert client.event() == {"event": "RESET"}
+
+
+def test_a_server_that_refuses_the_first_command(qemu):
+    qemu.answers["qmp_capabilities"] = Refusal("not you")
+    with pytest.raises(QmpCommandError, match="qmp_capabilities: QEMU says: not you"):
+        QmpClient(qemu.path)
+
+
 def test_default_deadline(qemu):
     with QmpClient(qemu.path, 0.5) as client:
         qemu.answers["stop"] = HANG

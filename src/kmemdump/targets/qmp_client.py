@@ -70,6 +70,8 @@ class QmpClient(QmpChannel):
         self.peer, self.user, _ = peer_of(connection)
         self._timeout = timeout
         self._qmp = QMPClient()
+        # It would take an event that comes before QEMU's answer for a refusal.
+        self._qmp.negotiate = False
         self._qmp.events.event_filter = self._take_event
         self._loop = asyncio.new_event_loop()
         # The next call reports a lost connection; asyncio would print
@@ -86,6 +88,8 @@ class QmpClient(QmpChannel):
         try:
             left = max(deadline - time.monotonic(), 0.1)
             self._run(self._qmp.connect(connection), left, "the greeting")
+            left = max(deadline - time.monotonic(), 0.1)
+            self.execute("qmp_capabilities", timeout=left)
         except BaseException:
             self.close()
             raise

@@ -127,10 +127,11 @@ class VmControl:
             self.stop()
             yield
         finally:
-            self._let_run()
+            self.let_run()
             hold(False)
 
-    def _let_run(self) -> None:
+    def let_run(self) -> None:
+        """Let the VM run that was paused, unless somebody does something else."""
         try:
             let_run(self.target)
         except TargetError as error:

@@ -65,6 +65,8 @@ class Vm:
         self.asked.append("cont")
         self.state = "running"
 
+    let_run = cont
+
     def reset(self):
         self.asked.append("reset")
         self.state = "running"
