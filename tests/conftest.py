@@ -199,7 +199,7 @@ def dead(
             if scenario.offline:
                 for cpu in range(1, scenario.cpus):
                     machine.run(f"echo 0 >/sys/devices/system/cpu/cpu{cpu}/online")
-            crash_guest(machine, scenario.death)
+            crash_guest(machine, scenario.death, timeout=300)
             machine.pause()
             yield DeadMachine(scenario, machine, scratch, vmlinux)
     finally:

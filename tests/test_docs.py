@@ -43,6 +43,9 @@ from rigs.manual import DOCS, KINDS, PAGES, Session, read_sessions
 from rigs.small_core import write
 from rigs.snapshots import Snapshots
 
+PATIENCE = 300
+"""Seconds; the host may be busy."""
+
 _DIGITS = re.compile(r"\w*\d\w*(?:[.,:+-]\w*\d\w*)*")
 
 SESSIONS = [session for page in PAGES for session in read_sessions(page)]
@@ -242,12 +245,12 @@ def watch_session(session: Session, world: World) -> None:
             stderr=subprocess.STDOUT,
         )
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while "marked" not in log.read_text():
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
             world.kill()
-            assert watching.wait(60) == session.status
+            assert watching.wait(PATIENCE) == session.status
         finally:
             watching.kill()
             watching.wait()
@@ -318,7 +321,7 @@ def test_example_vm(tmp_path: Path) -> None:
         assert process.stdout
         assert "press Enter" in process.stdout.readline()
         assert (tmp_path / "vm.qmp").is_socket()
-        said, _ = process.communicate("\n\n", timeout=120)
+        said, _ = process.communicate("\n\n", timeout=PATIENCE)
     assert process.returncode == 0
     assert "dead" in said
 

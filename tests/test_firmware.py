@@ -39,6 +39,8 @@ from rigs.firmware_machine import places
 from rigs.programs import KMEMDUMP, run_kmemdump
 from rigs.snapshots import Snapshots
 
+PATIENCE = 300
+"""Seconds for a look; the host may be busy."""
 SHAPES = ("folder", "image", "device")
 QUESTIONS = ("sys", "log", "ps", "bt -a", "bt 1", "irq", "runq", "mod", "mount", "dev")
 CRASH = ("sys", "log", "ps", "irq", "runq", "mod", "mount", "dev")
@@ -80,8 +82,8 @@ class Marker:
         """Wait for a look that begins from now on."""
         while not self._lines.empty():
             self._lines.get()
-        self._lines.get(timeout=60)  # It may have begun before.
-        return self._lines.get(timeout=60)
+        self._lines.get(timeout=PATIENCE)  # It may have begun before.
+        return self._lines.get(timeout=PATIENCE)
 
     def end(self) -> None:
         self.process.kill()

@@ -74,7 +74,8 @@ def test_what_a_question_costs_is_bounded_and_the_rest_is_found() -> None:
 
 
 def test_work_between_questions_is_bounded() -> None:
-    with pytest.raises(BudgetExceededError, match=r"(?s)took 1 s.*raise its lim"):
+    # What it took to start counts, too; on a slow host, that is another second.
+    with pytest.raises(BudgetExceededError, match=r"(?s)took [1-3] s.*raise its lim"):
         run_bounded(forever, limits=Limits(cpu=1))
 
 
@@ -114,8 +115,11 @@ def test_an_interrupt_leaves_no_child() -> None:
         run_bounded(sleep)
     timer.join()
     assert not multiprocessing.active_children()
-    # A thread of the test before may have ended only now.
-    assert set(os.listdir("/proc/self/task")) <= before
+    # A thread of the test before may have ended only now, and the timer's just ends.
+    deadline = time.monotonic() + 60
+    while not set(os.listdir("/proc/self/task")) <= before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_page_names_what_is_held() -> None:

@@ -106,6 +106,7 @@ def test_a_watched_vm(machine, tmp_path):
     try:
         watch.wait_for(r"marked \d")
         (target,) = check(f"qmp:{machine.qmp}", status=0)
+        watch.wait_for("rehearsed on request")  # It answers before it says so.
         lines = [line for line in watch.lines if "rehearsed on request" in line]
     finally:
         watch.kill()

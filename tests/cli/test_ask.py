@@ -59,12 +59,17 @@ class Terminal:
 
     def wait_for(self, words: str) -> str:
         """Return what is said up to and with *words*."""
-        while words not in self._said:
-            ready, _, _ = select.select([self._ours], [], [], 120)
-            assert ready, f"no {words!r} in {self._said!r}"
-            self._said += os.read(self._ours, 4096).decode()
+        assert self.says(words, 120), f"no {words!r} in {self._said!r}"
         found, _, self._said = self._said.partition(words)
         return found + words
+
+    def says(self, words: str, seconds: float) -> bool:
+        """Return whether *words* are said before nothing is said for some seconds."""
+        while words not in self._said:
+            if not select.select([self._ours], [], [], seconds)[0]:
+                return False
+            self._said += os.read(self._ours, 4096).decode()
+        return True
 
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
@@ -116,10 +121,15 @@ def test_prompt_on_a_terminal(
     here.wait_for("pass")
     time.sleep(1)  # Python's readline loses one that comes before it waits for keys.
     here.type("\x03")
+    while not here.says("kmemdump> ", 20):
+        here.type("\x03")
     here.wait_for("kmemdump> ")
-    here.type("print('in it') or [0 for _ in iter(int, 1) if _]\n")
-    here.wait_for("[0 for _ in iter(int, 1) if _]")
-    time.sleep(2)
+    begun = tmp_path / "begun"
+    here.type(f"open('{begun}', 'x').close() or [0 for _ in iter(int, 1) if _]\n")
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     here.type("\x03")
     assert "kmemdump: stopped" in here.wait_for("kmemdump> ")
     here.type("exit\n")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.vm
 
 @pytest.fixture(scope="module", params=[True, False], ids=["shared", "private"])
 def saved(request, snapshots, make_setup, tmp_path_factory):
-    """A setup, and the snapshot of a machine that then went on."""
+    """A setup, the snapshot of a machine that then went on, and its clock then."""
     folder = tmp_path_factory.mktemp("snapshot")
     setup = make_setup("6.12", share=request.param, pvpanic=not request.param)
     with snapshots.machine(setup) as machine:  # Another one is made of it.
@@ -26,14 +26,14 @@ def saved(request, snapshots, make_setup, tmp_path_factory):
         save(machine, folder)
         machine.run("echo 1 >/run/after")
         assert machine.run("ls /run").split() == ["after", "before"]
-    return setup, folder
+        return setup, folder, uptime(machine)
 
 
 @pytest.fixture
 def going_on(lab_cache, saved):
     @contextmanager
     def restored():
-        setup, folder = saved
+        setup, folder, _ = saved
         with closing(Machine(lab_cache, setup)) as machine:
             restore(machine, folder)
             yield machine
@@ -45,7 +45,8 @@ def uptime(machine):
     return float(machine.run("cat /proc/uptime").split()[0])
 
 
-def test_a_guest_goes_on(going_on):
+def test_a_guest_goes_on(going_on, saved):
+    start = time.monotonic()
     with going_on() as machine:
         assert machine.control.status() == "running"
         assert machine.run("ls /run") == "before"
@@ -59,7 +60,8 @@ def test_a_guest_goes_on(going_on):
         begin, before = time.monotonic(), uptime(machine)
         machine.run("for mask in 1 2; do taskset $mask sleep 0.5; done")
         assert 1 <= uptime(machine) - before < time.monotonic() - begin + 0.5
-        assert before < 60
+        *_, then = saved
+        assert before < then + time.monotonic() - start + 0.5
 
         machine.pause()
         machine.resume()
@@ -79,7 +81,7 @@ def test_two_of_one_snapshot_are_independent(going_on):
 
 
 def test_the_snapshot_of_another_machine_is_refused(lab_cache, make_setup, saved):
-    setup, folder = saved
+    setup, folder, _ = saved
     others = [
         make_setup("newest", share=setup.share, pvpanic=setup.pvpanic),
         replace(setup, cpus=1),
@@ -95,7 +97,7 @@ def test_the_snapshot_of_another_machine_is_refused(lab_cache, make_setup, saved
 
 
 def test_a_troubled_boot_is_not_kept(lab_cache, saved, tmp_path, monkeypatch):
-    setup, folder = saved
+    setup, folder, _ = saved
 
     def boot(machine):
         restore(machine, folder)
@@ -110,8 +112,10 @@ def test_a_troubled_boot_is_not_kept(lab_cache, saved, tmp_path, monkeypatch):
 
 def test_one_boot_for_many(lab_cache, saved, tmp_path, monkeypatch):
     """Each setup is booted once, and once more when its snapshot is old."""
-    setup, folder = saved
+    setup, folder, _ = saved
     boots = []
+    # On a busy host, the one that was booted may have had some.
+    monkeypatch.setattr("rigs.snapshots._TROUBLE", re.compile("(?!)"))
 
     def boot(machine):
         boots.append(machine.setup)

@@ -132,9 +132,9 @@ def plant(machine: Machine, folder: Path) -> None:
         machine.run(f"echo {secret(kind)} >{path}")
     machine.run(f"echo '{secret('logl')} from {ADDRESS}' >/dev/kmsg")
     machine.run(f"ip link set lo up; busybox ip addr add {ADDRESS}/32 dev lo")
-    machine.run(
-        f"(SECRET_envi={secret('envi')} exec ./plant {WORD} {secret('argv')}) & sleep 2"
-    )
+    planting = f"SECRET_envi={secret('envi')} exec ./plant {WORD} {secret('argv')}"
+    done = "busybox grep -q '^Uid:.31337' /proc/$!/status"  # The last that it asks for.
+    machine.run(f"({planting}) & while ! {done}; do sleep 0.1; done; sleep 1")
 
 
 def main(kernel: str) -> None:

@@ -46,7 +46,8 @@ _TROUBLE = re.compile(r"detected stall|soft lockup|blocked for more than|WARNING
 What a kernel logs when the host is too busy: every machine of such a snapshot would
 show it, and so it is not kept.
 """
-_PATIENCE = 60
+_PATIENCE = 300
+"""Seconds for a gigabyte on the disk of a busy host."""
 
 
 def save(machine: Machine, folder: Path) -> None:

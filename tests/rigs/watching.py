@@ -69,11 +69,11 @@ class Watch:
         """Return the match of the first line with *pattern*, of those after some."""
         deadline = time.monotonic() + patience
         while True:
+            ended = not self._reader.is_alive()  # Its last lines are there then.
             for line in self.lines[after:]:
                 match = re.search(pattern, line)
                 if match:
                     return match
-            ended = not self._reader.is_alive()
             assert not ended, f"ended without {pattern!r}: {self.lines}"
             assert time.monotonic() < deadline, f"no {pattern!r}: {self.lines}"
             time.sleep(0.1)

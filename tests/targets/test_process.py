@@ -239,12 +239,13 @@ def test_stopped_and_let_go(process):
         os.kill(monitor.pid, signal.SIGWINCH)
         target.cont()
         assert target.status() == "running"
-        wait_until_it_counts(monitor)
+        assert_counts(monitor)
         target.stop()
-    wait_until_it_counts(monitor)  # Closing lets it go.
+    assert_counts(monitor)  # Closing lets it go.
 
 
-def wait_until_it_counts(monitor):
+def assert_counts(monitor: GuestProcess) -> None:
+    """Wait until its threads run; on a busy host, none may between two questions."""
     before = monitor.ask("count")
     deadline = time.monotonic() + PATIENCE
     while monitor.ask("count") == before:
@@ -279,7 +280,7 @@ def test_it_goes_on_if_who_stopped_it_is_killed(process):
     deadline = time.monotonic() + PATIENCE
     while "t" in _states(monitor.pid):
         assert time.monotonic() < deadline
-    wait_until_it_counts(monitor)
+    assert_counts(monitor)
 
 
 def test_what_another_one_traces_cannot_be_stopped(process):

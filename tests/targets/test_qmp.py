@@ -322,7 +322,7 @@ def test_state(qemu):
 def test_answers_that_are_wrong(qemu, command, answer, problem):
     qemu.answers[command] = answer
     with pytest.raises((TargetError, UnsupportedError, FormatError), match=problem):
-        QmpTarget(qemu.path, timeout=1)
+        QmpTarget(qemu.path, timeout=2.5 if answer is HANG else 60)
 
 
 def test_cpus_that_are_wrong(qemu):

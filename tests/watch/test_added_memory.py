@@ -57,6 +57,9 @@ def _total(machine: Machine) -> int:
 def start_tasks(machine: Machine) -> None:
     # New memory is of another zone, which the kernel prefers.
     machine.run(f"i=0; while [ $i -lt {TASKS} ]; do sleep 9999 & i=$((i+1)); done")
+    # Some of them are still the shell.
+    all_of_them = machine.setup.tasks + TASKS
+    machine.run(f"while [ $(pidof sleep | wc -w) -lt {all_of_them} ]; do :; done")
 
 
 @pytest.mark.parametrize("share", [pytest.param(False, marks=pytest.mark.matrix), True])

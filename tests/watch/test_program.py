@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kmemdump.errors import UsageError
+from kmemdump.watch import program as module
 from kmemdump.watch.events import Event, EventName
 from kmemdump.watch.program import ProgramRunner, find_program
 
@@ -135,9 +136,16 @@ def test_a_program_that_went_away(runner, tmp_path):
     assert failure.text.endswith("/program: No such file or directory")
 
 
-def test_a_program_that_does_not_end(runner, tmp_path):
+def test_a_program_that_does_not_end(runner, tmp_path, monkeypatch):
     """It ignores SIGTERM, as does its child: the group is killed."""
     out = tmp_path / "pids"
+    ends = module._ends
+
+    def ends_after_its_start(process, seconds):
+        written(out)  # A busy host takes longer to start it than its time.
+        return ends(process, seconds)
+
+    monkeypatch.setattr(module, "_ends", ends_after_its_start)
     it = runner(
         f'trap "" TERM; sleep 1000 & echo "$$ $!" >"{out}.new"; '
         f'mv "{out}.new" "{out}"; wait; while :; do sleep 1; done',

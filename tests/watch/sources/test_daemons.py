@@ -199,7 +199,8 @@ class Pod:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 def test_pods(source, opened):
     """Pods that start after the source, through the processes that are in them."""
-    path = Path("/run/kmemdump-pod.sock")  # It is on no tmpfs but theirs.
+    # It is on no tmpfs but theirs, nor on those of another run of this test.
+    path = Path(f"/run/kmemdump-pod-{os.getpid()}.sock")
     found = source(f"/proc/*/root{path}")
     assert (found.vms(), opened) == ([], {})
     started = []

@@ -211,7 +211,9 @@ def test_target(libvirtd, guest, tmp_path, capsys):
                 assert domain.state == "paused"
                 libvirtd.kill()
                 wait_for(lambda: _problem(target))
-                threading.Timer(1.0, libvirtd.start).start()
+                starting = threading.Timer(1.0, libvirtd.start)
+                starting.start()
+            starting.join()  # It looks at the process that is killed next.
             assert (target.status(), domain.state) == ("running", "running")
         client.execute("quit")
         wait_for(lambda: not client.connected)

@@ -223,12 +223,14 @@ class LibvirtConnection(Closing):
         function: Callable[[], _T],
         answers: queue.SimpleQueue[_T | Exception],
     ) -> None:
+        answer: _T | Exception
         try:
-            answers.put(function())
+            answer = function()
         except Exception as error:
-            answers.put(error)
-        with self._lock:
+            answer = error
+        with self._lock:  # Before the answer, after which another call may come.
             self._stuck -= 1
+        answers.put(answer)
 
     def _error(self, error: Exception, label: str) -> Exception:
         libvirt = self.libvirt
