@@ -112,7 +112,7 @@ def run_session(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        timeout=600,
+        timeout=1800,
     )
     *parts, rest = re.split(rf"{end} (\d+)\n", done.stdout)
     assert not rest

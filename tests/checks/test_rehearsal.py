@@ -66,6 +66,7 @@ def test_what_a_killed_one_left_goes_with_the_next(tmp_path):
 
     def write_it(path: Path, _reader: str | None) -> Written:
         write(path)
+        # By itself: another process would hold the folder's lock a moment longer.
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 

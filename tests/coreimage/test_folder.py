@@ -251,10 +251,11 @@ WRITE = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from kmemdump.coreimage import Death
+from kmemdump.coreimage import Death, folder as module
 from kmemdump.coreimage.folder import CoreFolder
 from kmemdump.coreimage.retention import Limits
 from rigs import small_core
+module._LOCK_PATIENCE = 600  # Who does not get the lock in time deletes nothing.
 path, vm = Path(sys.argv[1]), sys.argv[2]
 most, size = map(int, sys.argv[3:])
 folder = CoreFolder(path, Limits(4, most, 0))
