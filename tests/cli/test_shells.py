@@ -81,7 +81,7 @@ def typed(shell: str, folder: Path, keys: bytes) -> tuple[str, str]:
 def read_until(terminal: int, mark: bytes) -> bytes:
     """Read what is printed up to a mark; without one, to the end."""
     said = b""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (mark and mark in said):
         left = deadline - time.monotonic()
         if left < 0 or not select.select([terminal], [], [], left)[0]:

@@ -176,6 +176,13 @@ sys.stdin.read()
 """
 
 
+def _processes(pid):
+    """Yield a process, and those that it started."""
+    yield pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield from _processes(int(child))
+
+
 class Pod:
     """Processes in PID and mount namespaces of their own; a socket in their /run."""
 
@@ -189,7 +196,9 @@ class Pod:
             text=True,
         )
         assert self.process.stdout.readline() == "listens\n"
-        self.first = self.process.pid  # unshare itself has no PID namespace.
+        # unshare itself has no PID namespace. The others may have lower numbers: after
+        # the largest, the kernel begins anew.
+        self.first = min(_processes(self.process.pid))
 
     def end(self):
         self.process.kill()
