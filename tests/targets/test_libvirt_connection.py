@@ -42,6 +42,29 @@ def test_a_silent_daemon_holds_up_few_threads(tmp_path):
         LibvirtConnection(f"qemu+unix:///system?socket={path}", 5)
 
 
+class LateLock:
+    """What the threads of calls get late, as on a busy host."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.1)
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+def test_a_call_that_was_answered_waits_no_more():
+    connection = object.__new__(LibvirtConnection)
+    connection.name, connection._timeout = "libvirt", 60
+    connection._stuck, connection._lock = 0, LateLock()
+    for number in range(12):  # More than may wait.
+        assert connection.call(lambda it=number: it, "a call") == number
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
