@@ -250,7 +250,8 @@ def test_region_of_a_driver_is_in_the_core_image(machine, tmp_path):
     machine.run("insmod /files/kmemdump_sample.ko")
     say = "/sys/module/kmemdump_sample/parameters/say"
     machine.run(
-        f"i=1000; while [ $i -lt 4000 ]; do echo -n line$i >{say}; i=$((i+1)); done"
+        f"i=1000; while [ $i -lt 4000 ]; do echo -n line$i >{say}; i=$((i+1)); done",
+        timeout=300,
     )
     lines = "".join(f"line{i}" for i in range(1000, 4000)).encode()
     size = 4 * 4096

@@ -59,7 +59,8 @@ def start_tasks(machine: Machine) -> None:
     machine.run(f"i=0; while [ $i -lt {TASKS} ]; do sleep 9999 & i=$((i+1)); done")
     # Some of them are still the shell.
     all_of_them = machine.setup.tasks + TASKS
-    machine.run(f"while [ $(pidof sleep | wc -w) -lt {all_of_them} ]; do :; done")
+    alive = f"[ $(pidof sleep | wc -w) -ge {all_of_them} ]"
+    machine.run(f"until {alive}; do sleep 0.1; done", timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("share", [pytest.param(False, marks=pytest.mark.matrix), True])
