@@ -101,3 +101,18 @@ def test_a_vm_that_is_migrated_meanwhile_does_not_go_on(held):
     with control_of(monitor).paused():
         monitor.state = "postmigrate"
     assert (monitor.state, monitor.told) == ("postmigrate", ["stop"])
+
+
+def test_who_has_paused_it():
+    monitor = LateMonitor("paused")
+    control = control_of(monitor)
+    assert not control.stop()
+    assert control.is_left_paused
+    monitor.state = "running"
+    assert not control.is_left_paused
+    assert control.stop()
+    assert not control.is_left_paused
+    monitor.state = "prelaunch"  # It was reset as well.
+    assert not control.is_left_paused
+    control.cont()
+    assert not control.has_stopped

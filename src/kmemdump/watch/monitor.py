@@ -176,7 +176,8 @@ class Monitor:
                 )
         if isinstance(end, WatchEnd) and end.boots_again:
             if event.kind is VmEventKind.RESET:
-                control.cont()
+                if control.has_stopped:  # Somebody may load a snapshot while it stands.
+                    control.cont()
             elif not control.reset():
                 return WatchEnd("rebooted in an orderly way, but cannot be reset")
         return end

@@ -11,7 +11,7 @@ from functools import partial
 from kmemdump.bounds.steps import hold
 from kmemdump.errors import TargetError
 from kmemdump.targets.qmp_channel import QmpTimeoutError
-from kmemdump.targets.vm import VmTarget, let_run
+from kmemdump.targets.vm import VmTarget, is_paused, let_run
 from kmemdump.watch.qmp_events import VmEvent, VmEventKind, interpret_event
 from kmemdump.watch.reporter import Reporter, first_line
 
@@ -36,6 +36,8 @@ class VmControl:
         self._silent_until = 0.0
         self._silence_reported = False
         self._reboot_action = ""
+        self.has_stopped = False
+        """Whether this watch has paused the VM, and not let it run since."""
 
     @property
     def gone(self) -> bool:
@@ -108,12 +110,19 @@ class VmControl:
         self._silent_until = 0.0  # This one is worth a wait.
         running = self.status() == "running"
         if running:
+            self.has_stopped = True
             self._ask("pause", "stop")
         return running  # Even without an answer, it may stop later.
 
     def cont(self) -> None:
         """Let the VM run, as soon as its monitor can be reached."""
         self._ask("continue", "cont", insist=True)
+        self.has_stopped = False
+
+    @property
+    def is_left_paused(self) -> bool:
+        """Whether somebody else has paused the VM: only he is to let it run."""
+        return not self.has_stopped and is_paused(self.status() or "")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -136,6 +145,7 @@ class VmControl:
             let_run(self.target)
         except TargetError as error:
             self._report_refusal("continue", error)
+        self.has_stopped = False
 
     def quit(self) -> bool:
         """End QEMU; return whether it was told to."""

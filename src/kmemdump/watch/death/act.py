@@ -34,6 +34,9 @@ def act_on_vm(
     _wait_for_answer(control, reporter)
     if control.gone:
         return WatchEnd()
+    if vm.boots and control.is_left_paused:
+        text = "reset while it was paused: left so"
+        return WatchEnd(text, boots_again=True, event=EventName.ACTED)
     if action is VmAction.PAUSE:  # The host wants it to boot.
         if vm is VmAfterDeath.RESET_BY_HOST:
             action = VmAction.CONTINUE
