@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from rigs.watching import seconds_of
+from kmemdump.lab import CrashType
+from kmemdump.lab.crashes import trigger_crash
+from rigs.watching import PATIENCE, seconds_of
 
 pytestmark = pytest.mark.vm
 
@@ -29,3 +31,33 @@ def test_a_reset(booted, watch):
     lines = len(watched.lines)
     machine.control.execute("cont")
     watched.wait_for(MARKED, after=lines)
+
+
+@pytest.mark.parametrize(
+    ("crash", "said"),
+    [
+        (CrashType.NULL, "panic, .*; no core image: the process"),
+        (CrashType.SPIN, r"frozen: CPU 0 served no interrupt .*\.core"),
+    ],
+)
+def test_a_watch_that_is_killed_when_it_has_paused_a_dead_vm(
+    booted, watch, crash, said
+):
+    """Whether a reset left nothing to see, or only a VM that runs shows its death."""
+    machine = booted("6.12", cpus=1, action=REBOOTS)
+    machine.run("echo -1 >/proc/sys/kernel/panic")
+    arguments = ["--then", "reset", "--hang-after", "3"]
+    watched = watch(machine, arguments=arguments, until_dead=False)
+    watched.wait_for(MARKED)
+    trigger_crash(machine, crash)
+    deadline = time.monotonic() + PATIENCE
+    while not list(watched.folder.glob(".*.deaths")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    watched.kill()
+    assert machine.control.status() == "paused"
+    again = watch(machine, arguments=arguments, until_dead=False)
+    again.wait_for(said)
+    lines = len(again.lines)
+    again.wait_for(MARKED, after=lines)
+    assert machine.control.status() == "running"

@@ -56,7 +56,7 @@ class Watcher:
         self._selection = selection
         self._settings = settings
         self._reporter = reporter
-        self._deaths = DeathHandler(address.name, settings, reporter)
+        self._deaths = DeathHandler(address.name, address.life, settings, reporter)
         self._watched = False
 
     def run(self) -> Outcome:
@@ -94,6 +94,7 @@ class Watcher:
         builds = BuildCache(folder) if folder is not None else None
         first_look = FirstLook(control, self._selection, self._reporter, builds)
         boots = True
+        self._deaths.go_on(control)
         while boots or self._waits_for_boot(control):
             found = first_look.wait()
             if found is None:
@@ -114,8 +115,9 @@ class Watcher:
         """Watch one kernel; return whether the VM boots another one."""
         reporter, marks = self._reporter, kernel.marks
         monitor = Monitor(control, kernel, self._settings, reporter)
+        pending = self._deaths.pending(marks)
         while True:
-            found = monitor.run()
+            found, pending = pending or monitor.run(), None
             if isinstance(found, DumpCause):
                 end = self._deaths.handle(control, marks, found)
                 if self._deaths.postponed:

@@ -32,7 +32,7 @@ from rigs.keys import age_key
 
 NOBODY = 65534
 INFO = SimpleNamespace(osrelease="6.1.0-test")
-MARKS = SimpleNamespace(size=20_000, packed_size=1000, info=INFO)
+MARKS = SimpleNamespace(size=20_000, packed_size=1000, info=INFO, boot=1)
 
 
 class Vm:
@@ -128,12 +128,14 @@ class Rig:
             "vm", lambda news: self.lines.append(news.text), lambda: self.stopping
         )
         reporter.sleep = lambda seconds: setattr(self, "now", self.now + seconds)
-        return DeathHandler("vm", settings, reporter)
+        return DeathHandler("vm", "a life", settings, reporter)
 
-    def die(self, handler, kind=DeathKind.PANIC, after=VmAfterDeath.STAYS):
+    def die(
+        self, handler, kind=DeathKind.PANIC, after=VmAfterDeath.STAYS, *, found=False
+    ):
         self.deaths += 1
         self.vm.state = "running"
-        cause = DumpCause(kind, str(kind), self.now, after)
+        cause = DumpCause(kind, str(kind), self.now, after, found=found)
         return handler.handle(self.vm, MARKS, cause)
 
     @property
@@ -308,6 +310,70 @@ def test_told_to_stop_while_it_waits(rig):
     rig.fails, rig.stopping = None, False
     again = rig.handler()
     assert again.history.is_waiting("id1")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("kind", [DeathKind.PANIC, DeathKind.HANG])
+def test_killed_before_anything_was_written(rig, kind):
+    """The next watch takes the death from here, also if it cannot be seen again."""
+    rig.fails = Killed()
+    with pytest.raises(Killed):
+        rig.die(rig.handler(), kind)
+    rig.fails = None
+    again = rig.handler()
+    again.go_on(rig.vm)
+    assert (rig.vm.state, rig.vm.asked) == ("paused", [])
+    assert again.pending(SimpleNamespace(boot="another")) is None
+    cause = again.pending(MARKS)
+    assert (cause.kind, cause.found) == (kind, False)
+    assert again.handle(rig.vm, MARKS, cause).text == "reset the VM"
+    assert len(rig.cores) == 1
+    assert rig.handler().pending(MARKS) is None
+
+
+@pytest.mark.parametrize(
+    ("action", "asked"), [("reset", ["cont"]), ("continue", ["cont"]), ("pause", [])]
+)
+def test_killed_after_a_reset(rig, action, asked):
+    """Nothing in memory shows that a watch has paused the VM."""
+    rig.fails = Killed()
+    with pytest.raises(Killed):
+        rig.die(rig.handler(), after=VmAfterDeath.RESET_BY_GUEST)
+    assert rig.vm.state == "paused"
+    for _ in range(2):
+        rig.handler(VmAction(action)).go_on(rig.vm)
+        assert rig.vm.asked == asked
+    assert any("no core image: the process" in line for line in rig.lines)
+
+
+def test_killed_after_a_reset_and_somebody_lets_it_run(rig):
+    rig.fails = Killed()
+    for life, state in (("a life", "running"), ("another", "paused")):
+        with pytest.raises(Killed):
+            rig.die(rig.handler(), after=VmAfterDeath.RESET_BY_GUEST)
+        rig.vm.state = state
+        again = rig.handler()
+        again._life = life
+        again.go_on(rig.vm)
+        assert rig.vm.asked == []
+        assert rig.handler().pending(MARKS) is None
+
+
+def test_nothing_is_done_to_a_vm_that_was_dead_before(rig):
+    """Whatever becomes of the watch that wrote no core image of it."""
+    rig.fails = OSError(28, "No space left on device")
+    rig.on_wait = lambda: setattr(rig, "stopping", True)
+    with pytest.raises(StoppedError):
+        rig.die(rig.handler(), found=True)
+    assert rig.vm.state == "running"  # As it was.
+    rig.fails, rig.stopping, rig.vm.asked = None, False, []
+    rig.deaths -= 1
+    rig.die(rig.handler(), found=True)
+    assert len(rig.cores) == 1
+    assert rig.vm.asked == ["cont"]
 
 
 def test_somebody_lets_it_run(rig):

@@ -16,6 +16,7 @@ from kmemdump.text import format_duration
 from kmemdump.watch.death.act import act_on_vm, wait_paused
 from kmemdump.watch.death.facts import DeathFacts, read_facts
 from kmemdump.watch.death.history import DeathHistory
+from kmemdump.watch.death.pending import Pending
 from kmemdump.watch.dump import DumpWriter
 from kmemdump.watch.end_causes import DumpCause, VmAfterDeath, WatchEnd
 from kmemdump.watch.events import EventFields, EventName
@@ -42,10 +43,14 @@ class DeathHandler:
     Handles the deaths of one VM.
 
     :param name: Name of the VM, with which the names of its core images start.
+    :param life: Differs each time that the VM was started.
     """
 
-    def __init__(self, name: str, settings: Settings, reporter: Reporter) -> None:
+    def __init__(
+        self, name: str, life: str, settings: Settings, reporter: Reporter
+    ) -> None:
         self._name = name
+        self._life = life
         self._settings = settings
         self._reporter = reporter
         self._seal = settings.seal
@@ -78,16 +83,47 @@ class DeathHandler:
             with control.paused():
                 self._see_to_core(control, marks, cause, read_facts(marks, cause))
             return None
-        was_running = control.stop()
-        facts = read_facts(marks, cause)
-        # A watcher that saw it die may have been stopped before it acted.
-        is_ours = not cause.found or self.history.is_waiting(facts.id)
-        end = self._see_to_core(control, marks, cause, facts)
-        if not is_ours and was_running:
-            control.cont()
-        if not is_ours:
-            return end or self._leave()
+        if cause.found:
+            return self._handle_found(control, marks, cause)
+        control.stop()
+        self.history.note_pending(Pending.of(self._life, marks, cause))
+        self._save_history()
+        end = self._see_to_core(control, marks, cause, read_facts(marks, cause))
         return end or self._act(control, cause)
+
+    def _handle_found(
+        self, control: VmControl, marks: VmMarks, cause: DumpCause
+    ) -> WatchEnd | None:
+        """Handle a death that was there before; the VM goes on as it was."""
+        with control.paused():
+            facts = read_facts(marks, cause)
+            # A watcher that saw it die may have been stopped before it acted.
+            is_ours = self.history.is_waiting(facts.id)
+            end = self._see_to_core(control, marks, cause, facts)
+        return end or (self._act(control, cause) if is_ours else self._leave())
+
+    def pending(self, marks: VmMarks) -> DumpCause | None:
+        """Return the death of this kernel for which a watch before paused the VM."""
+        pending = self.history.pending
+        return pending.to_cause() if pending and pending.is_of(marks) else None
+
+    def go_on(self, control: VmControl) -> None:
+        """Let a VM boot that a watch before paused, whose kernel cannot be found."""
+        pending = self.history.pending
+        if pending is None or (status := control.status()) is None:
+            return
+        cause = pending.to_cause()
+        if cause is None or pending.life != self._life or status == "running":
+            self.history.note_action(started=False)  # It is another story by now.
+            self._save_history()
+        elif cause.vm.boots or cause.vm is VmAfterDeath.WAITS_FOR_RESET:
+            text = _without_core(cause, "the process that watched it was ended")
+            fields = self._fields(cause, None)
+            self._reporter.report_problem(text, EventName.NO_CORE, **fields)
+            control.has_stopped = True
+            end = self._act(control, cause)
+            if end is not None and end.text:
+                self._reporter.report(end.text, end.event)
 
     def _leave(self) -> WatchEnd:
         """Leave a VM as it is that was dead before anybody watched it."""
@@ -113,7 +149,12 @@ class DeathHandler:
             self._reporter.report(text, core=core)
             return None
         is_dumped = history.is_dumped(facts.signature, keep)
-        history.note_death(facts.id, facts.signature, survived=cause.survived)
+        history.note_death(
+            facts.id,
+            facts.signature,
+            survived=cause.survived,
+            ours=not cause.found or history.is_waiting(facts.id),
+        )
         if is_dumped:
             return self._write(control, marks, cause, facts)
         self.postponed = False

@@ -18,6 +18,7 @@ from typing import Any
 
 from kmemdump.errors import KmemdumpError
 from kmemdump.files import PartialFile, read_own_file
+from kmemdump.watch.death.pending import Pending
 
 __all__ = ["DeathHistory"]
 
@@ -70,6 +71,7 @@ class _State:
     """Deaths that each followed soon after a start."""
     waiting: str = ""
     """Id of a death that was seen, and after which nothing was done with the VM yet."""
+    pending: Pending | None = None
 
 
 class DeathHistory:
@@ -129,11 +131,23 @@ class DeathHistory:
             or not self._follows(cause.dumped, _SAME_CAUSE)
         )
 
-    def note_death(self, id: str, signature: str, *, survived: bool = False) -> None:
+    @property
+    def pending(self) -> Pending | None:
+        """What a watch had paused a VM for that ended before it did something else."""
+        return self._state.pending
+
+    def note_pending(self, pending: Pending) -> None:
+        """Note what the VM is paused for, before anything about it is known."""
+        self._state.pending = pending
+
+    def note_death(
+        self, id: str, signature: str, *, survived: bool = False, ours: bool = True
+    ) -> None:
         """
         Note a death, before anything is done about it; once, if it can be told.
 
         :param survived: Whether the kernel lives on.
+        :param ours: Whether the next watch may act on it.
         """
         state, now = self._state, self._clock()
         signature = self._tag(signature)
@@ -146,7 +160,7 @@ class DeathHistory:
         cause.last = now
         state.causes[signature] = cause
         _cut(state.causes)
-        state.waiting = id
+        state.waiting = id if ours else ""
         if not survived:
             in_loop = state.started and self._follows(state.started, _LOOP)
             state.loop = state.loop + 1 if in_loop else 0
@@ -171,7 +185,7 @@ class DeathHistory:
 
         :param started: Whether it boots again.
         """
-        self._state.waiting = ""
+        self._state.waiting, self._state.pending = "", None
         self._state.started = self._clock() if started else 0.0
 
     @property
@@ -189,10 +203,10 @@ class DeathHistory:
 
     def save(self) -> str | None:
         """Write the file; return the problem if that fails."""
-        fields = {"version": _VERSION, **asdict(self._state)}
+        record = {"version": _VERSION, **asdict(self._state)}
         try:
             with PartialFile(self._path) as output:
-                output.write(json.dumps(fields).encode() + b"\n")
+                output.write(json.dumps(record).encode() + b"\n")
         except (KmemdumpError, OSError) as error:
             return str(error)
         return None
@@ -212,22 +226,23 @@ def _load(path: Path) -> _State:
     """Read the file; what is missing or wrong in it was never noted."""
     try:
         data = read_own_file(path, _MAX_BYTES)
-        fields = None if data is None else json.loads(data)
+        record = None if data is None else json.loads(data)
     except (OSError, ValueError, RecursionError):
         return _State()
-    if not isinstance(fields, dict) or fields.get("version") != _VERSION:
+    if not isinstance(record, dict) or record.get("version") != _VERSION:
         return _State()
-    dumped = _texts(fields.get("dumped"))
-    causes = {name: _to_cause(item) for name, item in _items(fields.get("causes"))}
+    dumped = _texts(record.get("dumped"))
+    causes = {name: _to_cause(item) for name, item in _items(record.get("causes"))}
     _cut(dumped)
     _cut(causes)
-    waiting = fields.get("waiting")
+    waiting = record.get("waiting")
     return _State(
         dumped,
         causes,
-        _number(fields.get("started")),
-        int(_number(fields.get("loop"))),
+        _number(record.get("started")),
+        int(_number(record.get("loop"))),
         waiting if isinstance(waiting, str) else "",
+        Pending.read(record.get("pending")),
     )
 
 
@@ -246,13 +261,13 @@ def _texts(value: object) -> dict[str, str]:
 
 
 def _to_cause(value: object) -> _Cause:
-    fields = dict(_items(value))
+    record = dict(_items(value))
     return _Cause(
-        deaths=int(_number(fields.get("deaths"))),
-        last=_number(fields.get("last")),
-        dumped=_number(fields.get("dumped")),
-        gap=min(int(_number(fields.get("gap"))), _MAX_GAP),
-        skipped=int(_number(fields.get("skipped"))),
+        deaths=int(_number(record.get("deaths"))),
+        last=_number(record.get("last")),
+        dumped=_number(record.get("dumped")),
+        gap=min(int(_number(record.get("gap"))), _MAX_GAP),
+        skipped=int(_number(record.get("skipped"))),
     )
 
 
