@@ -114,10 +114,15 @@ class VmControl:
             self._ask("pause", "stop")
         return running  # Even without an answer, it may stop later.
 
-    def cont(self) -> None:
-        """Let the VM run, as soon as its monitor can be reached."""
-        self._ask("continue", "cont", insist=True)
+    def cont(self) -> bool:
+        """Let the VM run, as soon as its monitor can be reached; return whether so."""
         self.has_stopped = False
+        try:
+            self.target.cont()
+        except TargetError as error:
+            self._report_refusal("continue", error)
+            return False
+        return True
 
     @property
     def is_left_paused(self) -> bool:
@@ -168,7 +173,7 @@ class VmControl:
                 self._reporter.report_problem("cannot reset the VM: QEMU did not")
             return False
         # QEMU sends the event before it takes commands for the VM again.
-        return self.status() == "running" or self._ask("continue", "cont", insist=True)
+        return self.status() == "running" or self.cont()
 
     def restore_reboot_action(self) -> None:
         """Restore QEMU's action on a reboot, which :meth:`reset` changed."""

@@ -220,6 +220,20 @@ def test_target(libvirtd, guest, tmp_path, capsys):
         assert domain.state == "shut off"
 
 
+@pytest.mark.parametrize("seconds", [12, pytest.param(50, marks=pytest.mark.matrix)])
+def test_a_hanging_qemu_that_is_to_go_on(libvirtd, guest, seconds):
+    """libvirt waits for it 30 s, and then drops what it was asked for."""
+    domain = Domain(libvirtd, "web1", guest)
+    domain.raw.create()
+    with open_target(f"libvirt:{libvirtd.uri}#web1") as target:
+        target.client._timeout = target.client._connection._timeout = 1.0
+        with paused(target):
+            pid = domain.pid
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(seconds, os.kill, (pid, signal.SIGCONT)).start()
+        assert (target.status(), domain.state) == ("running", "running")
+
+
 @pytest.mark.matrix
 def test_in_a_pod(tmp_path, lab_cache, guest):
     """libvirt and QEMU in PID and mount namespaces of their own, as in KubeVirt's."""

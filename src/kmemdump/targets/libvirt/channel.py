@@ -10,18 +10,26 @@ with it.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from kmemdump.bounds.steps import hold
 from kmemdump.errors import KmemdumpError, TargetError
 from kmemdump.targets.libvirt.connection import LibvirtConnection, load_libvirt
 from kmemdump.targets.libvirt.crash_action import keep_when_dead, restore_crash_action
 from kmemdump.targets.libvirt.process import ProcessEnd, daemon_of, find_process
 from kmemdump.targets.peer import user_of
-from kmemdump.targets.qmp_channel import LostError, QmpChannel, QmpCommandError
+from kmemdump.targets.qmp_channel import (
+    LostError,
+    QmpChannel,
+    QmpCommandError,
+    QmpTimeoutError,
+)
+from kmemdump.targets.vm import is_paused
 from kmemdump.text import printable
 
 __all__ = ["DEFAULT_TIMEOUT", "LibvirtChannel"]
@@ -47,6 +55,8 @@ _MISSED: Mapping[str, Mapping[str, object]] = {
 }
 """Events that must have occurred, by the run state that follows them."""
 _T = TypeVar("_T")
+
+_logger = logging.getLogger(__name__)
 
 
 class LibvirtChannel(QmpChannel):
@@ -219,6 +229,29 @@ class LibvirtChannel(QmpChannel):
         if command == "query-status" and isinstance(answer, dict):
             self._status = str(answer.get("status"))
         return answer
+
+    def resume(self) -> None:
+        """
+        Let the VM run that :meth:`pause` has paused, as soon as it can be asked.
+
+        libvirt does nothing in the end that had to wait too long for a QEMU that hangs,
+        or for another job with the domain: it is asked again then.
+        """
+        late = False
+        while True:
+            try:
+                if not late or is_paused(self.when_reached(self.status)):
+                    super().resume()
+                else:  # It was done after all, or somebody does something else.
+                    hold(False)
+                return
+            except QmpTimeoutError:
+                if not self.connected:
+                    raise
+                if not late:
+                    _logger.warning("%s: libvirt does not let it run yet", self.name)
+                late = True
+            time.sleep(_RETRY)
 
     def _ask(
         self,

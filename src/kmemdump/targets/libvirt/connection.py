@@ -22,8 +22,12 @@ from kmemdump.text import printable
 
 __all__ = ["LibvirtConnection", "check_uri", "load_libvirt"]
 
-_MAX_STUCK = 8
-"""Calls, and attempts to connect, that may wait for a daemon that does not answer."""
+_MAX_STUCK = 4
+"""
+Calls, and attempts to connect, that may wait for a daemon that does not answer. At five
+(max_client_requests) it does not listen any more, also to signs of life; the client is
+taken for dead, and its library crashes.
+"""
 _MAX_TEXT = 500
 """Characters of an error of libvirt."""
 _KEEPALIVE = 2
@@ -247,6 +251,8 @@ class LibvirtConnection(Closing):
             libvirt.VIR_ERR_NO_CONNECT,
         ):
             return LostError(text)
+        if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:  # Another job has the domain.
+            return QmpTimeoutError(text)
         return TargetError(text)
 
     def close(self) -> None:
