@@ -234,6 +234,22 @@ def test_a_hanging_qemu_that_is_to_go_on(libvirtd, guest, seconds):
         assert (target.status(), domain.state) == ("running", "running")
 
 
+def test_a_qemu_that_hangs_for_long(libvirtd, guest):
+    """The daemon listens only as long as few calls wait for QEMU."""
+    domain = Domain(libvirtd, "web1", guest)
+    domain.raw.create()
+    with open_target(f"libvirt:{libvirtd.uri}#web1") as target:
+        client, pid = target.client, domain.pid
+        os.kill(pid, signal.SIGSTOP)
+        for _ in range(50):
+            with pytest.raises(TargetError, match=r"does not answer|no answer"):
+                client.execute("query-status", timeout=0.3)
+            time.sleep(0.2)
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: not _problem(target))
+        assert client.event() is None  # It did not have to connect again.
+
+
 @pytest.mark.matrix
 def test_in_a_pod(tmp_path, lab_cache, guest):
     """libvirt and QEMU in PID and mount namespaces of their own, as in KubeVirt's."""
