@@ -3,6 +3,7 @@
 
 import re
 import shutil
+import time
 from contextlib import closing
 
 import pytest
@@ -94,6 +95,29 @@ def test_dead_before(booted, watch, architecture):
     machine.control.execute("set-action", {"reboot": "reset"})
     machine.control.execute("system_reset")
     watched.wait_for(MARKED, after=lines)
+
+
+def test_restored_dead(booted, lab_cache, make_setup, watch, tmp_path):
+    """Its user saved a dead VM: it is not ended although its start was watched."""
+    first = booted("6.12")
+    crash_guest(first, CrashType.PANIC)
+    shared = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+    first.control.execute("migrate-set-capabilities", shared)
+    first.control.execute("migrate", {"uri": f"exec:cat >{tmp_path}/stream"})
+    while first.control.execute("query-migrate")["status"] != "completed":
+        time.sleep(0.1)
+    (tmp_path / "files").mkdir()
+    shutil.copyfile(first.ram, tmp_path / "files/ram")
+    with closing(Machine(lab_cache, make_setup("6.12"))) as machine:
+        machine.start(tmp_path / "files")
+        watched = watch(machine, arguments=["--then", "quit"], until_dead=False)
+        watched.wait_for("the VM is not started")
+        machine.control.execute("migrate-set-capabilities", shared)
+        uri = {"uri": f"exec:cat {tmp_path}/stream"}
+        machine.control.execute("migrate-incoming", uri)
+        seconds_of(watched, "dead before the watch began: panic: .*sysrq")
+        watched.wait_for("left as it is")
+        assert machine.control.status() == "running"
 
 
 @pytest.mark.matrix

@@ -147,7 +147,8 @@ class FirstLook:
         target, before = self._control.target, self._before
         status = target.status()
         if status in ("prelaunch", "inmigrate", "preconfig"):
-            self._seen_without = True
+            # What is restored or migrated to here may be dead already.
+            self._seen_without = status != "inmigrate"
             raise TargetError(f"the VM is not started (status {status})")
         try:
             info = target.vmcoreinfo()
