@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from multiprocessing import current_process
 
 import pytest
 
@@ -385,9 +386,9 @@ def test_a_worker_finds_drgns_plugins_loaded():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def hold_and_die(path):
+def hold_and_die(path, name=""):
     """End as in a short pause, once; then go on."""
-    if not path.exists():
+    if not path.exists() and current_process().name.endswith(name):
         steps.hold(True, "the VM")
         os.kill(os.getpid(), signal.SIGKILL)
     return select()
@@ -408,6 +409,34 @@ def test_a_vm_goes_on_if_a_worker_dies_that_had_paused_it(tmp_path):
     selection = functools.partial(hold_and_die, killed)
     watch_until_interrupted(tmp_path, qemu, selection, report)
     assert qemu.asked.count("cont") == 1
+
+
+def test_a_vm_goes_on_while_another_one_is_watched(tmp_path):
+    """Its own watch has ended with the worker that had paused it."""
+    one, other = (FakeQemu(tmp_path / name) for name in "ab")
+    one.answers["query-status"] = {"status": "paused", "running": False}
+
+    def answer(_):
+        deadline = time.monotonic() + 60
+        while "cont" not in one.asked and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return GONE
+
+    other.answers["query-target"] = answer
+
+    def take(event):
+        if event.event is EventName.WORKER_DIED:
+            (tmp_path / "killed").touch()
+        elif event.vm == "b" and event.event is EventName.PROBLEM:
+            assert "cont" in one.asked
+            one.close()
+
+    selection = functools.partial(hold_and_die, tmp_path / "killed", "a")
+    try:
+        watch(tmp_path / "o", selection, one.path, other.path, take=take)
+    finally:
+        other.close()
+    assert one.asked.count("cont") == 1
 
 
 def test_no_vm_until_it_is_dead(tmp_path, capsys):

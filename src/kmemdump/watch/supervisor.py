@@ -189,7 +189,10 @@ class Supervisor:
         return (
             self._settings.until_dead
             and self._found_all
-            and all(vm.outcome and not vm.worker for vm in self._vms.values())
+            and all(
+                vm.outcome and not vm.worker and not vm.held
+                for vm in self._vms.values()
+            )
         )
 
     def _find_vms(self) -> None:
@@ -225,7 +228,7 @@ class Supervisor:
     def _start_workers(self) -> None:
         now = time.monotonic()
         for vm in self._vms.values():
-            ended = self._settings.until_dead and vm.outcome is not None
+            ended = self._settings.until_dead and vm.outcome and not vm.held
             if vm.worker is None and now >= vm.next_start and not ended:
                 vm.started = now
                 obstacle = vm.address.obstacle()
@@ -234,7 +237,7 @@ class Supervisor:
                 if obstacle is not None:
                     vm.schedule(now)
                     if self._settings.until_dead:
-                        vm.outcome = Outcome(problem=obstacle)
+                        vm.outcome, vm.held = Outcome(problem=obstacle), False
                     self._problem(vm, obstacle)
 
     def _start_worker(self, vm: _Vm) -> str | None:
