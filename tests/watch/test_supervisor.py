@@ -386,6 +386,10 @@ def test_a_worker_finds_drgns_plugins_loaded():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def fail_to_start(error, *_):
+    raise error
+
+
 def hold_and_die(path, name=""):
     """End as in a short pause, once; then go on."""
     if not path.exists() and current_process().name.endswith(name):
@@ -437,6 +441,19 @@ def test_a_vm_goes_on_while_another_one_is_watched(tmp_path):
     finally:
         other.close()
     assert one.asked.count("cont") == 1
+
+
+def test_no_process_can_be_started(tmp_path, monkeypatch):
+    """The host is short of memory, and what starts processes ended of it."""
+    qemu = FakeQemu(tmp_path / "a")
+    monkeypatch.setattr(
+        "kmemdump.watch.supervisor.Worker", functools.partial(fail_to_start, EOFError())
+    )
+    try:
+        outcomes, _ = watch(tmp_path, make_selection, qemu.path)
+    finally:
+        qemu.close()
+    assert outcomes["a"].problem == "cannot start a process: what starts it ended"
 
 
 def test_no_vm_until_it_is_dead(tmp_path, capsys):

@@ -254,6 +254,8 @@ class Supervisor:
             )
         except OSError as error:
             return f"cannot start a process: {error.strerror}"
+        except EOFError:  # The host is short of memory; it is started again.
+            return "cannot start a process: what starts it ended"
         return None
 
     def _receive(self, timeout: float, server: ControlServer | None = None) -> bool:

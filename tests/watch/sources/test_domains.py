@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is listed of a libvirt daemon that is not there, or that ends meanwhile."""
 
+import errno
 import multiprocessing
+import os
 import threading
 from types import SimpleNamespace
 
@@ -12,7 +14,7 @@ pytest.importorskip("libvirt", reason="installed by 'make test'")
 from kmemdump.errors import TargetError
 from kmemdump.watch.sources import domains
 from kmemdump.watch.sources.domains import Domain, find_domains
-from kmemdump.watch.sources.libvirt import DomainFilter
+from kmemdump.watch.sources.libvirt import DomainFilter, LibvirtSource
 from kmemdump.watch.sources.metadata import MetadataFilter
 
 
@@ -140,3 +142,22 @@ def test_domain_that_cannot_be_described(monkeypatch, start, ended):
         assert second.domains is None
         assert second.message == "libvirt: its daemon ended; trying again"
         assert reports.recv().message == "libvirt answers again"
+
+
+def test_no_process_can_be_started(monkeypatch):
+    """The host is short of memory: the watch of all VMs goes on, and it tries again."""
+    started = []
+
+    def start(process):
+        started.append(process)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", start)
+    monkeypatch.setattr("kmemdump.watch.sources.libvirt._RESTART", 0.0)
+    source = LibvirtSource()
+    source._delay = 0.0
+    for _ in range(2):
+        assert source.vms() == []
+        assert "Cannot allocate memory" in source.messages()[-1]
+    assert len(started) == 2
+    source.close()

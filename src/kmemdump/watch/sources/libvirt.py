@@ -117,15 +117,24 @@ class LibvirtSource:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe(duplex=False)
-        self._process = self._context.Process(
+        process = self._context.Process(
             target=find_domains,
             args=(theirs, self._uri, self._chosen),
             name="kmemdump watch libvirt",
             daemon=True,
         )
-        self._process.start()
-        theirs.close()
-        self._reports = ours
+        try:
+            process.start()
+        except OSError as error:  # The host is short of memory, or of processes.
+            ours.close()
+            self._messages.append(
+                f"cannot start the process that asks libvirt: {error.strerror}"
+            )
+            self._wait_to_start()
+            return
+        finally:
+            theirs.close()
+        self._process, self._reports = process, ours
 
     def _receive(self) -> None:
         """Take what the process has found, without waiting."""
@@ -146,8 +155,11 @@ class LibvirtSource:
                 "the process that asks libvirt died; starting it again, and the VMs "
                 "known before are still watched"
             )
-            self._start_at = time.monotonic() + self._delay
-            self._delay = min(2 * self._delay, _MAX_RESTART)
+            self._wait_to_start()
+
+    def _wait_to_start(self) -> None:
+        self._start_at = time.monotonic() + self._delay
+        self._delay = min(2 * self._delay, _MAX_RESTART)
 
     @property
     def settled(self) -> bool:
