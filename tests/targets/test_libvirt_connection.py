@@ -4,15 +4,18 @@
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from kmemdump.errors import TargetError, UsageError
 from kmemdump.targets.libvirt.crash_action import crash_action
 from kmemdump.targets.libvirt.target import split_spec
+from kmemdump.targets.qmp_channel import QmpChannel
 
 pytest.importorskip("libvirt", reason="installed by 'make test'")
 
+from kmemdump.targets.libvirt.channel import LibvirtChannel
 from kmemdump.targets.libvirt.connection import LibvirtConnection
 
 
@@ -93,3 +96,28 @@ def test_no_domain():
 )
 def test_crash_action(xml, action):
     assert crash_action(xml) == action
+
+
+@pytest.mark.parametrize(
+    ("last", "now", "events"),
+    [
+        ("running", "watchdog", ["LIBVIRT_CONNECTED", "WATCHDOG"]),
+        ("paused", "guest-panicked", ["LIBVIRT_CONNECTED", "GUEST_PANICKED"]),
+        ("watchdog", "watchdog", ["LIBVIRT_CONNECTED"]),
+        ("running", "paused", ["LIBVIRT_CONNECTED"]),
+    ],
+)
+def test_what_occurred_while_the_daemon_was_away(monkeypatch, last, now, events):
+    """Also if the VM was paused for a moment when it was asked last."""
+    channel = LibvirtChannel.__new__(LibvirtChannel)
+    QmpChannel.__init__(channel, "vm")
+
+    def close():
+        channel._status = now  # Another thread asks meanwhile.
+
+    channel._connection, channel._status = SimpleNamespace(close=close), last
+    monkeypatch.setattr(channel, "_open", lambda: (None, None))
+    monkeypatch.setattr(channel, "execute", lambda _: {"status": now})
+    channel._come_back()
+    seen = [event["event"] for event in iter(channel.event, None)]
+    assert seen == events

@@ -153,7 +153,6 @@ def test_no_process_can_be_started(monkeypatch):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", start)
-    monkeypatch.setattr("kmemdump.watch.sources.libvirt._RESTART", 0.0)
     source = LibvirtSource()
     source._delay = 0.0
     for _ in range(2):

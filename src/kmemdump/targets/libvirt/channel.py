@@ -192,13 +192,14 @@ class LibvirtChannel(QmpChannel):
                 return
 
     def _come_back(self) -> None:
-        before = self._connection
+        before, last = self._connection, self._status
         self._connection, self._domain = self._open()
         before.close()
         # Tells the caller that libvirt answers again.
         self._keep_event({"event": "LIBVIRT_CONNECTED"})
-        last, now = self._status, self.status()
-        if last == "running" and now in _MISSED:
+        now = self.status()
+        # It may have been asked last while it was paused for a moment.
+        if now != last and now in _MISSED:
             self._keep_event(_MISSED[now])
 
     @property
