@@ -399,6 +399,19 @@ def test_a_vm_that_cannot_be_paused_is_dumped_later(rig):
     assert len(rig.cores) == 1
 
 
+def test_a_monitor_that_did_not_answer_when_it_died(rig):
+    """libvirt's daemon was away: nobody else let it run."""
+    rig.fails = OSError(28, "No space left on device")
+    stop = rig.vm.stop
+    rig.vm.status = lambda: rig.vm.state if rig.now - start > 20 else None
+    rig.vm.stop = lambda: rig.vm.status() is not None and stop()
+    rig.on_wait = lambda: rig.now - start > 40 and setattr(rig, "fails", None)
+    start = rig.now
+    assert rig.die(rig.handler()).text == "reset the VM"
+    assert len(rig.cores) == 1
+    assert not any("somebody else" in line for line in rig.lines)
+
+
 def test_a_reset_of_a_paused_vm_does_not_let_it_run(rig):
     """Such an event may also be of before the pause."""
     rig.fails = OSError(28, "No space left on device")

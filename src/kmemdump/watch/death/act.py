@@ -100,7 +100,7 @@ def wait_paused(
     """
     # QEMU may not have answered at the first time, or refuse.
     control.stop()
-    is_paused = control.status() != "running"
+    is_paused = control.status() not in (None, "running")
     deadline = time.monotonic() + seconds
     next_question = time.monotonic() + _STATUS_INTERVAL
     was_reset = False
@@ -111,11 +111,16 @@ def wait_paused(
             return None
         event = control.next_event(min(_POLL, left))
         was_reset |= event is not None and event.kind is VmEventKind.RESET
-        if is_paused and time.monotonic() >= next_question:
-            next_question = time.monotonic() + _STATUS_INTERVAL
-            if control.status() == "running":
-                reporter.report("somebody else let it run")
-                if was_reset:
-                    return WatchEnd(boots_again=True)
-                return wait_for_reset(control, reporter)
+        if time.monotonic() < next_question:
+            continue
+        next_question = time.monotonic() + _STATUS_INTERVAL
+        status = control.status()
+        if status == "running" and is_paused:
+            reporter.report("somebody else let it run")
+            if was_reset:
+                return WatchEnd(boots_again=True)
+            return wait_for_reset(control, reporter)
+        if status == "running":
+            control.stop()
+        is_paused = is_paused or status not in (None, "running")
     return None
