@@ -45,6 +45,7 @@ class Vm:
         self.gone = False
         self.events = []
         self.abilities = {"events", "pause", "reset", "quit"}
+        self.is_left_paused = False
 
     def can(self, ability):
         return ability in self.abilities
@@ -575,6 +576,15 @@ def test_the_hosts_own_reset_does_not_wait(rig):
         assert end.boots_again
     assert rig.now == start
     assert set(rig.vm.asked) == {"cont"}
+
+
+@pytest.mark.parametrize("action", VmAction)
+def test_a_reset_of_a_vm_that_its_user_paused(rig, action):
+    rig.vm.is_left_paused = True
+    handler = rig.handler(action)
+    end = rig.die(handler, DeathKind.HOST_RESET, VmAfterDeath.RESET_BY_HOST)
+    assert end.boots_again
+    assert rig.vm.asked == []
 
 
 @pytest.mark.parametrize("action", ["pause", "reset", "quit"])
