@@ -22,6 +22,7 @@ from typing import Any
 from kmemdump.bounds.attempts import OUT_OF_TIME, Attempts
 from kmemdump.bounds.page import StatePage
 from kmemdump.bounds.shared_page import SharedPage
+from kmemdump.bounds.start import start_process
 from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.errors import BudgetExceededError, KmemdumpError
 from kmemdump.proc.process_stat import read_stat
@@ -93,7 +94,7 @@ class _Call:
         )
         self._answer: tuple[bool, Any] | None = None
         try:
-            self._process.start()
+            start_process(self._process)
         except BaseException:
             self._connection.close()
             raise

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Self
 
 from kmemdump.bounds.attempts import End
 from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.start import OWN_PYTHON
 from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.content import Content
 from kmemdump.catalogue.messages import LateError, receive, send, to_json
@@ -105,7 +105,7 @@ class Child:
             self._page = page = StatePage()
             self._process = subprocess.Popen(
                 [
-                    sys.executable,
+                    *OWN_PYTHON,
                     "-m",
                     "kmemdump.catalogue.examiner",
                     str(page.fd),

@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from kmemdump.bounds.attempts import End
 from kmemdump.bounds.page import StatePage
+from kmemdump.bounds.start import start_process
 from kmemdump.bounds.steps import Limits, limit_process
 from kmemdump.checks.findings import Findings
 from kmemdump.checks.point import Check, Point
@@ -81,7 +82,7 @@ def run_checks(
                 process = context.Process(
                     target=_work, args=(theirs, target, make_wanted), daemon=True
                 )
-                process.start()
+                start_process(process)
                 theirs.close()
                 deadline = time.monotonic() + _MAX_SECONDS
                 running[ours] = _Running(target, process, deadline)

@@ -14,6 +14,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from kmemdump.bounds.start import OWN_PYTHON
 from kmemdump.errors import UnsupportedError
 from kmemdump.lab.apt import Apt
 from kmemdump.lab.architectures import Architecture
@@ -135,7 +136,7 @@ def _build(apt: Apt, architecture: Architecture, folder: Path) -> Path:
 def _fetch_source(folder: Path) -> Path:
     wanted = f"drgn=={version('drgn')}"
     options = ["--quiet", "--no-deps", "--no-binary=:all:"]
-    run(sys.executable, "-m", "pip", "download", *options, "-d", str(folder), wanted)
+    run(*OWN_PYTHON, "-m", "pip", "download", *options, "-d", str(folder), wanted)
     (archive,) = folder.glob("drgn-*.tar.gz")
     run("tar", "-x", "--no-same-owner", "-f", str(archive), cwd=folder)
     return folder / archive.name.removesuffix(".tar.gz")

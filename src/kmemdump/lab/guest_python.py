@@ -23,6 +23,7 @@ from importlib.metadata import Distribution, distribution
 from importlib.resources import files
 from pathlib import Path
 
+from kmemdump.bounds.start import OWN_PYTHON
 from kmemdump.formats.cpio import Entry
 from kmemdump.lab import cross_python
 from kmemdump.lab.architectures import Architecture
@@ -171,7 +172,7 @@ def _copy_packages(packages: list[Distribution], root: Path) -> None:
 
 def _compile(root: Path) -> None:
     # Some files of the standard library are for other versions of Python.
-    argv = [sys.executable, "-m", "compileall", "-q", "-s", str(root), "-p", "/"]
+    argv = [*OWN_PYTHON, "-m", "compileall", "-q", "-s", str(root), "-p", "/"]
     argv += ["--invalidation-mode", "unchecked-hash", str(root)]
     subprocess.run(argv, stdout=subprocess.DEVNULL, check=False)
 

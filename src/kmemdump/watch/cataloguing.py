@@ -14,11 +14,11 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from tempfile import TemporaryFile
 
+from kmemdump.bounds.start import OWN_PYTHON
 from kmemdump.errors import ExitCode
 from kmemdump.text import printable
 from kmemdump.watch.events import Event, EventName
@@ -159,7 +159,7 @@ class CatalogueAdder:
         self, deaths: Sequence[tuple[str, bytes]], stderr: int = subprocess.DEVNULL
     ) -> subprocess.Popen[str]:
         """Start a process that adds deaths, also after the watch has ended."""
-        program = [sys.executable, "-m", "kmemdump", "catalogue", "add"]
+        program = [*OWN_PYTHON, "-m", "kmemdump", "catalogue", "add"]
         with TemporaryFile() as lines:
             lines.writelines(line for _, line in deaths)
             lines.seek(0)

@@ -20,6 +20,7 @@ from kmemdump.bounds.attempts import End
 from kmemdump.bounds.call import cpu_of, end_with_parent
 from kmemdump.bounds.page import StatePage
 from kmemdump.bounds.shared_page import SharedPage
+from kmemdump.bounds.start import start_process
 from kmemdump.bounds.steps import Limits, Refusal, limit_process
 from kmemdump.errors import KmemdumpError
 from kmemdump.marking.selection import Selection
@@ -80,7 +81,7 @@ class Worker:
             daemon=True,
         )
         try:
-            self._process.start()
+            start_process(self._process)
         except BaseException:
             self.page.close()
             raise

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+from kmemdump.bounds.start import start_process
 from kmemdump.targets.libvirt.connection import check_uri, load_libvirt
 from kmemdump.targets.libvirt.target import open_libvirt
 from kmemdump.targets.qmp import QmpTarget
@@ -124,7 +125,7 @@ class LibvirtSource:
             daemon=True,
         )
         try:
-            process.start()
+            start_process(process)
         except OSError as error:  # The host is short of memory, or of processes.
             ours.close()
             self._messages.append(
