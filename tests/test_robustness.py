@@ -305,15 +305,11 @@ def test_a_damaged_core_image(
         assert_ended_well(ended)
 
 
-@each_architecture
-def test_interrupts_without_end(
-    dead: DeadMachine, core_image: Path, tmp_path: Path
-) -> None:
-    """A line for each of two billion numbers would take all memory and time."""
+def with_two_billion(core_image: Path, name: str) -> bytes:
+    """Return a core image whose kernel has a count that no machine has."""
     target = open_target(str(core_image))
     kernel = attach(target)
-    symbol = kernel.prog.symbol("nr_irqs").address
-    at = image_address(kernel.vmcoreinfo, symbol)
+    at = image_address(kernel.vmcoreinfo, kernel.prog.symbol(name).address)
     target.close()
     data = bytearray(core_image.read_bytes())
     with read_core(core_image) as image:
@@ -321,13 +317,35 @@ def test_interrupts_without_end(
         held = next(it for it in extents if it.address <= at < it.address + it.size)
     offset = held.offset + at - held.address
     data[offset : offset + 4] = b"\xff\xff\xff\x7f"
+    return bytes(data)
+
+
+@each_architecture
+def test_interrupts_without_end(
+    dead: DeadMachine, core_image: Path, tmp_path: Path
+) -> None:
+    """A line for each of two billion numbers would take all memory and time."""
     path = tmp_path / "damaged.core"
-    path.write_bytes(data)
+    path.write_bytes(with_two_billion(core_image, "nr_irqs"))
     ended = run("ask", path, "irq")
     assert ended.status == 1
     assert "2147483647 interrupts, expected at most 65536" in ended.err
     for verb in ("capture", "report"):
         assert_ended_well(put(verb, path, tmp_path))
+
+
+@each_architecture
+def test_cpus_without_end(dead: DeadMachine, core_image: Path, tmp_path: Path) -> None:
+    """The masks tell which CPUs there are: nothing is lost, and no time."""
+    path = tmp_path / "damaged.core"
+    path.write_bytes(with_two_billion(core_image, "nr_cpu_ids"))
+    questions = ("ps", "irq", "runq", "timer", "bt -a", "kmem -i")
+    damaged, whole = (run("ask", it, *questions) for it in (path, core_image))
+    assert (damaged.status, damaged.out) == (whole.status, whole.out)
+    for verb in ("capture", "info", "report"):
+        ended = put(verb, path, tmp_path)
+        assert_ended_well(ended)
+        assert ended.status in (0, 1), ended
 
 
 @each_architecture

@@ -19,6 +19,7 @@ from kmemdump.bounds.steps import raise_memory
 from kmemdump.errors import BudgetExceededError, FormatError, UnsupportedError
 from kmemdump.kernel.build_cache import BuildCache
 from kmemdump.kernel.changing_registers import CRASH_TIME, add_changing_registers
+from kmemdump.kernel.cpu_count import bound_cpu_count
 from kmemdump.kernel.debug_info import (
     DebugInfo,
     debug_info_of_core,
@@ -161,6 +162,7 @@ def attach(
         if vmlinux is not None:
             _load_vmlinux(prog, vmlinux, target.vmcoreinfo())
         register_finders(prog, lambda: used)
+        bound_cpu_count(prog)
         if asked is not None:
             asked.register(prog)
         if vmlinux is not None or used is not None:
