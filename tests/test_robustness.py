@@ -30,6 +30,7 @@ from kmemdump.lab import X86_64
 from kmemdump.opening import open_target
 from rigs.damage import damage, kernel_pointers, move_pointers, spans
 from rigs.dead_machine import DeadMachine
+from rigs.forged_manifest import COUNT, FORGERIES, forge
 from rigs.scenarios import each_architecture, once
 from rigs.synthetic import (
     elf_core,
@@ -303,6 +304,26 @@ def test_a_damaged_core_image(
         path.write_bytes(data)
         ended = put(verbs[seed % len(verbs)], path, tmp_path, *dead.options)
         assert_ended_well(ended)
+
+
+@once
+@pytest.mark.parametrize("verb", ["info", "report", "redact"])
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_forged_manifest(
+    dead: DeadMachine, core_image: Path, tmp_path: Path, what: str, verb: str
+) -> None:
+    """A hundred thousand of something cost little time, and few lines."""
+    path = tmp_path / "forged.core"
+    path.write_bytes(forge(core_image, FORGERIES[what]))
+    options = ("-o", str(tmp_path / "output")) if verb == "redact" else ()
+    ended = run(verb, path, *dead.options, *options)
+    assert_ended_well(ended)
+    assert len(ended.out.splitlines()) < 1000
+    assert len(ended.lines) < 20
+    if verb == "redact" and what == "regions":  # Each would be copied.
+        assert_refused(ended, "the same memory many times")
+    elif verb == "report" or (verb == "info" and what == "areas"):
+        assert f"{COUNT - 256} more {what}" in ended.out
 
 
 def with_two_billion(core_image: Path, name: str) -> bytes:

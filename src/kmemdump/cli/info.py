@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _MOST_QUESTIONS = 5
+_MOST_AREAS = 256
+"""A stranger's manifest may have a hundred thousand."""
 
 
 @click.command("info")
@@ -161,12 +163,15 @@ def _print(found: Inspection, verbose: bool) -> None:
         console.print()
         console.print(f"{'Area':<12} {'bytes':>10}  complete", style="bold")
     tried = {(item.area, item.question): item for item in found.tried}
-    for area in found.areas:
+    more = max(len(found.areas) - _MOST_AREAS, 0)
+    for area in found.areas if verbose else found.areas[:_MOST_AREAS]:
         how = "yes" if area.complete else f"no: {area.reason}"
         head = f"{area.name:<12} {area.bytes:>10,}  "
         print_lines(console, how, head=head)
         if verbose:
             _print_questions(area, tried)
+    if more and not verbose:
+        print_lines(console, f"and {more} more areas, which --verbose lists")
     if verbose and found.regions:
         console.print()
         console.print(f"{'Region':<32} {'address':>14} {'bytes':>10}", style="bold")

@@ -11,7 +11,7 @@ from kmemdump.coreimage.manifest import (
 )
 from kmemdump.coreimage.packed import PackedMemory, pack_memory
 from kmemdump.coreimage.read import CoreImage, read_core
-from kmemdump.coreimage.verify import verify
+from kmemdump.coreimage.verify import overlaps_much, verify
 from kmemdump.coreimage.write import CoreContents, Packed, write_core
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PackedMemory",
     "QuestionRecord",
     "RegionRecord",
+    "overlaps_much",
     "pack_memory",
     "read_core",
     "verify",

@@ -15,7 +15,7 @@ from kmemdump.memory.physical import Memory
 from kmemdump.memory.ranges import Range, parts_in, subtract, total
 from kmemdump.progress import report_progress
 
-__all__ = ["verify"]
+__all__ = ["overlaps_much", "verify"]
 
 _CHUNK = 1 << 20
 _MAX_OVERLAP = 16
@@ -65,6 +65,22 @@ def verify(core: CoreImage) -> list[str]:
         if problem:
             problems.append(f"region {region.name}: {problem}")
     return problems
+
+
+def overlaps_much(core: CoreImage) -> bool:
+    """
+    Return whether regions overlap so much that copying each would take forever.
+
+    Those of a registry hardly do.
+    """
+    left = _MAX_OVERLAP * sum(item.size for item in core.memory.ranges)
+    for region in core.manifest.regions if core.manifest else ():
+        whole = Range(region.address, region.size)
+        for item in parts_in(whole, core.memory.ranges):
+            left -= item.size
+            if left < 0:
+                return True
+    return False
 
 
 def _parts_of(region: RegionRecord, memory: Memory, most: int) -> list[Range]:

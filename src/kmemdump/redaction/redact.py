@@ -15,10 +15,11 @@ from kmemdump.coreimage import (
     CoreImage,
     Manifest,
     Packed,
+    overlaps_much,
     write_core,
 )
 from kmemdump.coreimage.layout import UNNAMED
-from kmemdump.errors import TargetError, UnsupportedError
+from kmemdump.errors import FormatError, TargetError, UnsupportedError
 from kmemdump.formats.elf import NT_PRSTATUS, PT_LOAD, Note
 from kmemdump.formats.notes import NoteType, find_own
 from kmemdump.kernel.build_cache import BuildCache
@@ -216,6 +217,11 @@ def _checked(target: Target) -> tuple[CoreImage, Manifest]:
         raise UnsupportedError(
             f"{target.name}: is no core image of kmemdump\n"
             "make one of it first: kmemdump capture TARGET -o CORE"
+        )
+    if overlaps_much(core):
+        raise FormatError(
+            f"{target.name}: manifest",
+            "its regions have the same memory many times, expected one region for it",
         )
     return core, manifest
 

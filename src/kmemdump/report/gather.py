@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 
 from drgn import Program
 from drgn.helpers.linux.sched import loadavg
@@ -72,6 +72,8 @@ __all__ = ["gather"]
 
 _ALL = "what needs the kernel's symbols and types"
 """Everything but the log and the CPUs' registers."""
+_MOST_LOSSES = 256
+"""More regions than firmware has."""
 
 
 def gather(
@@ -167,7 +169,7 @@ def gather(
                 if kernel.problem is not None
                 else (*sections.missing, *_incomplete(cpus, blocked, manifest))
             ),
-            *_not_copied(manifest),
+            *_first(_not_copied(manifest), "regions"),
         ),
     )
 
@@ -222,6 +224,10 @@ def _incomplete(
     for item in blocked:
         if item.problem is not None:
             yield Loss(f"the stack of {item.task.title}", item.problem)
+    yield from _first(_incomplete_areas(manifest), "areas")
+
+
+def _incomplete_areas(manifest: Manifest | None) -> Iterator[Loss]:
     for area in manifest.areas if manifest else ():
         if not area.complete:
             yield Loss(f"a part of area {area.name}", area.reason or "no reason given")
@@ -232,3 +238,11 @@ def _not_copied(manifest: Manifest | None) -> Iterator[Loss]:
         if region.captured < region.size:
             lost = region.size - region.captured
             yield Loss(f"{lost} bytes of region {region.name}", "could not be copied")
+
+
+def _first(losses: Iterator[Loss], what: str) -> Iterator[Loss]:
+    """Yield the first of them: a stranger's manifest may have a hundred thousand."""
+    yield from islice(losses, _MOST_LOSSES)
+    more = sum(1 for _ in losses)
+    if more:
+        yield Loss(f"{more} more {what}", "for reasons like these")
