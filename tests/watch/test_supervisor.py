@@ -208,6 +208,20 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         _make_folder(tmp_path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_folder_behind_a_link_of_another_user(tmp_path):
+    """It is refused now, and not when a kernel has died."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "cores"
+    link.symlink_to(tmp_path)
+    _make_folder(link)
+    os.chown(link, 1000, 1000, follow_symlinks=False)
+    with pytest.raises(KmemdumpError, match="is a link of user 1000"):
+        _make_folder(link)
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

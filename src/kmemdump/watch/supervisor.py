@@ -23,6 +23,7 @@ from kmemdump.bounded import let_go
 from kmemdump.bounds.attempts import End
 from kmemdump.bounds.steps import Refusal
 from kmemdump.errors import KmemdumpError
+from kmemdump.folders import open_folder_of
 from kmemdump.marking.selection import Selection
 from kmemdump.watch.control.commands import make_command
 from kmemdump.watch.control.pending import PendingRequests
@@ -389,6 +390,9 @@ def _make_folder(folder: Path) -> None:
         read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
         why = os.strerror(errno.EROFS if read_only else errno.EACCES)
         raise KmemdumpError(f"cannot write into {folder}: {why}")
+    # Not only when a kernel has died: a link of another user's is not followed.
+    there, _ = open_folder_of(folder)
+    os.close(there)
 
 
 @contextlib.contextmanager
