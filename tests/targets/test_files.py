@@ -352,7 +352,7 @@ def test_refused(tmp_path, data, problem):
 
 
 # Each begins as the program that writes it begins: see the sources of libvirt
-# (qemu_saveimage.h), xl (xl.h), libxl (libxl_sr_stream_format.h), QEMU
+# (qemu_saveimage.h), xl (xl.h), libxl and libxc (…_sr_stream_format.h), QEMU
 # (migration/savevm.c), VirtualBox (SSM.cpp), openvmm (hvs_file), crash (sadump.h,
 # vmware_vmss.h, lkcd_vmdump_v1.h, xendump.h), AVML (image.rs) and systemd
 # (journal-def.h).
@@ -361,6 +361,9 @@ SAVED = {
     b"LibvirtQemudPart\2\0\0\0": "not whole.*virsh dump --memory-only",
     b"QEVM\0\0\0\3": "migration stream of QEMU.*-incoming 'exec:cat FILE'",
     b"Xen saved domain, xl format\n \0 \r": "that xl saved.*xl restore -p FILE",
+    b"\xff" * 8 + b"XENF\0\0\0\3": "stream of Xen.*xl restore",
+    bytes(512) + b"sadump\0\0": r"\(sadump\).*makedumpfile -c",
+    bytes(4096) + b"sadump\0\0": r"\(sadump\).*makedumpfile -c",
     b"LibxlFmt\0\0\0\2": "stream of Xen.*xl restore",
     b"\x7fVirtualBox SavedState V2.0\n": "VBoxManage debugvm VM dumpvmcore",
     struct.pack("<I", 0x01282014): r"Hyper-V \(.vmrs\).*LiveCloudKd",
@@ -372,6 +375,15 @@ SAVED = {
     struct.pack("<I", 0xF00FEBED): "a core of Xen.*crash VMLINUX FILE",
     b"LPKSHHRH": "journalctl --file FILE -k -o export",
 }
+
+
+def test_what_lime_compressed(tmp_path):
+    """As its deflate.c does: with zlib, and a window of 2 KiB."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 11, 5)
+    data = packer.compress(lime([(0x1000, os.urandom(20000))])) + packer.flush()
+    with pytest.raises(TargetError, match=r"(?s)dump: is a LiME file.*unpigz <FILE"):
+        open_target(save(tmp_path, data))
+    assert describe_unsupported(b"\x38" + os.urandom(8191)) is None
 
 
 @pytest.mark.parametrize("head", SAVED)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ _FORMATS: Sequence[_Foreign] = (
     ),
     _Foreign(b"Xen saved domain, xl format", "a domain that xl saved", _XEN),
     _Foreign(b"LibxlFmt", "a migration stream of Xen", _XEN),
+    _Foreign(b"\xff" * 8 + b"XENF", "a migration stream of Xen", _XEN),
     _Foreign(b"XenSavedDomain", "a VM that XenServer suspended", _XEN),
     _Foreign(b"LinuxGuestRecord", "a domain that Xen's xm saved", _XEN),
     _Foreign(b"\xed\xeb\x0f\xf0", "a core of Xen 3.0", "crash VMLINUX FILE reads it"),
@@ -82,10 +84,15 @@ _FORMATS: Sequence[_Foreign] = (
         )
     ),
     _Foreign(b"AVML", "an AVML image", "avml-convert --format lime FILE NEW"),
-    _Foreign(
-        b"sadump\0\0",
-        "a dump of Fujitsu's stand-alone dump (sadump)",
-        "makedumpfile -c -d 31 -x VMLINUX FILE NEW",
+    *(
+        _Foreign(
+            b"sadump\0\0",
+            "a dump of Fujitsu's stand-alone dump (sadump)",
+            "makedumpfile -c -d 31 -x VMLINUX FILE NEW",
+            offset,
+        )
+        # Of a partition; on other media, a header comes first.
+        for offset in (0, 512, 4096)
     ),
     _Foreign(b"DISKDUMP", "a dump of diskdump (before Linux 2.6.13)"),
     _Foreign(b"\xed\x23\x8f\x61\x73\x01\x19\xa8", "a dump of LKCD"),
@@ -149,6 +156,8 @@ _FORMATS: Sequence[_Foreign] = (
 )
 _ELF_TYPES = {1: "object (a kernel module?)", 2: "executable", 3: "shared object"}
 _ELF_CORE = 4
+_ZLIB = b"\x38"
+"""How zlib begins with a window of 2 KiB, which LiME uses (its deflate.c)."""
 
 
 _DUMPS = (b"\x7fELF", KDUMP_MAGIC, FLAT_MAGIC, LIME_MAGIC, RAWDUMP_MAGIC)
@@ -183,11 +192,23 @@ def describe_unsupported(head: bytes) -> str | None:
     if item is not None:
         hint = f"\n{item.hint}" if item.hint else ""
         return f"is {item.what}, {_CONVERT}{hint}"
+    if head[:1] == _ZLIB and _starts_with_lime(head):
+        hint = "unpigz <FILE >NEW, or zlib-flate -uncompress <FILE >NEW"
+        return f"is a LiME file compressed with zlib, {_CONVERT}\n{hint}"
     if head.startswith(b"OSRELEASE="):
         return "is the text of VMCOREINFO, pass it with --vmcoreinfo"
     if _is_text(head):
         return f"is text, {_CONVERT}\nof a kernel log, 'kmemdump report' makes a report"
     return None
+
+
+def _starts_with_lime(head: bytes) -> bool:
+    """Return whether this is what LiME writes with its parameter compress=1."""
+    try:
+        start = zlib.decompressobj().decompress(head, len(LIME_MAGIC))
+    except zlib.error:
+        return False
+    return start == LIME_MAGIC
 
 
 def _describe_elf(head: bytes) -> str | None:
