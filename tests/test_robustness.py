@@ -250,6 +250,21 @@ def test_a_truncated_dump_says_what_is_missing(kind, tmp_path):
     assert f"warning: {path}: is truncated" in ended.err
 
 
+@each_verb
+def test_a_vmcoreinfo_that_drgn_refuses_late(verb, tmp_path):
+    """Without the size of addresses, it walks no page table."""
+    tables = ("names", "num_syms", "token_table", "token_index", "offsets")
+    lines = [f"SYMBOL(kallsyms_{name})=ffff800081000000" for name in tables]
+    lines.append("SYMBOL(kallsyms_relative_base)=ffff800081000000\n")
+    info = vmcoreinfo() + "\n".join(lines).encode()
+    path = tmp_path / "core"
+    path.write_bytes(elf_core([(0x1000, bytes(PAGE))], vmcoreinfo_note(info), 183))
+    ended = put(verb, path, tmp_path)
+    assert_ended_well(ended)
+    if verb in ("areas", "capture"):
+        assert_refused(ended, "drgn refuses it: .* VA_BITS")
+
+
 def test_memory_at_the_end_of_all_addresses(tmp_path):
     path = tmp_path / "end"
     path.write_bytes(elf_core([((1 << 64) - PAGE, bytes(PAGE))], NOTE))

@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import drgn
-from drgn import Module, Object, Program
+from drgn import BadDataError, Module, Object, Program
 
 from kmemdump.arch.architecture import arch_from_elf, arch_from_program
 from kmemdump.bounds.steps import raise_memory
@@ -158,9 +158,13 @@ def attach(
     elif vmlinux is None or self_contained:
         own = read_own_debug_info(target, recorder, builds, marking=marking)
     used = own.found if vmlinux is None else None
-    with recorder.reading(_ATTACH_BUDGET, "attaching") as reading:
+    info = target.vmcoreinfo()
+    with (
+        _refusals_named(info),
+        recorder.reading(_ATTACH_BUDGET, "attaching") as reading,
+    ):
         if vmlinux is not None:
-            _load_vmlinux(prog, vmlinux, target.vmcoreinfo())
+            _load_vmlinux(prog, vmlinux, info)
         register_finders(prog, lambda: used)
         bound_cpu_count(prog)
         if asked is not None:
@@ -169,7 +173,6 @@ def attach(
             # A second program: drgn caches the page tables that it walks, and a core
             # image may lack those that were read with the debug info.
             walker = _program(target, recorder, ())
-            info = target.vmcoreinfo()
             # What firmware saved may have names for memory, but no page table.
             if not (isinstance(target, NamingTarget) and target.aliases):
                 add_mapped_memory(prog, target.machine, info, recorder)
@@ -209,7 +212,10 @@ def read_own_debug_info(
     core = core_of(target)
     reading = Reading(_ATTACH_BUDGET)
     try:
-        with recorder.reading(_ATTACH_BUDGET, "symbols and types") as reading:
+        with (
+            _refusals_named(target.vmcoreinfo()),
+            recorder.reading(_ATTACH_BUDGET, "symbols and types") as reading,
+        ):
             if core is not None and core.has_debug_info:
                 found = debug_info_of_core(core, builds)
             else:
@@ -224,6 +230,15 @@ def read_own_debug_info(
     if marking:
         tables = _unwind_tables(target, prog, recorder, found)
     return OwnDebugInfo(found, blocks | tables, None, tables)
+
+
+@contextlib.contextmanager
+def _refusals_named(info: VmcoreInfo) -> Iterator[None]:
+    """Name what drgn refuses only when it first walks a page table."""
+    try:
+        yield
+    except BadDataError as error:
+        raise FormatError(info.source, f"drgn refuses it: {error}") from error
 
 
 def with_unwind_tables(target: Target, found: DebugInfo) -> OwnDebugInfo:
