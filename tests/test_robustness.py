@@ -250,6 +250,23 @@ def test_a_truncated_dump_says_what_is_missing(kind, tmp_path):
     assert f"warning: {path}: is truncated" in ended.err
 
 
+@pytest.mark.parametrize("kind", [*DUMPS, "incomplete"])
+def test_a_report_says_that_its_dump_is_not_whole(kind, tmp_path):
+    """In its text, which goes on without what was printed beside it."""
+    path, options = tmp_path / kind, ("--damaged",)
+    if kind == "incomplete":
+        path.write_bytes(kdump({1: bytes(PAGE)}, info=vmcoreinfo(), status=9))
+        options = ()
+    else:
+        path.write_bytes(DUMPS[kind][:-100])
+    problem = "is marked incomplete" if kind == "incomplete" else "truncated:"
+    for verb in ("report", "info"):
+        ended = put(verb, path, tmp_path, *options)
+        assert_ended_well(ended)
+        assert ended.status == 1
+        assert problem in " ".join(ended.out.split())
+
+
 @each_verb
 def test_a_vmcoreinfo_that_drgn_refuses_late(verb, tmp_path):
     """Without the size of addresses, it walks no page table."""

@@ -31,6 +31,7 @@ from kmemdump.marking.mark import hindrance
 from kmemdump.questions.question import attempt, explain
 from kmemdump.report.sections import SECTION_BUDGET
 from kmemdump.targets import Target
+from kmemdump.targets.file import FileTarget
 from kmemdump.targets.vmcore import core_of
 
 __all__ = ["Inspection", "QuestionCheck", "inspect", "read_manifest", "shorten"]
@@ -103,15 +104,20 @@ def read_manifest(target: Target) -> tuple[Manifest | None, list[str]]:
     """
     Return the manifest of a target, and where it is wrong.
 
-    :return: ``None`` and no problems if the target is not a core image of ours.
+    :return: ``None`` if the target is not a core image of ours, and what its file
+        lacks.
     """
     core = core_of(target)
     try:
         if core is None or core.manifest is None:
-            return None, []
+            return None, _lacks(target)
         return core.manifest, verify(core)
     except FormatError as error:
         return None, [str(error)]
+
+
+def _lacks(target: Target) -> list[str]:
+    return target.lacks if isinstance(target, FileTarget) else []
 
 
 def shorten(problems: Sequence[str]) -> list[str]:
@@ -144,7 +150,7 @@ def inspect(
         hindered = str(error)
     core = core_of(target)
     _logger.info("comparing checksums")
-    problems = verify(core) if core is not None else []
+    problems = verify(core) if core is not None else _lacks(target)
     found = _describe(target, path, problems)
     if kernel is None:
         return replace(found, unanswerable=hindered)

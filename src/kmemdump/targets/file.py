@@ -54,16 +54,17 @@ def read_vmcoreinfo(path: Path) -> VmcoreInfo:
         file.close()
 
 
-def check_whole(file: OpenFile, end: int, damaged: bool) -> None:
+def check_whole(file: OpenFile, end: int, damaged: bool) -> list[str]:
     """
     Refuse a file that a full disk or an interrupted copy truncated.
 
     :param end: Least offset at which the file should end.
     :param damaged: Whether to only warn, and go on with the rest.
+    :return: What it lacks, in a line; none if it is whole.
     :raises TruncatedError: If it ends earlier.
     """
     if end <= file.size:
-        return
+        return []
     problem = (
         f"is truncated: {file.size} bytes, expected {end}; "
         f"{end - file.size} are missing"
@@ -71,6 +72,7 @@ def check_whole(file: OpenFile, end: int, damaged: bool) -> None:
     if not damaged:
         raise TruncatedError(file.name, f"{problem}, copy it again")
     logger.warning("%s: %s", file.name, problem)
+    return [problem]
 
 
 def noted_vmcoreinfo(notes: Iterable[Note], source: str) -> VmcoreInfo | None:
@@ -127,6 +129,8 @@ class FileTarget(Closing):
         self._given = vmcoreinfo
         self._noted = noted_vmcoreinfo(self._notes, name)
         self._vmcoreinfo: VmcoreInfo | None = None
+        self.lacks: list[str] = []
+        """What was found missing in the file when it was opened, one line each."""
         self.sealed = False
         """Whether it was sealed: then nothing of it may reach a disk."""
 

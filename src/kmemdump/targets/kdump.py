@@ -156,23 +156,27 @@ def open_kdump(
     :raises UnsupportedError: If its architecture is not supported.
     """
     flat = None
+    lacks: list[str] = []
     if file.read(0, len(FLAT_MAGIC)) == FLAT_MAGIC:
         flat = parse_flat(file.read, file.size, file.name)
-        check_whole(file, file.size + flat.missing, damaged)
+        lacks += check_whole(file, file.size + flat.missing, damaged)
     if flat is not None:
         dump = parse_kdump(flat.read, flat.size, file.name)
     else:
         dump = parse_kdump(file.read, file.size, file.name, file.next_data)
     if flat is None:
-        check_whole(file, dump.end(file.read), damaged or dump.incomplete)
+        lacks += check_whole(file, dump.end(file.read), damaged or dump.incomplete)
     for problem in dump.problems:
         logger.warning("%s", problem)
+    lacks += dump.problems
     if dump.incomplete:
-        logger.warning(
-            "%s: is marked incomplete, as makedumpfile does if its disk is full: %d of "
-            "%d pages are missing",
-            *(file.name, len(dump.pages) - dump.held, len(dump.pages)),
+        missing, count = len(dump.pages) - dump.held, len(dump.pages)
+        problem = (
+            "is marked incomplete, as makedumpfile does if its disk is full: "
+            f"{missing} of {count} pages are missing"
         )
+        logger.warning("%s: %s", file.name, problem)
+        lacks.append(problem)
     info = vmcoreinfo
     if info is None and dump.vmcoreinfo is not None:
         info = VmcoreInfo.parse(dump.vmcoreinfo, f"{file.name}: VMCOREINFO")
@@ -185,4 +189,5 @@ def open_kdump(
     memory = KdumpMemory(file, dump, flat)
     memory.check_compression()
     target = FileTarget(file.name, machine, memory, dump.notes, info)
+    target.lacks = lacks
     return target if machine else target.find_machine()

@@ -54,10 +54,12 @@ def open_elf(
         if vmcoreinfo is None:
             _check_kernel(core)
         ends = (item.offset + item.filesz for item in core.headers if item.filesz)
-        check_whole(file, max(ends, default=0), damaged)
+        lacks = check_whole(file, max(ends, default=0), damaged)
         if not core.memory.ranges:
             raise TargetError(f"{core.name}: the core holds no physical memory")
-        return CoreTarget(core, vmcoreinfo)
+        target = CoreTarget(core, vmcoreinfo)
+        target.lacks = [*core.problems, *lacks]
+        return target
     except BaseException:
         core.close()
         raise
@@ -163,13 +165,17 @@ def open_lime(
     :raises TargetError: If there is no VMCOREINFO.
     """
     ranges = parse_lime(file.read, file.size, file.name)
+    lacks: list[str] = []
     if ranges:
         last = ranges[-1]
         end = last.offset + last.size + last.missing
         # After the last range comes another header, or a part of it.
-        check_whole(file, end if end >= file.size else end + LIME_HEADER + 1, damaged)
+        end = end if end >= file.size else end + LIME_HEADER + 1
+        lacks = check_whole(file, end, damaged)
     extents = [Extent(item.address, item.size, item.offset) for item in ranges]
     if not extents:
         raise TargetError(f"{file.name}: the file holds no memory")
     memory = FileMemory(file.detach(), flatten(extents), file.name)
-    return FileTarget(file.name, 0, memory, (), vmcoreinfo).find_machine()
+    target = FileTarget(file.name, 0, memory, (), vmcoreinfo).find_machine()
+    target.lacks = lacks
+    return target

@@ -44,13 +44,15 @@ def open_xen_core(
             f"{file.name}: a paravirtualised Xen domain, whose page tables have the "
             f"host's addresses\ncrash VMLINUX {file.name} reads it"
         )
-    check_whole(file, core.end, damaged)
+    lacks = check_whole(file, core.end, damaged)
     if not core.extents:
         raise TargetError(f"{file.name}: the dump holds no memory")
     arch = arch_from_elf(core.machine)
     notes = _notes(core.contexts, arch, file.name)
     memory = FileMemory(file.detach(), flatten(core.extents), file.name)
-    return FileTarget(file.name, core.machine, memory, notes, vmcoreinfo)
+    target = FileTarget(file.name, core.machine, memory, notes, vmcoreinfo)
+    target.lacks = lacks
+    return target
 
 
 def _notes(contexts: Sequence[bytes], arch: Arch, source: str) -> list[Note]:
