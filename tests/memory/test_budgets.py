@@ -6,6 +6,7 @@ from itertools import count
 import pytest
 from drgn import FaultError
 
+from kmemdump import Limits, run_bounded
 from kmemdump.errors import BudgetExceededError
 from kmemdump.memory import recorder as subject
 from kmemdump.memory.physical import PAGE_SIZE
@@ -81,3 +82,44 @@ def test_addresses_that_no_machine_has():
         with pytest.raises(FaultError, match="no machine has memory at"):
             recorder.read(address, 8, 0, True)
     assert recorder.misses == 3
+
+
+def read_much(pages):
+    """Run in a child with limits: read so many pages twice; return whether it may."""
+    recorder = Recorder(Zeros())
+    budget = Budget(reads=100 * PAGE_SIZE, bytes=1000 * PAGE_SIZE)
+    try:
+        with recorder.reading(budget):
+            for number in range(pages):
+                recorder.read(number * PAGE_SIZE, PAGE_SIZE, 0, True)
+    except BudgetExceededError:
+        return False
+    return True
+
+
+def read_often(reads):
+    """The same of so many reads of one place."""
+    recorder = Recorder(Zeros())
+    try:
+        with recorder.reading(Budget(reads=50_000)):
+            for _ in range(reads):
+                recorder.read(0, 8, 0, True)
+    except BudgetExceededError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "most", "raised"),
+    [
+        (read_much, 1000, Limits(memory=8 << 30)),
+        (read_often, 50_000, Limits(cpu=3600)),
+    ],
+)
+def test_budgets_are_raised_with_the_limits(work, most, raised):
+    """Or options that raise limits would not let a larger machine's questions end."""
+    assert run_bounded(work, most)
+    assert not run_bounded(work, 2 * most)
+    assert run_bounded(work, 2 * most, limits=raised)
+    assert not run_bounded(work, 5 * most, limits=raised)

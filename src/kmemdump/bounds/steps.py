@@ -28,6 +28,7 @@ __all__ = [
     "Limits",
     "Refusal",
     "cpu_used",
+    "factors",
     "hand_over",
     "held",
     "hold",
@@ -66,6 +67,11 @@ class Limits:
     def factor(self) -> float:
         """By how much a step's limits of time are raised with those of all work."""
         return max(self.cpu / _CPU, 1.0)
+
+    @property
+    def memory_factor(self) -> float:
+        """By how much the limit of memory is raised."""
+        return max(self.memory / _MEMORY, 1.0)
 
     @property
     def memory_of_step(self) -> int:
@@ -179,6 +185,13 @@ def limit_process(
     set_soft_limit(resource.RLIMIT_CORE, 0)  # It would hold a guest's memory.
     _state.limit_memory()
     _state.limit_cpu()
+
+
+def factors() -> tuple[float, float]:
+    """Return by how much this process's limits of time and of memory are raised."""
+    if _state is None:
+        return 1.0, 1.0
+    return _state.limits.factor, _state.limits.memory_factor
 
 
 def state() -> StatePage | None:

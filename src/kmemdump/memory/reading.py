@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Hashable, Iterable, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kmemdump.memory.ranges import Range, unit_ranges
 from kmemdump.memory.spans import BLOCK_SIZE, Changes, pack, span_blocks, touches
@@ -37,6 +37,15 @@ class Budget:
     """CPU seconds of the thread that puts it."""
     patience: float = math.inf
     """Seconds that it may take, for who waits; at most ten times :attr:`seconds`."""
+
+    def raised(self, time: float, memory: float) -> Budget:
+        """Return a budget of so many times the time and reads, and the bytes."""
+        return replace(
+            self,
+            reads=int(self.reads * time),
+            bytes=int(self.bytes * memory),
+            seconds=self.seconds * time,
+        )
 
     @property
     def wall(self) -> float:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from drgn import FaultError
 
-from kmemdump.bounds.steps import step
+from kmemdump.bounds.steps import factors, step
 from kmemdump.errors import BudgetExceededError, NotCapturedError
 from kmemdump.memory.changes import read_changes
 from kmemdump.memory.physical import PAGE_SIZE, Memory, PageMemory
@@ -142,7 +142,9 @@ class Recorder:
         """
         if self._current is not None:
             raise RuntimeError("readings do not nest")
-        current = self._current = Reading(budget or Budget())
+        budget = budget or Budget()
+        # A step raises its own limits.
+        current = self._current = Reading(budget.raised(*factors()))
         start = time.monotonic()
         self._deadline = start + current.budget.wall
         self._cpu_deadline = time.thread_time() + current.budget.seconds
@@ -153,7 +155,7 @@ class Recorder:
         self._reads = self._check_at = 0
         token = _current.set(self)
         try:
-            with step(what, current.budget.seconds, current.budget.wall):
+            with step(what, budget.seconds, budget.wall):
                 yield current
         finally:
             _current.reset(token)
