@@ -15,7 +15,7 @@ import stat
 
 from kmemdump.errors import OutputError
 
-__all__ = ["open_folder_of"]
+__all__ = ["open_folder", "open_folder_of"]
 
 _MAX_LINKS = 40  # MAXSYMLINKS of include/linux/namei.h.
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
@@ -67,6 +67,20 @@ def open_folder_of(path: str | os.PathLike[str]) -> tuple[int, str]:
             folder = found
     finally:
         os.close(folder)
+
+
+def open_folder(path: str | os.PathLike[str]) -> int:
+    """
+    Open a folder in which files are to be written, and return its file descriptor.
+
+    :raises OutputError: As :func:`open_folder_of`.
+    :raises OSError: If there is no such folder.
+    """
+    parent, name = open_folder_of(path)
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 def _reopened(folder: int) -> int:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The pages of a catalogue, in a browser: from a folder, and hostile."""
 
+import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -115,3 +117,51 @@ def test_activity(tmp_path):
     assert {name: sum(bars) for name, bars in found.groups.items()} == {
         "oops in ext4_put < vfs_close": 100
     }
+
+
+def write(catalogue, site, *options: str) -> int:
+    url = catalogue.place.url
+    return main(["catalogue", "page", "--from", url, "-o", str(site), *options])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_links_of_another_user_are_not_followed(catalogue, tmp_path, capsys):
+    """Root writes pages into a folder in which others can write."""
+    site, mine, precious = (tmp_path / it for it in ("site", "mine", "precious"))
+    page = mine / f"{'a' * 12}.html"
+    mine.mkdir()
+    page.write_text("kept")
+    precious.write_text("kept")
+    site.mkdir()
+    links = [site / it for it in (".index.html.new", "index.html", "groups")]
+    for link, target in zip(links, (precious, precious, mine), strict=True):
+        link.symlink_to(target)
+        os.chown(link, 1000, 1000, follow_symlinks=False)
+    site.chmod(0o777)
+    assert write(catalogue, site, "--force") == 3
+    assert f"{site}/groups: groups is a link of user 1000" in capsys.readouterr().err
+    links[-1].unlink()
+    assert write(catalogue, site, "--force") == 0
+    assert precious.read_text() == page.read_text() == "kept"
+    assert not (site / "index.html").is_symlink()
+
+
+def test_a_page_of_somebody_else_is_not_replaced(catalogue, tmp_path, capsys):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "index.html").write_text("<!DOCTYPE html><title>My own page</title>")
+    assert write(catalogue, site) == 2
+    assert "index.html: exists" in capsys.readouterr().err
+    assert write(catalogue, site, "--force") == 0
+    assert write(catalogue, site) == 0
+
+
+def test_what_a_killed_writer_left_is_removed(catalogue, tmp_path):
+    site = tmp_path / "site"
+    assert write(catalogue, site) == 0
+    old, new = (site / f"groups/.{'a' * 12}.html.new-{it}" for it in ("0" * 8, "1" * 8))
+    for path, age in ((old, 7200), (new, 0)):
+        path.write_text("half")
+        os.utime(path, (time.time() - age,) * 2)
+    assert write(catalogue, site) == 0
+    assert (old.exists(), new.exists()) == (False, True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from markupsafe import Markup
 
 from kmemdump.catalogue.activity import Activity, find_activity
 from kmemdump.catalogue.database import Database
+from kmemdump.catalogue.page_folder import PageFolder
 from kmemdump.catalogue.questions import (
     Death,
     Group,
@@ -85,10 +85,15 @@ def write_pages(
     """
     found = catalogue.ask(lambda database: _contents(database, groups))
     try:
-        return _write(catalogue, found, folder, reports)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        where = error.filename or folder
-        raise OutputError(f"cannot write {where}: {error.strerror}") from error
+        raise OutputError(f"cannot make {folder}: {error.strerror}") from error
+    with (
+        PageFolder(str(folder)) as site,
+        site.folder(_GROUPS) as group_pages,
+        site.folder(_REPORTS) as report_pages,
+    ):
+        return _write(catalogue, found, site, group_pages, report_pages, reports)
 
 
 def _contents(database: Database, limit: int) -> _Contents:
@@ -106,12 +111,15 @@ def _contents(database: Database, limit: int) -> _Contents:
 
 
 def _write(
-    catalogue: Catalogue, found: _Contents, folder: Path, reports: int
+    catalogue: Catalogue,
+    found: _Contents,
+    site: PageFolder,
+    group_pages: PageFolder,
+    report_pages: PageFolder,
+    reports: int,
 ) -> Written:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made: dict[str, set[str]] = {_GROUPS: set(), _REPORTS: set()}
-    for name in made:
-        (folder / name).mkdir(exist_ok=True)
+    made_groups: set[str] = set()
+    made_reports: set[str] = set()
     now = datetime.now().astimezone()
     environment = _environment()
     shared = {"now": now, "found": found, "version": VERSION}
@@ -121,25 +129,27 @@ def _write(
         copied = set()
         for death in deaths[:reports]:
             name = f"{death.content}.html"
-            if _OURS.fullmatch(name) and _copy(catalogue, death, folder, name):
+            if _is_ours(name) and _copy(catalogue, death, report_pages, name):
                 copied.add(death.content)
-                made[_REPORTS].add(name)
+                made_reports.add(name)
         page = template.render(shared, group=group, deaths=deaths, copied=copied)
         name = f"{group.id}.html"
-        _put(folder / _GROUPS / name, page.encode())
-        made[_GROUPS].add(name)
+        group_pages.put(name, page.encode())
+        made_groups.add(name)
     index = environment.get_template("index.html").render(shared)
-    _put(folder / "index.html", index.encode())
-    for part, names in made.items():
-        for entry in os.scandir(folder / part):
-            if _OURS.fullmatch(entry.name) and entry.name not in names:
-                os.unlink(entry.path)
-    return Written(len(found.groups), len(made[_REPORTS]), found.newer_version)
+    site.put("index.html", index.encode())
+    site.tidy()
+    group_pages.tidy(lambda name: _is_ours(name) and name not in made_groups)
+    report_pages.tidy(lambda name: _is_ours(name) and name not in made_reports)
+    return Written(len(found.groups), len(made_reports), found.newer_version)
 
 
-def _copy(catalogue: Catalogue, death: Death, folder: Path, name: str) -> bool:
-    path = folder / _REPORTS / name
-    if path.exists():
+def _is_ours(name: str) -> bool:
+    return _OURS.fullmatch(name) is not None
+
+
+def _copy(catalogue: Catalogue, death: Death, folder: PageFolder, name: str) -> bool:
+    if folder.has(name):
         return True  # A content has one report.
     try:
         page = catalogue.page(death.content)
@@ -147,15 +157,8 @@ def _copy(catalogue: Catalogue, death: Death, folder: Path, name: str) -> bool:
         return False  # Damaged: the group's page shows no link.
     if page is None:
         return False
-    _put(path, page)
+    folder.put(name, page)
     return True
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file that may be read meanwhile; not synced: it can be made again."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(data)
-    new.replace(path)
 
 
 @cache

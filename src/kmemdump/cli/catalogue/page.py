@@ -15,6 +15,7 @@ from kmemdump.cli.catalogue.options import (
     tell_newer,
 )
 from kmemdump.cli.shared.options import path_option
+from kmemdump.cli.shared.outputs import Output, check_output
 
 __all__ = ["page"]
 
@@ -45,8 +46,13 @@ __all__ = ["page"]
     metavar="N",
     help="Deaths of each group whose reports are copied, the latest ones.",
 )
+@click.option(
+    "--force", is_flag=True, help="Replace an index.html that is no page of kmemdump."
+)
 @json_option
-def page(place: str, folder: Path, groups: int, reports: int, as_json: bool) -> None:
+def page(
+    place: str, folder: Path, groups: int, reports: int, force: bool, as_json: bool
+) -> None:
     """
     Write pages to look at: DIR/index.html, a page for each group, and reports.
 
@@ -56,6 +62,7 @@ def page(place: str, folder: Path, groups: int, reports: int, as_json: bool) -> 
     They need no server and no network. Pages that an earlier run wrote are replaced,
     and those not needed any more removed; other files in DIR stay.
     """
+    check_output(folder / "index.html", force, None, Output.REPORT)
     with open_catalogue(place) as catalogue:
         from kmemdump.catalogue.pages import write_pages
 
