@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Text for people."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,17 @@ def test_kept_characters():
 def test_commands_to_paste():
     pasted = shell_command("kmemdump", "ask", Path("/my dumps/$a.core"), "bt 1")
     assert pasted == "kmemdump ask '/my dumps/$a.core' 'bt 1'"
+
+
+@pytest.mark.parametrize(
+    "name", ["it's", "\x1b[31m\n\u202e\\x'", os.fsdecode(b"\xff\xfe"), "-i", "é\x01a"]
+)
+def test_a_command_of_any_name_is_one_line_that_a_shell_understands(name):
+    pasted = shell_command("printf", "%s", Path(name))
+    assert pasted.isprintable()
+    shown = subprocess.run(["bash", "-c", pasted], capture_output=True, check=True)
+    assert os.fsdecode(shown.stdout).removeprefix("./") == name
+    assert not shown.stdout.startswith(b"-")
 
 
 @pytest.mark.parametrize(

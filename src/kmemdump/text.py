@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = [
     "format_memory",
     "format_size",
     "no_such",
+    "path_argument",
     "plain_console",
     "printable",
     "shell_command",
@@ -49,9 +51,37 @@ def no_such(what: str, name: str, there: Iterable[str]) -> str:
     return f"no {what} {name!r}{guess}"
 
 
+def path_argument(path: PurePath) -> str:
+    """Return a path as a program takes it, also if it begins like an option."""
+    text = str(path)  # "./-i" is "-i" by now.
+    return f"./{text}" if text.startswith("-") else text
+
+
 def shell_command(*words: object) -> str:
-    """Return a command to paste into a shell, whatever the words have in them."""
-    return shlex.join(map(str, words))
+    """
+    Return a command to paste into a shell, whatever the words have in them.
+
+    It is on one line, and nothing in it controls a terminal.
+    """
+    texts = (path_argument(it) if isinstance(it, PurePath) else str(it) for it in words)
+    return " ".join(map(_quoted, texts))
+
+
+def _quoted(text: str) -> str:
+    if text.isprintable():
+        return shlex.quote(text)
+    # Of bash, zsh and ksh, and of POSIX since 2024.
+    return f"$'{''.join(map(_shell_escape, text))}'"
+
+
+def _shell_escape(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    if char.isprintable():
+        return char
+    # Python has a byte of a file's name that is no UTF-8 as a surrogate.
+    how = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", how))
 
 
 def c_string(raw: bytes) -> str:

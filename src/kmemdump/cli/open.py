@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -145,7 +144,7 @@ def command(
         return 0
     if note:
         print_message(f"{debugger}: {note}")
-    click.echo(shlex.join(argv), err=not only_print)
+    click.echo(shell_command(*argv), err=not only_print)
     if only_print:
         return 0
     sys.stdout.flush()

@@ -20,7 +20,7 @@ from kmemdump.opening import was_sealed
 from kmemdump.targets import Target
 from kmemdump.targets.kdump import KdumpMemory
 from kmemdump.targets.vmcore import core_of
-from kmemdump.text import shell_command
+from kmemdump.text import path_argument, shell_command
 from kmemdump.vmcoreinfo import VmcoreInfo
 
 __all__ = ["VMLINUX", "DebuggedFile", "Debugger", "describe_file", "find_debuggers"]
@@ -81,12 +81,12 @@ class DebuggedFile:
         if debugger == "drgn":
             program = str(_beside_python("drgn"))
             if vmlinux is None:
-                return [program, "-c", str(self.path), *extra]
+                return [program, "-c", path_argument(self.path), *extra]
             options = ["--no-default-symbols", "-s", symbols]
-            return [program, *options, "-c", str(self.path), *extra]
+            return [program, *options, "-c", path_argument(self.path), *extra]
         if debugger == "crash":
             # It would run the .crashrc of the folder that it is started in.
-            return ["crash", "--no_crashrc", *extra, symbols, str(self.path)]
+            return ["crash", "--no_crashrc", *extra, symbols, path_argument(self.path)]
         return [*self._gdb(symbols, commands=True), *extra]
 
     def _gdb(self, vmlinux: str, *, commands: bool) -> list[str]:
@@ -98,7 +98,7 @@ class DebuggedFile:
             # A pager ("type RET to continue") would make the log useless.
             argv += ["-q", *_NOTHING_BESIDE, "-ex", "set pagination off"]
         # Not with the command core-file, whose quoting differs between versions.
-        argv += ["-c", str(self.path)]
+        argv += ["-c", path_argument(self.path)]
         argv += ["-ex", f"symbol-file {shift}{shlex.quote(vmlinux)}"]
         if commands:
             script = str(files("kmemdump.debuggers").joinpath("gdb_commands.py"))
@@ -224,7 +224,7 @@ def _gdb(file: DebuggedFile) -> Debugger:
         return Debugger("gdb", "", True, "it only opens ELF cores")
     if not file.has_names:  # For example, a dump by QEMU.
         return Debugger("gdb", "", True, "the file lacks virtual addresses")
-    return Debugger("gdb", shlex.join(file._gdb(VMLINUX, commands=False)), True)
+    return Debugger("gdb", shell_command(*file._gdb(VMLINUX, commands=False)), True)
 
 
 def _beside_python(name: str) -> Path:
