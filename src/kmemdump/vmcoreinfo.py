@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kmemdump.errors import FormatError, NotCapturedError
+from kmemdump.text import printable
 
 __all__ = ["RELEASE_LIMIT", "VMCOREINFO_LIMIT", "VmcoreInfo"]
 
@@ -84,8 +85,12 @@ class VmcoreInfo:
 
     @property
     def osrelease(self) -> str:
-        """Kernel release, as ``uname -r`` prints it; longer ones are cut."""
-        return self.values["OSRELEASE"][:RELEASE_LIMIT]
+        """
+        Kernel release, as ``uname -r`` prints it; longer ones are cut.
+
+        What no kernel has in it, and a terminal might obey, is escaped.
+        """
+        return printable(self.values["OSRELEASE"][:RELEASE_LIMIT])
 
     @property
     def build_id(self) -> str | None:

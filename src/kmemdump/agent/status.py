@@ -156,5 +156,5 @@ def _parse(data: bytes, source: str, held_by: int | None) -> Status:
         names = {it.name for it in fields(Status)} - {"cost", "alive"}
         values = {name: record[name] for name in names}
         return Status(**values, cost=cost, alive=alive)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FormatError(source, f"not the status of an agent: {error}") from error

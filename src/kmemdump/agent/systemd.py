@@ -7,6 +7,8 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
+from kmemdump.text import printable
+
 __all__ = ["notify", "watchdog_interval"]
 
 _USUAL = 10.0
@@ -24,7 +26,9 @@ def notify(environ: Mapping[str, str], **state: str) -> None:
         return
     if address.startswith("@"):  # Linux's abstract sockets.
         address = "\0" + address[1:]
-    text = "\n".join(f"{key}={' '.join(value.split())}" for key, value in state.items())
+    text = "\n".join(
+        f"{key}={printable(' '.join(value.split()))}" for key, value in state.items()
+    )
     # It may be gone; marking goes on.
     with (
         suppress(OSError),

@@ -21,7 +21,7 @@ from kmemdump.cli.shared.options import (
 )
 from kmemdump.errors import ExitCode, UsageError
 from kmemdump.formats.minidump import LINUX_ROWS
-from kmemdump.text import plain_console
+from kmemdump.text import plain_console, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ def _print_plan(planned: Plan) -> None:
     table.add_column("fits", regions, overflow="fold")
     for area in record["areas"]:
         fits = "yes" if area["fits"] else "no"
-        reason = f": {area['reason']}" if area["reason"] else ""
+        reason = f": {printable(area['reason'])}" if area["reason"] else ""
         table.add_row(
             area["name"], f"{area['bytes']:,}", f"{area['extra']:,}", fits + reason
         )
@@ -191,6 +191,6 @@ def _print_marks(marks: Marking) -> None:
             str(record["regions"]),
             f"{record['bytes']:,}",
             f"{record['seconds'] * 1e3:.0f}",
-            "yes" if record["complete"] else f"no: {record['reason']}",
+            "yes" if record["complete"] else printable(f"no: {record['reason']}"),
         )
     plain_console().print(table)

@@ -170,9 +170,12 @@ def _print_ramoops(found: Ramoops, name: str) -> int:
         where = f"{zone.address:#x}"
         when = ""
         if zone.seconds is not None:
-            when = f", {datetime.fromtimestamp(zone.seconds, UTC):%F %T} UTC"
+            # A damaged one may be no time.
+            with contextlib.suppress(OverflowError, ValueError, OSError):
+                when = f", {datetime.fromtimestamp(zone.seconds, UTC):%F %T} UTC"
         click.echo(f"== ramoops zone at {where}{when}")
-        click.echo(zone.text, nl=not zone.text.endswith("\n"))
+        for line in zone.text.removesuffix("\n").split("\n"):
+            click.echo(printable(line, keep="\t"))
         problems += [f"ramoops zone at {where}: {text}" for text in zone.problems]
     if not found.zones:
         problems.append(f"{name}: no ramoops zone is in use")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kmemdump.cli.shared.agent_output import run_folder
-from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.messages import print_line, print_message
 from kmemdump.cli.shared.options import (
     SelectionOptions,
     TargetOptions,
@@ -104,7 +104,7 @@ def command(
     if as_json:
         click.echo(json.dumps(_record(output, size, capture, missing), indent=2))
     else:
-        click.echo(
+        print_line(
             f"{output}: {capture.kernel.vmcoreinfo.osrelease}, "
             f"{len(capture.marking.areas)} areas, {format_size(size)}"
         )
@@ -130,7 +130,7 @@ def _capture_by_watch(
     if as_json:
         click.echo(json.dumps(done, indent=2))
     else:
-        click.echo(done["text"])
+        print_line(str(done["text"]))
     return ExitCode.DONE if done.get("complete") else ExitCode.INCOMPLETE
 
 

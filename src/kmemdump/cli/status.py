@@ -13,6 +13,7 @@ import click
 from kmemdump.agent.status import read_all
 from kmemdump.cli.shared.agent_lines import agent_is_ill, agent_lines, agent_record
 from kmemdump.cli.shared.agent_output import run_folder
+from kmemdump.cli.shared.messages import print_line
 from kmemdump.errors import ExitCode, TargetError, UsageError
 
 __all__ = ["command"]
@@ -67,7 +68,8 @@ def command(as_json: bool, metrics: bool, refresh: bool) -> int:
     else:
         lines = [line for status in agents for line in agent_lines(status, now)]
         lines += [line for watch in watches for line in watch_lines(watch, now)]
-        click.echo("\n".join(lines))
+        for line in lines:
+            print_line(line)
     ill = any(agent_is_ill(status, now) for status in agents) or any(
         vm_is_ill(vm, now) for watch in watches for vm in watch.vms
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ import click
 
 from kmemdump.agent.systemd import notify
 from kmemdump.cli.shared.json_records import refresh_record
-from kmemdump.cli.shared.messages import print_message
+from kmemdump.cli.shared.messages import print_line, print_message
+from kmemdump.errors import UnsupportedError
 from kmemdump.text import format_duration
 
 if TYPE_CHECKING:
@@ -36,7 +38,21 @@ def run_folder(environ: Mapping[str, str]) -> Path:
     own = environ.get("XDG_RUNTIME_DIR")
     if own:
         return Path(own) / "kmemdump"
-    return Path(tempfile.gettempdir()) / f"kmemdump-{os.geteuid()}"
+    return _own(Path(tempfile.gettempdir()) / f"kmemdump-{os.geteuid()}")
+
+
+def _own(folder: Path) -> Path:
+    """Return a folder where others can make folders, too, unless it is theirs."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return folder  # It can be made.
+    if status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode):
+        return folder
+    raise UnsupportedError(
+        f"{folder}: is no folder of yours: another user made it\n"
+        "set XDG_RUNTIME_DIR to a folder that only you can write to"
+    )
 
 
 class AgentOutput:
@@ -56,7 +72,7 @@ class AgentOutput:
         """Print a problem."""
         if self._journal:
             line = "; ".join(line.splitlines())
-            click.echo(f"<{_WARNING}>{line}")
+            print_line(f"<{_WARNING}>{line}")
         else:
             print_message(line)
 
@@ -94,7 +110,7 @@ class AgentOutput:
         self._known = set(result.problems)
 
     def _print(self, line: str) -> None:
-        click.echo(f"<{_INFO}>{line}" if self._journal else line)
+        print_line(f"<{_INFO}>{line}" if self._journal else line)
 
 
 class JsonAgentOutput(AgentOutput):

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.text import Text
 
-__all__ = ["held_back_warnings", "print_message", "shown_progress", "verbose_option"]
+__all__ = [
+    "held_back_warnings",
+    "print_line",
+    "print_message",
+    "shown_progress",
+    "verbose_option",
+]
 
 _LOGGERS = ("kmemdump", "drgn")
 _BAR = 30  # Columns.
@@ -45,6 +51,15 @@ def print_message(text: str) -> None:
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     click.echo(f"kmemdump: {line}", err=True)
+
+
+def print_line(text: str) -> None:
+    """
+    Print a line of an answer.
+
+    :param text: May hold what a guest or a file calls itself.
+    """
+    click.echo(printable(text))
 
 
 def verbose_option() -> click.Option:

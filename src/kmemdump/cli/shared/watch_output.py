@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kmemdump.agent.systemd import notify, watchdog_interval
-from kmemdump.text import plain_console
+from kmemdump.text import plain_console, printable
 from kmemdump.watch.events import Event, EventName
 
 __all__ = ["WatchOutput"]
@@ -60,7 +60,7 @@ class WatchOutput:
         if event.event is EventName.GONE:
             self._states.pop(event.vm, None)
         elif event.event is not EventName.ALIVE and event.vm:
-            self._states[event.vm] = event.text
+            self._states[event.vm] = printable(event.text)
         self._refresh()
         if event.event.passing and not self._verbose:
             # Programs want the signs of life, too.
@@ -69,7 +69,7 @@ class WatchOutput:
         elif self._as_json:
             click.echo(json.dumps(event.record()))
         elif event.event is not EventName.ALIVE:
-            self._print(f"{event.vm or 'kmemdump'}: {event.text}")
+            self._print(printable(f"{event.vm or 'kmemdump'}: {event.text}"))
 
     def tick(self) -> None:
         """Tell the service manager that the watch works."""
@@ -98,7 +98,9 @@ class WatchOutput:
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for name, state in [*self._states.items()][:_MAX_ROWS]:
-            table.add_row(Text(name, style="bold"), Text(state, overflow="ellipsis"))
+            table.add_row(
+                Text(printable(name), style="bold"), Text(state, overflow="ellipsis")
+            )
         if len(self._states) > _MAX_ROWS:
             table.add_row(Text("…"), Text(f"{len(self._states) - _MAX_ROWS} more"))
         return table

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from kmemdump.text import printable
 from kmemdump.watch.control.status import VmRecord, WatchStatus
 
 __all__ = ["metrics"]
@@ -66,4 +67,9 @@ def _lines(name: str, kind: str, text: str, samples: _Samples) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return (
+        printable(text, keep="\n")
+        .replace("\\", r"\\")
+        .replace('"', r"\"")
+        .replace("\n", r"\n")
+    )
