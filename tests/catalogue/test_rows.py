@@ -2,6 +2,8 @@
 """Rows, their schema, and files of several versions and writers."""
 
 import io
+import random
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 
@@ -12,8 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmemdump.catalogue.activity import find_activity
+from kmemdump.catalogue.known import KnownContents
+from kmemdump.catalogue.pages import write_pages
 from kmemdump.catalogue.parquet import KEY, SCHEMA, to_table
 from kmemdump.catalogue.place import Place
+from kmemdump.catalogue.questions import (
+    find_groups,
+    find_overview,
+    find_unread,
+    latest_deaths,
+)
 from kmemdump.catalogue.row import COLUMNS, VERSION, Row, unread_content
 from kmemdump.catalogue.store import Catalogue, choose_files
 from kmemdump.errors import FormatError, TargetError
@@ -231,3 +242,83 @@ def test_a_folder_that_looks_like_a_column_is_merged(tmp_path):
     for number in range(3):
         catalogue.add([made_row(number)])
     assert catalogue.merge(everything=True) == 3
+
+
+def test_a_folder_that_has_the_name_of_a_column(tmp_path):
+    """DuckDB would take what is behind the = for the value of all rows."""
+    catalogue = Catalogue(Place(str(tmp_path / "signature=x/machine=y")))
+    for number in range(3):
+        catalogue.add([made_row(number)])
+    assert catalogue.merge(everything=True) == 3
+    found = catalogue.ask(lambda it: it.rows("SELECT signature, machine FROM deaths"))
+    signature = made_row(0).signature
+    assert sorted(found) == [(signature, f"vm{number}") for number in range(3)]
+
+
+def answers(catalogue) -> list[object]:
+    """Ask all that is asked of a catalogue."""
+    KnownContents(catalogue)
+    return catalogue.ask(
+        lambda it: [
+            find_groups(it),
+            find_overview(it),
+            find_activity(it),
+            latest_deaths(it, 5),
+            find_unread(it, 5),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("size", pa.array(["abc"])),
+        ("content", pa.array([{"a": 1}])),
+        ("release", pa.array([5])),
+        ("frames", pa.array([[{"a": 1}]])),
+    ],
+)
+def test_a_column_of_another_type_is_named(catalogue, tmp_path, column, values):
+    catalogue.add([made_row(1)])
+    table = to_table([made_row(2)])
+    table = table.set_column(table.schema.get_field_index(column), column, values)
+    pq.write_table(table, tmp_path / "place/rows/bad.parquet")
+    with pytest.raises(FormatError, match=f"bad.parquet: column {column} is "):
+        contents(catalogue)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *((name, us) for name in ("added", "died") for us in (1 << 62, -(1 << 62))),
+        *((name, (1 << 63) - 1) for name in ("added", "modified")),
+        *((name, None) for name in ("added", "content", "source", "complete", "kind")),
+        ("content", "zz<script>"),
+    ],
+)
+def test_values_of_others(catalogue, tmp_path, column, value):
+    """Rows may be another program's; the others are found all the same."""
+    catalogue.add([made_row(1)])
+    table = to_table([made_row(2)])
+    at = table.schema.get_field_index(column)
+    values = pa.array([value], table.schema.field(at).type)
+    table = table.set_column(at, column, values)
+    pq.write_table(table, tmp_path / "place/rows/bad.parquet")
+    groups, *_ = answers(catalogue)
+    assert [group.count for group in groups] == [1 if column == "added" else 2]
+    write_pages(catalogue, tmp_path / "site")
+
+
+def test_damage_anywhere(catalogue, tmp_path):
+    """A damaged file is named, or some rows are lost."""
+    catalogue.add([made_row(number) for number in range(20)])
+    [name] = catalogue.files()
+    path = tmp_path / "place" / name
+    good = path.read_bytes()
+    chance = random.Random(1)
+    for _ in range(100):
+        data = bytearray(good)
+        data[chance.randrange(len(data))] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
+        path.write_bytes(data)
+        with suppress(TargetError, FormatError):
+            answers(catalogue)

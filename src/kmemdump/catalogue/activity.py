@@ -21,6 +21,8 @@ _WIDTHS = (
     ("2 weeks", 14 * 86_400),
     ("30 days", 30 * 86_400),
 )
+_LAST = 2.2e11
+"""Seconds since 1970; a later time is of no use."""
 _LEFT_OUT = 0.02
 """Part of all deaths that may be older than the first bar: clocks are wrong."""
 
@@ -51,7 +53,7 @@ def find_activity(database: Database) -> Activity | None:
     last, usual = database.rows(
         f"SELECT epoch(max(seen)), approx_quantile(epoch(seen), {_LEFT_OUT}) {some}"
     )[0]
-    if last is None:
+    if last is None or not 0 <= last < _LAST or usual is None:
         return None
     unit, seconds = next(
         (it for it in _WIDTHS if last - usual < _BARS * it[1]), _WIDTHS[-1]

@@ -25,6 +25,7 @@ MEMORY = 1 << 30
 """Bytes that DuckDB may take; what needs more goes through the disk."""
 _TRIES = 5
 """Another process may merge files while they are read."""
+_NO_FOLDERS = "hive_partitioning = false"
 _TYPES = {
     "text": "VARCHAR",
     "integer": "BIGINT",
@@ -33,7 +34,10 @@ _TYPES = {
     "texts": "VARCHAR[]",
 }
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException)
-"""Errors of DuckDB for a file that is gone or damaged."""
+"""Errors of DuckDB for a file that is gone or damaged; some are of no special kind."""
+_ADVICE = "remove the file that it names, and add its sources again"
+_FIRST, _LAST = "TIMESTAMPTZ '1970-01-01 00:00Z'", "TIMESTAMPTZ '9000-01-01 00:00Z'"
+"""Times that are in every calendar, with room for what is reckoned from them."""
 
 _T = TypeVar("_T")
 
@@ -107,21 +111,31 @@ class Database:
             run(f"CREATE TEMP VIEW {view} AS SELECT {nothing} WHERE false")
             return
         names = ", ".join(quoted(path) for path in paths)
-        table = f"read_parquet([{names}], union_by_name = true)"
-        there = {it[0] for it in run(f"DESCRIBE FROM {table}").fetchall()}
-        missing = [it.name for it in COLUMNS if it.required and it.name not in there]
-        if missing:
-            raise FormatError(
-                paths[0] if len(paths) == 1 else f"one of {len(paths)} files",
-                f"no column {missing[0]}: not a catalogue of kmemdump",
-            )
+        # A folder such as "kind=a" is no column.
+        table = f"read_parquet([{names}], union_by_name = true, {_NO_FOLDERS})"
+        there = self._types(table)
+        problem = _problem(there)
+        if problem:
+            for path in paths:
+                own = f"read_parquet({quoted(path)}, {_NO_FOLDERS})"
+                its = _problem(self._types(own))
+                if its:
+                    raise FormatError(path, f"{its}\n{_ADVICE}")
+            raise FormatError(f"one of {len(paths)} files", problem)
         columns = ", ".join(
             f"{column.name}::{_TYPES[column.kind]} AS {column.name}"
             if column.name in there
             else f"NULL::{_TYPES[column.kind]} AS {column.name}"
             for column in COLUMNS
         )
-        run(f"CREATE TEMP VIEW {view} AS SELECT {columns} FROM {table}")
+        # All else is reckoned from this time; a row without one is not ours.
+        where = f"WHERE added BETWEEN {_FIRST} AND {_LAST}"
+        run(f"CREATE TEMP VIEW {view} AS SELECT {columns} FROM {table} {where}")
+
+    def _types(self, table: str) -> dict[str, str]:
+        """Return the columns of files, and their types."""
+        found = self.connection.execute(f"DESCRIBE FROM {table}").fetchall()
+        return {name: kind for name, kind, *_ in found}
 
     def files_with_more(self) -> set[str]:
         """Return the files that have columns which this version does not know."""
@@ -129,10 +143,7 @@ class Database:
         found = set()
         for name in self.files:
             path = quoted(self._place.url_of(name))
-            # A folder such as "team=a" is no column.
-            table = f"read_parquet({path}, hive_partitioning = false)"
-            columns = self.connection.execute(f"DESCRIBE FROM {table}").fetchall()
-            if any(column not in known for column, *_ in columns):
+            if self._types(f"read_parquet({path}, {_NO_FOLDERS})").keys() - known:
                 found.add(name)
         return found
 
@@ -158,9 +169,9 @@ class Database:
                 raise UsageError("SQL: nothing is asked")
             names = [it[0] for it in cursor.description or ()]
             return names, cursor.fetchall()
-        except _OF_FILES:
-            raise
         except duckdb.Error as error:
+            if isinstance(error, _OF_FILES) or type(error) is duckdb.Error:
+                raise
             raise UsageError(f"SQL: {error}") from error
 
     def close(self) -> None:
@@ -170,7 +181,22 @@ class Database:
 
 def _past(column: str) -> str:
     """Return SQL for a time, without one of a clock that is a day and more ahead."""
-    return f"CASE WHEN epoch({column}) <= epoch(added) + 86400 THEN {column} END"
+    return (
+        f"CASE WHEN {column} BETWEEN {_FIRST} AND added + INTERVAL 1 DAY "
+        f"THEN {column} END"
+    )
+
+
+def _problem(there: Mapping[str, str]) -> str | None:
+    """Return why columns, with their types, are not those of a catalogue."""
+    for column in COLUMNS:
+        kind = there.get(column.name)
+        if kind is None:
+            if column.required:
+                return f"no column {column.name}: not a catalogue of kmemdump"
+        elif kind != _TYPES[column.kind]:
+            return f"column {column.name} is {kind}, expected {_TYPES[column.kind]}"
+    return None
 
 
 def quoted(text: str) -> str:
@@ -192,15 +218,19 @@ def asked(
         try:
             with _open(place, before) as database:
                 return ask(database)
-        except _OF_FILES as error:
+        except duckdb.OutOfMemoryException as error:
+            raise TargetError(f"{place.url}: {_first_line(error)}") from error
+        except duckdb.Error as error:
             if left and before.keys() - files().keys():
                 continue
-            problem = str(error).splitlines()[0]
             raise TargetError(
-                f"{place.url}: {problem}\n"
-                "remove the file that it names, and add its sources again"
+                f"{place.url}: {_first_line(error)}\n{_ADVICE}"
             ) from error
     raise TargetError(f"{place.url}: its files change all the time")
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextmanager

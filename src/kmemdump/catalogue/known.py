@@ -76,8 +76,9 @@ def _prefix(content: str) -> int:
 def _prefixes(database: Database) -> array[int]:
     found: array[int] = array("Q")
     cursor = database.connection.execute(
-        f"SELECT ('0x' || left(content, {_DIGITS}))::UBIGINT FROM newest "
-        f"WHERE NOT starts_with(content, '{UNREAD}') ORDER BY 1"
+        f"SELECT TRY_CAST('0x' || left(content, {_DIGITS}) AS UBIGINT) AS prefix "
+        "FROM newest WHERE prefix IS NOT NULL "
+        f"AND NOT starts_with(content, '{UNREAD}') ORDER BY 1"
     )
     while rows := cursor.fetchmany(100_000):
         found.extend(row[0] for row in rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 from kmemdump.catalogue.database import Database
 from kmemdump.catalogue.row import id_of_signature
-from kmemdump.errors import UsageError
+from kmemdump.errors import FormatError, UsageError
 
 __all__ = [
     "Death",
@@ -201,7 +201,11 @@ def _group(row: Sequence[Any]) -> Group:
     )
 
 
-_DEATH = "content, source, seen, release, machine, sentence, complete, problem"
+# Rows may be another program's, which has left out anything.
+_DEATH = (
+    "coalesce(content, ''), coalesce(source, ''), seen, release, machine, sentence, "
+    "coalesce(complete, false), problem"
+)
 _LATEST = "row_number() OVER (PARTITION BY signature ORDER BY seen DESC, content)"
 
 
@@ -285,5 +289,8 @@ def find_overview(database: Database) -> Overview:
     )
 
 
-def _utc(time: datetime) -> datetime:
-    return time.astimezone(UTC)
+def _utc(time: object) -> datetime:
+    # DuckDB believes what a file says of its own times, and has others as text.
+    if isinstance(time, datetime) and datetime.min < time.replace(tzinfo=None):
+        return time.astimezone(UTC)
+    raise FormatError("a row", f"time {time!r:.40}, expected one that a calendar has")
