@@ -2,16 +2,21 @@
 """The pages of a catalogue, in a browser: from a folder, and hostile."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from kmemdump.catalogue.activity import find_activity
 from kmemdump.catalogue.pages import write_pages
+from kmemdump.catalogue.parquet import SCHEMA, to_table
 from kmemdump.catalogue.place import Place
 from kmemdump.catalogue.store import Catalogue
 from kmemdump.cli import main
@@ -108,7 +113,7 @@ def test_activity(tmp_path):
     catalogue = Catalogue(Place(str(tmp_path / "place")))
     old = made_row(500, died=START - timedelta(days=9000))
     catalogue.add([*(made_row(number) for number in range(100)), old])
-    found = catalogue.ask(find_activity)
+    found = catalogue.ask(lambda it: find_activity(it, [made_row(0).signature]))
     assert found is not None
     assert found.unit == "6 hours"  # One wrong clock does not make the bars useless.
     assert sum(found.all) == 100
@@ -165,3 +170,30 @@ def test_what_a_killed_writer_left_is_removed(catalogue, tmp_path):
         os.utime(path, (time.time() - age,) * 2)
     assert write(catalogue, site) == 0
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_any_number_of_groups(catalogue, tmp_path):
+    """What is shown takes memory; a hostile guest may die of any number of causes."""
+    table = to_table([made_row(0)])
+    count = 100_000
+    columns = {
+        name: table[name].combine_chunks().take([0] * count) for name in SCHEMA.names
+    }
+    numbers = pa.array(range(count)).cast(pa.string())
+    columns["content"] = pc.utf8_lpad(numbers, 64, "0")
+    for name in ("signature", "source", "machine", "release", "sentence"):
+        columns[name] = pc.binary_join_element_wise(name, numbers, "")
+    catalogue.add_table(pa.table(columns, SCHEMA))
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from kmemdump.catalogue.pages import write_pages\n"
+        "from kmemdump.catalogue.place import Place\n"
+        "from kmemdump.catalogue.store import Catalogue\n"
+        "place, site = sys.argv[1:]\n"
+        "write_pages(Catalogue(Place(place)), Path(site), groups=10)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-c", code, catalogue.place.url, str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300_000  # In kilobytes.

@@ -262,8 +262,8 @@ def answers(catalogue) -> list[object]:
         lambda it: [
             find_groups(it),
             find_overview(it),
-            find_activity(it),
-            latest_deaths(it, 5),
+            find_activity(it, [made_row(0).signature]),
+            latest_deaths(it, 5, [made_row(0).signature]),
             find_unread(it, 5),
         ]
     )

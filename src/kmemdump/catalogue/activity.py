@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kmemdump.catalogue.database import Database
+from kmemdump.catalogue.questions import OF_GROUPS
 
 __all__ = ["Activity", "find_activity"]
 
@@ -40,15 +41,19 @@ class Activity:
     all: Sequence[int]
     """Deaths in each bar."""
     groups: Mapping[str, Sequence[int]]
-    """The same by signature."""
+    """The same by signature, of the groups that were asked for."""
 
     def end_of(self, bar: int) -> datetime:
         """Return where a bar ends."""
         return self.start + timedelta(seconds=self.seconds * (bar + 1))
 
 
-def find_activity(database: Database) -> Activity | None:
-    """Return when kernels died; None without a death."""
+def find_activity(database: Database, signatures: Sequence[str]) -> Activity | None:
+    """
+    Return when kernels died; None without a death.
+
+    :param signatures: Of the groups to look at, besides all.
+    """
     some = "FROM deaths WHERE signature IS NOT NULL"
     last, usual = database.rows(
         f"SELECT epoch(max(seen)), approx_quantile(epoch(seen), {_LEFT_OUT}) {some}"
@@ -59,14 +64,15 @@ def find_activity(database: Database) -> Activity | None:
         (it for it in _WIDTHS if last - usual < _BARS * it[1]), _WIDTHS[-1]
     )
     end = int(last // seconds) + 1
-    rows = database.rows(
-        f"SELECT signature, floor(epoch(seen) / {seconds})::BIGINT - {end - _BARS} "
-        f"AS bar, count(*) {some} GROUP BY ALL HAVING bar >= 0"
-    )
+    bars = f"floor(epoch(seen) / {seconds})::BIGINT - {end - _BARS} AS bar, count(*)"
+    counted = "GROUP BY ALL HAVING bar >= 0"
     everything = [0] * _BARS
-    groups: dict[str, list[int]] = {}
-    for signature, bar, count in rows:
-        groups.setdefault(signature, [0] * _BARS)[bar] += count
+    for bar, count in database.rows(f"SELECT {bars} {some} {counted}"):
         everything[bar] += count
+    groups: dict[str, list[int]] = {}
+    for signature, bar, count in database.rows(
+        f"SELECT signature, {bars} FROM deaths {OF_GROUPS} {counted}", [signatures]
+    ):
+        groups.setdefault(signature, [0] * _BARS)[bar] += count
     start = datetime.fromtimestamp((end - _BARS) * seconds, UTC)
     return Activity(unit, start, seconds, everything, groups)

@@ -98,13 +98,14 @@ def write_pages(
 
 def _contents(database: Database, limit: int) -> _Contents:
     groups = find_groups(database, limit=limit)
+    shown = [group.signature for group in groups]
     return _Contents(
         find_overview(database),
         groups,
-        find_activity(database),
-        latest_deaths(database, _DEATHS),
-        tallies(database, "release", _VALUES),
-        tallies(database, "machine", _VALUES),
+        find_activity(database, shown),
+        latest_deaths(database, _DEATHS, shown),
+        tallies(database, "release", _VALUES, shown),
+        tallies(database, "machine", _VALUES, shown),
         find_unread(database, _UNREAD),
         database.newer_version(),
     )

@@ -13,6 +13,7 @@ from kmemdump.catalogue.row import id_of_signature
 from kmemdump.errors import FormatError, UsageError
 
 __all__ = [
+    "OF_GROUPS",
     "Death",
     "Filter",
     "Group",
@@ -206,6 +207,8 @@ _DEATH = (
     "coalesce(content, ''), coalesce(source, ''), seen, release, machine, sentence, "
     "coalesce(complete, false), problem"
 )
+OF_GROUPS = "SEMI JOIN (SELECT unnest(?::VARCHAR[]) signature) USING (signature)"
+"""Behind ``FROM deaths``: only those of groups, whose number nothing limits."""
 _LATEST = "row_number() OVER (PARTITION BY signature ORDER BY seen DESC, content)"
 
 
@@ -230,12 +233,15 @@ def _deaths(
     return [_death(row) for row in rows]
 
 
-def latest_deaths(database: Database, limit: int) -> dict[str, list[Death]]:
-    """Return the latest deaths of each group, by signature, the latest first."""
+def latest_deaths(
+    database: Database, limit: int, signatures: Sequence[str]
+) -> dict[str, list[Death]]:
+    """Return the latest deaths of groups, by signature, the latest first."""
     found: dict[str, list[Death]] = {}
     for signature, *row in database.rows(
-        f"SELECT signature, {_DEATH} FROM deaths WHERE signature IS NOT NULL "
-        f"QUALIFY {_LATEST} <= {int(limit)} ORDER BY signature, seen DESC, content"
+        f"SELECT signature, {_DEATH} FROM deaths {OF_GROUPS} "
+        f"QUALIFY {_LATEST} <= {int(limit)} ORDER BY signature, seen DESC, content",
+        [signatures],
     ):
         found.setdefault(signature, []).append(_death(row))
     return found
@@ -246,23 +252,21 @@ def _death(row: Sequence[Any]) -> Death:
 
 
 def tallies(
-    database: Database, column: str, limit: int, signature: str | None = None
+    database: Database, column: str, limit: int, signatures: Sequence[str]
 ) -> dict[str, list[tuple[str, int]]]:
     """
-    Return the most frequent values of a column in each group, by signature.
+    Return the most frequent values of a column in groups, by signature.
 
     :param column: ``release`` or ``machine``.
-    :param signature: Of the one group to look at; of all without it.
     """
     assert column in ("release", "machine")
     found: dict[str, list[tuple[str, int]]] = {}
     for text, value, count in database.rows(
-        f"SELECT signature, {column}, count(*) AS n FROM deaths "
-        f"WHERE signature IS NOT NULL AND {column} IS NOT NULL "
-        "AND (? IS NULL OR signature = ?) GROUP BY 1, 2 QUALIFY row_number() OVER "
+        f"SELECT signature, {column}, count(*) AS n FROM deaths {OF_GROUPS} "
+        f"WHERE {column} IS NOT NULL GROUP BY 1, 2 QUALIFY row_number() OVER "
         f"(PARTITION BY signature ORDER BY n DESC, {column}) <= {int(limit)} "
         "ORDER BY n DESC, 2",
-        [signature, signature],
+        [signatures],
     ):
         found.setdefault(text, []).append((value, count))
     return found

@@ -249,8 +249,8 @@ def _show(catalogue: Catalogue, name: str, limit: int, as_json: bool) -> None:
         return (
             group,
             deaths_of(it, signature, limit),
-            tallies(it, "release", _VALUES, signature).get(signature, []),
-            tallies(it, "machine", _VALUES, signature).get(signature, []),
+            tallies(it, "release", _VALUES, [signature]).get(signature, []),
+            tallies(it, "machine", _VALUES, [signature]).get(signature, []),
         )
 
     group, deaths, kernels, machines = catalogue.ask(ask)
