@@ -8,7 +8,7 @@ import resource
 import stat
 import struct
 import subprocess
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -322,6 +322,34 @@ def test_endless_header(core, key):
     core.write_bytes(b"age-encryption.org/v1\n" + b"-> X25519 a\n" * (1 << 20))
     with pytest.raises(FormatError, match="no end of age's header"):
         open_target(str(core), identity=key.file)
+
+
+def test_many_recipients(core, key):
+    """The library would need minutes of CPU time for them."""
+    stanzas = b"-> x\n\n" * 20_000
+    core.write_bytes(b"age-encryption.org/v1\n" + stanzas + b"--- " + b"A" * 43 + b"\n")
+    with pytest.raises(FormatError, match="sealed for 20000 recipients") as caught:
+        open_core(core, identity=key.file)
+    assert caught.value.where == f"{core}+0x0"
+
+
+def test_as_many_recipients_as_there_may_be(tmp_path, key):
+    others = [f"age1{number}" for number in range(256)]
+    with pytest.raises(UsageError, match="257 recipients, expected at most 256"):
+        make_seal([*others, key.public])
+
+
+def test_what_is_added_later_is_not_read(core, key, sealed):
+    """Whoever can seal for a key can add to a file for ever."""
+    with closing(OpenFile(core)) as file:
+        found = read_sealed(file)
+        assert found is not None
+        with core.open("ab") as more:
+            more.write(bytes(1 << 20))
+        plain = io.BytesIO()
+        unseal_into(plain, file, found, [key.file])
+    assert found.clear is not None
+    assert len(plain.getvalue()) == found.clear.size
 
 
 def test_what_fails_while_it_is_written(core, key):

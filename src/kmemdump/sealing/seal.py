@@ -21,6 +21,8 @@ from kmemdump.text import printable
 __all__ = ["Seal", "make_seal", "sealed_output"]
 
 _AGE, _SSH = "age1", "ssh-"
+_MAX_RECIPIENTS = 256
+"""With keys of RSA, they take most of the header that is read again."""
 _KEYS = "age1…, ssh-ed25519 …, ssh-rsa …, or a file of such lines"
 
 
@@ -72,6 +74,10 @@ def make_seal(given: Iterable[str], *, show_cause: bool = False) -> Seal:
             raise UsageError(f"{text}: no keys, expected lines as age1… or ssh-ed25519")
     if not found:
         raise UsageError(f"sealing: no recipient, expected {_KEYS}")
+    if len(found) > _MAX_RECIPIENTS:
+        raise UsageError(
+            f"sealing: {len(found)} recipients, expected at most {_MAX_RECIPIENTS}"
+        )
     seal = Seal(tuple(found), show_cause)
     seal.keys()
     return seal

@@ -13,13 +13,17 @@ __all__ = ["Input", "Output"]
 
 class Input(io.RawIOBase):
     """
-    The rest of a file.
+    The rest of a file, as long as it was when it was opened.
+
+    What is added later would be unsealed into memory without end.
 
     :param offset: Where it begins.
+    :param head: Its first bytes, which were checked: the file may have changed.
     """
 
-    def __init__(self, file: OpenFile, offset: int) -> None:
+    def __init__(self, file: OpenFile, offset: int, head: bytes) -> None:
         self._file = file
+        self._head = head
         self._offset = offset
         self.problem: BaseException | None = None
         """Why it could not be read."""
@@ -28,8 +32,14 @@ class Input(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
+        if size > 0 and self._head:
+            found, self._head = self._head[:size], self._head[size:]
+            self._offset += len(found)
+            return found
         try:
-            found = self._file.read(self._offset, size if size >= 0 else 1 << 16)
+            left = max(self._file.size - self._offset, 0)
+            count = min(size if size >= 0 else 1 << 16, left)
+            found = self._file.read(self._offset, count)
         except BaseException as error:
             self.problem = error
             raise

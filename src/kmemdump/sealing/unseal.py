@@ -28,9 +28,13 @@ __all__ = [
 
 _NAME = "kmemdump-unsealed"
 _OPEN_FILES = "/proc/self/fd"
-_MAX_HEADER = 1 << 20
-"""Most bytes of age's own header: a thousand recipients with keys of RSA."""
-_FOOTER = b"\n--- "
+_MAX_HEADER, _MAX_STANZAS = 256 << 10, 1000
+"""
+Most bytes of age's own header, and recipients in it.
+
+The library reads it again for each part that comes: a header of 1 MB takes an hour.
+"""
+_FOOTER, _STANZA = b"\n--- ", b"\n-> "
 _SECRET = "AGE-SECRET-KEY-"
 _BEGIN = "-----BEGIN "
 _AGE = "age-encryption.org/"
@@ -124,13 +128,21 @@ def unseal_into(
     keys = _read_identities(identities)
     if not keys:
         raise NoKeyError(file.name, sealed)
-    if file.read(sealed.offset, _MAX_HEADER).find(_FOOTER) < 0:
+    where = f"{file.name}+{sealed.offset:#x}"
+    size = max(min(file.size - sealed.offset, _MAX_HEADER), 0)
+    head = file.read(sealed.offset, size)
+    header, end, _ = head.partition(_FOOTER)
+    if not end:
         raise FormatError(
-            f"{file.name}+{sealed.offset:#x}",
+            where,
             f"no end of age's header within {_MAX_HEADER} bytes: truncated, or damaged",
         )
+    if (stanzas := header.count(_STANZA)) > _MAX_STANZAS:
+        raise FormatError(
+            where, f"sealed for {stanzas} recipients, expected at most {_MAX_STANZAS}"
+        )
     pyrage = library()
-    given, taken = Input(file, sealed.offset), Output(output)
+    given, taken = Input(file, sealed.offset, head), Output(output)
     try:
         with panics_as(pyrage.DecryptError("a panic")):
             pyrage.decrypt_io(given, taken, keys)
