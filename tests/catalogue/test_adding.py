@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sources become rows: each once, whatever it is, and whoever else adds."""
 
+import hashlib
 import json
 import os
 import re
@@ -210,6 +211,30 @@ def test_a_source_that_hangs_or_kills(body, problem, tmp_path, monkeypatch):
             assert re.search(expected, examined[0].problem), examined[0].problem
             assert not examined[0].content.startswith("unread")
     assert time.monotonic() - start < 300
+
+
+@pytest.mark.parametrize("forged", ["zz", "0" * 64])
+def test_a_row_of_another_content_is_not_taken(forged, tmp_path, monkeypatch):
+    """The process reads hostile memory: its rows replace none of other sources."""
+    (tmp_path / "bad").write_text("bad\n")
+    body = (
+        f"from dataclasses import replace; content = replace(content, hash='{forged}')"
+    )
+    with child(body, monkeypatch, tmp_path) as found:
+        examined = found.examine(Source(str(tmp_path / "bad")))
+    assert examined is not None
+    assert examined[0].content == hashlib.sha256(b"bad\n").hexdigest()
+    assert "the process that examined it: " in examined[0].problem
+
+
+def test_a_line_of_events_without_end(tmp_path, capsys):
+    path = tmp_path / "events"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    place = str(tmp_path / "place")
+    status = main(["catalogue", "add", "--events", str(path), "--to", place])
+    assert status == ExitCode.UNREADABLE
+    assert "events, line 1: too long" in capsys.readouterr().err
 
 
 def test_deaths_without_a_core_image_are_rows(tmp_path, capsys):

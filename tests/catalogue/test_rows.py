@@ -2,6 +2,7 @@
 """Rows, their schema, and files of several versions and writers."""
 
 import io
+import os
 import random
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
@@ -232,7 +233,7 @@ def test_what_a_newer_version_wrote_is_not_merged(catalogue):
     assert catalogue.merge(everything=True) == 3
     kept = before & catalogue.files().keys()
     assert len(kept) == 1
-    data = catalogue.place.read(kept.pop())
+    data = catalogue.place.read(kept.pop(), 1 << 20)
     assert "cpu_model" in pq.read_schema(io.BytesIO(data)).names
     assert len(contents(catalogue)) == 4
 
@@ -322,3 +323,23 @@ def test_damage_anywhere(catalogue, tmp_path):
         path.write_bytes(data)
         with suppress(TargetError, FormatError):
             answers(catalogue)
+
+
+def test_a_page_that_is_none_is_not_waited_for(catalogue, tmp_path):
+    """Whoever can write into a catalogue may have put anything there."""
+    catalogue.add([made_row(number) for number in range(3)])
+    paths = []
+    for number in range(3):
+        catalogue.add_page(made_row(number).content, b"<p>report")
+        content = made_row(number).content
+        paths.append(tmp_path / f"place/reports/{content[:2]}/{content}.html.gz")
+    fifo, endless, large = paths
+    fifo.unlink()
+    os.mkfifo(fifo)
+    endless.unlink()
+    endless.symlink_to("/dev/zero")
+    os.truncate(large, 1 << 40)
+    for number in range(3):
+        with pytest.raises(TargetError, match=r"is no file|more than"):
+            catalogue.page(made_row(number).content)
+    assert write_pages(catalogue, tmp_path / "site").reports == 0

@@ -18,7 +18,7 @@ from kmemdump.bounds.steps import Limits
 from kmemdump.catalogue.content import Content
 from kmemdump.catalogue.messages import LateError, receive, send, to_json
 from kmemdump.catalogue.problem import Examined, problem_row
-from kmemdump.catalogue.row import Row
+from kmemdump.catalogue.row import UNREAD, Row, check_content
 from kmemdump.catalogue.sources import Source
 from kmemdump.errors import FormatError
 
@@ -26,10 +26,21 @@ __all__ = ["Child"]
 
 _SOURCES = 500
 """After so many, a process is replaced: hostile memory may have left traces in it."""
+_WHO = "an examining process"
 _REAPING = 10.0
 """Seconds that a process which was killed has to end."""
 _STARTING = 30.0
 """Seconds more for the first source, in which the process starts."""
+
+
+def _row(found: object, content: str | None) -> Row:
+    """Return a row, which takes the place of none of another source."""
+    if not isinstance(found, dict):
+        raise FormatError(_WHO, "sends no row")
+    row = Row.from_json(found, _WHO)
+    if row.content != content and not row.content.startswith(UNREAD):
+        raise FormatError(_WHO, f"sends a row of content {row.content}")
+    return row
 
 
 class Child:
@@ -81,9 +92,10 @@ class Child:
             while (found := receive(process.stdout.fileno(), deadline)) is not None:
                 message, data = found
                 if "row" in message:
-                    row = Row.from_json(message["row"], source.name)
+                    row = _row(message["row"], content)
                     return row, data if message.get("page") else None
                 content = str(message.get("content"))
+                check_content(content, _WHO)
                 go = wanted(content)
                 send(process.stdin.fileno(), {"go": go})
                 if not go:

@@ -16,9 +16,10 @@ from kmemdump.catalogue.sources import Source, find_file
 from kmemdump.errors import FormatError
 from kmemdump.version import VERSION
 
-__all__ = ["read_events"]
+__all__ = ["MAX_LINE", "read_events"]
 
-_MAX_LINE = 1 << 20
+MAX_LINE = 1 << 20
+"""Bytes of a line, at most."""
 _MAX_LINES = 10_000_000
 
 
@@ -40,7 +41,7 @@ def read_events(
     rows: list[tuple[str, Row]] = []
     for number, line in enumerate(lines, 1):
         where = f"events, line {number}"
-        if number > _MAX_LINES or len(line) > _MAX_LINE:
+        if number > _MAX_LINES or len(line) > MAX_LINE:
             raise FormatError(where, "too long")
         if not line.strip():
             continue

@@ -70,17 +70,26 @@ class Place:
         with self._translated(""):
             return bool(self.fs.exists(self._root))
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, limit: int) -> bytes | None:
         """
         Return a file's content; None if there is none.
 
-        :raises TargetError: If it cannot be read.
+        :param limit: Bytes that it may have.
+        :raises TargetError: If it cannot be read, is larger, or is no file.
         """
+        path = self._path(name)
         with self._translated(name):
             try:
-                data: bytes = self.fs.cat_file(self._path(name))
+                about = self.fs.info(path)
+                is_file = about.get("type") == "file"
+                # Of a FIFO, nothing may ever come.
+                data: bytes = self.fs.cat_file(path, 0, limit + 1) if is_file else b""
             except FileNotFoundError:
                 return None
+        if not is_file:
+            raise TargetError(f"{self.url_of(name)}: is no file")
+        if len(data) > limit:
+            raise TargetError(f"{self.url_of(name)}: more than {limit} bytes")
         return data
 
     def write(self, name: str, data: bytes) -> None:

@@ -9,6 +9,7 @@ manual are made from it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ __all__ = [
     "Column",
     "Row",
     "as_text",
+    "check_content",
     "id_of_signature",
     "unread_content",
 ]
@@ -33,6 +35,7 @@ VERSION = 1
 """Of the schema. A new column needs no new version; a new meaning does."""
 UNREAD = "unread:"
 """Begins :attr:`Row.content` of a source that could not be read."""
+_CONTENT = re.compile(f"({UNREAD})?[0-9a-f]{{64}}")
 _MAX_TEXT = 2000
 """Characters of a text; a hostile kernel's may be of any length."""
 _MAX_ITEMS = 64
@@ -180,7 +183,18 @@ class Row:
                 values[column.name] = _checked(column, value, where)
             elif column.required:
                 raise FormatError(where, f"no {column.name}, expected {column.kind}")
+        check_content(values["content"], where)
         return cls(**values)
+
+
+def check_content(content: str, where: str) -> None:
+    """
+    Check what identifies a row, and is a part of names of files.
+
+    :raises FormatError: If it is none.
+    """
+    if not _CONTENT.fullmatch(content):
+        raise FormatError(where, f"content {content!r:.60}, expected a SHA-256")
 
 
 def _checked(column: Column, value: object, where: str) -> object:

@@ -99,7 +99,7 @@ class Catalogue:
         :raises TargetError: If it is damaged.
         """
         name = _page_name(content)
-        packed = self.place.read(name) if name else None
+        packed = self.place.read(name, MAX_PAGE) if name else None
         if packed is None:
             return None
         unpack = zlib.decompressobj(wbits=31)

@@ -107,7 +107,7 @@ def add(
     with open_catalogue(place) as catalogue:
         from kmemdump.bounds.steps import Limits
         from kmemdump.catalogue.adding import add_sources
-        from kmemdump.catalogue.events import read_events
+        from kmemdump.catalogue.events import MAX_LINE, read_events
         from kmemdump.catalogue.known import without_known
         from kmemdump.catalogue.sources import Source, find_sources
 
@@ -132,7 +132,9 @@ def add(
         named: list[Source] = []
         if events is not None:
             named, found = read_events(
-                events, host, lambda core: is_here and not os.path.lexists(core)
+                iter(lambda: events.readline(MAX_LINE + 1), b""),
+                host,
+                lambda core: is_here and not os.path.lexists(core),
             )
             bare = without_known(catalogue, found, host)
         done = add_sources(
