@@ -213,6 +213,26 @@ def test_a_source_that_hangs_or_kills(body, problem, tmp_path, monkeypatch):
     assert time.monotonic() - start < 300
 
 
+@pytest.mark.parametrize("name", ["reference::evil.json", "http::x", "zip::a", "a::b"])
+def test_a_file_is_no_url(name, tmp_path, monkeypatch):
+    """A stranger's files have any name, and a shell's * is all of them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.json").write_text('{"a": "{{ b }}", "c": ["file:///etc/shadow"]}')
+    (tmp_path / name).write_text("[    1.5] Kernel panic - not syncing: oh\n")
+    assert main(["catalogue", "add", name, "--to", "place"]) == 0
+    assert rows(Catalogue(Place("place"))) == [(str(tmp_path / name), None)]
+
+
+def test_a_url_that_nothing_can_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.json").write_text(
+        '{"version": 1, "templates": {"u": "{{c}}"}, "refs": {"b": ["{{ b }}"]}}'
+    )
+    command = ["catalogue", "add", "reference::evil.json", "--to", "place"]
+    assert main(command) == ExitCode.UNREADABLE
+    assert "error: reference::evil.json: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("forged", ["zz", "0" * 64])
 def test_a_row_of_another_content_is_not_taken(forged, tmp_path, monkeypatch):
     """The process reads hostile memory: its rows replace none of other sources."""

@@ -23,14 +23,18 @@ def open_url(url: str) -> tuple[Any, str]:
     """
     Return the file system of a path or URL, and the path in it.
 
+    What is there as a path is one: fsspec would take a stranger's file of the name
+    ``reference::NAME`` for a URL, and NAME for a list of what to read from anywhere.
+
     :raises TargetError: If there is none, or what it needs is not installed.
     """
+    if os.path.lexists(url):
+        return LocalFileSystem(), os.path.abspath(url)
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise TargetError(f"{url}: {error}") from error
-    except (ValueError, OSError) as error:
-        raise TargetError(f"{url}: {error}") from error
+    except Exception as error:  # Each file system has its own.
+        reason = str(error).splitlines()[:1] or [type(error).__name__]
+        raise TargetError(f"{url}: {reason[0]}") from error
     return fs, path
 
 
