@@ -197,3 +197,25 @@ def test_any_number_of_groups(catalogue, tmp_path):
     command = [sys.executable, "-c", code, catalogue.place.url, str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 300_000  # In kilobytes.
+
+
+def test_a_page_that_another_host_forged_runs_nothing(catalogue, browser, tmp_path):
+    """Whoever can write into a catalogue may have put anything there."""
+    forged, real = made_row(400, signature="panic: a"), made_row(401, signature="oops")
+    catalogue.add([forged, real])
+    evil = "<script>document.title = 'owned'</script>"
+    evil += "<img src=x onerror=\"document.title = 'owned'\">"
+    catalogue.add_page(forged.content, f"<title>a report</title>{evil}".encode())
+    log = tmp_path / "log"
+    log.write_text("[    1.5] Kernel panic - not syncing: oh\n")
+    assert main(["report", str(log), "--html", str(tmp_path / "page")]) == 0
+    catalogue.add_page(real.content, (tmp_path / "page").read_bytes())
+    write_pages(catalogue, tmp_path / "site")
+    reports = tmp_path / "site/reports"
+    browser.get((reports / f"{forged.content}.html").as_uri())
+    assert browser.title == "a report"
+    assert "script-src" in str(browser.get_log("browser"))
+    browser.get((reports / f"{real.content}.html").as_uri())
+    assert browser.find_element(By.ID, "theme").is_displayed()  # Its script runs.
+    assert browser.execute_script("return document.compatMode") == "CSS1Compat"
+    assert browser.get_log("browser") == []

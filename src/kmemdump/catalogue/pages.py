@@ -158,8 +158,25 @@ def _copy(catalogue: Catalogue, death: Death, folder: PageFolder, name: str) -> 
         return False  # Damaged: the group's page shows no link.
     if page is None:
         return False
-    folder.put(name, page)
+    folder.put(name, _fence() + page)
     return True
+
+
+@cache
+def _fence() -> bytes:
+    """
+    Return what stands before a page that another host may have put into the catalogue.
+
+    A page may only forbid more after that: no script but that of a report runs, and
+    nothing is loaded. One of another version of kmemdump loses its script.
+    """
+    script = files("kmemdump.report").joinpath("page", "page.js").read_text("utf-8")
+    return (
+        '<!DOCTYPE html>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        f"style-src 'unsafe-inline'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'\">\n"
+    ).encode()
 
 
 @cache
