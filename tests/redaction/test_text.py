@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Masking text."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +144,26 @@ def test_a_host_with_a_name_of_the_kernels_masks_no_word_of_it(host):
     found.add_value("host-names", host)
     text = "Linux version 6.1 (Debian 6.1-1) linux CPU: 3 cpu debian"
     assert found.mask_text("log-text", text) == text
+
+
+@pytest.mark.parametrize("part", ["1.", "a.", "a-", "f", "a@", "token", "token is"])
+def test_a_long_line_takes_time_in_proportion(part):
+    """A console's line may have 64 KiB: in proportion to its square, minutes."""
+    start = time.process_time()
+    masker(SHARE).mask("log-text", (part * (60_000 // len(part))).encode())
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        (
+            "mail to first.last+tag@host.co.uk now",
+            "mail to xxxxx.xxxx+xxx@xxxx.xx.xx now",
+        ),
+        ("cifs.my-secret_key= abc,d", "cifs.my-secret_key= xxx,d"),
+        ("-token is Zz9; next", "-token is xxx; next"),
+    ],
+)
+def test_mails_and_secrets(line, masked):
+    assert masker(SHARE).mask("log-text", line.encode()).decode() == masked
