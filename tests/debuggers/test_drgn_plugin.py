@@ -12,6 +12,7 @@ import pytest
 
 from kmemdump.lab import CrashType
 from rigs.dead_machine import DeadMachine
+from rigs.programs import KMEMDUMP
 from rigs.scenarios import each_series_once, once
 from rigs.synthetic import (
     elf_core,
@@ -151,6 +152,19 @@ def test_a_core_image_without_debug_info(dead: DeadMachine, core_image: Path) ->
         assert "Traceback" not in ended.stderr
         # They are not missing: they are in the core image.
         assert "missing some debugging symbols" not in ended.stderr
+
+
+@each_series_once
+def test_the_current_folder_is_looked_into_last(
+    dead: DeadMachine, core_image: Path, tmp_path: Path
+) -> None:
+    """It may have a stranger's files, with names of Python's own modules."""
+    for name in ("plistlib", "of_mine"):
+        (tmp_path / f"{name}.py").write_text("print('run')\n")
+    script = "import plistlib; print(plistlib.FMT_XML.name); import of_mine"
+    command = [*KMEMDUMP, "open", str(core_image), "--", "-q", "-e", script]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.stdout == "FMT_XML\nrun\n", ended.stderr
 
 
 @once

@@ -76,7 +76,8 @@ def command(
     on.
 
     The file may be a stranger's: gdb runs without auto-load and without .gdbinit (-nx),
-    crash without .crashrc. Settings of yours: -- -x ~/.gdbinit, or -- -i ~/.crashrc.
+    crash without .crashrc, and drgn imports from the current folder last. Settings of
+    yours: -- -x ~/.gdbinit, or -- -i ~/.crashrc.
 
     A sealed CORE is opened in memory (--identity); no file of what is in it is made.
     """
@@ -152,6 +153,8 @@ def command(
     hand_over()
     if unsealed is not None:
         os.set_inheritable(unsealed, True)
+    if debugger == "drgn":
+        os.environ["PYTHONSAFEPATH"] = "1"
     try:
         os.execvp(argv[0], argv)
     except FileNotFoundError:

@@ -9,6 +9,7 @@ for something that it does not find by itself.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 
 from drgn import FaultError, Module, ModuleFileStatus, Program, ProgramFlags
@@ -16,6 +17,7 @@ from drgn import FaultError, Module, ModuleFileStatus, Program, ProgramFlags
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage import CoreImage, read_core
 from kmemdump.errors import KmemdumpError
+from kmemdump.debuggers.safe_path import look_there_last
 from kmemdump.kernel.attach import describe_modules
 from kmemdump.kernel.debug_info import (
     DebugInfo,
@@ -35,6 +37,8 @@ _logger = logging.getLogger("drgn")
 
 def drgn_prog_set(prog: Program) -> None:
     """Let drgn use the packed memory and the debug info in a kernel core."""
+    if sys.flags.safe_path:  # As 'kmemdump open' starts drgn.
+        look_there_last()
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL or NAME in prog.config:
         return
     path = prog.core_dump_path
