@@ -46,6 +46,7 @@ def cause_of(death, *cpus, log=LOG, reason=""):
         (DeathKind.HOST_RESET, CauseKind.RESET, "The host reset the VM"),
         (DeathKind.SHUTDOWN, CauseKind.VM_ENDED, "The VM ended, and the kernel's log"),
         (DeathKind.QEMU_ENDED, CauseKind.VM_ENDED, "QEMU ended while the kernel ran"),
+        (DeathKind.INTERNAL_ERROR, CauseKind.VM_ENDED, "QEMU stopped the VM with an"),
         (DeathKind.VANISHED, CauseKind.VM_ENDED, "The kernel vanished from memory"),
     ],
 )

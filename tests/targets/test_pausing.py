@@ -12,6 +12,8 @@ from kmemdump.errors import FormatError
 from kmemdump.targets.qmp import QmpTarget
 from kmemdump.targets.qmp_client import QmpClient
 from kmemdump.targets.vm import paused
+from kmemdump.watch.reporter import Reporter
+from kmemdump.watch.vm_control import VmControl
 
 pytestmark = pytest.mark.vm
 
@@ -28,7 +30,15 @@ def resetting(tmp_path):
     with theirs:
         process = subprocess.Popen(
             [
-                *("qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-m", "64"),
+                *(
+                    "qemu-system-x86_64",
+                    "-accel",
+                    "tcg",
+                    "-machine",
+                    "q35",
+                    "-m",
+                    "512",
+                ),
                 *("-bios", firmware, "-nodefaults", "-display", "none"),
                 *("-chardev", f"socket,id=charmonitor,fd={theirs.fileno()}"),
                 *("-mon", "chardev=charmonitor,mode=control"),
@@ -41,6 +51,35 @@ def resetting(tmp_path):
                 yield target
         finally:
             process.kill()
+
+
+def test_a_vm_that_migrates_is_not_paused_for_a_moment(resetting, tmp_path):
+    """libvirt lets no VM run before its migration has ended: it would arrive paused."""
+    control = VmControl(resetting, Reporter("vm", lambda event: None, lambda: False))
+    client = resetting.client
+    with socket.socket(socket.AF_UNIX) as never_read:  # The migration does not end.
+        never_read.bind(str(tmp_path / "target"))
+        never_read.listen()
+        client.execute("migrate", {"uri": f"unix:{tmp_path}/target"})
+        check_while_it_migrates(resetting, control)
+        client.execute("migrate_cancel")
+        while client.migrates():
+            assert resetting.status() == "running"
+    with control.paused():
+        assert resetting.status() in ("paused", "prelaunch")
+
+
+def check_while_it_migrates(resetting, control):
+    client = resetting.client
+    assert client.migrates()
+    while client.event():
+        pass
+    with control.paused():
+        assert resetting.status() == "running"
+    with suppress(FormatError):
+        resetting.registers()
+    while event := client.event():
+        assert event["event"] != "STOP"
 
 
 def test_a_guest_that_resets_itself_in_this_moment(resetting):

@@ -173,6 +173,7 @@ def test_watchdog(action, next_event, vm):
         (PANICKED, "running", "panic"),
         (PANICKED, "guest-panicked", "panic"),
         (RUNS, "watchdog", "watchdog"),
+        (RUNS, "internal-error", "internal-error"),
         (EMERGENCY, "shutdown", "shutdown"),
         (RUNS, "running", None),
         (RUNS, "paused", None),

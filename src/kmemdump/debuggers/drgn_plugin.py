@@ -16,8 +16,8 @@ from drgn import FaultError, Module, ModuleFileStatus, Program, ProgramFlags
 
 from kmemdump.arch.architecture import arch_from_elf
 from kmemdump.coreimage import CoreImage, read_core
-from kmemdump.errors import KmemdumpError
 from kmemdump.debuggers.safe_path import look_there_last
+from kmemdump.errors import KmemdumpError
 from kmemdump.kernel.attach import describe_modules
 from kmemdump.kernel.debug_info import (
     DebugInfo,

@@ -30,6 +30,8 @@ class DeathKind(StrEnum):
     SHUTDOWN = "shutdown"
     """The VM ended, and the kernel logged no end."""
     QEMU_ENDED = "qemu-ended"
+    INTERNAL_ERROR = "internal-error"
+    """QEMU stopped the VM: KVM, or QEMU itself, could not run it on."""
     VANISHED = "vanished"
     """The kernel is not in memory any more, and no event says why."""
     REQUESTED = "requested"

@@ -172,6 +172,10 @@ _FINDINGS: Mapping[DeathKind | None, Callable[[Observations, Cause], Cause]] = {
         CauseKind.VM_ENDED,
         "QEMU ended while the kernel ran: its log shows no panic.",
     ),
+    DeathKind.INTERNAL_ERROR: _because(
+        CauseKind.VM_ENDED,
+        "QEMU stopped the VM with an internal error: KVM could not run the guest on.",
+    ),
     DeathKind.VANISHED: _because(
         CauseKind.VM_ENDED,
         "The kernel vanished from memory without a reset: something overwrote it.",

@@ -165,7 +165,9 @@ class QmpTarget(Closing):
         Emulated CPUs are stopped meanwhile, as a dump does: while they run, QEMU prints
         what they had some time ago. It takes CPUs of KVM out of the guest one by one.
         """
-        with nullcontext() if self._has_kvm() else paused(self):
+        # A VM that migrates would stand still to the end: libvirt lets none run then.
+        running = self._has_kvm() or self.client.migrates()
+        with nullcontext() if running else paused(self):
             text = self.client.command_line("info registers -a")
         return parse_registers(text, arch_from_elf(self.machine), self.name)
 

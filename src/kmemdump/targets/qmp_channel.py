@@ -20,6 +20,11 @@ __all__ = ["LostError", "QmpChannel", "QmpCommandError", "QmpTimeoutError"]
 _MAX_EVENTS = 4096
 _MAX_EVENT = 16 << 10
 """Characters of an event that is kept: QEMU's have some hundreds."""
+_MIGRATES = (
+    *("setup", "wait-unplug", "active", "pre-switchover", "device", "cancelling"),
+    *("postcopy-active", "postcopy-paused", "postcopy-recover", "colo"),
+)
+"""MigrationStatus in qapi/migration.json of QEMU, without beginning and ends."""
 _RETRY = 0.5
 """Seconds between two attempts to reach a monitor."""
 _T = TypeVar("_T")
@@ -134,6 +139,14 @@ class QmpChannel(Closing, ABC):
         if not isinstance(status, str):
             raise TargetError(f"{self.name}: query-status: no status in the answer")
         return status
+
+    def migrates(self) -> bool:
+        """Return whether the VM is on its way to another host, or into a file."""
+        try:
+            answer = self.execute("query-migrate")
+        except QmpCommandError:
+            return False  # It cannot.
+        return isinstance(answer, dict) and answer.get("status") in _MIGRATES
 
     def event(self, timeout: float = 0.0) -> Mapping[str, object] | None:
         """

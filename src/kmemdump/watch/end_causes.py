@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from kmemdump.diagnosis.death_kind import DeathKind
@@ -21,6 +21,7 @@ __all__ = [
     "judge_qemu_end",
     "judge_reset",
     "judge_shutdown",
+    "judge_stop",
     "judge_watchdog",
 ]
 
@@ -173,6 +174,17 @@ def judge_shutdown(
     return DumpCause(DeathKind.SHUTDOWN, cause, now)
 
 
+def judge_stop(status: str | None, now: float) -> DumpCause | None:
+    """
+    Return what it means that the VM was stopped; None if it may go on.
+
+    :param status: QEMU's run state.
+    """
+    if status != "internal-error":  # kvm_cpu_exec() in accel/kvm/kvm-all.c of QEMU.
+        return None
+    return DumpCause(DeathKind.INTERNAL_ERROR, "QEMU could not run it on", now)
+
+
 def judge_qemu_end(kernel: KernelState) -> DumpCause | WatchEnd:
     """Return what the end of QEMU means."""
     if kernel.end is not None:
@@ -199,6 +211,8 @@ def judge_first_look(
     if status == "watchdog":
         cause = "the watchdog expired"
         return DumpCause(DeathKind.WATCHDOG, cause, now, found=not lives)
+    if (stop := judge_stop(status, now)) is not None:
+        return replace(stop, found=not lives)
     if status != "shutdown":
         return None
     if kernel.end is not None:

@@ -19,6 +19,7 @@ from kmemdump.watch.end_causes import (
     judge_qemu_end,
     judge_reset,
     judge_shutdown,
+    judge_stop,
     judge_watchdog,
 )
 from kmemdump.watch.events import EventName
@@ -217,6 +218,8 @@ class Monitor:
                 cause = f"frozen: {hang}"
                 return DumpCause(DeathKind.HANG, cause, now, vm, hang.cpus, found)
         if now >= self._next_refresh or (kernel.booted and not self._booted):
+            if (stop := judge_stop(self._control.status(), now)) is not None:
+                return stop  # There is no event for it.
             self._booted = self._booted or kernel.booted
             self._refresher.refresh()
             self._next_refresh = now + self._pace.interval

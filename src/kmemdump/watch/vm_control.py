@@ -133,7 +133,8 @@ class VmControl:
     def paused(self) -> Iterator[None]:
         """Pause the VM, if it runs, for a ``with`` statement, however that ends."""
         self._silent_until = 0.0
-        if self.status() != "running":  # Somebody else has paused it.
+        # Somebody else has paused it, or libvirt would not let it run again.
+        if self.status() != "running" or self.migrates():
             yield
             return
         hold(True, self.target.name)
@@ -143,6 +144,13 @@ class VmControl:
         finally:
             self.let_run()
             hold(False)
+
+    def migrates(self) -> bool:
+        """Return whether the VM is on its way to another host, or into a file."""
+        try:
+            return self.target.client.migrates()
+        except TargetError:
+            return False
 
     def let_run(self) -> None:
         """Let the VM run that was paused, unless somebody does something else."""

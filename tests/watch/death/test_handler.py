@@ -56,6 +56,9 @@ class Vm:
     def status(self):
         return self.state
 
+    def migrates(self):
+        return False
+
     def stop(self):
         was, self.state = self.state, "paused"
         return was == "running"
