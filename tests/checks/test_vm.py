@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import closing, contextmanager
@@ -90,6 +91,15 @@ def test_a_paused_vm(machine):
         machine.resume()
     assert not_well(target) == dict.fromkeys(("status", "disk", "pvpanic"), "warning")
     assert "does not run: paused" in point(target, "status")["text"]
+
+
+def test_a_vm_that_does_not_answer_in_time(machine):
+    os.kill(machine.pid, signal.SIGSTOP)
+    try:
+        (target,) = check(f"qmp:{machine.qmp}", *FEW, "--max-time", "1", status=3)
+    finally:
+        os.kill(machine.pid, signal.SIGCONT)
+    assert target["error"] == "not checked in 1 s"
 
 
 def test_a_vm_that_another_client_has(machine):

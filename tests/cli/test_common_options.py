@@ -293,7 +293,8 @@ def test_a_form_of_a_report(config, tmp_path, capsys, line):
 
 @pytest.mark.parametrize("size", ["2", "512", "99M"])
 def test_memory_in_another_unit(capsys, size):
-    for verb in (["ask", "x", "ps"], ["watch", "x", "-o", "y"], ["redact", "x"]):
+    verbs = (["ask", "x", "ps"], ["watch", "x", "-o", "y"], ["check", "x"])
+    for verb in (*verbs, ["redact", "x"]):
         assert main([*verb, "--max-memory", size]) == 2
         assert "expected at least 100M" in capsys.readouterr().err
 

@@ -30,16 +30,8 @@ def resetting(tmp_path):
     with theirs:
         process = subprocess.Popen(
             [
-                *(
-                    "qemu-system-x86_64",
-                    "-accel",
-                    "tcg",
-                    "-machine",
-                    "q35",
-                    "-m",
-                    "512",
-                ),
-                *("-bios", firmware, "-nodefaults", "-display", "none"),
+                *("qemu-system-x86_64", "-accel", "tcg", "-machine", "q35"),
+                *("-m", "512", "-bios", firmware, "-nodefaults", "-display", "none"),
                 *("-chardev", f"socket,id=charmonitor,fd={theirs.fileno()}"),
                 *("-mon", "chardev=charmonitor,mode=control"),
             ],

@@ -38,8 +38,6 @@ _KINDS = (
     "kmemdump.checks.vm",
     "kmemdump.checks.watched",
 )
-_MAX_SECONDS = 300.0
-"""Seconds for a target; the host may be busy, a vmlinux large."""
 _AT_ONCE = 8
 _END_PATIENCE = 5.0
 """Seconds that a process has to end; it may have stopped its VM for its registers."""
@@ -58,6 +56,7 @@ def run_checks(
     targets: Sequence[str],
     make_wanted: Callable[[], Wanted],
     show: Callable[[str, Point], None],
+    limits: Limits,
 ) -> list[Check]:
     """
     Check targets.
@@ -66,6 +65,7 @@ def run_checks(
     :param make_wanted: Returns what a death should leave; must be picklable, because
         each process calls it.
     :param show: Called with a target's name and each point, when it is found.
+    :param limits: Of each target's process.
     :return: A result for each target, in their order.
     """
     context = ForkServerContext()  # One process loads the program for all of them.
@@ -80,13 +80,15 @@ def run_checks(
                 target = waiting.pop()
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(
-                    target=_work, args=(theirs, target, make_wanted), daemon=True
+                    target=_work,
+                    args=(theirs, target, make_wanted, limits),
+                    daemon=True,
                 )
                 start_process(process)
                 theirs.close()
-                deadline = time.monotonic() + _MAX_SECONDS
+                deadline = time.monotonic() + limits.seconds
                 running[ours] = _Running(target, process, deadline)
-            for check in _receive(running, show):
+            for check in _receive(running, show, limits):
                 results[check.target] = check
     finally:
         for connection, item in running.items():
@@ -95,7 +97,9 @@ def run_checks(
 
 
 def _receive(
-    running: dict[Connection, _Running], show: Callable[[str, Point], None]
+    running: dict[Connection, _Running],
+    show: Callable[[str, Point], None],
+    limits: Limits,
 ) -> Iterator[Check]:
     """Take the processes' messages; yield the results of those that ended."""
     now = time.monotonic()
@@ -116,7 +120,7 @@ def _receive(
                 else:
                     item.check = message
         elif time.monotonic() > item.deadline:
-            problem = f"not checked in {_MAX_SECONDS:.0f} s"
+            problem = f"not checked in {limits.seconds:.0f} s"
         if problem or item.check is not None:
             del running[connection]
             _end(connection, item)
@@ -133,12 +137,15 @@ def _end(connection: Connection, item: _Running) -> None:
 
 
 def _work(
-    connection: Connection, target: str, make_wanted: Callable[[], Wanted]
+    connection: Connection,
+    target: str,
+    make_wanted: Callable[[], Wanted],
+    limits: Limits,
 ) -> None:
     """Check a target; the main function of a process."""
     # It lets its VM run again, if it had stopped it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    limit_process(StatePage(), Limits(), {})
+    limit_process(StatePage(), limits, {})
     logging.getLogger().addHandler(logging.NullHandler())  # Points say what matters.
     findings = Findings(target, connection.send)
     problem = None

@@ -65,6 +65,14 @@ _WIDTH = 21
     metavar="NUMBER",
     help="Number of core images for which there should be room.",
 )
+@click.option(
+    "--max-time",
+    type=click.FloatRange(min=1),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time that a target may take.",
+)
 @watching_options
 @seal_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -72,10 +80,13 @@ def command(
     where: SourceOptions,
     folder: Path | None,
     deaths: int,
+    max_time: float,
     limits: Limits,
     seal: Seal | None,
     selected: SelectionOptions,
     no_vmlinux: bool,
+    max_memory: int,
+    max_cpu: float,
     as_json: bool,
 ) -> int:
     """
@@ -95,6 +106,7 @@ def command(
     The exit status is 0 if a death now would leave all that is asked for, 1 if it
     would leave less, and 3 if a target cannot be read.
     """
+    from kmemdump.bounds.steps import Limits as ProcessLimits
     from kmemdump.checks import find_targets, run_checks
 
     make_wanted = functools.partial(
@@ -104,7 +116,8 @@ def command(
     names = find_targets(*where)
     single = len(names) == 1
     with _shown(names, as_json, single) as show:
-        checks = run_checks(names, make_wanted, show)
+        limits_of_each = ProcessLimits(max_memory, max_cpu, max_time)
+        checks = run_checks(names, make_wanted, show, limits_of_each)
     if as_json:
         click.echo(json.dumps(_record(checks), indent=2))
     elif single:

@@ -20,7 +20,6 @@ from kmemdump.cli.shared.options import (
     path_option,
 )
 from kmemdump.cli.shared.sealing import seal_options, show_cause_option
-from kmemdump.cli.shared.sizes import memory_of_option
 from kmemdump.cli.shared.vm_sources import (
     SourceOptions,
     parse_sources,
@@ -98,14 +97,6 @@ _NOT_SEALED = (
     metavar="PLACE",
     help="Add each death to this catalogue: a folder, or a URL of fsspec.",
 )
-@click.option(
-    "--max-memory",
-    callback=memory_of_option,
-    default="2GiB",
-    show_default=True,
-    metavar="SIZE",
-    help="Memory for the process of each VM; 4 GiB more with --vmlinux.",
-)
 @click.option("--until-dead", is_flag=True, help="End when every VM has died or ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step, too.")
 def command(
@@ -123,6 +114,7 @@ def command(
     exec_time: float,
     catalogue: str | None,
     max_memory: int,
+    max_cpu: float,
     until_dead: bool,
     verbose: bool,
 ) -> int:
@@ -169,6 +161,7 @@ def command(
         control_path(run_folder(os.environ), os.getpid()),
         builds if seal is None or is_in_memory(builds) else None,
         max_memory,
+        max_cpu,
         limits,
         seal,
     )

@@ -47,6 +47,8 @@ class Settings:
     """Folder of what VMs of one kernel build share."""
     memory: int = 2 << 30
     """Bytes that the process of each VM may allocate."""
+    cpu: float = 900.0
+    """CPU seconds of which each question has a part, whenever it is asked."""
     limits: Limits = field(default_factory=Limits)
     """How much room core images may take."""
     seal: Seal | None = None

@@ -161,7 +161,7 @@ def _work(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to all.
     end_with_parent(page)
-    limit_process(page, Limits(memory=settings.memory), refused, cpu=math.inf)
+    limit_process(page, Limits(settings.memory, settings.cpu), refused, cpu=math.inf)
     if settings.seal is not None:
         keep_off_disk()
 

@@ -15,6 +15,7 @@ from kmemdump.cli.shared.options import (
     vmlinux_option,
 )
 from kmemdump.cli.shared.retention import retention_options
+from kmemdump.cli.shared.sizes import memory_of_option
 
 if TYPE_CHECKING:
     from kmemdump.watch.sources.all import Sources
@@ -69,6 +70,25 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def watching_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what ``watch`` does and ``check`` rehearses: what to mark, and the room."""
+    for option in (
+        click.option(
+            "--max-cpu",
+            type=click.FloatRange(min=1),
+            default=900.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="CPU time of which each question has a part, whenever it is asked.",
+        ),
+        click.option(
+            "--max-memory",
+            callback=memory_of_option,
+            default="2GiB",
+            show_default=True,
+            metavar="SIZE",
+            help="Memory for the process of each VM; 4 GiB more with --vmlinux.",
+        ),
+    ):
+        function = option(function)
     chosen = selection_options(vmlinux_option(no_vmlinux_option(function)))
     return retention_options(chosen)
 
