@@ -238,7 +238,9 @@ def test_a_row_of_another_content_is_not_taken(forged, tmp_path, monkeypatch):
     """The process reads hostile memory: its rows replace none of other sources."""
     (tmp_path / "bad").write_text("bad\n")
     body = (
-        f"from dataclasses import replace; content = replace(content, hash='{forged}')"
+        "from dataclasses import replace; from kmemdump.catalogue import problem; "
+        "row = problem.problem_row(source, host, 'done', content); "
+        f"return replace(row, content={forged!r}), None"
     )
     with child(body, monkeypatch, tmp_path) as found:
         examined = found.examine(Source(str(tmp_path / "bad")))

@@ -10,13 +10,13 @@ from kmemdump.errors import TargetError
 from kmemdump.lab import KernelPackage, Machine, PackageCache, Setup
 
 QEMU = """#!{python}
-import os, re, signal, socket, sys, time
+import json, os, re, signal, socket, sys, time
 fd = re.search(r"id=control,fd=(\\d+)", " ".join(sys.argv))[1]
 control = socket.socket(fileno=int(fd))
 if {greets}:
     control.sendall(b'{{"QMP": {{"version": {{}}, "capabilities": []}}}}\\n')
-    control.recv(1 << 16)
-    control.sendall(b'{{"return": {{}}}}\\n')
+    asked = json.loads(control.recv(1 << 16))
+    control.sendall(json.dumps({{"return": {{}}, "id": asked["id"]}}).encode())
     time.sleep(0.5)
 {end}
 """

@@ -41,7 +41,8 @@ _REGISTERS = (
 )
 _GREETING = (
     b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7},'
-    b' "package": ""}, "capabilities": ["oob"]}}\r\n{"return": {}, "id": 1}\r\n'
+    b' "package": ""}, "capabilities": ["oob"]}}\r\n'
+    b'{"return": {}, "id": "__qmp#00000"}\r\n'
 )
 _EVENT = (
     b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"},'

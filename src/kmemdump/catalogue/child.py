@@ -104,8 +104,11 @@ class Child:
         except LateError:
             self.close()
             problem = f"not examined within {seconds:g} s (--max-time)"
-        except (OSError, FormatError) as error:
+        except OSError as error:
             problem = f"{self._end()}: {error}"
+        except FormatError as error:
+            self.close()
+            problem = f"the process that examined it: {error}"
         known = Content(source.name, content, source.size or 0) if content else None
         return problem_row(source, self._host, problem, known), None
 
