@@ -84,6 +84,25 @@ def test_another_place(tmp_path: Path, shift: int) -> None:
     assert found.btf.find("pair", {found.btf.type(2).kind}) == 2
 
 
+def test_a_guest_that_lies_about_its_types(tmp_path: Path) -> None:
+    """It has the symbols of others, who read types of their own."""
+    writer = BtfWriter()
+    writer.struct("pair", 1 << 31, [])
+    lie = parse_btf(writer.bytes(), "a test")
+    honest = make_build()
+    watchers = [BuildCache(tmp_path), BuildCache(tmp_path)]
+    watchers[0].add("key", TEXT, replace(honest, btf=lie, btf_digest="lies"))
+    for cache in watchers:
+        found = cache.find("key", TEXT)
+        assert found is not None
+        assert found.btf_digest == "lies"  # So its types are not taken.
+    for cache in watchers:
+        assert contents(cache.add("key", TEXT, honest)) == contents(honest)
+        again = cache.find("key", TEXT)
+        assert again is not None
+        assert contents(again) == contents(honest)
+
+
 def test_compressed_once(tmp_path: Path) -> None:
     cache = BuildCache(tmp_path / "builds")
     data = struct.pack("<1000I", *range(1000))

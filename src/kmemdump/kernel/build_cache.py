@@ -73,8 +73,11 @@ class BuildCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._types: dict[str, Btf] = {}
-        """Of builds that were found: looking a name up costs once."""
+        self._types: dict[tuple[str, str], Btf] = {}
+        """
+        Of builds that were found: looking a name up costs once. A guest that lies may
+        have another one's symbols, with types of its own.
+        """
 
     def find(self, key: str, place: int) -> Build | None:
         """
@@ -85,15 +88,17 @@ class BuildCache:
         """
         path = self._path(key, ".build")
         try:
-            found = _build(read_columns(path), place, self._types.get(key))
+            file = read_columns(path)
+            name = (key, str(file.about["btf_digest"]))
+            found = _build(file, place, self._types.get(name))
         except (OSError, FormatError, LookupError, TypeError, ValueError):
             return None  # It is not there, or another version's.
         except OverflowError:
             return None  # No kernel lies there.
         with contextlib.suppress(OSError):
             os.utime(path)
-        self._types.pop(key, None)  # The one used last comes last.
-        self._types[key] = found.btf
+        self._types.pop(name, None)  # The one used last comes last.
+        self._types[name] = found.btf
         if len(self._types) > _IN_MEMORY:
             del self._types[next(iter(self._types))]
         return found
