@@ -218,11 +218,13 @@ class Monitor:
                 cause = f"frozen: {hang}"
                 return DumpCause(DeathKind.HANG, cause, now, vm, hang.cpus, found)
         if now >= self._next_refresh or (kernel.booted and not self._booted):
-            if (stop := judge_stop(self._control.status(), now)) is not None:
-                return stop  # There is no event for it.
             self._booted = self._booted or kernel.booted
-            self._refresher.refresh()
+            problem = self._refresher.refresh()
             self._next_refresh = now + self._pace.interval
+            if problem is not None:  # No event tells of an internal error.
+                stop = judge_stop(self._control.status(), now)
+                if stop is not None:
+                    return stop
             if self._sampler.count:
                 self._reporter.report_samples(self._sampler.count)
         return None
