@@ -76,7 +76,7 @@ class Limits:
     @property
     def memory_of_step(self) -> int:
         """Bytes that a step may allocate; they are raised with those of all work."""
-        return _MEMORY_OF_STEP * max(self.memory, _MEMORY) // _MEMORY
+        return int(_MEMORY_OF_STEP * self.memory_factor)
 
 
 @dataclass(frozen=True, slots=True)
