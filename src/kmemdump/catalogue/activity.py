@@ -23,7 +23,7 @@ _WIDTHS = (
     ("30 days", 30 * 86_400),
 )
 _LAST = 2.2e11
-"""Seconds since 1970; a later time is of no use."""
+"""Seconds since 1970; later times have no bars."""
 _LEFT_OUT = 0.02
 """Part of all deaths that may be older than the first bar: clocks are wrong."""
 

@@ -2,8 +2,9 @@
 """
 A death for which a watch has paused the VM, for the next one if that watch ends.
 
-A dead kernel may be the end of whoever looks at it, and not every death can be seen
-again: a CPU that hung stands still like all others, and a reset leaves nothing.
+The memory of a dead kernel can crash the process that reads it, and not every death
+can be seen again: a CPU that hung stands still like all others, and a reset leaves
+nothing.
 """
 
 from __future__ import annotations
